@@ -1,0 +1,88 @@
+-- The bookkeeping of one pipeline, in the target database. {{schema}} is "cdc" unless configured otherwise.
+-- Version 1. Everything is written in the transaction that writes the lookup rows it speaks of.
+
+CREATE SCHEMA IF NOT EXISTS {{schema}};
+COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
+GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
+
+-- Version of this schema. A newer one is refused by an older cdc.
+CREATE TABLE IF NOT EXISTS {{schema}}.version (
+    version integer NOT NULL
+);
+INSERT INTO {{schema}}.version SELECT 1 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+
+-- One row: the checkpoint and the fence. Every applying transaction updates this row first.
+CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
+    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    slot text NOT NULL,                  -- replication slot at the source; names the pipeline
+    publication text NOT NULL,
+    epoch bigint NOT NULL DEFAULT 0,     -- raised by each owner; an older epoch cannot commit
+    system_identifier text,              -- IDENTIFY_SYSTEM of the source that lsn belongs to
+    timeline integer,
+    source_database text,
+    lsn pg_lsn,                          -- checkpoint: every commit before it is applied; NULL before the first copy
+    commit_time timestamptz,             -- the lookups are as of this time of the source
+    last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
+    last_commit_xid bigint,
+    last_commit_time timestamptz,
+    applied_at timestamptz,              -- when the checkpoint was last stored
+    healing text,                        -- why everything is being copied (first copy, slot missing, ...); NULL in normal work
+    healing_since timestamptz,
+    state text NOT NULL DEFAULT 'starting', -- starting, copying, streaming, retrying, stopped
+    state_since timestamptz NOT NULL DEFAULT now(),
+    error text,                          -- the last error, while it lasts
+    error_hint text,
+    backend_pid integer,                 -- the owner's applying session
+    backend_start timestamptz,
+    owner text,                          -- host:pid of the owner
+    heartbeat_at timestamptz             -- the owner was alive
+);
+
+-- One row for each read model.
+CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- names map_<id> and shadow_<id>
+    name text NOT NULL UNIQUE,           -- the lookup table
+    source text NOT NULL,                -- the source table
+    definition jsonb NOT NULL,           -- columns, key, soft delete and identity that the map was made for
+    state text NOT NULL DEFAULT 'new',   -- new (never copied), in_step, suspended
+    reason text,                         -- why it is suspended
+    hint text,
+    since timestamptz NOT NULL DEFAULT now(),
+    rows bigint,                         -- live rows in the lookup
+    copy_rows bigint,                    -- progress of a running copy, NULL when none runs
+    copy_estimate bigint,
+    last_change_at timestamptz,
+    last_resync_at timestamptz,
+    last_resync_repaired bigint
+);
+
+-- Requested, running and finished resyncs, newest last.
+CREATE TABLE IF NOT EXISTS {{schema}}.resync (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    read_models text[],                  -- NULL is all
+    dry_run boolean NOT NULL DEFAULT false,
+    origin text NOT NULL,                -- schedule, request, first copy, heal, suspended
+    state text NOT NULL DEFAULT 'queued', -- queued, running, done, failed
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    started_at timestamptz,
+    finished_at timestamptz,
+    waiting_for text,                    -- who blocks it, and since when
+    lsn pg_lsn,                          -- the lookups equalled the source as of this position
+    result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
+    error text
+);
+
+-- For reports and alerts: how fresh each lookup is.
+CREATE OR REPLACE VIEW {{schema}}.freshness AS
+SELECT m.name AS read_model,
+       CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
+       p.commit_time AS as_of,
+       p.lsn AS as_of_lsn,
+       p.applied_at,
+       m.rows,
+       m.last_change_at,
+       m.last_resync_at,
+       m.last_resync_repaired,
+       coalesce(m.reason, p.error) AS reason
+FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p;
+GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

@@ -1,0 +1,200 @@
+//! The error of the crate: what happened, why, what to do, and what follows from it.
+//!
+//! Errors are sorted by their consequence ([`Class`]), since that is all the loop has to know: try again,
+//! suspend a read model, or stop. The text follows PostgreSQL's style: a lower-case primary message
+//! without a full stop, a detail and a hint as whole sentences.
+//!
+//! No error carries a row value: of a server's error on row data only the SQLSTATE and the names of
+//! objects are kept (the edges see to that when they convert a driver's error).
+
+use std::fmt;
+
+/// Result of nearly every fallible function of the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What an error means for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The next try may succeed: connection lost, server restarting, lock, timeout, disk full. Retried for ever.
+    Transient,
+    /// The target refuses a row (SQLSTATE classes 22, 23, 44, P0001, 21000).
+    Refused,
+    /// One read model cannot go on (column gone, type incompatible, an unchanged value nobody has).
+    Broken,
+    /// The stream cannot go on from the checkpoint: only a new slot and exact copies help.
+    Gap,
+    /// Another process has taken over the pipeline.
+    Fenced,
+    /// The configuration, or a server's settings, must be changed by a person. Exit code 2.
+    Configuration,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+/// An error with its class, and the text for a person.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    class: Class,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    sqlstate: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of the given class with its primary message.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            class,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            sqlstate: None,
+            source: None,
+        }))
+    }
+
+    /// An error that the next try may not meet.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(Class::Transient, message)
+    }
+
+    /// An error that only a person can mend, in the configuration or a server's settings.
+    pub fn configuration(message: impl Into<String>) -> Self {
+        Self::new(Class::Configuration, message)
+    }
+
+    /// An error that stops one read model.
+    pub fn broken(message: impl Into<String>) -> Self {
+        Self::new(Class::Broken, message)
+    }
+
+    /// A break of the wire protocol by the server: the connection is dropped and made again.
+    pub fn protocol(message: impl Into<String>) -> Self {
+        Self::new(Class::Transient, message)
+    }
+
+    /// Adds why it happened, as a whole sentence.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds what to do about it, as a whole sentence.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the server's error code.
+    #[must_use]
+    pub fn with_sqlstate(mut self, sqlstate: impl Into<String>) -> Self {
+        self.0.sqlstate = Some(sqlstate.into());
+        self
+    }
+
+    /// Adds the error below this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with another consequence.
+    #[must_use]
+    pub fn with_class(mut self, class: Class) -> Self {
+        self.0.class = class;
+        self
+    }
+
+    /// Puts what was being done before the message: `could not read the slot: connection refused`.
+    #[must_use]
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.0.message = format!("{doing}: {}", self.0.message);
+        self
+    }
+
+    /// What the error means for the process.
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// The primary message alone.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Why it happened, if known.
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// What to do about it, if anything can be done.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The server's SQLSTATE, if a server reported the error.
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
+    }
+
+    /// Whether the next try may succeed without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        self.0.class == Class::Transient
+    }
+}
+
+/// The primary message with the chain of causes, on one line.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.class)?;
+        if let Some(detail) = self.detail() {
+            write!(f, " (detail: {detail})")?;
+        }
+        if let Some(hint) = self.hint() {
+            write!(f, " (hint: {hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_is_followed_by_the_chain_of_causes() {
+        let error = Error::transient("could not connect").with_source(std::io::Error::other("refused"));
+        assert_eq!(error.to_string(), "could not connect: refused");
+        assert_eq!(
+            error.context("could not read the slot").to_string(),
+            "could not read the slot: could not connect: refused"
+        );
+    }
+}

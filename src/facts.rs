@@ -1,0 +1,310 @@
+//! What the catalogs of both sides say: read by the edges, judged by the core.
+//!
+//! `source/facts.rs` and `target/facts.rs` fill these; `check` turns them into findings, `relation` and the
+//! writer bind read models with them.
+
+use crate::lsn::Lsn;
+use crate::sql::TableName;
+
+/// How the stream names an old row (pg_class.relreplident).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaIdentity {
+    /// `d`: the primary key, if there is one.
+    Default,
+    /// `n`: not at all.
+    Nothing,
+    /// `f`: all columns.
+    Full,
+    /// `i`: the columns of an index.
+    Index,
+}
+
+/// The source server and the role that asks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SourceServer {
+    /// server_version_num, for example 150018.
+    pub version: u32,
+    /// server_version as text.
+    pub version_text: String,
+    /// wal_level.
+    pub wal_level: String,
+    /// pg_is_in_recovery().
+    pub in_recovery: bool,
+    /// current_user.
+    pub user: String,
+    /// current_database().
+    pub database: String,
+    /// rolreplication, rolsuper, or member of rds_replication.
+    pub may_replicate: bool,
+    /// Whether the role may CREATE in the database (to make a publication).
+    pub may_create: bool,
+    /// Existing slots and max_replication_slots.
+    pub slots: (u32, u32),
+    /// Active walsenders and max_wal_senders.
+    pub wal_senders: (u32, u32),
+    /// max_slot_wal_keep_size in MB; -1 is without limit.
+    pub max_slot_wal_keep_size_mb: i64,
+    /// server_encoding.
+    pub encoding: String,
+}
+
+/// A replication slot, as pg_replication_slots shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Name.
+    pub name: String,
+    /// Output plugin; `None` for a physical slot.
+    pub plugin: Option<String>,
+    /// Database; `None` for a physical slot.
+    pub database: Option<String>,
+    /// Whether a walsender uses it.
+    pub active_pid: Option<i32>,
+    /// Oldest WAL it holds.
+    pub restart_lsn: Option<Lsn>,
+    /// Where it would go on; `None` while it is being made.
+    pub confirmed_flush_lsn: Option<Lsn>,
+    /// reserved, extended, unreserved, lost.
+    pub wal_status: Option<String>,
+    /// Bytes of WAL that can still be written before the slot is in danger.
+    pub safe_wal_bytes: Option<i64>,
+    /// invalidation_reason (17 and later).
+    pub invalidation_reason: Option<String>,
+    /// Bytes of WAL that the slot holds on the source's disk.
+    pub held_bytes: Option<i64>,
+}
+
+/// A publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// OID; another one means that it was made again.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+    /// FOR ALL TABLES.
+    pub all_tables: bool,
+    /// Published operations.
+    pub insert: bool,
+    /// Published operations.
+    pub update: bool,
+    /// Published operations.
+    pub delete: bool,
+    /// Published operations.
+    pub truncate: bool,
+    /// publish_via_partition_root.
+    pub via_root: bool,
+    /// Whether `cdc` made it (its comment says so).
+    pub ours: bool,
+    /// Whether the asking role owns it.
+    pub owned: bool,
+    /// Tables that it publishes.
+    pub tables: Vec<PublishedTable>,
+}
+
+/// A table in a publication (pg_publication_tables).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedTable {
+    /// Name.
+    pub table: TableName,
+    /// Published columns; `None` if there is no list (before 15 there are none).
+    pub columns: Option<Vec<String>>,
+    /// Row filter, if any.
+    pub row_filter: Option<String>,
+}
+
+/// A source table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceTable {
+    /// OID: the relation id of the stream.
+    pub oid: u32,
+    /// Name.
+    pub name: TableName,
+    /// pg_class.relkind: `r` or `p` are supported.
+    pub kind: char,
+    /// pg_class.relpersistence: only `p` is in the WAL.
+    pub persistence: char,
+    /// Replica identity (of the root, for a partitioned table).
+    pub replica_identity: ReplicaIdentity,
+    /// Columns in order, without dropped ones.
+    pub columns: Vec<SourceColumn>,
+    /// Columns of the primary key if it is immediate (usable as identity); empty otherwise.
+    pub primary_key: Vec<String>,
+    /// Whether there is a primary key that is deferrable and so no identity.
+    pub deferrable_primary_key: bool,
+    /// Columns of the REPLICA IDENTITY USING INDEX index; empty otherwise.
+    pub identity_index: Vec<String>,
+    /// Unique indexes, the primary key's too.
+    pub unique_indexes: Vec<UniqueIndex>,
+    /// Leaves of a partitioned table.
+    pub leaves: Vec<Leaf>,
+    /// Whether tables inherit from it (not as partitions).
+    pub has_inheritance_children: bool,
+    /// Whether row-level security applies to the asking role.
+    pub row_security_applies: bool,
+    /// Whether the role may SELECT (and use the schema).
+    pub may_select: bool,
+    /// Whether the role owns it (to publish it).
+    pub owned: bool,
+    /// pg_class.reltuples (summed over leaves); negative if never analysed.
+    pub estimated_rows: f64,
+}
+
+impl SourceTable {
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&SourceColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// A column of a source table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceColumn {
+    /// Name.
+    pub name: String,
+    /// pg_attribute.attnum.
+    pub number: i16,
+    /// Type.
+    pub type_oid: u32,
+    /// Type with modifier, as format_type prints it: `character varying(50)`.
+    pub type_name: String,
+    /// Type without modifier, as `format_type(oid, -1)` prints it: `character varying`, `bpchar`.
+    pub bare_type_name: String,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// Whether a value can be stored out of line (variable length and attstorage not plain).
+    pub toastable: bool,
+    /// Whether it is generated (attgenerated).
+    pub generated: bool,
+    /// Whether the type is built in (its schema is pg_catalog).
+    pub builtin: bool,
+    /// Whether the type has a collation.
+    pub collatable: bool,
+}
+
+/// A unique index of a source table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueIndex {
+    /// Name.
+    pub name: String,
+    /// Its columns; empty if it has expressions.
+    pub columns: Vec<String>,
+    /// Predicate of a partial index, as pg_get_expr prints it.
+    pub predicate: Option<String>,
+}
+
+/// A leaf of a partitioned table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Name.
+    pub name: TableName,
+    /// Its own replica identity.
+    pub replica_identity: ReplicaIdentity,
+    /// Whether it has a usable primary key.
+    pub has_primary_key: bool,
+}
+
+/// The target server and the role that asks.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TargetServer {
+    /// server_version_num.
+    pub version: u32,
+    /// server_version as text.
+    pub version_text: String,
+    /// pg_is_in_recovery().
+    pub in_recovery: bool,
+    /// current_user.
+    pub user: String,
+    /// current_database().
+    pub database: String,
+    /// Whether the role may CREATE schemas in the database.
+    pub may_create: bool,
+    /// Whether the role may make temporary tables.
+    pub may_use_temporary: bool,
+    /// server_encoding.
+    pub encoding: String,
+    /// Whether the bookkeeping schema exists.
+    pub bookkeeping_exists: bool,
+    /// Whether the role may use and create in the bookkeeping schema (true if it does not exist).
+    pub bookkeeping_usable: bool,
+}
+
+/// A lookup table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LookupTable {
+    /// OID.
+    pub oid: u32,
+    /// Name.
+    pub name: TableName,
+    /// pg_class.relkind: `r` or `p`.
+    pub kind: char,
+    /// pg_class.relpersistence: `u` is refused.
+    pub persistence: char,
+    /// Columns in order, without dropped ones.
+    pub columns: Vec<LookupColumn>,
+    /// Unique, immediate, non-partial indexes on plain columns.
+    pub unique_indexes: Vec<KeyIndex>,
+    /// User triggers that fire on insert or update (they may change values).
+    pub triggers: Vec<String>,
+    /// Tables with a foreign key to it.
+    pub referenced_by: Vec<TableName>,
+    /// Whether row-level security applies to the asking role.
+    pub row_security_applies: bool,
+    /// Privileges that the role lacks, of SELECT, INSERT, UPDATE, DELETE (and USAGE of the schema).
+    pub missing_privileges: Vec<String>,
+}
+
+impl LookupTable {
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&LookupColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The unique index on exactly these columns, in any order.
+    pub fn key_index(&self, key: &[String]) -> Option<&KeyIndex> {
+        self.unique_indexes.iter().find(|index| {
+            index.columns.len() == key.len() && index.columns.iter().all(|column| key.contains(&column.name))
+        })
+    }
+}
+
+/// A column of a lookup table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupColumn {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub type_oid: u32,
+    /// Type with modifier, schema-qualified where needed, for use in SQL (format_type under an empty search_path).
+    pub type_name: String,
+    /// Type without modifier (`format_type(oid, -1)`), for use in SQL.
+    pub bare_type_name: String,
+    /// Collation of the column as quoted SQL name (`"pg_catalog"."C"`); `None` if not collatable or default.
+    pub collation: Option<String>,
+    /// Whether the type has a collation at all.
+    pub collatable: bool,
+    /// NOT NULL (of the column or its domain).
+    pub not_null: bool,
+    /// Has a default or is generated or an identity column.
+    pub has_default: bool,
+    /// GENERATED ALWAYS (stored) or identity ALWAYS: cannot be written.
+    pub generated: bool,
+}
+
+/// A unique index that can carry the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyIndex {
+    /// Name.
+    pub name: String,
+    /// Whether it belongs to the primary key.
+    pub primary: bool,
+    /// Columns in the index's order.
+    pub columns: Vec<KeyColumn>,
+}
+
+/// A column of a key index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// Name.
+    pub name: String,
+    /// The index's equality operator for use in SQL: `OPERATOR("pg_catalog".=)`.
+    pub equality: String,
+}

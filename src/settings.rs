@@ -1,0 +1,128 @@
+//! The settings of a run: only valid ones can be built.
+//!
+//! `config/` reads file, environment and flags into raw values and makes these of them.
+
+use std::time::Duration;
+
+use crate::conninfo::Conninfo;
+use crate::sql::TableName;
+
+/// Everything that `run` and the other commands need to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The database with the master tables.
+    pub source: SourceSettings,
+    /// The database with the lookup tables.
+    pub target: TargetSettings,
+    /// At least one; no two with one lookup table.
+    pub read_models: Vec<ReadModelSettings>,
+    /// When everything is compared again.
+    pub resync: ResyncSettings,
+    /// How often an idle position is stored and acknowledged, at most (default 10 s).
+    pub status_interval: Duration,
+}
+
+/// The database with the master tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSettings {
+    /// Where it is.
+    pub conninfo: Conninfo,
+    /// Publication (default `cdc`).
+    pub publication: String,
+    /// Replication slot (default `cdc`): `[a-z0-9_]{1,63}`. It also names the pipeline.
+    pub slot: String,
+    /// Publish the projected columns only (`publish_columns = "projected"`); default false: whole tables.
+    pub publish_projected_columns: bool,
+}
+
+/// The database with the lookup tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetSettings {
+    /// Where it is.
+    pub conninfo: Conninfo,
+    /// Schema of the bookkeeping (default `cdc`).
+    pub schema: String,
+    /// `synchronous_commit` of the applying session (default true).
+    pub synchronous_commit: bool,
+}
+
+/// One lookup table and the rule that fills it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadModelSettings {
+    /// Table at the source.
+    pub source: TableName,
+    /// Lookup table at the target.
+    pub target: TableName,
+    /// Key columns, names as in the lookup; each is one of `columns`.
+    pub key: Vec<String>,
+    /// Projected columns; never empty.
+    pub columns: Vec<ColumnMapping>,
+    /// Soft-delete column, name as in the source.
+    pub soft_delete: Option<String>,
+    /// Lookup column that gets the time of the last insert or change; not one of `columns`.
+    pub synced_at: Option<String>,
+}
+
+impl ReadModelSettings {
+    /// The built-in default: `labels` to `labels_lookup`.
+    pub fn labels() -> Self {
+        Self {
+            source: TableName::new("public", "labels"),
+            target: TableName::new("public", "labels_lookup"),
+            key: vec!["code".to_owned()],
+            columns: ["code", "label", "display_name"]
+                .into_iter()
+                .map(ColumnMapping::same)
+                .collect(),
+            soft_delete: Some("deleted_at".to_owned()),
+            synced_at: Some("updated_at".to_owned()),
+        }
+    }
+
+    /// What the read model is called in logs, `status` and on the command line: its lookup table.
+    pub fn name(&self) -> String {
+        self.target.to_string()
+    }
+
+    /// Whether this is the labels read model, whose log actions have names of their own.
+    pub fn is_labels(&self) -> bool {
+        self.target.name == "labels_lookup"
+    }
+}
+
+/// A projected column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnMapping {
+    /// Name in the lookup table.
+    pub target: String,
+    /// Name in the source table.
+    pub source: String,
+}
+
+impl ColumnMapping {
+    /// A column that keeps its name.
+    pub fn same(name: &str) -> Self {
+        Self {
+            target: name.to_owned(),
+            source: name.to_owned(),
+        }
+    }
+}
+
+/// When everything is compared again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResyncSettings {
+    /// Cron expression of five fields (default `0 2 * * *`); `None` turns the schedule off (`schedule = "off"`).
+    pub schedule: Option<String>,
+    /// IANA time zone (default `UTC`).
+    pub timezone: String,
+}
+
+impl Default for ResyncSettings {
+    fn default() -> Self {
+        Self {
+            schedule: Some("0 2 * * *".to_owned()),
+            timezone: "UTC".to_owned(),
+        }
+    }
+}
