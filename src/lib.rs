@@ -7,3 +7,4 @@ pub mod lsn;
 pub mod row;
 pub mod settings;
 pub mod sql;
+pub mod target;
