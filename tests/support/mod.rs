@@ -7,6 +7,8 @@
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
+// Helpers assert by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod process;
 
