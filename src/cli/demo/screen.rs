@@ -106,7 +106,7 @@ impl Screen {
     pub(super) fn tables(&mut self, tables: &mut Tables, lookup: Vec<Vec<String>>, report: Vec<Vec<String>>) {
         let left = marked(&mut tables.lookup, lookup);
         let right = marked(&mut tables.report, report);
-        let head = format!("    {:LEFT$}{}", "labels_lookup", "report");
+        let head = format!("    {}  {}", pad("labels_lookup", LEFT), "report");
         let head = self.paint(Style::Faint, &head);
         self.line(&head);
         if left.iter().all(|row| row.mark == '-') {
