@@ -1,5 +1,7 @@
 //! `cdc` keeps lookup tables in one PostgreSQL database in step with master tables in another.
 
+pub mod cli;
+pub mod cluster;
 pub mod conninfo;
 pub mod error;
 pub mod facts;
