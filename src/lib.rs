@@ -3,7 +3,10 @@
 pub mod conninfo;
 pub mod error;
 pub mod facts;
+pub mod identity;
 pub mod lsn;
 pub mod row;
 pub mod settings;
+pub mod source;
 pub mod sql;
+pub mod target;

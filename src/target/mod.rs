@@ -1,0 +1,5 @@
+//! The edge to the target: the database with the lookup tables.
+
+pub mod error;
+pub mod facts;
+pub mod lookup;
