@@ -5,6 +5,8 @@
 pub mod bookkeeping;
 pub mod connect;
 pub mod error;
+pub mod facts;
+pub mod lookup;
 pub mod model;
 pub mod shadow;
 pub mod staging;

@@ -1,0 +1,5 @@
+//! The edge to the source: the database with the master tables.
+
+pub mod error;
+pub mod facts;
+pub mod publication;
