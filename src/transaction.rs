@@ -42,10 +42,10 @@ pub struct Assembler {
     open: Option<Open>,
 }
 
+/// A read model; without one its changes are passed over.
 #[derive(Debug)]
 struct Member {
-    model: Arc<ReadModel>,
-    active: bool,
+    model: Option<Arc<ReadModel>>,
     layout: Option<Layout>,
 }
 
@@ -66,28 +66,18 @@ impl Assembler {
         Self::default()
     }
 
-    /// Adds a read model and returns its index.
-    pub fn add(&mut self, model: Arc<ReadModel>, active: bool) -> usize {
-        self.members.push(Member { model, active, layout: None });
-        self.members.len() - 1
+    /// Adds the next read model; `None` does not take part (yet).
+    pub fn add(&mut self, model: Option<Arc<ReadModel>>) {
+        self.members.push(Member { model, layout: None });
     }
 
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
-        let relation = self.relations.get(&model.source_oid);
         if let Some(member) = self.members.get_mut(index) {
             // A relation that does not fit is told again before its next change, and judged then.
+            let relation = self.relations.get(&model.source_oid);
             member.layout = relation.and_then(|relation| model.layout(relation).ok());
-            member.model = model;
-            member.active = true;
-        }
-    }
-
-    /// Sets a read model inactive: its changes are passed over.
-    pub fn deactivate(&mut self, index: usize) {
-        if let Some(member) = self.members.get_mut(index) {
-            member.active = false;
-            member.layout = None;
+            member.model = Some(model);
         }
     }
 
@@ -154,10 +144,8 @@ impl Assembler {
 
     fn relation(&mut self, relation: Relation) {
         for (index, member) in self.members.iter_mut().enumerate() {
-            if !member.active || member.model.source_oid != relation.oid {
-                continue;
-            }
-            match member.model.layout(&relation) {
+            let Some(model) = member.model.as_ref().filter(|model| model.source_oid == relation.oid) else { continue };
+            match model.layout(&relation) {
                 Ok(layout) => member.layout = Some(layout),
                 Err(error) => break_member(member, index, error, self.open.as_mut()),
             }
@@ -216,7 +204,7 @@ impl Assembler {
         let mut members = members
             .iter_mut()
             .enumerate()
-            .filter(|(_, member)| member.active && member.model.source_oid == relation)
+            .filter(|(_, member)| member.model.as_ref().is_some_and(|model| model.source_oid == relation))
             .peekable();
         if members.peek().is_none() {
             return Ok(());
@@ -230,9 +218,10 @@ impl Assembler {
             return Err(Error::protocol(format!("a row of relation {relation} does not have its {columns} columns")));
         }
         for (index, member) in members {
+            let Some(model) = &member.model else { continue };
             let change = match &member.layout {
-                Some(layout) => map(&member.model, layout, &cells),
-                None => Err(Error::broken(format!("table \"{}\" was altered", member.model.settings.source))),
+                Some(layout) => map(model, layout, &cells),
+                None => Err(Error::broken(format!("table \"{}\" was altered", model.settings.source))),
             };
             match change {
                 Ok(Some(change)) => {
@@ -252,7 +241,7 @@ fn break_member(member: &mut Member, index: usize, error: Error, open: Option<&m
     member.layout = None;
     // Outside of a transaction nothing is lost yet: the next change finds no layout and reports it then.
     if let Some(open) = open {
-        member.active = false;
+        member.model = None;
         open.changes.retain(|(of, _)| *of != index);
         open.broken.push((index, error));
     }
@@ -308,7 +297,7 @@ mod tests {
         let settings = ReadModelSettings::labels();
         let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
         let mut assembler = Assembler::new();
-        assembler.add(Arc::new(model), true);
+        assembler.add(Some(Arc::new(model)));
         assembler
     }
 
