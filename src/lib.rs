@@ -4,6 +4,7 @@ pub mod conninfo;
 pub mod error;
 pub mod facts;
 pub mod lsn;
+pub mod protocol;
 pub mod row;
 pub mod settings;
 pub mod sql;
