@@ -42,11 +42,7 @@ impl From<&pgoutput::Relation<'_>> for Relation {
     fn from(message: &pgoutput::Relation<'_>) -> Self {
         Self {
             oid: message.oid,
-            // An empty schema stands for pg_catalog (protocol, "Relation").
-            name: TableName::new(
-                if message.schema.is_empty() { "pg_catalog" } else { message.schema },
-                message.name,
-            ),
+            name: TableName::new(message.schema, message.name),
             replica_identity: message.replica_identity,
             columns: message
                 .columns

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::lsn::{Lsn, PgTimestamp};
+use crate::lsn::Lsn;
 use crate::progress::TransactionId;
-use crate::protocol::pgoutput::{Message, OldTuple};
+use crate::protocol::pgoutput::{Begin, Commit, Message, OldTuple};
 use crate::protocol::tuple::Tuple;
 use crate::read_model::{Change, ReadModel};
 use crate::relation::{Layout, Relation};
@@ -51,9 +51,7 @@ struct Member {
 
 #[derive(Debug)]
 struct Open {
-    final_lsn: Lsn,
-    commit_time: PgTimestamp,
-    xid: u32,
+    begin: Begin,
     changes: Vec<(usize, Change)>,
     bytes: usize,
     broken: Vec<(usize, Error)>,
@@ -97,44 +95,40 @@ impl Assembler {
     /// A protocol error if the message cannot follow the ones before it.
     pub fn take(&mut self, message: &Message<'_>) -> Result<Option<Transaction>> {
         match message {
-            Message::Begin { final_lsn, commit_time, xid } => {
+            Message::Begin(begin) => {
                 if self.open.is_some() {
                     return Err(Error::protocol("a transaction began within another one"));
                 }
                 self.open = Some(Open {
-                    final_lsn: *final_lsn,
-                    commit_time: *commit_time,
-                    xid: *xid,
+                    begin: *begin,
                     changes: Vec::new(),
                     bytes: 0,
                     broken: Vec::new(),
                     has_changes: false,
                 });
             }
-            Message::Commit { commit_lsn, end_lsn, commit_time } => {
-                return self.commit(*commit_lsn, *end_lsn, *commit_time).map(Some);
-            }
+            Message::Commit(commit) => return self.commit(*commit).map(Some),
             Message::Relation(relation) => self.relation(Relation::from(relation)),
             Message::Insert { relation, new } => self.insert(*relation, new)?,
             Message::Update { relation, old, new } => self.update(*relation, old.as_ref(), new)?,
             Message::Delete { relation, old } => self.delete(*relation, old)?,
             Message::Truncate { relations, .. } => self.truncate(relations.iter().copied())?,
-            Message::Origin { .. } | Message::Type { .. } | Message::Message { .. } => {}
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
         Ok(None)
     }
 
-    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, commit_time: PgTimestamp) -> Result<Transaction> {
+    fn commit(&mut self, commit: Commit) -> Result<Transaction> {
         let open = self.open.take().ok_or_else(|| Error::protocol("a transaction ended that had not begun"))?;
-        if open.final_lsn != commit_lsn || end_lsn <= commit_lsn {
+        let Commit { commit_lsn, end_lsn, commit_time } = commit;
+        if open.begin.final_lsn != commit_lsn || end_lsn <= commit_lsn {
             return Err(Error::protocol(format!(
                 "a transaction began with commit LSN {} and ended with {commit_lsn}, end LSN {end_lsn}",
-                open.final_lsn
+                open.begin.final_lsn
             )));
         }
-        debug_assert_eq!(open.commit_time, commit_time, "Begin and Commit carry one time");
         Ok(Transaction {
-            id: TransactionId { commit_lsn, xid: open.xid, commit_time },
+            id: TransactionId { commit_lsn, xid: open.begin.xid, commit_time },
             end_lsn,
             changes: open.changes,
             broken: open.broken,
@@ -161,13 +155,13 @@ impl Assembler {
     }
 
     fn update(&mut self, relation: u32, old: Option<&OldTuple<'_>>, new: &Tuple<'_>) -> Result<()> {
-        match old {
+        match old.map(|old| old.tuple()) {
             None => self.each(relation, &[new], |model, layout, cells| match cells {
                 [new] => model.update(layout, None, new),
                 _ => Ok(None),
             }),
-            Some(OldTuple::Key(old) | OldTuple::Old(old)) => {
-                self.each(relation, &[old, new], |model, layout, cells| match cells {
+            Some(old) => {
+                self.each(relation, &[&old, new], |model, layout, cells| match cells {
                     [old, new] => model.update(layout, Some(old), new),
                     _ => Ok(None),
                 })
@@ -176,8 +170,7 @@ impl Assembler {
     }
 
     fn delete(&mut self, relation: u32, old: &OldTuple<'_>) -> Result<()> {
-        let (OldTuple::Key(old) | OldTuple::Old(old)) = old;
-        self.each(relation, &[old], |model, layout, cells| match cells {
+        self.each(relation, &[&old.tuple()], |model, layout, cells| match cells {
             [old] => model.delete(layout, old),
             _ => Ok(None),
         })

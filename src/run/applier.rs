@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::target::model::TargetModel;
-use crate::target::writer::{Batch, MergePosition, Position, Writer, Written};
+use crate::target::writer::{Batch, MergePosition, Merged, Position, Writer, Written};
 
 /// What the applier is asked to do.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub enum Done {
     /// A position was stored.
     Stored,
     /// Copies were merged.
-    Merged(Vec<(usize, Written)>),
+    Merged(Vec<Merged>),
 }
 
 /// The loop's end of the applier.

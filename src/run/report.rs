@@ -40,7 +40,7 @@ pub fn batch(
             transactions,
             %lsn,
             elapsed_ms,
-            commit_time = commit_time.map(|time| time.to_string()),
+            commit_time = commit_time.map(text),
             "applied changes"
         );
         rows(settings, written);
@@ -132,4 +132,8 @@ pub fn difference(found: &[(String, Difference)]) -> Value {
 /// Whole milliseconds.
 pub fn millis(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn text(time: PgTimestamp) -> String {
+    jiff::Timestamp::from_microsecond(time.unix_micros()).map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
 }

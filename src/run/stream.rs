@@ -27,9 +27,10 @@ use crate::run::applier::{Applier, Done, Job};
 use crate::run::pending::Pending;
 use crate::run::report;
 use crate::settings::ReadModelSettings;
-use crate::source::replication::{Replication, StreamFrame};
+use crate::protocol::frame::StreamFrame;
+use crate::source::replication::Replication;
 use crate::target::model::TargetModel;
-use crate::target::writer::{MergePosition, Position, Written};
+use crate::target::writer::{MergePosition, Merged, Position};
 use crate::transaction::Assembler;
 
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
@@ -62,7 +63,7 @@ pub enum Command {
         /// Read models as the copy bound them, by index.
         models: Vec<(usize, TargetModel)>,
         /// Gets the result.
-        reply: oneshot::Sender<Result<Vec<(usize, Written)>>>,
+        reply: oneshot::Sender<Result<Vec<Merged>>>,
     },
 }
 
@@ -121,7 +122,7 @@ struct InFlight {
     transactions: u64,
     since: Instant,
     commit_time: Option<PgTimestamp>,
-    merge: Option<(Vec<(usize, TargetModel)>, oneshot::Sender<Result<Vec<(usize, Written)>>>)>,
+    merge: Option<(Vec<(usize, TargetModel)>, oneshot::Sender<Result<Vec<Merged>>>)>,
 }
 
 struct Pause {
@@ -234,14 +235,14 @@ impl Stream {
                         }
                     }
                 }
-                StreamFrame::Keepalive { wal_end, time, reply_requested } => {
+                StreamFrame::Keepalive { wal_end, send_time, reply_requested } => {
                     if self.replay.pass(wal_end) == Verdict::Rewritten {
                         return Err(rewritten());
                     }
                     check_position(wal_end)?;
                     if !self.assembler.is_open() {
                         self.progress.receive(wal_end);
-                        self.idle = Some(Position { lsn: wal_end, commit_time: Some(time), last: None });
+                        self.idle = Some(Position { lsn: wal_end, commit_time: Some(send_time), last: None });
                     }
                     if reply_requested {
                         reply_to = Some(wal_end);
@@ -313,18 +314,16 @@ impl Stream {
                 self.stored_at = Instant::now();
             }
             (Ok(Done::Stored), _) => self.progress.apply(job.lsn),
-            (Ok(Done::Merged(written)), Some((models, reply))) => {
-                for (index, model) in models {
-                    self.assembler.activate(index, Arc::clone(&model.model));
+            (Ok(Done::Merged(merged)), Some((models, reply))) => {
+                for (index, _) in merged.iter().filter(|(_, merged)| merged.is_ok()) {
+                    if let Some((_, model)) = models.iter().find(|(of, _)| of == index) {
+                        self.assembler.activate(*index, Arc::clone(&model.model));
+                    }
                 }
                 // Whoever asked may be gone; the merge is committed all the same.
-                let _ = reply.send(Ok(written));
+                let _ = reply.send(Ok(merged));
             }
             (Ok(Done::Merged(_)), None) => {}
-            (Err(error), Some((_, reply))) if matches!(error.class(), Class::Refused | Class::Broken) => {
-                // The transaction was rolled back: the stream goes on where it stood.
-                let _ = reply.send(Err(error));
-            }
             (Err(error), _) => return Err(error),
         }
         if self.careful_until.is_some_and(|until| self.progress.applied() >= until) {

@@ -369,6 +369,14 @@ impl Bookkeeping {
         if done.rows_affected() == 0 { Err(fenced()) } else { Ok(()) }
     }
 
+    /// A read model takes part no more; one that was never copied stays new.
+    pub async fn suspend(&self, conn: &mut PgConnection, epoch: i64, id: i32, why: &Error) -> Result<()> {
+        let stored = self.models(conn).await?;
+        let new = stored.iter().any(|model| model.id == id && model.state == ModelState::New);
+        let state = if new { ModelState::New } else { ModelState::Suspended };
+        self.set_model_state(conn, epoch, id, state, Some(why)).await
+    }
+
     /// Progress of a running copy; `None` when it has ended.
     pub async fn set_copy_progress(&self, conn: &mut PgConnection, id: i32, rows: Option<i64>, of: Option<i64>) -> Result<()> {
         let sql = format!("UPDATE {}.read_model SET copy_rows = $2, copy_estimate = $3 WHERE id = $1", self.schema);
@@ -386,6 +394,15 @@ impl Bookkeeping {
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)
+    }
+
+    /// Notes a resync that nobody asked for; returns its number.
+    pub async fn start_resync(&self, conn: &mut PgConnection, origin: &str) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (origin, state, started_at) VALUES ($1, 'running', now()) RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql)).bind(origin).fetch_one(conn).await.map_err(from_sqlx)
     }
 
     /// Starts the oldest queued request, if there is one.

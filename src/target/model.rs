@@ -155,11 +155,6 @@ impl TargetModel {
         format!("ALTER TABLE {shadow} ADD PRIMARY KEY ({i});\nANALYZE {shadow};")
     }
 
-    /// Takes the shadow away.
-    pub fn drop_shadow(&self) -> String {
-        format!("DROP TABLE IF EXISTS {};", self.shadow())
-    }
-
     fn stage_definition(&self) -> String {
         let flags: String = self.toastable().map(|n| format!(", u{n} boolean NOT NULL DEFAULT false")).collect();
         format!(

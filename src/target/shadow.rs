@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::Result;
 use crate::fold::Fold;
+use crate::sql::ident;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::writer::{Transaction, execute, stage};
@@ -147,8 +148,8 @@ impl ShadowWriter {
         Ok(found)
     }
 
-    /// Takes the shadow away.
-    pub async fn drop(&mut self, model: &TargetModel) -> Result<()> {
-        execute(&mut self.conn, model.drop_shadow()).await
+    /// Takes the shadow of the read model with this number away.
+    pub async fn drop(&mut self, schema: &str, id: i32) -> Result<()> {
+        execute(&mut self.conn, format!("DROP TABLE IF EXISTS {}.shadow_{id}", ident(schema))).await
     }
 }

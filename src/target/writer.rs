@@ -89,6 +89,9 @@ impl Written {
     }
 }
 
+/// What became of one read model's copy: its index, and what was written or why it was refused.
+pub type Merged = (usize, Result<Written>);
+
 /// How a merge of exact copies ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MergePosition {
@@ -191,9 +194,7 @@ impl Writer {
             }
             for (index, error) in &suspended {
                 let id = model_of(&self.models, *index)?.id;
-                self.bookkeeping
-                    .set_model_state(tx.conn(), self.epoch, id, ModelState::Suspended, Some(error))
-                    .await?;
+                self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
             }
             set_constraints(tx.conn()).await?;
             Ok(all)
@@ -257,13 +258,8 @@ impl Writer {
     }
 
     /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
-    /// Read models whose rows the target refuses are left out and returned with the error.
-    pub async fn merge(
-        &mut self,
-        indexes: &[usize],
-        position: &MergePosition,
-        keys: bool,
-    ) -> Result<Vec<(usize, Written)>> {
+    /// A read model whose rows the target refuses is left as it was and comes back with its error.
+    pub async fn merge(&mut self, indexes: &[usize], position: &MergePosition, keys: bool) -> Result<Vec<Merged>> {
         for index in indexes {
             self.prepare(*index).await?;
             let model = self.model(*index)?;
@@ -283,17 +279,18 @@ impl Writer {
             let mut all = Vec::with_capacity(indexes.len());
             for index in indexes {
                 let model = model_of(&self.models, *index)?;
-                let written = call(tx.conn(), model, &model.merge_shadow_call(), true, false, keys).await?;
-                self.bookkeeping.set_model_state(tx.conn(), self.epoch, model.id, ModelState::InStep, None).await?;
-                self.bookkeeping.set_resynced(tx.conn(), model.id, written.changed()).await?;
-                all.push((*index, written));
+                let merged = merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, keys).await?;
+                if let (Err(error), MergePosition::Start(..)) = (&merged, position) {
+                    self.bookkeeping.suspend(tx.conn(), self.epoch, model.id, error).await?;
+                }
+                all.push((*index, merged));
             }
-            set_constraints(tx.conn()).await?;
             Ok(all)
         }
         .await;
-        let all: Vec<(usize, Written)> = tx.end(result).await?;
-        self.written_since_planning += all.iter().map(|(_, written)| written.total).sum::<i64>();
+        let all: Vec<Merged> = tx.end(result).await?;
+        let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
+        self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
         Ok(all)
     }
 
@@ -422,6 +419,36 @@ async fn call(
         .await
         .map_err(|error| name(from_sqlx(error), model))?;
     written(&row)
+}
+
+/// Merges one copy under a savepoint; a refusal by the target comes back inside.
+async fn merge_one(
+    conn: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+    epoch: i64,
+    model: &TargetModel,
+    keys: bool,
+) -> Result<Result<Written>> {
+    execute(conn, "SAVEPOINT read_model".to_owned()).await?;
+    let merged = async {
+        let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
+        set_constraints(conn).await.map_err(|error| name(error, model))?;
+        bookkeeping.set_model_state(conn, epoch, model.id, ModelState::InStep, None).await?;
+        bookkeeping.set_resynced(conn, model.id, written.changed()).await?;
+        Ok(written)
+    }
+    .await;
+    match merged {
+        Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
+            execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
+            Ok(Err(error))
+        }
+        Err(error) => Err(error),
+        Ok(written) => {
+            execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
+            Ok(Ok(written))
+        }
+    }
 }
 
 fn written(row: &PgRow) -> Result<Written> {
