@@ -2,6 +2,14 @@
 //! file it names is there, `cdc` knows every variable that it gets, the scripts run on real servers, and the
 //! roles they make may do what `cdc` needs and nothing else.
 
+// Helpers assert by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

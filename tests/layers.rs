@@ -3,6 +3,14 @@
 //! It reads the text of `src/`, so it needs no build and no tool. Comments and the unit tests at the foot of a
 //! file are left out: tests may use what they like.
 
+// Helpers assert by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
