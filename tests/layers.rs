@@ -36,7 +36,7 @@ const CORE: [&str; 17] = [
 ];
 
 /// Modules that see everything.
-const WIRING: [&str; 6] = ["run", "http", "cli", "config", "telemetry", "cluster"];
+const WIRING: [&str; 7] = ["run", "http", "cli", "config", "telemetry", "cluster", "demo"];
 
 /// What the core does without: waiting, I/O, clocks, logs, randomness.
 const IMPURE: [&str; 18] = [
