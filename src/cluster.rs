@@ -5,7 +5,7 @@
 //! address. Everything blocks for at most a few seconds; nothing here needs a runtime.
 //!
 //! Invariants: nothing is left behind, neither process nor file, when the [`Cluster`] is dropped or its
-//! process ends in any way ([`reaper`]); no server runs as root ([`account`]).
+//! process ends in any way (`reaper`); no server runs as root (`account`).
 //!
 //! Durability is off (`fsync = off`) unless asked for: these servers survive `kill -9`, not a power failure.
 
