@@ -5,18 +5,18 @@
 //! address. Everything blocks for at most a few seconds; nothing here needs a runtime.
 //!
 //! Invariants: nothing is left behind, neither process nor file, when the [`Cluster`] is dropped or its
-//! process ends in any way ([`reaper`]); no server runs as root ([`account`]).
+//! process ends in any way (`reaper`); no server runs as root (`account`).
 //!
 //! Durability is off (`fsync = off`) unless asked for: these servers survive `kill -9`, not a power failure.
 
 mod account;
+mod place;
 mod programs;
 mod reaper;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,21 +24,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::account::Account;
+use self::place::{free_port, make_directory, percent_encode};
 pub use self::programs::Programs;
 use self::reaper::Reaper;
 use crate::error::{Error, Result};
 use crate::sql;
 
-/// Longest path of a Unix socket on Linux is 107 bytes; 20 are the socket's own name.
-const MAX_DIRECTORY_BYTES: usize = 80;
 /// How long a server may take to start, stop or recover.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two looks at a server that starts or stops.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often a start is tried again with another port.
 const PORT_TRIES: u32 = 5;
-/// Below the ports that systems give to outgoing connections, so that a stopped server gets its own back.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Settings of every throw-away server; later lines win.
 const SETTINGS: &str = "
@@ -508,57 +505,6 @@ fn execute(config: &tokio_postgres::Config, statements: &str) -> Result<()> {
         })
 }
 
-/// Makes an empty directory that only we can enter, with a path short enough for a socket.
-fn make_directory(name: &str) -> Result<PathBuf> {
-    let preferred = std::env::temp_dir();
-    let parent = if preferred.as_os_str().len() <= MAX_DIRECTORY_BYTES / 2 && open_to_all(&preferred) {
-        preferred
-    } else {
-        PathBuf::from("/tmp")
-    };
-    let name: String = name
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(20)
-        .collect();
-    loop {
-        let number = fastrand::u32(..);
-        let directory = parent.join(format!("cdc-{name}-{number:08x}"));
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => return Ok(directory),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(could_not_write(&directory, error)),
-        }
-    }
-}
-
-/// Whether another account can reach what is in the directory.
-fn open_to_all(directory: &Path) -> bool {
-    directory
-        .ancestors()
-        .all(|part| fs::metadata(part).is_ok_and(|facts| facts.permissions().mode() & 0o001 != 0))
-}
-
-fn free_port() -> Result<u16> {
-    (0..1_000)
-        .map(|_| fastrand::u16(PORTS))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .ok_or_else(|| Error::transient("could not find a free port on 127.0.0.1"))
-}
-
-/// Encodes everything but letters, digits and `-._~` (RFC 3986, unreserved characters).
-fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
 fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines
@@ -574,24 +520,4 @@ fn could_not_write(path: &Path, error: std::io::Error) -> Error {
 fn could_not_run(command: &Command, error: std::io::Error) -> Error {
     let program = Path::new(command.get_program()).display();
     Error::configuration(format!("could not run \"{program}\"")).with_source(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn directories_and_passwords_are_encoded_for_an_url() {
-        assert_eq!(percent_encode("/tmp/cdc-1"), "%2Ftmp%2Fcdc-1");
-        assert_eq!(percent_encode("p@ss:w/ö%"), "p%40ss%3Aw%2F%C3%B6%25");
-    }
-
-    #[test]
-    fn directory_is_short_enough_for_a_socket_and_closed_to_others() {
-        let directory = make_directory("a name that is much longer than it has to be").unwrap();
-        let mode = fs::metadata(&directory).unwrap().permissions().mode();
-        fs::remove_dir(&directory).unwrap();
-        assert!(directory.as_os_str().len() <= MAX_DIRECTORY_BYTES);
-        assert_eq!(mode & 0o777, 0o700);
-    }
 }

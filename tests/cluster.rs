@@ -1,5 +1,13 @@
 //! The throw-away servers themselves: they start, stop, come back with their data, and leave nothing behind.
 
+// Helpers assert by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -75,8 +75,10 @@ pub struct Pair {
     pub source_database: String,
     /// Name of the database at the target.
     pub target_database: String,
-    /// Unique in the cluster: replication slot and publication for this test.
+    /// Replication slot for this test: slots are shared by all databases of a server.
     pub slot: String,
+    /// The configuration file that [`Cdc`] is started with; it names the slot. Add to it what the test is about.
+    pub config: String,
 }
 
 /// Two empty databases with names of their own, on the shared servers.
@@ -103,6 +105,7 @@ pub async fn database_pair_on(source: &Cluster, target: &Cluster) -> Pair {
         source_database,
         target_database,
         slot: format!("cdc_{number}"),
+        config: format!("[source]\nslot = \"cdc_{number}\"\n"),
     }
 }
 

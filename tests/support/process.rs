@@ -32,16 +32,19 @@ pub struct Cdc {
 }
 
 impl Cdc {
-    /// Starts `cdc run` on this pair, with the pair's own slot and publication.
+    /// Starts `cdc run` on this pair.
     pub fn run(pair: &Pair) -> Self {
         Self::start(&mut Self::command(pair, &["run"]))
     }
 
-    /// A command of `cdc` on this pair: only the two URLs, slot and publication are in its environment.
+    /// A command of `cdc` on this pair, with the pair's configuration file; of the environment it gets only the
+    /// two URLs and what concerns the log.
     pub fn command(pair: &Pair, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
         command
             .args(arguments)
+            .arg("--config")
+            .arg(write_config(&pair.config))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             // No ~/.pgpass, no ./cdc.toml.
@@ -51,15 +54,13 @@ impl Cdc {
             .env("CDC_LOG", "debug")
             .env("CDC_SOURCE_URL", &pair.source_url)
             .env("CDC_TARGET_URL", &pair.target_url)
-            .env("CDC_SLOT", &pair.slot)
-            .env("CDC_PUBLICATION", &pair.slot)
             .stdin(Stdio::null());
         command
     }
 
     /// Starts this command as a process of its own.
     pub fn start(command: &mut Command) -> Self {
-        let log = log_file();
+        let log = new_file("log");
         let file = File::create(&log).unwrap();
         let child = command
             .stdout(file.try_clone().unwrap())
@@ -135,11 +136,17 @@ impl Drop for Cdc {
     }
 }
 
-/// Below the shared source server, so that it goes away with it.
-fn log_file() -> PathBuf {
+/// A name below the shared source server, so that the file goes away with it.
+fn new_file(kind: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    super::source().socket_dir().join(format!("cdc-{number}.log"))
+    super::source().socket_dir().join(format!("cdc-{number}.{kind}"))
+}
+
+fn write_config(text: &str) -> PathBuf {
+    let path = new_file("toml");
+    fs::write(&path, text).unwrap();
+    path
 }
 
 fn read(path: &Path) -> String {

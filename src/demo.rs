@@ -24,9 +24,9 @@ use crate::sql;
 
 const SOURCE_DATABASE: &str = "app_master_db";
 const TARGET_DATABASE: &str = "app_core_db";
-const SOURCE_SQL: &str = include_str!("../../sql/demo/source.sql");
-const TARGET_SQL: &str = include_str!("../../sql/demo/target.sql");
-const REPORT_SQL: &str = include_str!("../../sql/demo/report.sql");
+const SOURCE_SQL: &str = include_str!("../sql/demo/source.sql");
+const TARGET_SQL: &str = include_str!("../sql/demo/target.sql");
+const REPORT_SQL: &str = include_str!("../sql/demo/report.sql");
 /// The people of `sql/demo/target.sql`, whose reports are shown.
 const REFERENCE_NUMBERS: [&str; 2] = ["REF001", "REF002"];
 

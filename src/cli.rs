@@ -1,3 +1,0 @@
-//! The commands, one thin file each.
-
-pub mod demo;
