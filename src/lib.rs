@@ -1,5 +1,6 @@
 //! `cdc` keeps lookup tables in one PostgreSQL database in step with master tables in another.
 
+pub mod check;
 pub mod conninfo;
 pub mod error;
 pub mod facts;
