@@ -1,5 +1,7 @@
 //! `cdc` keeps lookup tables in one PostgreSQL database in step with master tables in another.
 
+pub mod check;
+pub mod cli;
 pub mod cluster;
 pub mod conninfo;
 pub mod demo;
@@ -14,6 +16,7 @@ pub mod read_model;
 pub mod relation;
 pub mod retry;
 pub mod row;
+pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod source;
