@@ -7,6 +7,7 @@
 mod files;
 mod parse;
 mod resolve;
+mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -209,6 +210,11 @@ impl Conninfo {
     /// As [`Conninfo::parse`].
     pub fn password_file(text: &str, environment: &Environment) -> Result<Option<String>> {
         resolve::password_file(text, environment)
+    }
+
+    /// The URL that gives this, with the password as `****`; what is a default is left out.
+    pub fn masked_url(&self) -> String {
+        url::masked(self)
     }
 }
 
