@@ -3,6 +3,7 @@
 pub mod check;
 pub mod cli;
 pub mod cluster;
+pub mod config;
 pub mod conninfo;
 pub mod demo;
 pub mod error;
@@ -22,4 +23,5 @@ pub mod settings;
 pub mod source;
 pub mod sql;
 pub mod target;
+pub mod telemetry;
 pub mod transaction;
