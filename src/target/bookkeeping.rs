@@ -106,7 +106,7 @@ impl Bookkeeping {
     }
 
     /// The schema's name, not quoted.
-    pub fn schema(&self) -> &str {
+    pub fn schema_name(&self) -> &str {
         &self.name
     }
 
