@@ -7,4 +7,5 @@ pub mod lsn;
 pub mod protocol;
 pub mod row;
 pub mod settings;
+pub mod source;
 pub mod sql;
