@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::common;
+use super::{Context, Outcome, common};
 use crate::check::{
     Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render, source_key,
 };
@@ -10,13 +10,44 @@ use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::{source, target};
 
+const EXAMPLES: &str = "\
+Examples:
+  cdc check
+  cdc check --json
+  cdc check && cdc run
+
+Exit codes: 0 nothing found, 1 findings, 2 wrong usage or configuration.";
+
+/// Say what is wrong or would go wrong, without changing anything
+///
+/// Looks at both databases: settings, privileges, publication, slot, tables and columns of each read model, and
+/// whatever would make the application's own writes on the master fail. Each finding says what to do about it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Print the findings as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = context.stop.or_interrupted(execute(&settings, args.json)).await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
+
 /// Checks both sides and prints the findings; returns whether `cdc run` would work.
 ///
 /// A side that cannot be reached is a finding, the other side is checked all the same.
 ///
 /// # Errors
 /// None at present: everything that goes wrong is a finding.
-pub async fn run(settings: &Settings, json: bool) -> Result<bool> {
+pub async fn execute(settings: &Settings, json: bool) -> Result<bool> {
     let findings = findings(settings).await;
     let text = if json {
         serde_json::to_string_pretty(&findings)
@@ -24,7 +55,7 @@ pub async fn run(settings: &Settings, json: bool) -> Result<bool> {
     } else {
         render(&findings).trim_end().to_owned()
     };
-    common::say(&text);
+    common::say(&text)?;
     Ok(is_ready(&findings))
 }
 

@@ -1,20 +1,17 @@
 //! What several commands need: connections, the source's tables, and words on standard output.
 
-use std::io::Write;
-
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 
+use super::output;
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
 use crate::settings::Settings;
 use crate::source::facts;
 
-/// Prints a text and a line feed; a reader that has gone away is not an error.
-pub(super) fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}");
-    let _ = out.flush();
+/// Prints a text and a line feed.
+pub(super) fn say(text: &str) -> Result<()> {
+    output::print(&format!("{text}\n"))
 }
 
 /// An ordinary connection to the source for a command.

@@ -6,11 +6,45 @@
 use sqlx::PgConnection;
 
 use super::common::{self, say};
+use super::{Context, Outcome};
 use crate::error::{Class, Error, Result};
 use crate::settings::Settings;
-use crate::sql::{fill, ident};
+use crate::sql::ident;
+use crate::target::bookkeeping::Bookkeeping;
 use crate::target::report::{Presence, presence};
 use crate::{source, target};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc setup
+  cdc setup --print-sql              print the statements, for somebody with the privileges
+  cdc setup --print-sql | less
+
+'cdc run' does the same by itself if it has the privileges. The replication slot is made by 'cdc run' alone: an unused
+slot would hold WAL on the disk of the master.";
+
+/// Prepare both databases: publication, bookkeeping, lookup tables
+///
+/// Creates the publication at the source, the bookkeeping schema at the target and lookup tables that do not exist.
+/// An existing lookup table is taken as it is. May be run again at any time.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Print the SQL statements that are still needed, and run none
+    #[arg(long)]
+    pub print_sql: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = context.stop.or_interrupted(execute(&settings, args.print_sql)).await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
 
 /// The statements for each side.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,15 +59,16 @@ struct Plan {
 ///
 /// # Errors
 /// `Configuration` where something has to be mended first; what the servers report.
-pub async fn run(settings: &Settings, print_sql: bool) -> Result<bool> {
+pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     let client = common::source(settings, "setup").await?;
     let mut conn = common::target(settings, "setup").await?;
     let tables = common::source_tables(&client, settings).await?;
     let version = source::facts::server(&client).await?.version;
     let existing = source::facts::publication(&client, &settings.source.publication).await?;
+    let bookkeeping = Bookkeeping::new(&settings.target.schema);
     let mut plan = Plan {
         publication: source::publication::plan(settings, &tables, existing.as_ref(), version)?,
-        bookkeeping: bookkeeping_sql(&mut conn, &settings.target.schema).await?,
+        bookkeeping: bookkeeping_sql(&mut conn, &bookkeeping).await?,
         lookups: Vec::new(),
     };
     for (index, model) in settings.read_models.iter().enumerate() {
@@ -46,55 +81,46 @@ pub async fn run(settings: &Settings, print_sql: bool) -> Result<bool> {
         }
     }
     if print_sql {
-        say(&script(settings, &plan));
+        say(&script(settings, &plan))?;
         return Ok(true);
     }
     for statement in source::publication::ensure(&client, settings, &tables).await? {
-        say(&format!("source: {statement}"));
+        say(&format!("source: {statement}"))?;
     }
-    if let Some(sql) = &plan.bookkeeping {
-        make_bookkeeping(&mut conn, sql).await?;
-        say(&format!("target: made schema {}", ident(&settings.target.schema)));
+    bookkeeping.ensure(&mut conn).await.map_err(explain)?;
+    if plan.bookkeeping.is_some() {
+        say(&format!("target: made schema {}", ident(&settings.target.schema)))?;
     }
     for (index, _) in &plan.lookups {
         let model = settings.read_models.get(*index);
         let table = model.and_then(|model| tables.iter().find(|table| table.name == model.source));
         if let (Some(model), Some(table)) = (model, table) {
             target::lookup::create(&mut conn, model, table).await?;
-            say(&format!("target: made table \"{}\"", model.target));
+            say(&format!("target: made table \"{}\"", model.target))?;
         }
     }
     if plan == Plan::default() {
-        say("Everything is there already.");
+        say("Everything is there already.")?;
     }
-    say("Next: cdc run. It makes the slot, copies the rows and keeps them in step.");
+    say("Next: cdc run. It makes the slot, copies the rows and keeps them in step.")?;
     Ok(true)
 }
 
 /// The bookkeeping's SQL, if it is not there yet.
-async fn bookkeeping_sql(conn: &mut PgConnection, schema: &str) -> Result<Option<String>> {
-    if presence(&mut *conn, schema).await? == Presence::Ours {
-        return Ok(None);
-    }
-    Ok(Some(fill(
-        include_str!("../../sql/target/bookkeeping.sql"),
-        &[("schema", &ident(schema))],
-    )))
+async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Option<String>> {
+    let there = presence(conn, bookkeeping.schema()).await? == Presence::Ours;
+    Ok((!there).then(|| bookkeeping.create_sql()))
 }
 
-async fn make_bookkeeping(conn: &mut PgConnection, sql: &str) -> Result<()> {
-    // Several statements in one message are one transaction.
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(conn).await.map_err(|error| {
-        let error: Error = target::error::from_sqlx(error).context("could not make the bookkeeping");
-        if error.sqlstate() == Some("42501") {
-            error
-                .with_class(Class::Configuration)
-                .with_hint("Let the target's owner run what cdc setup --print-sql prints, or grant CREATE on the database.")
-        } else {
-            error
-        }
-    })?;
-    Ok(())
+/// A missing privilege is for a person to mend.
+fn explain(error: Error) -> Error {
+    if error.sqlstate() == Some("42501") {
+        error.with_class(Class::Configuration).with_hint(
+            "Let the target's owner run what cdc setup --print-sql prints, or grant CREATE on the database.",
+        )
+    } else {
+        error
+    }
 }
 
 fn script(settings: &Settings, plan: &Plan) -> String {

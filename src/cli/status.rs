@@ -6,11 +6,48 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use super::common::{self, say};
+use super::stop::Stop;
+use super::{Context, Outcome};
 use crate::conninfo::Conninfo;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::status::{Observed, SourceSeen, Status, TargetSeen, render};
 use crate::{source, target};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc status
+  cdc status --json | jq .read_models
+  cdc status --watch
+
+Exit codes: 0 healthy, 1 not healthy, 2 wrong usage or configuration.";
+
+/// Show how far each read model is
+///
+/// Reads both databases, not the running process, so it also works where cdc is not running or one database is
+/// down; it says what it could not see.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Print one JSON document; fields are only ever added to it
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show it again every two seconds until stopped
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = execute(&settings, args.json, args.watch, &context.stop).await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
 
 /// Seconds to wait for one server to accept a connection.
 const CONNECT_SECONDS: u32 = 3;
@@ -25,7 +62,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// None at present: what could not be seen is part of the status.
-pub async fn run(settings: &Settings, json: bool, watch: bool) -> Result<bool> {
+pub async fn execute(settings: &Settings, json: bool, watch: bool, stop: &Stop) -> Result<bool> {
     let mut settings = settings.clone();
     hurry(&mut settings.source.conninfo);
     hurry(&mut settings.target.conninfo);
@@ -41,13 +78,13 @@ pub async fn run(settings: &Settings, json: bool, watch: bool) -> Result<bool> {
             // Home, then clear to the end: the screen does not flicker.
             let _ = std::io::stdout().write_all(b"\x1b[H\x1b[J");
         }
-        say(&text);
+        say(&text)?;
         if !watch {
             return Ok(status.healthy);
         }
         tokio::select! {
             () = tokio::time::sleep(WATCH_INTERVAL) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(status.healthy),
+            () = stop.requested() => return Ok(status.healthy),
         }
     }
 }

@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use super::common::{self, say};
+use super::{Context, Outcome};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::source::error::from_postgres;
@@ -18,6 +19,41 @@ use crate::status::{Observed, Status, TargetSeen};
 use crate::target::error::from_sqlx;
 use crate::target::report::{Presence, foreign_objects, presence};
 use crate::{source, target};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc teardown                       ask first
+  cdc teardown --yes
+  cdc teardown --yes --truncate-lookups
+
+Stop 'cdc run' before. The lookup tables stay as they are, so reports go on working with the last state.";
+
+/// Remove what setup and run have made
+///
+/// Drops the replication slot and the publication at the source (only one that cdc made) and the bookkeeping schema at
+/// the target. The lookup tables and their rows stay.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+
+    /// Empty the lookup tables as well
+    #[arg(long)]
+    pub truncate_lookups: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = context.stop.or_interrupted(execute(&settings, args.yes, args.truncate_lookups)).await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
 
 /// One thing to do, with its words before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +76,7 @@ struct Plan {
 ///
 /// # Errors
 /// `Configuration` if a `cdc` is running, or nobody can be asked; what the servers report.
-pub async fn run(settings: &Settings, yes: bool, truncate_lookups: bool) -> Result<bool> {
+pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> Result<bool> {
     let mut source = common::source(settings, "teardown").await;
     let mut target = common::target(settings, "teardown").await;
     let mut plan = Plan {
@@ -60,17 +96,19 @@ pub async fn run(settings: &Settings, yes: bool, truncate_lookups: bool) -> Resu
         )),
     }
     for (side, steps) in [("source", &plan.source), ("target", &plan.target)] {
-        steps
-            .iter()
-            .for_each(|step| say(&format!("will be taken away at the {side}: {}", step.what)));
+        for step in steps {
+            say(&format!("will be taken away at the {side}: {}", step.what))?;
+        }
     }
-    plan.stays.iter().for_each(|what| say(&format!("stays: {what}")));
+    for what in &plan.stays {
+        say(&format!("stays: {what}"))?;
+    }
     if plan.source.is_empty() && plan.target.is_empty() {
-        say("Nothing to do.");
+        say("Nothing to do.")?;
         return Ok(plan.complete);
     }
     if !yes && !confirmed()? {
-        say("Nothing was done.");
+        say("Nothing was done.")?;
         return Ok(false);
     }
     // The slot first: it is what costs the source its disk.
@@ -79,7 +117,7 @@ pub async fn run(settings: &Settings, yes: bool, truncate_lookups: bool) -> Resu
             client.batch_execute(&step.sql).await.map_err(|error| {
                 from_postgres(error).context(format!("could not take away {}", step.what))
             })?;
-            say(&format!("done: {}", step.what));
+            say(&format!("done: {}", step.what))?;
         }
     }
     if let Ok(conn) = &mut target {
@@ -88,7 +126,7 @@ pub async fn run(settings: &Settings, yes: bool, truncate_lookups: bool) -> Resu
                 .execute(&mut *conn)
                 .await
                 .map_err(|error| from_sqlx(error).context(format!("could not take away {}", step.what)))?;
-            say(&format!("done: {}", step.what));
+            say(&format!("done: {}", step.what))?;
         }
     }
     Ok(plan.complete)

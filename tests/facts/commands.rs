@@ -1,6 +1,7 @@
 //! check, setup, status and teardown on a real server.
 
 use cdc::check::Severity;
+use cdc::cli::stop::Stop;
 use cdc::cli::{check, setup, status, teardown};
 use cdc::conninfo::{Conninfo, Host};
 use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings};
@@ -70,8 +71,8 @@ async fn missing_table_is_found(settings: &Settings) {
             .any(|finding| finding.message == "the table does not exist at the source"),
         "{findings:#?}"
     );
-    assert!(!check::run(settings, true).await.unwrap());
-    let error = setup::run(settings, false).await.unwrap_err();
+    assert!(!check::execute(settings, true).await.unwrap());
+    let error = setup::execute(settings, false).await.unwrap_err();
     assert!(
         error.message().contains("does not exist at the source"),
         "{error:?}"
@@ -79,7 +80,7 @@ async fn missing_table_is_found(settings: &Settings) {
 }
 
 async fn first_check_is_ready(settings: &Settings) {
-    assert!(check::run(settings, false).await.unwrap());
+    assert!(check::execute(settings, false).await.unwrap());
     let findings = check::findings(settings).await;
     let found = |severity, part: &str| {
         findings
@@ -104,13 +105,13 @@ async fn first_check_is_ready(settings: &Settings) {
 }
 
 async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tokio_postgres::Client) {
-    assert!(setup::run(settings, true).await.unwrap());
+    assert!(setup::execute(settings, true).await.unwrap());
     assert!(
         source::facts::publication(admin, "cdc").await.unwrap().is_none(),
         "--print-sql only prints"
     );
-    assert!(setup::run(settings, false).await.unwrap());
-    assert!(setup::run(settings, false).await.unwrap());
+    assert!(setup::execute(settings, false).await.unwrap());
+    assert!(setup::execute(settings, false).await.unwrap());
     assert!(
         source::facts::publication(admin, "cdc")
             .await
@@ -190,9 +191,9 @@ async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postg
             .unwrap()
             .ends_with('Z')
     );
-    assert!(status::run(settings, true, false).await.unwrap());
+    assert!(status::execute(settings, true, false, &Stop::new()).await.unwrap());
 
-    let running = teardown::run(settings, true, false).await.unwrap_err();
+    let running = teardown::execute(settings, true, false).await.unwrap_err();
     assert!(
         running.message().contains("cdc is running (host:1)"),
         "{running:?}"
@@ -231,11 +232,11 @@ async fn teardown_takes_away_only_its_own(
         .await
         .unwrap();
     assert!(
-        teardown::run(settings, false, false).await.is_err(),
+        teardown::execute(settings, false, false).await.is_err(),
         "nobody can be asked, and --yes is missing"
     );
     assert!(
-        !teardown::run(settings, true, false).await.unwrap(),
+        !teardown::execute(settings, true, false).await.unwrap(),
         "a view of somebody else's reads the schema"
     );
     assert!(source::facts::slot(admin, "cdc").await.unwrap().is_none());
@@ -252,7 +253,7 @@ async fn teardown_takes_away_only_its_own(
         target::report::Presence::Ours
     );
     admin.batch_execute("DROP VIEW public.mine").await.unwrap();
-    assert!(teardown::run(settings, true, false).await.unwrap());
+    assert!(teardown::execute(settings, true, false).await.unwrap());
     assert_eq!(
         target::report::presence(&mut conn, "cdc").await.unwrap(),
         target::report::Presence::Missing
@@ -265,7 +266,7 @@ async fn teardown_takes_away_only_its_own(
         row.get::<_, i64>(0)
     };
     assert_eq!(rows().await, 1, "the lookup's rows stay");
-    assert!(teardown::run(settings, true, true).await.unwrap());
+    assert!(teardown::execute(settings, true, true).await.unwrap());
     assert_eq!(rows().await, 0);
 
     let other = Settings {
@@ -275,7 +276,7 @@ async fn teardown_takes_away_only_its_own(
         },
         ..settings.clone()
     };
-    assert!(teardown::run(&other, true, false).await.unwrap());
+    assert!(teardown::execute(&other, true, false).await.unwrap());
     assert!(
         source::facts::publication(admin, "other")
             .await
