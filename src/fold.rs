@@ -63,7 +63,10 @@ impl Fold {
 
     fn insert(&mut self, new: Image) {
         // A row that went and came back under one identity is one row to the writer: its map entry is changed in place.
-        let start = self.gone.remove_entry(&new.identity).map(|(identity, ())| identity);
+        let start = self
+            .gone
+            .remove_entry(&new.identity)
+            .map(|(identity, ())| identity);
         self.put(start, new);
     }
 
@@ -84,8 +87,15 @@ impl Fold {
 
     fn put(&mut self, start: Option<Row>, new: Image) {
         self.bytes += new.identity.bytes() + new.values.bytes();
-        let entry = Entry { start, live: new.live, values: new.values };
-        if let Some(Entry { start: Some(start), .. }) = self.rows.insert(new.identity, entry) {
+        let entry = Entry {
+            start,
+            live: new.live,
+            values: new.values,
+        };
+        if let Some(Entry {
+            start: Some(start), ..
+        }) = self.rows.insert(new.identity, entry)
+        {
             // Two rows with one identity cannot be at a commit; the one that was there first is gone.
             self.gone.insert(start, ());
         }
@@ -135,10 +145,17 @@ impl Fold {
 
     /// The final states, gone rows first.
     pub fn into_finals(self) -> impl Iterator<Item = Final> {
-        let gone = self.gone.into_keys().map(|start| Final { start: Some(start), now: None });
+        let gone = self.gone.into_keys().map(|start| Final {
+            start: Some(start),
+            now: None,
+        });
         let rows = self.rows.into_iter().map(|(identity, entry)| Final {
             start: entry.start,
-            now: Some(Image { identity, live: entry.live, values: entry.values }),
+            now: Some(Image {
+                identity,
+                live: entry.live,
+                values: entry.values,
+            }),
         });
         gone.chain(rows)
     }
@@ -162,11 +179,19 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn row(text: &str) -> Row {
-        Row::from_cells([if text == "u" { Cell::Unchanged } else { Cell::Text(text.as_bytes()) }])
+        Row::from_cells([if text == "u" {
+            Cell::Unchanged
+        } else {
+            Cell::Text(text.as_bytes())
+        }])
     }
 
     fn image(identity: &str, values: &str, live: bool) -> Image {
-        Image { identity: row(identity), live, values: row(values) }
+        Image {
+            identity: row(identity),
+            live,
+            values: row(values),
+        }
     }
 
     fn insert(identity: &str, values: &str) -> Change {
@@ -174,7 +199,10 @@ mod tests {
     }
 
     fn update(old: Option<&str>, identity: &str, values: &str) -> Change {
-        Change::Update { old: old.map(row), new: image(identity, values, true) }
+        Change::Update {
+            old: old.map(row),
+            new: image(identity, values, true),
+        }
     }
 
     fn delete(identity: &str) -> Change {
@@ -201,7 +229,12 @@ mod tests {
             .map(|Final { start, now }| {
                 let start = start.as_ref().map_or("new".to_owned(), show);
                 let now = now.map_or("gone".to_owned(), |now| {
-                    format!("{}={}{}", show(&now.identity), show(&now.values), if now.live { "" } else { " dead" })
+                    format!(
+                        "{}={}{}",
+                        show(&now.identity),
+                        show(&now.values),
+                        if now.live { "" } else { " dead" }
+                    )
                 });
                 format!("{start} -> {now}")
             })
@@ -214,40 +247,99 @@ mod tests {
     fn final_states_of_small_histories() {
         check(vec![], false, &[]);
         check(vec![insert("1", "a")], false, &["new -> 1=a"]);
-        check(vec![insert("1", "a"), update(None, "1", "b")], false, &["new -> 1=b"]);
+        check(
+            vec![insert("1", "a"), update(None, "1", "b")],
+            false,
+            &["new -> 1=b"],
+        );
         check(vec![insert("1", "a"), delete("1")], false, &[]);
-        check(vec![update(None, "1", "a"), update(None, "1", "b")], false, &["1 -> 1=b"]);
+        check(
+            vec![update(None, "1", "a"), update(None, "1", "b")],
+            false,
+            &["1 -> 1=b"],
+        );
         check(vec![delete("1")], false, &["1 -> gone"]);
         check(vec![delete("1"), insert("1", "b")], false, &["1 -> 1=b"]);
-        check(vec![delete("1"), insert("1", "b"), delete("1")], false, &["1 -> gone"]);
+        check(
+            vec![delete("1"), insert("1", "b"), delete("1")],
+            false,
+            &["1 -> gone"],
+        );
         check(vec![update(None, "1", "a"), delete("1")], false, &["1 -> gone"]);
-        check(vec![Change::Update { old: None, new: image("1", "a", false) }], false, &["1 -> 1=a dead"]);
+        check(
+            vec![Change::Update {
+                old: None,
+                new: image("1", "a", false),
+            }],
+            false,
+            &["1 -> 1=a dead"],
+        );
     }
 
     #[test]
     fn a_changed_identity_carries_its_start_along() {
         check(vec![update(Some("1"), "2", "a")], false, &["1 -> 2=a"]);
-        check(vec![update(Some("1"), "2", "a"), update(Some("2"), "3", "b")], false, &["1 -> 3=b"]);
-        check(vec![update(Some("1"), "2", "a"), insert("1", "b")], false, &["1 -> 2=a", "new -> 1=b"]);
-        check(vec![update(Some("1"), "2", "a"), delete("2")], false, &["1 -> gone"]);
-        check(vec![insert("1", "a"), update(Some("1"), "2", "b")], false, &["new -> 2=b"]);
-        let swap = vec![update(Some("1"), "9", "a"), update(Some("2"), "1", "b"), update(Some("9"), "2", "a")];
+        check(
+            vec![update(Some("1"), "2", "a"), update(Some("2"), "3", "b")],
+            false,
+            &["1 -> 3=b"],
+        );
+        check(
+            vec![update(Some("1"), "2", "a"), insert("1", "b")],
+            false,
+            &["1 -> 2=a", "new -> 1=b"],
+        );
+        check(
+            vec![update(Some("1"), "2", "a"), delete("2")],
+            false,
+            &["1 -> gone"],
+        );
+        check(
+            vec![insert("1", "a"), update(Some("1"), "2", "b")],
+            false,
+            &["new -> 2=b"],
+        );
+        let swap = vec![
+            update(Some("1"), "9", "a"),
+            update(Some("2"), "1", "b"),
+            update(Some("9"), "2", "a"),
+        ];
         check(swap, false, &["1 -> 2=a", "2 -> 1=b"]);
     }
 
     #[test]
     fn unchanged_values_come_from_the_batch_or_stay_marked() {
-        check(vec![insert("1", "a"), update(None, "1", "u")], false, &["new -> 1=a"]);
-        check(vec![update(None, "1", "a"), update(Some("1"), "2", "u")], false, &["1 -> 2=a"]);
+        check(
+            vec![insert("1", "a"), update(None, "1", "u")],
+            false,
+            &["new -> 1=a"],
+        );
+        check(
+            vec![update(None, "1", "a"), update(Some("1"), "2", "u")],
+            false,
+            &["1 -> 2=a"],
+        );
         check(vec![update(None, "1", "u")], false, &["1 -> 1=Unchanged"]);
-        check(vec![update(None, "1", "u"), update(None, "1", "b")], false, &["1 -> 1=b"]);
+        check(
+            vec![update(None, "1", "u"), update(None, "1", "b")],
+            false,
+            &["1 -> 1=b"],
+        );
     }
 
     #[test]
     fn truncate_empties_the_fold() {
-        check(vec![update(None, "1", "a"), delete("2"), Change::Truncate], true, &[]);
+        check(
+            vec![update(None, "1", "a"), delete("2"), Change::Truncate],
+            true,
+            &[],
+        );
         check(vec![Change::Truncate, insert("1", "a"), delete("1")], true, &[]);
-        check(vec![Change::Truncate, insert("1", "a"), update(None, "1", "u")], true, &["new -> 1=a"]);
+        check(
+            vec![Change::Truncate, insert("1", "a"), update(None, "1", "u")],
+            true,
+            &["new -> 1=a"],
+        );
     }
 
     /// A table as a plain map, to compare with: identity -> (start identity, value).

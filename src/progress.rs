@@ -17,7 +17,11 @@ pub struct Progress {
 impl Progress {
     /// Everything stands at the checkpoint.
     pub fn at(checkpoint: Lsn) -> Self {
-        Self { received: checkpoint, applied: checkpoint, acknowledged: checkpoint }
+        Self {
+            received: checkpoint,
+            applied: checkpoint,
+            acknowledged: checkpoint,
+        }
     }
 
     /// Every commit before `position` has been received.
@@ -92,13 +96,21 @@ impl Replay {
     pub fn new(checkpoint: Lsn, last: Option<TransactionId>, start: Lsn) -> Self {
         // A transaction below the slot's position does not come again: there is nothing to compare.
         let last = last.filter(|last| last.commit_lsn >= start && last.commit_lsn < checkpoint);
-        Self { checkpoint, seen: last.is_none(), last }
+        Self {
+            checkpoint,
+            seen: last.is_none(),
+            last,
+        }
     }
 
     /// Judges the next transaction; `has_changes` tells whether it changed a published table.
     pub fn judge(&mut self, transaction: TransactionId, has_changes: bool) -> Verdict {
         if transaction.commit_lsn >= self.checkpoint {
-            return if self.seen { Verdict::Apply } else { Verdict::Rewritten };
+            return if self.seen {
+                Verdict::Apply
+            } else {
+                Verdict::Rewritten
+            };
         }
         match self.last {
             _ if !has_changes => Verdict::Skip,
@@ -115,7 +127,11 @@ impl Replay {
 
     /// Judges a position that the stream has passed without another transaction.
     pub fn pass(&self, position: Lsn) -> Verdict {
-        if position >= self.checkpoint && !self.seen { Verdict::Rewritten } else { Verdict::Skip }
+        if position >= self.checkpoint && !self.seen {
+            Verdict::Rewritten
+        } else {
+            Verdict::Skip
+        }
     }
 }
 
@@ -131,11 +147,18 @@ mod tests {
         progress.apply(Lsn(30));
         assert_eq!(progress.acknowledge(), Lsn(30));
         progress.apply(Lsn(20));
-        assert_eq!((progress.received(), progress.applied(), progress.acknowledge()), (Lsn(50), Lsn(30), Lsn(30)));
+        assert_eq!(
+            (progress.received(), progress.applied(), progress.acknowledge()),
+            (Lsn(50), Lsn(30), Lsn(30))
+        );
     }
 
     fn transaction(commit_lsn: u64, xid: u32) -> TransactionId {
-        TransactionId { commit_lsn: Lsn(commit_lsn), xid, commit_time: PgTimestamp(i64::from(xid)) }
+        TransactionId {
+            commit_lsn: Lsn(commit_lsn),
+            xid,
+            commit_time: PgTimestamp(i64::from(xid)),
+        }
     }
 
     #[test]
@@ -150,13 +173,29 @@ mod tests {
     #[test]
     fn a_history_that_was_rewritten_is_noticed() {
         let replay = || Replay::new(Lsn(100), Some(transaction(90, 7)), Lsn(50));
-        assert_eq!(replay().judge(transaction(90, 8), true), Verdict::Rewritten, "another transaction in its place");
-        assert_eq!(replay().judge(transaction(95, 9), true), Verdict::Rewritten, "one more before the checkpoint");
-        assert_eq!(replay().judge(transaction(120, 9), true), Verdict::Rewritten, "it did not come again");
+        assert_eq!(
+            replay().judge(transaction(90, 8), true),
+            Verdict::Rewritten,
+            "another transaction in its place"
+        );
+        assert_eq!(
+            replay().judge(transaction(95, 9), true),
+            Verdict::Rewritten,
+            "one more before the checkpoint"
+        );
+        assert_eq!(
+            replay().judge(transaction(120, 9), true),
+            Verdict::Rewritten,
+            "it did not come again"
+        );
         assert_eq!(replay().pass(Lsn(100)), Verdict::Rewritten);
         assert_eq!(replay().pass(Lsn(99)), Verdict::Skip);
         let mut below = Replay::new(Lsn(100), Some(transaction(90, 7)), Lsn(95));
-        assert_eq!(below.judge(transaction(120, 9), true), Verdict::Apply, "it lies below the slot's position");
+        assert_eq!(
+            below.judge(transaction(120, 9), true),
+            Verdict::Apply,
+            "it lies below the slot's position"
+        );
         let mut none = Replay::new(Lsn(100), None, Lsn(50));
         assert_eq!(none.judge(transaction(60, 9), true), Verdict::Skip);
     }

@@ -92,19 +92,30 @@ impl ReadModel {
                 collatable: column.collatable,
             })
         };
-        let columns: Vec<_> =
-            settings.columns.iter().map(|mapping| column(&mapping.source)).collect::<Result<_>>()?;
+        let columns: Vec<_> = settings
+            .columns
+            .iter()
+            .map(|mapping| column(&mapping.source))
+            .collect::<Result<_>>()?;
         let key = settings
             .key
             .iter()
-            .filter_map(|name| settings.columns.iter().position(|mapping| &mapping.target == name))
+            .filter_map(|name| {
+                settings
+                    .columns
+                    .iter()
+                    .position(|mapping| &mapping.target == name)
+            })
             .collect();
         let soft_delete = match &settings.soft_delete {
             None => None,
             Some(name) => {
                 let column = column(name)?;
-                let kind =
-                    if column.bare_type_name == "boolean" { SoftDelete::True } else { SoftDelete::NotNull };
+                let kind = if column.bare_type_name == "boolean" {
+                    SoftDelete::True
+                } else {
+                    SoftDelete::NotNull
+                };
                 Some((column, kind))
             }
         };
@@ -150,7 +161,9 @@ impl ReadModel {
             }
             Remembering::OldTuple => {
                 let (Some(old), Some(identity)) = (old, identity) else {
-                    return Err(Error::broken("an update came without its old row under REPLICA IDENTITY FULL"));
+                    return Err(Error::broken(
+                        "an update came without its old row under REPLICA IDENTITY FULL",
+                    ));
                 };
                 let was_live = self.is_live(layout, old);
                 let new = self.image(layout, new, Some(old), Some(old))?;
@@ -186,7 +199,11 @@ impl ReadModel {
             },
             _ => false,
         };
-        !deleted && self.key.iter().all(|&key| cell(cells, position(&layout.columns, key)) != Cell::Null)
+        !deleted
+            && self
+                .key
+                .iter()
+                .all(|&key| cell(cells, position(&layout.columns, key)) != Cell::Null)
     }
 
     /// The new row in terms of the read model. A value that the new tuple leaves out is taken from `identity_from` where
@@ -205,7 +222,9 @@ impl ReadModel {
                 (value, _) => value,
             };
             if value == Cell::Unchanged {
-                return Err(Error::broken("an update left out a column of the identity and its old row"));
+                return Err(Error::broken(
+                    "an update left out a column of the identity and its old row",
+                ));
             }
             builder.push(value);
         }
@@ -221,7 +240,11 @@ impl ReadModel {
             }
             builder.push(value);
         }
-        Ok(Image { identity, live: self.is_live(layout, new), values: builder.finish() })
+        Ok(Image {
+            identity,
+            live: self.is_live(layout, new),
+            values: builder.finish(),
+        })
     }
 
     fn identity(&self, layout: &Layout, old: &[Cell<'_>]) -> Result<Row> {
@@ -265,24 +288,38 @@ impl ReadModel {
         let layout = Layout {
             identity: self.identity.iter().map(find).collect::<Result<_>>()?,
             columns: self.columns.iter().map(find).collect::<Result<_>>()?,
-            soft_delete: self.soft_delete.as_ref().map(|(column, _)| find(column)).transpose()?,
+            soft_delete: self
+                .soft_delete
+                .as_ref()
+                .map(|(column, _)| find(column))
+                .transpose()?,
         };
-        let flagged = relation.columns.iter().filter(|column| column.in_identity).count();
+        let flagged = relation
+            .columns
+            .iter()
+            .filter(|column| column.in_identity)
+            .count();
         let identity_flagged = layout
             .identity
             .iter()
             .all(|&at| relation.columns.get(at).is_some_and(|column| column.in_identity));
         let full = relation.replica_identity == ReplicaIdentity::Full;
         if !identity_flagged || (!full && flagged != layout.identity.len()) {
-            return Err(Error::broken(format!("the identity of table \"{}\" was changed", relation.name)));
+            return Err(Error::broken(format!(
+                "the identity of table \"{}\" was changed",
+                relation.name
+            )));
         }
         Ok(layout)
     }
 }
 
 fn missing_column(name: &str, settings: &ReadModelSettings) -> Error {
-    Error::broken(format!("column \"{name}\" of table \"{}\" does not exist", settings.source))
-        .with_hint("Create the column, publish it, or change the read model's columns in the configuration.")
+    Error::broken(format!(
+        "column \"{name}\" of table \"{}\" does not exist",
+        settings.source
+    ))
+    .with_hint("Create the column, publish it, or change the read model's columns in the configuration.")
 }
 
 fn cell<'a>(cells: &[Cell<'a>], position: usize) -> Cell<'a> {
@@ -413,8 +450,13 @@ pub(crate) mod tests {
 
     fn default_model() -> (ReadModel, Layout) {
         let table = labels_table(ReplicaIdentity::Default);
-        let model =
-            ReadModel::bind(&ReadModelSettings::labels(), &table, &["id".to_owned()], Remembering::Map).unwrap();
+        let model = ReadModel::bind(
+            &ReadModelSettings::labels(),
+            &table,
+            &["id".to_owned()],
+            Remembering::Map,
+        )
+        .unwrap();
         let layout = model.layout(&relation(&model, &["id"])).unwrap();
         (model, layout)
     }
@@ -428,8 +470,12 @@ pub(crate) mod tests {
             Remembering::OldTuple,
         )
         .unwrap();
-        let layout =
-            model.layout(&relation(&model, &["id", "code", "label", "display_name", "deleted_at"])).unwrap();
+        let layout = model
+            .layout(&relation(
+                &model,
+                &["id", "code", "label", "display_name", "deleted_at"],
+            ))
+            .unwrap();
         (model, layout)
     }
 
@@ -456,7 +502,9 @@ pub(crate) mod tests {
         model.soft_delete = model.soft_delete.map(|(column, _)| (column, SoftDelete::True));
         for (flag, live) in [("-", true), ("f", true), ("t", false)] {
             let tuple = format!("1 MR Mr. Mister {flag}");
-            let Some(Change::Insert(image)) = model.insert(&layout, &cells(&tuple)).unwrap() else { panic!() };
+            let Some(Change::Insert(image)) = model.insert(&layout, &cells(&tuple)).unwrap() else {
+                panic!()
+            };
             assert_eq!(image.live, live, "{flag}");
         }
     }
@@ -465,12 +513,20 @@ pub(crate) mod tests {
     fn old_identity_is_kept_only_where_it_changed() {
         let (model, layout) = default_model();
         let new = cells("2 MR u Mister -");
-        for (old, expected) in [(None, None), (Some("2 - - - -"), None), (Some("1 - - - -"), Some(b"1"))] {
+        for (old, expected) in [
+            (None, None),
+            (Some("2 - - - -"), None),
+            (Some("1 - - - -"), Some(b"1")),
+        ] {
             let old = old.map(cells);
-            let Some(Change::Update { old, new }) = model.update(&layout, old.as_deref(), &new).unwrap() else {
+            let Some(Change::Update { old, new }) = model.update(&layout, old.as_deref(), &new).unwrap()
+            else {
                 panic!()
             };
-            assert_eq!(old, expected.map(|id: &[u8; 1]| Row::from_cells([Cell::Text(id)])));
+            assert_eq!(
+                old,
+                expected.map(|id: &[u8; 1]| Row::from_cells([Cell::Text(id)]))
+            );
             assert!(new.values.has_unchanged());
         }
     }
@@ -484,19 +540,32 @@ pub(crate) mod tests {
         assert_eq!(update(dead, dead), None);
         assert_eq!(update(live, dead), Some(Change::Delete(key.clone())));
         assert!(matches!(update(dead, live), Some(Change::Insert(_))));
-        assert!(matches!(update(live, live), Some(Change::Update { old: None, .. })));
+        assert!(matches!(
+            update(live, live),
+            Some(Change::Update { old: None, .. })
+        ));
         assert_eq!(model.delete(&layout, &cells(dead)).unwrap(), None);
-        assert_eq!(model.delete(&layout, &cells(live)).unwrap(), Some(Change::Delete(key)));
+        assert_eq!(
+            model.delete(&layout, &cells(live)).unwrap(),
+            Some(Change::Delete(key))
+        );
         assert_eq!(model.insert(&layout, &cells(dead)).unwrap(), None);
-        let Some(Change::Update { new, .. }) = update(live, "1 MR Mr. u -") else { panic!() };
-        assert_eq!(new.values.cell(2), Cell::Text(b"Mister"), "an unchanged value comes from the old tuple");
+        let Some(Change::Update { new, .. }) = update(live, "1 MR Mr. u -") else {
+            panic!()
+        };
+        assert_eq!(
+            new.values.cell(2),
+            Cell::Text(b"Mister"),
+            "an unchanged value comes from the old tuple"
+        );
     }
 
     #[test]
     fn toasted_identity_is_taken_from_the_old_tuple() {
         let (model, layout) = default_model();
-        let Some(Change::Update { old, new }) =
-            model.update(&layout, Some(&cells("1 - - - -")), &cells("u MR Mr. Mister -")).unwrap()
+        let Some(Change::Update { old, new }) = model
+            .update(&layout, Some(&cells("1 - - - -")), &cells("u MR Mr. Mister -"))
+            .unwrap()
         else {
             panic!()
         };

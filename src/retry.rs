@@ -15,13 +15,20 @@ pub struct Backoff {
 impl Backoff {
     /// Delays from `first` (doubling) up to `most`.
     pub const fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, attempt: 0 }
+        Self {
+            first,
+            most,
+            attempt: 0,
+        }
     }
 
     /// The next delay; `random` lies in [0, 1). At least half of the doubled delay, so that a fleet spreads out and
     /// no try follows at once.
     pub fn next_delay(&mut self, random: f64) -> Duration {
-        let doubled = self.first.saturating_mul(1 << self.attempt.min(20)).min(self.most);
+        let doubled = self
+            .first
+            .saturating_mul(1 << self.attempt.min(20))
+            .min(self.most);
         self.attempt = self.attempt.saturating_add(1);
         doubled.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }

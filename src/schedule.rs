@@ -37,7 +37,10 @@ impl Schedule {
     /// The first time after `after` at which the schedule is due; `None` if there is none in any year.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         let after: Zoned = after.to_zoned(self.zone.clone());
-        self.cron.find_next_occurrence(&after, false).ok().map(|next| next.timestamp())
+        self.cron
+            .find_next_occurrence(&after, false)
+            .ok()
+            .map(|next| next.timestamp())
     }
 
     /// Whether a time between `last` (exclusive) and `now` (inclusive) was due.
@@ -53,23 +56,52 @@ mod tests {
     fn check(expression: &str, zone: &str, after: &str, expected: &str) {
         let schedule = Schedule::parse(expression, zone).unwrap();
         let next = schedule.next_after(after.parse().unwrap()).unwrap();
-        assert_eq!(next, expected.parse::<Timestamp>().unwrap(), "{expression} {zone} after {after}");
+        assert_eq!(
+            next,
+            expected.parse::<Timestamp>().unwrap(),
+            "{expression} {zone} after {after}"
+        );
     }
 
     #[test]
     fn next_time_of_the_schedule() {
         check("0 2 * * *", "UTC", "2026-11-25T01:59:59Z", "2026-11-25T02:00:00Z");
         check("0 2 * * *", "UTC", "2026-11-25T02:00:00Z", "2026-11-26T02:00:00Z");
-        check("0 2 * * *", "Europe/Berlin", "2026-11-25T02:00:00Z", "2026-11-26T01:00:00Z");
-        check("30 2 * * 0", "UTC", "2026-11-25T00:00:00Z", "2026-11-29T02:30:00Z");
+        check(
+            "0 2 * * *",
+            "Europe/Berlin",
+            "2026-11-25T02:00:00Z",
+            "2026-11-26T01:00:00Z",
+        );
+        check(
+            "30 2 * * 0",
+            "UTC",
+            "2026-11-25T00:00:00Z",
+            "2026-11-29T02:30:00Z",
+        );
     }
 
     #[test]
     fn daylight_saving_fires_once_a_day() {
         // 2026-03-29: 02:30 does not exist in Berlin; 2026-10-25: it comes twice.
-        check("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T01:00:00Z");
-        check("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z");
-        check("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z");
+        check(
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            "2026-03-29T01:00:00Z",
+        );
+        check(
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-10-24T12:00:00Z",
+            "2026-10-25T00:30:00Z",
+        );
+        check(
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-10-25T00:30:00Z",
+            "2026-10-26T01:30:00Z",
+        );
     }
 
     #[test]
@@ -82,7 +114,12 @@ mod tests {
 
     #[test]
     fn wrong_schedules_say_what_is_allowed() {
-        for (expression, zone) in [("", "UTC"), ("61 * * * *", "UTC"), ("every day", "UTC"), ("0 2 * * *", "Mars")] {
+        for (expression, zone) in [
+            ("", "UTC"),
+            ("61 * * * *", "UTC"),
+            ("every day", "UTC"),
+            ("0 2 * * *", "Mars"),
+        ] {
             let error = Schedule::parse(expression, zone).unwrap_err();
             assert_eq!(error.class(), crate::error::Class::Configuration);
             assert!(error.hint().is_some());

@@ -119,8 +119,15 @@ impl Assembler {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<Transaction> {
-        let open = self.open.take().ok_or_else(|| Error::protocol("a transaction ended that had not begun"))?;
-        let Commit { commit_lsn, end_lsn, commit_time } = commit;
+        let open = self
+            .open
+            .take()
+            .ok_or_else(|| Error::protocol("a transaction ended that had not begun"))?;
+        let Commit {
+            commit_lsn,
+            end_lsn,
+            commit_time,
+        } = commit;
         if open.begin.final_lsn != commit_lsn || end_lsn <= commit_lsn {
             return Err(Error::protocol(format!(
                 "a transaction began with commit LSN {} and ended with {commit_lsn}, end LSN {end_lsn}",
@@ -128,7 +135,11 @@ impl Assembler {
             )));
         }
         Ok(Transaction {
-            id: TransactionId { commit_lsn, xid: open.begin.xid, commit_time },
+            id: TransactionId {
+                commit_lsn,
+                xid: open.begin.xid,
+                commit_time,
+            },
             end_lsn,
             changes: open.changes,
             broken: open.broken,
@@ -138,7 +149,13 @@ impl Assembler {
 
     fn relation(&mut self, relation: Relation) {
         for (index, member) in self.members.iter_mut().enumerate() {
-            let Some(model) = member.model.as_ref().filter(|model| model.source_oid == relation.oid) else { continue };
+            let Some(model) = member
+                .model
+                .as_ref()
+                .filter(|model| model.source_oid == relation.oid)
+            else {
+                continue;
+            };
             match model.layout(&relation) {
                 Ok(layout) => member.layout = Some(layout),
                 Err(error) => break_member(member, index, error, self.open.as_mut()),
@@ -160,12 +177,10 @@ impl Assembler {
                 [new] => model.update(layout, None, new),
                 _ => Ok(None),
             }),
-            Some(old) => {
-                self.each(relation, &[&old, new], |model, layout, cells| match cells {
-                    [old, new] => model.update(layout, Some(old), new),
-                    _ => Ok(None),
-                })
-            }
+            Some(old) => self.each(relation, &[&old, new], |model, layout, cells| match cells {
+                [old, new] => model.update(layout, Some(old), new),
+                _ => Ok(None),
+            }),
         }
     }
 
@@ -190,14 +205,24 @@ impl Assembler {
         tuples: &[&Tuple<'_>],
         map: impl Fn(&ReadModel, &Layout, &[Vec<Cell<'_>>]) -> Result<Option<Change>>,
     ) -> Result<()> {
-        let Self { members, relations, open } = self;
-        let open =
-            open.as_mut().ok_or_else(|| Error::protocol("a change came outside of a transaction"))?;
+        let Self {
+            members,
+            relations,
+            open,
+        } = self;
+        let open = open
+            .as_mut()
+            .ok_or_else(|| Error::protocol("a change came outside of a transaction"))?;
         open.has_changes = true;
         let mut members = members
             .iter_mut()
             .enumerate()
-            .filter(|(_, member)| member.model.as_ref().is_some_and(|model| model.source_oid == relation))
+            .filter(|(_, member)| {
+                member
+                    .model
+                    .as_ref()
+                    .is_some_and(|model| model.source_oid == relation)
+            })
             .peekable();
         if members.peek().is_none() {
             return Ok(());
@@ -205,16 +230,25 @@ impl Assembler {
         let columns = relations
             .get(&relation)
             .map(|relation| relation.columns.len())
-            .ok_or_else(|| Error::protocol(format!("a change of relation {relation} came before its description")))?;
+            .ok_or_else(|| {
+                Error::protocol(format!(
+                    "a change of relation {relation} came before its description"
+                ))
+            })?;
         let cells: Vec<Vec<Cell<'_>>> = tuples.iter().map(|tuple| tuple.cells().collect()).collect();
         if cells.iter().any(|cells| cells.len() != columns) {
-            return Err(Error::protocol(format!("a row of relation {relation} does not have its {columns} columns")));
+            return Err(Error::protocol(format!(
+                "a row of relation {relation} does not have its {columns} columns"
+            )));
         }
         for (index, member) in members {
             let Some(model) = &member.model else { continue };
             let change = match &member.layout {
                 Some(layout) => map(model, layout, &cells),
-                None => Err(Error::broken(format!("table \"{}\" was altered", model.settings.source))),
+                None => Err(Error::broken(format!(
+                    "table \"{}\" was altered",
+                    model.settings.source
+                ))),
             };
             match change {
                 Ok(Some(change)) => {
@@ -254,18 +288,41 @@ mod tests {
     }
 
     fn begin(lsn: u64) -> Vec<u8> {
-        [b"B".as_slice(), &lsn.to_be_bytes(), &5i64.to_be_bytes(), &77u32.to_be_bytes()].concat()
+        [
+            b"B".as_slice(),
+            &lsn.to_be_bytes(),
+            &5i64.to_be_bytes(),
+            &77u32.to_be_bytes(),
+        ]
+        .concat()
     }
 
     fn commit(lsn: u64) -> Vec<u8> {
-        [b"C\0".as_slice(), &lsn.to_be_bytes(), &(lsn + 8).to_be_bytes(), &5i64.to_be_bytes()].concat()
+        [
+            b"C\0".as_slice(),
+            &lsn.to_be_bytes(),
+            &(lsn + 8).to_be_bytes(),
+            &5i64.to_be_bytes(),
+        ]
+        .concat()
     }
 
     fn relation(label: &str) -> Vec<u8> {
-        let mut bytes = [b"R".as_slice(), &16400u32.to_be_bytes(), &cstr("public"), &cstr("labels"), b"d\0\x05"].concat();
-        for (flag, name, oid) in
-            [(1u8, "id", 2950u32), (0, "code", 1043), (0, label, 1043), (0, "display_name", 1043), (0, "deleted_at", 1184)]
-        {
+        let mut bytes = [
+            b"R".as_slice(),
+            &16400u32.to_be_bytes(),
+            &cstr("public"),
+            &cstr("labels"),
+            b"d\0\x05",
+        ]
+        .concat();
+        for (flag, name, oid) in [
+            (1u8, "id", 2950u32),
+            (0, "code", 1043),
+            (0, label, 1043),
+            (0, "display_name", 1043),
+            (0, "deleted_at", 1184),
+        ] {
             bytes.push(flag);
             bytes.extend(cstr(name));
             bytes.extend(oid.to_be_bytes());
@@ -305,10 +362,21 @@ mod tests {
     #[test]
     fn a_transaction_is_handed_on_at_its_commit_and_never_before() {
         let mut assembler = assembler();
-        assert!(take(&mut assembler, &[begin(100), relation("label"), insert("1")]).unwrap().is_empty());
+        assert!(
+            take(&mut assembler, &[begin(100), relation("label"), insert("1")])
+                .unwrap()
+                .is_empty()
+        );
         assert!(assembler.is_open() && assembler.bytes() > 0);
-        let transactions = take(&mut assembler, &[commit(100), begin(200), insert("2"), commit(200)]).unwrap();
-        assert_eq!(transactions.iter().map(|t| t.changes.len()).collect::<Vec<_>>(), [1, 1]);
+        let transactions = take(
+            &mut assembler,
+            &[commit(100), begin(200), insert("2"), commit(200)],
+        )
+        .unwrap();
+        assert_eq!(
+            transactions.iter().map(|t| t.changes.len()).collect::<Vec<_>>(),
+            [1, 1]
+        );
         assert_eq!(transactions[0].end_lsn, Lsn(108));
         assert_eq!(transactions[0].id.xid, 77);
     }
@@ -331,11 +399,22 @@ mod tests {
         let mut assembler = assembler();
         let first = [begin(100), relation("label"), insert("1"), commit(100)];
         assert_eq!(take(&mut assembler, &first).unwrap()[0].changes.len(), 1);
-        let second = [begin(200), insert("2"), relation("text"), insert("3"), commit(200)];
+        let second = [
+            begin(200),
+            insert("2"),
+            relation("text"),
+            insert("3"),
+            commit(200),
+        ];
         let broken = take(&mut assembler, &second).unwrap().remove(0);
         assert_eq!((broken.changes.len(), broken.broken.len()), (0, 1));
         assert!(broken.broken[0].1.to_string().contains("\"label\""));
-        let third = take(&mut assembler, &[begin(300), insert("4"), commit(300)]).unwrap().remove(0);
-        assert_eq!((third.changes.len(), third.broken.len(), third.has_changes), (0, 0, true));
+        let third = take(&mut assembler, &[begin(300), insert("4"), commit(300)])
+            .unwrap()
+            .remove(0);
+        assert_eq!(
+            (third.changes.len(), third.broken.len(), third.has_changes),
+            (0, 0, true)
+        );
     }
 }

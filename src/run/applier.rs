@@ -63,7 +63,10 @@ impl Applier {
 
     /// Hands over a job; the loop does so only when the one before is done.
     pub async fn submit(&self, job: Job) -> Result<()> {
-        self.jobs.send(job).await.map_err(|_| Error::transient("the applier has ended"))
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_| Error::transient("the applier has ended"))
     }
 
     /// Waits for the result of the job in hand. Cancel-safe.
@@ -95,7 +98,10 @@ async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
             for (index, model) in models {
                 writer.set_model(index, model);
             }
-            writer.merge(&indexes, &position, matches!(position, MergePosition::Running(_))).await.map(Done::Merged)
+            writer
+                .merge(&indexes, &position, matches!(position, MergePosition::Running(_)))
+                .await
+                .map(Done::Merged)
         }
     }
 }

@@ -34,7 +34,10 @@ pub struct Bound {
 impl Bound {
     /// The read model, if it can take part.
     pub fn in_step(&self) -> Option<&TargetModel> {
-        self.model.as_ref().ok().filter(|_| self.state == ModelState::InStep)
+        self.model
+            .as_ref()
+            .ok()
+            .filter(|_| self.state == ModelState::InStep)
     }
 }
 
@@ -50,7 +53,10 @@ pub async fn bind_all(
     bookkeeping.refuse_second_owner(target, &lookups).await?;
     let stored = bookkeeping.models(target).await?;
     for model in stored.iter().filter(|model| !lookups.contains(&model.name)) {
-        tracing::info!(read_model = model.name, "forgot a read model that is configured no more");
+        tracing::info!(
+            read_model = model.name,
+            "forgot a read model that is configured no more"
+        );
         bookkeeping.remove_model(target, model.id).await?;
     }
     let mut bound = Vec::with_capacity(settings.read_models.len());
@@ -59,7 +65,9 @@ pub async fn bind_all(
         let (id, mut state) = match stored.iter().find(|stored| stored.name == name) {
             Some(stored) => (stored.id, stored.state),
             None => {
-                let id = bookkeeping.add_model(target, &name, &read_model.source.to_string()).await?;
+                let id = bookkeeping
+                    .add_model(target, &name, &read_model.source.to_string())
+                    .await?;
                 (id, ModelState::New)
             }
         };
@@ -68,11 +76,15 @@ pub async fn bind_all(
             Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
             Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
             Err(error) if state == ModelState::New => {
-                return Err(again(error).with_class(Class::Configuration).context(format!("read model \"{name}\"")));
+                return Err(again(error)
+                    .with_class(Class::Configuration)
+                    .context(format!("read model \"{name}\"")));
             }
             Err(error) => {
                 state = ModelState::Suspended;
-                bookkeeping.set_model_state(target, epoch, id, state, Some(error)).await?;
+                bookkeeping
+                    .set_model_state(target, epoch, id, state, Some(error))
+                    .await?;
                 tracing::warn!(read_model = name, %error, "read model is suspended and serves its last good state");
             }
         }
@@ -81,7 +93,12 @@ pub async fn bind_all(
         {
             return Err(again(error));
         }
-        bound.push(Bound { settings: read_model.clone(), id, state, model });
+        bound.push(Bound {
+            settings: read_model.clone(),
+            id,
+            state,
+            model,
+        });
     }
     Ok(bound)
 }
@@ -104,24 +121,39 @@ pub async fn bind_one(
         None => {
             lookup::create(target, settings, &table).await?;
             tracing::info!(read_model = settings.name(), "made the lookup table");
-            facts::table(target, &settings.target)
-                .await?
-                .ok_or_else(|| Error::broken(format!("lookup table \"{}\" does not exist", settings.target)))?
+            facts::table(target, &settings.target).await?.ok_or_else(|| {
+                Error::broken(format!("lookup table \"{}\" does not exist", settings.target))
+            })?
         }
     };
     if !found.missing_privileges.is_empty() {
         let missing = found.missing_privileges.join(", ");
-        return Err(Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
-            .with_detail(format!("The role of the target's URL lacks {missing}."))
-            .with_hint(format!("GRANT {missing} ON {} TO the role of the target's URL;", found.name.quoted())));
+        return Err(
+            Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
+                .with_detail(format!("The role of the target's URL lacks {missing}."))
+                .with_hint(format!(
+                    "GRANT {missing} ON {} TO the role of the target's URL;",
+                    found.name.quoted()
+                )),
+        );
     }
     let model = TargetModel::bind(id, bookkeeping.schema(), model, &found)?;
     let definition = model.definition();
-    let stored = bookkeeping.models(target).await?.into_iter().find(|stored| stored.id == id);
+    let stored = bookkeeping
+        .models(target)
+        .await?
+        .into_iter()
+        .find(|stored| stored.id == id);
     let same = stored.is_some_and(|stored| stored.definition == definition);
     if !same || !bookkeeping.has_map(target, id).await? {
         bookkeeping
-            .redefine_model(target, id, &settings.source.to_string(), &definition, &model.create_map())
+            .redefine_model(
+                target,
+                id,
+                &settings.source.to_string(),
+                &definition,
+                &model.create_map(),
+            )
             .await?;
     }
     Ok(model)
@@ -133,10 +165,16 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
         Err(Error::broken(format!("table \"{}\" cannot be followed: {why}", table.name)).with_hint(hint))
     };
     if !matches!(table.kind, 'r' | 'p') {
-        return refuse("it is not a table", "Follow the table that the view is made from.");
+        return refuse(
+            "it is not a table",
+            "Follow the table that the view is made from.",
+        );
     }
     if table.persistence != 'p' {
-        return refuse("it is not logged", "UNLOGGED and temporary tables are not in the WAL; make it a logged one.");
+        return refuse(
+            "it is not logged",
+            "UNLOGGED and temporary tables are not in the WAL; make it a logged one.",
+        );
     }
     if table.has_inheritance_children {
         return refuse(
@@ -147,11 +185,17 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
     if !table.may_select {
         return refuse(
             "permission denied",
-            &format!("GRANT SELECT ON {} TO the role of the source's URL, and USAGE on its schema.", table.name.quoted()),
+            &format!(
+                "GRANT SELECT ON {} TO the role of the source's URL, and USAGE on its schema.",
+                table.name.quoted()
+            ),
         );
     }
     if table.row_security_applies {
-        return refuse("row-level security hides rows", "Use a role with BYPASSRLS, or the table's owner.");
+        return refuse(
+            "row-level security hides rows",
+            "Use a role with BYPASSRLS, or the table's owner.",
+        );
     }
     let key: Vec<String> = settings
         .key
@@ -167,9 +211,16 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
     ReadModel::bind(settings, table, &identity.columns, remembering)
 }
 
-async fn state_of(bookkeeping: &Bookkeeping, target: &mut PgConnection, id: i32) -> Result<Option<ModelState>> {
+async fn state_of(
+    bookkeeping: &Bookkeeping,
+    target: &mut PgConnection,
+    id: i32,
+) -> Result<Option<ModelState>> {
     let stored = bookkeeping.models(target).await?;
-    Ok(stored.into_iter().find(|stored| stored.id == id).map(|stored| stored.state))
+    Ok(stored
+        .into_iter()
+        .find(|stored| stored.id == id)
+        .map(|stored| stored.state))
 }
 
 /// A copy of an error that stays where it is.

@@ -7,16 +7,15 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::run::Shared;
 use crate::run::bind::bind_source;
+use crate::run::report::millis;
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::copy_query::copy_query;
 use crate::source::snapshot::Snapshot;
-use crate::target::bookkeeping::Bookkeeping;
 use crate::target::model::TargetModel;
 use crate::target::shadow::ShadowWriter;
 
@@ -57,8 +56,8 @@ pub async fn copy_all(
     let mut copied = Vec::with_capacity(models.len());
     for to_copy in models {
         snapshot.lock_table(&to_copy.settings.source).await?;
-        check_unaltered(snapshot.client(), &to_copy).await?;
-        let result = copy_one(&snapshot, &observer, &to_copy, shadow, &shared.bookkeeping, &shared.stop).await;
+        let estimate = check_unaltered(snapshot.client(), &to_copy).await?;
+        let result = copy_one(shared, &snapshot, &observer, &to_copy, shadow, estimate).await;
         match result {
             Err(error) if !matches!(error.class(), Class::Refused | Class::Broken) => return Err(error),
             result => copied.push((to_copy, result)),
@@ -68,38 +67,47 @@ pub async fn copy_all(
     Ok(copied)
 }
 
-/// The table as the snapshot sees it must be the one that the read model was bound to before the slot was made.
-async fn check_unaltered(client: &Client, to_copy: &ToCopy) -> Result<()> {
-    let altered =
-        || Error::transient(format!("table \"{}\" was altered while it was being copied", to_copy.settings.source));
-    let table = source::facts::table(client, &to_copy.settings.source).await?.ok_or_else(altered)?;
+/// The table as the snapshot sees it must be the one that the read model was bound to before the slot was made. Returns the
+/// estimated number of its rows.
+async fn check_unaltered(client: &Client, to_copy: &ToCopy) -> Result<Option<i64>> {
+    let altered = || {
+        Error::transient(format!(
+            "table \"{}\" was altered while it was being copied",
+            to_copy.settings.source
+        ))
+    };
+    let table = source::facts::table(client, &to_copy.settings.source)
+        .await?
+        .ok_or_else(altered)?;
     let now = bind_source(&to_copy.settings, &table).map_err(|error| error.with_class(Class::Transient))?;
-    if now == *to_copy.model.model { Ok(()) } else { Err(altered()) }
+    if now != *to_copy.model.model {
+        return Err(altered());
+    }
+    // Written with no more digits than a count has; a table that was never analysed says -1.
+    Ok(format!("{:.0}", table.estimated_rows)
+        .parse()
+        .ok()
+        .filter(|&rows: &i64| rows >= 0))
 }
 
 async fn copy_one(
+    shared: &Shared,
     snapshot: &Snapshot,
     observer: &Client,
     to_copy: &ToCopy,
     shadow: &mut ShadowWriter,
-    bookkeeping: &Bookkeeping,
-    stop: &CancellationToken,
+    estimate: Option<i64>,
 ) -> Result<u64> {
     let model = &to_copy.model;
-    let read_model = to_copy.settings.name();
-    shadow.create(model).await?;
-    let rows = snapshot.copy_out(&copy_query(&model.model)).await?;
     let started = Instant::now();
-    let mut told = 0;
-    let fill = shadow.fill(model, rows, |rows| {
-        tracing::info!(read_model, rows, "copying");
-        told = rows;
-    });
-    let mut fill = std::pin::pin!(fill);
+    shadow.create(model).await?;
+    let query = copy_query(&model.model);
+    let rows = snapshot.copy_out(&query).await?;
+    let mut fill = std::pin::pin!(shadow.fill(model, rows, &shared.bookkeeping, estimate));
     let rows = loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
+            () = shared.stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
             rows = &mut fill => break rows?,
             () = tokio::time::sleep(LOOK_INTERVAL) => {
                 if snapshot.anybody_waits_for_us(observer).await? {
@@ -110,7 +118,11 @@ async fn copy_one(
             }
         }
     };
-    let _ = bookkeeping;
-    tracing::info!(read_model, rows, elapsed_ms = super::report::millis(started.elapsed()), "copied");
+    tracing::info!(
+        read_model = to_copy.settings.name(),
+        rows,
+        elapsed_ms = millis(started.elapsed()),
+        "copied"
+    );
     Ok(rows)
 }

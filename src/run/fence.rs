@@ -22,29 +22,50 @@ const SAY_AGAIN: u32 = 120;
 fn key(slot: &str) -> i64 {
     let hash = format!("cdc pipeline {slot}")
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     i64::from_ne_bytes(hash.to_ne_bytes())
 }
 
 /// Waits until this connection is the pipeline's owner.
-pub async fn lock(replication: &mut Replication, client: &Client, slot: &str, stop: &CancellationToken) -> Result<()> {
+pub async fn lock(
+    replication: &mut Replication,
+    client: &Client,
+    slot: &str,
+    stop: &CancellationToken,
+) -> Result<()> {
     let key = key(slot);
     let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({key})");
     for attempt in 0_u32.. {
         let rows = replication.simple_query(&sql).await?;
-        if rows.first().and_then(|row| row.first()).and_then(Option::as_deref) == Some("t") {
+        if rows
+            .first()
+            .and_then(|row| row.first())
+            .and_then(Option::as_deref)
+            == Some("t")
+        {
             return Ok(());
         }
         if attempt.is_multiple_of(SAY_AGAIN) {
-            let holder = holder(client, key).await.unwrap_or_else(|error| error.to_string());
-            tracing::warn!(slot, holder, "another cdc owns this pipeline; waiting for it to leave");
+            let holder = holder(client, key)
+                .await
+                .unwrap_or_else(|error| error.to_string());
+            tracing::warn!(
+                slot,
+                holder,
+                "another cdc owns this pipeline; waiting for it to leave"
+            );
         }
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(RETRY) => {}
         }
     }
-    Err(Error::new(Class::Interrupted, "stopped while waiting for the pipeline"))
+    Err(Error::new(
+        Class::Interrupted,
+        "stopped while waiting for the pipeline",
+    ))
 }
 
 /// Who holds the lock, in words.
@@ -52,8 +73,13 @@ async fn holder(client: &Client, key: i64) -> Result<String> {
     let sql = "SELECT a.pid::text || coalesce(' (' || a.application_name || ', ' || coalesce(a.client_addr::text, 'local') || ', since ' || a.backend_start || ')', '') \
                FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
                WHERE l.locktype = 'advisory' AND l.granted AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 LIMIT 1";
-    let row = client.query_opt(sql, &[&key]).await.map_err(crate::source::error::from_postgres)?;
-    Ok(row.and_then(|row| row.try_get(0).ok()).unwrap_or_else(|| "nobody any more".to_owned()))
+    let row = client
+        .query_opt(sql, &[&key])
+        .await
+        .map_err(crate::source::error::from_postgres)?;
+    Ok(row
+        .and_then(|row| row.try_get(0).ok())
+        .unwrap_or_else(|| "nobody any more".to_owned()))
 }
 
 #[cfg(test)]

@@ -58,8 +58,11 @@ impl Keeper {
         commands: mpsc::Sender<Command>,
     ) -> Result<Self> {
         let resync = &shared.settings.resync;
-        let schedule =
-            resync.schedule.as_ref().map(|cron| Schedule::parse(cron, &resync.timezone)).transpose()?;
+        let schedule = resync
+            .schedule
+            .as_ref()
+            .map(|cron| Schedule::parse(cron, &resync.timezone))
+            .transpose()?;
         let backoff = || (Backoff::new(FIRST_DELAY, MOST_DELAY), Instant::now());
         Ok(Self {
             shared,
@@ -90,7 +93,8 @@ impl Keeper {
 
     async fn keep(&mut self) -> Result<()> {
         let conninfo = &self.shared.settings.target.conninfo;
-        let mut conn = target::connect::connect(conninfo, &self.shared.application_name("keeper"), true).await?;
+        let mut conn =
+            target::connect::connect(conninfo, &self.shared.application_name("keeper"), true).await?;
         let bookkeeping = self.shared.bookkeeping.clone();
         bookkeeping.requeue_requests(&mut conn).await?;
         if let Some(last) = bookkeeping.last_full_resync(&mut conn).await?
@@ -109,7 +113,10 @@ impl Keeper {
             if self.not_in_step.1 <= Instant::now() {
                 self.copy_what_is_not_in_step(&mut conn).await?;
             }
-            let due = self.schedule.as_ref().is_some_and(|schedule| schedule.was_due(self.last_full, Timestamp::now()));
+            let due = self
+                .schedule
+                .as_ref()
+                .is_some_and(|schedule| schedule.was_due(self.last_full, Timestamp::now()));
             if due && self.scheduled.1 <= Instant::now() {
                 self.full(&mut conn).await?;
             }
@@ -120,17 +127,31 @@ impl Keeper {
     /// Somebody asked: tried until it is done or cannot be done.
     async fn request(&mut self, conn: &mut PgConnection, request: ResyncRequest) -> Result<()> {
         let wanted = |settings: &ReadModelSettings| {
-            request.read_models.as_ref().is_none_or(|names| names.contains(&settings.name()))
+            request
+                .read_models
+                .as_ref()
+                .is_none_or(|names| names.contains(&settings.name()))
         };
-        let models: Vec<_> = self.models.iter().filter(|(_, settings, _)| wanted(settings)).cloned().collect();
-        let order = Order { models, dry_run: request.dry_run, keys: SAMPLE_KEYS };
+        let models: Vec<_> = self
+            .models
+            .iter()
+            .filter(|(_, settings, _)| wanted(settings))
+            .cloned()
+            .collect();
+        let order = Order {
+            models,
+            dry_run: request.dry_run,
+            keys: SAMPLE_KEYS,
+        };
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY_ASKED);
         let bookkeeping = self.shared.bookkeeping.clone();
         let result = loop {
             let origin = if request.dry_run { "dry run" } else { "request" };
             match self.carry_out(origin, &order).await {
                 Err(error) if error.is_transient() => {
-                    bookkeeping.set_resync_waiting(conn, request.id, Some(&error.to_string())).await?;
+                    bookkeeping
+                        .set_resync_waiting(conn, request.id, Some(&error.to_string()))
+                        .await?;
                     tokio::time::sleep(backoff.next_delay(fastrand::f64())).await;
                     bookkeeping.set_resync_waiting(conn, request.id, None).await?;
                 }
@@ -140,14 +161,30 @@ impl Keeper {
         };
         match result {
             Ok(outcome) => {
-                let details = if request.dry_run { report::difference(&outcome.found) } else { report::result(&outcome.written) };
+                let details = if request.dry_run {
+                    report::difference(&outcome.found)
+                } else {
+                    report::result(&outcome.written)
+                };
                 let error = self.note_failures(conn, outcome.failed).await?;
-                bookkeeping.finish_resync(conn, request.id, Some(outcome.lsn), Some(&details), error.as_ref()).await?;
+                bookkeeping
+                    .finish_resync(
+                        conn,
+                        request.id,
+                        Some(outcome.lsn),
+                        Some(&details),
+                        error.as_ref(),
+                    )
+                    .await?;
                 if request.read_models.is_none() && !request.dry_run {
                     self.last_full = Timestamp::now();
                 }
             }
-            Err(error) => bookkeeping.finish_resync(conn, request.id, None, None, Some(&error)).await?,
+            Err(error) => {
+                bookkeeping
+                    .finish_resync(conn, request.id, None, None, Some(&error))
+                    .await?
+            }
         }
         Ok(())
     }
@@ -155,13 +192,25 @@ impl Keeper {
     /// New, changed and suspended read models are copied against the running stream.
     async fn copy_what_is_not_in_step(&mut self, conn: &mut PgConnection) -> Result<()> {
         let stored = self.shared.bookkeeping.models(conn).await?;
-        let in_step =
-            |id: i32| stored.iter().any(|model| model.id == id && model.state == ModelState::InStep);
-        let models: Vec<_> = self.models.iter().filter(|(_, _, id)| !in_step(*id)).cloned().collect();
+        let in_step = |id: i32| {
+            stored
+                .iter()
+                .any(|model| model.id == id && model.state == ModelState::InStep)
+        };
+        let models: Vec<_> = self
+            .models
+            .iter()
+            .filter(|(_, _, id)| !in_step(*id))
+            .cloned()
+            .collect();
         if models.is_empty() {
             return Ok(());
         }
-        let order = Order { models, dry_run: false, keys: 0 };
+        let order = Order {
+            models,
+            dry_run: false,
+            keys: 0,
+        };
         let outcome = self.carry_out("not in step", &order).await;
         let failed = match outcome {
             Ok(outcome) => self.note_failures(conn, outcome.failed).await?.is_some(),
@@ -179,14 +228,20 @@ impl Keeper {
 
     /// The schedule's resync of everything.
     async fn full(&mut self, conn: &mut PgConnection) -> Result<()> {
-        let order = Order { models: self.models.clone(), dry_run: false, keys: 0 };
+        let order = Order {
+            models: self.models.clone(),
+            dry_run: false,
+            keys: 0,
+        };
         let bookkeeping = self.shared.bookkeeping.clone();
         match self.carry_out("schedule", &order).await {
             Ok(outcome) => {
                 let details = report::result(&outcome.written);
                 let id = bookkeeping.start_resync(conn, "schedule").await?;
                 let error = self.note_failures(conn, outcome.failed).await?;
-                bookkeeping.finish_resync(conn, id, Some(outcome.lsn), Some(&details), error.as_ref()).await?;
+                bookkeeping
+                    .finish_resync(conn, id, Some(outcome.lsn), Some(&details), error.as_ref())
+                    .await?;
                 self.last_full = Timestamp::now();
                 self.scheduled.0.reset();
             }
@@ -197,7 +252,11 @@ impl Keeper {
     }
 
     async fn carry_out(&self, origin: &str, order: &Order) -> Result<Outcome> {
-        let names: Vec<String> = order.models.iter().map(|(_, settings, _)| settings.name()).collect();
+        let names: Vec<String> = order
+            .models
+            .iter()
+            .map(|(_, settings, _)| settings.name())
+            .collect();
         report::resync_started(origin, &names);
         let started = std::time::Instant::now();
         let result = resync(&self.shared, order, &self.commands).await;
@@ -210,13 +269,23 @@ impl Keeper {
     }
 
     /// Stores why read models could not be copied; returns one error that names them.
-    async fn note_failures(&self, conn: &mut PgConnection, failed: Vec<(i32, String, Error)>) -> Result<Option<Error>> {
+    async fn note_failures(
+        &self,
+        conn: &mut PgConnection,
+        failed: Vec<(i32, String, Error)>,
+    ) -> Result<Option<Error>> {
         let stored = self.shared.bookkeeping.models(conn).await?;
         let mut first = None;
         for (id, name, error) in failed {
             report::resync_failed(&name, &error);
-            if stored.iter().any(|model| model.id == id && model.state != ModelState::InStep) {
-                self.shared.bookkeeping.suspend(conn, self.epoch, id, &error).await?;
+            if stored
+                .iter()
+                .any(|model| model.id == id && model.state != ModelState::InStep)
+            {
+                self.shared
+                    .bookkeeping
+                    .suspend(conn, self.epoch, id, &error)
+                    .await?;
             }
             first.get_or_insert(error.context(format!("could not copy read model \"{name}\"")));
         }

@@ -51,12 +51,20 @@ impl Shared {
     /// What the process knows from its settings.
     pub fn new(settings: Settings, stop: CancellationToken) -> Self {
         let bookkeeping = Bookkeeping::new(&settings.target.schema);
-        Self { settings, bookkeeping, owner: format!("pid {}", std::process::id()), stop }
+        Self {
+            settings,
+            bookkeeping,
+            owner: format!("pid {}", std::process::id()),
+            stop,
+        }
     }
 
     /// application_name of a connection, so that a DBA sees what it is for.
     pub fn application_name(&self, role: &str) -> String {
-        format!("cdc {} {role}", self.settings.source.slot).chars().take(NAME_BYTES).collect()
+        format!("cdc {} {role}", self.settings.source.slot)
+            .chars()
+            .take(NAME_BYTES)
+            .collect()
     }
 }
 

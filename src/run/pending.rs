@@ -3,8 +3,8 @@
 use crate::error::Error;
 use crate::fold::Fold;
 use crate::lsn::Lsn;
-use crate::transaction::Transaction;
 use crate::target::writer::{Batch, Position};
+use crate::transaction::Transaction;
 
 /// Whole transactions that wait to be applied.
 #[derive(Debug, Default)]
@@ -26,16 +26,24 @@ impl Pending {
         self.position = Some(Position {
             lsn: transaction.end_lsn,
             commit_time: Some(transaction.id.commit_time),
-            last: if transaction.has_changes { Some(transaction.id) } else { last },
+            last: if transaction.has_changes {
+                Some(transaction.id)
+            } else {
+                last
+            },
         });
         self.transactions += 1;
     }
 
     fn fold(&mut self, index: usize) -> &mut Fold {
-        let at = self.folds.iter().position(|(of, _)| *of == index).unwrap_or_else(|| {
-            self.folds.push((index, Fold::default()));
-            self.folds.len() - 1
-        });
+        let at = self
+            .folds
+            .iter()
+            .position(|(of, _)| *of == index)
+            .unwrap_or_else(|| {
+                self.folds.push((index, Fold::default()));
+                self.folds.len() - 1
+            });
         match self.folds.get_mut(at) {
             Some((_, fold)) => fold,
             None => unreachable!("the position was just found"),
@@ -69,8 +77,18 @@ impl Pending {
 
     /// Takes everything as a batch.
     pub fn take(&mut self) -> Option<Batch> {
-        let Self { folds, suspended, position, transactions } = std::mem::take(self);
-        Some(Batch { position: position?, folds, suspended, transactions })
+        let Self {
+            folds,
+            suspended,
+            position,
+            transactions,
+        } = std::mem::take(self);
+        Some(Batch {
+            position: position?,
+            folds,
+            suspended,
+            transactions,
+        })
     }
 
     /// Takes the folds alone: for a copy that is brought forward and keeps no checkpoint.

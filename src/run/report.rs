@@ -31,7 +31,9 @@ pub fn batch(
         return;
     }
     for (index, written) in written.iter().filter(|(_, written)| written.changed() > 0) {
-        let Some(settings) = names.get(*index) else { continue };
+        let Some(settings) = names.get(*index) else {
+            continue;
+        };
         tracing::info!(
             read_model = settings.name(),
             inserted = written.inserted,
@@ -49,7 +51,11 @@ pub fn batch(
 
 /// One line a row.
 fn rows(settings: &ReadModelSettings, written: &Written) {
-    let prefix = if settings.is_labels() { "LABEL_SYNC" } else { "LOOKUP_SYNC" };
+    let prefix = if settings.is_labels() {
+        "LABEL_SYNC"
+    } else {
+        "LOOKUP_SYNC"
+    };
     let read_model = settings.name();
     for (kind, keys) in [
         ("INSERT", &written.inserted_keys),
@@ -65,7 +71,12 @@ fn rows(settings: &ReadModelSettings, written: &Written) {
 
 /// A resync, first copy or healing begins.
 pub fn resync_started(origin: &str, read_models: &[String]) {
-    tracing::info!(action = "CRON_FULL_SYNC_START", origin, read_models = read_models.join(", "), "resync started");
+    tracing::info!(
+        action = "CRON_FULL_SYNC_START",
+        origin,
+        read_models = read_models.join(", "),
+        "resync started"
+    );
 }
 
 /// It was merged.
@@ -97,11 +108,15 @@ pub fn result(written: &[(String, Written)]) -> Value {
     written
         .iter()
         .map(|(read_model, written)| {
-            let keys: Vec<&String> = [&written.inserted_keys, &written.updated_keys, &written.deleted_keys]
-                .into_iter()
-                .flatten()
-                .take(MOST_SAMPLE_KEYS)
-                .collect();
+            let keys: Vec<&String> = [
+                &written.inserted_keys,
+                &written.updated_keys,
+                &written.deleted_keys,
+            ]
+            .into_iter()
+            .flatten()
+            .take(MOST_SAMPLE_KEYS)
+            .collect();
             let found = json!({
                 "total": written.total, "inserted": written.inserted, "updated": written.updated,
                 "deleted": written.deleted, "unchanged": written.unchanged(), "keys": keys,
@@ -135,5 +150,6 @@ pub fn millis(elapsed: Duration) -> u64 {
 }
 
 fn text(time: PgTimestamp) -> String {
-    jiff::Timestamp::from_microsecond(time.unix_micros()).map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
+    jiff::Timestamp::from_microsecond(time.unix_micros())
+        .map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
 }

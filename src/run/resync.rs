@@ -72,7 +72,12 @@ pub async fn resync(shared: &Shared, order: &Order, commands: &mpsc::Sender<Comm
     let conninfo = &shared.settings.target.conninfo;
     let conn = target::connect::connect(conninfo, &shared.application_name("resync"), true).await?;
     let mut shadow = ShadowWriter::new(conn);
-    let mut copying = Copying { shared, order, commands, failed: Vec::new() };
+    let mut copying = Copying {
+        shared,
+        order,
+        commands,
+        failed: Vec::new(),
+    };
     let result = tokio::select! {
         biased;
         () = shared.stop.cancelled() => Err(Error::new(Class::Interrupted, "stopped during a resync")),
@@ -97,7 +102,8 @@ struct Copying<'a> {
 impl Copying<'_> {
     async fn carry_out(&mut self, shadow: &mut ShadowWriter) -> Result<Outcome> {
         let source = &self.shared.settings.source;
-        let client = source::connect::client(&source.conninfo, &self.shared.application_name("resync")).await?;
+        let client =
+            source::connect::client(&source.conninfo, &self.shared.application_name("resync")).await?;
         let to_copy = self.bind(&client, shadow).await?;
         if to_copy.is_empty() {
             return Ok(self.outcome(Lsn::ZERO, Vec::new(), Vec::new()));
@@ -105,22 +111,24 @@ impl Copying<'_> {
         let mut replication =
             Replication::connect(&source.conninfo, &self.shared.application_name("resync")).await?;
         let name = temporary_name(&source.slot);
-        let slot =
-            source::slot::create_within(&mut replication, &client, &name, true, SLOT_PATIENCE).await?;
+        let slot = source::slot::create_within(&mut replication, &client, &name, true, SLOT_PATIENCE).await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow).await?;
         let mut ready = Vec::new();
         for (to_copy, result) in copied {
             match result {
                 Ok(_) => ready.push(to_copy),
                 Err(error) => {
-                    self.failed.push((to_copy.model.id, to_copy.settings.name(), error));
+                    self.failed
+                        .push((to_copy.model.id, to_copy.settings.name(), error));
                 }
             }
         }
         if ready.is_empty() {
             return Ok(self.outcome(slot.consistent_point, Vec::new(), Vec::new()));
         }
-        replication.start(&name, slot.consistent_point, &source.publication).await?;
+        replication
+            .start(&name, slot.consistent_point, &source.publication)
+            .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready);
         let end = source::facts::current_wal(&client).await?;
         catch_up.until_near(end, shadow, &ready).await?;
@@ -128,12 +136,27 @@ impl Copying<'_> {
     }
 
     /// Binds the read models as they are now; one that cannot be bound is left out.
-    async fn bind(&mut self, client: &tokio_postgres::Client, shadow: &mut ShadowWriter) -> Result<Vec<ToCopy>> {
+    async fn bind(
+        &mut self,
+        client: &tokio_postgres::Client,
+        shadow: &mut ShadowWriter,
+    ) -> Result<Vec<ToCopy>> {
         let mut to_copy = Vec::new();
         for (index, settings, id) in &self.order.models {
-            let bound = bind_one(settings, *id, client, shadow.connection(), &self.shared.bookkeeping).await;
+            let bound = bind_one(
+                settings,
+                *id,
+                client,
+                shadow.connection(),
+                &self.shared.bookkeeping,
+            )
+            .await;
             match bound {
-                Ok(model) => to_copy.push(ToCopy { index: *index, settings: settings.clone(), model }),
+                Ok(model) => to_copy.push(ToCopy {
+                    index: *index,
+                    settings: settings.clone(),
+                    model,
+                }),
                 Err(error) if matches!(error.class(), Class::Broken | Class::Configuration) => {
                     self.failed.push((*id, settings.name(), error));
                 }
@@ -153,34 +176,61 @@ impl Copying<'_> {
         // Dropped at the end of this function, on every path: then the stream goes on.
         let (_resume, resumed) = oneshot::channel();
         // Not before what the shadow already holds: it must not know a commit that the lookups do not.
-        let pause = Command::Pause { at_least: catch_up.received, reply, resume: resumed };
+        let pause = Command::Pause {
+            at_least: catch_up.received,
+            reply,
+            resume: resumed,
+        };
         self.commands.send(pause).await.map_err(|_| stream_gone())?;
         let position = catch_up.while_waiting(position).await?;
         catch_up.until(position, shadow, ready).await?;
         if self.order.dry_run {
             let mut found = Vec::new();
             for to_copy in ready {
-                found.push((to_copy.settings.name(), shadow.compare(&to_copy.model, self.order.keys).await?));
+                found.push((
+                    to_copy.settings.name(),
+                    shadow.compare(&to_copy.model, self.order.keys).await?,
+                ));
             }
             return Ok(self.outcome(position, Vec::new(), found));
         }
-        let models = ready.iter().map(|to_copy| (to_copy.index, to_copy.model.clone())).collect();
+        let models = ready
+            .iter()
+            .map(|to_copy| (to_copy.index, to_copy.model.clone()))
+            .collect();
         let (reply, merged) = oneshot::channel();
-        self.commands.send(Command::Merge { models, reply }).await.map_err(|_| stream_gone())?;
+        self.commands
+            .send(Command::Merge { models, reply })
+            .await
+            .map_err(|_| stream_gone())?;
         let merged = merged.await.map_err(|_| stream_gone())??;
         let mut written = Vec::new();
         for (index, merged) in merged {
-            let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else { continue };
+            let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else {
+                continue;
+            };
             match merged {
                 Ok(rows) => written.push((to_copy.settings.name(), rows)),
-                Err(error) => self.failed.push((to_copy.model.id, to_copy.settings.name(), error)),
+                Err(error) => self
+                    .failed
+                    .push((to_copy.model.id, to_copy.settings.name(), error)),
             }
         }
         Ok(self.outcome(position, written, Vec::new()))
     }
 
-    fn outcome(&mut self, lsn: Lsn, written: Vec<(String, Written)>, found: Vec<(String, Difference)>) -> Outcome {
-        Outcome { lsn, written, found, failed: std::mem::take(&mut self.failed) }
+    fn outcome(
+        &mut self,
+        lsn: Lsn,
+        written: Vec<(String, Written)>,
+        found: Vec<(String, Difference)>,
+    ) -> Outcome {
+        Outcome {
+            lsn,
+            written,
+            found,
+            failed: std::mem::take(&mut self.failed),
+        }
     }
 }
 
@@ -216,7 +266,9 @@ impl CatchUp {
 
     /// Until the shadow is close to `end`.
     async fn until_near(&mut self, end: Lsn, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
-        self.replication.send_status(self.received, self.consistent_point, self.consistent_point, true).await?;
+        self.replication
+            .send_status(self.received, self.consistent_point, self.consistent_point, true)
+            .await?;
         while end.bytes_since(self.received) > NEAR_BYTES {
             self.read(None).await?;
             if self.pending.bytes() >= MOST_PENDING_BYTES {
@@ -241,7 +293,9 @@ impl CatchUp {
     /// Brings the shadow to `position`: every commit before it, none at or after it.
     async fn until(&mut self, position: Lsn, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
         // What is buffered may hold the position already; an idle stream passes it with the keepalive asked for here.
-        self.replication.send_status(self.received, self.consistent_point, self.consistent_point, true).await?;
+        self.replication
+            .send_status(self.received, self.consistent_point, self.consistent_point, true)
+            .await?;
         while !self.reached && self.received < position {
             self.read(Some(position)).await?;
             if self.pending.bytes() >= MOST_PENDING_BYTES {
@@ -285,7 +339,9 @@ impl CatchUp {
         }
         if self.fed_back.elapsed() >= FEEDBACK {
             self.fed_back = Instant::now();
-            self.replication.send_status(self.received, self.consistent_point, self.consistent_point, true).await?;
+            self.replication
+                .send_status(self.received, self.consistent_point, self.consistent_point, true)
+                .await?;
         }
         if any {
             return Ok(());
@@ -294,7 +350,9 @@ impl CatchUp {
             Ok(read) => read,
             // Nothing came: ask where the stream stands.
             Err(_) => {
-                self.replication.send_status(self.received, self.consistent_point, self.consistent_point, true).await
+                self.replication
+                    .send_status(self.received, self.consistent_point, self.consistent_point, true)
+                    .await
             }
         }
     }
@@ -303,11 +361,19 @@ impl CatchUp {
     async fn write(&mut self, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
         let (folds, broken) = self.pending.take_folds();
         if let Some((_, error)) = broken.into_iter().next() {
-            return Err(error.with_class(Class::Transient).context("the table was altered during the copy"));
+            return Err(error
+                .with_class(Class::Transient)
+                .context("the table was altered during the copy"));
         }
-        let folds: Vec<_> =
-            folds.into_iter().filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold))).collect();
-        if folds.is_empty() { Ok(()) } else { shadow.catch_up(folds).await }
+        let folds: Vec<_> = folds
+            .into_iter()
+            .filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold)))
+            .collect();
+        if folds.is_empty() {
+            Ok(())
+        } else {
+            shadow.catch_up(folds).await
+        }
     }
 }
 

@@ -51,7 +51,10 @@ struct Session<'a> {
 pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> {
     let (mut session, claim) = Session::open(shared, process).await?;
     let checkpoint = match session.what_is_wrong(&claim, process).await? {
-        None => claim.checkpoint.as_ref().map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
+        None => claim
+            .checkpoint
+            .as_ref()
+            .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
         Some(why) => session.copy_everything(&why).await?,
     };
     session.stream(&claim, checkpoint, process).await
@@ -61,9 +64,12 @@ impl<'a> Session<'a> {
     async fn open(shared: &'a Arc<Shared>, process: &mut Process) -> Result<(Self, Claim)> {
         let settings = &shared.settings;
         let target = &settings.target;
-        let mut conn =
-            target::connect::connect(&target.conninfo, &shared.application_name("apply"), target.synchronous_commit)
-                .await?;
+        let mut conn = target::connect::connect(
+            &target.conninfo,
+            &shared.application_name("apply"),
+            target.synchronous_commit,
+        )
+        .await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let conninfo = &settings.source.conninfo;
         let client = source::connect::client(conninfo, &shared.application_name("facts")).await?;
@@ -73,7 +79,12 @@ impl<'a> Session<'a> {
         fence::lock(&mut replication, &client, &settings.source.slot, &shared.stop).await?;
         let claim = shared
             .bookkeeping
-            .claim(&mut conn, &settings.source.slot, &settings.source.publication, &shared.owner)
+            .claim(
+                &mut conn,
+                &settings.source.slot,
+                &settings.source.publication,
+                &shared.owner,
+            )
             .await?;
         process.epoch = Some(claim.epoch);
         shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
@@ -91,7 +102,17 @@ impl<'a> Session<'a> {
                 writer.set_model(index, model.clone());
             }
         }
-        Ok((Self { shared, client, replication, writer, source, bound }, claim))
+        Ok((
+            Self {
+                shared,
+                client,
+                replication,
+                writer,
+                source,
+                bound,
+            },
+            claim,
+        ))
     }
 
     /// Why the stream cannot go on from the checkpoint; `None` if it can.
@@ -102,15 +123,24 @@ impl<'a> Session<'a> {
             let ours = slot.plugin.as_deref() == Some("pgoutput")
                 && slot.database.as_deref() == Some(self.source.database.as_str());
             if !ours {
-                return Err(Error::configuration(format!("slot \"{name}\" belongs to something else"))
-                    .with_detail(format!("Its plugin is {:?}, its database {:?}.", slot.plugin, slot.database))
-                    .with_hint("Choose another name for source.slot."));
+                return Err(
+                    Error::configuration(format!("slot \"{name}\" belongs to something else"))
+                        .with_detail(format!(
+                            "Its plugin is {:?}, its database {:?}.",
+                            slot.plugin, slot.database
+                        ))
+                        .with_hint("Choose another name for source.slot."),
+                );
             }
         }
         let Some(checkpoint) = &claim.checkpoint else {
-            return Ok(Some(claim.healing.clone().unwrap_or_else(|| "first copy".to_owned())));
+            return Ok(Some(
+                claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),
+            ));
         };
-        if checkpoint.system_identifier != self.source.system_identifier || checkpoint.database != self.source.database {
+        if checkpoint.system_identifier != self.source.system_identifier
+            || checkpoint.database != self.source.database
+        {
             return Err(Error::transient("the source is another server or database than the one that was copied")
                 .with_detail(format!(
                     "Stored is system {} database \"{}\", found is system {} database \"{}\".",
@@ -124,18 +154,28 @@ impl<'a> Session<'a> {
         if let Some(why) = &claim.healing {
             return Ok(Some(why.clone()));
         }
-        let Some(slot) = slot else { return Ok(Some("the slot is missing".to_owned())) };
+        let Some(slot) = slot else {
+            return Ok(Some("the slot is missing".to_owned()));
+        };
         if slot.wal_status.as_deref() == Some("lost") || slot.invalidation_reason.is_some() {
-            let reason = slot.invalidation_reason.unwrap_or_else(|| "wal_removed".to_owned());
+            let reason = slot
+                .invalidation_reason
+                .unwrap_or_else(|| "wal_removed".to_owned());
             return Ok(Some(format!("the slot was invalidated ({reason})")));
         }
         let confirmed = slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO);
         if confirmed > checkpoint.lsn {
-            return Ok(Some(format!("the slot stands at {confirmed}, ahead of the checkpoint {}", checkpoint.lsn)));
+            return Ok(Some(format!(
+                "the slot stands at {confirmed}, ahead of the checkpoint {}",
+                checkpoint.lsn
+            )));
         }
         let end = source::facts::current_wal(&self.client).await?;
         if end < checkpoint.lsn {
-            return Ok(Some(format!("the source's WAL ends at {end}, behind the checkpoint {}", checkpoint.lsn)));
+            return Ok(Some(format!(
+                "the source's WAL ends at {end}, behind the checkpoint {}",
+                checkpoint.lsn
+            )));
         }
         Ok(None)
     }
@@ -149,20 +189,31 @@ impl<'a> Session<'a> {
         if why == "first copy" {
             tracing::info!(slot = name, "first copy of every read model");
         } else {
-            tracing::warn!(slot = name, why, "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile");
+            tracing::warn!(
+                slot = name,
+                why,
+                "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile"
+            );
         }
         // The intent is stored before a slot is dropped or made: a crash in between heals again.
-        bookkeeping.begin_healing(self.writer.connection(), epoch, why).await?;
+        bookkeeping
+            .begin_healing(self.writer.connection(), epoch, why)
+            .await?;
         let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
         report::resync_started(why, &names);
         if source::facts::slot(&self.client, &name).await?.is_some() {
             source::slot::drop(&mut self.replication, &name).await?;
         }
         let slot =
-            source::slot::create_within(&mut self.replication, &self.client, &name, false, SLOT_PATIENCE).await?;
+            source::slot::create_within(&mut self.replication, &self.client, &name, false, SLOT_PATIENCE)
+                .await?;
         let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
             let model = bound.model.as_ref().ok()?.clone();
-            Some(ToCopy { index, settings: bound.settings.clone(), model })
+            Some(ToCopy {
+                index,
+                settings: bound.settings.clone(),
+                model,
+            })
         });
         let conninfo = &self.shared.settings.target.conninfo;
         let conn = target::connect::connect(conninfo, &self.shared.application_name("copy"), true).await?;
@@ -174,7 +225,9 @@ impl<'a> Session<'a> {
                 Ok(_) => indexes.push(to_copy.index),
                 Err(error) => {
                     report::resync_failed(&to_copy.settings.name(), error);
-                    bookkeeping.suspend(self.writer.connection(), epoch, to_copy.model.id, error).await?;
+                    bookkeeping
+                        .suspend(self.writer.connection(), epoch, to_copy.model.id, error)
+                        .await?;
                 }
             }
         }
@@ -182,16 +235,22 @@ impl<'a> Session<'a> {
         let merged = self.writer.merge(&indexes, &position, false).await?;
         let mut written = Vec::new();
         for (index, merged) in merged {
-            let Some(bound) = self.bound.get(index) else { continue };
+            let Some(bound) = self.bound.get(index) else {
+                continue;
+            };
             match merged {
                 Ok(rows) => written.push((bound.settings.name(), rows)),
                 Err(error) => report::resync_failed(&bound.settings.name(), &error),
             }
         }
         let conn = self.writer.connection();
-        let id = bookkeeping.start_resync(conn, if why == "first copy" { "first copy" } else { "heal" }).await?;
+        let id = bookkeeping
+            .start_resync(conn, if why == "first copy" { "first copy" } else { "heal" })
+            .await?;
         let result = report::result(&written);
-        bookkeeping.finish_resync(conn, id, Some(slot.consistent_point), Some(&result), None).await?;
+        bookkeeping
+            .finish_resync(conn, id, Some(slot.consistent_point), Some(&result), None)
+            .await?;
         for (to_copy, _) in &copied {
             shadow.drop(bookkeeping.schema(), to_copy.model.id).await?;
         }
@@ -214,25 +273,51 @@ impl<'a> Session<'a> {
     async fn stream(mut self, claim: &Claim, checkpoint: Lsn, process: &mut Process) -> Result<()> {
         let source = &self.shared.settings.source;
         let sender_timeout = sender_timeout(&mut self.replication).await?;
-        self.replication.start(&source.slot, Lsn::ZERO, &source.publication).await?;
+        self.replication
+            .start(&source.slot, Lsn::ZERO, &source.publication)
+            .await?;
         // The slot's own position, read after START has succeeded and before anything is acknowledged.
         let slot = source::facts::slot(&self.client, &source.slot).await?;
-        let start = slot.and_then(|slot| slot.confirmed_flush_lsn).unwrap_or(Lsn::ZERO);
+        let start = slot
+            .and_then(|slot| slot.confirmed_flush_lsn)
+            .unwrap_or(Lsn::ZERO);
         if start > checkpoint {
-            return Err(Error::new(Class::Gap, format!("the slot stands at {start}, ahead of the checkpoint {checkpoint}")));
+            return Err(Error::new(
+                Class::Gap,
+                format!("the slot stands at {start}, ahead of the checkpoint {checkpoint}"),
+            ));
         }
-        let last = claim.checkpoint.as_ref().filter(|stored| stored.lsn == checkpoint).and_then(|stored| stored.last);
+        let last = claim
+            .checkpoint
+            .as_ref()
+            .filter(|stored| stored.lsn == checkpoint)
+            .and_then(|stored| stored.last);
         let epoch = self.writer.epoch();
-        self.shared.bookkeeping.set_state(self.writer.connection(), epoch, "streaming", None).await?;
-        let in_step = self.bound.iter().filter(|bound| bound.in_step().is_some()).count();
+        self.shared
+            .bookkeeping
+            .set_state(self.writer.connection(), epoch, "streaming", None)
+            .await?;
+        let in_step = self
+            .bound
+            .iter()
+            .filter(|bound| bound.in_step().is_some())
+            .count();
         tracing::info!(slot = source.slot, publication = source.publication, lsn = %checkpoint, read_models = in_step, "streaming");
         process.has_streamed();
         let (commands, mut inbox) = mpsc::channel(4);
-        let ids = self.bound.iter().enumerate().map(|(index, bound)| (index, bound.settings.clone(), bound.id));
+        let ids = self
+            .bound
+            .iter()
+            .enumerate()
+            .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
         let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
         let keeper = tokio::spawn(keeper.run());
-        let models =
-            self.bound.iter().map(|bound| (bound.settings.clone(), bound.in_step().map(|model| Arc::clone(&model.model))));
+        let models = self.bound.iter().map(|bound| {
+            (
+                bound.settings.clone(),
+                bound.in_step().map(|model| Arc::clone(&model.model)),
+            )
+        });
         let stream = Stream::new(Start {
             replication: self.replication,
             models: models.collect(),
@@ -275,7 +360,10 @@ async fn leave(
     }
     let stopped = async {
         if let Some(mut writer) = left.applier.finish().await {
-            shared.bookkeeping.set_state(writer.connection(), epoch, "stopped", None).await?;
+            shared
+                .bookkeeping
+                .set_state(writer.connection(), epoch, "stopped", None)
+                .await?;
         }
         Ok::<_, Error>(())
     };
@@ -286,13 +374,20 @@ async fn leave(
 async fn check_server(client: &Client) -> Result<()> {
     let server = source::facts::server(client).await?;
     if server.wal_level != "logical" {
-        return Err(Error::configuration(format!("wal_level of the source is \"{}\", not \"logical\"", server.wal_level))
-            .with_detail("Without it the WAL does not hold what logical decoding needs.")
-            .with_hint("ALTER SYSTEM SET wal_level = logical; and restart the source."));
+        return Err(Error::configuration(format!(
+            "wal_level of the source is \"{}\", not \"logical\"",
+            server.wal_level
+        ))
+        .with_detail("Without it the WAL does not hold what logical decoding needs.")
+        .with_hint("ALTER SYSTEM SET wal_level = logical; and restart the source."));
     }
     if !server.may_replicate {
-        return Err(Error::configuration(format!("role \"{}\" may not replicate", server.user))
-            .with_hint(format!("ALTER ROLE {} REPLICATION;", crate::sql::ident(&server.user))));
+        return Err(
+            Error::configuration(format!("role \"{}\" may not replicate", server.user)).with_hint(format!(
+                "ALTER ROLE {} REPLICATION;",
+                crate::sql::ident(&server.user)
+            )),
+        );
     }
     Ok(())
 }
@@ -307,7 +402,9 @@ async fn ensure_publication(shared: &Shared, client: &Client) -> Result<()> {
     }
     // A table that is gone suspends its read models; the publication of the others goes on.
     let mut settings = shared.settings.clone();
-    settings.read_models.retain(|model| tables.iter().any(|table| table.name == model.source));
+    settings
+        .read_models
+        .retain(|model| tables.iter().any(|table| table.name == model.source));
     for done in source::publication::ensure(client, &settings, &tables).await? {
         tracing::info!(sql = done, "set up the publication");
     }
@@ -319,16 +416,27 @@ async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
     let rows = replication
         .simple_query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
         .await?;
-    let text = rows.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or("60000");
+    let text = rows
+        .first()
+        .and_then(|row| row.first())
+        .and_then(Option::as_deref)
+        .unwrap_or("60000");
     Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
 }
 
 /// Tells the target what the process is up to, if it can be reached.
 pub async fn tell_state(shared: &Shared, epoch: i64, state: &str, error: &Error) {
     let tell = async {
-        let mut conn: PgConnection =
-            target::connect::connect(&shared.settings.target.conninfo, &shared.application_name("state"), true).await?;
-        shared.bookkeeping.set_state(&mut conn, epoch, state, Some(error)).await
+        let mut conn: PgConnection = target::connect::connect(
+            &shared.settings.target.conninfo,
+            &shared.application_name("state"),
+            true,
+        )
+        .await?;
+        shared
+            .bookkeeping
+            .set_state(&mut conn, epoch, state, Some(error))
+            .await
     };
     let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }

@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Class, Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::{Progress, Replay, Verdict};
+use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
 use crate::read_model::ReadModel;
 use crate::run::applier::{Applier, Done, Job};
 use crate::run::pending::Pending;
 use crate::run::report;
 use crate::settings::ReadModelSettings;
-use crate::protocol::frame::StreamFrame;
 use crate::source::replication::Replication;
 use crate::target::model::TargetModel;
 use crate::target::writer::{MergePosition, Merged, Position};
@@ -141,8 +141,11 @@ impl Stream {
             names.push(settings);
         }
         let third = start.sender_timeout / 3;
-        let feedback_interval =
-            if third.is_zero() { start.status_interval } else { third.min(start.status_interval) };
+        let feedback_interval = if third.is_zero() {
+            start.status_interval
+        } else {
+            third.min(start.status_interval)
+        };
         Self {
             replication: start.replication,
             applier: start.applier,
@@ -176,7 +179,13 @@ impl Stream {
         };
         let busy = self.in_flight.is_some();
         self.replication.finish().await;
-        (Left { applier: self.applier, busy }, result)
+        (
+            Left {
+                applier: self.applier,
+                busy,
+            },
+            result,
+        )
     }
 
     async fn turn_until_stopped(
@@ -221,11 +230,15 @@ impl Stream {
     async fn drain(&mut self) -> Result<()> {
         let mut reply_to = None;
         while self.may_read() {
-            let Some(frame) = self.replication.next_frame()? else { break };
+            let Some(frame) = self.replication.next_frame()? else {
+                break;
+            };
             match frame {
                 StreamFrame::WalData { payload, .. } => {
                     let message = pgoutput::decode(payload)?;
-                    let Some(transaction) = self.assembler.take(&message)? else { continue };
+                    let Some(transaction) = self.assembler.take(&message)? else {
+                        continue;
+                    };
                     match self.replay.judge(transaction.id, transaction.has_changes) {
                         Verdict::Skip => {}
                         Verdict::Rewritten => return Err(rewritten()),
@@ -235,14 +248,22 @@ impl Stream {
                         }
                     }
                 }
-                StreamFrame::Keepalive { wal_end, send_time, reply_requested } => {
+                StreamFrame::Keepalive {
+                    wal_end,
+                    send_time,
+                    reply_requested,
+                } => {
                     if self.replay.pass(wal_end) == Verdict::Rewritten {
                         return Err(rewritten());
                     }
                     check_position(wal_end)?;
                     if !self.assembler.is_open() {
                         self.progress.receive(wal_end);
-                        self.idle = Some(Position { lsn: wal_end, commit_time: Some(send_time), last: None });
+                        self.idle = Some(Position {
+                            lsn: wal_end,
+                            commit_time: Some(send_time),
+                            last: None,
+                        });
                     }
                     if reply_requested {
                         reply_to = Some(wal_end);
@@ -271,7 +292,9 @@ impl Stream {
         if self.in_flight.is_some() || self.stands_still() {
             return Ok(());
         }
-        let Some(batch) = self.pending.take() else { return Ok(()) };
+        let Some(batch) = self.pending.take() else {
+            return Ok(());
+        };
         self.in_flight = Some(InFlight {
             lsn: batch.position.lsn,
             transactions: batch.transactions,
@@ -292,7 +315,9 @@ impl Stream {
         if !free {
             return Ok(());
         }
-        let Some(position) = self.idle.take_if(|idle| idle.lsn > self.progress.applied()) else { return Ok(()) };
+        let Some(position) = self.idle.take_if(|idle| idle.lsn > self.progress.applied()) else {
+            return Ok(());
+        };
         self.stored_at = Instant::now();
         self.in_flight = Some(InFlight {
             lsn: position.lsn,
@@ -306,10 +331,19 @@ impl Stream {
 
     /// A job of the applier has ended.
     async fn applied(&mut self, done: Result<Done>) -> Result<()> {
-        let Some(job) = self.in_flight.take() else { return Ok(()) };
+        let Some(job) = self.in_flight.take() else {
+            return Ok(());
+        };
         match (done, job.merge) {
             (Ok(Done::Applied(written)), _) => {
-                report::batch(&self.names, &written, job.transactions, job.lsn, job.since.elapsed(), job.commit_time);
+                report::batch(
+                    &self.names,
+                    &written,
+                    job.transactions,
+                    job.lsn,
+                    job.since.elapsed(),
+                    job.commit_time,
+                );
                 self.progress.apply(job.lsn);
                 self.stored_at = Instant::now();
             }
@@ -326,7 +360,10 @@ impl Stream {
             (Ok(Done::Merged(_)), None) => {}
             (Err(error), _) => return Err(error),
         }
-        if self.careful_until.is_some_and(|until| self.progress.applied() >= until) {
+        if self
+            .careful_until
+            .is_some_and(|until| self.progress.applied() >= until)
+        {
             self.careful_until = None;
         }
         self.send_status(false).await
@@ -344,13 +381,23 @@ impl Stream {
         if self.shutdown.is_some_and(|(wal_end, _)| acknowledged >= wal_end) {
             self.shutdown = None;
         }
-        self.replication.send_status(received, acknowledged, acknowledged, reply_requested).await
+        self.replication
+            .send_status(received, acknowledged, acknowledged, reply_requested)
+            .await
     }
 
     async fn command(&mut self, command: Command) -> Result<()> {
         match command {
-            Command::Pause { at_least, reply, resume } => {
-                self.pause = Some(Pause { at_least, reply: Some(reply), resume });
+            Command::Pause {
+                at_least,
+                reply,
+                resume,
+            } => {
+                self.pause = Some(Pause {
+                    at_least,
+                    reply: Some(reply),
+                    resume,
+                });
                 // An idle stream passes the position with a keepalive: ask for one.
                 self.send_status(true).await
             }
@@ -360,7 +407,10 @@ impl Stream {
                     let _ = reply.send(Err(Error::transient("the stream does not stand still")));
                     return Ok(());
                 }
-                let job = Job::Merge { models: models.clone(), position: MergePosition::Running(lsn) };
+                let job = Job::Merge {
+                    models: models.clone(),
+                    position: MergePosition::Running(lsn),
+                };
                 self.in_flight = Some(InFlight {
                     lsn,
                     transactions: 0,
@@ -375,7 +425,11 @@ impl Stream {
 
     /// Tells the position once the stream stands at or behind what was asked for, with nothing in hand.
     async fn grant_pause(&mut self) -> Result<()> {
-        let Some(at_least) = self.pause.as_ref().filter(|pause| pause.reply.is_some()).map(|pause| pause.at_least)
+        let Some(at_least) = self
+            .pause
+            .as_ref()
+            .filter(|pause| pause.reply.is_some())
+            .map(|pause| pause.at_least)
         else {
             return Ok(());
         };
@@ -416,13 +470,18 @@ impl Stream {
 
     /// The source's shutdown, or a target that does not take a batch, has lasted too long.
     fn out_of_patience(&mut self, reading: bool) -> Result<()> {
-        if self.shutdown.is_some_and(|(_, deadline)| Instant::now() >= deadline) {
+        if self
+            .shutdown
+            .is_some_and(|(_, deadline)| Instant::now() >= deadline)
+        {
             return Err(Error::transient("the source is shutting down")
                 .with_detail("What it has sent could not be applied in time; it will come again."));
         }
         if !reading && self.in_flight.is_some() {
             // The batch goes on, whoever called us waits for it; only the source is let go.
-            return Err(Error::transient("the target is slow: the stream is closed until it has taken the batch in hand"));
+            return Err(Error::transient(
+                "the target is slow: the stream is closed until it has taken the batch in hand",
+            ));
         }
         self.backlog_since = None;
         Ok(())
@@ -476,6 +535,8 @@ fn check_position(position: Lsn) -> Result<()> {
     if position.0 >> 63 == 0 {
         Ok(())
     } else {
-        Err(Error::protocol(format!("the server told a position that cannot be: {position}")))
+        Err(Error::protocol(format!(
+            "the server told a position that cannot be: {position}"
+        )))
     }
 }

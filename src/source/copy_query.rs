@@ -53,7 +53,13 @@ mod tests {
     fn dead_rows_are_read_only_where_their_values_must_be_kept() {
         let mut table = labels_table(ReplicaIdentity::Default);
         let bind = |table: &crate::facts::SourceTable| {
-            ReadModel::bind(&ReadModelSettings::labels(), table, &["id".to_owned()], Remembering::Map).unwrap()
+            ReadModel::bind(
+                &ReadModelSettings::labels(),
+                table,
+                &["id".to_owned()],
+                Remembering::Map,
+            )
+            .unwrap()
         };
         assert_eq!(
             copy_query(&bind(&table)),

@@ -99,7 +99,10 @@ pub struct ResyncRequest {
 impl Bookkeeping {
     /// The bookkeeping in this schema.
     pub fn new(schema: &str) -> Self {
-        Self { schema: ident(schema), name: schema.to_owned() }
+        Self {
+            schema: ident(schema),
+            name: schema.to_owned(),
+        }
     }
 
     /// The schema's name, not quoted.
@@ -109,7 +112,10 @@ impl Bookkeeping {
 
     /// The statements that make the schema; harmless where it exists.
     pub fn create_sql(&self) -> String {
-        fill(include_str!("../../sql/target/bookkeeping.sql"), &[("schema", &self.schema)])
+        fill(
+            include_str!("../../sql/target/bookkeeping.sql"),
+            &[("schema", &self.schema)],
+        )
     }
 
     /// Makes what is missing.
@@ -123,10 +129,13 @@ impl Bookkeeping {
             .await
             .map_err(from_sqlx)?;
         if exists {
-            let version: i32 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT max(version) FROM {}.version", self.schema)))
-                .fetch_one(&mut *conn)
-                .await
-                .map_err(from_sqlx)?;
+            let version: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
+                "SELECT max(version) FROM {}.version",
+                self.schema
+            )))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
             if version > VERSION {
                 return Err(Error::configuration(format!(
                     "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
@@ -147,7 +156,13 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// [`Class::Configuration`] if the schema belongs to a pipeline with another slot.
-    pub async fn claim(&self, conn: &mut PgConnection, slot: &str, publication: &str, owner: &str) -> Result<Claim> {
+    pub async fn claim(
+        &self,
+        conn: &mut PgConnection,
+        slot: &str,
+        publication: &str,
+        owner: &str,
+    ) -> Result<Claim> {
         let sql = format!(
             "INSERT INTO {schema}.pipeline AS p (slot, publication, epoch, backend_pid, backend_start, owner, heartbeat_at) \
              VALUES ($1, $2, 1, pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()), $3, now()) \
@@ -187,9 +202,14 @@ impl Bookkeeping {
         .await
         .map_err(from_sqlx)?;
         for schema in schemas {
-            let sql = format!("SELECT name FROM {}.read_model WHERE name = ANY($1) LIMIT 1", ident(&schema));
-            let taken: Result<Option<String>, sqlx::Error> =
-                sqlx::query_scalar(AssertSqlSafe(sql)).bind(lookups).fetch_optional(&mut *conn).await;
+            let sql = format!(
+                "SELECT name FROM {}.read_model WHERE name = ANY($1) LIMIT 1",
+                ident(&schema)
+            );
+            let taken: Result<Option<String>, sqlx::Error> = sqlx::query_scalar(AssertSqlSafe(sql))
+                .bind(lookups)
+                .fetch_optional(&mut *conn)
+                .await;
             // A schema that we may not read belongs to a role of its own; its lookups are not ours to write either.
             if let Ok(Some(name)) = taken {
                 return Err(Error::configuration(format!("lookup table \"{name}\" belongs to another pipeline"))
@@ -202,8 +222,14 @@ impl Bookkeeping {
 
     /// All stored read models.
     pub async fn models(&self, conn: &mut PgConnection) -> Result<Vec<StoredModel>> {
-        let sql = format!("SELECT id, name, definition #>> '{{}}', state FROM {}.read_model ORDER BY id", self.schema);
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(conn).await.map_err(from_sqlx)?;
+        let sql = format!(
+            "SELECT id, name, definition #>> '{{}}', state FROM {}.read_model ORDER BY id",
+            self.schema
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)?;
         rows.iter()
             .map(|row| {
                 let state: String = row.try_get(3).map_err(from_sqlx)?;
@@ -223,8 +249,16 @@ impl Bookkeeping {
 
     /// Stores a read model that was not there, and returns its number.
     pub async fn add_model(&self, conn: &mut PgConnection, name: &str, source: &str) -> Result<i32> {
-        let sql = format!("INSERT INTO {}.read_model (name, source, definition) VALUES ($1, $2, '\"\"') RETURNING id", self.schema);
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(name).bind(source).fetch_one(conn).await.map_err(from_sqlx)
+        let sql = format!(
+            "INSERT INTO {}.read_model (name, source, definition) VALUES ($1, $2, '\"\"') RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(name)
+            .bind(source)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// Forgets a read model that is configured no more. Its lookup stays as it is.
@@ -233,7 +267,10 @@ impl Bookkeeping {
             "DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.shadow_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
             schema = self.schema
         );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map_err(from_sqlx)?;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(())
     }
 
@@ -256,7 +293,10 @@ impl Bookkeeping {
             source = literal(source),
             definition = literal(definition),
         );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map_err(from_sqlx)?;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(())
     }
 
@@ -272,7 +312,10 @@ impl Bookkeeping {
         .map_err(from_sqlx)?;
         for shadow in shadows {
             let sql = format!("DROP TABLE IF EXISTS {}.{}", self.schema, ident(&shadow));
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await.map_err(from_sqlx)?;
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut *conn)
+                .await
+                .map_err(from_sqlx)?;
         }
         Ok(())
     }
@@ -289,7 +332,8 @@ impl Bookkeeping {
     /// Notes that everything is going to be copied, and why, before a slot is dropped or made.
     pub async fn begin_healing(&self, conn: &mut PgConnection, epoch: i64, why: &str) -> Result<()> {
         let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now()";
-        self.update_pipeline(conn, epoch, set, |query| query.bind(why.to_owned())).await
+        self.update_pipeline(conn, epoch, set, |query| query.bind(why.to_owned()))
+            .await
     }
 
     /// The copies are merged: stores the position of the new slot, in the transaction of the merge.
@@ -315,15 +359,25 @@ impl Bookkeeping {
 
     /// Forgets the last applied transaction and stores the source's new timeline.
     pub async fn set_timeline(&self, conn: &mut PgConnection, epoch: i64, timeline: i32) -> Result<()> {
-        self.update_pipeline(conn, epoch, "timeline = $2", |query| query.bind(timeline)).await
+        self.update_pipeline(conn, epoch, "timeline = $2", |query| query.bind(timeline))
+            .await
     }
 
     /// What the process is doing, for `status`.
-    pub async fn set_state(&self, conn: &mut PgConnection, epoch: i64, state: &str, error: Option<&Error>) -> Result<()> {
+    pub async fn set_state(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        state: &str,
+        error: Option<&Error>,
+    ) -> Result<()> {
         let set = "state = $2, state_since = CASE WHEN state = $2 THEN state_since ELSE now() END, error = $3, error_hint = $4, heartbeat_at = now()";
         let message = error.map(ToString::to_string);
         let hint = error.and_then(Error::hint).map(str::to_owned);
-        self.update_pipeline(conn, epoch, set, |query| query.bind(state.to_owned()).bind(message).bind(hint)).await
+        self.update_pipeline(conn, epoch, set, |query| {
+            query.bind(state.to_owned()).bind(message).bind(hint)
+        })
+        .await
     }
 
     async fn update_pipeline(
@@ -334,8 +388,15 @@ impl Bookkeeping {
         bind: impl FnOnce(PgQuery) -> PgQuery,
     ) -> Result<()> {
         let sql = format!("UPDATE {}.pipeline SET {set} WHERE epoch = $1", self.schema);
-        let done = bind(sqlx::query(AssertSqlSafe(sql)).bind(epoch)).execute(conn).await.map_err(from_sqlx)?;
-        if done.rows_affected() == 0 { Err(fenced()) } else { Ok(()) }
+        let done = bind(sqlx::query(AssertSqlSafe(sql)).bind(epoch))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        if done.rows_affected() == 0 {
+            Err(fenced())
+        } else {
+            Ok(())
+        }
     }
 
     /// Sets a read model's state; `reason` says why it is suspended.
@@ -366,27 +427,61 @@ impl Bookkeeping {
             .execute(conn)
             .await
             .map_err(from_sqlx)?;
-        if done.rows_affected() == 0 { Err(fenced()) } else { Ok(()) }
+        if done.rows_affected() == 0 {
+            Err(fenced())
+        } else {
+            Ok(())
+        }
     }
 
     /// A read model takes part no more; one that was never copied stays new.
     pub async fn suspend(&self, conn: &mut PgConnection, epoch: i64, id: i32, why: &Error) -> Result<()> {
         let stored = self.models(conn).await?;
-        let new = stored.iter().any(|model| model.id == id && model.state == ModelState::New);
-        let state = if new { ModelState::New } else { ModelState::Suspended };
+        let new = stored
+            .iter()
+            .any(|model| model.id == id && model.state == ModelState::New);
+        let state = if new {
+            ModelState::New
+        } else {
+            ModelState::Suspended
+        };
         self.set_model_state(conn, epoch, id, state, Some(why)).await
     }
 
     /// Progress of a running copy; `None` when it has ended.
-    pub async fn set_copy_progress(&self, conn: &mut PgConnection, id: i32, rows: Option<i64>, of: Option<i64>) -> Result<()> {
-        let sql = format!("UPDATE {}.read_model SET copy_rows = $2, copy_estimate = $3 WHERE id = $1", self.schema);
-        sqlx::query(AssertSqlSafe(sql)).bind(id).bind(rows).bind(of).execute(conn).await.map_err(from_sqlx)?;
+    pub async fn set_copy_progress(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        rows: Option<i64>,
+        of: Option<i64>,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET copy_rows = $2, copy_estimate = $3 WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(rows)
+            .bind(of)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(())
     }
 
     /// Asks the running process for a resync; returns the request's number.
-    pub async fn request_resync(&self, conn: &mut PgConnection, read_models: Option<&[String]>, dry_run: bool, origin: &str) -> Result<i64> {
-        let sql = format!("INSERT INTO {}.resync (read_models, dry_run, origin) VALUES ($1, $2, $3) RETURNING id", self.schema);
+    pub async fn request_resync(
+        &self,
+        conn: &mut PgConnection,
+        read_models: Option<&[String]>,
+        dry_run: bool,
+        origin: &str,
+    ) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (read_models, dry_run, origin) VALUES ($1, $2, $3) RETURNING id",
+            self.schema
+        );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(read_models)
             .bind(dry_run)
@@ -402,7 +497,11 @@ impl Bookkeeping {
             "INSERT INTO {}.resync (origin, state, started_at) VALUES ($1, 'running', now()) RETURNING id",
             self.schema
         );
-        sqlx::query_scalar(AssertSqlSafe(sql)).bind(origin).fetch_one(conn).await.map_err(from_sqlx)
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(origin)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// Starts the oldest queued request, if there is one.
@@ -412,12 +511,21 @@ impl Bookkeeping {
              (SELECT min(id) FROM {schema}.resync WHERE state = 'queued') RETURNING id, read_models, dry_run",
             schema = self.schema
         );
-        let exists = format!("SELECT EXISTS (SELECT FROM {}.resync WHERE state = 'queued')", self.schema);
-        let queued: bool = sqlx::query_scalar(AssertSqlSafe(exists)).fetch_one(&mut *conn).await.map_err(from_sqlx)?;
+        let exists = format!(
+            "SELECT EXISTS (SELECT FROM {}.resync WHERE state = 'queued')",
+            self.schema
+        );
+        let queued: bool = sqlx::query_scalar(AssertSqlSafe(exists))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
         if !queued {
             return Ok(None);
         }
-        let row = sqlx::query(AssertSqlSafe(sql)).fetch_optional(conn).await.map_err(from_sqlx)?;
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
         row.map(|row| {
             Ok(ResyncRequest {
                 id: row.try_get(0).map_err(from_sqlx)?,
@@ -430,20 +538,43 @@ impl Bookkeeping {
 
     /// Requests that were running when a process died are queued again.
     pub async fn requeue_requests(&self, conn: &mut PgConnection) -> Result<()> {
-        let sql = format!("UPDATE {}.resync SET state = 'queued', waiting_for = NULL WHERE state = 'running'", self.schema);
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map_err(from_sqlx)?;
+        let sql = format!(
+            "UPDATE {}.resync SET state = 'queued', waiting_for = NULL WHERE state = 'running'",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(())
     }
 
     /// Why a running resync waits.
-    pub async fn set_resync_waiting(&self, conn: &mut PgConnection, id: i64, waiting_for: Option<&str>) -> Result<()> {
+    pub async fn set_resync_waiting(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+        waiting_for: Option<&str>,
+    ) -> Result<()> {
         let sql = format!("UPDATE {}.resync SET waiting_for = $2 WHERE id = $1", self.schema);
-        sqlx::query(AssertSqlSafe(sql)).bind(id).bind(waiting_for).execute(conn).await.map_err(from_sqlx)?;
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(waiting_for)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(())
     }
 
     /// The end of a resync: its result, or why it failed.
-    pub async fn finish_resync(&self, conn: &mut PgConnection, id: i64, lsn: Option<Lsn>, result: Option<&Value>, error: Option<&Error>) -> Result<()> {
+    pub async fn finish_resync(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+        lsn: Option<Lsn>,
+        result: Option<&Value>,
+        error: Option<&Error>,
+    ) -> Result<()> {
         let sql = format!(
             "UPDATE {}.resync SET state = CASE WHEN $4::text IS NULL THEN 'done' ELSE 'failed' END, finished_at = now(), \
              waiting_for = NULL, lsn = $2::text::pg_lsn, result = $3::text::jsonb, error = $4 WHERE id = $1",
@@ -466,7 +597,12 @@ impl Bookkeeping {
             "UPDATE {}.read_model SET last_resync_at = now(), last_resync_repaired = $2, copy_rows = NULL, copy_estimate = NULL WHERE id = $1",
             self.schema
         );
-        sqlx::query(AssertSqlSafe(sql)).bind(id).bind(repaired).execute(conn).await.map_err(from_sqlx)?;
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(repaired)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(())
     }
 
@@ -477,13 +613,67 @@ impl Bookkeeping {
              WHERE state = 'done' AND read_models IS NULL AND NOT dry_run",
             self.schema
         );
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(conn).await.map_err(from_sqlx)
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Lets the next session follow another source: the lookups keep their rows until its exact copies are merged.
+    pub async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.pipeline SET lsn = NULL, system_identifier = NULL, healing = 'another source was accepted'",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Whether the session of the pipeline's owner is there.
+    pub async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
+             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start))",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Takes a request back that nobody waits for any more.
+    pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state = 'queued'",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
     }
 
     /// State, result and error of a resync, as the one who asked for it wants to know.
-    pub async fn resync_outcome(&self, conn: &mut PgConnection, id: i64) -> Result<(String, Option<Value>, Option<String>, Option<String>)> {
-        let sql = format!("SELECT state, result::text, error, waiting_for FROM {}.resync WHERE id = $1", self.schema);
-        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_one(conn).await.map_err(from_sqlx)?;
+    pub async fn resync_outcome(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+    ) -> Result<(String, Option<Value>, Option<String>, Option<String>)> {
+        let sql = format!(
+            "SELECT state, result::text, error, waiting_for FROM {}.resync WHERE id = $1",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)?;
         let result: Option<String> = row.try_get(1).map_err(from_sqlx)?;
         Ok((
             row.try_get(0).map_err(from_sqlx)?,

@@ -54,15 +54,20 @@ impl TargetModel {
     pub fn bind(id: i32, schema: &str, model: Arc<ReadModel>, lookup: &LookupTable) -> Result<Self> {
         let settings = &model.settings;
         if lookup.persistence == 'u' {
-            return Err(Error::broken(format!("lookup table \"{}\" is UNLOGGED", lookup.name))
-                .with_detail("A crash of the target would empty it without a trace in the checkpoint.")
-                .with_hint(format!("ALTER TABLE {} SET LOGGED;", lookup.name.quoted())));
+            return Err(
+                Error::broken(format!("lookup table \"{}\" is UNLOGGED", lookup.name))
+                    .with_detail("A crash of the target would empty it without a trace in the checkpoint.")
+                    .with_hint(format!("ALTER TABLE {} SET LOGGED;", lookup.name.quoted())),
+            );
         }
         let mut columns = Vec::new();
         for (mapping, bound) in settings.columns.iter().zip(&model.columns) {
             let column = lookup.column(&mapping.target).ok_or_else(|| {
-                Error::broken(format!("column \"{}\" of lookup table \"{}\" does not exist", mapping.target, lookup.name))
-                    .with_hint("Create the column, or change the read model's columns in the configuration.")
+                Error::broken(format!(
+                    "column \"{}\" of lookup table \"{}\" does not exist",
+                    mapping.target, lookup.name
+                ))
+                .with_hint("Create the column, or change the read model's columns in the configuration.")
             })?;
             columns.push(TargetColumn {
                 name: column.name.clone(),
@@ -72,26 +77,52 @@ impl TargetModel {
                 toastable: bound.toastable,
             });
         }
-        if let Some(name) = settings.synced_at.as_ref().filter(|name| lookup.column(name).is_none()) {
-            return Err(Error::broken(format!("column \"{name}\" of lookup table \"{}\" does not exist", lookup.name))
-                .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
+        if let Some(name) = settings
+            .synced_at
+            .as_ref()
+            .filter(|name| lookup.column(name).is_none())
+        {
+            return Err(Error::broken(format!(
+                "column \"{name}\" of lookup table \"{}\" does not exist",
+                lookup.name
+            ))
+            .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
         }
         let index = lookup.key_index(&settings.key).ok_or_else(|| {
             let key = idents(&settings.key);
-            Error::broken(format!("lookup table \"{}\" has no unique index on its key ({key})", lookup.name))
-                .with_detail("The index must be immediate, not partial, and on exactly these columns.")
-                .with_hint(format!("ALTER TABLE {} ADD PRIMARY KEY ({key});", lookup.name.quoted()))
+            Error::broken(format!(
+                "lookup table \"{}\" has no unique index on its key ({key})",
+                lookup.name
+            ))
+            .with_detail("The index must be immediate, not partial, and on exactly these columns.")
+            .with_hint(format!(
+                "ALTER TABLE {} ADD PRIMARY KEY ({key});",
+                lookup.name.quoted()
+            ))
         })?;
         let key = index
             .columns
             .iter()
             .filter_map(|part| {
-                let column = settings.columns.iter().position(|mapping| mapping.target == part.name)?;
-                Some(KeyPart { column, equality: part.equality.clone() })
+                let column = settings
+                    .columns
+                    .iter()
+                    .position(|mapping| mapping.target == part.name)?;
+                Some(KeyPart {
+                    column,
+                    equality: part.equality.clone(),
+                })
             })
             .collect();
         let identity_types = model.identity.iter().map(identity_type).collect();
-        Ok(Self { id, model, schema: ident(schema), columns, key, identity_types })
+        Ok(Self {
+            id,
+            model,
+            schema: ident(schema),
+            columns,
+            key,
+            identity_types,
+        })
     }
 
     /// The map, quoted.
@@ -120,7 +151,12 @@ impl TargetModel {
     /// `CREATE TABLE IF NOT EXISTS` of the map with its index by key.
     pub fn create_map(&self) -> String {
         let (map, id) = (self.map(), self.id);
-        let columns = [self.identity_columns("i", " NOT NULL"), self.key_columns("k"), self.value_columns("v")].join(", ");
+        let columns = [
+            self.identity_columns("i", " NOT NULL"),
+            self.key_columns("k"),
+            self.value_columns("v"),
+        ]
+        .join(", ");
         format!(
             "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL, PRIMARY KEY ({i}));\n\
              CREATE INDEX IF NOT EXISTS map_{id}_key ON {map} ({k});",
@@ -156,7 +192,10 @@ impl TargetModel {
     }
 
     fn stage_definition(&self) -> String {
-        let flags: String = self.toastable().map(|n| format!(", u{n} boolean NOT NULL DEFAULT false")).collect();
+        let flags: String = self
+            .toastable()
+            .map(|n| format!(", u{n} boolean NOT NULL DEFAULT false"))
+            .collect();
         format!(
             "{}, {}, state \"char\" NOT NULL, {}{flags}",
             self.identity_columns("o", ""),
@@ -166,32 +205,65 @@ impl TargetModel {
     }
 
     fn identity_columns(&self, prefix: &str, suffix: &str) -> String {
-        join(", ", self.identity_types.iter().zip(1..).map(|(name, n)| format!("{prefix}{n} {name}{suffix}")))
+        join(
+            ", ",
+            self.identity_types
+                .iter()
+                .zip(1..)
+                .map(|(name, n)| format!("{prefix}{n} {name}{suffix}")),
+        )
     }
 
     fn key_columns(&self, prefix: &str) -> String {
-        join(", ", self.key.iter().zip(1..).filter_map(|(part, n)| Some(format!("{prefix}{n} {}", self.columns.get(part.column)?.definition()))))
+        join(
+            ", ",
+            self.key.iter().zip(1..).filter_map(|(part, n)| {
+                Some(format!(
+                    "{prefix}{n} {}",
+                    self.columns.get(part.column)?.definition()
+                ))
+            }),
+        )
     }
 
     fn value_columns(&self, prefix: &str) -> String {
-        join(", ", self.columns.iter().zip(1..).map(|(column, n)| format!("{prefix}{n} {}", column.definition())))
+        join(
+            ", ",
+            self.columns
+                .iter()
+                .zip(1..)
+                .map(|(column, n)| format!("{prefix}{n} {}", column.definition())),
+        )
     }
 
     /// Numbers (from 1) of the columns that the stream may leave out.
     pub fn toastable(&self) -> impl Iterator<Item = usize> {
-        self.columns.iter().zip(1..).filter(|(column, _)| column.toastable).map(|(_, n)| n)
+        self.columns
+            .iter()
+            .zip(1..)
+            .filter(|(column, _)| column.toastable)
+            .map(|(_, n)| n)
     }
 
     /// Columns of the stage in the order in which rows are written into it.
     pub fn stage_columns(&self) -> String {
         let n = self.identity_types.len();
         let flags: String = self.toastable().map(|n| format!(", u{n}")).collect();
-        format!("{}, {}, state, {}{flags}", numbered("", "o", n), numbered("", "i", n), numbered("", "p", self.columns.len()))
+        format!(
+            "{}, {}, state, {}{flags}",
+            numbered("", "o", n),
+            numbered("", "i", n),
+            numbered("", "p", self.columns.len())
+        )
     }
 
     /// Columns of the shadow that a copy from the source fills: identity, state, values.
     pub fn copy_columns(&self) -> String {
-        format!("{}, state, {}", numbered("", "i", self.identity_types.len()), numbered("", "p", self.columns.len()))
+        format!(
+            "{}, state, {}",
+            numbered("", "i", self.identity_types.len()),
+            numbered("", "p", self.columns.len())
+        )
     }
 
     /// Number of the stage's columns.
@@ -216,7 +288,10 @@ impl TargetModel {
 
     fn merge(&self, name: &str, stage: &str) -> String {
         let function = format!("pg_temp.{name}_{}", self.id);
-        self.fill(include_str!("../../sql/target/merge.sql"), &[("function", &function), ("stage", stage)])
+        self.fill(
+            include_str!("../../sql/target/merge.sql"),
+            &[("function", &function), ("stage", stage)],
+        )
     }
 
     /// The one statement of a small batch.
@@ -224,13 +299,25 @@ impl TargetModel {
         let width = self.stage_width();
         let identity = self.identity_types.len();
         let bare = |name: &str| name.split(" COLLATE ").next().unwrap_or(name).to_owned();
-        let mut types: Vec<String> = (0..2).flat_map(|_| self.identity_types.iter().map(|name| bare(name))).collect();
+        let mut types: Vec<String> = (0..2)
+            .flat_map(|_| self.identity_types.iter().map(|name| bare(name)))
+            .collect();
         types.push("\"char\"".to_owned());
         types.extend(self.columns.iter().map(|column| column.bare_type_name.clone()));
         types.extend(self.toastable().map(|_| "boolean".to_owned()));
         let names: Vec<String> = self.stage_columns().split(", ").map(str::to_owned).collect();
-        debug_assert_eq!((types.len(), names.len()), (width, width), "{identity} identity columns");
-        let casts = join(", ", names.iter().zip(&types).map(|(name, of)| format!("a.{name}::{of}")));
+        debug_assert_eq!(
+            (types.len(), names.len()),
+            (width, width),
+            "{identity} identity columns"
+        );
+        let casts = join(
+            ", ",
+            names
+                .iter()
+                .zip(&types)
+                .map(|(name, of)| format!("a.{name}::{of}")),
+        );
         self.fill(
             include_str!("../../sql/target/apply.sql"),
             &[
@@ -238,7 +325,10 @@ impl TargetModel {
                 ("merge", &format!("pg_temp.merge_{}", self.id)),
                 ("stage", &self.stage()),
                 ("stage_columns", &self.stage_columns()),
-                ("parameters", &join(", ", (1..=width).map(|n| format!("_a{n} text[]")))),
+                (
+                    "parameters",
+                    &join(", ", (1..=width).map(|n| format!("_a{n} text[]"))),
+                ),
                 ("arrays", &join(", ", (1..=width).map(|n| format!("_a{n}")))),
                 ("casts", &casts),
             ],
@@ -247,7 +337,9 @@ impl TargetModel {
 
     /// The call of the one statement, with its parameters numbered from 1.
     pub fn apply_call(&self) -> String {
-        let arrays: String = (0..self.stage_width()).map(|n| format!(", ${}", n + 10)).collect();
+        let arrays: String = (0..self.stage_width())
+            .map(|n| format!(", ${}", n + 10))
+            .collect();
         format!(
             "SELECT * FROM pg_temp.apply_{}($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz, $7, $8, $9{arrays})",
             self.id
@@ -269,7 +361,11 @@ impl TargetModel {
         let resolve = self.resolve(|n| format!("m.p{n}"), "false");
         self.fill(
             include_str!("../../sql/target/catch_up.sql"),
-            &[("function", &format!("pg_temp.catch_up_{}", self.id)), ("stage", &self.stage()), ("resolve", &resolve)],
+            &[
+                ("function", &format!("pg_temp.catch_up_{}", self.id)),
+                ("stage", &self.stage()),
+                ("resolve", &resolve),
+            ],
         )
     }
 
@@ -280,18 +376,30 @@ impl TargetModel {
 
     /// The comparison of a dry run; keys of at most `limit` rows of each kind.
     pub fn compare(&self, limit: u32) -> String {
-        let key = self.key.iter().filter_map(|part| self.columns.get(part.column).map(|column| (part, column)));
+        let key = self
+            .key
+            .iter()
+            .filter_map(|part| self.columns.get(part.column).map(|column| (part, column)));
         let first_key = self.key.first().map_or(1, |part| part.column + 1);
-        let first_name = key.clone().next().map_or(String::new(), |(_, column)| ident(&column.name));
+        let first_name = key
+            .clone()
+            .next()
+            .map_or(String::new(), |(_, column)| ident(&column.name));
         let limit = limit.to_string();
-        let wanted_key = join(", ", self.key.iter().map(|part| format!("s.p{}", part.column + 1)));
+        let wanted_key = join(
+            ", ",
+            self.key.iter().map(|part| format!("s.p{}", part.column + 1)),
+        );
         self.fill(
             include_str!("../../sql/target/compare.sql"),
             &[
                 ("limit", &limit),
                 ("no_lookup", &format!("l.{first_name} IS NULL")),
                 ("no_wanted", &format!("s.p{first_key} IS NULL")),
-                ("wanted_key_text", &format!("pg_catalog.concat_ws(', ', {wanted_key})")),
+                (
+                    "wanted_key_text",
+                    &format!("pg_catalog.concat_ws(', ', {wanted_key})"),
+                ),
             ],
         )
     }
@@ -301,7 +409,10 @@ impl TargetModel {
         join(
             ", ",
             self.toastable().map(|n| {
-                format!("p{n} = CASE WHEN s.u{n} THEN {} ELSE s.p{n} END, u{n} = s.u{n} AND {missing}", value(n))
+                format!(
+                    "p{n} = CASE WHEN s.u{n} THEN {} ELSE s.p{n} END, u{n} = s.u{n} AND {missing}",
+                    value(n)
+                )
             }),
         )
     }
@@ -311,28 +422,58 @@ impl TargetModel {
         let n = self.identity_types.len();
         let width = self.columns.len();
         let keys = self.key.len();
-        let same = |left: &str, right: &str| join(" AND ", (1..=n).map(|i| format!("{left}{i} = {right}{i}")));
+        let same =
+            |left: &str, right: &str| join(" AND ", (1..=n).map(|i| format!("{left}{i} = {right}{i}")));
         // Key comparisons, by the operator of the lookup's key index.
         let key_is = |left: &dyn Fn(usize, &KeyPart) -> String, right: &dyn Fn(usize, &KeyPart) -> String| {
-            join(" AND ", self.key.iter().zip(1..).map(|(part, n)| format!("{} {} {}", left(n, part), part.equality, right(n, part))))
+            join(
+                " AND ",
+                self.key
+                    .iter()
+                    .zip(1..)
+                    .map(|(part, n)| format!("{} {} {}", left(n, part), part.equality, right(n, part))),
+            )
         };
-        let in_lookup = |_: usize, part: &KeyPart| self.columns.get(part.column).map_or(String::new(), |column| format!("l.{}", ident(&column.name)));
+        let in_lookup = |_: usize, part: &KeyPart| {
+            self.columns
+                .get(part.column)
+                .map_or(String::new(), |column| format!("l.{}", ident(&column.name)))
+        };
         let in_stage = |_: usize, part: &KeyPart| format!("s.p{}", part.column + 1);
         let in_map = |n: usize, _: &KeyPart| format!("m.k{n}");
         let in_touched = |n: usize, _: &KeyPart| format!("t.k{n}");
         let lookup_key = |alias: bool| {
-            join(", ", self.key.iter().zip(1..).map(|(part, n)| {
-                let column = in_lookup(n, part);
-                if alias { format!("{column} AS k{n}") } else { column }
-            }))
+            join(
+                ", ",
+                self.key.iter().zip(1..).map(|(part, n)| {
+                    let column = in_lookup(n, part);
+                    if alias {
+                        format!("{column} AS k{n}")
+                    } else {
+                        column
+                    }
+                }),
+            )
         };
         let stage_key = |alias: bool| {
-            join(", ", self.key.iter().zip(1..).map(|(part, n)| {
-                let column = in_stage(n, part);
-                if alias { format!("{column} AS k{n}") } else { column }
-            }))
+            join(
+                ", ",
+                self.key.iter().zip(1..).map(|(part, n)| {
+                    let column = in_stage(n, part);
+                    if alias {
+                        format!("{column} AS k{n}")
+                    } else {
+                        column
+                    }
+                }),
+            )
         };
-        let lookup_values = join(", ", self.columns.iter().map(|column| format!("l.{}", ident(&column.name))));
+        let lookup_values = join(
+            ", ",
+            self.columns
+                .iter()
+                .map(|column| format!("l.{}", ident(&column.name))),
+        );
         let differs = |left: &str, right: &str| {
             format!("ROW({left})::record OPERATOR(pg_catalog.*<>) ROW({right})::record")
         };
@@ -345,27 +486,55 @@ impl TargetModel {
                 .map(|(column, n)| format!("{} = s.p{n}", ident(&column.name)))
                 .chain(synced_at.iter().map(|name| format!("{name} = now()"))),
         );
-        let lookup_columns =
-            join(", ", self.columns.iter().map(|column| ident(&column.name)).chain(synced_at.clone()));
-        let stage_values =
-            join(", ", (1..=width).map(|n| format!("s.p{n}")).chain(synced_at.iter().map(|_| "now()".to_owned())));
+        let lookup_columns = join(
+            ", ",
+            self.columns
+                .iter()
+                .map(|column| ident(&column.name))
+                .chain(synced_at.clone()),
+        );
+        let stage_values = join(
+            ", ",
+            (1..=width)
+                .map(|n| format!("s.p{n}"))
+                .chain(synced_at.iter().map(|_| "now()".to_owned())),
+        );
         let left_out = match join(" OR ", self.toastable().map(|n| format!("s.u{n}"))) {
             none if none.is_empty() => "false".to_owned(),
             some => some,
         };
         let resolve = self.resolve(
             |n| {
-                let column = self.columns.get(n - 1).map_or(String::new(), |column| ident(&column.name));
+                let column = self
+                    .columns
+                    .get(n - 1)
+                    .map_or(String::new(), |column| ident(&column.name));
                 format!("CASE WHEN m.state = 's' THEN l.{column} ELSE m.v{n} END")
             },
-            &format!("m.state = 's' AND {} IS NULL", self.key.first().map_or(String::new(), |part| in_lookup(1, part))),
+            &format!(
+                "m.state = 's' AND {} IS NULL",
+                self.key.first().map_or(String::new(), |part| in_lookup(1, part))
+            ),
         );
-        let resolve = if resolve.is_empty() { "state = s.state".to_owned() } else { resolve };
+        let resolve = if resolve.is_empty() {
+            "state = s.state".to_owned()
+        } else {
+            resolve
+        };
         let map_assign = [
             join(", ", (1..=n).map(|i| format!("i{i} = s.i{i}"))),
-            join(", ", self.key.iter().zip(1..).map(|(part, k)| format!("k{k} = {}", in_stage(k, part)))),
+            join(
+                ", ",
+                self.key
+                    .iter()
+                    .zip(1..)
+                    .map(|(part, k)| format!("k{k} = {}", in_stage(k, part))),
+            ),
             "state = CASE s.state WHEN 'l' THEN 's' ELSE 'd' END".to_owned(),
-            join(", ", (1..=width).map(|v| format!("v{v} = CASE s.state WHEN 'd' THEN s.p{v} END"))),
+            join(
+                ", ",
+                (1..=width).map(|v| format!("v{v} = CASE s.state WHEN 'd' THEN s.p{v} END")),
+            ),
         ]
         .join(", ");
         let map_names = format!("{}, {}", numbered("m.", "i", n), numbered("m.", "k", keys));
@@ -375,7 +544,13 @@ impl TargetModel {
             differs(&map_names, &stage_names),
             differs(&numbered("m.", "v", width), &numbered("s.", "p", width)),
         );
-        let v_from_lookup = join(", ", self.columns.iter().zip(1..).map(|(column, v)| format!("v{v} = l.{}", ident(&column.name))));
+        let v_from_lookup = join(
+            ", ",
+            self.columns
+                .iter()
+                .zip(1..)
+                .map(|(column, v)| format!("v{v} = l.{}", ident(&column.name))),
+        );
         let shared: &[(&str, String)] = &[
             ("schema", self.schema.clone()),
             ("id", self.id.to_string()),
@@ -414,30 +589,63 @@ impl TargetModel {
             ("stage_is_touched", key_is(&in_stage, &in_touched)),
             ("map_assign", map_assign),
             ("map_differs", map_differs),
-            ("kept_values", join(", ", (1..=width).map(|v| format!("CASE s.state WHEN 'd' THEN s.p{v} END")))),
+            (
+                "kept_values",
+                join(
+                    ", ",
+                    (1..=width).map(|v| format!("CASE s.state WHEN 'd' THEN s.p{v} END")),
+                ),
+            ),
             ("v_from_lookup", v_from_lookup),
-            ("v_from_stage", join(", ", (1..=width).map(|v| format!("v{v} = s.p{v}")))),
+            (
+                "v_from_stage",
+                join(", ", (1..=width).map(|v| format!("v{v} = s.p{v}"))),
+            ),
             ("v_null", join(", ", (1..=width).map(|v| format!("v{v} = NULL")))),
             ("lookup_assign", assign),
             ("lookup_columns", lookup_columns),
             ("stage_values", stage_values),
-            ("lookup_differs", differs(&lookup_values, &numbered("s.", "p", width))),
-            ("key_text", format!("pg_catalog.concat_ws(', ', {})", lookup_key(false))),
+            (
+                "lookup_differs",
+                differs(&lookup_values, &numbered("s.", "p", width)),
+            ),
+            (
+                "key_text",
+                format!("pg_catalog.concat_ws(', ', {})", lookup_key(false)),
+            ),
         ];
-        let shared: Vec<(&str, &str)> = shared.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let shared: Vec<(&str, &str)> = shared
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         fill(&fill(template, own), &shared)
     }
 
     /// What the map was made for: another definition needs another map, filled by an exact copy.
     pub fn definition(&self) -> String {
-        let columns = join(", ", self.columns.iter().map(|column| format!("{} {}", column.name, column.definition())));
+        let columns = join(
+            ", ",
+            self.columns
+                .iter()
+                .map(|column| format!("{} {}", column.name, column.definition())),
+        );
         let settings = &self.model.settings;
         format!(
             "identity ({}) key ({}) columns ({columns}) from ({}) soft delete {:?} remembering {:?}",
-            join(", ", self.model.identity.iter().zip(&self.identity_types).map(|(c, of)| format!("{} {of}", c.name))),
+            join(
+                ", ",
+                self.model
+                    .identity
+                    .iter()
+                    .zip(&self.identity_types)
+                    .map(|(c, of)| format!("{} {of}", c.name))
+            ),
             settings.key.join(", "),
             join(", ", self.model.columns.iter().map(|column| column.name.clone())),
-            self.model.soft_delete.as_ref().map(|(column, kind)| (&column.name, kind)),
+            self.model
+                .soft_delete
+                .as_ref()
+                .map(|(column, kind)| (&column.name, kind)),
             self.model.remembering,
         )
     }
@@ -505,7 +713,10 @@ mod tests {
             unique_indexes: vec![KeyIndex {
                 name: "labels_lookup_pkey".to_owned(),
                 primary: true,
-                columns: vec![KeyColumn { name: "code".to_owned(), equality: "OPERATOR(pg_catalog.=)".to_owned() }],
+                columns: vec![KeyColumn {
+                    name: "code".to_owned(),
+                    equality: "OPERATOR(pg_catalog.=)".to_owned(),
+                }],
             }],
             triggers: Vec::new(),
             referenced_by: Vec::new(),
@@ -516,8 +727,13 @@ mod tests {
 
     fn bind(lookup: &LookupTable) -> Result<TargetModel> {
         let table = labels_table(ReplicaIdentity::Default);
-        let model =
-            ReadModel::bind(&ReadModelSettings::labels(), &table, &["id".to_owned()], Remembering::Map).unwrap();
+        let model = ReadModel::bind(
+            &ReadModelSettings::labels(),
+            &table,
+            &["id".to_owned()],
+            Remembering::Map,
+        )
+        .unwrap();
         TargetModel::bind(7, "cdc", Arc::new(model), lookup)
     }
 
@@ -545,7 +761,12 @@ mod tests {
         assert!(bind(&unlogged).unwrap_err().to_string().contains("UNLOGGED"));
         let mut no_index = lookup();
         no_index.unique_indexes.clear();
-        assert!(bind(&no_index).unwrap_err().to_string().contains("no unique index"));
+        assert!(
+            bind(&no_index)
+                .unwrap_err()
+                .to_string()
+                .contains("no unique index")
+        );
         let mut no_column = lookup();
         no_column.columns.remove(1);
         assert!(bind(&no_column).unwrap_err().to_string().contains("\"label\""));

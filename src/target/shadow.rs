@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::sql::ident;
+use crate::target::bookkeeping::Bookkeeping;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::writer::{Transaction, execute, stage};
@@ -45,7 +46,10 @@ pub struct Difference {
 impl ShadowWriter {
     /// Takes a session of its own.
     pub fn new(conn: PgConnection) -> Self {
-        Self { conn, prepared: HashSet::new() }
+        Self {
+            conn,
+            prepared: HashSet::new(),
+        }
     }
 
     /// The session, for the bookkeeping.
@@ -58,7 +62,8 @@ impl ShadowWriter {
         execute(&mut self.conn, model.create_shadow()).await
     }
 
-    /// Fills the shadow with rows in COPY's text format, one or more whole rows a piece. `progress` hears the rows so far.
+    /// Fills the shadow with rows in COPY's text format, one or more whole rows a piece. The bookkeeping
+    /// hears how many of the `estimate`d rows there are so far.
     ///
     /// # Errors
     /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value.
@@ -66,11 +71,12 @@ impl ShadowWriter {
         &mut self,
         model: &TargetModel,
         rows: impl Stream<Item = Result<Bytes>>,
-        mut progress: impl FnMut(u64),
+        bookkeeping: &Bookkeeping,
+        estimate: Option<i64>,
     ) -> Result<u64> {
         let sql = format!("COPY {} ({}) FROM STDIN", model.shadow(), model.copy_columns());
         let mut rows = std::pin::pin!(rows);
-        let mut count = 0;
+        let mut count: u64 = 0;
         let mut ended = false;
         while !ended {
             let mut copy = self.conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
@@ -92,7 +98,18 @@ impl ShadowWriter {
                 copy.send(&piece[..]).await.map_err(from_sqlx)?;
             }
             copy.finish().await.map_err(from_sqlx)?;
-            progress(count);
+            let so_far = i64::try_from(count).ok().filter(|_| !ended);
+            bookkeeping
+                .set_copy_progress(&mut self.conn, model.id, so_far, so_far.and(estimate))
+                .await?;
+            if !ended {
+                tracing::info!(
+                    read_model = model.model.settings.name(),
+                    rows = count,
+                    estimate,
+                    "copying"
+                );
+            }
         }
         execute(&mut self.conn, model.index_shadow()).await?;
         Ok(count)
@@ -150,6 +167,10 @@ impl ShadowWriter {
 
     /// Takes the shadow of the read model with this number away.
     pub async fn drop(&mut self, schema: &str, id: i32) -> Result<()> {
-        execute(&mut self.conn, format!("DROP TABLE IF EXISTS {}.shadow_{id}", ident(schema))).await
+        execute(
+            &mut self.conn,
+            format!("DROP TABLE IF EXISTS {}.shadow_{id}", ident(schema)),
+        )
+        .await
     }
 }

@@ -29,13 +29,17 @@ impl State {
 fn each_cell(model: &TargetModel, row: &Final, mut cell: impl FnMut(Option<&[u8]>)) {
     let identity = model.model.identity.len();
     let nulls = |cell: &mut dyn FnMut(Option<&[u8]>), count: usize| (0..count).for_each(|_| cell(None));
-    let values = |cell: &mut dyn FnMut(Option<&[u8]>), row: &Row| row.cells().for_each(|value| cell(value.text()));
+    let values =
+        |cell: &mut dyn FnMut(Option<&[u8]>), row: &Row| row.cells().for_each(|value| cell(value.text()));
     match &row.start {
         Some(start) => values(&mut cell, start),
         None => nulls(&mut cell, identity),
     }
     // A dead row without a value that could be left out later need not be remembered.
-    let kept = row.now.as_ref().filter(|now| now.live || model.model.keeps_dead_rows());
+    let kept = row
+        .now
+        .as_ref()
+        .filter(|now| now.live || model.model.keeps_dead_rows());
     let Some(now) = kept else {
         nulls(&mut cell, identity);
         cell(Some(State::Gone.text().as_bytes()));
@@ -44,11 +48,17 @@ fn each_cell(model: &TargetModel, row: &Final, mut cell: impl FnMut(Option<&[u8]
         return;
     };
     values(&mut cell, &now.identity);
-    cell(Some(if now.live { State::Live } else { State::Dead }.text().as_bytes()));
+    cell(Some(
+        if now.live { State::Live } else { State::Dead }.text().as_bytes(),
+    ));
     values(&mut cell, &now.values);
     let left_out: Vec<bool> = now.values.cells().map(|value| value == Cell::Unchanged).collect();
     for column in model.toastable() {
-        let flag = column.checked_sub(1).and_then(|at| left_out.get(at)).copied().unwrap_or(false);
+        let flag = column
+            .checked_sub(1)
+            .and_then(|at| left_out.get(at))
+            .copied()
+            .unwrap_or(false);
         cell(Some(if flag { b"t" } else { b"f" }));
     }
 }

@@ -119,8 +119,14 @@ impl Writer {
     /// Takes the claimed session.
     pub async fn new(mut conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
         let schema = ident(bookkeeping.schema());
-        let advance = fill(include_str!("../../sql/target/advance.sql"), &[("schema", &schema)]);
-        sqlx::raw_sql(AssertSqlSafe(advance)).execute(&mut conn).await.map_err(from_sqlx)?;
+        let advance = fill(
+            include_str!("../../sql/target/advance.sql"),
+            &[("schema", &schema)],
+        );
+        sqlx::raw_sql(AssertSqlSafe(advance))
+            .execute(&mut conn)
+            .await
+            .map_err(from_sqlx)?;
         Ok(Self {
             conn,
             bookkeeping,
@@ -164,18 +170,32 @@ impl Writer {
         for (index, _) in &batch.folds {
             self.prepare(*index).await?;
         }
-        let Batch { position, mut folds, suspended, .. } = batch;
+        let Batch {
+            position,
+            mut folds,
+            suspended,
+            ..
+        } = batch;
         folds.retain(|(_, fold)| !fold.is_empty());
         let small = folds.len() == 1
             && suspended.is_empty()
-            && folds.iter().all(|(_, fold)| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES);
+            && folds
+                .iter()
+                .all(|(_, fold)| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES);
         if let (true, Some((index, fold))) = (small, folds.pop()) {
             let model = self.model(index)?;
             let (clear, resolve) = (fold.clear(), fold.has_unchanged());
             let rows: Vec<Final> = fold.into_finals().collect();
-            let arrays = if model.fits_one_statement() { staging::arrays(&model, &rows) } else { None };
+            let arrays = if model.fits_one_statement() {
+                staging::arrays(&model, &rows)
+            } else {
+                None
+            };
             let written = match arrays {
-                Some(arrays) => self.apply_small(&model, &position, clear, resolve, arrays).await?,
+                Some(arrays) => {
+                    self.apply_small(&model, &position, clear, resolve, arrays)
+                        .await?
+                }
                 None => self.apply_rows(&model, &position, clear, resolve, &rows).await?,
             };
             self.written_since_planning += written.changed();
@@ -188,8 +208,18 @@ impl Writer {
             for (index, fold) in folds {
                 let model = model_of(&self.models, index)?;
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-                stage(tx.conn(), model, fold.into_finals()).await.map_err(|error| name(error, model))?;
-                let written = call(tx.conn(), model, &model.merge_call(), clear, resolve, self.report_keys).await?;
+                stage(tx.conn(), model, fold.into_finals())
+                    .await
+                    .map_err(|error| name(error, model))?;
+                let written = call(
+                    tx.conn(),
+                    model,
+                    &model.merge_call(),
+                    clear,
+                    resolve,
+                    self.report_keys,
+                )
+                .await?;
                 all.push((index, written));
             }
             for (index, error) in &suspended {
@@ -227,7 +257,10 @@ impl Writer {
         for array in arrays {
             query = query.bind(array);
         }
-        let row = query.fetch_one(&mut self.conn).await.map_err(|error| name(from_sqlx(error), model))?;
+        let row = query
+            .fetch_one(&mut self.conn)
+            .await
+            .map_err(|error| name(from_sqlx(error), model))?;
         written(&row)
     }
 
@@ -243,8 +276,18 @@ impl Writer {
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
             advance(tx.conn(), self.epoch, position).await?;
-            stage(tx.conn(), model, rows.iter().cloned()).await.map_err(|error| name(error, model))?;
-            let written = call(tx.conn(), model, &model.merge_call(), clear, resolve, self.report_keys).await?;
+            stage(tx.conn(), model, rows.iter().cloned())
+                .await
+                .map_err(|error| name(error, model))?;
+            let written = call(
+                tx.conn(),
+                model,
+                &model.merge_call(),
+                clear,
+                resolve,
+                self.report_keys,
+            )
+            .await?;
             set_constraints(tx.conn()).await?;
             Ok(written)
         }
@@ -259,7 +302,12 @@ impl Writer {
 
     /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
     /// A read model whose rows the target refuses is left as it was and comes back with its error.
-    pub async fn merge(&mut self, indexes: &[usize], position: &MergePosition, keys: bool) -> Result<Vec<Merged>> {
+    pub async fn merge(
+        &mut self,
+        indexes: &[usize],
+        position: &MergePosition,
+        keys: bool,
+    ) -> Result<Vec<Merged>> {
         for index in indexes {
             self.prepare(*index).await?;
             let model = self.model(*index)?;
@@ -269,11 +317,17 @@ impl Writer {
         let result = async {
             match position {
                 MergePosition::Running(lsn) => {
-                    let position = Position { lsn: *lsn, commit_time: None, last: None };
+                    let position = Position {
+                        lsn: *lsn,
+                        commit_time: None,
+                        last: None,
+                    };
                     advance(tx.conn(), self.epoch, &position).await?;
                 }
                 MergePosition::Start(lsn, source) => {
-                    self.bookkeeping.finish_healing(tx.conn(), self.epoch, source, *lsn).await?;
+                    self.bookkeeping
+                        .finish_healing(tx.conn(), self.epoch, source, *lsn)
+                        .await?;
                 }
             }
             let mut all = Vec::with_capacity(indexes.len());
@@ -281,7 +335,9 @@ impl Writer {
                 let model = model_of(&self.models, *index)?;
                 let merged = merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, keys).await?;
                 if let (Err(error), MergePosition::Start(..)) = (&merged, position) {
-                    self.bookkeeping.suspend(tx.conn(), self.epoch, model.id, error).await?;
+                    self.bookkeeping
+                        .suspend(tx.conn(), self.epoch, model.id, error)
+                        .await?;
                 }
                 all.push((*index, merged));
             }
@@ -300,7 +356,10 @@ impl Writer {
         if self.prepared.contains(&model.id) {
             return Ok(());
         }
-        let drop = format!("DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.touched_{id}", id = model.id);
+        let drop = format!(
+            "DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.touched_{id}",
+            id = model.id
+        );
         execute(&mut self.conn, drop).await?;
         execute(&mut self.conn, model.create_stage()).await?;
         execute(&mut self.conn, model.merge_function()).await?;
@@ -357,7 +416,10 @@ impl<'a> Transaction<'a> {
 }
 
 pub(crate) async fn execute(conn: &mut PgConnection, sql: String) -> Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map_err(from_sqlx)?;
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(conn)
+        .await
+        .map_err(from_sqlx)?;
     Ok(())
 }
 
@@ -430,11 +492,15 @@ async fn merge_one(
     keys: bool,
 ) -> Result<Result<Written>> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
-    let merged = async {
+    let merged: Result<Written> = async {
         let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
         set_constraints(conn).await.map_err(|error| name(error, model))?;
-        bookkeeping.set_model_state(conn, epoch, model.id, ModelState::InStep, None).await?;
-        bookkeeping.set_resynced(conn, model.id, written.changed()).await?;
+        bookkeeping
+            .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
+            .await?;
+        bookkeeping
+            .set_resynced(conn, model.id, written.changed())
+            .await?;
         Ok(written)
     }
     .await;
@@ -453,7 +519,10 @@ async fn merge_one(
 
 fn written(row: &PgRow) -> Result<Written> {
     let keys = |at: usize| -> Result<Vec<String>> {
-        Ok(row.try_get::<Option<Vec<String>>, _>(at).map_err(from_sqlx)?.unwrap_or_default())
+        Ok(row
+            .try_get::<Option<Vec<String>>, _>(at)
+            .map_err(from_sqlx)?
+            .unwrap_or_default())
     };
     Ok(Written {
         inserted: row.try_get(0).map_err(from_sqlx)?,
@@ -467,16 +536,20 @@ fn written(row: &PgRow) -> Result<Written> {
 }
 
 fn model_of(models: &[Option<TargetModel>], index: usize) -> Result<&TargetModel> {
-    models
-        .get(index)
-        .and_then(Option::as_ref)
-        .ok_or_else(|| Error::new(Class::Transient, format!("read model {index} is not bound to its lookup")))
+    models.get(index).and_then(Option::as_ref).ok_or_else(|| {
+        Error::new(
+            Class::Transient,
+            format!("read model {index} is not bound to its lookup"),
+        )
+    })
 }
 
 /// Says which read model an error on rows belongs to.
 fn name(error: Error, model: &TargetModel) -> Error {
     match error.class() {
-        Class::Refused | Class::Broken => error.context(format!("read model \"{}\"", model.model.settings.name())),
+        Class::Refused | Class::Broken => {
+            error.context(format!("read model \"{}\"", model.model.settings.name()))
+        }
         _ => error,
     }
 }
