@@ -42,7 +42,10 @@ pub struct Args {
 /// Whatever stops the command.
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
-    let good = context.stop.or_interrupted(execute(&settings, args.print_sql)).await?;
+    let good = context
+        .stop
+        .or_interrupted(execute(&settings, args.print_sql))
+        .await?;
     Ok(if good { Outcome::Done } else { Outcome::Findings })
 }
 

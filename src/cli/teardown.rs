@@ -51,7 +51,10 @@ pub struct Args {
 /// Whatever stops the command.
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
-    let good = context.stop.or_interrupted(execute(&settings, args.yes, args.truncate_lookups)).await?;
+    let good = context
+        .stop
+        .or_interrupted(execute(&settings, args.yes, args.truncate_lookups))
+        .await?;
     Ok(if good { Outcome::Done } else { Outcome::Findings })
 }
 

@@ -215,6 +215,11 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
+/// A number of rows: `1 row`, `2 rows`.
+pub(super) fn rows(count: i64) -> String {
+    format!("{count} row{}", if count == 1 { "" } else { "s" })
+}
+
 fn size(bytes: u64) -> String {
     match bytes {
         bytes if bytes < 1 << 10 => format!("{bytes} B"),

@@ -237,8 +237,9 @@ fn resyncs(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     for model in &status.read_models {
         if let Some(resync) = model.last_resync.as_ref().filter(|resync| resync.repaired > 0) {
             let message = format!(
-                "the last resync of {} repaired {} rows",
-                model.name, resync.repaired
+                "the last resync of {} repaired {}",
+                model.name,
+                super::text::rows(resync.repaired)
             );
             let hint =
                 Some("Somebody else writes to the lookup, or rows were lost: see the log of that resync.");
@@ -272,7 +273,7 @@ fn in_step(status: &Status) -> String {
         models => format!("{} read models are", models.len()),
     };
     match oldest(status) {
-        Some(age) if age > 0.0 => format!("{what} at most {} behind", super::text::duration(age)),
+        Some(age) if age >= 0.1 => format!("{what} at most {} behind", super::text::duration(age)),
         _ => format!("{what} in step"),
     }
 }

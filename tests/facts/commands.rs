@@ -166,9 +166,12 @@ async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postg
                  VALUES ('cdc', 'cdc', 'streaming', now(), '0/1', now(), now(), 'host:1');
              INSERT INTO cdc.read_model (name, source, definition, state, rows, last_resync_at, last_resync_repaired)
                  VALUES ('public.labels_lookup', 'public.labels', '{}', 'in_step', 2, now(), 1);
-             INSERT INTO cdc.resync (origin, state, result) VALUES ('schedule', 'done', '{\"public.labels_lookup\": {\"updated\": 1}}');
-             SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')",
+             INSERT INTO cdc.resync (origin, state, result) VALUES ('schedule', 'done', '{\"public.labels_lookup\": {\"updated\": 1}}')",
         )
+        .await
+        .unwrap();
+    admin
+        .batch_execute("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
         .await
         .unwrap();
     let seen = status::look(settings).await;
@@ -191,7 +194,11 @@ async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postg
             .unwrap()
             .ends_with('Z')
     );
-    assert!(status::execute(settings, true, false, &Stop::new()).await.unwrap());
+    assert!(
+        status::execute(settings, true, false, &Stop::new())
+            .await
+            .unwrap()
+    );
 
     let running = teardown::execute(settings, true, false).await.unwrap_err();
     assert!(
