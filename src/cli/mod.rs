@@ -4,6 +4,7 @@
 //! 1 findings or not healthy, 2 wrong usage or configuration.
 
 pub mod check;
+mod common;
 pub mod completions;
 pub mod config;
 pub mod demo;
