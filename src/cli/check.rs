@@ -1,6 +1,6 @@
 //! `cdc check`: says what is wrong or would go wrong, and changes nothing.
 
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,7 @@ Exit codes: 0 nothing found, 1 findings, 2 wrong usage or configuration.";
 /// Looks at both databases: settings, privileges, publication, slot, tables and columns of each read model, and
 /// whatever would make the application's own writes on the master fail. Each finding says what to do about it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// Print the findings as one JSON document
     #[arg(long)]

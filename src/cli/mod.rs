@@ -34,6 +34,13 @@ pub enum Outcome {
     Findings,
 }
 
+/// Help opens with one sentence, usage and examples; the flags come after them.
+const HELP_TEMPLATE: &str = "\
+{about-with-newline}
+{usage-heading} {usage}{after-help}
+
+{all-args}";
+
 const EXAMPLES: &str = "\
 Examples:
   export CDC_SOURCE_URL=postgresql://cdc@master/app_master_db
@@ -47,8 +54,12 @@ Exit codes: 0 done or healthy, 1 findings or not healthy, 2 wrong usage or confi
 
 /// Keeps lookup tables in one PostgreSQL database in step with master tables in another.
 #[derive(Debug, Parser)]
-#[command(name = "cdc", version, after_help = EXAMPLES, max_term_width = 100, arg_required_else_help = true)]
-#[command(propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "cdc", version, after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+#[command(
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `cdc setup`: prepares both databases.
 
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -17,7 +17,7 @@ slot would hold WAL on the disk of the master.";
 /// Creates the publication at the source, the bookkeeping schema at the target and lookup tables that do not exist.
 /// An existing lookup table is taken as it is. May be run again at any time.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// Print the SQL statements that are still needed, and run none
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `cdc status`: shows how far each read model is.
 
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,7 @@ Exit codes: 0 healthy, 1 not healthy, 2 wrong usage or configuration.";
 /// Reads both databases, not the running process, so it also works where cdc is not running or one database is
 /// down; it says what it could not see.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// Print one JSON document; fields are only ever added to it
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `cdc teardown`: removes what setup and run have made.
 
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,7 @@ Stop 'cdc run' before. The lookup tables stay as they are, so reports go on work
 /// Drops the replication slot and the publication at the source (only one that cdc made) and the bookkeeping schema at
 /// the target. The lookup tables and their rows stay.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// Do not ask
     #[arg(long, short = 'y')]

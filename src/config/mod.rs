@@ -141,7 +141,7 @@ impl Mistakes {
         if self.0.len() > 1 {
             let list: Vec<String> = self.0.iter().map(Mistake::line).collect();
             let message = format!("the configuration has {} mistakes", list.len());
-            return Some(Error::configuration(message).with_detail(list.join("\n")));
+            return Some(Error::configuration(message).with_detail(list.concat()));
         }
         let Mistake { text, detail, hint } = self.0.pop()?;
         let mut error = Error::configuration(text);
