@@ -311,3 +311,52 @@ fn completions_are_scripts() {
         assert!(child.wait().unwrap().success());
     }
 }
+
+#[test]
+fn arguments_that_are_repeated_are_masked() {
+    let scratch = Scratch::new("arguments");
+    for arguments in [
+        &["postgres://ann:hunter2@db/app"][..],
+        &["run", "postgres://ann:hunter2@db/app"],
+        &["run", "--source", "postgres://ann:hunter2@db/app"],
+        &["run", "--source=postgres://ann:hunter2@db/app"],
+        &["run", "host=db password=hunter2"],
+        &["run", "--log-format", "password='x hunter2'"],
+    ] {
+        let wrong = ran(&mut scratch.cdc(arguments));
+        assert_eq!(wrong.code, Some(2), "{arguments:?}");
+        assert!(wrong.stderr.starts_with("error: "), "{}", wrong.stderr);
+    }
+}
+
+#[test]
+fn log_is_json_elsewhere_than_on_a_terminal() {
+    let scratch = Scratch::new("log");
+    let log = |more: &[&str]| {
+        let mut arguments = vec![
+            "check",
+            "--source-url",
+            "host=/nowhere",
+            "--target-url",
+            "host=/nowhere",
+        ];
+        arguments.extend_from_slice(more);
+        ran(scratch
+            .cdc(&arguments)
+            .env("CDC_SOURCE_URI", "x")
+            .env("USER", "ann"))
+        .stderr
+    };
+    let json = log(&[]);
+    let line = json.lines().next().unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(value["level"], "WARN");
+    assert_eq!(value["message"], "configuration");
+    assert!(
+        value["warning"].as_str().unwrap().contains("CDC_SOURCE_URL?"),
+        "{json}"
+    );
+    let text = log(&["--log-format", "text"]);
+    assert!(text.contains(" WARN configuration warning="), "{text}");
+    assert!(!log(&["--log-level", "error"]).contains("configuration"));
+}

@@ -172,7 +172,10 @@ impl Context {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     match start(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(1),
@@ -181,6 +184,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Prints help, version or what is wrong with the arguments, as clap does, but no password among them.
+fn usage(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    let masked = output::masked(&plain);
+    if error.use_stderr() && masked != plain {
+        output::note(masked.trim_end());
+    } else {
+        // Nothing can be done if stdout or stderr is closed.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// The exit code of an error.

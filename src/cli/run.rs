@@ -27,6 +27,7 @@ pub struct Args {}
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(_args: &Args, _context: &Context) -> Result<Outcome> {
+pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
+    let _settings = context.settings()?;
     Err(Error::configuration("\"cdc run\" is not built yet"))
 }

@@ -1,3 +1,5 @@
+//! Rules of connection strings, case by case.
+
 use super::*;
 use proptest::prelude::*;
 
