@@ -254,7 +254,7 @@ fn check_client_encoding_and_replication(values: &Values) -> Result<()> {
     }
 }
 
-/// The value's meaning; the first of `choices` is the default.
+/// The value's meaning; the type's default if there is no value.
 fn one_of<T: Copy + Default>(values: &Values, key: &str, choices: &[(&str, T)]) -> Result<T> {
     let Some(value) = values.get(key) else {
         return Ok(T::default());
