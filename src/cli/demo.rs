@@ -1,7 +1,7 @@
 //! `cdc demo`: shows it at work on two throw-away servers.
 
 use super::{Context, HELP_TEMPLATE, Outcome};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +33,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(_args: &Args, _context: &Context) -> Result<Outcome> {
-    Err(Error::configuration("\"cdc demo\" is not built yet"))
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    crate::demo::run(args.keep, args.pg_bin.clone(), context.stop.token().clone()).await?;
+    Ok(Outcome::Done)
 }

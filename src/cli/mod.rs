@@ -208,7 +208,9 @@ pub fn exit_code(error: &Error) -> u8 {
 }
 
 fn start(cli: Cli) -> Result<Outcome> {
-    telemetry::init(cli.global.log_level.as_deref(), cli.global.log_format)?;
+    // The demo tells a story of its own: it logs what is wrong, unless somebody wants more.
+    let quiet = matches!(cli.command, Command::Demo(_)).then_some("warn");
+    telemetry::init(cli.global.log_level.as_deref().or(quiet), cli.global.log_format)?;
     // One thread: decoding and writing are waited for, not computed; see DESIGN "Settled for Rust".
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

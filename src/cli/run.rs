@@ -1,7 +1,8 @@
 //! `cdc run`: keeps the lookup tables in step until stopped.
 
 use super::{Context, HELP_TEMPLATE, Outcome};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::settings::ReadModelSettings;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +29,18 @@ pub struct Args {}
 ///
 /// Whatever stops the command.
 pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
-    let _settings = context.settings()?;
-    Err(Error::configuration("\"cdc run\" is not built yet"))
+    let settings = context.settings()?;
+    tracing::info!(
+        source = %settings.source.conninfo,
+        target = %settings.target.conninfo,
+        slot = settings.source.slot,
+        publication = settings.source.publication,
+        bookkeeping = settings.target.schema,
+        read_models = settings.read_models.iter().map(ReadModelSettings::name).collect::<Vec<_>>().join(", "),
+        resync = settings.resync.schedule.as_deref().unwrap_or("off"),
+        "cdc starts"
+    );
+    crate::run::run(settings, context.stop.token().clone()).await?;
+    tracing::info!("cdc has stopped");
+    Ok(Outcome::Done)
 }

@@ -1,0 +1,237 @@
+//! What every test with servers needs: two PostgreSQL servers for the test binary, a fresh pair of databases
+//! for each test, and the built `cdc` as a child process.
+//!
+//! The servers live in statics, which are never dropped; they are removed when the test's process ends, in
+//! whatever way (see `cdc::cluster`). Choose another version with `CDC_PG_BIN`, or different ones for the two
+//! sides with `CDC_TEST_SOURCE_BIN` and `CDC_TEST_TARGET_BIN`.
+
+// Each test binary uses its own part of this module.
+#![allow(dead_code)]
+// Helpers assert by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod process;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cdc::cluster::{Cluster, Options};
+use tokio_postgres::{Client, NoTls};
+
+#[allow(unused_imports)]
+pub use process::{Cdc, Signal};
+
+/// How long [`wait_until`] waits.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The tables of the demo: `labels`, and `resources` with `labels_lookup`.
+pub const SOURCE_SQL: &str = include_str!("../../sql/demo/source.sql");
+/// See [`SOURCE_SQL`].
+pub const TARGET_SQL: &str = include_str!("../../sql/demo/target.sql");
+
+/// The server with the master tables, shared by the tests of this binary.
+pub fn source() -> &'static Cluster {
+    static SOURCE: OnceLock<Cluster> = OnceLock::new();
+    SOURCE.get_or_init(|| shared("source"))
+}
+
+/// The server with the lookup tables, shared by the tests of this binary.
+pub fn target() -> &'static Cluster {
+    static TARGET: OnceLock<Cluster> = OnceLock::new();
+    TARGET.get_or_init(|| shared("target"))
+}
+
+fn shared(side: &str) -> Cluster {
+    let variable = format!("CDC_TEST_{}_BIN", side.to_uppercase());
+    let options = Options {
+        name: side.to_owned(),
+        tcp: true,
+        pg_bin: std::env::var_os(variable).map(PathBuf::from),
+        ..Options::default()
+    };
+    Cluster::start(&options).unwrap()
+}
+
+/// A server of its own, for a test that stops or kills it.
+pub fn own_cluster(name: &str) -> Cluster {
+    Cluster::start(&Options {
+        name: name.to_owned(),
+        tcp: true,
+        ..Options::default()
+    })
+    .unwrap()
+}
+
+/// A database on each of two servers.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// Connection string of the source.
+    pub source_url: String,
+    /// Connection string of the target.
+    pub target_url: String,
+    /// Name of the database at the source.
+    pub source_database: String,
+    /// Name of the database at the target.
+    pub target_database: String,
+    /// Replication slot for this test: slots are shared by all databases of a server.
+    pub slot: String,
+    /// The configuration file that [`Cdc`] is started with; it names the slot. Add to it what the test is about.
+    pub config: String,
+}
+
+/// Two empty databases with names of their own, on the shared servers.
+pub async fn database_pair() -> Pair {
+    // Both servers start at once: a second saved in each test binary.
+    std::thread::scope(|scope| {
+        scope.spawn(source);
+        target();
+    });
+    database_pair_on(source(), target()).await
+}
+
+/// Two empty databases with names of their own, on these servers.
+pub async fn database_pair_on(source: &Cluster, target: &Cluster) -> Pair {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let source_database = format!("app_master_db_{number}");
+    let target_database = format!("app_core_db_{number}");
+    create_database(source, &source_database).await;
+    create_database(target, &target_database).await;
+    Pair {
+        source_url: source.url(&source_database),
+        target_url: target.url(&target_database),
+        source_database,
+        target_database,
+        slot: format!("cdc_{number}"),
+        config: format!("[source]\nslot = \"cdc_{number}\"\n"),
+    }
+}
+
+/// As [`database_pair`], with the demo's tables and rows in both.
+pub async fn labels_pair() -> (Pair, Client, Client) {
+    let pair = database_pair().await;
+    let source = pg(&pair.source_url).await;
+    let target = pg(&pair.target_url).await;
+    seed_labels(&source).await;
+    seed_reports(&target).await;
+    (pair, source, target)
+}
+
+async fn create_database(cluster: &Cluster, name: &str) {
+    // Not the blocking helper of the cluster: it would stop every other task of the test's runtime.
+    pg(&cluster.url("postgres"))
+        .await
+        .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
+        .await
+        .unwrap();
+}
+
+/// A connection to this database; it is closed when the client is dropped.
+pub async fn pg(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .unwrap_or_else(|error| panic!("could not connect to {url}: {error}"));
+    tokio::spawn(async move {
+        // The test sees the error on its next statement.
+        let _ = connection.await;
+    });
+    client
+}
+
+/// Makes the master tables of the demo.
+pub async fn seed_labels(client: &Client) {
+    client.batch_execute(SOURCE_SQL).await.unwrap();
+}
+
+/// Makes the reporting tables of the demo, the lookup table among them.
+pub async fn seed_reports(client: &Client) {
+    client.batch_execute(TARGET_SQL).await.unwrap();
+}
+
+/// The rows of a query as text, one line a row, columns separated by `|`, NULL as `-`.
+pub async fn rows(client: &Client, query: &str) -> Vec<String> {
+    let messages = client
+        .simple_query(query)
+        .await
+        .unwrap_or_else(|error| panic!("{query}: {error:?}"));
+    messages
+        .iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|column| row.get(column).unwrap_or("-"))
+                    .collect::<Vec<_>>()
+                    .join("|"),
+            ),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The first column of the first row, as text.
+pub async fn value(client: &Client, query: &str) -> String {
+    rows(client, query)
+        .await
+        .first()
+        .cloned()
+        .unwrap_or_else(|| panic!("no row: {query}"))
+}
+
+/// The lookup as the reports see it, by code.
+pub async fn lookup(client: &Client) -> Vec<String> {
+    rows(
+        client,
+        "SELECT code, label, display_name FROM labels_lookup ORDER BY code COLLATE \"C\"",
+    )
+    .await
+}
+
+/// The live rows of the master table, as the lookup should show them.
+pub async fn live_labels(client: &Client) -> Vec<String> {
+    rows(
+        client,
+        "SELECT code, label, display_name FROM labels WHERE deleted_at IS NULL ORDER BY code COLLATE \"C\"",
+    )
+    .await
+}
+
+/// Waits until the closure says `Ok`; its `Err` is what was seen in place of it, and is told if time runs out.
+///
+/// ```ignore
+/// wait_until("the lookup follows", async || {
+///     let seen = lookup(&target).await;
+///     if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+/// }).await;
+/// ```
+pub async fn wait_until<T>(what: &str, mut state: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        let seen = match tokio::time::timeout(DEADLINE, state()).await {
+            Ok(Ok(value)) => return value,
+            Ok(Err(seen)) => seen,
+            Err(_) => "the look itself does not return".to_owned(),
+        };
+        assert!(
+            started.elapsed() < DEADLINE,
+            "waited {:.1?} until {what}; seen last: {seen}",
+            started.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the lookup equals the live rows of the master table, and returns them.
+pub async fn wait_in_step(source: &Client, target: &Client) -> Vec<String> {
+    wait_until("the lookup equals the live labels", async || {
+        let expected = live_labels(source).await;
+        let seen = lookup(target).await;
+        if seen == expected {
+            Ok(seen)
+        } else {
+            Err(format!("expected {expected:?}, found {seen:?}"))
+        }
+    })
+    .await
+}
