@@ -322,7 +322,8 @@ impl<'a> Session<'a> {
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
         let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
-        let keeper = tokio::spawn(keeper.run());
+        let mut keeper = std::pin::pin!(keeper.run());
+        let mut keeping = true;
         let models = self.bound.iter().map(|bound| {
             (
                 bound.settings.clone(),
@@ -339,26 +340,29 @@ impl<'a> Session<'a> {
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
         });
-        let (left, result) = stream.run(&mut inbox, &self.shared.stop).await;
+        let (left, result) = {
+            // Both in one task: the stream is polled first.
+            let mut stream = std::pin::pin!(stream.run(&mut inbox, &self.shared.stop));
+            loop {
+                tokio::select! {
+                    biased;
+                    end = &mut stream => break end,
+                    () = &mut keeper, if keeping => keeping = false,
+                }
+            }
+        };
         drop(inbox);
-        let refused = leave(self.shared, keeper, left, epoch, &result).await;
+        if keeping {
+            // It gets a moment to take its shadows away.
+            let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
+        }
+        let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }
 }
 
 /// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to stop.
-async fn leave(
-    shared: &Shared,
-    keeper: tokio::task::JoinHandle<()>,
-    mut left: Left,
-    epoch: i64,
-    result: &Result<()>,
-) -> Option<Refused> {
-    // The keeper gets a moment to take its shadows away.
-    let mut keeper = keeper;
-    if tokio::time::timeout(STATE_PATIENCE, &mut keeper).await.is_err() {
-        keeper.abort();
-    }
+async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>) -> Option<Refused> {
     if left.busy {
         tokio::select! {
             _ = left.applier.result() => {}

@@ -12,13 +12,13 @@
 //! Nothing here knows the target, or decides what is acknowledged.
 
 pub mod connect;
-pub mod error;
-mod lent;
-pub mod replication;
-mod tls;
-mod wire;
 pub mod copy_query;
+pub mod error;
 pub mod facts;
+mod lent;
 pub mod publication;
+pub mod replication;
 pub mod slot;
 pub mod snapshot;
+mod tls;
+mod wire;
