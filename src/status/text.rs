@@ -7,10 +7,7 @@ const WIDTH: usize = 99;
 
 /// The status as text, with a line feed at the end.
 pub fn render(status: &Status) -> String {
-    let mut lines = vec![
-        format!("{:<9} {}", word(status.verdict), status.summary),
-        String::new(),
-    ];
+    let mut lines = vec![format!("{:<9} {}", word(status.verdict), status.summary)];
     for problem in &status.problems {
         // The first one is told by the verdict's line already.
         if problem.message != status.summary {
@@ -18,9 +15,7 @@ pub fn render(status: &Status) -> String {
         }
         lines.extend(problem.hint.iter().map(|hint| format!("hint: {hint}")));
     }
-    if lines.last().is_some_and(|line| !line.is_empty()) {
-        lines.push(String::new());
-    }
+    lines.push(String::new());
     lines.extend(table(&status.read_models));
     lines.push(String::new());
     lines.push(format!("cdc         {}", pipeline(status.pipeline.as_ref())));
