@@ -111,7 +111,7 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
 
 /// The bookkeeping's SQL, if it is not there yet.
 async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Option<String>> {
-    let there = presence(conn, bookkeeping.schema()).await? == Presence::Ours;
+    let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
     Ok((!there).then(|| bookkeeping.create_sql()))
 }
 

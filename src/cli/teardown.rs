@@ -13,7 +13,7 @@ use super::common::{self, say};
 use super::{Context, Outcome};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
-use crate::source::error::from_postgres;
+use crate::source::error::from_driver;
 use crate::sql::{ident, literal};
 use crate::status::{Observed, Status, TargetSeen};
 use crate::target::error::from_sqlx;
@@ -118,7 +118,7 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     if let Ok(client) = &source {
         for step in &plan.source {
             client.batch_execute(&step.sql).await.map_err(|error| {
-                from_postgres(error).context(format!("could not take away {}", step.what))
+                from_driver(error).context(format!("could not take away {}", step.what))
             })?;
             say(&format!("done: {}", step.what))?;
         }

@@ -257,10 +257,13 @@ impl Keeper {
             .iter()
             .map(|(_, settings, _)| settings.name())
             .collect();
-        report::resync_started(origin, &names);
+        if !order.dry_run {
+            report::resync_started(origin, &names);
+        }
         let started = std::time::Instant::now();
         let result = resync(&self.shared, order, &self.commands).await;
         match &result {
+            Ok(outcome) if order.dry_run => report::compared(&outcome.found, outcome.lsn, started.elapsed()),
             Ok(outcome) => report::resync_completed(origin, &outcome.written, outcome.lsn, started.elapsed()),
             Err(error) if error.class() == Class::Interrupted => {}
             Err(error) => report::resync_failed(origin, error),
