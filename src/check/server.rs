@@ -1,7 +1,5 @@
 //! What is checked of the two servers, the slot and the publication.
 
-use std::net::IpAddr;
-
 use super::{Findings, SourceSide};
 use crate::conninfo::{Conninfo, SslMode};
 use crate::facts::{Publication, Slot, SourceServer, TargetServer};
@@ -282,7 +280,7 @@ fn column_lists(findings: &mut Findings, publication: &Publication, subject: &st
 pub(super) fn connection(findings: &mut Findings, side: &str, conninfo: &Conninfo) {
     let remote = conninfo.hosts.iter().find(|host| {
         let name = host.address.as_deref().unwrap_or(&host.host);
-        let loopback = name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        let loopback = matches!(name, "localhost" | "::1") || name.starts_with("127.");
         !host.is_unix() && !loopback
     });
     if let Some(host) = remote.filter(|_| conninfo.ssl_mode != SslMode::VerifyFull) {
