@@ -15,5 +15,8 @@ pub mod connect;
 pub mod error;
 mod lent;
 pub mod replication;
+pub mod settled;
+pub mod slot;
+pub mod snapshot;
 mod tls;
 mod wire;

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_postgres::CancelToken;
 
-use super::connect::{LOOK_AROUND, Search, Server, Session, authenticate, driver_config};
+use super::connect::{LOOK_AROUND, Search, Server, Session, Ways, driver_config};
 use super::error::from_report;
 use super::lent::lend;
 use super::wire::{Secured, Wire};
@@ -100,12 +100,13 @@ impl Replication {
         application_name: &str,
     ) -> Result<(Self, Session)> {
         let config = driver_config(conninfo, application_name);
-        let (owner, token) = authenticate(server, async |wire| {
-            let (owner, lent) = lend(wire);
-            let (client, _connection) = config.connect_raw(lent, Secured).await?;
-            Ok((owner, client.cancel_token()))
-        })
-        .await?;
+        let mut ways = Ways::to(server);
+        let (owner, token) = loop {
+            let (owner, lent) = lend(ways.open().await?);
+            if let Some((client, _)) = ways.judge(config.connect_raw(lent, Secured).await)? {
+                break (owner, client.cancel_token());
+            }
+        };
         let wire = owner
             .take_back()
             .ok_or_else(|| Error::transient("the connection is gone"))?;
