@@ -74,10 +74,7 @@ impl Snapshot {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let open: Vec<String> = committing(&exported, &ordinary)
-                    .map(|xid| xid.to_string())
-                    .collect();
-                return Err(unsettled(within, &open));
+                return Err(unsettled(within, &exported, &ordinary));
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -152,18 +149,21 @@ impl Snapshot {
     }
 }
 
-fn unsettled(within: Duration, open: &[String]) -> Error {
+fn unsettled(within: Duration, exported: &XidSnapshot, ordinary: &XidSnapshot) -> Error {
+    let open: Vec<String> = committing(exported, ordinary)
+        .map(|xid| xid.to_string())
+        .collect();
+    let open = if open.is_empty() {
+        format!("from {} up to {}", ordinary.xmax, exported.xmax.saturating_sub(1))
+    } else {
+        open.join(", ")
+    };
     Error::transient(format!(
         "could not read under the slot's snapshot: commits that it shows were not finished within {} s",
         within.as_secs_f32()
     ))
     .with_detail(format!(
-        "Transactions that are committed but still listed as running: {}.",
-        if open.is_empty() {
-            "not known yet".to_owned()
-        } else {
-            open.join(", ")
-        }
+        "The snapshot shows transactions that the server still runs: {open}."
     ))
     .with_hint("A synchronous standby that does not answer holds commits in this state.")
 }
