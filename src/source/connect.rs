@@ -194,7 +194,7 @@ impl Server {
         match tokio::time::timeout(self.timeout, connecting).await {
             Ok(result) => result,
             Err(_) => Err(Error::transient(format!(
-                "could not connect within {} s",
+                "no session within {} s",
                 self.timeout.as_secs()
             ))),
         }
@@ -255,6 +255,7 @@ impl<'a> Ways<'a> {
     }
 
     fn note(&mut self, error: Error) {
+        tracing::debug!(error = %error, "one way to connect is closed");
         self.first_error.get_or_insert(error);
     }
 }
@@ -267,7 +268,7 @@ pub(super) struct Search<'a> {
     addresses: VecDeque<Address>,
     /// Only for prefer-standby: whether a primary will do by now.
     last_round: bool,
-    error: Option<Error>,
+    errors: Vec<Error>,
 }
 
 impl<'a> Search<'a> {
@@ -279,7 +280,7 @@ impl<'a> Search<'a> {
             hosts: conninfo.hosts.iter().collect(),
             addresses: VecDeque::new(),
             last_round: conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby,
-            error: None,
+            errors: Vec::new(),
         })
     }
 
@@ -292,7 +293,7 @@ impl<'a> Search<'a> {
             if let Some(host) = self.hosts.pop_front() {
                 match resolve(host).await {
                     Ok(addresses) => self.addresses = addresses,
-                    Err(error) => self.error = Some(error),
+                    Err(error) => self.errors.push(error),
                 }
             } else if self.last_round {
                 return None;
@@ -335,7 +336,7 @@ impl<'a> Search<'a> {
         if error.class() == Class::Configuration {
             return Err(error);
         }
-        self.error = Some(error);
+        self.errors.push(error);
         Ok(None)
     }
 
@@ -351,10 +352,16 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Why there is no connection: what the last server said.
-    pub(super) fn into_error(self) -> Error {
-        self.error
-            .unwrap_or_else(|| Error::configuration("there is no server to connect to"))
+    /// Why there is no connection: what the last server said, and in the detail what the others said.
+    pub(super) fn into_error(mut self) -> Error {
+        let Some(last) = self.errors.pop() else {
+            return Error::configuration("there is no server to connect to");
+        };
+        if self.errors.is_empty() {
+            return last;
+        }
+        let others: Vec<String> = self.errors.iter().map(Error::to_string).collect();
+        last.with_detail(format!("Tried before: {}.", others.join("; ")))
     }
 }
 

@@ -17,6 +17,8 @@ use crate::facts::Slot;
 use crate::lsn::Lsn;
 use crate::sql;
 
+/// First server_version_num with failover slots.
+const FAILOVER_VERSION: u32 = 170_000;
 /// SQLSTATE of a command that was cancelled.
 const QUERY_CANCELED: &str = "57014";
 /// How long the server may take to give a slot up once it was told to.
@@ -38,14 +40,8 @@ pub struct CreatedSlot {
 /// # Errors
 /// What the server says: the name is taken (42710), no slot is free (53400), wal_level (55000).
 pub async fn create(replication: &mut Replication, name: &str, temporary: bool) -> Result<CreatedSlot> {
-    // The old words: 13 and 14 know no others, and 18 still takes them.
-    let command = format!(
-        "CREATE_REPLICATION_SLOT {} {}LOGICAL pgoutput EXPORT_SNAPSHOT",
-        sql::ident(name),
-        if temporary { "TEMPORARY " } else { "" }
-    );
     let rows = replication
-        .simple_query(&command)
+        .simple_query(&creation(name, temporary, replication.server_version()))
         .await
         .map_err(|error| error.context(format_args!("could not create replication slot \"{name}\"")))?;
     let mut values = rows.into_iter().flatten();
@@ -58,6 +54,19 @@ pub async fn create(replication: &mut Replication, name: &str, temporary: bool) 
         })
     })();
     slot.ok_or_else(|| Error::protocol("could not read the answer to CREATE_REPLICATION_SLOT"))
+}
+
+/// The command. From 17 on the slot follows a failover to a standby that synchronizes slots; a temporary slot
+/// cannot. The old words for the rest, since 13 and 14 know no others and 18 still takes them.
+fn creation(name: &str, temporary: bool, server_version: u32) -> String {
+    let name = sql::ident(name);
+    if temporary {
+        format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
+    } else if server_version >= FAILOVER_VERSION {
+        format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)")
+    } else {
+        format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput EXPORT_SNAPSHOT")
+    }
 }
 
 /// As [`create`], but gives up after `within`: the server is told to stop, and it is seen that the slot is gone.
@@ -79,7 +88,11 @@ pub async fn create_within(
         return result;
     }
     // Read before giving up: a blocker may end in the same moment.
-    let in_the_way = blockers(observer).await.unwrap_or_default();
+    let in_the_way = match timeout(GIVE_UP_TIMEOUT, blockers(observer)).await {
+        Ok(Ok(blockers)) => blockers,
+        // Only for the message: the slot has to be given up in any case.
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
     match give_up(&cancel, creation).await {
         Ok(Ok(slot)) => return Ok(slot),
         Ok(Err(error)) if error.sqlstate() == Some(QUERY_CANCELED) => {}
@@ -255,6 +268,18 @@ pub async fn read(client: &Client, name: &str) -> Result<Option<Slot>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failover_is_asked_for_where_the_server_knows_it() {
+        for (temporary, version, expected) in [
+            (false, 150_018, "LOGICAL pgoutput EXPORT_SNAPSHOT"),
+            (false, 170_010, "LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)"),
+            (true, 170_010, "TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT"),
+        ] {
+            let command = creation("a\"b", temporary, version);
+            assert_eq!(command, format!("CREATE_REPLICATION_SLOT \"a\"\"b\" {expected}"));
+        }
+    }
 
     #[test]
     fn the_error_names_who_is_in_the_way() {

@@ -23,12 +23,14 @@ host      all trusted    127.0.0.1/32     trust
 hostnossl all plain_only 127.0.0.1/32     trust
 hostssl   all tls_only   127.0.0.1/32     trust
 host      all scram      127.0.0.1/32     scram-sha-256
+hostssl   all certified  127.0.0.1/32     cert
 ";
 
 const ROLES: &str = "
 CREATE ROLE trusted    LOGIN REPLICATION;
 CREATE ROLE plain_only LOGIN REPLICATION;
 CREATE ROLE tls_only   LOGIN REPLICATION;
+CREATE ROLE certified  LOGIN REPLICATION;
 CREATE ROLE scram      LOGIN REPLICATION PASSWORD 's3cret pass''word';
 ALTER ROLE trusted SET DateStyle = 'SQL, DMY';
 ALTER ROLE trusted SET statement_timeout = '1h';
@@ -45,19 +47,33 @@ pub struct Certificates {
 
 impl Certificates {
     fn make() -> Self {
-        let directory = std::env::temp_dir().join(format!("cdc-certificates-{}", std::process::id()));
+        let directory =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("certificates-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         for ca in ["ca", "other"] {
             openssl(
                 &directory,
                 &format!(
-                    "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-{ca} -keyout {ca}.key -out {ca}.crt"
+                    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-{ca} -keyout {ca}.key -out {ca}.crt"
                 ),
             );
         }
         openssl(
             &directory,
-            "req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr",
+            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=server -keyout server.key -out server.csr",
+        );
+        openssl(
+            &directory,
+            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=certified -keyout client.key -out client.csr",
+        );
+        openssl(
+            &directory,
+            "x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out client1.crt",
+        );
+        std::fs::write(directory.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+        openssl(
+            &directory,
+            "x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile client.ext -out client.crt",
         );
         std::fs::write(directory.join("san"), "subjectAltName=DNS:localhost\n").unwrap();
         openssl(
@@ -104,8 +120,11 @@ pub fn cluster() -> &'static Cluster {
         let cluster = Cluster::start(&Options {
             name: "transport".to_owned(),
             tcp: true,
-            settings: vec![("ssl".to_owned(), "on".to_owned())],
+            settings: [("ssl", "on"), ("ssl_ca_file", "ca.crt")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
             files: vec![
+                file("ca.crt"),
                 file("server.crt"),
                 file("server.key"),
                 ("pg_hba.conf".to_owned(), HBA.to_owned()),
