@@ -216,7 +216,7 @@ fn check_publication(findings: &mut Findings, settings: &Settings, side: &Source
     let statements = match &side.publication_plan {
         Ok(statements) => statements,
         Err(error) => {
-            findings.from_error(&subject, error);
+            findings.add_error(&subject, error);
             return;
         }
     };

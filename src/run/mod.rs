@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::retry::Backoff;
+use crate::run::stream::Refused;
 use crate::settings::Settings;
 use crate::target::bookkeeping::Bookkeeping;
 
@@ -75,6 +76,7 @@ pub struct Process {
     streamed: bool,
     gap: Option<String>,
     careful_until: Option<Lsn>,
+    cannot_take: Vec<(usize, Error)>,
     backoff_reset: bool,
 }
 
@@ -84,9 +86,20 @@ impl Process {
         self.backoff_reset = true;
     }
 
-    fn learn(&mut self, error: &Error) {
+    fn learn(&mut self, error: &Error, refused: Option<Refused>) {
         if error.class() == Class::Gap {
             self.gap = Some(error.to_string());
+        }
+        match refused {
+            // Alone in its batch: its read model leaves before it, the others go on.
+            Some(Refused {
+                index,
+                transactions: 1,
+                error,
+                ..
+            }) => self.cannot_take.push((index, error)),
+            Some(Refused { lsn, .. }) => self.careful_until = Some(lsn),
+            None => {}
         }
     }
 }
