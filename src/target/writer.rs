@@ -198,10 +198,11 @@ impl Writer {
             let written = match arrays {
                 Some(arrays) => {
                     self.apply_small(&model, &position, clear, resolve, arrays)
-                        .await?
+                        .await
                 }
-                None => self.apply_rows(&model, &position, clear, resolve, &rows).await?,
+                None => self.apply_rows(&model, &position, clear, resolve, &rows).await,
             };
+            let written = written.inspect_err(|error| self.blame(index, error))?;
             self.written_since_planning += written.changed();
             return Ok(vec![(index, written)]);
         }
