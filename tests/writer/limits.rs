@@ -211,6 +211,7 @@ async fn refused_rows_write_nothing_and_tell_no_value() {
             assert_eq!(error.sqlstate(), Some(sqlstate), "{change}: {shown}");
             assert!(!shown.contains("secret"), "{change}: {shown}");
             assert!(shown.contains("public.lookup"), "{change}: {shown}");
+            assert_eq!(rig.writer.culprit(), Some(0), "{change}, copy {copy}");
         }
     }
     let error = rig.write(1, &["+a|secret-no-number"]).await.unwrap_err();

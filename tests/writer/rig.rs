@@ -183,7 +183,7 @@ impl Rig {
             .add_model(conn, &name, "public.master")
             .await
             .unwrap();
-        let target = TargetModel::bind(id, self.bookkeeping.schema(), model, &lookup).unwrap();
+        let target = TargetModel::bind(id, self.bookkeeping.schema_name(), model, &lookup).unwrap();
         self.bookkeeping
             .redefine_model(
                 conn,
