@@ -47,7 +47,10 @@ pub fn shape(
     let settings = ReadModelSettings {
         source: TableName::new("public", "master"),
         target: TableName::new("public", target),
-        key: projected[..key].iter().map(|(name, _)| (*name).to_owned()).collect(),
+        key: projected[..key]
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect(),
         columns: projected
             .iter()
             .map(|(target, source)| ColumnMapping {
@@ -147,13 +150,7 @@ impl Rig {
     pub async fn add(&mut self, shape: &Shape) -> usize {
         let names: Vec<&str> = shape.identity.iter().map(String::as_str).collect();
         let model = Arc::new(
-            ReadModel::bind(
-                &shape.settings,
-                &shape.table,
-                &shape.identity,
-                shape.remembering,
-            )
-            .unwrap(),
+            ReadModel::bind(&shape.settings, &shape.table, &shape.identity, shape.remembering).unwrap(),
         );
         let full = shape.table.replica_identity == ReplicaIdentity::Full;
         let relation = Relation {
@@ -173,10 +170,7 @@ impl Rig {
         };
         let layout = model.layout(&relation).unwrap();
         let conn = self.writer.connection();
-        let lookup = facts::table(conn, &shape.settings.target)
-            .await
-            .unwrap()
-            .unwrap();
+        let lookup = facts::table(conn, &shape.settings.target).await.unwrap().unwrap();
         let name = shape.settings.name();
         let id = self
             .bookkeeping
