@@ -117,9 +117,10 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     // The slot first: it is what costs the source its disk.
     if let Ok(client) = &source {
         for step in &plan.source {
-            client.batch_execute(&step.sql).await.map_err(|error| {
-                from_driver(error).context(format!("could not take away {}", step.what))
-            })?;
+            client
+                .batch_execute(&step.sql)
+                .await
+                .map_err(|error| from_driver(error).context(format!("could not take away {}", step.what)))?;
             say(&format!("done: {}", step.what))?;
         }
     }
