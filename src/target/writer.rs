@@ -186,7 +186,7 @@ impl Writer {
             && folds
                 .iter()
                 .all(|(_, fold)| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES);
-        if let (true, Some((index, fold))) = (small, folds.pop()) {
+        if small && let Some((index, fold)) = folds.pop() {
             let model = self.model(index)?;
             let (clear, resolve) = (fold.clear(), fold.has_unchanged());
             let rows: Vec<Final> = fold.into_finals().collect();
@@ -196,12 +196,10 @@ impl Writer {
                 None
             };
             let written = match arrays {
-                Some(arrays) => {
-                    self.apply_small(&model, &position, clear, resolve, arrays)
-                        .await?
-                }
-                None => self.apply_rows(&model, &position, clear, resolve, &rows).await?,
+                Some(arrays) => self.apply_small(&model, &position, clear, resolve, arrays).await,
+                None => self.apply_rows(&model, &position, clear, resolve, &rows).await,
             };
+            let written = written.inspect_err(|error| self.blame(index, error))?;
             self.written_since_planning += written.changed();
             return Ok(vec![(index, written)]);
         }
