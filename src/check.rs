@@ -153,7 +153,7 @@ impl Findings {
     }
 
     /// An error of another module, with its detail and hint.
-    fn from_error(&mut self, subject: impl Into<String>, error: &Error) -> &mut Finding {
+    fn add_error(&mut self, subject: impl Into<String>, error: &Error) -> &mut Finding {
         let finding = self.error(subject, error.to_string());
         finding.detail = error.detail().map(str::to_owned);
         finding.fix = error.hint().map(str::to_owned);

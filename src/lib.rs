@@ -22,6 +22,7 @@ pub mod schedule;
 pub mod settings;
 pub mod source;
 pub mod sql;
+pub mod status;
 pub mod target;
 pub mod telemetry;
 pub mod transaction;

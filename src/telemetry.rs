@@ -76,9 +76,9 @@ fn filter(level: Option<&str>) -> Result<EnvFilter> {
     } else {
         format!("warn,cdc=info,{level}")
     };
-    EnvFilter::builder().parse(&filters).map_err(|error| {
+    // The filter's own error says the same thing twice, and less than the hint.
+    EnvFilter::builder().parse(&filters).map_err(|_| {
         Error::configuration(format!("cannot read the log level {level:?}"))
-            .with_source(error)
             .with_hint("Use error, warn, info, debug, trace, or filters such as cdc::source=debug (--log-level, CDC_LOG).")
     })
 }

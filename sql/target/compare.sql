@@ -4,6 +4,6 @@ WITH wanted AS (
 )
 SELECT CASE WHEN {{no_lookup}} THEN 'missing' WHEN {{no_wanted}} THEN 'extra' WHEN {{lookup_differs}} THEN 'different' ELSE 'same' END AS kind,
        count(*) AS rows,
-       (array_agg(coalesce({{key_text}}, {{wanted_key_text}})) FILTER (WHERE {{no_lookup}} OR {{no_wanted}} OR {{lookup_differs}}))[1:{{limit}}] AS keys
+       (array_agg(CASE WHEN {{no_lookup}} THEN {{wanted_key_text}} ELSE {{key_text}} END) FILTER (WHERE {{no_lookup}} OR {{no_wanted}} OR {{lookup_differs}}))[1:{{limit}}] AS keys
 FROM {{lookup}} l FULL JOIN wanted s ON {{lookup_is_stage}}
 GROUP BY 1

@@ -215,8 +215,10 @@ fn check_publication(findings: &mut Findings, settings: &Settings, side: &Source
     let subject = format!("publication \"{name}\"");
     let statements = match &side.publication_plan {
         Ok(statements) => statements,
+        // A missing table is told where the table is checked.
+        Err(_) if side.models.iter().any(|model| model.table.is_none()) => return,
         Err(error) => {
-            findings.from_error(&subject, error);
+            findings.add_error(&subject, error);
             return;
         }
     };

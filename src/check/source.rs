@@ -30,7 +30,7 @@ pub(super) fn model(findings: &mut Findings, model: &ReadModelSettings, facts: &
     let found = identity(table, &source_key(model), model.soft_delete.as_deref());
     match &found {
         Err(error) => {
-            findings.from_error(&subject, error);
+            findings.add_error(&subject, error);
         }
         Ok(_) if table.replica_identity == ReplicaIdentity::Full => {
             findings

@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Context, Outcome, output};
+use super::{Cli, Context, HELP_TEMPLATE, Outcome, output};
 use crate::error::Result;
 
 const EXAMPLES: &str = "\
@@ -14,7 +14,7 @@ Examples:
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// The shell
     pub shell: Shell,

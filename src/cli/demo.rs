@@ -1,6 +1,6 @@
 //! `cdc demo`: shows it at work on two throw-away servers.
 
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::Result;
 
 const EXAMPLES: &str = "\
@@ -17,7 +17,7 @@ looked at.";
 /// Starts two servers in a temporary directory, makes the master and the reporting tables, runs cdc between them,
 /// changes labels and shows the report following. Removes everything at the end.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// Leave both servers running and print how to connect and how to stop them
     #[arg(long)]

@@ -4,6 +4,7 @@
 //! 1 findings or not healthy, 2 wrong usage or configuration.
 
 pub mod check;
+mod common;
 pub mod completions;
 pub mod config;
 pub mod demo;
@@ -34,6 +35,13 @@ pub enum Outcome {
     Findings,
 }
 
+/// Help opens with one sentence, usage and examples; the flags come after them.
+const HELP_TEMPLATE: &str = "\
+{about-with-newline}
+{usage-heading} {usage}{after-help}
+
+{all-args}";
+
 const EXAMPLES: &str = "\
 Examples:
   export CDC_SOURCE_URL=postgresql://cdc@master/app_master_db
@@ -47,8 +55,12 @@ Exit codes: 0 done or healthy, 1 findings or not healthy, 2 wrong usage or confi
 
 /// Keeps lookup tables in one PostgreSQL database in step with master tables in another.
 #[derive(Debug, Parser)]
-#[command(name = "cdc", version, after_help = EXAMPLES, max_term_width = 100, arg_required_else_help = true)]
-#[command(propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "cdc", version, after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+#[command(
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
@@ -161,7 +173,10 @@ impl Context {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     match start(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(1),
@@ -170,6 +185,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Prints help, version or what is wrong with the arguments, as clap does, but no password among them.
+fn usage(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    let masked = output::masked(&plain);
+    if error.use_stderr() && masked != plain {
+        output::note(masked.trim_end());
+    } else {
+        // Nothing can be done if stdout or stderr is closed.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// The exit code of an error.

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{note, print};
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::sql::TableName;
@@ -30,7 +30,7 @@ Exit codes: 0 done, and with --dry-run no differences; 1 differences, or not don
 /// Copies each source under the snapshot of a new slot, brings the copy to the position of the stream, compares every
 /// row and writes only what differs.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
     /// Lookup tables of the read models; all of them if none is named
     #[arg(value_name = "READ_MODEL")]

@@ -1,6 +1,6 @@
 //! `cdc run`: keeps the lookup tables in step until stopped.
 
-use super::{Context, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::Result;
 use crate::settings::ReadModelSettings;
 
@@ -20,7 +20,7 @@ batch and leaves, the second one leaves at once.";
 /// follows the source. Comes back by itself when a database goes away; exits with code 2 only if the
 /// configuration, or a setting of a server, must be changed by a person.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {}
 
 /// Runs the command.

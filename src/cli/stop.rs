@@ -99,4 +99,14 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.class(), Class::Interrupted);
     }
+
+    #[tokio::test]
+    async fn first_signal_asks_to_stop() {
+        let stop = Stop::on_signals().unwrap();
+        let own = std::process::id().to_string();
+        let kill = std::process::Command::new("kill").args(["-TERM", &own]).status();
+        assert!(kill.unwrap().success());
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, stop.requested()).await.unwrap();
+    }
 }

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-
 use super::Mistakes;
 use super::environment::{conninfo, conninfo_environment};
 use super::raw::{Given, Kept, Raw, RawReadModel, Side};
 use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
+use crate::schedule::Schedule;
 use crate::settings::{
     ColumnMapping, ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings,
 };
@@ -210,34 +209,22 @@ fn resync(schedule: Option<Given>, timezone: Option<Given>, mistakes: &mut Mista
         }
     }
     if let Some(given) = timezone {
-        if TimeZone::get(&given.value).is_err() {
-            mistakes.note_with_hint(
-                format!("{}: cannot find the time zone {:?}", given.origin, given.value),
-                "Use a name of the IANA time zone database, such as \"UTC\" or \"Europe/Berlin\".",
-            );
-        }
+        mistakes.take(&given.origin, Schedule::parse("0 2 * * *", &given.value));
         resync.timezone = given.value;
     }
     resync
 }
 
+/// croner also takes six fields, with seconds; that is more than a resync needs, and easily a slip.
 fn check_schedule(expression: &str) -> Result<()> {
-    let hint = "Write five fields: minute hour day month weekday, such as \"0 2 * * *\" for 02:00 every day, or \"off\".";
     let fields = expression.split_whitespace().count();
     if fields != 5 {
         return Err(Error::configuration(format!(
             "cannot read the schedule {expression:?}: expected five fields, found {fields}"
         ))
-        .with_hint(hint));
+        .with_hint("The fields are minute, hour, day, month, weekday: \"0 2 * * *\" is 02:00 every day."));
     }
-    match croner::parser::CronParser::new().parse(expression) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(
-            Error::configuration(format!("cannot read the schedule {expression:?}"))
-                .with_source(error)
-                .with_hint(hint),
-        ),
-    }
+    Schedule::parse(expression, "UTC").map(drop)
 }
 
 fn status_interval(given: Option<Given>, mistakes: &mut Mistakes) -> Duration {

@@ -25,14 +25,29 @@ pub(super) fn read(path: &Path, mistakes: &mut Mistakes, warnings: &mut Vec<Stri
         Error::configuration(format!("cannot read configuration file \"{name}\"")).with_source(error)
     })?;
     let raw = parse(&name, &text, mistakes)?;
-    let secret = |side: &Side| matches!(&side.url, Some(Given { value: Kept::Here(url), .. }) if url.contains("password") || url.contains('@'));
     let open = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
-    if open && (secret(&raw.source) || secret(&raw.target)) {
+    if open && (holds_password(&raw.source) || holds_password(&raw.target)) {
         warnings.push(format!(
             "Configuration file \"{name}\" may hold a password and can be read by others; set its permissions to 0600, or use url_file."
         ));
     }
     Ok(raw)
+}
+
+/// Whether the connection string that stands in the file has a password.
+fn holds_password(side: &Side) -> bool {
+    let Some(Given {
+        value: Kept::Here(text),
+        ..
+    }) = &side.url
+    else {
+        return false;
+    };
+    let userinfo = text
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('@'))
+        .map(|(userinfo, _)| userinfo);
+    text.contains("password") || userinfo.is_some_and(|userinfo| userinfo.contains(':'))
 }
 
 /// Reads the text of a file of that name.

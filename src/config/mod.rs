@@ -1,7 +1,7 @@
 //! Configuration: flags over environment over file over defaults, made into [`Settings`] that can only be valid.
 //!
 //! In come flags, environment variables and files; out go [`Settings`] and warnings, or one error with every
-//! mistake that could be found at once. The way: each layer becomes a [`raw::Raw`], the layers are laid over each
+//! mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the layers are laid over each
 //! other, `build` judges the result.
 //!
 //! No message shows a URL or a password; a mistake is told by where it stands.
@@ -141,7 +141,7 @@ impl Mistakes {
         if self.0.len() > 1 {
             let list: Vec<String> = self.0.iter().map(Mistake::line).collect();
             let message = format!("the configuration has {} mistakes", list.len());
-            return Some(Error::configuration(message).with_detail(list.join("\n")));
+            return Some(Error::configuration(message).with_detail(list.concat()));
         }
         let Mistake { text, detail, hint } = self.0.pop()?;
         let mut error = Error::configuration(text);

@@ -1,3 +1,5 @@
+//! Layers, mistakes and warnings of the configuration, case by case.
+
 use super::*;
 
 fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -86,6 +88,7 @@ fn example_is_the_default() {
     let loaded = load_text(EXAMPLE).unwrap();
     let without = load_with(&Flags::default(), &variables(&URLS), Path::new("/nowhere")).unwrap();
     assert_eq!(loaded.settings, without.settings);
+    assert_eq!(loaded.warnings, Vec::<String>::new(), "it holds no password");
 }
 
 /// Every line of the example that is commented out is a right one.

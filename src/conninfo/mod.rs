@@ -233,3 +233,6 @@ impl fmt::Display for Conninfo {
         write!(f, "/{} as {}", self.database, self.user)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,8 @@ pub enum Job {
 pub enum Done {
     /// A batch was written.
     Applied(Vec<(usize, Written)>),
+    /// A batch was not written since this read model's rows cannot be.
+    Refused(usize, Error),
     /// A position was stored.
     Stored,
     /// Copies were merged.
@@ -91,7 +93,13 @@ impl Applier {
 
 async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
     match job {
-        Job::Apply(batch) => writer.apply(batch).await.map(Done::Applied),
+        Job::Apply(batch) => match writer.apply(batch).await {
+            Ok(written) => Ok(Done::Applied(written)),
+            Err(error) => match writer.culprit() {
+                Some(index) => Ok(Done::Refused(index, error)),
+                None => Err(error),
+            },
+        },
         Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
         Job::Merge { models, position } => {
             let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();

@@ -137,7 +137,7 @@ pub async fn bind_one(
                 )),
         );
     }
-    let model = TargetModel::bind(id, bookkeeping.schema(), model, &found)?;
+    let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?;
     let definition = model.definition();
     let stored = bookkeeping
         .models(target)

@@ -76,7 +76,7 @@ async fn holder(client: &Client, key: i64) -> Result<String> {
     let row = client
         .query_opt(sql, &[&key])
         .await
-        .map_err(crate::source::error::from_postgres)?;
+        .map_err(crate::source::error::from_driver)?;
     Ok(row
         .and_then(|row| row.try_get(0).ok())
         .unwrap_or_else(|| "nobody any more".to_owned()))

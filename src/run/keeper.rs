@@ -85,9 +85,17 @@ impl Keeper {
                 Err(error) if error.class() == Class::Interrupted => return,
                 Err(error) => {
                     tracing::debug!(%error, "the keeper lost its session");
-                    tokio::time::sleep(backoff.next_delay(fastrand::f64())).await;
+                    self.pause(backoff.next_delay(fastrand::f64())).await;
                 }
             }
+        }
+    }
+
+    /// Sleeps, unless the process is asked to stop.
+    async fn pause(&self, delay: Duration) {
+        tokio::select! {
+            () = self.shared.stop.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
         }
     }
 
@@ -120,7 +128,7 @@ impl Keeper {
             if due && self.scheduled.1 <= Instant::now() {
                 self.full(&mut conn).await?;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            self.pause(LOOK_INTERVAL).await;
         }
     }
 
@@ -152,7 +160,7 @@ impl Keeper {
                     bookkeeping
                         .set_resync_waiting(conn, request.id, Some(&error.to_string()))
                         .await?;
-                    tokio::time::sleep(backoff.next_delay(fastrand::f64())).await;
+                    self.pause(backoff.next_delay(fastrand::f64())).await;
                     bookkeeping.set_resync_waiting(conn, request.id, None).await?;
                 }
                 Err(error) if error.class() == Class::Interrupted => return Err(error),
@@ -257,10 +265,13 @@ impl Keeper {
             .iter()
             .map(|(_, settings, _)| settings.name())
             .collect();
-        report::resync_started(origin, &names);
+        if !order.dry_run {
+            report::resync_started(origin, &names);
+        }
         let started = std::time::Instant::now();
         let result = resync(&self.shared, order, &self.commands).await;
         match &result {
+            Ok(outcome) if order.dry_run => report::compared(&outcome.found, outcome.lsn, started.elapsed()),
             Ok(outcome) => report::resync_completed(origin, &outcome.written, outcome.lsn, started.elapsed()),
             Err(error) if error.class() == Class::Interrupted => {}
             Err(error) => report::resync_failed(origin, error),

@@ -24,12 +24,16 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::retry::Backoff;
+use crate::run::stream::Refused;
 use crate::settings::Settings;
 use crate::target::bookkeeping::Bookkeeping;
 
 /// Delays between two sessions.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MOST_DELAY: Duration = Duration::from_secs(15);
+
+/// How long a session may take to end once the process is asked to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Longest application_name.
 const NAME_BYTES: usize = 63;
@@ -75,6 +79,7 @@ pub struct Process {
     streamed: bool,
     gap: Option<String>,
     careful_until: Option<Lsn>,
+    cannot_take: Vec<(usize, Error)>,
     backoff_reset: bool,
 }
 
@@ -84,9 +89,20 @@ impl Process {
         self.backoff_reset = true;
     }
 
-    fn learn(&mut self, error: &Error) {
+    fn learn(&mut self, error: &Error, refused: Option<Refused>) {
         if error.class() == Class::Gap {
             self.gap = Some(error.to_string());
+        }
+        match refused {
+            // Alone in its batch: its read model leaves before it, the others go on.
+            Some(Refused {
+                index,
+                transactions: 1,
+                error,
+                ..
+            }) => self.cannot_take.push((index, error)),
+            Some(Refused { lsn, .. }) => self.careful_until = Some(lsn),
+            None => {}
         }
     }
 }
@@ -100,12 +116,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
     let mut process = Process::default();
     let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
     loop {
-        let error = tokio::select! {
-            biased;
-            result = session::session(&shared, &mut process) => match result {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            },
+        let error = match until_stopped(&shared, session::session(&shared, &mut process)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
         };
         if shared.stop.is_cancelled() || error.class() == Class::Interrupted {
             return Ok(());
@@ -126,4 +139,18 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
             () = tokio::time::sleep(delay) => {}
         }
     }
+}
+
+/// Runs a session; once the process is asked to stop, the session has a few seconds to end well.
+async fn until_stopped(shared: &Shared, session: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut session = std::pin::pin!(session);
+    tokio::select! {
+        biased;
+        result = &mut session => return result,
+        () = shared.stop.cancelled() => {}
+    }
+    // Waiting for a server that does not answer, or for a lock, is given up.
+    tokio::time::timeout(STOP_PATIENCE, session)
+        .await
+        .unwrap_or(Ok(()))
 }

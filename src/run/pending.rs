@@ -6,10 +6,13 @@ use crate::lsn::Lsn;
 use crate::target::writer::{Batch, Position};
 use crate::transaction::Transaction;
 
+/// A read model's index and its rows.
+pub type IndexedFold = (usize, Fold);
+
 /// Whole transactions that wait to be applied.
 #[derive(Debug, Default)]
 pub struct Pending {
-    folds: Vec<(usize, Fold)>,
+    folds: Vec<IndexedFold>,
     suspended: Vec<(usize, Error)>,
     position: Option<Position>,
     transactions: u64,
@@ -92,7 +95,7 @@ impl Pending {
     }
 
     /// Takes the folds alone: for a copy that is brought forward and keeps no checkpoint.
-    pub fn take_folds(&mut self) -> (Vec<(usize, Fold)>, Vec<(usize, Error)>) {
+    pub fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)
     }

@@ -98,6 +98,22 @@ pub fn resync_completed(origin: &str, written: &[(String, Written)], lsn: Lsn, e
     }
 }
 
+/// A dry run has compared.
+pub fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
+    for (read_model, found) in found {
+        tracing::info!(
+            read_model,
+            missing = found.missing,
+            extra = found.extra,
+            different = found.different,
+            same = found.same,
+            duration_ms = millis(elapsed),
+            %lsn,
+            "dry run completed"
+        );
+    }
+}
+
 /// It failed and will be tried again.
 pub fn resync_failed(origin: &str, error: &Error) {
     tracing::warn!(action = "CRON_FULL_SYNC_ERROR", origin, %error, hint = error.hint(), "resync failed");

@@ -85,7 +85,7 @@ pub async fn resync(shared: &Shared, order: &Order, commands: &mpsc::Sender<Comm
     };
     for (_, _, id) in &order.models {
         // A session that is gone cannot drop them: the next start does.
-        if shadow.drop(shared.bookkeeping.schema(), *id).await.is_err() {
+        if shadow.drop(shared.bookkeeping.schema_name(), *id).await.is_err() {
             break;
         }
     }

@@ -22,12 +22,12 @@ use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::copy::{ToCopy, copy_all};
 use crate::run::keeper::Keeper;
-use crate::run::stream::{Left, Start, Stream};
+use crate::run::stream::{Left, Refused, Start, Stream};
 use crate::run::{Process, Shared, fence, report};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::target;
-use crate::target::bookkeeping::{Claim, SourceIdentity};
+use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
 use crate::target::shadow::ShadowWriter;
 use crate::target::writer::{MergePosition, Writer};
 
@@ -88,7 +88,18 @@ impl<'a> Session<'a> {
             .await?;
         process.epoch = Some(claim.epoch);
         shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
-        let bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
+        let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
+        for (index, error) in process.cannot_take.drain(..) {
+            let Some(bound) = bound.get_mut(index) else {
+                continue;
+            };
+            tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended before the transaction that it cannot take");
+            shared
+                .bookkeeping
+                .suspend(&mut conn, claim.epoch, bound.id, &error)
+                .await?;
+            bound.state = ModelState::Suspended;
+        }
         ensure_publication(shared, &client).await?;
         let source = SourceIdentity {
             system_identifier: system.system_identifier,
@@ -252,7 +263,7 @@ impl<'a> Session<'a> {
             .finish_resync(conn, id, Some(slot.consistent_point), Some(&result), None)
             .await?;
         for (to_copy, _) in &copied {
-            shadow.drop(bookkeeping.schema(), to_copy.model.id).await?;
+            shadow.drop(bookkeeping.schema_name(), to_copy.model.id).await?;
         }
         report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
         self.read_states().await?;
@@ -311,7 +322,8 @@ impl<'a> Session<'a> {
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
         let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
-        let keeper = tokio::spawn(keeper.run());
+        let mut keeper = std::pin::pin!(keeper.run());
+        let mut keeping = true;
         let models = self.bound.iter().map(|bound| {
             (
                 bound.settings.clone(),
@@ -324,30 +336,33 @@ impl<'a> Session<'a> {
             applier: Applier::start(self.writer),
             checkpoint,
             replay: Replay::new(checkpoint, last, start),
-            careful_until: process.careful_until,
+            careful_until: process.careful_until.filter(|until| *until > checkpoint),
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
         });
-        let (left, result) = stream.run(&mut inbox, &self.shared.stop).await;
+        let (left, result) = {
+            // Both in one task: the stream is polled first.
+            let mut stream = std::pin::pin!(stream.run(&mut inbox, &self.shared.stop));
+            loop {
+                tokio::select! {
+                    biased;
+                    end = &mut stream => break end,
+                    () = &mut keeper, if keeping => keeping = false,
+                }
+            }
+        };
         drop(inbox);
-        leave(self.shared, keeper, left, epoch, &result).await;
-        result.inspect_err(|error| process.learn(error))
+        if keeping {
+            // It gets a moment to take its shadows away.
+            let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
+        }
+        let refused = leave(self.shared, left, epoch, &result).await;
+        result.inspect_err(|error| process.learn(error, refused))
     }
 }
 
 /// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to stop.
-async fn leave(
-    shared: &Shared,
-    keeper: tokio::task::JoinHandle<()>,
-    mut left: Left,
-    epoch: i64,
-    result: &Result<()>,
-) {
-    // The keeper gets a moment to take its shadows away.
-    let mut keeper = keeper;
-    if tokio::time::timeout(STATE_PATIENCE, &mut keeper).await.is_err() {
-        keeper.abort();
-    }
+async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>) -> Option<Refused> {
     if left.busy {
         tokio::select! {
             _ = left.applier.result() => {}
@@ -356,7 +371,7 @@ async fn leave(
     }
     if result.is_err() {
         left.applier.abort();
-        return;
+        return left.refused;
     }
     let stopped = async {
         if let Some(mut writer) = left.applier.finish().await {
@@ -369,6 +384,7 @@ async fn leave(
     };
     // The target may be gone before us: then there is nothing to tell it.
     let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
+    None
 }
 
 async fn check_server(client: &Client) -> Result<()> {

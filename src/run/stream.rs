@@ -25,6 +25,7 @@ use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
 use crate::read_model::ReadModel;
 use crate::run::applier::{Applier, Done, Job};
+use crate::run::bind::again;
 use crate::run::pending::Pending;
 use crate::run::report;
 use crate::settings::ReadModelSettings;
@@ -74,6 +75,21 @@ pub struct Left {
     pub applier: Applier,
     /// Whether a job may still be running in it.
     pub busy: bool,
+    /// The batch that could not be written, if that ended the loop.
+    pub refused: Option<Refused>,
+}
+
+/// A batch that could not be written because of one read model's rows.
+#[derive(Debug)]
+pub struct Refused {
+    /// The read model.
+    pub index: usize,
+    /// Number of transactions in the batch: with one, it is the one that cannot be taken.
+    pub transactions: u64,
+    /// End of the batch.
+    pub lsn: Lsn,
+    /// Why.
+    pub error: Error,
 }
 
 /// Everything that the loop begins with.
@@ -115,6 +131,7 @@ pub struct Stream {
     pause: Option<Pause>,
     shutdown: Option<(Lsn, Instant)>,
     backlog_since: Option<Instant>,
+    refused: Option<Refused>,
 }
 
 struct InFlight {
@@ -122,8 +139,11 @@ struct InFlight {
     transactions: u64,
     since: Instant,
     commit_time: Option<PgTimestamp>,
-    merge: Option<(Vec<(usize, TargetModel)>, oneshot::Sender<Result<Vec<Merged>>>)>,
+    merge: Option<Merge>,
 }
+
+/// A merge under way: the read models as the copy bound them, and who waits for the result.
+type Merge = (Vec<(usize, TargetModel)>, oneshot::Sender<Result<Vec<Merged>>>);
 
 struct Pause {
     at_least: Lsn,
@@ -163,6 +183,7 @@ impl Stream {
             pause: None,
             shutdown: None,
             backlog_since: None,
+            refused: None,
         }
     }
 
@@ -183,6 +204,7 @@ impl Stream {
             Left {
                 applier: self.applier,
                 busy,
+                refused: self.refused,
             },
             result,
         )
@@ -346,6 +368,16 @@ impl Stream {
                 );
                 self.progress.apply(job.lsn);
                 self.stored_at = Instant::now();
+            }
+            (Ok(Done::Refused(index, error)), _) => {
+                let told = again(&error);
+                self.refused = Some(Refused {
+                    index,
+                    transactions: job.transactions,
+                    lsn: job.lsn,
+                    error,
+                });
+                return Err(told.with_class(Class::Transient));
             }
             (Ok(Done::Stored), _) => self.progress.apply(job.lsn),
             (Ok(Done::Merged(merged)), Some((models, reply))) => {

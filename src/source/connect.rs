@@ -1,6 +1,423 @@
-//! stub
-use crate::{conninfo::Conninfo, error::*};
-/// x
-pub async fn client(_c: &Conninfo, _a: &str) -> Result<tokio_postgres::Client> {
-    Err(Error::transient("stub"))
+//! Connects to the source: servers in order, protection as sslmode says, and one set of session settings.
+//!
+//! Both kinds of connection go this way; `source/replication.rs` takes its socket back afterwards. Nothing
+//! here reads PG* variables: all of that is in the [`Conninfo`] already.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::lookup_host;
+use tokio_postgres::config::{ChannelBinding as DriverBinding, SslMode as DriverSslMode, SslNegotiation};
+use tokio_postgres::tls::TlsStream;
+use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage};
+
+use super::error::from_driver;
+use super::tls::client_config;
+use super::wire::{Address, Protection, Refusal, Secured, Wire};
+use crate::conninfo::{ChannelBinding, Conninfo, Host, SslMode, TargetSessionAttrs};
+use crate::error::{Class, Error, Result};
+
+/// How long one server may take to accept a connection where the user gives no connect_timeout.
+///
+/// libpq would wait for as long as the system does, minutes; a daemon has other servers to try.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings that every connection to the source has: values come as text, so all that shapes text is fixed;
+/// names are qualified, so nothing is searched; no timeout of a role or database ends a stream or a copy; and
+/// row-level security is an error rather than rows that are silently missing.
+const SETTINGS: &[(&str, &str)] = &[
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "3"),
+    ("TimeZone", "UTC"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("search_path", ""),
+    ("client_encoding", "UTF8"),
+    ("row_security", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// Turns off the timeouts that only newer servers know (14 and 17), and tells what kind of server it is.
+pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('server_version_num'), \
+     pg_is_in_recovery(), current_setting('transaction_read_only'), \
+     (SELECT count(set_config(name, '0', false)) FROM pg_settings \
+      WHERE name IN ('idle_session_timeout', 'transaction_timeout'))";
+
+/// Connects for ordinary SQL. The connection runs in a task of its own and ends when the client is dropped.
+///
+/// # Errors
+/// Transient: no server could be reached. Configuration: role, password, database, TLS or channel binding.
+pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Client> {
+    let mut search = Search::new(conninfo)?;
+    while let Some(server) = search.next().await {
+        let outcome = server.limit(ordinary(conninfo, &server, application_name)).await;
+        if let Some(client) = search.judge(&server, outcome)? {
+            return Ok(client);
+        }
+    }
+    Err(search.into_error())
+}
+
+async fn ordinary(conninfo: &Conninfo, server: &Server, application_name: &str) -> Result<(Client, Session)> {
+    let config = driver_config(conninfo, application_name);
+    let (client, connection) = authenticate(server, async |wire| {
+        let (client, connection) = config.connect_raw(wire, Secured).await?;
+        Ok((client, connection))
+    })
+    .await?;
+    run(connection);
+    let answer = client.simple_query(LOOK_AROUND).await.map_err(from_driver)?;
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let values = row.map(|row| (0..row.len()).map(|at| row.try_get(at).ok().flatten()));
+    let session = Session::read(values.into_iter().flatten())?;
+    Ok((client, session))
+}
+
+/// Drives the connection until its client is dropped. Its error shows at the client's next statement.
+fn run<S, T>(connection: Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: TlsStream + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %from_driver(error), "connection to the source ended");
+        }
+    });
+}
+
+/// The driver's configuration: everything but where and how.
+pub(super) fn driver_config(conninfo: &Conninfo, application_name: &str) -> Config {
+    let mut config = Config::new();
+    config
+        .user(&conninfo.user)
+        .dbname(&conninfo.database)
+        .application_name(conninfo.application_name.as_deref().unwrap_or(application_name))
+        .options(startup_options(conninfo.options.as_deref()))
+        .ssl_mode(DriverSslMode::Require)
+        .ssl_negotiation(SslNegotiation::Direct)
+        .channel_binding(match conninfo.channel_binding {
+            ChannelBinding::Disable => DriverBinding::Disable,
+            ChannelBinding::Prefer => DriverBinding::Prefer,
+            ChannelBinding::Require => DriverBinding::Require,
+        });
+    if let Some(password) = &conninfo.password {
+        config.password(password.expose());
+    }
+    config
+}
+
+/// The startup parameter `options`: the user's, then ours, which win.
+fn startup_options(users: Option<&str>) -> String {
+    let mut options = users.unwrap_or_default().trim_end().to_owned();
+    for (name, value) in SETTINGS {
+        if !options.is_empty() {
+            options.push(' ');
+        }
+        // The server splits at blanks and takes the character after a backslash as it is.
+        let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
+        options.push_str(&format!("-c {name}={value}"));
+    }
+    options
+}
+
+/// What a new session says of itself and its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Session {
+    pub(super) backend_pid: i32,
+    pub(super) server_version: u32,
+    in_recovery: bool,
+    read_only: bool,
+}
+
+impl Session {
+    /// Reads the answer to [`LOOK_AROUND`].
+    pub(super) fn read<'a>(mut values: impl Iterator<Item = Option<&'a str>>) -> Result<Self> {
+        let mut next = || values.next().flatten();
+        let session = (|| {
+            Some(Self {
+                backend_pid: next()?.parse().ok()?,
+                server_version: next()?.parse().ok()?,
+                in_recovery: next()? == "t",
+                read_only: next()? == "on",
+            })
+        })();
+        session.ok_or_else(|| Error::protocol("could not read what the new session says of itself"))
+    }
+}
+
+/// One server to try.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    pub(super) address: Address,
+    /// Protections in the order in which they are tried.
+    protections: Vec<Protection>,
+    timeout: Duration,
+}
+
+impl Server {
+    /// The same server with only the protection that it turned out to want.
+    pub(super) fn settled_on(&self, is_tls: bool) -> Self {
+        let mut server = self.clone();
+        if is_tls {
+            server
+                .protections
+                .retain(|protection| !matches!(protection, Protection::Plain));
+        } else {
+            server.protections = vec![Protection::Plain];
+        }
+        server
+    }
+
+    /// Opens a wire with the first protection, for a request that needs no authentication.
+    pub(super) async fn open(&self) -> Result<Wire> {
+        let protection = self.protections.first().unwrap_or(&Protection::Plain);
+        Wire::open(&self.address, protection)
+            .await
+            .map_err(|refusal| match refusal {
+                Refusal::Unreachable(error) | Refusal::Tls(error) => error,
+            })
+    }
+
+    /// Bounds the time that connecting may take.
+    pub(super) async fn limit<T>(&self, connecting: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.timeout, connecting).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::transient(format!(
+                "could not connect within {} s",
+                self.timeout.as_secs()
+            ))),
+        }
+    }
+}
+
+/// Opens a wire and lets `handshake` authenticate on it; with sslmode allow and prefer it may be tried twice.
+pub(super) async fn authenticate<T>(
+    server: &Server,
+    handshake: impl AsyncFn(Wire) -> Result<T, tokio_postgres::Error>,
+) -> Result<T> {
+    let mut first_error = None;
+    for protection in &server.protections {
+        let error = match Wire::open(&server.address, protection).await {
+            Ok(wire) => match handshake(wire).await.map_err(from_driver) {
+                Ok(session) => return Ok(session),
+                // pg_hba.conf may take this role with the other protection only. A password that was refused
+                // is not sent a second time.
+                Err(error) if error.sqlstate() == Some("28000") => error,
+                Err(error) => return Err(first_error.unwrap_or(error)),
+            },
+            Err(Refusal::Tls(error)) => error,
+            Err(Refusal::Unreachable(error)) => return Err(first_error.unwrap_or(error)),
+        };
+        first_error.get_or_insert(error);
+    }
+    Err(first_error.unwrap_or_else(|| Error::configuration("no way to connect is left")))
+}
+
+/// The servers of a connection string, one after the other, and what was learned on the way.
+pub(super) struct Search<'a> {
+    conninfo: &'a Conninfo,
+    protections: Vec<Protection>,
+    hosts: VecDeque<&'a Host>,
+    addresses: VecDeque<Address>,
+    /// Only for prefer-standby: whether a primary will do by now.
+    last_round: bool,
+    error: Option<Error>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(conninfo: &'a Conninfo) -> Result<Self> {
+        let has_tcp = conninfo.hosts.iter().any(|host| !host.is_unix());
+        Ok(Self {
+            conninfo,
+            protections: protections(conninfo, has_tcp)?,
+            hosts: conninfo.hosts.iter().collect(),
+            addresses: VecDeque::new(),
+            last_round: conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby,
+            error: None,
+        })
+    }
+
+    /// The next server to try.
+    pub(super) async fn next(&mut self) -> Option<Server> {
+        loop {
+            if let Some(address) = self.addresses.pop_front() {
+                return Some(self.server(address));
+            }
+            if let Some(host) = self.hosts.pop_front() {
+                match resolve(host).await {
+                    Ok(addresses) => self.addresses = addresses,
+                    Err(error) => self.error = Some(error),
+                }
+            } else if self.last_round {
+                return None;
+            } else {
+                self.last_round = true;
+                self.hosts = self.conninfo.hosts.iter().collect();
+            }
+        }
+    }
+
+    fn server(&self, address: Address) -> Server {
+        let protections = match address {
+            Address::Tcp { .. } => self.protections.clone(),
+            Address::Unix(_) => vec![Protection::Plain],
+        };
+        let seconds = self
+            .conninfo
+            .connect_timeout_seconds
+            .filter(|seconds| *seconds > 0);
+        Server {
+            address,
+            protections,
+            timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
+        }
+    }
+
+    /// Takes the connection if it was made and the server will do; `None` goes on to the next server.
+    ///
+    /// # Errors
+    /// Configuration: another server would say the same (as libpq, which goes on only if it got no connection).
+    pub(super) fn judge<T>(&mut self, server: &Server, outcome: Result<(T, Session)>) -> Result<Option<T>> {
+        let error = match outcome {
+            Ok((connection, session)) => match self.mismatch(session) {
+                None => return Ok(Some(connection)),
+                Some(reason) => Error::transient(reason),
+            },
+            Err(error) => error,
+        };
+        let error = error.context(format_args!("could not connect to {}", server.address));
+        if error.class() == Class::Configuration {
+            return Err(error);
+        }
+        self.error = Some(error);
+        Ok(None)
+    }
+
+    fn mismatch(&self, session: Session) -> Option<&'static str> {
+        let reads_only = session.in_recovery || session.read_only;
+        match self.conninfo.target_session_attrs {
+            TargetSessionAttrs::ReadWrite if reads_only => Some("the server does not accept writes"),
+            TargetSessionAttrs::ReadOnly if !reads_only => Some("the server accepts writes"),
+            TargetSessionAttrs::PreferStandby if !session.in_recovery && !self.last_round => {
+                Some("the server is not a standby")
+            }
+            _ => None,
+        }
+    }
+
+    /// Why there is no connection: what the last server said.
+    pub(super) fn into_error(self) -> Error {
+        self.error
+            .unwrap_or_else(|| Error::configuration("there is no server to connect to"))
+    }
+}
+
+fn protections(conninfo: &Conninfo, has_tcp: bool) -> Result<Vec<Protection>> {
+    if !has_tcp || conninfo.ssl_mode == SslMode::Disable {
+        return Ok(vec![Protection::Plain]);
+    }
+    let config = client_config(conninfo)?;
+    Ok(match conninfo.ssl_mode {
+        SslMode::Disable => vec![Protection::Plain],
+        SslMode::Allow => vec![Protection::Plain, Protection::Demanded(config)],
+        SslMode::Prefer => vec![Protection::Offered(config), Protection::Plain],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => vec![Protection::Demanded(config)],
+    })
+}
+
+async fn resolve(host: &Host) -> Result<VecDeque<Address>> {
+    if host.is_unix() && host.address.is_none() {
+        let file = format!("{}/.s.PGSQL.{}", host.host.trim_end_matches('/'), host.port);
+        return Ok(VecDeque::from([Address::Unix(file.into())]));
+    }
+    let place = host.address.as_deref().unwrap_or(&host.host);
+    let name = if host.host.is_empty() { place } else { &host.host };
+    let found = lookup_host((place, host.port)).await.map_err(|error| {
+        Error::transient(format!("could not find the address of host \"{place}\"")).with_source(error)
+    })?;
+    Ok(found
+        .map(|address| Address::Tcp {
+            address,
+            name: name.to_owned(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_go_into_the_startup_options_after_the_users() {
+        let options = startup_options(Some("-c wal_sender_timeout=5s "));
+        assert!(
+            options.starts_with("-c wal_sender_timeout=5s -c DateStyle=ISO "),
+            "{options}"
+        );
+        assert!(
+            options.contains(" -c search_path= -c client_encoding=UTF8 "),
+            "{options}"
+        );
+        assert!(
+            options.contains(" -c default_transaction_isolation=read\\ committed "),
+            "{options}"
+        );
+        assert!(startup_options(None).starts_with("-c DateStyle=ISO "));
+    }
+
+    fn session(in_recovery: &str, read_only: &str) -> Session {
+        Session::read(["7", "150018", in_recovery, read_only, "1"].into_iter().map(Some)).unwrap()
+    }
+
+    #[test]
+    fn a_server_will_do_as_target_session_attrs_says() {
+        let primary = session("f", "off");
+        let standby = session("t", "on");
+        for (attrs, primary_will_do, standby_will_do) in [
+            (TargetSessionAttrs::Any, true, true),
+            (TargetSessionAttrs::ReadWrite, true, false),
+            (TargetSessionAttrs::ReadOnly, false, true),
+            (TargetSessionAttrs::PreferStandby, false, true),
+        ] {
+            let conninfo = Conninfo {
+                target_session_attrs: attrs,
+                ssl_mode: SslMode::Disable,
+                ..Conninfo::default()
+            };
+            let search = Search::new(&conninfo).unwrap();
+            assert_eq!(search.mismatch(primary).is_none(), primary_will_do, "{attrs:?}");
+            assert_eq!(search.mismatch(standby).is_none(), standby_will_do, "{attrs:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn servers_come_in_order_and_a_standby_is_looked_for_twice() {
+        let host = |host: &str| Host {
+            host: host.to_owned(),
+            address: None,
+            port: 5433,
+        };
+        let conninfo = Conninfo {
+            hosts: vec![host("/run/a"), host("127.0.0.1")],
+            target_session_attrs: TargetSessionAttrs::PreferStandby,
+            ssl_mode: SslMode::Disable,
+            ..Conninfo::default()
+        };
+        let mut search = Search::new(&conninfo).unwrap();
+        let mut found = Vec::new();
+        while let Some(server) = search.next().await {
+            found.push(server.address.to_string());
+        }
+        let round = ["socket \"/run/a/.s.PGSQL.5433\"", "127.0.0.1:5433"];
+        assert_eq!(found, [round, round].concat());
+    }
 }

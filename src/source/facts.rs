@@ -14,7 +14,7 @@ use crate::facts::{
     UniqueIndex,
 };
 use crate::lsn::Lsn;
-use crate::source::error::from_postgres;
+use crate::source::error::from_driver;
 use crate::sql::{TableName, ident, idents};
 
 /// The server, and the role that asks.
@@ -25,7 +25,7 @@ pub async fn server(client: &Client) -> Result<SourceServer> {
     let row = client
         .query_one(include_str!("../../sql/source/server.sql"), &[])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     Ok(SourceServer {
         version: small(&row, "version")?,
         version_text: get(&row, "version_text")?,
@@ -57,7 +57,7 @@ pub async fn table(client: &Client, name: &TableName) -> Result<Option<SourceTab
             &[&name.schema, &name.name],
         )
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     let Some(row) = found else {
         return Ok(None);
     };
@@ -67,7 +67,7 @@ pub async fn table(client: &Client, name: &TableName) -> Result<Option<SourceTab
     let indexes = client
         .query(include_str!("../../sql/source/indexes.sql"), &[&oid])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     let mut table = SourceTable {
         oid,
         name: name.clone(),
@@ -122,7 +122,7 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<SourceColumn>> {
     let rows = client
         .query(include_str!("../../sql/source/columns.sql"), &[&oid])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     rows.iter()
         .map(|row| {
             Ok(SourceColumn {
@@ -145,7 +145,7 @@ async fn leaves(client: &Client, oid: u32) -> Result<Vec<Leaf>> {
     let rows = client
         .query(include_str!("../../sql/source/leaves.sql"), &[&oid])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     rows.iter()
         .map(|row| {
             Ok(Leaf {
@@ -166,7 +166,7 @@ pub async fn slot(client: &Client, name: &str) -> Result<Option<Slot>> {
     let found = client
         .query_opt(include_str!("../../sql/source/slot.sql"), &[&name])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     let Some(row) = found else {
         return Ok(None);
     };
@@ -192,14 +192,14 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
     let found = client
         .query_opt(include_str!("../../sql/source/publication.sql"), &[&name])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     let Some(row) = found else {
         return Ok(None);
     };
     let tables = client
         .query(include_str!("../../sql/source/publication_tables.sql"), &[&name])
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     let tables = tables.iter().map(|row| {
         Ok(PublishedTable {
             table: table_name(row)?,
@@ -233,7 +233,7 @@ pub async fn publications_of(client: &Client, table: &SourceTable) -> Result<Vec
             &[&table.oid],
         )
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     let mut publications = Vec::new();
     for row in &names {
         let name: String = get(row, "name")?;
@@ -254,7 +254,7 @@ pub async fn current_wal(client: &Client) -> Result<Lsn> {
             &[],
         )
         .await
-        .map_err(from_postgres)?;
+        .map_err(from_driver)?;
     Ok(lsn(&row, "lsn")?.unwrap_or(Lsn::ZERO))
 }
 
@@ -298,12 +298,12 @@ pub async fn duplicate_live_keys(
         live = live_condition(table, soft_delete, key),
         key = idents(key),
     );
-    let row = client.query_one(&sql, &[]).await.map_err(from_postgres)?;
+    let row = client.query_one(&sql, &[]).await.map_err(from_driver)?;
     get(&row, "keys")
 }
 
 fn get<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
-    row.try_get(name).map_err(from_postgres)
+    row.try_get(name).map_err(from_driver)
 }
 
 /// A count that the server sends as a bigint.

@@ -1,10 +1,24 @@
-//! The edge to the source: the database with the master tables.
+//! The source's edge: connections, the replication stream, slots, and reading under a slot's snapshot.
+//!
+//! Authentication is tokio-postgres's. An ordinary connection stays with it; of a replication connection the
+//! socket is taken back right after authentication ([`replication`]), since the driver does not know CopyBoth.
+//!
+//! ```text
+//! connect  tries the servers --> wire  socket, then TLS (tls) --> handshake by tokio-postgres
+//!          --> Client (ordinary SQL, COPY OUT)       --> snapshot, slot::read
+//!          --> replication::Replication (the stream) --> slot::create, start, next_frame
+//! ```
+//!
+//! Nothing here knows the target, or decides what is acknowledged.
 
 pub mod connect;
 pub mod copy_query;
 pub mod error;
 pub mod facts;
+mod lent;
 pub mod publication;
 pub mod replication;
 pub mod slot;
 pub mod snapshot;
+mod tls;
+mod wire;

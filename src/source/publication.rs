@@ -11,7 +11,7 @@ use crate::error::{Class, Error, Result};
 use crate::facts::{Publication, SourceTable};
 use crate::identity::{identity, writes_stay_legal};
 use crate::settings::{ReadModelSettings, Settings};
-use crate::source::error::from_postgres;
+use crate::source::error::from_driver;
 use crate::source::facts;
 use crate::sql::{TableName, ident, idents, literal};
 
@@ -250,7 +250,7 @@ pub async fn ensure(client: &Client, settings: &Settings, tables: &[SourceTable]
     let sql = statements.join(";\n");
     // Several statements in one message are one transaction.
     client.batch_execute(&sql).await.map_err(|error| {
-        let error = from_postgres(error);
+        let error = from_driver(error);
         let denied = error.sqlstate() == Some("42501");
         let error = error.context(format!(
             "could not set up publication \"{}\"",

@@ -106,7 +106,7 @@ impl Bookkeeping {
     }
 
     /// The schema's name, not quoted.
-    pub fn schema(&self) -> &str {
+    pub fn schema_name(&self) -> &str {
         &self.name
     }
 
@@ -166,7 +166,7 @@ impl Bookkeeping {
         let sql = format!(
             "INSERT INTO {schema}.pipeline AS p (slot, publication, epoch, backend_pid, backend_start, owner, heartbeat_at) \
              VALUES ($1, $2, 1, pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()), $3, now()) \
-             ON CONFLICT (only) DO UPDATE SET epoch = p.epoch + 1, publication = excluded.publication, \
+             ON CONFLICT (singleton) DO UPDATE SET epoch = p.epoch + 1, publication = excluded.publication, \
                backend_pid = excluded.backend_pid, backend_start = excluded.backend_start, owner = excluded.owner, heartbeat_at = now() \
              WHERE p.slot = excluded.slot \
              RETURNING epoch, lsn::text, system_identifier, timeline, source_database, healing, last_commit_lsn::text, \

@@ -100,7 +100,7 @@ pub fn from_sqlx(error: sqlx::Error) -> Error {
     match error {
         sqlx::Error::Io(error) => Error::transient("the connection to the target failed").with_source(error),
         sqlx::Error::Tls(error) => {
-            Error::transient("the target's TLS handshake failed").with_source(BoxedError(error))
+            Error::transient("TLS with the target failed").with_source(BoxedError(error))
         }
         sqlx::Error::Configuration(error) => {
             Error::configuration("cannot use the target's connection settings").with_source(BoxedError(error))
@@ -126,7 +126,19 @@ pub fn from_connecting(error: sqlx::Error) -> Error {
         Some(database) if class_of(database.code()) == Class::Refused => {
             with_server_words(Class::Configuration, database)
         }
-        _ => from_sqlx(error),
+        Some(_) => from_sqlx(error),
+        None => match error {
+            // rustls's errors come as this kind; the others say enough by themselves.
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Error::transient(
+                "TLS with the target failed",
+            )
+            .with_source(error)
+            .with_hint(
+                "Check sslmode and sslrootcert, and the name for which the server's certificate is made.",
+            ),
+            sqlx::Error::Io(error) => Error::transient(error.to_string()),
+            error => from_sqlx(error),
+        },
     }
 }
 

@@ -8,6 +8,7 @@ pub mod error;
 pub mod facts;
 pub mod lookup;
 pub mod model;
+pub mod report;
 pub mod shadow;
 pub mod staging;
 pub mod writer;

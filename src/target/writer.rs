@@ -111,6 +111,7 @@ pub struct Writer {
     prepared: HashSet<i32>,
     written_since_planning: i64,
     planned_rows: i64,
+    culprit: Option<usize>,
     /// Whether keys of written rows are reported (log level debug).
     pub report_keys: bool,
 }
@@ -118,7 +119,7 @@ pub struct Writer {
 impl Writer {
     /// Takes the claimed session.
     pub async fn new(mut conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
-        let schema = ident(bookkeeping.schema());
+        let schema = ident(bookkeeping.schema_name());
         let advance = fill(
             include_str!("../../sql/target/advance.sql"),
             &[("schema", &schema)],
@@ -135,6 +136,7 @@ impl Writer {
             prepared: HashSet::new(),
             written_since_planning: 0,
             planned_rows: 0,
+            culprit: None,
             report_keys: false,
         })
     }
@@ -164,8 +166,10 @@ impl Writer {
     /// Writes a batch and its checkpoint.
     ///
     /// # Errors
-    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then.
+    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then, and
+    /// [`Writer::culprit`] tells the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
+        self.culprit = None;
         self.replan().await?;
         for (index, _) in &batch.folds {
             self.prepare(*index).await?;
@@ -202,10 +206,12 @@ impl Writer {
             return Ok(vec![(index, written)]);
         }
         let mut tx = Transaction::begin(&mut self.conn).await?;
+        let mut current = None;
         let result = async {
             advance(tx.conn(), self.epoch, &position).await?;
             let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in folds {
+                current = Some(index);
                 let model = model_of(&self.models, index)?;
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
                 stage(tx.conn(), model, fold.into_finals())
@@ -220,17 +226,27 @@ impl Writer {
                     self.report_keys,
                 )
                 .await?;
+                set_constraints(tx.conn())
+                    .await
+                    .map_err(|error| name(error, model))?;
                 all.push((index, written));
             }
             for (index, error) in &suspended {
                 let id = model_of(&self.models, *index)?.id;
                 self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
             }
-            set_constraints(tx.conn()).await?;
             Ok(all)
         }
         .await;
-        let all: Vec<(usize, Written)> = tx.end(result).await?;
+        let all: Vec<(usize, Written)> = match tx.end(result).await {
+            Ok(all) => all,
+            Err(error) => {
+                if let Some(index) = current {
+                    self.blame(index, &error);
+                }
+                return Err(error);
+            }
+        };
         self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
         Ok(all)
     }
@@ -293,6 +309,15 @@ impl Writer {
         }
         .await;
         tx.end(result).await
+    }
+
+    fn blame(&mut self, index: usize, error: &Error) {
+        self.culprit = matches!(error.class(), Class::Refused | Class::Broken).then_some(index);
+    }
+
+    /// The read model whose rows the last failed batch could not write, if it was one's fault.
+    pub fn culprit(&self) -> Option<usize> {
+        self.culprit
     }
 
     /// Stores a position that the stream passed without a change.

@@ -1,0 +1,249 @@
+//! TLS as libpq does it: what is trusted, and what each sslmode verifies.
+//!
+//! | sslmode | without a root certificate | with one (sslrootcert or ~/.postgresql/root.crt) |
+//! |---|---|---|
+//! | allow, prefer, require | nothing is verified | chain |
+//! | verify-ca | error | chain |
+//! | verify-full | error | chain and host name |
+//!
+//! `sslrootcert=system` takes the system's authorities and demands verify-full, as libpq does.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::conninfo::{Conninfo, SslMode};
+use crate::error::{Error, Result};
+
+/// The value of sslrootcert that stands for the system's authorities.
+const SYSTEM: &str = "system";
+
+/// The TLS side of every connection to this server.
+///
+/// # Errors
+/// Configuration: a certificate or key that is missing or cannot be read, or an sslmode that does not go with it.
+pub(super) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier {
+        trust: trust(conninfo)?,
+        check_name: conninfo.ssl_mode == SslMode::VerifyFull,
+        algorithms: provider.signature_verification_algorithms,
+    };
+    let config = with_provider(provider)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    match client_certificate(conninfo)? {
+        None => Ok(config.with_no_client_auth()),
+        Some((path, chain, key)) => config.with_client_auth_cert(chain, key).map_err(|error| {
+            Error::configuration(format!(
+                "cannot use the client certificate \"{}\"",
+                path.display()
+            ))
+            .with_source(error)
+            .with_hint("Check that sslkey is the key of sslcert.")
+        }),
+    }
+}
+
+type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
+
+fn with_provider(provider: Arc<CryptoProvider>) -> Result<Builder> {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::configuration("cannot set up TLS").with_source(error))
+}
+
+/// Whom a server's certificate must come from.
+#[derive(Debug)]
+enum Trust {
+    Anybody,
+    Authorities {
+        roots: RootCertStore,
+        /// The certificates themselves: a server may show one of them (the manual's self-signed certificate).
+        certificates: Vec<CertificateDer<'static>>,
+    },
+}
+
+fn trust(conninfo: &Conninfo) -> Result<Trust> {
+    let verified = matches!(conninfo.ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull);
+    match conninfo.ssl_root_cert.as_deref() {
+        Some(SYSTEM) if conninfo.ssl_mode != SslMode::VerifyFull => Err(Error::configuration(
+            "sslrootcert=system demands sslmode=verify-full",
+        )
+        .with_hint("Set sslmode to verify-full, or sslrootcert to a file.")),
+        Some(SYSTEM) => system_authorities(),
+        Some(file) => authorities(Path::new(file)),
+        None => match default_file("root.crt") {
+            Some(file) => authorities(&file),
+            None if verified => Err(Error::configuration(
+                "root certificate file \"~/.postgresql/root.crt\" does not exist",
+            )
+            .with_hint("Give the file in sslrootcert, use sslrootcert=system, or take another sslmode.")),
+            None => Ok(Trust::Anybody),
+        },
+    }
+}
+
+fn system_authorities() -> Result<Trust> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(Error::configuration(
+            "cannot find the system's trusted certificates (sslrootcert=system)",
+        )
+        .with_hint("Install the package ca-certificates, or give a file in sslrootcert."));
+    }
+    Ok(Trust::Authorities {
+        roots,
+        certificates: Vec::new(),
+    })
+}
+
+fn authorities(file: &Path) -> Result<Trust> {
+    let certificates = certificates(file, "root certificate file")?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    Ok(Trust::Authorities { roots, certificates })
+}
+
+fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let wrong = || Error::configuration(format!("cannot read {what} \"{}\"", file.display()));
+    let found = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong().with_source(error))?;
+    if found.is_empty() {
+        return Err(wrong().with_detail("There is no certificate in it."));
+    }
+    Ok(found)
+}
+
+type ClientCertificate = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn client_certificate(conninfo: &Conninfo) -> Result<Option<ClientCertificate>> {
+    let given = |value: &Option<String>, default| match value {
+        Some(file) => Some(PathBuf::from(file)),
+        None => default_file(default),
+    };
+    let Some(file) = given(&conninfo.ssl_cert, "postgresql.crt") else {
+        return Ok(None);
+    };
+    let chain = certificates(&file, "client certificate file")?;
+    let Some(key_file) = given(&conninfo.ssl_key, "postgresql.key") else {
+        return Err(Error::configuration(format!(
+            "a key is missing for the client certificate \"{}\"",
+            file.display()
+        ))
+        .with_hint("Give the file of the key in sslkey."));
+    };
+    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| {
+        Error::configuration(format!("cannot read the client's key \"{}\"", key_file.display()))
+            .with_source(error)
+            .with_hint("The key must be in PEM format and without a passphrase.")
+    })?;
+    Ok(Some((file, chain, key)))
+}
+
+/// libpq's file of this name in ~/.postgresql, if it is there.
+fn default_file(name: &str) -> Option<PathBuf> {
+    let file = std::env::home_dir()?.join(".postgresql").join(name);
+    file.exists().then_some(file)
+}
+
+/// Verifies what the sslmode asks for. That the server has the certificate's key is always verified.
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    check_name: bool,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Trust::Authorities { roots, certificates } = &self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        // A certificate that the user has put into the root file needs no other to vouch for it. webpki would
+        // refuse it if it is marked as an authority, as `openssl req -x509` does.
+        if !certificates.contains(end_entity) {
+            let algorithms = self.algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+        }
+        if self.check_name {
+            verify_server_name(&certificate, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conninfo(ssl_mode: SslMode, root: Option<&str>) -> Conninfo {
+        Conninfo {
+            ssl_mode,
+            ssl_root_cert: root.map(str::to_owned),
+            ..Conninfo::default()
+        }
+    }
+
+    #[test]
+    fn system_authorities_demand_verify_full() {
+        for mode in [SslMode::Prefer, SslMode::Require, SslMode::VerifyCa] {
+            let error = client_config(&conninfo(mode, Some(SYSTEM))).unwrap_err();
+            assert_eq!(error.message(), "sslrootcert=system demands sslmode=verify-full");
+        }
+    }
+
+    #[test]
+    fn a_root_file_that_is_missing_or_empty_is_an_error() {
+        let missing = client_config(&conninfo(SslMode::Require, Some("/nowhere/root.crt"))).unwrap_err();
+        assert_eq!(
+            missing.message(),
+            "cannot read root certificate file \"/nowhere/root.crt\""
+        );
+        let empty = client_config(&conninfo(SslMode::VerifyCa, Some("/dev/null"))).unwrap_err();
+        assert_eq!(empty.detail(), Some("There is no certificate in it."));
+        assert_eq!(empty.class(), crate::error::Class::Configuration);
+    }
+}

@@ -1,0 +1,254 @@
+//! A connected socket, with TLS or without: everything below the protocol.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Error, Result};
+
+/// Where one server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    /// TCP, with the name that the server's certificate must have.
+    Tcp {
+        /// Address and port.
+        address: SocketAddr,
+        /// The host's name as the user gave it.
+        name: String,
+    },
+    /// File of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { address, name } if *name == address.ip().to_string() => write!(f, "{address}"),
+            Self::Tcp { address, name } => write!(f, "\"{name}\" ({address})"),
+            Self::Unix(path) => write!(f, "socket \"{}\"", path.display()),
+        }
+    }
+}
+
+/// How one try to connect is protected.
+#[derive(Debug, Clone)]
+pub(super) enum Protection {
+    /// No TLS.
+    Plain,
+    /// TLS; where the server does not offer it, no TLS.
+    Offered(ClientConfig),
+    /// TLS or no connection.
+    Demanded(ClientConfig),
+}
+
+/// A socket of either kind.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    async fn open(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp { address, .. } => {
+                let socket = if address.is_ipv4() {
+                    TcpSocket::new_v4()?
+                } else {
+                    TcpSocket::new_v6()?
+                };
+                socket.set_keepalive(true)?;
+                let stream = socket.connect(*address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }
+            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+}
+
+type TlsSocket = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// A connected socket, ready for the startup message.
+pub(super) enum Wire {
+    Plain(Socket),
+    Tls(Box<TlsSocket>),
+}
+
+impl Wire {
+    /// Connects, and secures the connection before anything else is sent.
+    pub(super) async fn open(address: &Address, protection: &Protection) -> Result<Self, Refusal> {
+        let mut socket = Socket::open(address).await.map_err(|error| {
+            Refusal::Unreachable(Error::transient("could not connect").with_source(error))
+        })?;
+        let (config, demanded) = match (protection, address) {
+            // As with libpq, sslmode does not count on a Unix socket.
+            (Protection::Plain, _) | (_, Address::Unix(_)) => return Ok(Self::Plain(socket)),
+            (Protection::Offered(config), _) => (config, false),
+            (Protection::Demanded(config), _) => (config, true),
+        };
+        let Address::Tcp { name, .. } = address else {
+            return Ok(Self::Plain(socket));
+        };
+        let lost = |error| Refusal::Unreachable(Error::transient("could not ask for TLS").with_source(error));
+        match offers_tls(&mut socket).await.map_err(lost)? {
+            true => secure(socket, config.clone(), name).await,
+            false if demanded => Err(Refusal::Tls(
+                Error::configuration("the server does not support TLS, but sslmode demands it")
+                    .with_hint("Turn on ssl at the server, or set sslmode to prefer."),
+            )),
+            false => Ok(Self::Plain(socket)),
+        }
+    }
+
+    /// Whether the connection is protected.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+/// Why a try failed, as far as that decides whether another protection is worth a try.
+pub(super) enum Refusal {
+    /// The server was not reached, or lost: another protection would not help.
+    Unreachable(Error),
+    /// TLS could not be agreed upon.
+    Tls(Error),
+}
+
+/// Sends an SSLRequest and reads the server's one byte. Not a byte more is read: what follows is TLS's.
+async fn offers_tls(socket: &mut Socket) -> io::Result<bool> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    socket.write_all(&request).await?;
+    match socket.read_u8().await? {
+        b'S' => Ok(true),
+        b'N' => Ok(false),
+        byte => Err(io::Error::other(format!(
+            "expected 'S' or 'N' as answer to an SSLRequest, found 0x{byte:02X}"
+        ))),
+    }
+}
+
+async fn secure(socket: Socket, config: ClientConfig, name: &str) -> Result<Wire, Refusal> {
+    let mut maker = MakeRustlsConnect::new(config);
+    let connect =
+        MakeTlsConnect::<Socket>::make_tls_connect(&mut maker, name).unwrap_or_else(|never| match never {});
+    match connect.connect(socket).await {
+        Ok(stream) => Ok(Wire::Tls(Box::new(stream))),
+        Err(error) => Err(Refusal::Tls(handshake_error(error))),
+    }
+}
+
+fn handshake_error(error: io::Error) -> Error {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let is_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+    if is_certificate || error.kind() == io::ErrorKind::InvalidInput {
+        return Error::configuration("cannot verify the server's certificate")
+            .with_source(error)
+            .with_hint("Check sslrootcert and the host name; verify-full needs the name in the certificate's subjectAltName.");
+    }
+    Error::transient("could not agree on TLS with the server").with_source(error)
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl TlsStream for Wire {
+    fn channel_binding(&self) -> ChannelBinding {
+        match self {
+            Self::Plain(_) => ChannelBinding::none(),
+            Self::Tls(stream) => stream.channel_binding(),
+        }
+    }
+}
+
+/// Tells the driver that the stream it gets is as secure as it will be.
+///
+/// With `SslMode::Require` and direct negotiation the driver sends no SSLRequest and asks its connector for
+/// TLS at once: this one hands the stream back, so that the driver sees its channel binding.
+pub(super) struct Secured;
+
+impl<S: TlsStream + Unpin> TlsConnect<S> for Secured {
+    type Stream = S;
+    type Error = Infallible;
+    type Future = Ready<Result<S, Infallible>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
