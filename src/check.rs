@@ -105,6 +105,8 @@ pub struct TargetSide {
 /// Everything that was found, worst first; a side that could not be asked is left out.
 pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&TargetSide>) -> Vec<Finding> {
     let mut findings = Findings::default();
+    server::connection(&mut findings, "source", &settings.source.conninfo);
+    server::connection(&mut findings, "target", &settings.target.conninfo);
     if let Some(side) = source {
         server::source(&mut findings, settings, side);
     }
@@ -117,7 +119,7 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
     for (index, model) in settings.read_models.iter().enumerate() {
         let facts = source.and_then(|side| side.models.get(index));
         if let (Some(side), Some(facts)) = (source, facts) {
-            source::model(&mut findings, model, facts, side.server.version);
+            source::model(&mut findings, model, facts, &side.server);
         }
         let table = facts.and_then(|facts| facts.table.as_ref());
         if let Some(side) = target

@@ -1,6 +1,7 @@
 //! What is checked of the two servers, the slot and the publication.
 
 use super::{Findings, SourceSide};
+use crate::conninfo::{Conninfo, SslMode};
 use crate::facts::{Publication, Slot, SourceServer, TargetServer};
 use crate::settings::Settings;
 use crate::sql::ident;
@@ -120,8 +121,11 @@ fn disk(findings: &mut Findings, server: &SourceServer) {
     if server.max_slot_wal_keep_size_mb < 0 {
         findings
             .warning("source", "max_slot_wal_keep_size is without limit")
-            .detail("If cdc is away for long, its slot holds WAL until the source's disk is full.")
-            .fix("ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf(); cdc heals after a lost slot by itself.");
+            .detail(
+                "If cdc is away for long, its slot holds WAL until the source's disk is full. \
+                 With a limit the slot is lost instead, and cdc heals by itself.",
+            )
+            .fix("ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf();");
     }
     if server.idle_slot_timeout_seconds > 0 {
         findings.note(
@@ -269,6 +273,24 @@ fn column_lists(findings: &mut Findings, publication: &Publication, subject: &st
                  and another replica identity later would make its UPDATE and DELETE fail.",
             )
             .fix("Publish whole tables, unless columns must not leave the source.");
+    }
+}
+
+/// Whether the connection to a server elsewhere is protected, and the server proved to be the right one.
+pub(super) fn connection(findings: &mut Findings, side: &str, conninfo: &Conninfo) {
+    let remote = conninfo.hosts.iter().find(|host| {
+        let name = host.address.as_deref().unwrap_or(&host.host);
+        let loopback = matches!(name, "localhost" | "::1") || name.starts_with("127.");
+        !host.is_unix() && !loopback
+    });
+    if let Some(host) = remote.filter(|_| conninfo.ssl_mode != SslMode::VerifyFull) {
+        findings
+            .warning(
+                side,
+                format!("sslmode is below verify-full for host \"{}\"", host.host),
+            )
+            .detail("Somebody in between could read along, or pose as the server.")
+            .fix("Set sslmode=verify-full, and sslrootcert where the authority is your own.");
     }
 }
 

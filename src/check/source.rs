@@ -1,13 +1,18 @@
 //! What is checked of a read model's source table.
 
 use super::{Findings, SourceModel, source_key};
-use crate::facts::{Publication, ReplicaIdentity, SourceTable};
+use crate::facts::{Publication, ReplicaIdentity, SourceServer, SourceTable};
 use crate::identity::{Identity, identity, writes_stay_legal};
 use crate::settings::ReadModelSettings;
 use crate::sql::{ident, idents};
 
 /// A read model's source table.
-pub(super) fn model(findings: &mut Findings, model: &ReadModelSettings, facts: &SourceModel, version: u32) {
+pub(super) fn model(
+    findings: &mut Findings,
+    model: &ReadModelSettings,
+    facts: &SourceModel,
+    server: &SourceServer,
+) {
     let subject = format!("table \"{}\"", model.source);
     let Some(table) = &facts.table else {
         findings
@@ -21,7 +26,7 @@ pub(super) fn model(findings: &mut Findings, model: &ReadModelSettings, facts: &
     if !kind(findings, table, &subject) {
         return;
     }
-    access(findings, table, &subject);
+    access(findings, table, &server.user, &subject);
     let complete = columns(findings, model, table, &subject);
     soft_delete(findings, model, table, &subject);
     if complete {
@@ -40,7 +45,7 @@ pub(super) fn model(findings: &mut Findings, model: &ReadModelSettings, facts: &
         Ok(_) => {}
     }
     for publication in &facts.publications {
-        breaks_master(findings, publication, table, found.as_ref().ok(), version);
+        breaks_master(findings, publication, table, found.as_ref().ok(), server.version);
     }
 }
 
@@ -82,19 +87,22 @@ fn kind(findings: &mut Findings, table: &SourceTable, subject: &str) -> bool {
     name.is_none()
 }
 
-fn access(findings: &mut Findings, table: &SourceTable, subject: &str) {
+fn access(findings: &mut Findings, table: &SourceTable, user: &str, subject: &str) {
+    let role = ident(user);
     if !table.may_select {
-        findings.error(subject, "the role may not read it").fix(format!(
-            "GRANT USAGE ON SCHEMA {} TO <role>; GRANT SELECT ON {} TO <role>;",
-            ident(&table.name.schema),
-            table.name.quoted()
-        ));
+        findings
+            .error(subject, format!("role \"{user}\" may not read it"))
+            .fix(format!(
+                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role};",
+                ident(&table.name.schema),
+                table.name.quoted()
+            ));
     }
     if table.row_security_applies {
         findings
             .error(subject, "row-level security applies to the role")
             .detail("A copy would silently miss rows that the stream brings.")
-            .fix("ALTER ROLE <role> BYPASSRLS;");
+            .fix(format!("ALTER ROLE {role} BYPASSRLS;"));
     }
 }
 

@@ -257,6 +257,21 @@ fn source_server_and_role_are_checked() {
 }
 
 #[test]
+fn connection_to_a_server_elsewhere_is_checked() {
+    let host = |name: &str| {
+        let name = name.to_owned();
+        move |c: &mut Case| c.settings.source.conninfo.hosts[0].host = name
+    };
+    finds("warning", "verify-full", host("master.example"));
+    finds("warning", "verify-full", host("10.0.0.1"));
+    for near in ["localhost", "127.0.0.1", "::1", "/run/postgresql"] {
+        let mut case = Case::good();
+        host(near)(&mut case);
+        assert!(check(&case.settings, None, None).is_empty(), "{near}");
+    }
+}
+
+#[test]
 fn slot_is_checked() {
     let with = |slot: Slot| move |c: &mut Case| c.source.slot = Some(slot);
     finds("error", "physical", with(slot(None, "master", "reserved", 0)));
@@ -344,7 +359,11 @@ fn source_table_is_checked() {
     finds("error", "row-level security", |c| {
         c.table().row_security_applies = true
     });
-    finds("error", "GRANT SELECT ON", |c| c.table().may_select = false);
+    finds(
+        "error",
+        "GRANT SELECT ON \\\"public\\\".\\\"labels\\\" TO \\\"cdc\\\"",
+        |c| c.table().may_select = false,
+    );
     finds("error", "column \"label\" does not exist", |c| {
         c.table().columns[2].name = "text".to_owned()
     });

@@ -1,9 +1,8 @@
 //! `cdc completions`: prints completions for a shell.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, Context, HELP_TEMPLATE, Outcome, output};
+use super::{Context, Outcome, command, output};
 use crate::error::Result;
 
 const EXAMPLES: &str = "\
@@ -14,7 +13,7 @@ Examples:
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The shell
     pub shell: Shell,
@@ -28,7 +27,7 @@ pub struct Args {
 pub async fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     // Into memory first: clap_complete panics where its writer fails, a closed pipe for example.
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "cdc", &mut text);
+    clap_complete::generate(args.shell, &mut command(), "cdc", &mut text);
     output::print(&String::from_utf8_lossy(&text))?;
     Ok(Outcome::Done)
 }

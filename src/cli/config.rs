@@ -1,6 +1,6 @@
 //! `cdc config`: prints the configuration in effect, or an example.
 
-use super::{Context, HELP_TEMPLATE, Outcome, output};
+use super::{Context, Outcome, output};
 use crate::config::{EXAMPLE, Effective};
 use crate::error::Result;
 
@@ -15,7 +15,7 @@ Examples:
 /// Flags override the environment, the environment overrides the file. Passwords are shown as ****. Neither
 /// database is asked.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Print a commented example of the file, and read nothing
     #[arg(long)]

@@ -18,7 +18,7 @@ pub mod teardown;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Flags, Loaded};
 use crate::error::{Class, Error, Result};
@@ -55,7 +55,7 @@ Exit codes: 0 done or healthy, 1 findings or not healthy, 2 wrong usage or confi
 
 /// Keeps lookup tables in one PostgreSQL database in step with master tables in another.
 #[derive(Debug, Parser)]
-#[command(name = "cdc", version, after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+#[command(name = "cdc", version, after_help = EXAMPLES)]
 #[command(
     max_term_width = 100,
     arg_required_else_help = true,
@@ -171,9 +171,19 @@ impl Context {
     }
 }
 
+/// The command line with the layout of help that all commands share.
+pub fn command() -> clap::Command {
+    Cli::command()
+        .help_template(HELP_TEMPLATE)
+        .mut_subcommands(|subcommand| subcommand.help_template(HELP_TEMPLATE))
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -246,16 +256,15 @@ async fn dispatch(command: &Command, context: &Context) -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn every_command_has_a_sentence_and_examples() {
-        for command in Cli::command().get_subcommands() {
+        for command in command().get_subcommands() {
             let name = command.get_name();
             let about = command.get_long_about().or(command.get_about());
             assert!(about.is_some(), "{name}");

@@ -71,8 +71,8 @@ struct Plan {
     source: Vec<Step>,
     target: Vec<Step>,
     stays: Vec<String>,
-    /// Whether everything that was asked for can be done.
-    complete: bool,
+    /// Whether something of ours has to stay.
+    incomplete: bool,
 }
 
 /// Lists what will be taken away, asks (unless `yes`), does it; returns whether nothing of ours is left.
@@ -82,10 +82,7 @@ struct Plan {
 pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> Result<bool> {
     let mut source = common::source(settings, "teardown").await;
     let mut target = common::target(settings, "teardown").await;
-    let mut plan = Plan {
-        complete: true,
-        ..Plan::default()
-    };
+    let mut plan = Plan::default();
     match &mut target {
         Ok(conn) => plan_target(conn, settings, truncate_lookups, &mut plan).await?,
         Err(error) => plan.leave(format!(
@@ -98,17 +95,10 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
             "everything at the source, which could not be asked: {error}"
         )),
     }
-    for (side, steps) in [("source", &plan.source), ("target", &plan.target)] {
-        for step in steps {
-            say(&format!("will be taken away at the {side}: {}", step.what))?;
-        }
-    }
-    for what in &plan.stays {
-        say(&format!("stays: {what}"))?;
-    }
+    plan.tell()?;
     if plan.source.is_empty() && plan.target.is_empty() {
         say("Nothing to do.")?;
-        return Ok(plan.complete);
+        return Ok(!plan.incomplete);
     }
     if !yes && !confirmed()? {
         say("Nothing was done.")?;
@@ -117,28 +107,38 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     // The slot first: it is what costs the source its disk.
     if let Ok(client) = &source {
         for step in &plan.source {
-            client.batch_execute(&step.sql).await.map_err(|error| {
-                from_driver(error).context(format!("could not take away {}", step.what))
-            })?;
+            let done = client.batch_execute(&step.sql).await;
+            done.map_err(|error| from_driver(error).context(format!("could not take away {}", step.what)))?;
             say(&format!("done: {}", step.what))?;
         }
     }
     if let Ok(conn) = &mut target {
         for step in &plan.target {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(step.sql.clone()))
-                .execute(&mut *conn)
-                .await
-                .map_err(|error| from_sqlx(error).context(format!("could not take away {}", step.what)))?;
+            let sql = sqlx::AssertSqlSafe(step.sql.clone());
+            let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
+            done.map_err(|error| from_sqlx(error).context(format!("could not take away {}", step.what)))?;
             say(&format!("done: {}", step.what))?;
         }
     }
-    Ok(plan.complete)
+    Ok(!plan.incomplete)
 }
 
 impl Plan {
+    /// Something of ours that has to stay.
     fn leave(&mut self, what: String) {
-        self.complete = false;
+        self.incomplete = true;
         self.stays.push(what);
+    }
+
+    fn tell(&self) -> Result<()> {
+        for (side, steps) in [("source", &self.source), ("target", &self.target)] {
+            for step in steps {
+                say(&format!("will be taken away at the {side}: {}", step.what))?;
+            }
+        }
+        self.stays
+            .iter()
+            .try_for_each(|what| say(&format!("stays: {what}")))
     }
 }
 

@@ -7,20 +7,22 @@ const WIDTH: usize = 99;
 
 /// The status as text, with a line feed at the end.
 pub fn render(status: &Status) -> String {
-    let mut lines = vec![
-        format!("{:<9} {}", word(status.verdict), status.summary),
-        String::new(),
-    ];
+    let mut lines = wrap(
+        &format!("{:<9} {}", word(status.verdict), status.summary),
+        "          ",
+    );
     for problem in &status.problems {
         // The first one is told by the verdict's line already.
         if problem.message != status.summary {
-            lines.push(format!("{}: {}", problem.severity, problem.message));
+            lines.extend(wrap(
+                &format!("{}: {}", problem.severity, problem.message),
+                "    ",
+            ));
         }
-        lines.extend(problem.hint.iter().map(|hint| format!("hint: {hint}")));
+        let hint = problem.hint.iter();
+        lines.extend(hint.flat_map(|hint| wrap(&format!("hint: {hint}"), "    ")));
     }
-    if lines.last().is_some_and(|line| !line.is_empty()) {
-        lines.push(String::new());
-    }
+    lines.push(String::new());
     lines.extend(table(&status.read_models));
     lines.push(String::new());
     lines.push(format!("cdc         {}", pipeline(status.pipeline.as_ref())));
@@ -229,6 +231,21 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// The text in lines of at most [`WIDTH`] characters, broken at blanks; all but the first are indented.
+fn wrap(text: &str, indent: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_inclusive([' ', '\n']) {
+        let width = line.chars().count() + word.trim_end().chars().count();
+        if width > WIDTH && !line.trim().is_empty() {
+            lines.push(std::mem::replace(&mut line, indent.to_owned()));
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
 /// At most so many characters; what was cut off shows as `…`, and a line stays one line.
 fn clip(text: &str, width: usize) -> String {
     let text: String = text
@@ -282,6 +299,21 @@ target      localhost:5432/ as , PostgreSQL 16.14
         );
         assert!(text.contains("slot        not seen\n"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() < 100), "{text}");
+    }
+
+    #[test]
+    fn long_text_is_broken_at_blanks_and_kept_whole() {
+        let text = format!("error: {}end", "word ".repeat(40));
+        let lines = wrap(&text, "    ");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].starts_with("    word"));
+        let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+        assert_eq!(words, text.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(
+            wrap(&"x".repeat(200), "    ").len(),
+            1,
+            "what has no blank is cut off later"
+        );
     }
 
     #[test]
