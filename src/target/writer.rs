@@ -186,7 +186,7 @@ impl Writer {
             && folds
                 .iter()
                 .all(|(_, fold)| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES);
-        if let (true, Some((index, fold))) = (small, folds.pop()) {
+        if small && let Some((index, fold)) = folds.pop() {
             let model = self.model(index)?;
             let (clear, resolve) = (fold.clear(), fold.has_unchanged());
             let rows: Vec<Final> = fold.into_finals().collect();
