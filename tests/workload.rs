@@ -237,7 +237,7 @@ async fn terminated_backends_lose_nothing() {
         let limit = stage.rng.u32(1..3);
         let query = format!(
             "SELECT {how}(pid) FROM (SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc %' \
-             ORDER BY md5(application_name || '{salt}') LIMIT {limit}) some"
+             ORDER BY md5(application_name || '{salt}') LIMIT {limit}) picked"
         );
         let _ = support::rows(side, &query).await;
     }
