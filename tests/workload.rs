@@ -59,6 +59,18 @@ async fn lookup_follows_codes_that_are_checked_at_commit() {
 }
 
 #[tokio::test]
+async fn lookups_follow_transactions_of_many_rows() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        by_id: true,
+        bulk: 60,
+        truncate: 1000,
+        ..Plan::default()
+    };
+    undisturbed("many rows", plan).await;
+}
+
+#[tokio::test]
 async fn lookup_follows_out_of_line_values() {
     let plan = Plan {
         unique: Unique::AtCommit,

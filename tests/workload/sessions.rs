@@ -16,6 +16,9 @@ const IDS: u32 = 120;
 /// As many codes as `codes` holds, see [`super::stage`].
 pub const CODES: u32 = 24;
 
+/// More rows than `cdc` writes in one statement.
+const BULK: u32 = 700;
+
 /// What the workload may do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Habits {
@@ -23,7 +26,9 @@ pub struct Habits {
     pub deferrable: bool,
     /// Labels of some kilobytes.
     pub large: bool,
-    /// TRUNCATE one transaction in so many; 0 is never.
+    /// One statement in so many changes [`BULK`] rows; 0 is never.
+    pub bulk: u32,
+    /// One statement in so many is TRUNCATE; 0 is never.
     pub truncate: u32,
 }
 
@@ -187,6 +192,9 @@ impl Session {
         if self.habits.truncate > 0 && self.rng.u32(0..self.habits.truncate) == 0 {
             return "TRUNCATE labels".to_owned();
         }
+        if self.habits.bulk > 0 && self.rng.u32(0..self.habits.bulk) == 0 {
+            return self.bulk();
+        }
         let live = self.some("deleted_at IS NULL");
         let dead = self.some("deleted_at IS NOT NULL");
         let (label, name) = (self.label(), self.name());
@@ -277,6 +285,23 @@ impl Session {
         format!(
             "INSERT INTO labels (id, code, label, display_name, deleted_at) VALUES ({id}, {code}, {label}, {name}, {deleted}){conflict}"
         )
+    }
+
+    fn bulk(&mut self) -> String {
+        let number = self.rng.u32(..);
+        match self.rng.u32(0..10) {
+            0..=3 => format!(
+                "INSERT INTO labels (id, code, label, display_name) \
+                 SELECT ('00000000-0000-4000-9000-' || lpad(n::text, 12, '0'))::uuid, 'B' || n, 'Bulk', '{number}' \
+                 FROM generate_series(1, {BULK}) n ON CONFLICT (id) DO NOTHING"
+            ),
+            4..=6 => format!("UPDATE labels SET label = 'Bulk {number}' WHERE code LIKE 'B%'"),
+            7 if self.habits.deferrable => format!(
+                "UPDATE labels SET code = 'B' || (substr(code, 2)::int % {BULK} + 1) WHERE code LIKE 'B%' AND deleted_at IS NULL"
+            ),
+            7..=8 => "UPDATE labels SET deleted_at = now() WHERE code LIKE 'B%'".to_owned(),
+            _ => "DELETE FROM labels WHERE code LIKE 'B%'".to_owned(),
+        }
     }
 
     /// A dead row comes back under its code, if nobody has it meanwhile.
