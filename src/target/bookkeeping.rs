@@ -145,7 +145,13 @@ impl Bookkeeping {
             }
             return Ok(());
         }
-        sqlx::raw_sql(AssertSqlSafe(format!("BEGIN;\n{}\nCOMMIT", self.create_sql())))
+        // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's commit.
+        let lock = format!(
+            "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext({}))",
+            literal(&format!("cdc bookkeeping {}", self.name))
+        );
+        let sql = format!("BEGIN;\n{lock};\n{}\nCOMMIT", self.create_sql());
+        sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(conn)
             .await
             .map_err(|error| from_sqlx(error).context(format!("could not create schema {}", self.schema)))?;

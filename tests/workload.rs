@@ -1,0 +1,275 @@
+//! The promise, on real servers: whatever happens to `cdc`, to the servers and to their sessions, at any moment
+//! the lookup equals the live rows of the source as of one commit, never an older one after a newer one, and
+//! the newest one when the source is quiet.
+//!
+//! Random sessions change `labels`, a reader looks at the lookup all the time, and an oracle that does not
+//! know `cdc` says which states there were (`workload/oracle.rs`). `CDC_TEST_SEED` replays what the sessions choose,
+//! `CDC_TEST_SECONDS` and `CDC_TEST_KILLS` make it longer; `make campaign` does.
+
+// Helpers assert by panicking, as tests do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "workload/oracle.rs"]
+mod oracle;
+#[path = "workload/sessions.rs"]
+mod sessions;
+#[path = "workload/stage.rs"]
+mod stage;
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdc::cluster::{Cluster, Stop};
+use serde_json::Value;
+use sessions::connect;
+use stage::{Plan, Stage, Unique, number};
+use support::{Cdc, Signal, own_cluster};
+
+/// Only the workload, on one kind of table.
+async fn undisturbed(name: &'static str, plan: Plan) {
+    let stage = Stage::set(name, plan).await;
+    let cdc = Cdc::run(&stage.pair);
+    tokio::time::sleep_until(stage.until.into()).await;
+    stage.finish(vec![cdc]).await;
+}
+
+#[tokio::test]
+async fn lookup_follows_the_demo_tables() {
+    let plan = Plan {
+        truncate: 400,
+        ..Plan::default()
+    };
+    undisturbed("demo tables", plan).await;
+}
+
+#[tokio::test]
+async fn lookup_follows_codes_that_are_checked_at_commit() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        truncate: 1000,
+        ..Plan::default()
+    };
+    undisturbed("checked at commit", plan).await;
+}
+
+#[tokio::test]
+async fn lookups_follow_transactions_of_many_rows() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        by_id: true,
+        bulk: 60,
+        truncate: 1000,
+        ..Plan::default()
+    };
+    undisturbed("many rows", plan).await;
+}
+
+#[tokio::test]
+async fn lookup_follows_out_of_line_values() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        large: true,
+        truncate: 1000,
+        ..Plan::default()
+    };
+    undisturbed("out of line", plan).await;
+}
+
+#[tokio::test]
+async fn lookup_shows_the_smallest_id_of_a_code_that_is_not_unique() {
+    let plan = Plan {
+        unique: Unique::Never,
+        large: true,
+        truncate: 1000,
+        ..Plan::default()
+    };
+    undisturbed("not unique", plan).await;
+}
+
+#[tokio::test]
+async fn lookups_of_one_table_are_of_one_commit() {
+    let plan = Plan {
+        by_id: true,
+        full: true,
+        truncate: 400,
+        ..Plan::default()
+    };
+    undisturbed("two lookups, full identity", plan).await;
+}
+
+#[tokio::test]
+async fn kills_lose_nothing() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        truncate: 1000,
+        ..Plan::default()
+    };
+    let mut stage = Stage::set("kills", plan).await;
+    for kill in 0..number("CDC_TEST_KILLS", 15) {
+        let cdc = Cdc::run(&stage.pair);
+        // Short lives end within the first copy or before the stream, long ones in the middle of batches.
+        if kill % 3 == 0 {
+            stage.pause(10..250).await;
+        } else {
+            stage.pause(150..600).await;
+        }
+        stage.kill(cdc).await;
+    }
+    let cdc = Cdc::run(&stage.pair);
+    stage.pause(300..600).await;
+    stage.finish(vec![cdc]).await;
+}
+
+/// Stops a server and starts it again, without blocking the workload and the reader.
+async fn restart(cluster: &Arc<Cluster>, how: Stop) {
+    let cluster = Arc::clone(cluster);
+    tokio::task::spawn_blocking(move || cluster.restart(how))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn restarts_of_the_servers_lose_nothing() {
+    let source = Arc::new(own_cluster("workload-source"));
+    let target = Arc::new(own_cluster("workload-target"));
+    let mut stage = Stage::set_on("restarts", Plan::default(), &source, &target).await;
+    let cdc = Cdc::run(&stage.pair);
+    let mut round = stage.rng.u32(..);
+    while !stage.is_over() {
+        stage.pause(200..900).await;
+        let how = if round & 1 == 0 {
+            Stop::Fast
+        } else {
+            Stop::Immediate
+        };
+        match round >> 1 & 3 {
+            0 | 1 => restart(&source, how).await,
+            2 => restart(&target, how).await,
+            _ => {
+                tokio::join!(restart(&source, how), restart(&target, how));
+            }
+        }
+        round = round.wrapping_add(1 + stage.rng.u32(0..2));
+    }
+    stage.finish(vec![cdc]).await;
+}
+
+#[tokio::test]
+async fn resync_beside_the_stream_finds_nothing_to_repair() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        large: true,
+        truncate: 2000,
+        ..Plan::default()
+    };
+    let mut stage = Stage::set("resync", plan).await;
+    let cdc = Cdc::run(&stage.pair);
+    let mut dry = false;
+    let mut done = 0;
+    while !stage.is_over() || done < 2 {
+        let arguments: &[&str] = if dry {
+            &["resync", "--json", "--dry-run"]
+        } else {
+            &["resync", "--json"]
+        };
+        let output = stage.command(arguments).await;
+        assert!(output.status.success(), "cdc {arguments:?}: {output:?}");
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = &result["public.labels_lookup"];
+        let kinds = if dry {
+            ["missing", "extra", "different"]
+        } else {
+            ["inserted", "updated", "deleted"]
+        };
+        for kind in kinds {
+            assert_eq!(found[kind].as_i64(), Some(0), "cdc {arguments:?}: {result}");
+        }
+        dry = !dry;
+        done += 1;
+        stage.pause(0..100).await;
+    }
+    eprintln!("resync: {done} done");
+    stage.finish(vec![cdc]).await;
+}
+
+#[tokio::test]
+async fn of_two_instances_a_zombie_writes_nothing() {
+    let mut stage = Stage::set("zombie", Plan::default()).await;
+    let mut cdcs = [Cdc::run(&stage.pair), Cdc::run(&stage.pair)];
+    let source = connect(&stage.pair.source_url).await.unwrap();
+    let owner = format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{}' AND active",
+        stage.pair.slot
+    );
+    let mut halted = 0;
+    while !stage.is_over() {
+        stage.pause(100..500).await;
+        cdcs[halted].kill(Signal::Stop);
+        stage.pause(0..300).await;
+        // The source gives the halted one up, as after wal_sender_timeout, and the other one takes over.
+        if stage.rng.u32(0..4) > 0 {
+            let _ = support::rows(&source, &owner).await;
+        }
+        stage.pause(200..1200).await;
+        cdcs[halted].kill(Signal::Cont);
+        halted = 1 - halted;
+    }
+    stage.finish(Vec::from(cdcs)).await;
+}
+
+#[tokio::test]
+async fn terminated_backends_lose_nothing() {
+    let plan = Plan {
+        unique: Unique::AtCommit,
+        large: true,
+        by_id: true,
+        ..Plan::default()
+    };
+    let mut stage = Stage::set("terminated", plan).await;
+    let cdc = Cdc::run(&stage.pair);
+    let source = connect(&stage.pair.source_url).await.unwrap();
+    let target = connect(&stage.pair.target_url).await.unwrap();
+    while !stage.is_over() {
+        stage.pause(20..400).await;
+        let side = if stage.rng.bool() { &source } else { &target };
+        // A cancelled statement leaves its connection open.
+        let how = if stage.rng.u32(0..3) == 0 {
+            "pg_cancel_backend"
+        } else {
+            "pg_terminate_backend"
+        };
+        let salt = stage.rng.u32(..);
+        let limit = stage.rng.u32(1..3);
+        let query = format!(
+            "SELECT {how}(pid) FROM (SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc %' \
+             ORDER BY md5(application_name || '{salt}') LIMIT {limit}) picked"
+        );
+        let _ = support::rows(side, &query).await;
+    }
+    stage.finish(vec![cdc]).await;
+}
+
+#[tokio::test]
+async fn both_databases_may_be_in_one_cluster() {
+    let cluster = own_cluster("workload-one");
+    let plan = Plan {
+        truncate: 400,
+        ..Plan::default()
+    };
+    let stage = Stage::set_on("one cluster", plan, &cluster, &cluster).await;
+    let cdc = Cdc::run(&stage.pair);
+    // Copies make slots, and slots wait for every write transaction of the cluster, those of cdc too.
+    while !stage.is_over() {
+        let output = stage.command(&["resync"]).await;
+        assert!(output.status.success(), "{output:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stage.finish(vec![cdc]).await;
+}
