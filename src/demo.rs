@@ -76,8 +76,8 @@ pub async fn run(keep: bool, pg_bin: Option<PathBuf>, stop: CancellationToken) -
 }
 
 /// The engine that `cdc run` runs.
-async fn engine(_settings: Settings, _stop: CancellationToken) -> Result<()> {
-    Err(Error::transient("engine not wired"))
+async fn engine(settings: Settings, stop: CancellationToken) -> Result<()> {
+    crate::run::run(settings, stop).await
 }
 
 /// The two servers.

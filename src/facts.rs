@@ -44,6 +44,14 @@ pub struct SourceServer {
     pub wal_senders: (u32, u32),
     /// max_slot_wal_keep_size in MB; -1 is without limit.
     pub max_slot_wal_keep_size_mb: i64,
+    /// idle_replication_slot_timeout in seconds (18 and later); 0 is off.
+    pub idle_slot_timeout_seconds: i64,
+    /// Age of the oldest transaction of the cluster that has written and is still open, as far as the role may see.
+    pub oldest_write_seconds: Option<i64>,
+    /// Prepared transactions of the cluster.
+    pub prepared_transactions: u32,
+    /// Whether commits wait for synchronous standbys.
+    pub synchronous_standbys: bool,
     /// server_encoding.
     pub encoding: String,
 }
@@ -200,6 +208,8 @@ pub struct Leaf {
     pub replica_identity: ReplicaIdentity,
     /// Whether it has a usable primary key.
     pub has_primary_key: bool,
+    /// Columns of its own identity (primary key or identity index); empty under FULL, and where it has none.
+    pub identity_columns: Vec<String>,
 }
 
 /// The target server and the role that asks.

@@ -13,7 +13,7 @@ INSERT INTO {{schema}}.version SELECT 1 WHERE NOT EXISTS (SELECT FROM {{schema}}
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     slot text NOT NULL,                  -- replication slot at the source; names the pipeline
     publication text NOT NULL,
     epoch bigint NOT NULL DEFAULT 0,     -- raised by each owner; an older epoch cannot commit

@@ -12,8 +12,11 @@
 //! Nothing here knows the target, or decides what is acknowledged.
 
 pub mod connect;
+pub mod copy_query;
 pub mod error;
+pub mod facts;
 mod lent;
+pub mod publication;
 pub mod replication;
 pub mod settled;
 pub mod slot;

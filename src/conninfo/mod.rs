@@ -4,7 +4,49 @@
 //! every rule here is a function. Both drivers are fed from the one [`Conninfo`], since each of them knows
 //! only a part of what libpq does.
 
+mod files;
+mod parse;
+mod resolve;
+mod url;
+
+use std::collections::BTreeMap;
 use std::fmt;
+
+use crate::error::Result;
+
+pub use resolve::DEFAULT_CONNECT_TIMEOUT_SECONDS;
+
+/// What a connection string is read against, as values: nothing here is looked up anywhere else.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Environment variables; only PG* ones count.
+    pub variables: BTreeMap<String, String>,
+    /// Texts of the password file and of service files by path; of certificate files only whether they are there.
+    pub files: BTreeMap<String, String>,
+    /// Name of the operating system's user, the default role.
+    pub user: Option<String>,
+    /// Home directory, for default files.
+    pub home: Option<String>,
+    /// Directory of the Unix socket to use where no host is named; `localhost` if there is none.
+    pub socket_directory: Option<String>,
+}
+
+impl Environment {
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+}
+
+/// The known word that `word` is most likely a misspelling of.
+pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        // A third of the letters may be wrong, and one in a short word.
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3).min(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
 
 /// A secret that never shows in `Debug` or `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -145,6 +187,37 @@ impl Default for Conninfo {
     }
 }
 
+impl Conninfo {
+    /// Reads a URL (`postgresql://`, `postgres://`) or `key=value` pairs as libpq does; gaps are filled from the
+    /// service, PG* variables, the password file and defaults.
+    ///
+    /// Differences from libpq: `connect_timeout` is 10 s by default; `sslmode=verify-full` without `sslrootcert`
+    /// trusts the system's authorities; several hosts share one password; `keepalives*`, `tcp_user_timeout` and
+    /// Kerberos keywords are accepted and left out; what would weaken a promise if left out (`require_auth`,
+    /// `sslcrl`, `sslnegotiation=direct` and others) is refused.
+    ///
+    /// # Errors
+    ///
+    /// Configuration; no message repeats the password or a piece of it.
+    pub fn parse(text: &str, environment: &Environment) -> Result<Self> {
+        resolve::resolve(text, environment)
+    }
+
+    /// The password file that [`Conninfo::parse`] would ask; service files must be in `environment` already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conninfo::parse`].
+    pub fn password_file(text: &str, environment: &Environment) -> Result<Option<String>> {
+        resolve::password_file(text, environment)
+    }
+
+    /// The URL that gives this, with the password as `****`; what is a default is left out.
+    pub fn masked_url(&self) -> String {
+        url::masked(self)
+    }
+}
+
 /// For people and logs: `host:port/database` and the role, never the password.
 impl fmt::Display for Conninfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,3 +233,6 @@ impl fmt::Display for Conninfo {
         write!(f, "/{} as {}", self.database, self.user)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+-- The columns of a source table, in order. $1 is its oid.
+SELECT a.attname::text AS name,
+       a.attnum AS number,
+       a.atttypid AS type_oid,
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_name,
+       pg_catalog.format_type(a.atttypid, -1) AS bare_type_name,
+       -- From PostgreSQL 18 on a NOT NULL constraint may be there without being valid for old rows.
+       (a.attnotnull AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_constraint k
+           WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated
+       )) OR t.typnotnull AS not_null,
+       a.attlen = -1 AND a.attstorage <> 'p' AS toastable,
+       a.attgenerated <> '' AS generated,
+       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS builtin,
+       t.typcollation <> 0 AS collatable
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum

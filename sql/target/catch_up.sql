@@ -1,0 +1,19 @@
+-- Brings a shadow (the source's rows by identity) to the final states of a batch, which stand in {{stage}}.
+CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean) RETURNS void LANGUAGE plpgsql AS $cdc$
+BEGIN
+    IF _resolve THEN
+        UPDATE {{stage}} s SET {{resolve}} FROM {{shadow}} m WHERE {{start_is_shadow}} AND ({{left_out}});
+        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state IN ('l', 'd') AND ({{left_out}})) THEN
+            RAISE EXCEPTION 'an update left out a value that the copy does not hold' USING ERRCODE = 'CDC02';
+        END IF;
+    END IF;
+    IF _clear THEN
+        DELETE FROM {{shadow}};
+    ELSE
+        DELETE FROM {{shadow}} m USING {{stage}} s WHERE {{start_is_shadow}};
+        DELETE FROM {{shadow}} m USING {{stage}} s WHERE {{identity_is_map}};
+    END IF;
+    INSERT INTO {{shadow}} ({{i}}, state, {{p}})
+    SELECT {{s_i}}, s.state, {{s_p}} FROM {{stage}} s WHERE s.state IN ('l', 'd');
+END
+$cdc$

@@ -1,0 +1,103 @@
+-- The writer: brings one lookup and its map to the final states of a batch, which stand in {{stage}}.
+-- Made anew in each session; the columns are those of the read model.
+--
+--   stage    o1.. identity at the start of the batch, i1.. identity now, p1.. projected values, u1.. "value was left out",
+--            state l live, d dead (kept for its values), g gone, w waits for its key
+--   map      i1.. identity, k1.. key, v1.. values of a row that is not shown, state s shown, w waits, d dead
+--   touched  k1.. keys that may change hands in this batch, w1.. identity of the row that is shown under it
+--
+-- _clear takes every row of map and lookup that has no final state for gone (TRUNCATE, exact copies).
+CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys boolean,
+    OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
+    OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
+LANGUAGE plpgsql AS $cdc$
+BEGIN
+    -- Values that the stream left out are in the lookup row that the map names, or in the map.
+    IF _resolve THEN
+        UPDATE {{stage}} s SET {{resolve}}
+        FROM {{map}} m LEFT JOIN {{lookup}} l ON m.state = 's' AND {{lookup_is_map}}
+        WHERE {{start_is_map}} AND ({{left_out}});
+        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state IN ('l', 'd') AND ({{left_out}})) THEN
+            RAISE EXCEPTION 'an update left out a value that neither the lookup nor the map holds'
+                USING ERRCODE = 'CDC02';
+        END IF;
+    END IF;
+
+    INSERT INTO {{touched}} ({{k}})
+    SELECT {{x_k}} FROM (
+        SELECT {{m_k}} FROM {{map}} m WHERE _clear AND m.state IN ('s', 'w')
+        UNION ALL
+        SELECT {{l_key_as_k}} FROM {{lookup}} l WHERE _clear
+        UNION ALL
+        SELECT {{m_k}} FROM (
+            SELECT {{s_o_as_i}} FROM {{stage}} s WHERE NOT _clear AND s.o1 IS NOT NULL
+            UNION
+            SELECT {{s_i}} FROM {{stage}} s WHERE NOT _clear AND s.i1 IS NOT NULL
+        ) s JOIN {{map}} m ON {{identity_is_map}} WHERE m.state IN ('s', 'w')
+        UNION ALL
+        SELECT {{s_key_as_k}} FROM {{stage}} s WHERE s.state = 'l'
+    ) x GROUP BY {{x_k}};
+
+    DELETE FROM {{map}} m
+    WHERE _clear AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
+    DELETE FROM {{map}} m USING {{stage}} o
+    WHERE NOT _clear AND {{other_start_is_map}}
+      AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
+    UPDATE {{map}} m SET {{map_assign}}
+    FROM {{stage}} s
+    WHERE {{identity_is_map}} AND s.state IN ('l', 'd') AND {{map_differs}};
+    INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
+    SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
+    FROM {{stage}} s
+    WHERE s.state IN ('l', 'd') AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
+
+    -- Two live rows with one key: the smallest identity is shown, the others wait with their values.
+    IF EXISTS (SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}} WHERE m.state IN ('s', 'w')
+               GROUP BY {{t_k}} HAVING count(*) > 1 OR bool_or(m.state = 'w')) THEN
+        UPDATE {{touched}} t SET ({{w}}) = (
+            SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
+            ORDER BY {{m_i}} LIMIT 1);
+        UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
+        FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
+        WHERE {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})
+          AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}});
+        UPDATE {{map}} m SET state = 'w', {{v_from_stage}}
+        FROM {{touched}} t, {{stage}} s
+        WHERE {{touched_is_map}} AND {{identity_is_map}} AND s.state = 'l' AND NOT ({{map_is_winner}});
+        UPDATE {{stage}} s SET state = 'w'
+        FROM {{touched}} t WHERE s.state = 'l' AND {{stage_is_touched}} AND NOT ({{stage_is_winner}});
+        INSERT INTO {{stage}} ({{i}}, state, {{p}})
+        SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}} WHERE m.state = 'w';
+        UPDATE {{map}} m SET state = 's', {{v_null}}
+        FROM {{touched}} t WHERE {{map_is_winner}} AND m.state = 'w';
+    END IF;
+
+    -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
+    WITH gone AS (
+        DELETE FROM {{lookup}} l USING {{touched}} t
+        WHERE {{lookup_is_touched}}
+          AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state = 's')
+        RETURNING {{key_text}} AS key)
+    SELECT count(*), array_agg(key) FILTER (WHERE _keys) INTO _deleted, _deleted_keys FROM gone;
+
+    WITH changed AS (
+        UPDATE {{lookup}} l SET {{lookup_assign}}
+        FROM {{stage}} s
+        WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
+        RETURNING {{key_text}} AS key)
+    SELECT count(*), array_agg(key) FILTER (WHERE _keys) INTO _updated, _updated_keys FROM changed;
+
+    WITH new AS (
+        INSERT INTO {{lookup}} AS l ({{lookup_columns}})
+        SELECT {{stage_values}} FROM {{stage}} s
+        WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_stage}})
+        RETURNING {{key_text}} AS key)
+    SELECT count(*), array_agg(key) FILTER (WHERE _keys) INTO _inserted, _inserted_keys FROM new;
+
+    SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
+    UPDATE {{schema}}.read_model r
+    SET rows = CASE WHEN _clear THEN _total ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
+        last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END
+    WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
+END
+$cdc$

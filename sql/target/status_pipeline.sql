@@ -1,0 +1,21 @@
+-- The pipeline's row for `cdc status`: one row, or none before the first run. Times are RFC 3339 in UTC.
+SELECT p.state,
+       pg_catalog.to_char(p.state_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS state_since,
+       p.owner,
+       EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - p.heartbeat_at)::float8 AS heartbeat_age_seconds,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_stat_activity a
+           WHERE a.pid = p.backend_pid AND a.backend_start = p.backend_start
+       ) AS session_present,
+       p.healing,
+       pg_catalog.to_char(p.healing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS healing_since,
+       p.error,
+       p.error_hint,
+       p.slot,
+       p.lsn::text AS lsn,
+       pg_catalog.to_char(p.commit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS commit_time,
+       pg_catalog.to_char(p.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS applied_at,
+       EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - p.applied_at)::float8 AS applied_age_seconds,
+       p.last_commit_lsn::text AS last_commit_lsn,
+       pg_catalog.to_char(p.last_commit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_commit_time
+FROM {{schema}}.pipeline p

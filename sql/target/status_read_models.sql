@@ -1,0 +1,15 @@
+-- The read models for `cdc status`.
+SELECT m.name,
+       m.source,
+       m.state,
+       pg_catalog.to_char(m.since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS since,
+       m.reason,
+       m.hint,
+       m.rows,
+       m.copy_rows,
+       m.copy_estimate,
+       pg_catalog.to_char(m.last_change_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_change_at,
+       pg_catalog.to_char(m.last_resync_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_resync_at,
+       m.last_resync_repaired
+FROM {{schema}}.read_model m
+ORDER BY m.id

@@ -1,0 +1,243 @@
+//! `check`: facts become findings, each with its reason and the SQL or setting that mends it.
+//!
+//! In: the settings and what the catalogs of both sides said, as far as each could be asked. Out: [`Finding`]s,
+//! worst first. An error is what keeps `cdc run` from working, or the application from writing; a warning is what
+//! will hurt one day; a note is what is good to know.
+
+mod server;
+mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer};
+use crate::settings::{ReadModelSettings, Settings};
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// `cdc run` cannot work, or the application's writes fail.
+    Error,
+    /// It works, and will hurt one day.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+impl Severity {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is about: `source`, `slot "cdc"`, `table "public.labels"`.
+    pub subject: String,
+    /// What was found; lower case, no full stop.
+    pub message: String,
+    /// Why it matters, as whole sentences.
+    pub detail: Option<String>,
+    /// What mends it: SQL, or a sentence.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    fn detail(&mut self, detail: impl Into<String>) -> &mut Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    fn fix(&mut self, fix: impl Into<String>) -> &mut Self {
+        self.fix = Some(fix.into());
+        self
+    }
+}
+
+/// What the source said.
+#[derive(Debug)]
+pub struct SourceSide {
+    /// The server and the role.
+    pub server: SourceServer,
+    /// The slot, if it is there.
+    pub slot: Option<Slot>,
+    /// The publication, if it is there.
+    pub publication: Option<Publication>,
+    /// What has to be executed for the publication, or why it cannot be.
+    pub publication_plan: Result<Vec<String>, Error>,
+    /// One for each read model, in the order of the settings.
+    pub models: Vec<SourceModel>,
+}
+
+/// What the source said about one read model's table.
+#[derive(Debug, Clone, Default)]
+pub struct SourceModel {
+    /// The table, if it is there.
+    pub table: Option<SourceTable>,
+    /// Keys that more than one live row has; `None` if it was not counted.
+    pub duplicates: Option<i64>,
+    /// Publications that publish the table, whoever made them.
+    pub publications: Vec<Publication>,
+}
+
+/// What the target said.
+#[derive(Debug, Clone)]
+pub struct TargetSide {
+    /// The server and the role.
+    pub server: TargetServer,
+    /// One for each read model, in the order of the settings; `None` where there is no such table.
+    pub lookups: Vec<Option<LookupTable>>,
+}
+
+/// Everything that was found, worst first; a side that could not be asked is left out.
+pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&TargetSide>) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    server::connection(&mut findings, "source", &settings.source.conninfo);
+    server::connection(&mut findings, "target", &settings.target.conninfo);
+    if let Some(side) = source {
+        server::source(&mut findings, settings, side);
+    }
+    if let Some(side) = target {
+        server::target(&mut findings, settings, &side.server);
+    }
+    if let (Some(source), Some(target)) = (source, target) {
+        server::encodings(&mut findings, &source.server.encoding, &target.server.encoding);
+    }
+    for (index, model) in settings.read_models.iter().enumerate() {
+        let facts = source.and_then(|side| side.models.get(index));
+        if let (Some(side), Some(facts)) = (source, facts) {
+            source::model(&mut findings, model, facts, &side.server);
+        }
+        let table = facts.and_then(|facts| facts.table.as_ref());
+        if let Some(side) = target
+            && let Some(lookup) = side.lookups.get(index)
+        {
+            target::model(&mut findings, model, lookup.as_ref(), table, &side.server.user);
+        }
+    }
+    let mut findings = findings.all();
+    findings.sort_by_key(|finding| finding.severity);
+    findings.dedup();
+    findings
+}
+
+/// Findings as they are gathered; the last one may still get its detail and fix.
+#[derive(Debug, Default)]
+struct Findings {
+    done: Vec<Finding>,
+    last: Option<Finding>,
+}
+
+impl Findings {
+    fn error(&mut self, subject: impl Into<String>, message: impl Into<String>) -> &mut Finding {
+        self.add(Severity::Error, subject, message)
+    }
+
+    fn warning(&mut self, subject: impl Into<String>, message: impl Into<String>) -> &mut Finding {
+        self.add(Severity::Warning, subject, message)
+    }
+
+    fn note(&mut self, subject: impl Into<String>, message: impl Into<String>) -> &mut Finding {
+        self.add(Severity::Note, subject, message)
+    }
+
+    /// An error of another module, with its detail and hint.
+    fn add_error(&mut self, subject: impl Into<String>, error: &Error) -> &mut Finding {
+        let finding = self.error(subject, error.to_string());
+        finding.detail = error.detail().map(str::to_owned);
+        finding.fix = error.hint().map(str::to_owned);
+        finding
+    }
+
+    fn add(
+        &mut self,
+        severity: Severity,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) -> &mut Finding {
+        self.done.extend(self.last.take());
+        self.last.insert(Finding {
+            severity,
+            subject: subject.into(),
+            message: message.into(),
+            detail: None,
+            fix: None,
+        })
+    }
+
+    fn all(mut self) -> Vec<Finding> {
+        self.done.extend(self.last);
+        self.done
+    }
+}
+
+/// The key's columns under the source's names.
+pub fn source_key(model: &ReadModelSettings) -> Vec<String> {
+    let source = |name: &String| {
+        let mapping = model.columns.iter().find(|column| &column.target == name);
+        mapping.map_or_else(|| name.clone(), |mapping| mapping.source.clone())
+    };
+    model.key.iter().map(source).collect()
+}
+
+/// The findings as text for a terminal: one block each, and a last line that counts them.
+pub fn render(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        text.push_str(&format!(
+            "{}: {}: {}\n",
+            finding.severity.word(),
+            finding.subject,
+            finding.message
+        ));
+        if let Some(detail) = &finding.detail {
+            text.push_str(&format!("detail: {detail}\n"));
+        }
+        if let Some(fix) = &finding.fix {
+            text.push_str(&format!("fix: {fix}\n"));
+        }
+        text.push('\n');
+    }
+    let count = |severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
+    let (errors, warnings, notes) = (
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Note),
+    );
+    let verdict = match (errors, warnings) {
+        (0, 0) => "Everything is ready.",
+        (0, _) => "Ready, with warnings.",
+        _ => "Not ready.",
+    };
+    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    text.push_str(&format!(
+        "{verdict} {}, {}, {}.\n",
+        plural(errors, "error"),
+        plural(warnings, "warning"),
+        plural(notes, "note")
+    ));
+    text
+}
+
+/// Whether `cdc run` would work.
+pub fn is_ready(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.severity != Severity::Error)
+}

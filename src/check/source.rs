@@ -1,0 +1,294 @@
+//! What is checked of a read model's source table.
+
+use super::{Findings, SourceModel, source_key};
+use crate::facts::{Publication, ReplicaIdentity, SourceServer, SourceTable};
+use crate::identity::{Identity, identity, writes_stay_legal};
+use crate::settings::ReadModelSettings;
+use crate::sql::{ident, idents};
+
+/// A read model's source table.
+pub(super) fn model(
+    findings: &mut Findings,
+    model: &ReadModelSettings,
+    facts: &SourceModel,
+    server: &SourceServer,
+) {
+    let subject = format!("table \"{}\"", model.source);
+    let Some(table) = &facts.table else {
+        findings
+            .error(&subject, "the table does not exist at the source")
+            .fix(format!(
+                "Correct read_model.source of \"{}\", or create the table.",
+                model.target
+            ));
+        return;
+    };
+    if !kind(findings, table, &subject) {
+        return;
+    }
+    access(findings, table, &server.user, &subject);
+    let complete = columns(findings, model, table, &subject);
+    soft_delete(findings, model, table, &subject);
+    if complete {
+        key(findings, model, table, facts.duplicates, &subject);
+    }
+    let found = identity(table, &source_key(model), model.soft_delete.as_deref());
+    match &found {
+        Err(error) => {
+            findings.add_error(&subject, error);
+        }
+        Ok(_) if table.replica_identity == ReplicaIdentity::Full => {
+            findings
+                .note(&subject, "replica identity is FULL, which costs much WAL")
+                .detail("cdc does not need it where the table has a primary key.");
+        }
+        Ok(_) => {}
+    }
+    for publication in &facts.publications {
+        breaks_master(findings, publication, table, found.as_ref().ok(), server.version);
+    }
+}
+
+/// Whether it is a table whose changes are in the stream at all.
+fn kind(findings: &mut Findings, table: &SourceTable, subject: &str) -> bool {
+    let name = match table.kind {
+        'r' => None,
+        'p' => {
+            findings.note(
+                subject,
+                "TRUNCATE, ATTACH and DETACH of a single partition are not in the stream; cdc notices and copies again",
+            );
+            None
+        }
+        'v' => Some("a view"),
+        'm' => Some("a materialized view"),
+        'f' => Some("a foreign table"),
+        _ => Some("not a table"),
+    };
+    if let Some(name) = name {
+        findings
+            .error(subject, format!("it is {name}"))
+            .detail("Only tables and partitioned tables are replicated.");
+    }
+    if table.persistence != 'p' {
+        findings
+            .error(
+                subject,
+                "it is unlogged or temporary, so its changes are not in the WAL",
+            )
+            .fix(format!("ALTER TABLE {} SET LOGGED;", table.name.quoted()));
+    }
+    if table.has_inheritance_children {
+        findings
+            .error(subject, "other tables inherit from it")
+            .detail("Their rows arrive under their own names, while a copy of the parent includes them.")
+            .fix("Use a partitioned table, or a read model for each table.");
+    }
+    name.is_none()
+}
+
+fn access(findings: &mut Findings, table: &SourceTable, user: &str, subject: &str) {
+    let role = ident(user);
+    if !table.may_select {
+        findings
+            .error(subject, format!("role \"{user}\" may not read it"))
+            .fix(format!(
+                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role};",
+                ident(&table.name.schema),
+                table.name.quoted()
+            ));
+    }
+    if table.row_security_applies {
+        findings
+            .error(subject, "row-level security applies to the role")
+            .detail("A copy would silently miss rows that the stream brings.")
+            .fix(format!("ALTER ROLE {role} BYPASSRLS;"));
+    }
+}
+
+/// Whether all projected columns are there.
+fn columns(findings: &mut Findings, model: &ReadModelSettings, table: &SourceTable, subject: &str) -> bool {
+    let mut complete = true;
+    for mapping in &model.columns {
+        match table.column(&mapping.source) {
+            None => {
+                complete = false;
+                let names: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
+                findings
+                    .error(subject, format!("column \"{}\" does not exist", mapping.source))
+                    .detail(format!("The table has: {}.", names.join(", ")))
+                    .fix(format!("Correct read_model.columns of \"{}\".", model.target));
+            }
+            Some(column) if column.generated => {
+                findings
+                    .error(
+                        subject,
+                        format!(
+                            "column \"{}\" is generated, so it is not in the stream",
+                            column.name
+                        ),
+                    )
+                    .fix("Leave the column out, and compute it in the report or in the lookup table.");
+            }
+            Some(_) => {}
+        }
+    }
+    complete
+}
+
+fn soft_delete(findings: &mut Findings, model: &ReadModelSettings, table: &SourceTable, subject: &str) {
+    let Some(name) = &model.soft_delete else {
+        return;
+    };
+    let Some(column) = table.column(name) else {
+        findings
+            .error(subject, format!("soft-delete column \"{name}\" does not exist"))
+            .fix("Correct read_model.soft_delete, or leave it out where rows are really deleted.");
+        return;
+    };
+    if column.generated {
+        findings
+            .error(
+                subject,
+                format!("soft-delete column \"{name}\" is generated, so it is not in the stream"),
+            )
+            .fix("Name the column from which it is computed.");
+    }
+    let boolean = column.bare_type_name == "boolean";
+    let timestamp = column.bare_type_name.starts_with("timestamp") || column.bare_type_name == "date";
+    if !boolean && !timestamp {
+        findings.warning(
+            subject,
+            format!(
+                "soft-delete column \"{name}\" is of type {}: any value but NULL means deleted",
+                column.type_name
+            ),
+        );
+    }
+    if !boolean && column.not_null {
+        findings
+            .warning(
+                subject,
+                format!("soft-delete column \"{name}\" is NOT NULL, so every row counts as deleted"),
+            )
+            .fix("Use a column that is NULL while the row lives, or a boolean one.");
+    }
+}
+
+fn key(
+    findings: &mut Findings,
+    model: &ReadModelSettings,
+    table: &SourceTable,
+    duplicates: Option<i64>,
+    subject: &str,
+) {
+    let key = source_key(model);
+    let text = key.join(", ");
+    for name in &key {
+        if table.column(name).is_some_and(|column| !column.not_null) {
+            findings.note(
+                subject,
+                format!("key column \"{name}\" may be NULL; such rows are left out"),
+            );
+        }
+    }
+    let unique = has_unique_key(table, &key);
+    let live = match &model.soft_delete {
+        Some(name)
+            if table
+                .column(name)
+                .is_some_and(|column| column.bare_type_name == "boolean") =>
+        {
+            format!(" WHERE {} IS NOT TRUE", ident(name))
+        }
+        Some(name) => format!(" WHERE {} IS NULL", ident(name)),
+        None => String::new(),
+    };
+    let index = format!(
+        "CREATE UNIQUE INDEX CONCURRENTLY ON {} ({}){live};",
+        table.name.quoted(),
+        idents(&key)
+    );
+    if let Some(count) = duplicates.filter(|count| *count > 0) {
+        findings
+            .warning(
+                subject,
+                format!("{count} keys ({text}) belong to more than one live row"),
+            )
+            .detail("The row with the smallest identity is shown; the others wait until the key is free.")
+            .fix(format!("Mend the rows, then: {index}"));
+    } else if !unique {
+        findings
+            .note(
+                subject,
+                format!("nothing keeps two live rows from having one key ({text})"),
+            )
+            .detail("If that happens, the row with the smallest identity is shown.")
+            .fix(index);
+    }
+}
+
+/// Whether a unique index, partial or not, is on the key or on a part of it.
+pub(super) fn has_unique_key(table: &SourceTable, key: &[String]) -> bool {
+    table
+        .unique_indexes
+        .iter()
+        .any(|index| !index.columns.is_empty() && index.columns.iter().all(|column| key.contains(column)))
+}
+
+/// Finds publications, whoever made them, under which the application's UPDATE and DELETE fail.
+fn breaks_master(
+    findings: &mut Findings,
+    publication: &Publication,
+    table: &SourceTable,
+    identity: Option<&Identity>,
+    version: u32,
+) {
+    if !publication.update && !publication.delete {
+        return;
+    }
+    let subject = format!("publication \"{}\"", publication.name);
+    for published in publication.tables.iter() {
+        let leaf = table.leaves.iter().any(|leaf| leaf.name == published.table);
+        if published.table != table.name && !leaf {
+            continue;
+        }
+        if let Err(error) = writes_stay_legal(table, published.columns.as_deref(), version) {
+            findings
+                .error(
+                    &subject,
+                    format!("it makes UPDATE and DELETE on \"{}\" fail", table.name),
+                )
+                .detail(format!("{error}."))
+                .fix(error.hint().unwrap_or_default());
+        }
+        let Some(filter) = &published.row_filter else {
+            continue;
+        };
+        let outside = table.columns.iter().find(|column| {
+            let in_identity = identity.is_some_and(|identity| identity.columns.contains(&column.name));
+            !in_identity && mentions(filter, &column.name)
+        });
+        if let Some(column) = outside.filter(|_| table.replica_identity != ReplicaIdentity::Full) {
+            findings
+                .error(&subject, format!("it makes UPDATE and DELETE on \"{}\" fail", table.name))
+                .detail(format!(
+                    "Its row filter uses column \"{}\", which is not part of the replica identity.",
+                    column.name
+                ))
+                .fix(format!(
+                    "ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {table};",
+                    name = ident(&publication.name),
+                    table = table.name.quoted()
+                ));
+        }
+    }
+}
+
+/// Whether the expression has the name as a word of its own.
+fn mentions(expression: &str, name: &str) -> bool {
+    expression
+        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'))
+        .any(|word| word == name)
+        || expression.contains(&ident(name))
+}

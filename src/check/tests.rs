@@ -1,0 +1,472 @@
+//! A table of cases: a good set-up, one change, and what is then found.
+
+use super::*;
+use crate::conninfo::Conninfo;
+use crate::facts::{KeyColumn, KeyIndex, LookupColumn, PublishedTable, ReplicaIdentity};
+use crate::identity::tests::{column, labels, strings, unique};
+use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
+use crate::sql::TableName;
+use std::time::Duration;
+
+struct Case {
+    settings: Settings,
+    source: SourceSide,
+    target: TargetSide,
+}
+
+impl Case {
+    /// Everything in order.
+    fn good() -> Self {
+        Self {
+            settings: settings(),
+            source: SourceSide {
+                server: source_server(),
+                slot: None,
+                publication: Some(publication("cdc")),
+                publication_plan: Ok(Vec::new()),
+                models: vec![SourceModel {
+                    table: Some(labels()),
+                    duplicates: Some(0),
+                    publications: vec![publication("cdc")],
+                }],
+            },
+            target: TargetSide {
+                server: TargetServer {
+                    version: 150_018,
+                    version_text: "15.18".to_owned(),
+                    user: "cdc".to_owned(),
+                    database: "core".to_owned(),
+                    may_create: true,
+                    may_use_temporary: true,
+                    encoding: "UTF8".to_owned(),
+                    bookkeeping_usable: true,
+                    ..TargetServer::default()
+                },
+                lookups: vec![Some(lookup())],
+            },
+        }
+    }
+
+    fn table(&mut self) -> &mut SourceTable {
+        self.source.models[0].table.as_mut().unwrap()
+    }
+
+    fn lookup(&mut self) -> &mut LookupTable {
+        self.target.lookups[0].as_mut().unwrap()
+    }
+
+    fn published(&mut self) -> &mut PublishedTable {
+        &mut self.source.models[0].publications[0].tables[0]
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        source: SourceSettings {
+            conninfo: Conninfo::default(),
+            publication: "cdc".to_owned(),
+            slot: "cdc".to_owned(),
+            publish_projected_columns: false,
+        },
+        target: TargetSettings {
+            conninfo: Conninfo::default(),
+            schema: "cdc".to_owned(),
+            synchronous_commit: true,
+        },
+        read_models: vec![ReadModelSettings::labels()],
+        resync: ResyncSettings::default(),
+        status_interval: Duration::from_secs(10),
+    }
+}
+
+fn source_server() -> SourceServer {
+    SourceServer {
+        version: 150_018,
+        version_text: "15.18".to_owned(),
+        wal_level: "logical".to_owned(),
+        user: "cdc".to_owned(),
+        database: "master".to_owned(),
+        may_replicate: true,
+        may_create: true,
+        slots: (0, 10),
+        wal_senders: (0, 10),
+        max_slot_wal_keep_size_mb: 10_240,
+        encoding: "UTF8".to_owned(),
+        ..SourceServer::default()
+    }
+}
+
+fn publication(name: &str) -> Publication {
+    Publication {
+        oid: 1,
+        name: name.to_owned(),
+        all_tables: false,
+        insert: true,
+        update: true,
+        delete: true,
+        truncate: true,
+        via_root: false,
+        ours: true,
+        owned: true,
+        tables: vec![PublishedTable {
+            table: TableName::new("public", "labels"),
+            columns: None,
+            row_filter: None,
+        }],
+    }
+}
+
+fn slot(plugin: Option<&str>, database: &str, wal_status: &str, held_bytes: i64) -> Slot {
+    Slot {
+        name: "cdc".to_owned(),
+        plugin: plugin.map(str::to_owned),
+        database: Some(database.to_owned()),
+        active_pid: None,
+        restart_lsn: None,
+        confirmed_flush_lsn: None,
+        wal_status: Some(wal_status.to_owned()),
+        safe_wal_bytes: None,
+        invalidation_reason: None,
+        held_bytes: Some(held_bytes),
+    }
+}
+
+fn lookup_column(name: &str, type_name: &str) -> LookupColumn {
+    LookupColumn {
+        name: name.to_owned(),
+        type_oid: 0,
+        type_name: type_name.to_owned(),
+        bare_type_name: type_name.split('(').next().unwrap().to_owned(),
+        collation: None,
+        collatable: false,
+        not_null: true,
+        has_default: false,
+        generated: false,
+    }
+}
+
+fn lookup() -> LookupTable {
+    LookupTable {
+        oid: 2,
+        name: TableName::new("public", "labels_lookup"),
+        kind: 'r',
+        persistence: 'p',
+        columns: vec![
+            lookup_column("code", "character varying(10)"),
+            lookup_column("label", "character varying(50)"),
+            lookup_column("display_name", "character varying(50)"),
+            lookup_column("updated_at", "timestamp with time zone"),
+        ],
+        unique_indexes: vec![KeyIndex {
+            name: "labels_lookup_pkey".to_owned(),
+            primary: true,
+            columns: vec![KeyColumn {
+                name: "code".to_owned(),
+                equality: "OPERATOR(\"pg_catalog\".=)".to_owned(),
+            }],
+        }],
+        triggers: Vec::new(),
+        referenced_by: Vec::new(),
+        row_security_applies: false,
+        missing_privileges: Vec::new(),
+    }
+}
+
+/// `expected` is `error`, `warning` or `note`, and a part of the finding with its detail and fix.
+fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
+    let mut case = Case::good();
+    change(&mut case);
+    let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+    let text: Vec<String> = findings
+        .iter()
+        .map(|finding| {
+            let Finding {
+                severity,
+                subject,
+                message,
+                detail,
+                fix,
+            } = finding;
+            format!("{}: {subject}: {message} {detail:?} {fix:?}", severity.word())
+        })
+        .collect();
+    let found = text
+        .iter()
+        .any(|line| line.starts_with(expected) && line.contains(part));
+    assert!(found, "expected {expected} with {part:?}, found {text:#?}");
+    assert_eq!(
+        is_ready(&findings),
+        !text.iter().any(|line| line.starts_with("error"))
+    );
+}
+
+#[test]
+fn good_set_up_has_only_the_note_about_releases() {
+    let case = Case::good();
+    let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert!(render(&findings).ends_with("Everything is ready. 0 errors, 0 warnings, 1 note.\n"));
+}
+
+#[test]
+fn side_that_could_not_be_asked_is_left_out() {
+    let case = Case::good();
+    assert!(check(&case.settings, None, None).is_empty());
+    assert!(check(&case.settings, None, Some(&case.target)).is_empty());
+    assert!(is_ready(&check(&case.settings, Some(&case.source), None)));
+}
+
+#[test]
+fn source_server_and_role_are_checked() {
+    finds("error", "too old", |c| c.source.server.version = 120_000);
+    finds("note", "not supported any more", |c| {
+        c.source.server.version = 130_023
+    });
+    finds("note", "newer than", |c| c.source.server.version = 190_000);
+    finds("error", "wal_level", |c| {
+        c.source.server.wal_level = "replica".to_owned()
+    });
+    finds("error", "standby", |c| c.source.server.in_recovery = true);
+    finds("error", "ALTER ROLE \\\"cdc\\\" REPLICATION", |c| {
+        c.source.server.may_replicate = false
+    });
+    finds("error", "no replication slot is free", |c| {
+        c.source.server.slots = (10, 10)
+    });
+    finds("warning", "no second replication slot", |c| {
+        c.source.server.slots = (9, 10)
+    });
+    finds("error", "no walsender is free", |c| {
+        c.source.server.wal_senders = (10, 10)
+    });
+    finds("warning", "without limit", |c| {
+        c.source.server.max_slot_wal_keep_size_mb = -1
+    });
+    finds("note", "idle_replication_slot_timeout", |c| {
+        c.source.server.idle_slot_timeout_seconds = 60
+    });
+    finds("warning", "open for 90 s", |c| {
+        c.source.server.oldest_write_seconds = Some(90)
+    });
+    finds("warning", "prepared transactions", |c| {
+        c.source.server.prepared_transactions = 1
+    });
+    finds("note", "synchronous standbys", |c| {
+        c.source.server.synchronous_standbys = true
+    });
+}
+
+#[test]
+fn connection_to_a_server_elsewhere_is_checked() {
+    let host = |name: &str| {
+        let name = name.to_owned();
+        move |c: &mut Case| c.settings.source.conninfo.hosts[0].host = name
+    };
+    finds("warning", "verify-full", host("master.example"));
+    finds("warning", "verify-full", host("10.0.0.1"));
+    for near in ["localhost", "127.0.0.1", "::1", "/run/postgresql"] {
+        let mut case = Case::good();
+        host(near)(&mut case);
+        assert!(check(&case.settings, None, None).is_empty(), "{near}");
+    }
+}
+
+#[test]
+fn slot_is_checked() {
+    let with = |slot: Slot| move |c: &mut Case| c.source.slot = Some(slot);
+    finds("error", "physical", with(slot(None, "master", "reserved", 0)));
+    finds(
+        "error",
+        "wal2json",
+        with(slot(Some("wal2json"), "master", "reserved", 0)),
+    );
+    finds(
+        "error",
+        "belongs to database",
+        with(slot(Some("pgoutput"), "other", "reserved", 0)),
+    );
+    finds(
+        "warning",
+        "lost",
+        with(slot(Some("pgoutput"), "master", "lost", 0)),
+    );
+    finds(
+        "warning",
+        "about to be lost",
+        with(slot(Some("pgoutput"), "master", "unreserved", 0)),
+    );
+    finds(
+        "warning",
+        "2048 MB",
+        with(slot(Some("pgoutput"), "master", "extended", 2 << 30)),
+    );
+    finds("note", "process 7", |c| {
+        c.source.slot = Some(Slot {
+            active_pid: Some(7),
+            ..slot(Some("pgoutput"), "master", "reserved", 0)
+        });
+        c.source.server.slots = (9, 10);
+    });
+}
+
+#[test]
+fn publication_is_checked() {
+    let plan = || Ok(vec!["CREATE PUBLICATION x".to_owned()]);
+    finds("note", "CREATE PUBLICATION x;", |c| {
+        c.source.publication = None;
+        c.source.publication_plan = plan();
+    });
+    finds(
+        "error",
+        "As the owner of the tables: CREATE PUBLICATION x;",
+        |c| {
+            c.source.publication = None;
+            c.source.publication_plan = plan();
+            c.table().owned = false;
+        },
+    );
+    finds("error", "Run: ALTER", |c| {
+        let error = Error::configuration("publication \"cdc\" does not publish what is needed");
+        c.source.publication_plan = Err(error.with_hint("Run: ALTER"));
+    });
+    finds("warning", "column list", |c| {
+        c.source.publication.as_mut().unwrap().tables[0].columns = Some(strings(&["id", "code"]));
+    });
+    finds(
+        "error",
+        "makes UPDATE and DELETE on \"public.labels\" fail",
+        |c| {
+            c.published().columns = Some(strings(&["code"]));
+        },
+    );
+    finds("error", "column \\\"deleted_at\\\", which is not part", |c| {
+        c.published().row_filter = Some("(deleted_at IS NULL)".to_owned());
+    });
+    finds("error", "makes UPDATE and DELETE", |c| {
+        c.table().replica_identity = ReplicaIdentity::Nothing
+    });
+}
+
+#[test]
+fn source_table_is_checked() {
+    finds("error", "does not exist at the source", |c| {
+        c.source.models[0].table = None
+    });
+    finds("error", "a view", |c| c.table().kind = 'v');
+    finds("note", "single partition", |c| c.table().kind = 'p');
+    finds("error", "SET LOGGED", |c| c.table().persistence = 'u');
+    finds("error", "inherit", |c| c.table().has_inheritance_children = true);
+    finds("error", "row-level security", |c| {
+        c.table().row_security_applies = true
+    });
+    finds(
+        "error",
+        "GRANT SELECT ON \\\"public\\\".\\\"labels\\\" TO \\\"cdc\\\"",
+        |c| c.table().may_select = false,
+    );
+    finds("error", "column \"label\" does not exist", |c| {
+        c.table().columns[2].name = "text".to_owned()
+    });
+    finds("error", "is generated", |c| c.table().columns[2].generated = true);
+    finds("error", "soft-delete column \"deleted_at\" does not exist", |c| {
+        c.table().columns.pop();
+    });
+    finds("warning", "every row counts as deleted", |c| {
+        c.table().columns[4].not_null = true
+    });
+    finds("warning", "any value but NULL", |c| {
+        c.table().columns[4] = column("deleted_at", "integer", false);
+    });
+    finds("note", "may be NULL; such rows", |c| {
+        c.table().columns[1].not_null = false
+    });
+    finds("warning", "3 keys (code)", |c| {
+        c.source.models[0].duplicates = Some(3)
+    });
+    finds("note", "CREATE UNIQUE INDEX CONCURRENTLY", |c| {
+        c.table().unique_indexes.clear()
+    });
+    finds("note", "costs much WAL", |c| {
+        c.table().replica_identity = ReplicaIdentity::Full
+    });
+    finds("error", "deferrable", |c| {
+        c.table().primary_key.clear();
+        c.table().deferrable_primary_key = true;
+        c.table()
+            .unique_indexes
+            .push(unique("labels_pkey", &["id"], None));
+    });
+}
+
+#[test]
+fn target_server_is_checked() {
+    finds("error", "takes no writes", |c| c.target.server.in_recovery = true);
+    finds("error", "GRANT TEMPORARY", |c| {
+        c.target.server.may_use_temporary = false
+    });
+    finds("error", "AUTHORIZATION", |c| c.target.server.may_create = false);
+    finds("error", "GRANT USAGE, CREATE ON SCHEMA", |c| {
+        c.target.server.bookkeeping_exists = true;
+        c.target.server.bookkeeping_usable = false;
+    });
+    finds("warning", "LATIN1", |c| {
+        c.target.server.encoding = "LATIN1".to_owned()
+    });
+    finds("warning", "SQL_ASCII", |c| {
+        c.source.server.encoding = "SQL_ASCII".to_owned()
+    });
+}
+
+#[test]
+fn lookup_table_is_checked() {
+    finds("note", "cdc setup and cdc run make it", |c| {
+        c.target.lookups[0] = None
+    });
+    finds("warning", "must exist at the target", |c| {
+        c.target.lookups[0] = None;
+        c.table().columns[1].builtin = false;
+    });
+    finds("error", "not a table", |c| c.lookup().kind = 'v');
+    finds("error", "crash would empty it", |c| c.lookup().persistence = 'u');
+    finds("error", "BYPASSRLS", |c| c.lookup().row_security_applies = true);
+    finds("error", "GRANT INSERT, DELETE ON", |c| {
+        c.lookup().missing_privileges = strings(&["INSERT", "DELETE", "USAGE"]);
+    });
+    finds("warning", "trigger t", |c| {
+        c.lookup().triggers = strings(&["trigger t"])
+    });
+    finds("note", "public.orders", |c| {
+        c.lookup().referenced_by = vec![TableName::new("public", "orders")]
+    });
+    finds("error", "no unique index on exactly its key", |c| {
+        c.lookup().unique_indexes.clear()
+    });
+    finds("error", "ADD COLUMN \\\"label\\\" character varying(50)", |c| {
+        c.lookup().columns.remove(1);
+    });
+    finds("error", "cannot be written", |c| {
+        c.lookup().columns[1].generated = true
+    });
+    finds("warning", "more than 50 characters", |c| {
+        c.table().columns[2] = column("label", "character varying(100)", true);
+    });
+    finds("error", "is boolean, the source's is", |c| {
+        c.table().columns[2] = column("label", "timestamp with time zone", true);
+        c.lookup().columns[1] = lookup_column("label", "boolean");
+    });
+    finds("warning", "may be NULL at the source", |c| {
+        c.table().columns[2].not_null = false
+    });
+    finds("error", "no source column fills it", |c| {
+        c.lookup().columns.push(lookup_column("more", "integer"))
+    });
+    finds("error", "(synced_at) does not exist", |c| {
+        c.lookup().columns.pop();
+    });
+    finds("warning", "has no time zone", |c| {
+        c.lookup().columns[3] = lookup_column("updated_at", "timestamp without time zone");
+    });
+    finds("error", "not timestamptz", |c| {
+        c.lookup().columns[3] = lookup_column("updated_at", "text")
+    });
+}

@@ -1,0 +1,183 @@
+//! Whether a source column's values go into a lookup column.
+//!
+//! Values travel as text and are cast to the lookup column's type, so text is the judge of what fits.
+
+/// How well one type goes into another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// Every value fits.
+    Good,
+    /// Some values may not; the sentence says which.
+    Some(String),
+    /// No value does.
+    Never,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Text,
+    Number,
+    Time,
+    Boolean,
+    Json,
+    Other,
+}
+
+fn family(bare: &str) -> Family {
+    match bare {
+        "text" | "character varying" | "bpchar" | "character" | "name" => Family::Text,
+        "smallint" | "integer" | "bigint" | "numeric" | "real" | "double precision" => Family::Number,
+        "boolean" => Family::Boolean,
+        "json" | "jsonb" => Family::Json,
+        bare if bare == "date" || bare.starts_with("timestamp") => Family::Time,
+        bare if bare == "citext" || bare.ends_with(".citext") => Family::Text,
+        _ => Family::Other,
+    }
+}
+
+/// How a source type (bare and with modifier) goes into a lookup's.
+pub(super) fn fit(source: (&str, &str), lookup: (&str, &str)) -> Fit {
+    let (from, to) = (family(source.0), family(lookup.0));
+    if source.1 == lookup.1 {
+        return Fit::Good;
+    }
+    match (from, to) {
+        (_, Family::Text) => text(from, source, lookup),
+        (Family::Text, Family::Json) => Fit::Some("text that is not JSON is refused".to_owned()),
+        (Family::Text, _) => Fit::Some(format!(
+            "text that is not a value of type {} is refused",
+            lookup.1
+        )),
+        (Family::Number, Family::Number) => number(source, lookup),
+        (Family::Time, Family::Time) => time(source.0, lookup.0),
+        (Family::Json, Family::Json) => Fit::Good,
+        (Family::Other, Family::Other) if source.0 == lookup.0 => {
+            Fit::Some(format!("values that {} does not take are refused", lookup.1))
+        }
+        // A domain, an enum or a type of another name: the text may well be the same.
+        (Family::Other, _) | (_, Family::Other) => Fit::Some(format!(
+            "values of {} that are not values of {} are refused",
+            source.1, lookup.1
+        )),
+        _ => Fit::Never,
+    }
+}
+
+/// The numbers in a type's modifier: `numeric(10,2)` has 10 and 2.
+fn modifier(type_name: &str) -> Vec<i64> {
+    let inner = type_name
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'));
+    let inner = inner.map_or("", |(inner, _)| inner);
+    inner
+        .split(',')
+        .filter_map(|number| number.trim().parse().ok())
+        .collect()
+}
+
+fn text(from: Family, source: (&str, &str), lookup: (&str, &str)) -> Fit {
+    let Some(limit) = modifier(lookup.1).first().copied() else {
+        return Fit::Good;
+    };
+    let longest = if from == Family::Text {
+        modifier(source.1).first().copied()
+    } else {
+        None
+    };
+    match longest {
+        Some(longest) if longest <= limit => Fit::Good,
+        _ => Fit::Some(format!("values of more than {limit} characters are refused")),
+    }
+}
+
+fn number(source: (&str, &str), lookup: (&str, &str)) -> Fit {
+    let rank = |bare: &str| match bare {
+        "smallint" => 1,
+        "integer" => 2,
+        "bigint" => 3,
+        _ => 4,
+    };
+    let fits = match (source.0, lookup.0) {
+        ("numeric", "numeric") => match (modifier(source.1).as_slice(), modifier(lookup.1).as_slice()) {
+            (_, []) => true,
+            ([digits, scale], [to_digits, to_scale]) => {
+                scale <= to_scale && digits - scale <= to_digits - to_scale
+            }
+            _ => false,
+        },
+        ("real", "double precision") => true,
+        ("smallint" | "integer" | "bigint" | "real" | "double precision", "numeric") => {
+            modifier(lookup.1).is_empty()
+        }
+        ("smallint", "real") | ("smallint" | "integer", "double precision") => true,
+        (from, to) => rank(from) < 4 && rank(to) < 4 && rank(from) <= rank(to),
+    };
+    if fits {
+        Fit::Good
+    } else {
+        Fit::Some(format!(
+            "values that {} cannot hold are rounded or refused",
+            lookup.1
+        ))
+    }
+}
+
+fn time(source: &str, lookup: &str) -> Fit {
+    let zoned = |bare: &str| bare.contains("with time zone");
+    if lookup == "date" {
+        Fit::Some("the time of day is cut off".to_owned())
+    } else if zoned(source) && !zoned(lookup) {
+        Fit::Some("times are stored as of UTC, without their zone".to_owned())
+    } else if !zoned(source) && zoned(lookup) {
+        Fit::Some("times are taken as UTC".to_owned())
+    } else {
+        Fit::Good
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(source: &str, lookup: &str) -> &'static str {
+        let bare = |name: &str| name.split('(').next().unwrap().to_owned();
+        match fit((&bare(source), source), (&bare(lookup), lookup)) {
+            Fit::Good => "good",
+            Fit::Some(_) => "some",
+            Fit::Never => "never",
+        }
+    }
+
+    #[test]
+    fn narrower_types_are_found() {
+        for (source, lookup, expected) in [
+            ("character varying(50)", "character varying(50)", "good"),
+            ("character varying(100)", "character varying(50)", "some"),
+            ("character varying(50)", "character varying(100)", "good"),
+            ("text", "character varying(50)", "some"),
+            ("character varying(50)", "text", "good"),
+            ("text", "s.citext", "good"),
+            ("integer", "bigint", "good"),
+            ("bigint", "integer", "some"),
+            ("numeric(10,2)", "numeric", "good"),
+            ("numeric(10,2)", "numeric(12,2)", "good"),
+            ("numeric(10,2)", "numeric(12,5)", "some"),
+            ("numeric", "numeric(10,2)", "some"),
+            ("real", "double precision", "good"),
+            ("double precision", "real", "some"),
+            ("integer", "text", "good"),
+            ("uuid", "character varying(36)", "some"),
+            ("text", "integer", "some"),
+            ("boolean", "integer", "never"),
+            ("timestamp with time zone", "boolean", "never"),
+            ("timestamp with time zone", "timestamp without time zone", "some"),
+            ("timestamp with time zone", "date", "some"),
+            ("json", "jsonb", "good"),
+            ("s.mood", "s.mood", "good"),
+            ("s.mood", "text", "good"),
+            ("uuid", "uuid", "good"),
+        ] {
+            assert_eq!(judge(source, lookup), expected, "{source} into {lookup}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `cdc check`: asks both sides, changes nothing, and says what is missing.
+
+use tokio_postgres::Client;
+
+use super::{Context, Outcome, common};
+use crate::check::{
+    Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render, source_key,
+};
+use crate::error::{Error, Result};
+use crate::settings::{ReadModelSettings, Settings};
+use crate::{source, target};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc check
+  cdc check --json
+  cdc check && cdc run
+
+Exit codes: 0 nothing found, 1 findings, 2 wrong usage or configuration.";
+
+/// Say what is wrong or would go wrong, without changing anything
+///
+/// Looks at both databases: settings, privileges, publication, slot, tables and columns of each read model, and
+/// whatever would make the application's own writes on the master fail. Each finding says what to do about it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Print the findings as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = context.stop.or_interrupted(execute(&settings, args.json)).await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
+
+/// Checks both sides and prints the findings; returns whether `cdc run` would work.
+///
+/// A side that cannot be reached is a finding, the other side is checked all the same.
+///
+/// # Errors
+/// None at present: everything that goes wrong is a finding.
+pub async fn execute(settings: &Settings, json: bool) -> Result<bool> {
+    let findings = findings(settings).await;
+    let text = if json {
+        serde_json::to_string_pretty(&findings)
+            .map_err(|error| Error::broken("cannot print the findings as JSON").with_source(error))?
+    } else {
+        render(&findings).trim_end().to_owned()
+    };
+    common::say(&text)?;
+    Ok(is_ready(&findings))
+}
+
+/// Everything that is found, worst first.
+pub async fn findings(settings: &Settings) -> Vec<Finding> {
+    let (source, target) = tokio::join!(source_side(settings), target_side(settings));
+    let mut findings = Vec::new();
+    for (side, error) in [
+        ("source", source.as_ref().err()),
+        ("target", target.as_ref().err()),
+    ] {
+        findings.extend(error.map(|error| Finding {
+            severity: Severity::Error,
+            subject: side.to_owned(),
+            message: error.to_string(),
+            detail: error.detail().map(str::to_owned),
+            fix: error.hint().map(str::to_owned),
+        }));
+    }
+    findings.extend(check(settings, source.as_ref().ok(), target.as_ref().ok()));
+    findings
+}
+
+async fn source_side(settings: &Settings) -> Result<SourceSide> {
+    let client = common::source(settings, "check").await?;
+    let server = source::facts::server(&client).await?;
+    let publication = source::facts::publication(&client, &settings.source.publication).await?;
+    let mut models = Vec::new();
+    for model in &settings.read_models {
+        models.push(source_model(&client, model).await?);
+    }
+    let tables: Vec<_> = models.iter().filter_map(|model| model.table.clone()).collect();
+    Ok(SourceSide {
+        slot: source::facts::slot(&client, &settings.source.slot).await?,
+        publication_plan: source::publication::plan(settings, &tables, publication.as_ref(), server.version),
+        publication,
+        server,
+        models,
+    })
+}
+
+async fn source_model(client: &Client, model: &ReadModelSettings) -> Result<SourceModel> {
+    let Some(table) = source::facts::table(client, &model.source).await? else {
+        return Ok(SourceModel::default());
+    };
+    let key = source_key(model);
+    let soft_delete = model.soft_delete.as_deref();
+    let has = |name: &str| table.column(name).is_some();
+    let countable = table.may_select
+        && !table.row_security_applies
+        && matches!(table.kind, 'r' | 'p')
+        && key.iter().all(|name| has(name))
+        && soft_delete.is_none_or(has);
+    let duplicates = if countable {
+        Some(source::facts::duplicate_live_keys(client, &table, soft_delete, &key).await?)
+    } else {
+        None
+    };
+    Ok(SourceModel {
+        duplicates,
+        publications: source::facts::publications_of(client, &table).await?,
+        table: Some(table),
+    })
+}
+
+async fn target_side(settings: &Settings) -> Result<TargetSide> {
+    let mut conn = common::target(settings, "check").await?;
+    let server = target::facts::server(&mut conn, &settings.target.schema).await?;
+    let mut lookups = Vec::new();
+    for model in &settings.read_models {
+        lookups.push(target::facts::table(&mut conn, &model.target).await?);
+    }
+    Ok(TargetSide { server, lookups })
+}

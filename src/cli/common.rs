@@ -1,0 +1,46 @@
+//! What several commands need: connections, the source's tables, and words on standard output.
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use super::output;
+use crate::error::{Error, Result};
+use crate::facts::SourceTable;
+use crate::settings::Settings;
+use crate::source::facts;
+
+/// Prints a text and a line feed.
+pub(super) fn say(text: &str) -> Result<()> {
+    output::print(&format!("{text}\n"))
+}
+
+/// An ordinary connection to the source for a command.
+pub(super) async fn source(settings: &Settings, command: &str) -> Result<Client> {
+    let name = format!("cdc {command}");
+    crate::source::connect::client(&settings.source.conninfo, &name).await
+}
+
+/// A connection to the target for a command.
+pub(super) async fn target(settings: &Settings, command: &str) -> Result<PgConnection> {
+    let name = format!("cdc {command}");
+    crate::target::connect::connect(&settings.target.conninfo, &name, true).await
+}
+
+/// The source tables of all read models, each once.
+///
+/// # Errors
+/// `Configuration` if one of them is missing.
+pub(super) async fn source_tables(client: &Client, settings: &Settings) -> Result<Vec<SourceTable>> {
+    let mut tables: Vec<SourceTable> = Vec::new();
+    for model in &settings.read_models {
+        if tables.iter().any(|table| table.name == model.source) {
+            continue;
+        }
+        let table = facts::table(client, &model.source).await?;
+        tables.push(table.ok_or_else(|| {
+            Error::configuration(format!("table \"{}\" does not exist at the source", model.source))
+                .with_hint("Correct read_model.source, or create the table.")
+        })?);
+    }
+    Ok(tables)
+}

@@ -1,0 +1,285 @@
+//! The command line: arguments in, exit code out; each subcommand has a thin file of its own.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes ([`Outcome`], [`exit_code`]): 0 done or healthy,
+//! 1 findings or not healthy, 2 wrong usage or configuration.
+
+pub mod check;
+mod common;
+pub mod completions;
+pub mod config;
+pub mod demo;
+pub mod output;
+pub mod resync;
+pub mod run;
+pub mod setup;
+pub mod status;
+pub mod stop;
+pub mod teardown;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{Flags, Loaded};
+use crate::error::{Class, Error, Result};
+use crate::settings::Settings;
+use crate::telemetry::{self, LogFormat};
+use stop::Stop;
+
+/// What a command that did not fail has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, or healthy: exit code 0.
+    Done,
+    /// There are findings, or something is not healthy: exit code 1.
+    Findings,
+}
+
+/// Help opens with one sentence, usage and examples; the flags come after them.
+const HELP_TEMPLATE: &str = "\
+{about-with-newline}
+{usage-heading} {usage}{after-help}
+
+{all-args}";
+
+const EXAMPLES: &str = "\
+Examples:
+  export CDC_SOURCE_URL=postgresql://cdc@master/app_master_db
+  export CDC_TARGET_URL=postgresql://cdc@localhost/app_core_db
+  cdc check                  say what would go wrong, change nothing
+  cdc run                    copy, then follow the source until stopped
+  cdc status                 show how far it is
+  cdc demo                   see it work on two throw-away servers
+
+Exit codes: 0 done or healthy, 1 findings or not healthy, 2 wrong usage or configuration.";
+
+/// Keeps lookup tables in one PostgreSQL database in step with master tables in another.
+#[derive(Debug, Parser)]
+#[command(name = "cdc", version, after_help = EXAMPLES)]
+#[command(
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Configuration file [env: CDC_CONFIG] [default: ./cdc.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<std::path::PathBuf>,
+
+    /// Database with the master tables: URL or key=value as in libpq [env: CDC_SOURCE_URL, CDC_SOURCE_URL_FILE]
+    ///
+    /// Other users of the machine can see arguments: keep a password in CDC_SOURCE_PASSWORD_FILE, in CDC_SOURCE_URL or
+    /// in the password file (~/.pgpass).
+    #[arg(long, global = true, value_name = "URL")]
+    pub source_url: Option<String>,
+
+    /// Database with the lookup tables [env: CDC_TARGET_URL, CDC_TARGET_URL_FILE]
+    #[arg(long, global = true, value_name = "URL")]
+    pub target_url: Option<String>,
+
+    /// What to log: error, warn, info, debug, trace, or filters such as cdc::source=debug [default: info]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "CDC_LOG",
+        hide_env_values = true
+    )]
+    pub log_level: Option<String>,
+
+    /// How to log [default: text on a terminal, json elsewhere]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "CDC_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Keep the lookup tables in step until stopped
+    Run(run::Args),
+    /// Say what is wrong or would go wrong, without changing anything
+    Check(check::Args),
+    /// Prepare both databases: publication, bookkeeping, lookup tables
+    Setup(setup::Args),
+    /// Show how far each read model is
+    Status(status::Args),
+    /// Compare lookup tables with their sources and repair differences
+    Resync(resync::Args),
+    /// Remove what setup and run have made
+    Teardown(teardown::Args),
+    /// Show it at work on two throw-away servers
+    Demo(demo::Args),
+    /// Print the configuration in effect, or an example
+    Config(config::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}
+
+/// What every subcommand may ask for.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Flags of every command.
+    pub global: GlobalArgs,
+    /// Cancelled by the first SIGTERM or Ctrl-C.
+    pub stop: Stop,
+}
+
+impl Context {
+    /// Reads file, environment and flags.
+    ///
+    /// # Errors
+    ///
+    /// Configuration, with all mistakes at once where possible.
+    pub fn load(&self) -> Result<Loaded> {
+        let flags = Flags {
+            config: self.global.config.clone(),
+            source_url: self.global.source_url.clone(),
+            target_url: self.global.target_url.clone(),
+        };
+        crate::config::load(&flags)
+    }
+
+    /// The settings; warnings about them are logged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::load`].
+    pub fn settings(&self) -> Result<Settings> {
+        let loaded = self.load()?;
+        for warning in &loaded.warnings {
+            tracing::warn!(warning = %warning, "configuration");
+        }
+        Ok(loaded.settings)
+    }
+}
+
+/// The command line with the layout of help that all commands share.
+pub fn command() -> clap::Command {
+    Cli::command()
+        .help_template(HELP_TEMPLATE)
+        .mut_subcommands(|subcommand| subcommand.help_template(HELP_TEMPLATE))
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let parsed = command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match start(cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Findings) => ExitCode::from(1),
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Prints help, version or what is wrong with the arguments, as clap does, but no password among them.
+fn usage(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    let masked = output::masked(&plain);
+    if error.use_stderr() && masked != plain {
+        output::note(masked.trim_end());
+    } else {
+        // Nothing can be done if stdout or stderr is closed.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// The exit code of an error.
+pub fn exit_code(error: &Error) -> u8 {
+    match error.class() {
+        Class::Configuration => 2,
+        _ => 1,
+    }
+}
+
+fn start(cli: Cli) -> Result<Outcome> {
+    // The demo tells a story of its own: it logs what is wrong, unless somebody wants more.
+    let quiet = matches!(cli.command, Command::Demo(_)).then_some("warn");
+    telemetry::init(cli.global.log_level.as_deref().or(quiet), cli.global.log_format)?;
+    // One thread: decoding and writing are waited for, not computed; see DESIGN "Settled for Rust".
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::transient("could not start the runtime").with_source(error))?;
+    let outcome = runtime.block_on(async {
+        let context = Context {
+            global: cli.global,
+            stop: Stop::on_signals()?,
+        };
+        dispatch(&cli.command, &context).await
+    });
+    // A blocked name lookup must not hold the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: &Command, context: &Context) -> Result<Outcome> {
+    match command {
+        Command::Run(args) => run::run(args, context).await,
+        Command::Check(args) => check::run(args, context).await,
+        Command::Setup(args) => setup::run(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
+        Command::Resync(args) => resync::run(args, context).await,
+        Command::Teardown(args) => teardown::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Config(args) => config::run(args, context).await,
+        Command::Completions(args) => completions::run(args, context).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_sentence_and_examples() {
+        for command in command().get_subcommands() {
+            let name = command.get_name();
+            let about = command.get_long_about().or(command.get_about());
+            assert!(about.is_some(), "{name}");
+            let after = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(after.contains("Examples:\n  cdc "), "{name} has no examples");
+        }
+    }
+
+    #[test]
+    fn errors_map_to_exit_codes() {
+        assert_eq!(exit_code(&Error::configuration("x")), 2);
+        assert_eq!(exit_code(&Error::transient("x")), 1);
+        assert_eq!(exit_code(&Error::broken("x")), 1);
+    }
+}

@@ -1,0 +1,193 @@
+//! `cdc resync`: compares lookup tables with their sources and repairs differences.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{note, print};
+use super::{Context, HELP_TEMPLATE, Outcome};
+use crate::error::{Error, Result};
+use crate::settings::{ReadModelSettings, Settings};
+use crate::sql::TableName;
+use crate::target;
+use crate::target::bookkeeping::Bookkeeping;
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc resync                         all read models
+  cdc resync public.labels_lookup
+  cdc resync --dry-run               only count the differences
+
+A running 'cdc run' carries it out while it goes on following the source; where none runs, this command does it.
+Readers never see an empty or mixed table, and unchanged rows are not written.
+
+Exit codes: 0 done, and with --dry-run no differences; 1 differences, or not done; 2 wrong usage or configuration.";
+
+/// Compare lookup tables with their sources and repair differences
+///
+/// Copies each source under the snapshot of a new slot, brings the copy to the position of the stream, compares every
+/// row and writes only what differs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+pub struct Args {
+    /// Lookup tables of the read models; all of them if none is named
+    #[arg(value_name = "READ_MODEL")]
+    pub read_models: Vec<String>,
+
+    /// Count and name the differences, repair none
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print the result as one JSON document
+    #[arg(long)]
+    pub json: bool,
+
+    /// Follow another server than the one followed so far (restored by dump, pg_upgrade, another cluster)
+    #[arg(long, conflicts_with = "dry_run")]
+    pub accept_new_source: bool,
+}
+
+/// How often the result is looked for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let names = read_models(args, &settings)?;
+    let bookkeeping = Bookkeeping::new(&settings.target.schema);
+    let mut conn = target::connect::connect(&settings.target.conninfo, "cdc resync", true).await?;
+    bookkeeping.ensure(&mut conn).await?;
+    if args.accept_new_source {
+        bookkeeping.accept_new_source(&mut conn).await?;
+    }
+    let id = bookkeeping
+        .request_resync(&mut conn, names.as_deref(), args.dry_run, "request")
+        .await?;
+    let waited = if bookkeeping.owner_is_alive(&mut conn).await? {
+        note("A running cdc carries it out.");
+        context
+            .stop
+            .or_interrupted(wait(&bookkeeping, &mut conn, id))
+            .await
+    } else {
+        // The same engine, in this process, until the request is done.
+        let engine = CancellationToken::new();
+        let work = crate::run::run(settings, engine.clone());
+        tokio::select! {
+            result = context.stop.or_interrupted(wait(&bookkeeping, &mut conn, id)) => {
+                engine.cancel();
+                result
+            }
+            result = work => Err(result.err().unwrap_or_else(|| Error::transient("the engine ended before the resync"))),
+        }
+    };
+    if waited.is_err() {
+        // Nobody waits for it any more.
+        let _ = bookkeeping.cancel_resync(&mut conn, id).await;
+    }
+    let (result, error) = waited?;
+    if let Some(error) = error {
+        return Err(Error::transient(error));
+    }
+    let result = result.unwrap_or(Value::Null);
+    if args.json {
+        print(&format!("{result}\n"))?;
+    } else {
+        print(&rendered(&result, args.dry_run))?;
+    }
+    Ok(if args.dry_run && differs(&result) {
+        Outcome::Findings
+    } else {
+        Outcome::Done
+    })
+}
+
+/// The named read models as they are called everywhere; `None` for all.
+fn read_models(args: &Args, settings: &Settings) -> Result<Option<Vec<String>>> {
+    if args.read_models.is_empty() {
+        return Ok(None);
+    }
+    let known: Vec<String> = settings.read_models.iter().map(ReadModelSettings::name).collect();
+    let mut names = Vec::new();
+    for name in &args.read_models {
+        let wanted = name.parse::<TableName>()?.to_string();
+        if !known.contains(&wanted) {
+            return Err(
+                Error::configuration(format!("read model \"{wanted}\" is not configured"))
+                    .with_hint(format!("Configured are: {}.", known.join(", "))),
+            );
+        }
+        names.push(wanted);
+    }
+    Ok(Some(names))
+}
+
+/// Waits until the request is done; says once what it waits for.
+async fn wait(
+    bookkeeping: &Bookkeeping,
+    conn: &mut PgConnection,
+    id: i64,
+) -> Result<(Option<Value>, Option<String>)> {
+    let mut told = None;
+    loop {
+        let (state, result, error, waiting_for) = bookkeeping.resync_outcome(conn, id).await?;
+        if matches!(state.as_str(), "done" | "failed") {
+            return Ok((result, error));
+        }
+        if waiting_for.is_some() && waiting_for != told {
+            note(&format!(
+                "Waiting: {}",
+                waiting_for.as_deref().unwrap_or_default()
+            ));
+            told = waiting_for;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn count(found: &Value, name: &str) -> i64 {
+    found.get(name).and_then(Value::as_i64).unwrap_or(0)
+}
+
+fn differs(result: &Value) -> bool {
+    result.as_object().is_some_and(|models| {
+        models.values().any(|found| {
+            ["missing", "extra", "different"]
+                .iter()
+                .any(|kind| count(found, kind) > 0)
+        })
+    })
+}
+
+/// A line for each read model, and the keys of what differs.
+fn rendered(result: &Value, dry_run: bool) -> String {
+    let mut text = String::new();
+    for (name, found) in result.as_object().into_iter().flatten() {
+        if dry_run {
+            let [missing, extra, different, same] =
+                ["missing", "extra", "different", "same"].map(|kind| count(found, kind));
+            text.push_str(&format!(
+                "{name}: {missing} missing, {extra} extra, {different} different, {same} right\n"
+            ));
+            for (kind, keys) in found.get("keys").and_then(Value::as_object).into_iter().flatten() {
+                for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    text.push_str(&format!("  {kind}: {key}\n"));
+                }
+            }
+        } else {
+            let [total, inserted, updated, deleted, unchanged] =
+                ["total", "inserted", "updated", "deleted", "unchanged"].map(|kind| count(found, kind));
+            text.push_str(&format!(
+                "{name}: {total} rows compared; repaired: {inserted} missing, {updated} different, {deleted} extra; \
+                 {unchanged} were right\n"
+            ));
+        }
+    }
+    text
+}

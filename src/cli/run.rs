@@ -1,0 +1,46 @@
+//! `cdc run`: keeps the lookup tables in step until stopped.
+
+use super::{Context, HELP_TEMPLATE, Outcome};
+use crate::error::Result;
+use crate::settings::ReadModelSettings;
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc run
+  cdc run --config /etc/cdc.toml
+  CDC_SOURCE_URL_FILE=/run/secrets/source CDC_TARGET_URL=postgresql://localhost/app_core_db cdc run
+
+It is the only command that anybody needs, and may be stopped and started at any time: it prepares what is missing,
+copies each source table once, then follows the source commit by commit. The first SIGTERM or Ctrl-C finishes the
+batch and leaves, the second one leaves at once.";
+
+/// Keep the lookup tables in step until stopped
+///
+/// Creates publication, slot and bookkeeping where they are missing, copies each source table once and then
+/// follows the source. Comes back by itself when a database goes away; exits with code 2 only if the
+/// configuration, or a setting of a server, must be changed by a person.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
+pub struct Args {}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    tracing::info!(
+        source = %settings.source.conninfo,
+        target = %settings.target.conninfo,
+        slot = settings.source.slot,
+        publication = settings.source.publication,
+        bookkeeping = settings.target.schema,
+        read_models = settings.read_models.iter().map(ReadModelSettings::name).collect::<Vec<_>>().join(", "),
+        resync = settings.resync.schedule.as_deref().unwrap_or("off"),
+        "cdc starts"
+    );
+    crate::run::run(settings, context.stop.token().clone()).await?;
+    tracing::info!("cdc has stopped");
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,152 @@
+//! `cdc setup`: makes the publication, the bookkeeping and missing lookup tables; never the slot.
+//!
+//! Idempotent: what is there stays as it is. `--print-sql` prints exactly the statements that would be executed,
+//! for a DBA who wants to run them.
+
+use sqlx::PgConnection;
+
+use super::common::{self, say};
+use super::{Context, Outcome};
+use crate::error::{Class, Error, Result};
+use crate::settings::Settings;
+use crate::sql::ident;
+use crate::target::bookkeeping::Bookkeeping;
+use crate::target::report::{Presence, presence};
+use crate::{source, target};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc setup
+  cdc setup --print-sql              print the statements, for somebody with the privileges
+  cdc setup --print-sql | less
+
+'cdc run' does the same by itself if it has the privileges. The replication slot is made by 'cdc run' alone: an unused
+slot would hold WAL on the disk of the master.";
+
+/// Prepare both databases: publication, bookkeeping, lookup tables
+///
+/// Creates the publication at the source, the bookkeeping schema at the target and lookup tables that do not exist.
+/// An existing lookup table is taken as it is. May be run again at any time.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Print the SQL statements that are still needed, and run none
+    #[arg(long)]
+    pub print_sql: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = context
+        .stop
+        .or_interrupted(execute(&settings, args.print_sql))
+        .await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
+
+/// The statements for each side.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    publication: Vec<String>,
+    bookkeeping: Option<String>,
+    /// Positions of read models without lookup table, with the statement.
+    lookups: Vec<(usize, String)>,
+}
+
+/// Sets up both sides, or prints the SQL; returns true.
+///
+/// # Errors
+/// `Configuration` where something has to be mended first; what the servers report.
+pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
+    let client = common::source(settings, "setup").await?;
+    let mut conn = common::target(settings, "setup").await?;
+    let tables = common::source_tables(&client, settings).await?;
+    let version = source::facts::server(&client).await?.version;
+    let existing = source::facts::publication(&client, &settings.source.publication).await?;
+    let bookkeeping = Bookkeeping::new(&settings.target.schema);
+    let mut plan = Plan {
+        publication: source::publication::plan(settings, &tables, existing.as_ref(), version)?,
+        bookkeeping: bookkeeping_sql(&mut conn, &bookkeeping).await?,
+        lookups: Vec::new(),
+    };
+    for (index, model) in settings.read_models.iter().enumerate() {
+        let table = tables.iter().find(|table| table.name == model.source);
+        if let Some(table) = table
+            && target::facts::table(&mut conn, &model.target).await?.is_none()
+        {
+            plan.lookups
+                .push((index, target::lookup::create_sql(model, table)?));
+        }
+    }
+    if print_sql {
+        say(&script(settings, &plan))?;
+        return Ok(true);
+    }
+    for statement in source::publication::ensure(&client, settings, &tables).await? {
+        say(&format!("source: {statement}"))?;
+    }
+    bookkeeping.ensure(&mut conn).await.map_err(explain)?;
+    if plan.bookkeeping.is_some() {
+        say(&format!("target: made schema {}", ident(&settings.target.schema)))?;
+    }
+    for (index, _) in &plan.lookups {
+        let model = settings.read_models.get(*index);
+        let table = model.and_then(|model| tables.iter().find(|table| table.name == model.source));
+        if let (Some(model), Some(table)) = (model, table) {
+            target::lookup::create(&mut conn, model, table).await?;
+            say(&format!("target: made table \"{}\"", model.target))?;
+        }
+    }
+    if plan == Plan::default() {
+        say("Everything is there already.")?;
+    }
+    say("Next: cdc run. It makes the slot, copies the rows and keeps them in step.")?;
+    Ok(true)
+}
+
+/// The bookkeeping's SQL, if it is not there yet.
+async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Option<String>> {
+    let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
+    Ok((!there).then(|| bookkeeping.create_sql()))
+}
+
+/// A missing privilege is for a person to mend.
+fn explain(error: Error) -> Error {
+    if error.sqlstate() == Some("42501") {
+        error.with_class(Class::Configuration).with_hint(
+            "Let the target's owner run what cdc setup --print-sql prints, or grant CREATE on the database.",
+        )
+    } else {
+        error
+    }
+}
+
+fn script(settings: &Settings, plan: &Plan) -> String {
+    let mut text = format!("-- At the source: {}\n", settings.source.conninfo);
+    match plan.publication.as_slice() {
+        [] => text.push_str("-- Nothing to do.\n"),
+        statements => {
+            text.push_str("BEGIN;\n");
+            statements
+                .iter()
+                .for_each(|statement| text.push_str(&format!("{statement};\n")));
+            text.push_str("COMMIT;\n");
+        }
+    }
+    text.push_str(&format!("\n-- At the target: {}\n", settings.target.conninfo));
+    if plan.bookkeeping.is_none() && plan.lookups.is_empty() {
+        text.push_str("-- Nothing to do.\n");
+    }
+    if let Some(sql) = &plan.bookkeeping {
+        text.push_str(&format!("BEGIN;\n{}\nCOMMIT;\n", sql.trim_end()));
+    }
+    for (_, statement) in &plan.lookups {
+        text.push_str(&format!("{statement};\n"));
+    }
+    text.trim_end().to_owned()
+}

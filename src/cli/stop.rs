@@ -1,0 +1,112 @@
+//! The wish to stop: the first SIGTERM or Ctrl-C asks, the second one leaves at once.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Class, Error, Result};
+
+/// A token that every task can wait for; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(CancellationToken);
+
+impl Stop {
+    /// A wish that no signal expresses; for tests and for stopping by hand.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Listens for SIGTERM and SIGINT from now on. Must be called within the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Transient, if the system refuses the handlers.
+    pub fn on_signals() -> Result<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Error::transient("could not listen for signals").with_source(error))
+        };
+        let terminate = listen(SignalKind::terminate())?;
+        let interrupt = listen(SignalKind::interrupt())?;
+        let stop = Self::new();
+        tokio::spawn(watch(stop.clone(), terminate, interrupt));
+        Ok(stop)
+    }
+
+    /// Asks everybody to stop.
+    pub fn request(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether somebody asked.
+    pub fn is_requested(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Returns once somebody asks; safe to drop.
+    pub async fn requested(&self) {
+        self.0.cancelled().await;
+    }
+
+    /// The token itself, for tasks that take one.
+    pub fn token(&self) -> &CancellationToken {
+        &self.0
+    }
+
+    /// The result of `work`, or an error of class [`Class::Interrupted`] if somebody asks to stop before it is
+    /// done: `work` is dropped then, so it must be work that can be.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and interrupted.
+    pub async fn or_interrupted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.requested() => Err(Error::new(Class::Interrupted, "stopped on request")),
+            result = work => result,
+        }
+    }
+}
+
+/// Cancels on the first signal and exits on the second, with the code that a shell gives to that signal.
+async fn watch(stop: Stop, mut terminate: Signal, mut interrupt: Signal) {
+    let mut seen = false;
+    loop {
+        let code = tokio::select! {
+            _ = terminate.recv() => 143,
+            _ = interrupt.recv() => 130,
+        };
+        if seen {
+            std::process::exit(code);
+        }
+        seen = true;
+        tracing::info!("stopping; a second signal stops at once");
+        stop.request();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn request_interrupts_work() {
+        let stop = Stop::new();
+        assert_eq!(stop.or_interrupted(async { Ok(1) }).await.unwrap(), 1);
+        stop.clone().request();
+        assert!(stop.is_requested());
+        let error = stop
+            .or_interrupted(std::future::pending::<Result<()>>())
+            .await
+            .unwrap_err();
+        assert_eq!(error.class(), Class::Interrupted);
+    }
+
+    #[tokio::test]
+    async fn first_signal_asks_to_stop() {
+        let stop = Stop::on_signals().unwrap();
+        let own = std::process::id().to_string();
+        let kill = std::process::Command::new("kill").args(["-TERM", &own]).status();
+        assert!(kill.unwrap().success());
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, stop.requested()).await.unwrap();
+    }
+}

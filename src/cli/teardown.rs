@@ -1,0 +1,266 @@
+//! `cdc teardown`: takes away what `cdc` made, and nothing else.
+//!
+//! The slot (only if nobody reads it), the publication (only if its comment marks it as ours) and the bookkeeping's
+//! schema (only if it is ours and nobody else's objects hang on it). Lookup tables stay, with their rows unless
+//! asked otherwise. What will be done is listed and confirmed first.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use super::common::{self, say};
+use super::{Context, Outcome};
+use crate::error::{Error, Result};
+use crate::settings::Settings;
+use crate::source::error::from_driver;
+use crate::sql::{ident, literal};
+use crate::status::{Observed, Status, TargetSeen};
+use crate::target::error::from_sqlx;
+use crate::target::report::{Presence, foreign_objects, presence};
+use crate::{source, target};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc teardown                       ask first
+  cdc teardown --yes
+  cdc teardown --yes --truncate-lookups
+
+Stop 'cdc run' before. The lookup tables stay as they are, so reports go on working with the last state.";
+
+/// Remove what setup and run have made
+///
+/// Drops the replication slot and the publication at the source (only one that cdc made) and the bookkeeping schema at
+/// the target. The lookup tables and their rows stay.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+
+    /// Empty the lookup tables as well
+    #[arg(long)]
+    pub truncate_lookups: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let settings = context.settings()?;
+    let good = context
+        .stop
+        .or_interrupted(execute(&settings, args.yes, args.truncate_lookups))
+        .await?;
+    Ok(if good { Outcome::Done } else { Outcome::Findings })
+}
+
+/// One thing to do, with its words before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Step {
+    what: String,
+    sql: String,
+}
+
+/// What there is to do at each side, and what stays and why.
+#[derive(Debug, Default)]
+struct Plan {
+    source: Vec<Step>,
+    target: Vec<Step>,
+    stays: Vec<String>,
+    /// Whether something of ours has to stay.
+    incomplete: bool,
+}
+
+/// Lists what will be taken away, asks (unless `yes`), does it; returns whether nothing of ours is left.
+///
+/// # Errors
+/// `Configuration` if a `cdc` is running, or nobody can be asked; what the servers report.
+pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> Result<bool> {
+    let mut source = common::source(settings, "teardown").await;
+    let mut target = common::target(settings, "teardown").await;
+    let mut plan = Plan::default();
+    match &mut target {
+        Ok(conn) => plan_target(conn, settings, truncate_lookups, &mut plan).await?,
+        Err(error) => plan.leave(format!(
+            "everything at the target, which could not be asked: {error}"
+        )),
+    }
+    match &mut source {
+        Ok(client) => plan_source(client, settings, &mut plan).await?,
+        Err(error) => plan.leave(format!(
+            "everything at the source, which could not be asked: {error}"
+        )),
+    }
+    plan.tell()?;
+    if plan.source.is_empty() && plan.target.is_empty() {
+        say("Nothing to do.")?;
+        return Ok(!plan.incomplete);
+    }
+    if !yes && !confirmed()? {
+        say("Nothing was done.")?;
+        return Ok(false);
+    }
+    // The slot first: it is what costs the source its disk.
+    if let Ok(client) = &source {
+        for step in &plan.source {
+            let done = client.batch_execute(&step.sql).await;
+            done.map_err(|error| from_driver(error).context(format!("could not take away {}", step.what)))?;
+            say(&format!("done: {}", step.what))?;
+        }
+    }
+    if let Ok(conn) = &mut target {
+        for step in &plan.target {
+            let sql = sqlx::AssertSqlSafe(step.sql.clone());
+            let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
+            done.map_err(|error| from_sqlx(error).context(format!("could not take away {}", step.what)))?;
+            say(&format!("done: {}", step.what))?;
+        }
+    }
+    Ok(!plan.incomplete)
+}
+
+impl Plan {
+    /// Something of ours that has to stay.
+    fn leave(&mut self, what: String) {
+        self.incomplete = true;
+        self.stays.push(what);
+    }
+
+    fn tell(&self) -> Result<()> {
+        for (side, steps) in [("source", &self.source), ("target", &self.target)] {
+            for step in steps {
+                say(&format!("will be taken away at the {side}: {}", step.what))?;
+            }
+        }
+        self.stays
+            .iter()
+            .try_for_each(|what| say(&format!("stays: {what}")))
+    }
+}
+
+async fn plan_target(
+    conn: &mut PgConnection,
+    settings: &Settings,
+    truncate_lookups: bool,
+    plan: &mut Plan,
+) -> Result<()> {
+    let schema = &settings.target.schema;
+    match presence(&mut *conn, schema).await? {
+        Presence::Missing => {}
+        Presence::Foreign => plan.leave(format!("schema \"{schema}\", which is not cdc's bookkeeping")),
+        Presence::Ours => {
+            refuse_while_running(&mut *conn, settings).await?;
+            let foreign = foreign_objects(&mut *conn, schema).await?;
+            if foreign.is_empty() {
+                plan.target.push(Step {
+                    what: format!("schema \"{schema}\" with the bookkeeping"),
+                    sql: format!("DROP SCHEMA {} CASCADE", ident(schema)),
+                });
+            } else {
+                plan.leave(format!(
+                    "schema \"{schema}\", since others' objects would go along: {}",
+                    foreign.join(", ")
+                ));
+            }
+        }
+    }
+    for model in &settings.read_models {
+        if target::facts::table(&mut *conn, &model.target).await?.is_none() {
+            continue;
+        }
+        if truncate_lookups {
+            plan.target.push(Step {
+                what: format!("all rows of \"{}\"", model.target),
+                sql: format!("DELETE FROM {}", model.target.quoted()),
+            });
+        } else {
+            plan.stays.push(format!(
+                "table \"{}\" with its rows, which nobody updates any more",
+                model.target
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn refuse_while_running(conn: &mut PgConnection, settings: &Settings) -> Result<()> {
+    let seen = Observed {
+        source: Err(String::new()),
+        target: Ok(TargetSeen {
+            version: String::new(),
+            bookkeeping: target::report::bookkeeping(conn, &settings.target.schema).await?,
+        }),
+    };
+    let pipeline = Status::new(settings, &seen)
+        .pipeline
+        .filter(|pipeline| pipeline.alive);
+    match pipeline {
+        None => Ok(()),
+        Some(pipeline) => {
+            let owner = pipeline
+                .owner
+                .map_or_else(String::new, |owner| format!(" ({owner})"));
+            Err(Error::configuration(format!("cdc is running{owner}"))
+                .with_hint("Stop it first, then run teardown again."))
+        }
+    }
+}
+
+async fn plan_source(client: &Client, settings: &Settings, plan: &mut Plan) -> Result<()> {
+    let database = source::facts::server(client).await?.database;
+    if let Some(slot) = source::facts::slot(client, &settings.source.slot).await? {
+        let name = &slot.name;
+        if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_deref() != Some(database.as_str()) {
+            plan.leave(format!("slot \"{name}\", which is of another plugin or database"));
+        } else if let Some(pid) = slot.active_pid {
+            return Err(
+                Error::configuration(format!("slot \"{name}\" is in use by process {pid}"))
+                    .with_hint("Stop the cdc that reads it, then run teardown again."),
+            );
+        } else {
+            plan.source.push(Step {
+                what: format!("slot \"{name}\""),
+                sql: format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(name)),
+            });
+        }
+    }
+    if let Some(publication) = source::facts::publication(client, &settings.source.publication).await? {
+        let name = &publication.name;
+        if !publication.ours {
+            plan.stays
+                .push(format!("publication \"{name}\", which was not made by cdc"));
+        } else if !publication.owned {
+            plan.leave(format!(
+                "publication \"{name}\"; let its owner run: DROP PUBLICATION {};",
+                ident(name)
+            ));
+        } else {
+            plan.source.push(Step {
+                what: format!("publication \"{name}\""),
+                sql: format!("DROP PUBLICATION {}", ident(name)),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Asks on the terminal.
+fn confirmed() -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::configuration("teardown needs to be confirmed")
+            .with_hint("Add --yes where nobody can be asked."));
+    }
+    let mut out = std::io::stdout().lock();
+    let _ = write!(out, "Take this away? [y/N] ");
+    let _ = out.flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Error::configuration("could not read the answer").with_source(error))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,422 @@
+//! From keywords and values to a [`Conninfo`]: the second step of [`Conninfo::parse`].
+//!
+//! Gaps are filled in libpq's order: connection string, service, PG* variables, defaults. Then the values are
+//! judged. A keyword of libpq's that `cdc` cannot honour is an error unless leaving it out is harmless.
+
+use std::collections::BTreeMap;
+
+use super::files;
+use super::parse::{Pairs, parse};
+use super::{ChannelBinding, Conninfo, Environment, Host, Secret, SslMode, TargetSessionAttrs};
+use crate::error::{Error, Result};
+
+/// Seconds to wait for one server where nothing else is said; libpq waits without limit.
+pub const DEFAULT_CONNECT_TIMEOUT_SECONDS: u32 = 10;
+
+/// Keywords that count, with the variable that fills the gap.
+const KEYWORDS: [(&str, Option<&str>); 20] = [
+    ("service", Some("PGSERVICE")),
+    ("host", Some("PGHOST")),
+    ("hostaddr", Some("PGHOSTADDR")),
+    ("port", Some("PGPORT")),
+    ("dbname", Some("PGDATABASE")),
+    ("user", Some("PGUSER")),
+    ("password", Some("PGPASSWORD")),
+    ("passfile", Some("PGPASSFILE")),
+    ("sslmode", Some("PGSSLMODE")),
+    ("sslrootcert", Some("PGSSLROOTCERT")),
+    ("sslcert", Some("PGSSLCERT")),
+    ("sslkey", Some("PGSSLKEY")),
+    ("channel_binding", Some("PGCHANNELBINDING")),
+    ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
+    ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
+    ("application_name", Some("PGAPPNAME")),
+    ("options", Some("PGOPTIONS")),
+    // Checked: the values that are right whatever they say are let through.
+    ("client_encoding", None),
+    ("fallback_application_name", None),
+    ("replication", None),
+];
+
+/// Keywords of libpq's that change nothing about safety here, with whatever value: TCP keepalives are set by
+/// `cdc` itself, Kerberos is never used, compression is not done.
+const IGNORED: [&str; 10] = [
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "sslcompression",
+    "krbsrvname",
+    "gsslib",
+    "gssdelegation",
+    "max_protocol_version",
+];
+
+/// Keywords of libpq's that are taken only with the values for which leaving them out is right.
+const ONLY_WITH: [(&str, &[&str]); 16] = [
+    ("gssencmode", &["disable", "prefer"]),
+    ("load_balance_hosts", &["disable"]),
+    ("sslnegotiation", &["postgres"]),
+    ("sslcertmode", &["allow"]),
+    ("sslsni", &["1"]),
+    ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2"]),
+    ("ssl_max_protocol_version", &["TLSv1.3"]),
+    ("min_protocol_version", &["3.0"]),
+    ("requiressl", &["0"]),
+    ("require_auth", &[]),
+    ("requirepeer", &[]),
+    ("sslcrl", &[]),
+    ("sslcrldir", &[]),
+    ("sslpassword", &[]),
+    ("scram_client_key", &[]),
+    ("scram_server_key", &[]),
+];
+
+/// The values, all gaps filled but those of the defaults.
+struct Values(BTreeMap<String, String>);
+
+impl Values {
+    /// The value, if it is there and not empty: an empty one stands for the default, as in libpq.
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    fn owned(&self, key: &str) -> Option<String> {
+        self.get(key).map(str::to_owned)
+    }
+}
+
+/// Reads the text and fills the gaps.
+pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo> {
+    let values = values(text, environment)?;
+    check_client_encoding_and_replication(&values)?;
+    let hosts = hosts(&values, environment)?;
+    let user = values
+        .owned("user")
+        .or_else(|| environment.user.clone())
+        .ok_or_else(|| {
+            Error::configuration("the connection string names no user, and the system does not name one")
+                .with_hint("Add user=... or write postgresql://user@host/database.")
+        })?;
+    let database = values.owned("dbname").unwrap_or_else(|| user.clone());
+    let password = match values.get("password") {
+        Some(password) => Some(Secret::new(password)),
+        None => password_from_file(&values, environment, &hosts, &database, &user)?,
+    };
+    let conninfo = Conninfo {
+        password,
+        hosts,
+        database,
+        user,
+        ssl_mode: ssl_mode(&values)?,
+        ssl_root_cert: certificate_file(&values, environment, "sslrootcert", 0),
+        ssl_cert: certificate_file(&values, environment, "sslcert", 1),
+        ssl_key: certificate_file(&values, environment, "sslkey", 2),
+        channel_binding: one_of(
+            &values,
+            "channel_binding",
+            &[
+                ("prefer", ChannelBinding::Prefer),
+                ("disable", ChannelBinding::Disable),
+                ("require", ChannelBinding::Require),
+            ],
+        )?,
+        target_session_attrs: one_of(
+            &values,
+            "target_session_attrs",
+            &[
+                ("any", TargetSessionAttrs::Any),
+                ("read-write", TargetSessionAttrs::ReadWrite),
+                ("primary", TargetSessionAttrs::ReadWrite),
+                ("read-only", TargetSessionAttrs::ReadOnly),
+                ("standby", TargetSessionAttrs::ReadOnly),
+                ("prefer-standby", TargetSessionAttrs::PreferStandby),
+            ],
+        )?,
+        connect_timeout_seconds: connect_timeout(&values)?,
+        application_name: values.owned("application_name"),
+        options: values.owned("options"),
+    };
+    check_certificates(&conninfo)?;
+    Ok(conninfo)
+}
+
+/// The password file that the text, the environment or libpq's default names.
+pub(super) fn password_file(text: &str, environment: &Environment) -> Result<Option<String>> {
+    let values = values(text, environment)?;
+    Ok(values
+        .owned("passfile")
+        .or_else(|| environment.default_password_file()))
+}
+
+fn values(text: &str, environment: &Environment) -> Result<Values> {
+    let pairs = parse(text)?;
+    check_keywords(&pairs)?;
+    let mut values = pairs.values;
+    let service = match values.get("service") {
+        Some(name) => Some(name.clone()),
+        None => environment.variable("PGSERVICE").map(str::to_owned),
+    };
+    if let Some(name) = service.filter(|name| !name.is_empty()) {
+        let settings = Pairs {
+            values: files::service(environment, &name)?.into_iter().collect(),
+            doubtful: Vec::new(),
+        };
+        check_keywords(&settings).map_err(|error| error.context(format!("service \"{name}\"")))?;
+        for (key, value) in settings.values {
+            values.entry(key).or_insert(value);
+        }
+    }
+    for (key, variable) in KEYWORDS {
+        if let Some(value) = variable.and_then(|variable| environment.variable(variable)) {
+            values.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+    Ok(Values(values))
+}
+
+/// Refuses keywords that nobody knows, and those of libpq's that cannot be honoured.
+fn check_keywords(pairs: &Pairs) -> Result<()> {
+    for (key, value) in &pairs.values {
+        let key = key.as_str();
+        if KEYWORDS.iter().any(|(known, _)| *known == key) || IGNORED.contains(&key) {
+            continue;
+        }
+        if let Some((_, allowed)) = ONLY_WITH.iter().find(|(known, _)| *known == key) {
+            if value.is_empty() || allowed.contains(&value.as_str()) {
+                continue;
+            }
+            let error = Error::configuration(format!(
+                "the connection keyword \"{key}\" is not supported{}",
+                if allowed.is_empty() {
+                    ""
+                } else {
+                    " with this value"
+                }
+            ));
+            return Err(error.with_hint(match allowed {
+                [] => "Leave it out.".to_owned(),
+                allowed => format!("Leave it out, or use {}.", allowed.join(" or ")),
+            }));
+        }
+        return Err(unknown_keyword(
+            key,
+            pairs.doubtful.iter().any(|doubtful| doubtful == key),
+        ));
+    }
+    Ok(())
+}
+
+fn unknown_keyword(key: &str, doubtful: bool) -> Error {
+    let spelled_like_one =
+        !key.is_empty() && key.len() <= 40 && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    if doubtful || !spelled_like_one {
+        // It may be a piece of a password that was not quoted.
+        return Error::configuration("the connection string has an unrecognized keyword").with_hint(
+            "Put a password with special characters in single quotes, or percent-encode it in a URL.",
+        );
+    }
+    let error = Error::configuration(format!("unrecognized connection keyword \"{key}\""));
+    let known = KEYWORDS.iter().map(|(known, _)| *known).chain(IGNORED);
+    match super::closest(key, known) {
+        Some(known) => error.with_hint(format!("Did you mean \"{known}\"?")),
+        None => error.with_hint(
+            "The keywords are those of libpq: host, port, dbname, user, password, sslmode and so on.",
+        ),
+    }
+}
+
+fn check_client_encoding_and_replication(values: &Values) -> Result<()> {
+    if let Some(encoding) = values.get("client_encoding") {
+        let plain: String = encoding
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
+        if !["utf8", "unicode", "auto"].contains(&plain.as_str()) {
+            return Err(
+                Error::configuration("client_encoding of the connection string must be UTF8")
+                    .with_hint("Leave it out: the server converts from its own encoding."),
+            );
+        }
+    }
+    match values.get("replication") {
+        None | Some("false" | "off" | "no" | "0") => Ok(()),
+        Some(_) => Err(
+            Error::configuration("\"replication\" is not allowed in the connection string").with_hint(
+                "Leave it out: cdc opens replication connections and ordinary ones as it needs them.",
+            ),
+        ),
+    }
+}
+
+/// The value's meaning; the type's default if there is no value.
+fn one_of<T: Copy + Default>(values: &Values, key: &str, choices: &[(&str, T)]) -> Result<T> {
+    let Some(value) = values.get(key) else {
+        return Ok(T::default());
+    };
+    match choices.iter().find(|(name, _)| *name == value) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            Err(Error::configuration(format!(
+                "{key} of the connection string must be one of {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+fn ssl_mode(values: &Values) -> Result<SslMode> {
+    if values.get("sslmode").is_none() && values.get("sslrootcert") == Some("system") {
+        return Ok(SslMode::VerifyFull);
+    }
+    one_of(
+        values,
+        "sslmode",
+        &[
+            ("disable", SslMode::Disable),
+            ("allow", SslMode::Allow),
+            ("prefer", SslMode::Prefer),
+            ("require", SslMode::Require),
+            ("verify-ca", SslMode::VerifyCa),
+            ("verify-full", SslMode::VerifyFull),
+        ],
+    )
+}
+
+fn connect_timeout(values: &Values) -> Result<Option<u32>> {
+    let Some(text) = values.get("connect_timeout") else {
+        return Ok(Some(DEFAULT_CONNECT_TIMEOUT_SECONDS));
+    };
+    match text.trim().parse::<i64>() {
+        // As in libpq: nothing, zero and negative numbers stand for no limit.
+        Ok(seconds) if seconds <= 0 => Ok(None),
+        Ok(seconds) => Ok(Some(u32::try_from(seconds).unwrap_or(u32::MAX))),
+        Err(_) => Err(Error::configuration(
+            "connect_timeout of the connection string must be a whole number of seconds",
+        )),
+    }
+}
+
+/// The file named, else libpq's default one if it exists.
+fn certificate_file(values: &Values, environment: &Environment, key: &str, index: usize) -> Option<String> {
+    if values.0.contains_key(key) {
+        return values.owned(key);
+    }
+    let file = environment.default_certificate_files()?.into_iter().nth(index)?;
+    environment.files.contains_key(&file).then_some(file)
+}
+
+fn check_certificates(conninfo: &Conninfo) -> Result<()> {
+    let system = conninfo.ssl_root_cert.as_deref() == Some("system");
+    if system && conninfo.ssl_mode != SslMode::VerifyFull {
+        return Err(
+            Error::configuration("sslrootcert=system needs sslmode=verify-full").with_detail(
+                "Anybody can have a certificate that the system trusts, so the host's name must be verified.",
+            ),
+        );
+    }
+    if conninfo.ssl_mode == SslMode::VerifyCa && conninfo.ssl_root_cert.is_none() {
+        return Err(
+            Error::configuration("sslmode=verify-ca needs sslrootcert")
+                .with_hint("Name the file of the authority's certificate, or use sslmode=verify-full, which then trusts the system's authorities."),
+        );
+    }
+    Ok(())
+}
+
+/// Hosts, addresses and ports, each a list separated by commas.
+fn hosts(values: &Values, environment: &Environment) -> Result<Vec<Host>> {
+    let list = |key: &str| -> Vec<&str> {
+        values
+            .get(key)
+            .map_or_else(Vec::new, |text| text.split(',').collect())
+    };
+    let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = names.len().max(addresses.len()).max(1);
+    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
+        return Err(Error::configuration(format!(
+            "the connection string has {} hosts and {} addresses (hostaddr)",
+            names.len(),
+            addresses.len()
+        )));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(Error::configuration(format!(
+            "the connection string has {count} hosts and {} ports",
+            ports.len()
+        ))
+        .with_hint("Give one port for all hosts, or one for each."));
+    }
+    let default = environment.socket_directory.as_deref().unwrap_or("localhost");
+    (0..count)
+        .map(|index| {
+            let address = entry(&addresses, index);
+            let port = if ports.len() == 1 {
+                ports.first().copied()
+            } else {
+                entry(&ports, index)
+            };
+            Ok(Host {
+                host: entry(&names, index).or(address).unwrap_or(default).to_owned(),
+                address: address.map(str::to_owned),
+                port: port_number(port.unwrap_or_default())?,
+            })
+        })
+        .collect()
+}
+
+/// The entry of a list, if it is there and not empty.
+fn entry<'a>(list: &[&'a str], index: usize) -> Option<&'a str> {
+    list.get(index)
+        .map(|entry| entry.trim())
+        .filter(|entry| !entry.is_empty())
+}
+
+fn port_number(text: &str) -> Result<u16> {
+    match text.trim() {
+        "" => Ok(5432),
+        text => match text.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            // The text is not repeated: it is a piece of a password that has an unquoted `/`.
+            _ => Err(Error::configuration(
+                "the connection string has a port that is no number from 1 to 65535",
+            )
+            .with_hint("In a URL, percent-encode special characters of the password: / as %2F, @ as %40.")),
+        },
+    }
+}
+
+/// The password file's word for the hosts; they share one password, so it must not name several.
+fn password_from_file(
+    values: &Values,
+    environment: &Environment,
+    hosts: &[Host],
+    database: &str,
+    user: &str,
+) -> Result<Option<Secret>> {
+    let file = values
+        .owned("passfile")
+        .or_else(|| environment.default_password_file());
+    let Some((file, text)) = file.and_then(|file| environment.files.get_key_value(&file)) else {
+        return Ok(None);
+    };
+    let mut found = hosts
+        .iter()
+        .filter_map(|host| files::password(text, host, database, user));
+    let Some(first) = found.next() else {
+        return Ok(None);
+    };
+    if found.any(|other| other != first) {
+        return Err(Error::configuration(format!(
+            "password file \"{file}\" has different passwords for the hosts of one connection string"
+        ))
+        .with_hint("All servers of one connection string must take the same password."));
+    }
+    Ok(Some(first))
+}

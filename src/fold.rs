@@ -1,0 +1,411 @@
+//! The fold: changes of whole transactions become one final state for each source row.
+//!
+//! In: [`Change`]s in commit order. Out: for each identity, *as it was at the start of the batch*, what the row is at the
+//! end: live, dead or gone, and under which identity. A changed identity carries the start along; TRUNCATE empties
+//! the fold and sets a flag, after which the writer takes every row that it remembers for gone.
+//!
+//! Why this is right: live keys are unique at every commit, so the state after the batch's last commit depends on the final
+//! state of each row alone. Swapped and rotated keys, keys that were freed and taken over, and rows that came and
+//! went within the batch need no rule of their own.
+//!
+//! Does no I/O, so it cannot fail. An unchanged out-of-line value is filled in from the row's earlier state in the
+//! batch; where there is none it stays marked, and the writer finds it in the target by the start identity.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use crate::read_model::{Change, Image};
+use crate::row::{Cell, Row};
+
+/// What a row is at the end of the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Final {
+    /// Identity at the start of the batch; `None` if the row was not there.
+    pub start: Option<Row>,
+    /// The row now; `None` if it is gone.
+    pub now: Option<Image>,
+}
+
+/// Final states of one read model's rows over a batch.
+#[derive(Debug, Clone, Default)]
+pub struct Fold {
+    /// By the identity that the row has now.
+    rows: HashMap<Row, Entry, RandomState>,
+    /// Start identities of rows that are gone.
+    gone: HashMap<Row, (), RandomState>,
+    clear: bool,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    start: Option<Row>,
+    live: bool,
+    values: Row,
+}
+
+impl Fold {
+    /// Adds the next change.
+    pub fn add(&mut self, change: Change) {
+        match change {
+            Change::Insert(new) => self.insert(new),
+            Change::Update { old, new } => self.update(old, new),
+            Change::Delete(identity) => self.delete(identity),
+            Change::Truncate => {
+                self.rows.clear();
+                self.gone.clear();
+                self.bytes = 0;
+                self.clear = true;
+            }
+        }
+    }
+
+    fn insert(&mut self, new: Image) {
+        // A row that went and came back under one identity is one row to the writer: its map entry is changed in place.
+        let start = self
+            .gone
+            .remove_entry(&new.identity)
+            .map(|(identity, ())| identity);
+        self.put(start, new);
+    }
+
+    fn update(&mut self, old: Option<Row>, mut new: Image) {
+        let current = old.unwrap_or_else(|| new.identity.clone());
+        let start = match self.rows.remove(&current) {
+            Some(before) => {
+                self.bytes = self.bytes.saturating_sub(current.bytes() + before.values.bytes());
+                new.values = fill_unchanged(new.values, &before.values);
+                before.start
+            }
+            // After a clear nothing is left to look up: the row was not there at the start of what the writer sees.
+            None if self.clear => None,
+            None => Some(current),
+        };
+        self.put(start, new);
+    }
+
+    fn put(&mut self, start: Option<Row>, new: Image) {
+        self.bytes += new.identity.bytes() + new.values.bytes();
+        let entry = Entry {
+            start,
+            live: new.live,
+            values: new.values,
+        };
+        if let Some(Entry {
+            start: Some(start), ..
+        }) = self.rows.insert(new.identity, entry)
+        {
+            // Two rows with one identity cannot be at a commit; the one that was there first is gone.
+            self.gone.insert(start, ());
+        }
+    }
+
+    fn delete(&mut self, identity: Row) {
+        match self.rows.remove(&identity) {
+            Some(entry) => {
+                self.bytes = self.bytes.saturating_sub(identity.bytes() + entry.values.bytes());
+                if let Some(start) = entry.start {
+                    self.bytes += start.bytes();
+                    self.gone.insert(start, ());
+                }
+            }
+            None if self.clear => {}
+            None => {
+                self.bytes += identity.bytes();
+                self.gone.insert(identity, ());
+            }
+        }
+    }
+
+    /// Whether everything that was there at the start of the batch is gone unless it is among the final states.
+    pub fn clear(&self) -> bool {
+        self.clear
+    }
+
+    /// Whether nothing happened.
+    pub fn is_empty(&self) -> bool {
+        !self.clear && self.rows.is_empty() && self.gone.is_empty()
+    }
+
+    /// Number of final states.
+    pub fn len(&self) -> usize {
+        self.rows.len() + self.gone.len()
+    }
+
+    /// Approximate bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a final state lacks an unchanged value, so that the writer must look it up.
+    pub fn has_unchanged(&self) -> bool {
+        self.rows.values().any(|entry| entry.values.has_unchanged())
+    }
+
+    /// The final states, gone rows first.
+    pub fn into_finals(self) -> impl Iterator<Item = Final> {
+        let gone = self.gone.into_keys().map(|start| Final {
+            start: Some(start),
+            now: None,
+        });
+        let rows = self.rows.into_iter().map(|(identity, entry)| Final {
+            start: entry.start,
+            now: Some(Image {
+                identity,
+                live: entry.live,
+                values: entry.values,
+            }),
+        });
+        gone.chain(rows)
+    }
+}
+
+/// `new` with its unchanged cells taken from `before`.
+fn fill_unchanged(new: Row, before: &Row) -> Row {
+    if !new.has_unchanged() {
+        return new;
+    }
+    Row::from_cells(new.cells().zip(before.cells()).map(|(new, before)| match new {
+        Cell::Unchanged => before,
+        new => new,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn row(text: &str) -> Row {
+        Row::from_cells([if text == "u" {
+            Cell::Unchanged
+        } else {
+            Cell::Text(text.as_bytes())
+        }])
+    }
+
+    fn image(identity: &str, values: &str, live: bool) -> Image {
+        Image {
+            identity: row(identity),
+            live,
+            values: row(values),
+        }
+    }
+
+    fn insert(identity: &str, values: &str) -> Change {
+        Change::Insert(image(identity, values, true))
+    }
+
+    fn update(old: Option<&str>, identity: &str, values: &str) -> Change {
+        Change::Update {
+            old: old.map(row),
+            new: image(identity, values, true),
+        }
+    }
+
+    fn delete(identity: &str) -> Change {
+        Change::Delete(row(identity))
+    }
+
+    /// Finals as text, sorted: `start -> identity=value`.
+    fn check(changes: Vec<Change>, clear: bool, expected: &[&str]) {
+        let show = |row: &Row| {
+            row.cells()
+                .map(|cell| match cell {
+                    Cell::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    other => format!("{other:?}"),
+                })
+                .collect::<String>()
+        };
+        let mut fold = Fold::default();
+        for change in changes {
+            fold.add(change);
+        }
+        assert_eq!(fold.clear(), clear);
+        let mut finals: Vec<_> = fold
+            .into_finals()
+            .map(|Final { start, now }| {
+                let start = start.as_ref().map_or("new".to_owned(), show);
+                let now = now.map_or("gone".to_owned(), |now| {
+                    format!(
+                        "{}={}{}",
+                        show(&now.identity),
+                        show(&now.values),
+                        if now.live { "" } else { " dead" }
+                    )
+                });
+                format!("{start} -> {now}")
+            })
+            .collect();
+        finals.sort();
+        assert_eq!(finals, expected);
+    }
+
+    #[test]
+    fn final_states_of_small_histories() {
+        check(vec![], false, &[]);
+        check(vec![insert("1", "a")], false, &["new -> 1=a"]);
+        check(
+            vec![insert("1", "a"), update(None, "1", "b")],
+            false,
+            &["new -> 1=b"],
+        );
+        check(vec![insert("1", "a"), delete("1")], false, &[]);
+        check(
+            vec![update(None, "1", "a"), update(None, "1", "b")],
+            false,
+            &["1 -> 1=b"],
+        );
+        check(vec![delete("1")], false, &["1 -> gone"]);
+        check(vec![delete("1"), insert("1", "b")], false, &["1 -> 1=b"]);
+        check(
+            vec![delete("1"), insert("1", "b"), delete("1")],
+            false,
+            &["1 -> gone"],
+        );
+        check(vec![update(None, "1", "a"), delete("1")], false, &["1 -> gone"]);
+        check(
+            vec![Change::Update {
+                old: None,
+                new: image("1", "a", false),
+            }],
+            false,
+            &["1 -> 1=a dead"],
+        );
+    }
+
+    #[test]
+    fn a_changed_identity_carries_its_start_along() {
+        check(vec![update(Some("1"), "2", "a")], false, &["1 -> 2=a"]);
+        check(
+            vec![update(Some("1"), "2", "a"), update(Some("2"), "3", "b")],
+            false,
+            &["1 -> 3=b"],
+        );
+        check(
+            vec![update(Some("1"), "2", "a"), insert("1", "b")],
+            false,
+            &["1 -> 2=a", "new -> 1=b"],
+        );
+        check(
+            vec![update(Some("1"), "2", "a"), delete("2")],
+            false,
+            &["1 -> gone"],
+        );
+        check(
+            vec![insert("1", "a"), update(Some("1"), "2", "b")],
+            false,
+            &["new -> 2=b"],
+        );
+        let swap = vec![
+            update(Some("1"), "9", "a"),
+            update(Some("2"), "1", "b"),
+            update(Some("9"), "2", "a"),
+        ];
+        check(swap, false, &["1 -> 2=a", "2 -> 1=b"]);
+    }
+
+    #[test]
+    fn unchanged_values_come_from_the_batch_or_stay_marked() {
+        check(
+            vec![insert("1", "a"), update(None, "1", "u")],
+            false,
+            &["new -> 1=a"],
+        );
+        check(
+            vec![update(None, "1", "a"), update(Some("1"), "2", "u")],
+            false,
+            &["1 -> 2=a"],
+        );
+        check(vec![update(None, "1", "u")], false, &["1 -> 1=Unchanged"]);
+        check(
+            vec![update(None, "1", "u"), update(None, "1", "b")],
+            false,
+            &["1 -> 1=b"],
+        );
+    }
+
+    #[test]
+    fn truncate_empties_the_fold() {
+        check(
+            vec![update(None, "1", "a"), delete("2"), Change::Truncate],
+            true,
+            &[],
+        );
+        check(vec![Change::Truncate, insert("1", "a"), delete("1")], true, &[]);
+        check(
+            vec![Change::Truncate, insert("1", "a"), update(None, "1", "u")],
+            true,
+            &["new -> 1=a"],
+        );
+    }
+
+    /// A table as a plain map, to compare with: identity -> (start identity, value).
+    type Table = BTreeMap<u8, (Option<u8>, u8)>;
+
+    proptest! {
+        /// Whatever happens to a table, the finals applied to its state at the start give its state at the end.
+        #[test]
+        fn finals_lead_from_the_start_to_the_end(steps in prop::collection::vec((0u8..6, 0u8..6, 0u8..6), 0..60)) {
+            let mut table: Table = (0..3).map(|id| (id, (Some(id), 100 + id))).collect();
+            let mut fold = Fold::default();
+            let id = |id: u8| Row::from_cells([Cell::Text(&[b'0' + id])]);
+            let values = |value: u8| Row::from_cells([Cell::Text(&[value])]);
+            for (value, (kind, a, b)) in (0u8..).zip(steps) {
+                let known = table.contains_key(&a);
+                match kind {
+                    0 | 1 if !known => {
+                        table.insert(a, (None, value));
+                        fold.add(Change::Insert(Image { identity: id(a), live: true, values: values(value) }));
+                    }
+                    0 | 1 => {
+                        table.entry(a).and_modify(|row| row.1 = value);
+                        fold.add(Change::Update { old: None, new: Image { identity: id(a), live: true, values: values(value) } });
+                    }
+                    2 | 3 if known && !table.contains_key(&b) => {
+                        let (start, old) = table.remove(&a).unwrap();
+                        table.insert(b, (start, old));
+                        let unchanged = Row::from_cells([Cell::Unchanged]);
+                        fold.add(Change::Update { old: Some(id(a)), new: Image { identity: id(b), live: true, values: unchanged } });
+                    }
+                    4 if known => {
+                        table.remove(&a);
+                        fold.add(Change::Delete(id(a)));
+                    }
+                    5 if a == 0 && b == 0 => {
+                        table.clear();
+                        fold.add(Change::Truncate);
+                    }
+                    _ => {}
+                }
+            }
+            let mut state: BTreeMap<Row2, u8> = if fold.clear() { BTreeMap::new() } else {
+                (0..3u8).map(|i| (vec![b'0' + i], 100 + i)).collect()
+            };
+            let at_start = state.clone();
+            let finals: Vec<_> = fold.into_finals().collect();
+            for start in finals.iter().filter_map(|f| f.start.as_ref()) {
+                state.remove(&text(start));
+            }
+            for Final { start, now } in &finals {
+                if let Some(now) = now {
+                    let value = match now.values.cell(0) {
+                        Cell::Unchanged => at_start[&text(start.as_ref().unwrap())],
+                        other => other.text().unwrap()[0],
+                    };
+                    prop_assert_eq!(state.insert(text(&now.identity), value), None);
+                }
+            }
+            let expected: BTreeMap<Row2, u8> = table.into_iter().map(|(i, (_, value))| (vec![b'0' + i], value)).collect();
+            prop_assert_eq!(state, expected);
+        }
+    }
+
+    type Row2 = Vec<u8>;
+
+    fn text(row: &Row) -> Row2 {
+        row.cell(0).text().unwrap().to_vec()
+    }
+}

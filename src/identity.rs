@@ -1,0 +1,578 @@
+//! The identity rule: by which columns the stream names an old row, and whether publishing is harmless.
+//!
+//! In: a table's facts. Out: its [`Identity`], or why it has none and the SQL that mends it.
+//!
+//! | replica identity | identity |
+//! |---|---|
+//! | DEFAULT | primary key |
+//! | USING INDEX | the index's columns |
+//! | FULL with a primary key | primary key (the Relation message marks every column: ask the catalog) |
+//! | FULL without one | the key, if a unique index at the source covers it over live rows and every leaf is FULL |
+//! | NOTHING, or DEFAULT without (or with a deferrable) primary key | refused: publishing breaks the application |
+//!
+//! The Relation message speaks of the root of a partitioned table, but a leaf decides what is logged of an old
+//! row, so every leaf has to name the root's identity.
+
+use crate::error::{Error, Result};
+use crate::facts::{Leaf, ReplicaIdentity, SourceTable};
+use crate::sql::{ident, idents};
+
+/// First version whose publications can hold generated columns, and refuse an identity with unpublished ones.
+const GENERATED_COLUMNS_IN_IDENTITY: u32 = 180_000;
+
+/// Where an identity comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The primary key.
+    PrimaryKey,
+    /// The index of REPLICA IDENTITY USING INDEX.
+    Index,
+    /// The read model's key, under FULL and without a primary key: every old tuple holds the whole row and tells
+    /// what was live.
+    Key,
+}
+
+/// The columns by which the stream names an old row; names as in the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The columns, in the order of their index (of the read model's key for [`Basis::Key`]).
+    pub columns: Vec<String>,
+    /// Where they come from.
+    pub basis: Basis,
+}
+
+/// The identity of a source table. `key` and `soft_delete` are the read model's, names as in the source.
+///
+/// # Errors
+/// `Broken`, with the reason and the SQL that mends it, where there is no usable identity.
+pub fn identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) -> Result<Identity> {
+    let identity = match table.replica_identity {
+        ReplicaIdentity::Nothing => return Err(no_identity(table, "its replica identity is NOTHING")),
+        ReplicaIdentity::Default if table.primary_key.is_empty() => {
+            return Err(no_identity(table, missing_primary_key(table)));
+        }
+        ReplicaIdentity::Index if table.identity_index.is_empty() => {
+            return Err(no_identity(
+                table,
+                "the index of its replica identity was dropped",
+            ));
+        }
+        ReplicaIdentity::Index => Identity {
+            columns: table.identity_index.clone(),
+            basis: Basis::Index,
+        },
+        ReplicaIdentity::Full if table.primary_key.is_empty() => key_identity(table, key, soft_delete)?,
+        ReplicaIdentity::Default | ReplicaIdentity::Full => Identity {
+            columns: table.primary_key.clone(),
+            basis: Basis::PrimaryKey,
+        },
+    };
+    match table.leaves.iter().find(|leaf| !names_identity(leaf, &identity)) {
+        Some(leaf) => Err(wrong_leaf(table, leaf, &identity)),
+        None => Ok(identity),
+    }
+}
+
+/// Under FULL and without a primary key the read model's key stands in, if no two live rows can share it.
+fn key_identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) -> Result<Identity> {
+    let unique = table.unique_indexes.iter().any(|index| {
+        !index.columns.is_empty()
+            && index.columns.iter().all(|column| key.contains(column))
+            && index
+                .predicate
+                .as_deref()
+                .is_none_or(|predicate| holds_for_live_rows(predicate, table, key, soft_delete))
+    });
+    if unique {
+        return Ok(Identity {
+            columns: key.to_vec(),
+            basis: Basis::Key,
+        });
+    }
+    Err(Error::broken(format!(
+        "table \"{}\" has replica identity FULL, no primary key and no unique index on the key ({})",
+        table.name,
+        key.join(", ")
+    ))
+    .with_detail(
+        "Old rows cannot be told apart, since nothing at the source keeps two live rows from being equal.",
+    )
+    .with_hint(format!(
+        "Add a primary key, or: CREATE UNIQUE INDEX CONCURRENTLY ON {} ({});",
+        table.name.quoted(),
+        idents(key)
+    )))
+}
+
+/// Whether every live row satisfies the predicate of a partial index, as pg_get_expr prints it.
+///
+/// Only the forms that a soft delete has are understood; anything else does not hold.
+fn holds_for_live_rows(
+    predicate: &str,
+    table: &SourceTable,
+    key: &[String],
+    soft_delete: Option<&str>,
+) -> bool {
+    let written = |name: &str, condition: &str| {
+        [
+            format!("{name} {condition}"),
+            format!("{} {condition}", ident(name)),
+        ]
+    };
+    let mut allowed: Vec<String> = key.iter().flat_map(|name| written(name, "IS NOT NULL")).collect();
+    if let Some(name) = soft_delete {
+        let column = table.column(name);
+        let boolean = column.is_some_and(|column| column.bare_type_name == "boolean");
+        if boolean {
+            allowed.extend(written(name, "IS NOT TRUE"));
+            // NOT NULL is not true, but it is not false either: such a row is live and outside of the index.
+            if column.is_some_and(|column| column.not_null) {
+                allowed.extend(written(name, "= false"));
+                allowed.extend(written(name, "IS FALSE"));
+                allowed.extend([format!("NOT {name}"), format!("NOT {}", ident(name))]);
+            }
+        } else {
+            allowed.extend(written(name, "IS NULL"));
+        }
+    }
+    let terms = predicate
+        .strip_prefix("((")
+        .and_then(|rest| rest.strip_suffix("))"));
+    let terms = terms.or_else(|| {
+        predicate
+            .strip_prefix('(')
+            .and_then(|rest| rest.strip_suffix(')'))
+    });
+    terms
+        .unwrap_or(predicate)
+        .split(") AND (")
+        .all(|term| allowed.iter().any(|allowed| allowed == term))
+}
+
+/// Whether what the leaf logs of an old row holds the identity.
+fn names_identity(leaf: &Leaf, identity: &Identity) -> bool {
+    leaf.replica_identity == ReplicaIdentity::Full
+        || identity.basis != Basis::Key
+            && identity
+                .columns
+                .iter()
+                .all(|column| leaf.identity_columns.contains(column))
+}
+
+fn missing_primary_key(table: &SourceTable) -> &'static str {
+    if table.deferrable_primary_key {
+        "its primary key is deferrable, which cannot be a replica identity"
+    } else {
+        "it has neither a primary key nor another replica identity"
+    }
+}
+
+fn no_identity(table: &SourceTable, reason: &str) -> Error {
+    let name = table.name.quoted();
+    let mend = if table.replica_identity != ReplicaIdentity::Default && !table.primary_key.is_empty() {
+        format!("Use the primary key: ALTER TABLE {name} REPLICA IDENTITY DEFAULT;")
+    } else if let Some(index) = identity_candidate(table) {
+        format!(
+            "Use a unique index: ALTER TABLE {name} REPLICA IDENTITY USING INDEX {};",
+            ident(index)
+        )
+    } else {
+        format!(
+            "Add a primary key (not deferrable), or log whole rows: ALTER TABLE {name} REPLICA IDENTITY FULL;"
+        )
+    };
+    Error::broken(format!(
+        "table \"{}\" has no usable replica identity: {reason}",
+        table.name
+    ))
+    .with_detail("As soon as it is published, every UPDATE and DELETE of the application would fail.")
+    .with_hint(mend)
+}
+
+/// A unique index that can become the replica identity: whole, on columns that are NOT NULL.
+fn identity_candidate(table: &SourceTable) -> Option<&str> {
+    let usable = |name: &String| table.column(name).is_some_and(|column| column.not_null);
+    let index = table.unique_indexes.iter().find(|index| {
+        let deferrable = table.deferrable_primary_key && index.name.ends_with("_pkey");
+        !deferrable
+            && index.predicate.is_none()
+            && !index.columns.is_empty()
+            && index.columns.iter().all(usable)
+    })?;
+    Some(&index.name)
+}
+
+fn wrong_leaf(table: &SourceTable, leaf: &Leaf, identity: &Identity) -> Error {
+    let columns = identity.columns.join(", ");
+    let leaf_name = leaf.name.quoted();
+    if breaks_writes(leaf) {
+        return Error::broken(format!(
+            "partition \"{}\" of table \"{}\" has no usable replica identity",
+            leaf.name, table.name
+        ))
+        .with_detail(
+            "As soon as it is published, every UPDATE and DELETE of the application in it would fail.",
+        )
+        .with_hint(if leaf.has_primary_key {
+            format!("Use its primary key: ALTER TABLE {leaf_name} REPLICA IDENTITY DEFAULT;")
+        } else {
+            format!("Add a primary key, or log whole rows: ALTER TABLE {leaf_name} REPLICA IDENTITY FULL;")
+        });
+    }
+    Error::broken(format!(
+        "partition \"{}\" does not log the identity of table \"{}\" ({columns})",
+        leaf.name, table.name
+    ))
+    .with_detail("The partition has a replica identity of its own, and only that is logged of its old rows.")
+    .with_hint(match identity.basis {
+        Basis::PrimaryKey if leaf.has_primary_key => {
+            format!("Use its primary key: ALTER TABLE {leaf_name} REPLICA IDENTITY DEFAULT;")
+        }
+        Basis::Index => format!("Use the partition's index on ({columns}) as its REPLICA IDENTITY too."),
+        Basis::PrimaryKey | Basis::Key => {
+            format!("Log whole rows in it too: ALTER TABLE {leaf_name} REPLICA IDENTITY FULL;")
+        }
+    })
+}
+
+/// Whether UPDATE and DELETE of the leaf fail once it is published.
+fn breaks_writes(leaf: &Leaf) -> bool {
+    leaf.replica_identity != ReplicaIdentity::Full && leaf.identity_columns.is_empty()
+}
+
+/// Proves that the application's writes stay legal when the table is published with these columns (`None`: all),
+/// by a server of this version (server_version_num).
+///
+/// # Errors
+/// `Broken`, with the reason and what mends it.
+pub fn writes_stay_legal(table: &SourceTable, columns: Option<&[String]>, version: u32) -> Result<()> {
+    match table.replica_identity {
+        ReplicaIdentity::Nothing => return Err(no_identity(table, "its replica identity is NOTHING")),
+        ReplicaIdentity::Default if table.primary_key.is_empty() => {
+            return Err(no_identity(table, missing_primary_key(table)));
+        }
+        ReplicaIdentity::Index if table.identity_index.is_empty() => {
+            return Err(no_identity(
+                table,
+                "the index of its replica identity was dropped",
+            ));
+        }
+        _ => {}
+    }
+    if let Some(leaf) = table.leaves.iter().find(|leaf| breaks_writes(leaf)) {
+        let identity = Identity {
+            columns: Vec::new(),
+            basis: Basis::Key,
+        };
+        return Err(wrong_leaf(table, leaf, &identity));
+    }
+    let full = table.replica_identity == ReplicaIdentity::Full
+        || table
+            .leaves
+            .iter()
+            .any(|leaf| leaf.replica_identity == ReplicaIdentity::Full);
+    let own = match table.replica_identity {
+        ReplicaIdentity::Index => &table.identity_index,
+        _ => &table.primary_key,
+    };
+    let identity: Vec<&str> = if full {
+        table.columns.iter().map(|column| column.name.as_str()).collect()
+    } else {
+        let leaves = table.leaves.iter().flat_map(|leaf| &leaf.identity_columns);
+        own.iter().chain(leaves).map(String::as_str).collect()
+    };
+    let generated = |name: &&&str| table.column(name).is_some_and(|column| column.generated);
+    if version >= GENERATED_COLUMNS_IN_IDENTITY
+        && let Some(name) = identity.iter().find(generated)
+    {
+        return Err(Error::broken(format!(
+            "the replica identity of table \"{}\" holds the generated column \"{name}\", which is not published",
+            table.name
+        ))
+        .with_detail("As soon as it is published, every UPDATE and DELETE of the application would fail.")
+        .with_hint("Use a replica identity without generated columns, for example the primary key."));
+    }
+    let Some(columns) = columns else {
+        return Ok(());
+    };
+    let missing = |name: &&&str| !columns.iter().any(|column| column == **name);
+    match identity.iter().find(missing) {
+        None => Ok(()),
+        Some(name) => Err(Error::broken(format!(
+            "the column list of table \"{}\" lacks \"{name}\", a column of its replica identity",
+            table.name
+        ))
+        .with_detail("With such a publication every UPDATE and DELETE of the application fails.")
+        .with_hint("Publish whole tables (publish_columns = \"all\"), or add the column to the list.")),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::facts::{SourceColumn, UniqueIndex};
+    use crate::sql::TableName;
+
+    pub(crate) fn column(name: &str, type_name: &str, not_null: bool) -> SourceColumn {
+        SourceColumn {
+            name: name.to_owned(),
+            number: 1,
+            type_oid: 0,
+            type_name: type_name.to_owned(),
+            bare_type_name: type_name.split('(').next().unwrap().to_owned(),
+            not_null,
+            toastable: false,
+            generated: false,
+            builtin: true,
+            collatable: false,
+        }
+    }
+
+    /// The labels table of the examples: primary key id, code unique over live rows.
+    pub(crate) fn labels() -> SourceTable {
+        SourceTable {
+            oid: 1,
+            name: TableName::new("public", "labels"),
+            kind: 'r',
+            persistence: 'p',
+            replica_identity: ReplicaIdentity::Default,
+            columns: vec![
+                column("id", "uuid", true),
+                column("code", "character varying(10)", true),
+                column("label", "character varying(50)", true),
+                column("display_name", "character varying(50)", true),
+                column("deleted_at", "timestamp with time zone", false),
+            ],
+            primary_key: vec!["id".to_owned()],
+            deferrable_primary_key: false,
+            identity_index: Vec::new(),
+            unique_indexes: vec![unique("labels_code", &["code"], Some("(deleted_at IS NULL)"))],
+            leaves: Vec::new(),
+            has_inheritance_children: false,
+            row_security_applies: false,
+            may_select: true,
+            owned: true,
+            estimated_rows: 80.0,
+        }
+    }
+
+    pub(crate) fn unique(name: &str, columns: &[&str], predicate: Option<&str>) -> UniqueIndex {
+        UniqueIndex {
+            name: name.to_owned(),
+            columns: strings(columns),
+            predicate: predicate.map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn strings(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn leaf(replica_identity: ReplicaIdentity, columns: &[&str]) -> Leaf {
+        Leaf {
+            name: TableName::new("public", "leaf"),
+            replica_identity,
+            has_primary_key: true,
+            identity_columns: strings(columns),
+        }
+    }
+
+    /// `expected`: "pk id" and so on, or "refused: " with a part of the error's text.
+    fn check(case: &str, change: impl FnOnce(&mut SourceTable), expected: &str) {
+        let mut table = labels();
+        change(&mut table);
+        match identity(&table, &strings(&["code"]), Some("deleted_at")) {
+            Ok(found) => {
+                let basis = match found.basis {
+                    Basis::PrimaryKey => "pk",
+                    Basis::Index => "index",
+                    Basis::Key => "key",
+                };
+                assert_eq!(format!("{basis} {}", found.columns.join(",")), expected, "{case}");
+            }
+            Err(error) => {
+                let part = expected
+                    .strip_prefix("refused: ")
+                    .unwrap_or_else(|| panic!("{case}: {error:?}"));
+                let text = format!("{error:?}");
+                assert!(text.contains(part), "{case}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn identity_follows_the_replica_identity() {
+        use ReplicaIdentity::{Default, Full, Index, Nothing};
+        let no_key = |table: &mut SourceTable| table.primary_key.clear();
+        check("default", |_| {}, "pk id");
+        check(
+            "default without a primary key",
+            no_key,
+            "refused: neither a primary key",
+        );
+        check(
+            "deferrable primary key",
+            |t| {
+                t.primary_key.clear();
+                t.deferrable_primary_key = true;
+            },
+            "refused: deferrable",
+        );
+        check(
+            "nothing",
+            |t| t.replica_identity = Nothing,
+            "refused: REPLICA IDENTITY DEFAULT",
+        );
+        check(
+            "index",
+            |t| {
+                t.replica_identity = Index;
+                t.identity_index = strings(&["code"]);
+            },
+            "index code",
+        );
+        check(
+            "index dropped",
+            |t| t.replica_identity = Index,
+            "refused: dropped",
+        );
+        check("full with a primary key", |t| t.replica_identity = Full, "pk id");
+        check(
+            "a unique index is offered as identity",
+            |t| {
+                t.primary_key.clear();
+                t.unique_indexes = vec![unique("u", &["code"], None)];
+            },
+            "refused: USING INDEX \"u\"",
+        );
+        check(
+            "only the default is not the identity of a leaf",
+            |t| t.leaves = vec![leaf(Default, &["id"]), leaf(Full, &[])],
+            "pk id",
+        );
+        check(
+            "leaf without identity",
+            |t| t.leaves = vec![leaf(Nothing, &[])],
+            "refused: in it would fail",
+        );
+        check(
+            "leaf with another identity",
+            |t| t.leaves = vec![leaf(Index, &["code"])],
+            "refused: does not log the identity",
+        );
+        check(
+            "leaf of a wider index",
+            |t| t.leaves = vec![leaf(Index, &["code", "id"])],
+            "pk id",
+        );
+    }
+
+    #[test]
+    fn full_without_a_primary_key_needs_a_unique_key_over_live_rows() {
+        let full = |columns: &'static [&'static str], predicate: Option<&'static str>| {
+            move |table: &mut SourceTable| {
+                table.primary_key.clear();
+                table.replica_identity = ReplicaIdentity::Full;
+                table.unique_indexes = vec![unique("u", columns, predicate)];
+            }
+        };
+        check("whole", full(&["code"], None), "key code");
+        check(
+            "live rows",
+            full(&["code"], Some("(deleted_at IS NULL)")),
+            "key code",
+        );
+        check(
+            "quoted",
+            full(&["code"], Some("(\"deleted_at\" IS NULL)")),
+            "key code",
+        );
+        check(
+            "live rows with a key",
+            full(&["code"], Some("((deleted_at IS NULL) AND (code IS NOT NULL))")),
+            "key code",
+        );
+        check(
+            "dead rows",
+            full(&["code"], Some("(deleted_at IS NOT NULL)")),
+            "refused: no unique index",
+        );
+        check(
+            "some live rows",
+            full(&["code"], Some("((deleted_at IS NULL) AND (label IS NOT NULL))")),
+            "refused: no unique index",
+        );
+        check(
+            "another column",
+            full(&["label"], None),
+            "refused: no unique index",
+        );
+        check(
+            "more columns",
+            full(&["code", "label"], None),
+            "refused: no unique index",
+        );
+        check("expression", full(&[], None), "refused: no unique index");
+        let mut table = labels();
+        full(&["code"], None)(&mut table);
+        table.leaves = vec![leaf(ReplicaIdentity::Default, &["code"])];
+        let error = identity(&table, &strings(&["code"]), None).unwrap_err();
+        assert!(
+            error.hint().unwrap().contains("FULL"),
+            "a leaf that is not FULL: {error:?}"
+        );
+    }
+
+    #[test]
+    fn boolean_soft_delete_counts_null_as_live() {
+        let mut table = labels();
+        table.columns.push(column("deleted", "boolean", false));
+        let key = strings(&["code"]);
+        let holds = |table: &SourceTable, text| holds_for_live_rows(text, table, &key, Some("deleted"));
+        assert!(holds(&table, "(deleted IS NOT TRUE)"));
+        assert!(!holds(&table, "(NOT deleted)"));
+        assert!(!holds(&table, "(deleted IS NULL)"));
+        table.columns.last_mut().unwrap().not_null = true;
+        assert!(holds(&table, "(NOT deleted)"));
+        assert!(holds(&table, "(deleted = false)"));
+    }
+
+    #[test]
+    fn publication_never_breaks_the_writes_of_the_application() {
+        let legal = |change: &dyn Fn(&mut SourceTable), columns: Option<&[&str]>, version| {
+            let mut table = labels();
+            change(&mut table);
+            let columns = columns.map(strings);
+            writes_stay_legal(&table, columns.as_deref(), version).is_ok()
+        };
+        let full = |t: &mut SourceTable| t.replica_identity = ReplicaIdentity::Full;
+        let full_generated = |t: &mut SourceTable| {
+            t.replica_identity = ReplicaIdentity::Full;
+            t.columns[2].generated = true;
+        };
+        assert!(legal(&|_| {}, None, 150_000));
+        assert!(legal(&|_| {}, Some(&["id", "code"]), 150_000));
+        assert!(
+            !legal(&|_| {}, Some(&["code", "label"]), 150_000),
+            "list lacks the identity"
+        );
+        assert!(!legal(&|t| t.primary_key.clear(), None, 150_000), "no identity");
+        assert!(!legal(&full, Some(&["id", "code"]), 150_000), "FULL and a list");
+        assert!(legal(&full, None, 180_000));
+        assert!(legal(&full_generated, None, 170_000));
+        assert!(
+            !legal(&full_generated, None, 180_000),
+            "FULL with a generated column on 18"
+        );
+        let leaf_full = |t: &mut SourceTable| t.leaves = vec![leaf(ReplicaIdentity::Full, &[])];
+        assert!(
+            !legal(&leaf_full, Some(&["id", "code"]), 150_000),
+            "a FULL leaf and a list"
+        );
+        assert!(!legal(
+            &|t| t.leaves = vec![leaf(ReplicaIdentity::Nothing, &[])],
+            None,
+            150_000
+        ));
+    }
+}

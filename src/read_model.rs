@@ -1,0 +1,592 @@
+//! A read model bound to its source table, and the truth table: one source change becomes one row change.
+//!
+//! In: tuples of one relation, by position (`relation` says which column stands where). Out: [`Change`]s in terms
+//! of the read model: an identity, whether the row is live, and its projected values. What was live *before* is not
+//! asked of an old tuple but of the map in the target, so most changes here need no old row at all.
+//!
+//! Only the identity's columns of an old tuple are believed: with a partitioned table whose root is FULL and whose
+//! leaves are not, the old tuple comes with NULLs for all others (measured on 15.18). The one exception is
+//! [`Remembering::OldTuple`], which is taken only where every leaf is FULL.
+
+use crate::error::{Error, Result};
+use crate::facts::{ReplicaIdentity, SourceTable};
+use crate::relation::{Layout, Relation};
+use crate::row::{Cell, Row, RowBuilder};
+use crate::settings::ReadModelSettings;
+
+/// How the soft-delete column tells that a row is not live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SoftDelete {
+    /// A timestamp (or any other type): not live when it is not null.
+    NotNull,
+    /// A boolean: not live when it is true.
+    True,
+}
+
+/// Who remembers what was live before a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembering {
+    /// The map in the target, by the row's identity.
+    Map,
+    /// The stream's old tuple (FULL without a primary key): the key stands in for the identity, dead rows are not known.
+    OldTuple,
+}
+
+/// A source column that the read model reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundColumn {
+    /// Name at the source.
+    pub name: String,
+    /// Type; another one at a later time means that the table was altered.
+    pub type_oid: u32,
+    /// Type without modifier, for the map and for copies.
+    pub bare_type_name: String,
+    /// Whether the type is built in, so that the target has it too.
+    pub builtin: bool,
+    /// Whether its value can be stored out of line, so that updates may leave it out.
+    pub toastable: bool,
+    /// Whether it has a collation.
+    pub collatable: bool,
+}
+
+/// A read model bound to its source table as the catalog showed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadModel {
+    /// The rule.
+    pub settings: ReadModelSettings,
+    /// OID of the source table: the stream's relation id.
+    pub source_oid: u32,
+    /// Replica identity of the source table; another one later means that the identity must be read again.
+    pub replica_identity: ReplicaIdentity,
+    /// Columns by which the stream names an old row.
+    pub identity: Vec<BoundColumn>,
+    /// Projected columns, in the order of the settings.
+    pub columns: Vec<BoundColumn>,
+    /// Positions of the key within `columns`.
+    pub key: Vec<usize>,
+    /// Soft-delete column and its kind.
+    pub soft_delete: Option<(BoundColumn, SoftDelete)>,
+    /// Who remembers what was live.
+    pub remembering: Remembering,
+}
+
+impl ReadModel {
+    /// Binds a read model to its source table; `identity` holds the names of the identity's columns.
+    ///
+    /// # Errors
+    /// [`Class::Broken`](crate::error::Class::Broken) if a column is not there.
+    pub fn bind(
+        settings: &ReadModelSettings,
+        table: &SourceTable,
+        identity: &[String],
+        remembering: Remembering,
+    ) -> Result<Self> {
+        let column = |name: &str| -> Result<BoundColumn> {
+            let column = table.column(name).ok_or_else(|| missing_column(name, settings))?;
+            Ok(BoundColumn {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                bare_type_name: column.bare_type_name.clone(),
+                builtin: column.builtin,
+                toastable: column.toastable,
+                collatable: column.collatable,
+            })
+        };
+        let columns: Vec<_> = settings
+            .columns
+            .iter()
+            .map(|mapping| column(&mapping.source))
+            .collect::<Result<_>>()?;
+        let key = settings
+            .key
+            .iter()
+            .filter_map(|name| {
+                settings
+                    .columns
+                    .iter()
+                    .position(|mapping| &mapping.target == name)
+            })
+            .collect();
+        let soft_delete = match &settings.soft_delete {
+            None => None,
+            Some(name) => {
+                let column = column(name)?;
+                let kind = if column.bare_type_name == "boolean" {
+                    SoftDelete::True
+                } else {
+                    SoftDelete::NotNull
+                };
+                Some((column, kind))
+            }
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            source_oid: table.oid,
+            replica_identity: table.replica_identity,
+            identity: identity.iter().map(|name| column(name)).collect::<Result<_>>()?,
+            columns,
+            key,
+            soft_delete,
+            remembering,
+        })
+    }
+
+    /// Whether dead rows are kept with their values: an update that brings one back may leave a value out.
+    pub fn keeps_dead_rows(&self) -> bool {
+        self.remembering == Remembering::Map && self.columns.iter().any(|column| column.toastable)
+    }
+
+    /// The change that an INSERT makes.
+    pub fn insert(&self, layout: &Layout, new: &[Cell<'_>]) -> Result<Option<Change>> {
+        let new = self.image(layout, new, None, None)?;
+        Ok(match self.remembering {
+            Remembering::OldTuple if !new.live => None,
+            Remembering::OldTuple | Remembering::Map => Some(Change::Insert(new)),
+        })
+    }
+
+    /// The change that an UPDATE makes. `old` is the K or O tuple, if the stream brought one.
+    pub fn update(
+        &self,
+        layout: &Layout,
+        old: Option<&[Cell<'_>]>,
+        new: &[Cell<'_>],
+    ) -> Result<Option<Change>> {
+        let identity = old.map(|old| self.identity(layout, old)).transpose()?;
+        match self.remembering {
+            Remembering::Map => {
+                let new = self.image(layout, new, old, None)?;
+                let old = identity.filter(|old| *old != new.identity);
+                Ok(Some(Change::Update { old, new }))
+            }
+            Remembering::OldTuple => {
+                let (Some(old), Some(identity)) = (old, identity) else {
+                    return Err(Error::broken(
+                        "an update came without its old row under REPLICA IDENTITY FULL",
+                    ));
+                };
+                let was_live = self.is_live(layout, old);
+                let new = self.image(layout, new, Some(old), Some(old))?;
+                Ok(match (was_live, new.live) {
+                    (false, false) => None,
+                    (false, true) => Some(Change::Insert(new)),
+                    (true, false) => Some(Change::Delete(identity)),
+                    (true, true) => {
+                        let old = (identity != new.identity).then_some(identity);
+                        Some(Change::Update { old, new })
+                    }
+                })
+            }
+        }
+    }
+
+    /// The change that a DELETE makes. `old` is the K or O tuple.
+    pub fn delete(&self, layout: &Layout, old: &[Cell<'_>]) -> Result<Option<Change>> {
+        let identity = self.identity(layout, old)?;
+        Ok(match self.remembering {
+            Remembering::OldTuple if !self.is_live(layout, old) => None,
+            Remembering::OldTuple | Remembering::Map => Some(Change::Delete(identity)),
+        })
+    }
+
+    /// Whether the row is live: not soft-deleted, and no key column is null.
+    fn is_live(&self, layout: &Layout, cells: &[Cell<'_>]) -> bool {
+        let deleted = match (layout.soft_delete, &self.soft_delete) {
+            (Some(position), Some((_, kind))) => match (kind, cell(cells, position)) {
+                (SoftDelete::NotNull, Cell::Null) => false,
+                (SoftDelete::NotNull, _) => true,
+                (SoftDelete::True, value) => value == Cell::Text(b"t"),
+            },
+            _ => false,
+        };
+        !deleted
+            && self
+                .key
+                .iter()
+                .all(|&key| cell(cells, position(&layout.columns, key)) != Cell::Null)
+    }
+
+    /// The new row in terms of the read model. A value that the new tuple leaves out is taken from `identity_from` where
+    /// it belongs to the identity, and from `values_from` (only where the old tuple is believed) otherwise.
+    fn image(
+        &self,
+        layout: &Layout,
+        new: &[Cell<'_>],
+        identity_from: Option<&[Cell<'_>]>,
+        values_from: Option<&[Cell<'_>]>,
+    ) -> Result<Image> {
+        let mut builder = RowBuilder::default();
+        for &at in &layout.identity {
+            let value = match (cell(new, at), identity_from) {
+                (Cell::Unchanged, Some(old)) => cell(old, at),
+                (value, _) => value,
+            };
+            if value == Cell::Unchanged {
+                return Err(Error::broken(
+                    "an update left out a column of the identity and its old row",
+                ));
+            }
+            builder.push(value);
+        }
+        let identity = builder.finish();
+        for &at in &layout.columns {
+            let mut value = cell(new, at);
+            if value == Cell::Unchanged {
+                if let Some(old) = values_from {
+                    value = cell(old, at);
+                } else if let (Some(old), true) = (identity_from, layout.identity.contains(&at)) {
+                    value = cell(old, at);
+                }
+            }
+            builder.push(value);
+        }
+        Ok(Image {
+            identity,
+            live: self.is_live(layout, new),
+            values: builder.finish(),
+        })
+    }
+
+    fn identity(&self, layout: &Layout, old: &[Cell<'_>]) -> Result<Row> {
+        let row = Row::from_cells(layout.identity.iter().map(|&at| cell(old, at)));
+        if row.has_unchanged() {
+            return Err(Error::broken("an old row came without a column of its identity"));
+        }
+        Ok(row)
+    }
+
+    /// Where each of the read model's columns stands in the relation.
+    ///
+    /// # Errors
+    /// [`Class::Broken`](crate::error::Class::Broken), with what differs, if the relation is not the table that the
+    /// read model was bound to.
+    pub fn layout(&self, relation: &Relation) -> Result<Layout> {
+        if relation.name != self.settings.source {
+            return Err(Error::broken(format!(
+                "table \"{}\" is now called \"{}\"",
+                self.settings.source, relation.name
+            )));
+        }
+        if relation.replica_identity != self.replica_identity {
+            return Err(Error::broken(format!(
+                "the replica identity of table \"{}\" was changed from {:?} to {:?}",
+                relation.name, self.replica_identity, relation.replica_identity
+            )));
+        }
+        let find = |column: &BoundColumn| -> Result<usize> {
+            let position = relation
+                .position(&column.name)
+                .ok_or_else(|| missing_column(&column.name, &self.settings))?;
+            match relation.columns.get(position) {
+                Some(found) if found.type_oid == column.type_oid => Ok(position),
+                _ => Err(Error::broken(format!(
+                    "the type of column \"{}\" of table \"{}\" was changed",
+                    column.name, relation.name
+                ))),
+            }
+        };
+        let layout = Layout {
+            identity: self.identity.iter().map(find).collect::<Result<_>>()?,
+            columns: self.columns.iter().map(find).collect::<Result<_>>()?,
+            soft_delete: self
+                .soft_delete
+                .as_ref()
+                .map(|(column, _)| find(column))
+                .transpose()?,
+        };
+        let flagged = relation
+            .columns
+            .iter()
+            .filter(|column| column.in_identity)
+            .count();
+        let identity_flagged = layout
+            .identity
+            .iter()
+            .all(|&at| relation.columns.get(at).is_some_and(|column| column.in_identity));
+        let full = relation.replica_identity == ReplicaIdentity::Full;
+        if !identity_flagged || (!full && flagged != layout.identity.len()) {
+            return Err(Error::broken(format!(
+                "the identity of table \"{}\" was changed",
+                relation.name
+            )));
+        }
+        Ok(layout)
+    }
+}
+
+fn missing_column(name: &str, settings: &ReadModelSettings) -> Error {
+    Error::broken(format!(
+        "column \"{name}\" of table \"{}\" does not exist",
+        settings.source
+    ))
+    .with_hint("Create the column, publish it, or change the read model's columns in the configuration.")
+}
+
+fn cell<'a>(cells: &[Cell<'a>], position: usize) -> Cell<'a> {
+    cells.get(position).copied().unwrap_or(Cell::Null)
+}
+
+fn position(positions: &[usize], index: usize) -> usize {
+    positions.get(index).copied().unwrap_or(usize::MAX)
+}
+
+/// A source row in terms of the read model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Identity of the row.
+    pub identity: Row,
+    /// Whether the lookup may show it.
+    pub live: bool,
+    /// Projected values, in the order of the read model's columns.
+    pub values: Row,
+}
+
+/// One source change in terms of a read model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new row.
+    Insert(Image),
+    /// A row that was there; `old` is its identity before, if that changed.
+    Update {
+        /// Identity before the change, if it was another one.
+        old: Option<Row>,
+        /// The row now.
+        new: Image,
+    },
+    /// The row of this identity is gone.
+    Delete(Row),
+    /// All rows are gone.
+    Truncate,
+}
+
+impl Change {
+    /// Bytes that the change takes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Insert(new) => new.identity.bytes() + new.values.bytes(),
+            Self::Update { old, new } => {
+                old.as_ref().map_or(0, Row::bytes) + new.identity.bytes() + new.values.bytes()
+            }
+            Self::Delete(identity) => identity.bytes(),
+            Self::Truncate => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::facts::SourceColumn;
+    use crate::relation::RelationColumn;
+
+    pub(crate) fn column(name: &str, type_oid: u32, type_name: &str, toastable: bool) -> SourceColumn {
+        SourceColumn {
+            name: name.to_owned(),
+            number: 1,
+            type_oid,
+            type_name: type_name.to_owned(),
+            bare_type_name: type_name.to_owned(),
+            not_null: false,
+            toastable,
+            generated: false,
+            builtin: true,
+            collatable: toastable,
+        }
+    }
+
+    pub(crate) fn labels_table(replica_identity: ReplicaIdentity) -> SourceTable {
+        SourceTable {
+            oid: 16400,
+            name: ReadModelSettings::labels().source,
+            kind: 'r',
+            persistence: 'p',
+            replica_identity,
+            columns: vec![
+                column("id", 2950, "uuid", false),
+                column("code", 1043, "character varying", true),
+                column("label", 1043, "character varying", true),
+                column("display_name", 1043, "character varying", true),
+                column("deleted_at", 1184, "timestamp with time zone", false),
+            ],
+            primary_key: vec!["id".to_owned()],
+            deferrable_primary_key: false,
+            identity_index: Vec::new(),
+            unique_indexes: Vec::new(),
+            leaves: Vec::new(),
+            has_inheritance_children: false,
+            row_security_applies: false,
+            may_select: true,
+            owned: true,
+            estimated_rows: -1.0,
+        }
+    }
+
+    fn relation(model: &ReadModel, identity: &[&str]) -> Relation {
+        Relation {
+            oid: model.source_oid,
+            name: model.settings.source.clone(),
+            replica_identity: model.replica_identity,
+            columns: labels_table(model.replica_identity)
+                .columns
+                .iter()
+                .map(|column| RelationColumn {
+                    name: column.name.clone(),
+                    type_oid: column.type_oid,
+                    in_identity: identity.contains(&column.name.as_str()),
+                })
+                .collect(),
+        }
+    }
+
+    fn cells<'a>(text: &'a str) -> Vec<Cell<'a>> {
+        text.split(' ')
+            .map(|word| match word {
+                "-" => Cell::Null,
+                "u" => Cell::Unchanged,
+                word => Cell::Text(word.as_bytes()),
+            })
+            .collect()
+    }
+
+    fn default_model() -> (ReadModel, Layout) {
+        let table = labels_table(ReplicaIdentity::Default);
+        let model = ReadModel::bind(
+            &ReadModelSettings::labels(),
+            &table,
+            &["id".to_owned()],
+            Remembering::Map,
+        )
+        .unwrap();
+        let layout = model.layout(&relation(&model, &["id"])).unwrap();
+        (model, layout)
+    }
+
+    fn full_model() -> (ReadModel, Layout) {
+        let table = labels_table(ReplicaIdentity::Full);
+        let model = ReadModel::bind(
+            &ReadModelSettings::labels(),
+            &table,
+            &["code".to_owned()],
+            Remembering::OldTuple,
+        )
+        .unwrap();
+        let layout = model
+            .layout(&relation(
+                &model,
+                &["id", "code", "label", "display_name", "deleted_at"],
+            ))
+            .unwrap();
+        (model, layout)
+    }
+
+    #[test]
+    fn identity_and_liveness_come_from_the_new_tuple() {
+        let (model, layout) = default_model();
+        for (tuple, live) in [
+            ("1 MR Mr. Mister -", true),
+            ("1 MR Mr. Mister 2026-01-01", false),
+            ("1 - Mr. Mister -", false),
+            ("1 u Mr. Mister -", true),
+        ] {
+            let Some(Change::Insert(image)) = model.insert(&layout, &cells(tuple)).unwrap() else {
+                panic!("{tuple}")
+            };
+            assert_eq!(image.live, live, "{tuple}");
+            assert_eq!(image.identity, Row::from_cells([Cell::Text(b"1")]));
+        }
+    }
+
+    #[test]
+    fn boolean_soft_delete_takes_null_and_false_for_live() {
+        let (mut model, layout) = default_model();
+        model.soft_delete = model.soft_delete.map(|(column, _)| (column, SoftDelete::True));
+        for (flag, live) in [("-", true), ("f", true), ("t", false)] {
+            let tuple = format!("1 MR Mr. Mister {flag}");
+            let Some(Change::Insert(image)) = model.insert(&layout, &cells(&tuple)).unwrap() else {
+                panic!()
+            };
+            assert_eq!(image.live, live, "{flag}");
+        }
+    }
+
+    #[test]
+    fn old_identity_is_kept_only_where_it_changed() {
+        let (model, layout) = default_model();
+        let new = cells("2 MR u Mister -");
+        for (old, expected) in [
+            (None, None),
+            (Some("2 - - - -"), None),
+            (Some("1 - - - -"), Some(b"1")),
+        ] {
+            let old = old.map(cells);
+            let Some(Change::Update { old, new }) = model.update(&layout, old.as_deref(), &new).unwrap()
+            else {
+                panic!()
+            };
+            assert_eq!(
+                old,
+                expected.map(|id: &[u8; 1]| Row::from_cells([Cell::Text(id)]))
+            );
+            assert!(new.values.has_unchanged());
+        }
+    }
+
+    #[test]
+    fn under_full_without_primary_key_the_old_tuple_tells_what_was_live() {
+        let (model, layout) = full_model();
+        let (live, dead) = ("1 MR Mr. Mister -", "1 MR Mr. Mister 2026-01-01");
+        let key = Row::from_cells([Cell::Text(b"MR")]);
+        let update = |old, new| model.update(&layout, Some(&cells(old)), &cells(new)).unwrap();
+        assert_eq!(update(dead, dead), None);
+        assert_eq!(update(live, dead), Some(Change::Delete(key.clone())));
+        assert!(matches!(update(dead, live), Some(Change::Insert(_))));
+        assert!(matches!(
+            update(live, live),
+            Some(Change::Update { old: None, .. })
+        ));
+        assert_eq!(model.delete(&layout, &cells(dead)).unwrap(), None);
+        assert_eq!(
+            model.delete(&layout, &cells(live)).unwrap(),
+            Some(Change::Delete(key))
+        );
+        assert_eq!(model.insert(&layout, &cells(dead)).unwrap(), None);
+        let Some(Change::Update { new, .. }) = update(live, "1 MR Mr. u -") else {
+            panic!()
+        };
+        assert_eq!(
+            new.values.cell(2),
+            Cell::Text(b"Mister"),
+            "an unchanged value comes from the old tuple"
+        );
+    }
+
+    #[test]
+    fn toasted_identity_is_taken_from_the_old_tuple() {
+        let (model, layout) = default_model();
+        let Some(Change::Update { old, new }) = model
+            .update(&layout, Some(&cells("1 - - - -")), &cells("u MR Mr. Mister -"))
+            .unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((old, new.identity), (None, Row::from_cells([Cell::Text(b"1")])));
+        assert!(model.update(&layout, None, &cells("u MR Mr. Mister -")).is_err());
+    }
+
+    #[test]
+    fn a_changed_relation_is_told_precisely() {
+        let (model, _) = default_model();
+        let good = relation(&model, &["id"]);
+        let changed = |change: &dyn Fn(&mut Relation)| {
+            let mut relation = good.clone();
+            change(&mut relation);
+            model.layout(&relation).unwrap_err().to_string()
+        };
+        assert!(changed(&|r| r.name.name = "tags".to_owned()).contains("is now called"));
+        assert!(changed(&|r| r.replica_identity = ReplicaIdentity::Full).contains("replica identity"));
+        assert!(changed(&|r| r.columns[2].name = "text".to_owned()).contains("\"label\""));
+        assert!(changed(&|r| r.columns[2].type_oid = 25).contains("type of column \"label\""));
+        assert!(changed(&|r| r.columns[1].in_identity = true).contains("identity of table"));
+        assert!(changed(&|r| r.columns[0].in_identity = false).contains("identity of table"));
+    }
+}

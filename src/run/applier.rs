@@ -1,0 +1,115 @@
+//! The applier: a task of its own that owns the target's connection. One job in, one result out.
+//!
+//! It is never a branch of the loop's `select!`, so no half-written batch is ever dropped. When the loop leaves, the applier
+//! finishes the job in hand; whoever cannot wait aborts the task, which closes the connection, and the server rolls back.
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
+use crate::target::model::TargetModel;
+use crate::target::writer::{Batch, MergePosition, Merged, Position, Writer, Written};
+
+/// What the applier is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a batch with its checkpoint.
+    Apply(Batch),
+    /// Store a position that the stream passed without a change.
+    Store(Position),
+    /// Merge exact copies of these read models.
+    Merge {
+        /// Read models as the copy bound them, by index.
+        models: Vec<(usize, TargetModel)>,
+        /// Where the stream stands.
+        position: MergePosition,
+    },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Done {
+    /// A batch was written.
+    Applied(Vec<(usize, Written)>),
+    /// A batch was not written since this read model's rows cannot be.
+    Refused(usize, Error),
+    /// A position was stored.
+    Stored,
+    /// Copies were merged.
+    Merged(Vec<Merged>),
+}
+
+/// The loop's end of the applier.
+#[derive(Debug)]
+pub struct Applier {
+    jobs: mpsc::Sender<Job>,
+    results: mpsc::Receiver<Result<Done>>,
+    task: JoinHandle<Writer>,
+}
+
+impl Applier {
+    /// Starts the task.
+    pub fn start(mut writer: Writer) -> Self {
+        let (jobs, mut inbox) = mpsc::channel(1);
+        let (outbox, results) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            while let Some(job) = inbox.recv().await {
+                if outbox.send(carry_out(&mut writer, job).await).await.is_err() {
+                    break;
+                }
+            }
+            writer
+        });
+        Self { jobs, results, task }
+    }
+
+    /// Hands over a job; the loop does so only when the one before is done.
+    pub async fn submit(&self, job: Job) -> Result<()> {
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_| Error::transient("the applier has ended"))
+    }
+
+    /// Waits for the result of the job in hand. Cancel-safe.
+    pub async fn result(&mut self) -> Result<Done> {
+        match self.results.recv().await {
+            Some(result) => result,
+            None => Err(Error::transient("the applier has ended")),
+        }
+    }
+
+    /// Ends the task and takes its writer back.
+    pub async fn finish(self) -> Option<Writer> {
+        drop(self.jobs);
+        self.task.await.ok()
+    }
+
+    /// Ends the task at once; the server rolls back what is open.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+}
+
+async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
+    match job {
+        Job::Apply(batch) => match writer.apply(batch).await {
+            Ok(written) => Ok(Done::Applied(written)),
+            Err(error) => match writer.culprit() {
+                Some(index) => Ok(Done::Refused(index, error)),
+                None => Err(error),
+            },
+        },
+        Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
+        Job::Merge { models, position } => {
+            let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();
+            for (index, model) in models {
+                writer.set_model(index, model);
+            }
+            writer
+                .merge(&indexes, &position, matches!(position, MergePosition::Running(_)))
+                .await
+                .map(Done::Merged)
+        }
+    }
+}

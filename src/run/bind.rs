@@ -1,0 +1,239 @@
+//! Binds the configured read models to the tables of both sides, and the stored ones to the configured ones.
+//!
+//! A read model that was never copied and cannot be bound is an error of the configuration. One that was copied before is
+//! suspended instead: it serves its last good state until it can be bound and copied again.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use crate::error::{Class, Error, Result};
+use crate::facts::SourceTable;
+use crate::identity::{Basis, identity};
+use crate::read_model::{ReadModel, Remembering};
+use crate::settings::{ReadModelSettings, Settings};
+use crate::source;
+use crate::target::bookkeeping::{Bookkeeping, ModelState};
+use crate::target::model::TargetModel;
+use crate::target::{facts, lookup};
+
+/// A configured read model with its place in the bookkeeping.
+#[derive(Debug)]
+pub struct Bound {
+    /// The rule.
+    pub settings: ReadModelSettings,
+    /// Number in the bookkeeping.
+    pub id: i32,
+    /// Whether it takes part in the stream.
+    pub state: ModelState,
+    /// Bound to both tables, or why not.
+    pub model: Result<TargetModel>,
+}
+
+impl Bound {
+    /// The read model, if it can take part.
+    pub fn in_step(&self) -> Option<&TargetModel> {
+        self.model
+            .as_ref()
+            .ok()
+            .filter(|_| self.state == ModelState::InStep)
+    }
+}
+
+/// Binds every configured read model, stores what is new or changed, and forgets what is configured no more.
+pub async fn bind_all(
+    settings: &Settings,
+    client: &Client,
+    target: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+    epoch: i64,
+) -> Result<Vec<Bound>> {
+    let lookups: Vec<String> = settings.read_models.iter().map(ReadModelSettings::name).collect();
+    bookkeeping.refuse_second_owner(target, &lookups).await?;
+    let stored = bookkeeping.models(target).await?;
+    for model in stored.iter().filter(|model| !lookups.contains(&model.name)) {
+        tracing::info!(
+            read_model = model.name,
+            "forgot a read model that is configured no more"
+        );
+        bookkeeping.remove_model(target, model.id).await?;
+    }
+    let mut bound = Vec::with_capacity(settings.read_models.len());
+    for read_model in &settings.read_models {
+        let name = read_model.name();
+        let (id, mut state) = match stored.iter().find(|stored| stored.name == name) {
+            Some(stored) => (stored.id, stored.state),
+            None => {
+                let id = bookkeeping
+                    .add_model(target, &name, &read_model.source.to_string())
+                    .await?;
+                (id, ModelState::New)
+            }
+        };
+        let model = bind_one(read_model, id, client, target, bookkeeping).await;
+        match &model {
+            Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
+            Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
+            Err(error) if state == ModelState::New => {
+                return Err(again(error)
+                    .with_class(Class::Configuration)
+                    .context(format!("read model \"{name}\"")));
+            }
+            Err(error) => {
+                state = ModelState::Suspended;
+                bookkeeping
+                    .set_model_state(target, epoch, id, state, Some(error))
+                    .await?;
+                tracing::warn!(read_model = name, %error, "read model is suspended and serves its last good state");
+            }
+        }
+        if let Err(error) = &model
+            && !matches!(error.class(), Class::Broken | Class::Configuration)
+        {
+            return Err(again(error));
+        }
+        bound.push(Bound {
+            settings: read_model.clone(),
+            id,
+            state,
+            model,
+        });
+    }
+    Ok(bound)
+}
+
+/// Binds one read model; its lookup and map are made where there are none.
+pub async fn bind_one(
+    settings: &ReadModelSettings,
+    id: i32,
+    client: &Client,
+    target: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+) -> Result<TargetModel> {
+    let table = source::facts::table(client, &settings.source).await?.ok_or_else(|| {
+        Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
+            .with_hint("Create the table, correct the read model's source, or let the role of the source's URL use its schema.")
+    })?;
+    let model = Arc::new(bind_source(settings, &table)?);
+    let found = match facts::table(target, &settings.target).await? {
+        Some(found) => found,
+        None => {
+            lookup::create(target, settings, &table).await?;
+            tracing::info!(read_model = settings.name(), "made the lookup table");
+            facts::table(target, &settings.target).await?.ok_or_else(|| {
+                Error::broken(format!("lookup table \"{}\" does not exist", settings.target))
+            })?
+        }
+    };
+    if !found.missing_privileges.is_empty() {
+        let missing = found.missing_privileges.join(", ");
+        return Err(
+            Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
+                .with_detail(format!("The role of the target's URL lacks {missing}."))
+                .with_hint(format!(
+                    "GRANT {missing} ON {} TO the role of the target's URL;",
+                    found.name.quoted()
+                )),
+        );
+    }
+    let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?;
+    let definition = model.definition();
+    let stored = bookkeeping
+        .models(target)
+        .await?
+        .into_iter()
+        .find(|stored| stored.id == id);
+    let same = stored.is_some_and(|stored| stored.definition == definition);
+    if !same || !bookkeeping.has_map(target, id).await? {
+        bookkeeping
+            .redefine_model(
+                target,
+                id,
+                &settings.source.to_string(),
+                &definition,
+                &model.create_map(),
+            )
+            .await?;
+    }
+    Ok(model)
+}
+
+/// Binds a read model to its source table, or says what the table lacks.
+pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<ReadModel> {
+    let refuse = |why: &str, hint: &str| {
+        Err(Error::broken(format!("table \"{}\" cannot be followed: {why}", table.name)).with_hint(hint))
+    };
+    if !matches!(table.kind, 'r' | 'p') {
+        return refuse(
+            "it is not a table",
+            "Follow the table that the view is made from.",
+        );
+    }
+    if table.persistence != 'p' {
+        return refuse(
+            "it is not logged",
+            "UNLOGGED and temporary tables are not in the WAL; make it a logged one.",
+        );
+    }
+    if table.has_inheritance_children {
+        return refuse(
+            "other tables inherit from it",
+            "Their rows come under their own names in the stream but under its name in a copy; use partitions.",
+        );
+    }
+    if !table.may_select {
+        return refuse(
+            "permission denied",
+            &format!(
+                "GRANT SELECT ON {} TO the role of the source's URL, and USAGE on its schema.",
+                table.name.quoted()
+            ),
+        );
+    }
+    if table.row_security_applies {
+        return refuse(
+            "row-level security hides rows",
+            "Use a role with BYPASSRLS, or the table's owner.",
+        );
+    }
+    let key: Vec<String> = settings
+        .key
+        .iter()
+        .filter_map(|name| settings.columns.iter().find(|mapping| &mapping.target == name))
+        .map(|mapping| mapping.source.clone())
+        .collect();
+    let identity = identity(table, &key, settings.soft_delete.as_deref())?;
+    let remembering = match identity.basis {
+        Basis::Key => Remembering::OldTuple,
+        Basis::PrimaryKey | Basis::Index => Remembering::Map,
+    };
+    ReadModel::bind(settings, table, &identity.columns, remembering)
+}
+
+async fn state_of(
+    bookkeeping: &Bookkeeping,
+    target: &mut PgConnection,
+    id: i32,
+) -> Result<Option<ModelState>> {
+    let stored = bookkeeping.models(target).await?;
+    Ok(stored
+        .into_iter()
+        .find(|stored| stored.id == id)
+        .map(|stored| stored.state))
+}
+
+/// A copy of an error that stays where it is.
+pub fn again(error: &Error) -> Error {
+    let mut copy = Error::new(error.class(), error.to_string());
+    if let Some(detail) = error.detail() {
+        copy = copy.with_detail(detail);
+    }
+    if let Some(hint) = error.hint() {
+        copy = copy.with_hint(hint);
+    }
+    match error.sqlstate() {
+        Some(sqlstate) => copy.with_sqlstate(sqlstate),
+        None => copy,
+    }
+}

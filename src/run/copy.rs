@@ -1,0 +1,128 @@
+//! Exact copies: the source's rows under a slot's exported snapshot become shadows in the target.
+//!
+//! The snapshot holds exactly the transactions whose commit lies before the slot's consistent point C. Nothing is read under
+//! it, catalogs included, before nothing that it sees as committed is listed as running any more (`source/settled.rs`
+//! says why: on the server versions in use today reading earlier damages the master).
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Class, Error, Result};
+use crate::run::Shared;
+use crate::run::bind::bind_source;
+use crate::run::report::millis;
+use crate::settings::ReadModelSettings;
+use crate::source;
+use crate::source::copy_query::copy_query;
+use crate::source::snapshot::Snapshot;
+use crate::target::model::TargetModel;
+use crate::target::shadow::ShadowWriter;
+
+/// How long a snapshot may take to settle; a hung synchronous standby makes it endless.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often the copy looks whether somebody waits for its lock, and tells its progress.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A read model to be copied.
+#[derive(Debug, Clone)]
+pub struct ToCopy {
+    /// Its index in the configuration.
+    pub index: usize,
+    /// Its rule.
+    pub settings: ReadModelSettings,
+    /// Its binding, as of before the slot was made.
+    pub model: TargetModel,
+}
+
+/// What became of one read model's copy.
+pub type Copied = (ToCopy, Result<u64>);
+
+/// Copies the read models into their shadows. A read model that fails by itself does not stop the others.
+///
+/// # Errors
+/// Transient if the copy as a whole must start again: connection lost, table altered meanwhile, somebody waits.
+pub async fn copy_all(
+    shared: &Shared,
+    snapshot_name: &str,
+    models: Vec<ToCopy>,
+    shadow: &mut ShadowWriter,
+) -> Result<Vec<Copied>> {
+    let conninfo = &shared.settings.source.conninfo;
+    let reader = source::connect::client(conninfo, &shared.application_name("copy")).await?;
+    let observer = source::connect::client(conninfo, &shared.application_name("observer")).await?;
+    let snapshot = Snapshot::open(reader, &observer, snapshot_name, SETTLE_PATIENCE).await?;
+    let mut copied = Vec::with_capacity(models.len());
+    for to_copy in models {
+        snapshot.lock_table(&to_copy.settings.source).await?;
+        let estimate = check_unaltered(snapshot.client(), &to_copy).await?;
+        let result = copy_one(shared, &snapshot, &observer, &to_copy, shadow, estimate).await;
+        match result {
+            Err(error) if !matches!(error.class(), Class::Refused | Class::Broken) => return Err(error),
+            result => copied.push((to_copy, result)),
+        }
+    }
+    snapshot.close().await;
+    Ok(copied)
+}
+
+/// The table as the snapshot sees it must be the one that the read model was bound to before the slot was made. Returns the
+/// estimated number of its rows.
+async fn check_unaltered(client: &Client, to_copy: &ToCopy) -> Result<Option<i64>> {
+    let altered = || {
+        Error::transient(format!(
+            "table \"{}\" was altered while it was being copied",
+            to_copy.settings.source
+        ))
+    };
+    let table = source::facts::table(client, &to_copy.settings.source)
+        .await?
+        .ok_or_else(altered)?;
+    let now = bind_source(&to_copy.settings, &table).map_err(|error| error.with_class(Class::Transient))?;
+    if now != *to_copy.model.model {
+        return Err(altered());
+    }
+    // Written with no more digits than a count has; a table that was never analysed says -1.
+    Ok(format!("{:.0}", table.estimated_rows)
+        .parse()
+        .ok()
+        .filter(|&rows: &i64| rows >= 0))
+}
+
+async fn copy_one(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    observer: &Client,
+    to_copy: &ToCopy,
+    shadow: &mut ShadowWriter,
+    estimate: Option<i64>,
+) -> Result<u64> {
+    let model = &to_copy.model;
+    let started = Instant::now();
+    shadow.create(model).await?;
+    let query = copy_query(&model.model);
+    let rows = snapshot.copy_out(&query).await?;
+    let mut fill = std::pin::pin!(shadow.fill(model, rows, &shared.bookkeeping, estimate));
+    let rows = loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
+            rows = &mut fill => break rows?,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {
+                if snapshot.anybody_waits_for_us(observer).await? {
+                    return Err(Error::transient(format!(
+                        "gave way to a session that waits for table \"{}\"", to_copy.settings.source
+                    )));
+                }
+            }
+        }
+    };
+    tracing::info!(
+        read_model = to_copy.settings.name(),
+        rows,
+        elapsed_ms = millis(started.elapsed()),
+        "copied"
+    );
+    Ok(rows)
+}

@@ -1,0 +1,156 @@
+//! The life of the process: session after session, until it is asked to stop.
+//!
+//! Errors are sorted by consequence. What may pass is tried again for ever with jittered, growing delays, saying why. A gap
+//! makes the next session copy everything anew. A row that the target refuses, or a change that cannot be mapped, makes the next
+//! session go transaction by transaction, so that its read model is suspended exactly before that one. Only an error
+//! of the configuration before the first stream ends the process.
+
+pub mod applier;
+pub mod bind;
+pub mod copy;
+pub mod fence;
+pub mod keeper;
+pub mod pending;
+pub mod report;
+pub mod resync;
+pub mod session;
+pub mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Class, Error, Result};
+use crate::lsn::Lsn;
+use crate::retry::Backoff;
+use crate::run::stream::Refused;
+use crate::settings::Settings;
+use crate::target::bookkeeping::Bookkeeping;
+
+/// Delays between two sessions.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MOST_DELAY: Duration = Duration::from_secs(15);
+
+/// How long a session may take to end once the process is asked to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Longest application_name.
+const NAME_BYTES: usize = 63;
+
+/// What every part of the process knows.
+#[derive(Debug)]
+pub struct Shared {
+    /// The settings.
+    pub settings: Settings,
+    /// The bookkeeping of this pipeline.
+    pub bookkeeping: Bookkeeping,
+    /// Who we are, for people: pid of the process.
+    pub owner: String,
+    /// Cancelled when the process shall leave.
+    pub stop: CancellationToken,
+}
+
+impl Shared {
+    /// What the process knows from its settings.
+    pub fn new(settings: Settings, stop: CancellationToken) -> Self {
+        let bookkeeping = Bookkeeping::new(&settings.target.schema);
+        Self {
+            settings,
+            bookkeeping,
+            owner: format!("pid {}", std::process::id()),
+            stop,
+        }
+    }
+
+    /// application_name of a connection, so that a DBA sees what it is for.
+    pub fn application_name(&self, role: &str) -> String {
+        format!("cdc {} {role}", self.settings.source.slot)
+            .chars()
+            .take(NAME_BYTES)
+            .collect()
+    }
+}
+
+/// What one session learns for the next.
+#[derive(Debug, Default)]
+pub struct Process {
+    epoch: Option<i64>,
+    streamed: bool,
+    gap: Option<String>,
+    careful_until: Option<Lsn>,
+    cannot_take: Vec<(usize, Error)>,
+    backoff_reset: bool,
+}
+
+impl Process {
+    fn has_streamed(&mut self) {
+        self.streamed = true;
+        self.backoff_reset = true;
+    }
+
+    fn learn(&mut self, error: &Error, refused: Option<Refused>) {
+        if error.class() == Class::Gap {
+            self.gap = Some(error.to_string());
+        }
+        match refused {
+            // Alone in its batch: its read model leaves before it, the others go on.
+            Some(Refused {
+                index,
+                transactions: 1,
+                error,
+                ..
+            }) => self.cannot_take.push((index, error)),
+            Some(Refused { lsn, .. }) => self.careful_until = Some(lsn),
+            None => {}
+        }
+    }
+}
+
+/// Runs until `stop` is cancelled.
+///
+/// # Errors
+/// Only before the first stream, and only what a person has to mend.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
+    let shared = Arc::new(Shared::new(settings, stop));
+    let mut process = Process::default();
+    let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
+    loop {
+        let error = match until_stopped(&shared, session::session(&shared, &mut process)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if shared.stop.is_cancelled() || error.class() == Class::Interrupted {
+            return Ok(());
+        }
+        if error.class() == Class::Configuration && !process.streamed {
+            return Err(error);
+        }
+        if std::mem::take(&mut process.backoff_reset) {
+            backoff.reset();
+        }
+        let delay = backoff.next_delay(fastrand::f64());
+        tracing::warn!(%error, detail = error.detail(), hint = error.hint(), attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
+        if let Some(epoch) = process.epoch {
+            session::tell_state(&shared, epoch, "retrying", &error).await;
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Runs a session; once the process is asked to stop, the session has a few seconds to end well.
+async fn until_stopped(shared: &Shared, session: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut session = std::pin::pin!(session);
+    tokio::select! {
+        biased;
+        result = &mut session => return result,
+        () = shared.stop.cancelled() => {}
+    }
+    // Waiting for a server that does not answer, or for a lock, is given up.
+    tokio::time::timeout(STOP_PATIENCE, session)
+        .await
+        .unwrap_or(Ok(()))
+}

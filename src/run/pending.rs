@@ -1,0 +1,102 @@
+//! The batch that is being collected while the one before is applied: whole transactions, folded.
+
+use crate::error::Error;
+use crate::fold::Fold;
+use crate::lsn::Lsn;
+use crate::target::writer::{Batch, Position};
+use crate::transaction::Transaction;
+
+/// A read model's index and its rows.
+pub type IndexedFold = (usize, Fold);
+
+/// Whole transactions that wait to be applied.
+#[derive(Debug, Default)]
+pub struct Pending {
+    folds: Vec<IndexedFold>,
+    suspended: Vec<(usize, Error)>,
+    position: Option<Position>,
+    transactions: u64,
+}
+
+impl Pending {
+    /// Adds the next transaction.
+    pub fn add(&mut self, transaction: Transaction) {
+        for (index, change) in transaction.changes {
+            self.fold(index).add(change);
+        }
+        self.suspended.extend(transaction.broken);
+        let last = self.position.take().and_then(|position| position.last);
+        self.position = Some(Position {
+            lsn: transaction.end_lsn,
+            commit_time: Some(transaction.id.commit_time),
+            last: if transaction.has_changes {
+                Some(transaction.id)
+            } else {
+                last
+            },
+        });
+        self.transactions += 1;
+    }
+
+    fn fold(&mut self, index: usize) -> &mut Fold {
+        let at = self
+            .folds
+            .iter()
+            .position(|(of, _)| *of == index)
+            .unwrap_or_else(|| {
+                self.folds.push((index, Fold::default()));
+                self.folds.len() - 1
+            });
+        match self.folds.get_mut(at) {
+            Some((_, fold)) => fold,
+            None => unreachable!("the position was just found"),
+        }
+    }
+
+    /// Number of transactions.
+    pub fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.transactions == 0
+    }
+
+    /// Whether there is anything to write but the position.
+    pub fn has_changes(&self) -> bool {
+        !self.suspended.is_empty() || self.folds.iter().any(|(_, fold)| !fold.is_empty())
+    }
+
+    /// Approximate bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.folds.iter().map(|(_, fold)| fold.bytes()).sum()
+    }
+
+    /// End of the last transaction.
+    pub fn lsn(&self) -> Option<Lsn> {
+        self.position.as_ref().map(|position| position.lsn)
+    }
+
+    /// Takes everything as a batch.
+    pub fn take(&mut self) -> Option<Batch> {
+        let Self {
+            folds,
+            suspended,
+            position,
+            transactions,
+        } = std::mem::take(self);
+        Some(Batch {
+            position: position?,
+            folds,
+            suspended,
+            transactions,
+        })
+    }
+
+    /// Takes the folds alone: for a copy that is brought forward and keeps no checkpoint.
+    pub fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
+        let taken = std::mem::take(self);
+        (taken.folds, taken.suspended)
+    }
+}

@@ -1,0 +1,171 @@
+//! What the log says of batches and copies. Keys only at debug, values never.
+//!
+//! The `action` fields keep the names that teams alert on from their event-driven sync.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::lsn::{Lsn, PgTimestamp};
+use crate::settings::ReadModelSettings;
+use crate::target::shadow::Difference;
+use crate::target::writer::Written;
+
+/// Keys of repaired rows that are kept as a sample.
+const MOST_SAMPLE_KEYS: usize = 20;
+
+/// A batch was written: one line at info, a line a row at debug.
+pub fn batch(
+    names: &[ReadModelSettings],
+    written: &[(usize, Written)],
+    transactions: u64,
+    lsn: Lsn,
+    elapsed: Duration,
+    commit_time: Option<PgTimestamp>,
+) {
+    let changed: i64 = written.iter().map(|(_, written)| written.changed()).sum();
+    let elapsed_ms = millis(elapsed);
+    if changed == 0 {
+        tracing::debug!(transactions, %lsn, elapsed_ms, "stored a batch that changes no row");
+        return;
+    }
+    for (index, written) in written.iter().filter(|(_, written)| written.changed() > 0) {
+        let Some(settings) = names.get(*index) else {
+            continue;
+        };
+        tracing::info!(
+            read_model = settings.name(),
+            inserted = written.inserted,
+            updated = written.updated,
+            deleted = written.deleted,
+            transactions,
+            %lsn,
+            elapsed_ms,
+            commit_time = commit_time.map(text),
+            "applied changes"
+        );
+        rows(settings, written);
+    }
+}
+
+/// One line a row.
+fn rows(settings: &ReadModelSettings, written: &Written) {
+    let prefix = if settings.is_labels() {
+        "LABEL_SYNC"
+    } else {
+        "LOOKUP_SYNC"
+    };
+    let read_model = settings.name();
+    for (kind, keys) in [
+        ("INSERT", &written.inserted_keys),
+        ("UPDATE", &written.updated_keys),
+        ("DELETE", &written.deleted_keys),
+    ] {
+        for key in keys {
+            let action = format!("{prefix}_{kind}");
+            tracing::debug!(action, read_model, code = key, "applied a row");
+        }
+    }
+}
+
+/// A resync, first copy or healing begins.
+pub fn resync_started(origin: &str, read_models: &[String]) {
+    tracing::info!(
+        action = "CRON_FULL_SYNC_START",
+        origin,
+        read_models = read_models.join(", "),
+        "resync started"
+    );
+}
+
+/// It was merged.
+pub fn resync_completed(origin: &str, written: &[(String, Written)], lsn: Lsn, elapsed: Duration) {
+    for (read_model, written) in written {
+        tracing::info!(
+            action = "CRON_FULL_SYNC_COMPLETE",
+            origin,
+            read_model,
+            total = written.total,
+            duration_ms = millis(elapsed),
+            inserted = written.inserted,
+            updated = written.updated,
+            deleted = written.deleted,
+            unchanged = written.unchanged(),
+            %lsn,
+            "resync completed"
+        );
+    }
+}
+
+/// A dry run has compared.
+pub fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
+    for (read_model, found) in found {
+        tracing::info!(
+            read_model,
+            missing = found.missing,
+            extra = found.extra,
+            different = found.different,
+            same = found.same,
+            duration_ms = millis(elapsed),
+            %lsn,
+            "dry run completed"
+        );
+    }
+}
+
+/// It failed and will be tried again.
+pub fn resync_failed(origin: &str, error: &Error) {
+    tracing::warn!(action = "CRON_FULL_SYNC_ERROR", origin, %error, hint = error.hint(), "resync failed");
+}
+
+/// What a resync did, as it is kept in the bookkeeping.
+pub fn result(written: &[(String, Written)]) -> Value {
+    written
+        .iter()
+        .map(|(read_model, written)| {
+            let keys: Vec<&String> = [
+                &written.inserted_keys,
+                &written.updated_keys,
+                &written.deleted_keys,
+            ]
+            .into_iter()
+            .flatten()
+            .take(MOST_SAMPLE_KEYS)
+            .collect();
+            let found = json!({
+                "total": written.total, "inserted": written.inserted, "updated": written.updated,
+                "deleted": written.deleted, "unchanged": written.unchanged(), "keys": keys,
+            });
+            (read_model.clone(), found)
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+/// What a dry run found, as it is kept in the bookkeeping.
+pub fn difference(found: &[(String, Difference)]) -> Value {
+    found
+        .iter()
+        .map(|(read_model, found)| {
+            let keys: serde_json::Map<_, _> =
+                found.keys.iter().map(|(kind, keys)| (kind.clone(), json!(keys))).collect();
+            let found = json!({
+                "missing": found.missing, "extra": found.extra, "different": found.different, "same": found.same,
+                "keys": keys,
+            });
+            (read_model.clone(), found)
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+/// Whole milliseconds.
+pub fn millis(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn text(time: PgTimestamp) -> String {
+    jiff::Timestamp::from_microsecond(time.unix_micros())
+        .map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
+}

@@ -1,0 +1,458 @@
+//! One session: from two connections to the end of the stream.
+//!
+//! ```text
+//! connect both -> lock -> claim (epoch) -> bind read models -> publication -> resume | first copy or heal -> stream
+//! ```
+//!
+//! Any error ends the session and closes both connections; the next one begins from what is stored. So there is one way to
+//! start, whatever state the last process left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use crate::error::{Class, Error, Result};
+use crate::facts::SourceTable;
+use crate::lsn::Lsn;
+use crate::progress::Replay;
+use crate::run::applier::Applier;
+use crate::run::bind::{Bound, bind_all};
+use crate::run::copy::{ToCopy, copy_all};
+use crate::run::keeper::Keeper;
+use crate::run::stream::{Left, Refused, Start, Stream};
+use crate::run::{Process, Shared, fence, report};
+use crate::source;
+use crate::source::replication::Replication;
+use crate::target;
+use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
+use crate::target::shadow::ShadowWriter;
+use crate::target::writer::{MergePosition, Writer};
+
+/// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
+const SLOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the last state may take to be written when the process leaves.
+const STATE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything of one session before the stream begins.
+struct Session<'a> {
+    shared: &'a Arc<Shared>,
+    client: Client,
+    replication: Replication,
+    writer: Writer,
+    source: SourceIdentity,
+    bound: Vec<Bound>,
+}
+
+/// Runs one session; returns when the process is asked to stop.
+pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> {
+    let (mut session, claim) = Session::open(shared, process).await?;
+    let checkpoint = match session.what_is_wrong(&claim, process).await? {
+        None => claim
+            .checkpoint
+            .as_ref()
+            .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
+        Some(why) => session.copy_everything(&why).await?,
+    };
+    session.stream(&claim, checkpoint, process).await
+}
+
+impl<'a> Session<'a> {
+    async fn open(shared: &'a Arc<Shared>, process: &mut Process) -> Result<(Self, Claim)> {
+        let settings = &shared.settings;
+        let target = &settings.target;
+        let mut conn = target::connect::connect(
+            &target.conninfo,
+            &shared.application_name("apply"),
+            target.synchronous_commit,
+        )
+        .await?;
+        shared.bookkeeping.ensure(&mut conn).await?;
+        let conninfo = &settings.source.conninfo;
+        let client = source::connect::client(conninfo, &shared.application_name("facts")).await?;
+        check_server(&client).await?;
+        let mut replication = Replication::connect(conninfo, &shared.application_name("stream")).await?;
+        let system = replication.identify_system().await?;
+        fence::lock(&mut replication, &client, &settings.source.slot, &shared.stop).await?;
+        let claim = shared
+            .bookkeeping
+            .claim(
+                &mut conn,
+                &settings.source.slot,
+                &settings.source.publication,
+                &shared.owner,
+            )
+            .await?;
+        process.epoch = Some(claim.epoch);
+        shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
+        let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
+        for (index, error) in process.cannot_take.drain(..) {
+            let Some(bound) = bound.get_mut(index) else {
+                continue;
+            };
+            tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended before the transaction that it cannot take");
+            shared
+                .bookkeeping
+                .suspend(&mut conn, claim.epoch, bound.id, &error)
+                .await?;
+            bound.state = ModelState::Suspended;
+        }
+        ensure_publication(shared, &client).await?;
+        let source = SourceIdentity {
+            system_identifier: system.system_identifier,
+            timeline: system.timeline,
+            database: system.database,
+        };
+        let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
+        writer.report_keys = tracing::enabled!(tracing::Level::DEBUG);
+        for (index, bound) in bound.iter().enumerate() {
+            if let Ok(model) = &bound.model {
+                writer.set_model(index, model.clone());
+            }
+        }
+        Ok((
+            Self {
+                shared,
+                client,
+                replication,
+                writer,
+                source,
+                bound,
+            },
+            claim,
+        ))
+    }
+
+    /// Why the stream cannot go on from the checkpoint; `None` if it can.
+    async fn what_is_wrong(&mut self, claim: &Claim, process: &mut Process) -> Result<Option<String>> {
+        let name = &self.shared.settings.source.slot;
+        let slot = source::facts::slot(&self.client, name).await?;
+        if let Some(slot) = &slot {
+            let ours = slot.plugin.as_deref() == Some("pgoutput")
+                && slot.database.as_deref() == Some(self.source.database.as_str());
+            if !ours {
+                return Err(
+                    Error::configuration(format!("slot \"{name}\" belongs to something else"))
+                        .with_detail(format!(
+                            "Its plugin is {:?}, its database {:?}.",
+                            slot.plugin, slot.database
+                        ))
+                        .with_hint("Choose another name for source.slot."),
+                );
+            }
+        }
+        let Some(checkpoint) = &claim.checkpoint else {
+            return Ok(Some(
+                claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),
+            ));
+        };
+        if checkpoint.system_identifier != self.source.system_identifier
+            || checkpoint.database != self.source.database
+        {
+            return Err(Error::transient("the source is another server or database than the one that was copied")
+                .with_detail(format!(
+                    "Stored is system {} database \"{}\", found is system {} database \"{}\".",
+                    checkpoint.system_identifier, checkpoint.database, self.source.system_identifier, self.source.database
+                ))
+                .with_hint("If the new one is right, run `cdc resync --accept-new-source`; the lookups keep their last good state until then."));
+        }
+        if let Some(why) = process.gap.take() {
+            return Ok(Some(why));
+        }
+        if let Some(why) = &claim.healing {
+            return Ok(Some(why.clone()));
+        }
+        let Some(slot) = slot else {
+            return Ok(Some("the slot is missing".to_owned()));
+        };
+        if slot.wal_status.as_deref() == Some("lost") || slot.invalidation_reason.is_some() {
+            let reason = slot
+                .invalidation_reason
+                .unwrap_or_else(|| "wal_removed".to_owned());
+            return Ok(Some(format!("the slot was invalidated ({reason})")));
+        }
+        let confirmed = slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO);
+        if confirmed > checkpoint.lsn {
+            return Ok(Some(format!(
+                "the slot stands at {confirmed}, ahead of the checkpoint {}",
+                checkpoint.lsn
+            )));
+        }
+        let end = source::facts::current_wal(&self.client).await?;
+        if end < checkpoint.lsn {
+            return Ok(Some(format!(
+                "the source's WAL ends at {end}, behind the checkpoint {}",
+                checkpoint.lsn
+            )));
+        }
+        Ok(None)
+    }
+
+    /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
+    async fn copy_everything(&mut self, why: &str) -> Result<Lsn> {
+        let started = Instant::now();
+        let bookkeeping = &self.shared.bookkeeping;
+        let name = self.shared.settings.source.slot.clone();
+        let epoch = self.writer.epoch();
+        if why == "first copy" {
+            tracing::info!(slot = name, "first copy of every read model");
+        } else {
+            tracing::warn!(
+                slot = name,
+                why,
+                "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile"
+            );
+        }
+        // The intent is stored before a slot is dropped or made: a crash in between heals again.
+        bookkeeping
+            .begin_healing(self.writer.connection(), epoch, why)
+            .await?;
+        let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
+        report::resync_started(why, &names);
+        if source::facts::slot(&self.client, &name).await?.is_some() {
+            source::slot::drop(&mut self.replication, &name).await?;
+        }
+        let slot =
+            source::slot::create_within(&mut self.replication, &self.client, &name, false, SLOT_PATIENCE)
+                .await?;
+        let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
+            let model = bound.model.as_ref().ok()?.clone();
+            Some(ToCopy {
+                index,
+                settings: bound.settings.clone(),
+                model,
+            })
+        });
+        let conninfo = &self.shared.settings.target.conninfo;
+        let conn = target::connect::connect(conninfo, &self.shared.application_name("copy"), true).await?;
+        let mut shadow = ShadowWriter::new(conn);
+        let copied = copy_all(self.shared, &slot.snapshot_name, to_copy.collect(), &mut shadow).await?;
+        let mut indexes = Vec::new();
+        for (to_copy, result) in &copied {
+            match result {
+                Ok(_) => indexes.push(to_copy.index),
+                Err(error) => {
+                    report::resync_failed(&to_copy.settings.name(), error);
+                    bookkeeping
+                        .suspend(self.writer.connection(), epoch, to_copy.model.id, error)
+                        .await?;
+                }
+            }
+        }
+        let position = MergePosition::Start(slot.consistent_point, self.source.clone());
+        let merged = self.writer.merge(&indexes, &position, false).await?;
+        let mut written = Vec::new();
+        for (index, merged) in merged {
+            let Some(bound) = self.bound.get(index) else {
+                continue;
+            };
+            match merged {
+                Ok(rows) => written.push((bound.settings.name(), rows)),
+                Err(error) => report::resync_failed(&bound.settings.name(), &error),
+            }
+        }
+        let conn = self.writer.connection();
+        let id = bookkeeping
+            .start_resync(conn, if why == "first copy" { "first copy" } else { "heal" })
+            .await?;
+        let result = report::result(&written);
+        bookkeeping
+            .finish_resync(conn, id, Some(slot.consistent_point), Some(&result), None)
+            .await?;
+        for (to_copy, _) in &copied {
+            shadow.drop(bookkeeping.schema_name(), to_copy.model.id).await?;
+        }
+        report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
+        self.read_states().await?;
+        Ok(slot.consistent_point)
+    }
+
+    /// Which read models take part, as stored after the merge.
+    async fn read_states(&mut self) -> Result<()> {
+        let stored = self.shared.bookkeeping.models(self.writer.connection()).await?;
+        for bound in &mut self.bound {
+            if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
+                bound.state = stored.state;
+            }
+        }
+        Ok(())
+    }
+
+    async fn stream(mut self, claim: &Claim, checkpoint: Lsn, process: &mut Process) -> Result<()> {
+        let source = &self.shared.settings.source;
+        let sender_timeout = sender_timeout(&mut self.replication).await?;
+        self.replication
+            .start(&source.slot, Lsn::ZERO, &source.publication)
+            .await?;
+        // The slot's own position, read after START has succeeded and before anything is acknowledged.
+        let slot = source::facts::slot(&self.client, &source.slot).await?;
+        let start = slot
+            .and_then(|slot| slot.confirmed_flush_lsn)
+            .unwrap_or(Lsn::ZERO);
+        if start > checkpoint {
+            return Err(Error::new(
+                Class::Gap,
+                format!("the slot stands at {start}, ahead of the checkpoint {checkpoint}"),
+            ));
+        }
+        let last = claim
+            .checkpoint
+            .as_ref()
+            .filter(|stored| stored.lsn == checkpoint)
+            .and_then(|stored| stored.last);
+        let epoch = self.writer.epoch();
+        self.shared
+            .bookkeeping
+            .set_state(self.writer.connection(), epoch, "streaming", None)
+            .await?;
+        let in_step = self
+            .bound
+            .iter()
+            .filter(|bound| bound.in_step().is_some())
+            .count();
+        tracing::info!(slot = source.slot, publication = source.publication, lsn = %checkpoint, read_models = in_step, "streaming");
+        process.has_streamed();
+        let (commands, mut inbox) = mpsc::channel(4);
+        let ids = self
+            .bound
+            .iter()
+            .enumerate()
+            .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
+        let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
+        let mut keeper = std::pin::pin!(keeper.run());
+        let mut keeping = true;
+        let models = self.bound.iter().map(|bound| {
+            (
+                bound.settings.clone(),
+                bound.in_step().map(|model| Arc::clone(&model.model)),
+            )
+        });
+        let stream = Stream::new(Start {
+            replication: self.replication,
+            models: models.collect(),
+            applier: Applier::start(self.writer),
+            checkpoint,
+            replay: Replay::new(checkpoint, last, start),
+            careful_until: process.careful_until.filter(|until| *until > checkpoint),
+            status_interval: self.shared.settings.status_interval,
+            sender_timeout,
+        });
+        let (left, result) = {
+            // Both in one task: the stream is polled first.
+            let mut stream = std::pin::pin!(stream.run(&mut inbox, &self.shared.stop));
+            loop {
+                tokio::select! {
+                    biased;
+                    end = &mut stream => break end,
+                    () = &mut keeper, if keeping => keeping = false,
+                }
+            }
+        };
+        drop(inbox);
+        if keeping {
+            // It gets a moment to take its shadows away.
+            let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
+        }
+        let refused = leave(self.shared, left, epoch, &result).await;
+        result.inspect_err(|error| process.learn(error, refused))
+    }
+}
+
+/// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to stop.
+async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>) -> Option<Refused> {
+    if left.busy {
+        tokio::select! {
+            _ = left.applier.result() => {}
+            () = shared.stop.cancelled() => {}
+        }
+    }
+    if result.is_err() {
+        left.applier.abort();
+        return left.refused;
+    }
+    let stopped = async {
+        if let Some(mut writer) = left.applier.finish().await {
+            shared
+                .bookkeeping
+                .set_state(writer.connection(), epoch, "stopped", None)
+                .await?;
+        }
+        Ok::<_, Error>(())
+    };
+    // The target may be gone before us: then there is nothing to tell it.
+    let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
+    None
+}
+
+async fn check_server(client: &Client) -> Result<()> {
+    let server = source::facts::server(client).await?;
+    if server.wal_level != "logical" {
+        return Err(Error::configuration(format!(
+            "wal_level of the source is \"{}\", not \"logical\"",
+            server.wal_level
+        ))
+        .with_detail("Without it the WAL does not hold what logical decoding needs.")
+        .with_hint("ALTER SYSTEM SET wal_level = logical; and restart the source."));
+    }
+    if !server.may_replicate {
+        return Err(
+            Error::configuration(format!("role \"{}\" may not replicate", server.user)).with_hint(format!(
+                "ALTER ROLE {} REPLICATION;",
+                crate::sql::ident(&server.user)
+            )),
+        );
+    }
+    Ok(())
+}
+
+async fn ensure_publication(shared: &Shared, client: &Client) -> Result<()> {
+    let mut tables: Vec<SourceTable> = Vec::new();
+    for model in &shared.settings.read_models {
+        if tables.iter().any(|table| table.name == model.source) {
+            continue;
+        }
+        tables.extend(source::facts::table(client, &model.source).await?);
+    }
+    // A table that is gone suspends its read models; the publication of the others goes on.
+    let mut settings = shared.settings.clone();
+    settings
+        .read_models
+        .retain(|model| tables.iter().any(|table| table.name == model.source));
+    for done in source::publication::ensure(client, &settings, &tables).await? {
+        tracing::info!(sql = done, "set up the publication");
+    }
+    Ok(())
+}
+
+/// wal_sender_timeout of this connection; zero is off.
+async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
+    let rows = replication
+        .simple_query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
+        .await?;
+    let text = rows
+        .first()
+        .and_then(|row| row.first())
+        .and_then(Option::as_deref)
+        .unwrap_or("60000");
+    Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
+}
+
+/// Tells the target what the process is up to, if it can be reached.
+pub async fn tell_state(shared: &Shared, epoch: i64, state: &str, error: &Error) {
+    let tell = async {
+        let mut conn: PgConnection = target::connect::connect(
+            &shared.settings.target.conninfo,
+            &shared.application_name("state"),
+            true,
+        )
+        .await?;
+        shared
+            .bookkeeping
+            .set_state(&mut conn, epoch, state, Some(error))
+            .await
+    };
+    let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
+}

@@ -1,0 +1,574 @@
+//! The loop: one `select!` that reads the stream, hands batches to the applier, and tells the source how far they got.
+//!
+//! In: frames of the replication connection. Out: jobs for the applier and acknowledgements. While one batch is being applied
+//! the next one is being read, so batches are small when the stream is quiet and large when it is behind.
+//!
+//! Only this loop decides what is acknowledged, and it acknowledges nothing but [`Progress`]'s applied position,
+//! which moves only on a result of the applier.
+//!
+//! The source's fast shutdown never waits for us. Status goes out at a third of wal_sender_timeout whatever else
+//! happens, so a keepalive that asks for a reply means shutdown: an idle position is stored and acknowledged at once, and what is
+//! not acknowledged within [`SHUTDOWN_PATIENCE`] closes the connection (measured: with a batch in flight the server
+//! hangs at 30,000 keepalives a second until the connection is closed).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Class, Error, Result};
+use crate::lsn::{Lsn, PgTimestamp};
+use crate::progress::{Progress, Replay, Verdict};
+use crate::protocol::frame::StreamFrame;
+use crate::protocol::pgoutput;
+use crate::read_model::ReadModel;
+use crate::run::applier::{Applier, Done, Job};
+use crate::run::bind::again;
+use crate::run::pending::Pending;
+use crate::run::report;
+use crate::settings::ReadModelSettings;
+use crate::source::replication::Replication;
+use crate::target::model::TargetModel;
+use crate::target::writer::{MergePosition, Merged, Position};
+use crate::transaction::Assembler;
+
+/// Bytes of folded changes above which the loop stops reading until the applier has caught up.
+const MOST_PENDING_BYTES: usize = 16 << 20;
+
+/// How long the source's shutdown may wait for an acknowledgement; then the connection is closed.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long reading may stand still because the target is slow; then the replication connection is closed, since a server
+/// that shuts down could not tell us.
+const BACKLOG_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for the batch in hand.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What others ask of the loop.
+#[derive(Debug)]
+pub enum Command {
+    /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when `resume` is dropped.
+    Pause {
+        /// Consistent point of the copy.
+        at_least: Lsn,
+        /// Gets the position.
+        reply: oneshot::Sender<Lsn>,
+        /// Ends the pause when its sender is dropped.
+        resume: oneshot::Receiver<()>,
+    },
+    /// Merge exact copies at the position at which the loop stands still.
+    Merge {
+        /// Read models as the copy bound them, by index.
+        models: Vec<(usize, TargetModel)>,
+        /// Gets the result.
+        reply: oneshot::Sender<Result<Vec<Merged>>>,
+    },
+}
+
+/// How the loop ended without an error.
+#[derive(Debug)]
+pub struct Left {
+    /// The applier, with everything applied that could be.
+    pub applier: Applier,
+    /// Whether a job may still be running in it.
+    pub busy: bool,
+    /// The batch that could not be written, if that ended the loop.
+    pub refused: Option<Refused>,
+}
+
+/// A batch that could not be written because of one read model's rows.
+#[derive(Debug)]
+pub struct Refused {
+    /// The read model.
+    pub index: usize,
+    /// Number of transactions in the batch: with one, it is the one that cannot be taken.
+    pub transactions: u64,
+    /// End of the batch.
+    pub lsn: Lsn,
+    /// Why.
+    pub error: Error,
+}
+
+/// Everything that the loop begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// The connection, streaming.
+    pub replication: Replication,
+    /// The applier.
+    pub applier: Applier,
+    /// Read models by index, and whether they take part.
+    pub models: Vec<(ReadModelSettings, Option<Arc<ReadModel>>)>,
+    /// The stored position.
+    pub checkpoint: Lsn,
+    /// What must come again.
+    pub replay: Replay,
+    /// Apply one transaction at a time up to here: one of them was refused.
+    pub careful_until: Option<Lsn>,
+    /// How often an idle position is stored, at most.
+    pub status_interval: Duration,
+    /// wal_sender_timeout of the connection; zero is off.
+    pub sender_timeout: Duration,
+}
+
+/// The loop's state.
+pub struct Stream {
+    replication: Replication,
+    applier: Applier,
+    assembler: Assembler,
+    names: Vec<ReadModelSettings>,
+    replay: Replay,
+    progress: Progress,
+    pending: Pending,
+    in_flight: Option<InFlight>,
+    idle: Option<Position>,
+    stored_at: Instant,
+    status_interval: Duration,
+    feedback_interval: Duration,
+    careful_until: Option<Lsn>,
+    pause: Option<Pause>,
+    shutdown: Option<(Lsn, Instant)>,
+    backlog_since: Option<Instant>,
+    refused: Option<Refused>,
+}
+
+struct InFlight {
+    lsn: Lsn,
+    transactions: u64,
+    since: Instant,
+    commit_time: Option<PgTimestamp>,
+    merge: Option<Merge>,
+}
+
+/// A merge under way: the read models as the copy bound them, and who waits for the result.
+type Merge = (Vec<(usize, TargetModel)>, oneshot::Sender<Result<Vec<Merged>>>);
+
+struct Pause {
+    at_least: Lsn,
+    reply: Option<oneshot::Sender<Lsn>>,
+    resume: oneshot::Receiver<()>,
+}
+
+impl Stream {
+    /// Sets the loop up.
+    pub fn new(start: Start) -> Self {
+        let mut assembler = Assembler::new();
+        let mut names = Vec::with_capacity(start.models.len());
+        for (settings, model) in start.models {
+            assembler.add(model);
+            names.push(settings);
+        }
+        let third = start.sender_timeout / 3;
+        let feedback_interval = if third.is_zero() {
+            start.status_interval
+        } else {
+            third.min(start.status_interval)
+        };
+        Self {
+            replication: start.replication,
+            applier: start.applier,
+            assembler,
+            names,
+            replay: start.replay,
+            progress: Progress::at(start.checkpoint),
+            pending: Pending::default(),
+            in_flight: None,
+            idle: None,
+            stored_at: Instant::now(),
+            status_interval: start.status_interval,
+            feedback_interval,
+            careful_until: start.careful_until,
+            pause: None,
+            shutdown: None,
+            backlog_since: None,
+            refused: None,
+        }
+    }
+
+    /// Runs until it is stopped or an error ends it. In both cases the applier comes back.
+    pub async fn run(
+        mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        stop: &CancellationToken,
+    ) -> (Left, Result<()>) {
+        let result = self.turn_until_stopped(commands, stop).await;
+        let result = match result {
+            Ok(()) => self.leave().await,
+            Err(error) => Err(error),
+        };
+        let busy = self.in_flight.is_some();
+        self.replication.finish().await;
+        (
+            Left {
+                applier: self.applier,
+                busy,
+                refused: self.refused,
+            },
+            result,
+        )
+    }
+
+    async fn turn_until_stopped(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let mut feedback = tokio::time::interval(self.feedback_interval);
+        feedback.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.drain().await?;
+            self.submit().await?;
+            self.grant_pause().await?;
+            let reading = self.may_read();
+            let deadline = self.deadline(reading);
+            tokio::select! {
+                biased;
+                // To leave comes first: nothing below may starve it.
+                () = stop.cancelled() => return Ok(()),
+                // A result frees the applier and moves what may be acknowledged.
+                done = self.applier.result(), if self.in_flight.is_some() => self.applied(done).await?,
+                // Feedback keeps the connection alive whatever the target does.
+                _ = feedback.tick() => self.feedback().await?,
+                Some(command) = commands.recv() => self.command(command).await?,
+                _ = resumed(&mut self.pause), if self.pause.is_some() => self.pause = None,
+                () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
+                read = self.replication.fill(), if reading => read?,
+            }
+        }
+    }
+
+    /// Whether more of the stream may be taken in.
+    fn may_read(&self) -> bool {
+        if self.pending.is_empty() {
+            return true;
+        }
+        let careful = self.careful_until.is_some();
+        !careful && self.pending.bytes() + self.assembler.bytes() < MOST_PENDING_BYTES
+    }
+
+    /// Takes every whole frame out of the buffer.
+    async fn drain(&mut self) -> Result<()> {
+        let mut reply_to = None;
+        while self.may_read() {
+            let Some(frame) = self.replication.next_frame()? else {
+                break;
+            };
+            match frame {
+                StreamFrame::WalData { payload, .. } => {
+                    let message = pgoutput::decode(payload)?;
+                    let Some(transaction) = self.assembler.take(&message)? else {
+                        continue;
+                    };
+                    match self.replay.judge(transaction.id, transaction.has_changes) {
+                        Verdict::Skip => {}
+                        Verdict::Rewritten => return Err(rewritten()),
+                        Verdict::Apply => {
+                            self.progress.receive(transaction.end_lsn);
+                            self.pending.add(transaction);
+                        }
+                    }
+                }
+                StreamFrame::Keepalive {
+                    wal_end,
+                    send_time,
+                    reply_requested,
+                } => {
+                    if self.replay.pass(wal_end) == Verdict::Rewritten {
+                        return Err(rewritten());
+                    }
+                    check_position(wal_end)?;
+                    if !self.assembler.is_open() {
+                        self.progress.receive(wal_end);
+                        self.idle = Some(Position {
+                            lsn: wal_end,
+                            commit_time: Some(send_time),
+                            last: None,
+                        });
+                    }
+                    if reply_requested {
+                        reply_to = Some(wal_end);
+                    }
+                }
+                StreamFrame::CopyDone => return Err(Error::transient("the source ended the stream")),
+            }
+        }
+        match reply_to {
+            Some(wal_end) => self.reply(wal_end).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The server asks for a reply: it is shutting down.
+    async fn reply(&mut self, wal_end: Lsn) -> Result<()> {
+        if self.progress.acknowledged() < wal_end && self.shutdown.is_none() {
+            self.shutdown = Some((wal_end, Instant::now() + SHUTDOWN_PATIENCE));
+            self.store_idle().await?;
+        }
+        self.send_status(false).await
+    }
+
+    /// Hands the next batch to the applier, if it is free.
+    async fn submit(&mut self) -> Result<()> {
+        if self.in_flight.is_some() || self.stands_still() {
+            return Ok(());
+        }
+        let Some(batch) = self.pending.take() else {
+            return Ok(());
+        };
+        self.in_flight = Some(InFlight {
+            lsn: batch.position.lsn,
+            transactions: batch.transactions,
+            since: Instant::now(),
+            commit_time: batch.position.commit_time,
+            merge: None,
+        });
+        self.backlog_since = None;
+        self.applier.submit(Job::Apply(batch)).await
+    }
+
+    /// Stores the newest idle position, if there is a higher one than the stored and nothing is under way.
+    async fn store_idle(&mut self) -> Result<()> {
+        let free = self.in_flight.is_none()
+            && self.pending.is_empty()
+            && !self.assembler.is_open()
+            && !self.stands_still();
+        if !free {
+            return Ok(());
+        }
+        let Some(position) = self.idle.take_if(|idle| idle.lsn > self.progress.applied()) else {
+            return Ok(());
+        };
+        self.stored_at = Instant::now();
+        self.in_flight = Some(InFlight {
+            lsn: position.lsn,
+            transactions: 0,
+            since: Instant::now(),
+            commit_time: None,
+            merge: None,
+        });
+        self.applier.submit(Job::Store(position)).await
+    }
+
+    /// A job of the applier has ended.
+    async fn applied(&mut self, done: Result<Done>) -> Result<()> {
+        let Some(job) = self.in_flight.take() else {
+            return Ok(());
+        };
+        match (done, job.merge) {
+            (Ok(Done::Applied(written)), _) => {
+                report::batch(
+                    &self.names,
+                    &written,
+                    job.transactions,
+                    job.lsn,
+                    job.since.elapsed(),
+                    job.commit_time,
+                );
+                self.progress.apply(job.lsn);
+                self.stored_at = Instant::now();
+            }
+            (Ok(Done::Refused(index, error)), _) => {
+                let told = again(&error);
+                self.refused = Some(Refused {
+                    index,
+                    transactions: job.transactions,
+                    lsn: job.lsn,
+                    error,
+                });
+                return Err(told.with_class(Class::Transient));
+            }
+            (Ok(Done::Stored), _) => self.progress.apply(job.lsn),
+            (Ok(Done::Merged(merged)), Some((models, reply))) => {
+                for (index, _) in merged.iter().filter(|(_, merged)| merged.is_ok()) {
+                    if let Some((_, model)) = models.iter().find(|(of, _)| of == index) {
+                        self.assembler.activate(*index, Arc::clone(&model.model));
+                    }
+                }
+                // Whoever asked may be gone; the merge is committed all the same.
+                let _ = reply.send(Ok(merged));
+            }
+            (Ok(Done::Merged(_)), None) => {}
+            (Err(error), _) => return Err(error),
+        }
+        if self
+            .careful_until
+            .is_some_and(|until| self.progress.applied() >= until)
+        {
+            self.careful_until = None;
+        }
+        self.send_status(false).await
+    }
+
+    async fn feedback(&mut self) -> Result<()> {
+        if self.stored_at.elapsed() >= self.status_interval {
+            self.store_idle().await?;
+        }
+        self.send_status(false).await
+    }
+
+    async fn send_status(&mut self, reply_requested: bool) -> Result<()> {
+        let (received, acknowledged) = (self.progress.received(), self.progress.acknowledge());
+        if self.shutdown.is_some_and(|(wal_end, _)| acknowledged >= wal_end) {
+            self.shutdown = None;
+        }
+        self.replication
+            .send_status(received, acknowledged, acknowledged, reply_requested)
+            .await
+    }
+
+    async fn command(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Pause {
+                at_least,
+                reply,
+                resume,
+            } => {
+                self.pause = Some(Pause {
+                    at_least,
+                    reply: Some(reply),
+                    resume,
+                });
+                // An idle stream passes the position with a keepalive: ask for one.
+                self.send_status(true).await
+            }
+            Command::Merge { models, reply } => {
+                let lsn = self.progress.applied();
+                if self.in_flight.is_some() || !self.stands_still() {
+                    let _ = reply.send(Err(Error::transient("the stream does not stand still")));
+                    return Ok(());
+                }
+                let job = Job::Merge {
+                    models: models.clone(),
+                    position: MergePosition::Running(lsn),
+                };
+                self.in_flight = Some(InFlight {
+                    lsn,
+                    transactions: 0,
+                    since: Instant::now(),
+                    commit_time: None,
+                    merge: Some((models, reply)),
+                });
+                self.applier.submit(job).await
+            }
+        }
+    }
+
+    /// Tells the position once the stream stands at or behind what was asked for, with nothing in hand.
+    async fn grant_pause(&mut self) -> Result<()> {
+        let Some(at_least) = self
+            .pause
+            .as_ref()
+            .filter(|pause| pause.reply.is_some())
+            .map(|pause| pause.at_least)
+        else {
+            return Ok(());
+        };
+        if self.in_flight.is_some() {
+            return Ok(());
+        }
+        let position = self.progress.applied();
+        if position < at_least {
+            // An idle stream passes the position without a transaction; it is stored like any other idle position.
+            return self.store_idle().await;
+        }
+        let reply = self.pause.as_mut().and_then(|pause| pause.reply.take());
+        if reply.is_some_and(|reply| reply.send(position).is_err()) {
+            self.pause = None;
+        }
+        Ok(())
+    }
+
+    /// Whether the stream stands still for a merge.
+    fn stands_still(&self) -> bool {
+        self.pause.as_ref().is_some_and(|pause| pause.reply.is_none())
+    }
+
+    fn deadline(&mut self, reading: bool) -> Instant {
+        if reading {
+            self.backlog_since = None;
+        } else if self.backlog_since.is_none() {
+            self.backlog_since = Some(Instant::now());
+        }
+        let backlog = self.backlog_since.map(|since| since + BACKLOG_PATIENCE);
+        let shutdown = self.shutdown.map(|(_, deadline)| deadline);
+        match (backlog, shutdown) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(a), None) | (None, Some(a)) => a,
+            (None, None) => far_future(),
+        }
+    }
+
+    /// The source's shutdown, or a target that does not take a batch, has lasted too long.
+    fn out_of_patience(&mut self, reading: bool) -> Result<()> {
+        if self
+            .shutdown
+            .is_some_and(|(_, deadline)| Instant::now() >= deadline)
+        {
+            return Err(Error::transient("the source is shutting down")
+                .with_detail("What it has sent could not be applied in time; it will come again."));
+        }
+        if !reading && self.in_flight.is_some() {
+            // The batch goes on, whoever called us waits for it; only the source is let go.
+            return Err(Error::transient(
+                "the target is slow: the stream is closed until it has taken the batch in hand",
+            ));
+        }
+        self.backlog_since = None;
+        Ok(())
+    }
+
+    /// Finishes the batch in hand and acknowledges it; what only waits comes again after the restart.
+    async fn leave(&mut self) -> Result<()> {
+        if self.in_flight.is_some() {
+            match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
+                Ok(done) => self.applied(done).await?,
+                Err(_) => return Ok(()),
+            }
+        }
+        self.pause = None;
+        self.store_idle().await?;
+        if self.in_flight.is_some() {
+            match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
+                Ok(done) => self.applied(done).await?,
+                Err(_) => return Ok(()),
+            }
+        }
+        self.send_status(false).await
+    }
+}
+
+/// Waits until the pause's owner lets go.
+async fn resumed(pause: &mut Option<Pause>) {
+    match pause {
+        Some(pause) => {
+            let _ = (&mut pause.resume).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
+}
+
+fn deadline_is_set(deadline: Instant) -> bool {
+    deadline < Instant::now() + Duration::from_secs(43_200)
+}
+
+fn rewritten() -> Error {
+    Error::new(Class::Gap, "the source's history is not the one that was applied")
+        .with_detail("The last applied transaction did not come again as it was: the source was restored.")
+}
+
+/// A position from the wire that no server can have (2^63 and beyond) must not be stored: it could never be passed again.
+fn check_position(position: Lsn) -> Result<()> {
+    if position.0 >> 63 == 0 {
+        Ok(())
+    } else {
+        Err(Error::protocol(format!(
+            "the server told a position that cannot be: {position}"
+        )))
+    }
+}

@@ -1,0 +1,379 @@
+//! `status`: the JSON contract, and how it follows from what both sides showed.
+//!
+//! In: an [`Observed`], each side as far as it could be seen. Out: a [`Status`]: the verdict first, then what it
+//! rests on. Three questions are answered: is the lookup right, how old is it, what do I do now.
+//!
+//! The JSON is a promise: `schema` is 1, fields are only ever added, lists are never null, times are RFC 3339 in
+//! UTC, sizes are bytes, ages are seconds.
+
+mod text;
+mod verdict;
+
+use serde::Serialize;
+
+use crate::facts::Slot;
+use crate::lsn::Lsn;
+use crate::settings::{ReadModelSettings, Settings};
+
+pub use text::render;
+pub use verdict::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS};
+
+/// What `cdc status --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// Version of this contract: 1.
+    pub schema: u32,
+    /// In one word.
+    pub verdict: Verdict,
+    /// In one line, for people; its text is no promise.
+    pub summary: String,
+    /// Whether everything is as it should be: exit code 0.
+    pub healthy: bool,
+    /// What is wrong, worst first.
+    pub problems: Vec<Problem>,
+    /// The database with the master tables.
+    pub source: SideStatus,
+    /// The database with the lookup tables.
+    pub target: SideStatus,
+    /// The replication slot; null if the source could not be seen or has no such slot.
+    pub slot: Option<SlotStatus>,
+    /// The process that applies; null before the first run, or if the target could not be seen.
+    pub pipeline: Option<PipelineStatus>,
+    /// What is applied; null before the first copy, or if the target could not be seen.
+    pub checkpoint: Option<Checkpoint>,
+    /// One for each configured read model.
+    pub read_models: Vec<ReadModelStatus>,
+    /// The newest resyncs, newest first.
+    pub resyncs: Vec<Resync>,
+}
+
+/// The verdict in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The lookups are in step with their sources.
+    Ok,
+    /// `cdc` has never run against this target.
+    New,
+    /// Rows are being copied, for the first time or to heal; old rows stay readable meanwhile.
+    Copying,
+    /// `cdc` runs, but the lookups are old.
+    Behind,
+    /// `cdc` runs and tries again and again.
+    Retrying,
+    /// A read model is suspended and shows its last good state.
+    Suspended,
+    /// `cdc` does not run.
+    Stopped,
+    /// The slot needs attention.
+    Slot,
+    /// One side could not be seen.
+    Unknown,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// `error` makes the whole unhealthy, `warning` does not.
+    pub severity: &'static str,
+    /// What it is about: `source`, `target`, `cdc`, `slot`, or the name of a read model.
+    pub subject: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// One of the two servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SideStatus {
+    /// Host, port, database and role; never a password.
+    pub address: String,
+    /// Whether `cdc status` itself could ask it.
+    pub reachable: bool,
+    /// Server version, if it could be asked.
+    pub version: Option<String>,
+    /// Why it could not be asked.
+    pub error: Option<String>,
+}
+
+/// The replication slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SlotStatus {
+    /// Name.
+    pub name: String,
+    /// Whether somebody reads it.
+    pub active: bool,
+    /// Who reads it.
+    pub active_pid: Option<i32>,
+    /// Output plugin.
+    pub plugin: Option<String>,
+    /// Database.
+    pub database: Option<String>,
+    /// reserved, extended, unreserved, lost.
+    pub wal_status: Option<String>,
+    /// Why it was invalidated.
+    pub invalidation_reason: Option<String>,
+    /// Oldest WAL that it holds.
+    pub restart_lsn: Option<String>,
+    /// Up to where the server knows everything to be applied.
+    pub confirmed_flush_lsn: Option<String>,
+    /// WAL that it holds on the source's disk.
+    pub held_bytes: Option<i64>,
+    /// WAL that can still be written before it is in danger; null without limit, or when lost.
+    pub safe_wal_bytes: Option<i64>,
+}
+
+/// The process that applies, as the bookkeeping shows it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct PipelineStatus {
+    /// Whether a process is at work: a fresh heartbeat, or its session is there.
+    pub alive: bool,
+    /// starting, copying, streaming, retrying, stopped: what it last said.
+    pub state: String,
+    /// Since when.
+    pub state_since: Option<String>,
+    /// Who: host:pid.
+    pub owner: Option<String>,
+    /// Age of its last sign of life.
+    pub heartbeat_age_seconds: Option<f64>,
+    /// Whether its applying session is in pg_stat_activity.
+    pub session_present: bool,
+    /// Why everything is being copied.
+    pub healing: Option<String>,
+    /// Since when.
+    pub healing_since: Option<String>,
+    /// The last error, while it lasts.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub error_hint: Option<String>,
+}
+
+/// What is applied.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Checkpoint {
+    /// Every commit before it is applied.
+    pub lsn: String,
+    /// The lookups are as of this time of the source.
+    pub commit_time: Option<String>,
+    /// When it was stored.
+    pub applied_at: Option<String>,
+    /// How long ago that was.
+    pub applied_age_seconds: Option<f64>,
+    /// WAL of the source after it, others' included; null if the source could not be seen.
+    pub lag_bytes: Option<u64>,
+    /// Last applied transaction with a change of a published table.
+    pub last_commit_lsn: Option<String>,
+    /// Its commit time.
+    pub last_commit_time: Option<String>,
+}
+
+/// One read model.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct ReadModelStatus {
+    /// The lookup table.
+    pub name: String,
+    /// The source table.
+    pub source: String,
+    /// new, in_step, suspended; unknown if the target could not be seen.
+    pub state: String,
+    /// Since when.
+    pub since: Option<String>,
+    /// Why it is suspended.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Live rows in the lookup.
+    pub rows: Option<i64>,
+    /// At most so old: 0 when all of the source's WAL is applied; null when it cannot be told.
+    pub age_seconds: Option<f64>,
+    /// Last change of a row.
+    pub last_change_at: Option<String>,
+    /// Last resync.
+    pub last_resync: Option<LastResync>,
+    /// A running copy.
+    pub copy: Option<Copy>,
+}
+
+/// The last resync of a read model.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LastResync {
+    /// When it was done.
+    pub at: String,
+    /// Rows that differed and were repaired: real drift.
+    pub repaired: i64,
+}
+
+/// Progress of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Copy {
+    /// Rows copied so far.
+    pub rows: i64,
+    /// Rows there will be, by the source's statistics; null if it has none.
+    pub estimated_rows: Option<i64>,
+}
+
+/// A resync: requested, running or finished.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Resync {
+    /// Number.
+    pub id: i64,
+    /// Which read models; empty is all.
+    pub read_models: Vec<String>,
+    /// Whether it only compares.
+    pub dry_run: bool,
+    /// schedule, request, first copy, heal, suspended.
+    pub origin: String,
+    /// queued, running, done, failed.
+    pub state: String,
+    /// When it was requested.
+    pub requested_at: String,
+    /// When it began.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// Who blocks it, and since when.
+    pub waiting_for: Option<String>,
+    /// The lookups equalled the source as of this position.
+    pub lsn: Option<String>,
+    /// What differed, for each read model.
+    pub result: Option<serde_json::Value>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// What the source showed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSeen {
+    /// Server version.
+    pub version: String,
+    /// End of its WAL.
+    pub wal: Lsn,
+    /// The slot, if it is there.
+    pub slot: Option<Slot>,
+}
+
+/// What the target showed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TargetSeen {
+    /// Server version.
+    pub version: String,
+    /// The bookkeeping; `None` before the first run.
+    pub bookkeeping: Option<Bookkeeping>,
+}
+
+/// What the bookkeeping holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Bookkeeping {
+    /// The pipeline's row; `None` before the first run. Its `alive` is filled in here.
+    pub pipeline: Option<PipelineStatus>,
+    /// The checkpoint; `None` before the first copy. Its `lag_bytes` is filled in here.
+    pub checkpoint: Option<Checkpoint>,
+    /// Read models that have been taken up, configured or not. Their `age_seconds` are filled in here.
+    pub read_models: Vec<ReadModelStatus>,
+    /// The newest resyncs, newest first.
+    pub resyncs: Vec<Resync>,
+}
+
+/// Both sides, as far as they could be seen; an error is its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// The source.
+    pub source: Result<SourceSeen, String>,
+    /// The target.
+    pub target: Result<TargetSeen, String>,
+}
+
+impl Status {
+    /// The status that follows from what was seen.
+    pub fn new(settings: &Settings, seen: &Observed) -> Self {
+        let source = seen.source.as_ref().ok();
+        let target = seen.target.as_ref().ok();
+        let bookkeeping = target.and_then(|target| target.bookkeeping.as_ref());
+        let mut pipeline = bookkeeping.and_then(|bookkeeping| bookkeeping.pipeline.clone());
+        if let Some(pipeline) = &mut pipeline {
+            pipeline.alive = verdict::is_alive(pipeline);
+        }
+        let mut checkpoint = bookkeeping.and_then(|bookkeeping| bookkeeping.checkpoint.clone());
+        if let (Some(checkpoint), Some(source)) = (&mut checkpoint, source) {
+            let lsn: Option<Lsn> = checkpoint.lsn.parse().ok();
+            checkpoint.lag_bytes = lsn.map(|lsn| source.wal.bytes_since(lsn));
+        }
+        let age = verdict::age_seconds(pipeline.as_ref(), checkpoint.as_ref());
+        let read_models = settings.read_models.iter().map(|model| {
+            let found =
+                bookkeeping.and_then(|b| b.read_models.iter().find(|found| found.name == model.name()));
+            read_model(model, found, target.is_some(), age)
+        });
+        let mut status = Self {
+            schema: 1,
+            verdict: Verdict::Ok,
+            summary: String::new(),
+            healthy: true,
+            problems: Vec::new(),
+            source: side(
+                settings.source.conninfo.to_string(),
+                seen.source.as_ref().map(|seen| &seen.version),
+            ),
+            target: side(
+                settings.target.conninfo.to_string(),
+                seen.target.as_ref().map(|seen| &seen.version),
+            ),
+            slot: source.and_then(|source| source.slot.as_ref()).map(slot),
+            read_models: read_models.collect(),
+            resyncs: bookkeeping
+                .map(|bookkeeping| bookkeeping.resyncs.clone())
+                .unwrap_or_default(),
+            pipeline,
+            checkpoint,
+        };
+        verdict::judge(&mut status, settings, source);
+        status
+    }
+}
+
+fn side(address: String, seen: Result<&String, &String>) -> SideStatus {
+    SideStatus {
+        address,
+        reachable: seen.is_ok(),
+        version: seen.ok().cloned(),
+        error: seen.err().cloned(),
+    }
+}
+
+fn read_model(
+    model: &ReadModelSettings,
+    found: Option<&ReadModelStatus>,
+    target_seen: bool,
+    age: Option<f64>,
+) -> ReadModelStatus {
+    let Some(found) = found else {
+        return ReadModelStatus {
+            name: model.name(),
+            source: model.source.to_string(),
+            state: if target_seen { "new" } else { "unknown" }.to_owned(),
+            ..ReadModelStatus::default()
+        };
+    };
+    ReadModelStatus {
+        age_seconds: age.filter(|_| found.state == "in_step"),
+        ..found.clone()
+    }
+}
+
+fn slot(slot: &Slot) -> SlotStatus {
+    let text = |lsn: Option<Lsn>| lsn.map(|lsn| lsn.to_string());
+    SlotStatus {
+        name: slot.name.clone(),
+        active: slot.active_pid.is_some(),
+        active_pid: slot.active_pid,
+        plugin: slot.plugin.clone(),
+        database: slot.database.clone(),
+        wal_status: slot.wal_status.clone(),
+        invalidation_reason: slot.invalidation_reason.clone(),
+        restart_lsn: text(slot.restart_lsn),
+        confirmed_flush_lsn: text(slot.confirmed_flush_lsn),
+        held_bytes: slot.held_bytes,
+        safe_wal_bytes: slot.safe_wal_bytes,
+    }
+}

@@ -1,0 +1,339 @@
+//! The status for a terminal: the verdict first, then one small table, in less than 100 columns.
+
+use super::{Copy, PipelineStatus, ReadModelStatus, SideStatus, SlotStatus, Status, Verdict};
+
+/// Widest line.
+const WIDTH: usize = 99;
+
+/// The status as text, with a line feed at the end.
+pub fn render(status: &Status) -> String {
+    let mut lines = wrap(
+        &format!("{:<9} {}", word(status.verdict), status.summary),
+        "          ",
+    );
+    for problem in &status.problems {
+        // The first one is told by the verdict's line already.
+        if problem.message != status.summary {
+            lines.extend(wrap(
+                &format!("{}: {}", problem.severity, problem.message),
+                "    ",
+            ));
+        }
+        let hint = problem.hint.iter();
+        lines.extend(hint.flat_map(|hint| wrap(&format!("hint: {hint}"), "    ")));
+    }
+    lines.push(String::new());
+    lines.extend(table(&status.read_models));
+    lines.push(String::new());
+    lines.push(format!("cdc         {}", pipeline(status.pipeline.as_ref())));
+    if let Some(checkpoint) = &status.checkpoint {
+        let time_text = checkpoint
+            .commit_time
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), time);
+        let lag = checkpoint
+            .lag_bytes
+            .map_or_else(String::new, |lag| format!(", {} of WAL to go", size(lag)));
+        lines.push(format!("checkpoint  {} as of {time_text}{lag}", checkpoint.lsn));
+    }
+    let slot_text = match &status.slot {
+        Some(slot) => slot_line(slot),
+        None if status.source.reachable => "none".to_owned(),
+        None => "not seen".to_owned(),
+    };
+    lines.push(format!("slot        {slot_text}"));
+    lines.push(format!("source      {}", side(&status.source)));
+    lines.push(format!("target      {}", side(&status.target)));
+    if let Some(resync) = status.resyncs.first() {
+        let waiting = resync
+            .waiting_for
+            .as_ref()
+            .map_or_else(String::new, |who| format!(", waits for {who}"));
+        lines.push(format!(
+            "resync      {} ({}), requested {}{waiting}",
+            resync.state,
+            resync.origin,
+            time(&resync.requested_at)
+        ));
+    }
+    let lines: Vec<String> = lines.iter().map(|line| clip(line.trim_end(), WIDTH)).collect();
+    format!("{}\n", lines.join("\n"))
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "OK",
+        Verdict::New => "NEW",
+        Verdict::Copying => "COPYING",
+        Verdict::Behind => "BEHIND",
+        Verdict::Retrying => "RETRYING",
+        Verdict::Suspended => "SUSPENDED",
+        Verdict::Stopped => "STOPPED",
+        Verdict::Slot => "SLOT",
+        Verdict::Unknown => "UNKNOWN",
+    }
+}
+
+/// The read models, one a line, under a head; columns are as wide as their widest cell.
+fn table(models: &[ReadModelStatus]) -> Vec<String> {
+    let mut rows = vec![
+        [
+            "read model",
+            "state",
+            "rows",
+            "age",
+            "last change (UTC)",
+            "last resync (UTC)",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(models.iter().map(row));
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    rows.iter()
+        .map(|row| {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .enumerate()
+                // Numbers stand right, text left.
+                .map(|(index, (cell, width))| match index {
+                    2 | 3 => format!("{cell:>width$}"),
+                    _ => format!("{cell:<width$}"),
+                })
+                .collect();
+            cells.join("  ")
+        })
+        .collect()
+}
+
+fn row(model: &ReadModelStatus) -> [String; 6] {
+    let none = || "-".to_owned();
+    let copying = model.copy.as_ref().map(|copy| match percent(copy) {
+        Some(percent) => format!("copying {percent} %"),
+        None => format!("copying {}", copy.rows),
+    });
+    let resync = model.last_resync.as_ref().map(|resync| match resync.repaired {
+        0 => time(&resync.at),
+        rows => format!("{}, repaired {rows}", time(&resync.at)),
+    });
+    [
+        clip(&model.name, 28),
+        copying.unwrap_or_else(|| model.state.replace('_', " ")),
+        model.rows.map_or_else(none, |rows| rows.to_string()),
+        model.age_seconds.map_or_else(none, duration),
+        model.last_change_at.as_deref().map_or_else(none, time),
+        resync.unwrap_or_else(none),
+    ]
+}
+
+fn pipeline(pipeline: Option<&PipelineStatus>) -> String {
+    let Some(pipeline) = pipeline else {
+        return "has not run yet, or could not be seen".to_owned();
+    };
+    let since = pipeline
+        .state_since
+        .as_deref()
+        .map_or_else(String::new, |at| format!(" since {}", time(at)));
+    let owner = pipeline
+        .owner
+        .as_ref()
+        .map_or_else(String::new, |owner| format!(", {owner}"));
+    let seen = pipeline
+        .heartbeat_age_seconds
+        .map_or_else(String::new, |age| format!(", seen {} ago", duration(age)));
+    if pipeline.alive {
+        format!("{}{since}{owner}{seen}", pipeline.state)
+    } else {
+        format!("not running{owner}{seen}")
+    }
+}
+
+fn slot_line(slot: &SlotStatus) -> String {
+    let active = slot
+        .active_pid
+        .map_or_else(|| "nobody reads it".to_owned(), |pid| format!("read by {pid}"));
+    let mut parts = vec![format!("{}: {active}", slot.name)];
+    parts.extend(slot.wal_status.clone());
+    parts.extend(
+        slot.held_bytes
+            .map(|bytes| format!("holds {}", size(u64::try_from(bytes).unwrap_or(0)))),
+    );
+    parts.extend(
+        slot.safe_wal_bytes
+            .map(|bytes| format!("{} to the limit", size(u64::try_from(bytes).unwrap_or(0)))),
+    );
+    parts.extend(
+        slot.confirmed_flush_lsn
+            .as_ref()
+            .map(|lsn| format!("confirmed {lsn}")),
+    );
+    parts.extend(slot.invalidation_reason.clone());
+    parts.join(", ")
+}
+
+fn side(side: &SideStatus) -> String {
+    match (&side.version, &side.error) {
+        (Some(version), _) => {
+            let version = version.split(' ').next().unwrap_or(version);
+            format!("{}, PostgreSQL {version}", side.address)
+        }
+        (None, Some(error)) => format!("{}, not seen: {error}", side.address),
+        (None, None) => format!("{}, not seen", side.address),
+    }
+}
+
+/// ` (40 of about 80 rows, 50 %)`, to go behind a phrase.
+pub(super) fn progress(copy: &Copy) -> String {
+    match (copy.estimated_rows, percent(copy)) {
+        (Some(estimate), Some(percent)) => format!(" ({} of about {estimate} rows, {percent} %)", copy.rows),
+        _ => format!(" ({} rows so far)", copy.rows),
+    }
+}
+
+fn percent(copy: &Copy) -> Option<i64> {
+    let estimate = copy.estimated_rows.filter(|estimate| *estimate > 0)?;
+    // The estimate may be too low; a copy that still runs is never shown as done.
+    Some((copy.rows.saturating_mul(100) / estimate).clamp(0, 99))
+}
+
+/// An RFC 3339 time, to the second, as people read it.
+pub(super) fn time(text: &str) -> String {
+    text.get(..19).unwrap_or(text).replace('T', " ")
+}
+
+/// Seconds as people say them: `0.2 s`, `5 min`, `3 h`, `2 d`.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 10.0 => format!("{:.1} s", s.max(0.0)),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+/// A number of rows: `1 row`, `2 rows`.
+pub(super) fn rows(count: i64) -> String {
+    format!("{count} row{}", if count == 1 { "" } else { "s" })
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes < 1 << 10 => format!("{bytes} B"),
+        bytes if bytes < 1 << 20 => format!("{} kB", bytes >> 10),
+        bytes if bytes < 10 << 30 => format!("{} MB", bytes >> 20),
+        bytes => format!("{} GB", bytes >> 30),
+    }
+}
+
+/// The text in lines of at most [`WIDTH`] characters, broken at blanks; all but the first are indented.
+fn wrap(text: &str, indent: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_inclusive([' ', '\n']) {
+        let width = line.chars().count() + word.trim_end().chars().count();
+        if width > WIDTH && !line.trim().is_empty() {
+            lines.push(std::mem::replace(&mut line, indent.to_owned()));
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// At most so many characters; what was cut off shows as `…`, and a line stays one line.
+fn clip(text: &str, width: usize) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().count() <= width {
+        return text;
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::tests::{good, settings};
+    use super::super::{Observed, Status};
+    use super::*;
+
+    #[test]
+    fn verdict_stands_first_and_everything_fits() {
+        let text = render(&Status::new(&settings(), &good()));
+        assert_eq!(
+            text,
+            "\
+OK        public.labels_lookup is in step
+
+read model            state    rows    age  last change (UTC)    last resync (UTC)
+public.labels_lookup  in step    83  0.0 s  2026-11-24 11:05:00  2026-11-25 02:00:03
+
+cdc         streaming since 2026-11-25 01:00:00, db1:77, seen 3.2 s ago
+checkpoint  0/100 as of 2026-11-25 02:11:40, 0 B of WAL to go
+slot        cdc: read by 4711, reserved, holds 1 MB, confirmed 0/100
+source      localhost:5432/master as cdc, PostgreSQL 15.18
+target      localhost:5432/ as , PostgreSQL 16.14
+"
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_said() {
+        let seen = Observed {
+            source: Err("connection refused\n".repeat(20)),
+            target: Err("timeout".to_owned()),
+        };
+        let text = render(&Status::new(&settings(), &seen));
+        assert!(
+            text.starts_with("UNKNOWN   the target could not be asked: timeout\n"),
+            "{text}"
+        );
+        assert!(text.contains("slot        not seen\n"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() < 100), "{text}");
+    }
+
+    #[test]
+    fn long_text_is_broken_at_blanks_and_kept_whole() {
+        let text = format!("error: {}end", "word ".repeat(40));
+        let lines = wrap(&text, "    ");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].starts_with("    word"));
+        let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+        assert_eq!(words, text.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(
+            wrap(&"x".repeat(200), "    ").len(),
+            1,
+            "what has no blank is cut off later"
+        );
+    }
+
+    #[test]
+    fn numbers_are_said_as_people_say_them() {
+        for (seconds, text) in [
+            (0.0, "0.0 s"),
+            (12.3, "12 s"),
+            (300.0, "5 min"),
+            (10_800.0, "3 h"),
+            (200_000.0, "2 d"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+        for (bytes, text) in [
+            (5, "5 B"),
+            (2_048, "2 kB"),
+            (3 << 20, "3 MB"),
+            (20 << 30, "20 GB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

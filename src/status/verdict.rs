@@ -1,0 +1,586 @@
+//! The rules: what follows from a status.
+//!
+//! | first that holds | verdict |
+//! |---|---|
+//! | the target cannot be seen | unknown |
+//! | no bookkeeping, or no pipeline in it | new |
+//! | no process at work | stopped |
+//! | the process is in trouble | retrying |
+//! | the slot is another's | slot |
+//! | the source cannot be seen | unknown |
+//! | everything is being copied, or a read model is new | copying |
+//! | a read model is suspended | suspended |
+//! | the slot is missing, lost, about to be, or unread | slot |
+//! | older than [`MAX_AGE_SECONDS`] | behind |
+//! | none of these | ok |
+//!
+//! All that holds is listed as a problem; the first one gives the verdict.
+
+use super::{Checkpoint, PipelineStatus, Problem, SourceSeen, Status, Verdict};
+use crate::facts::Slot;
+use crate::settings::Settings;
+
+/// Older than this is a problem. The position of an idle source is stored every 10 s.
+pub const MAX_AGE_SECONDS: f64 = 60.0;
+
+/// A process gives a sign of life every 10 s at least; three may be missed.
+pub const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
+
+/// Whether a process is at work.
+pub(super) fn is_alive(pipeline: &PipelineStatus) -> bool {
+    let fresh = pipeline
+        .heartbeat_age_seconds
+        .is_some_and(|age| age < STALE_HEARTBEAT_SECONDS);
+    pipeline.state != "stopped" && (fresh || pipeline.session_present)
+}
+
+/// How old the lookups are at most: 0 when all of the source's WAL is applied, else the time since the checkpoint
+/// was stored. A process that streams stores nothing while the source is quiet, so without a look at the source
+/// its age cannot be told.
+pub(super) fn age_seconds(pipeline: Option<&PipelineStatus>, checkpoint: Option<&Checkpoint>) -> Option<f64> {
+    let checkpoint = checkpoint?;
+    let streaming = pipeline.is_some_and(|pipeline| pipeline.alive && pipeline.state == "streaming");
+    match checkpoint.lag_bytes {
+        Some(0) => Some(0.0),
+        None if streaming => None,
+        Some(_) | None => checkpoint.applied_age_seconds.map(|age| age.max(0.0)),
+    }
+}
+
+/// Fills in verdict, summary and problems.
+pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&SourceSeen>) {
+    let mut found: Vec<(Verdict, Problem)> = Vec::new();
+    if let Some(error) = &status.target.error {
+        found.push((
+            Verdict::Unknown,
+            problem(
+                "error",
+                "target",
+                format!("the target could not be asked: {error}"),
+                None,
+            ),
+        ));
+    } else {
+        pipeline(status, &mut found);
+    }
+    match (&status.source.error, source) {
+        (Some(error), _) => found.push((
+            Verdict::Unknown,
+            problem(
+                "error",
+                "source",
+                format!("the source could not be asked: {error}"),
+                None,
+            ),
+        )),
+        (None, Some(source)) => foreign_slot(source.slot.as_ref(), settings, &mut found),
+        (None, None) => {}
+    }
+    let runs = status.pipeline.as_ref().is_some_and(|pipeline| pipeline.alive);
+    read_models(status, runs, &mut found);
+    if let Some(source) = source
+        && status.checkpoint.is_some()
+    {
+        slot(source.slot.as_ref(), settings, runs, &mut found);
+    }
+    if runs && let Some(age) = oldest(status).filter(|age| *age > MAX_AGE_SECONDS) {
+        let message = format!("the lookups may be {} old", super::text::duration(age));
+        found.push((Verdict::Behind, problem("error", "cdc", message, None)));
+    }
+    resyncs(status, &mut found);
+    let first = found.iter().find(|(_, problem)| problem.severity == "error");
+    status.healthy = first.is_none();
+    (status.verdict, status.summary) = match first {
+        Some((verdict, problem)) => (*verdict, problem.message.clone()),
+        None => (Verdict::Ok, in_step(status)),
+    };
+    found.sort_by_key(|(_, problem)| problem.severity);
+    status.problems = found.into_iter().map(|(_, problem)| problem).collect();
+}
+
+fn problem(severity: &'static str, subject: &str, message: String, hint: Option<&str>) -> Problem {
+    Problem {
+        severity,
+        subject: subject.to_owned(),
+        message,
+        hint: hint.map(str::to_owned),
+    }
+}
+
+fn pipeline(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
+    let Some(pipeline) = &status.pipeline else {
+        let hint = Some("See with cdc check whether everything is ready, then start cdc run.");
+        found.push((
+            Verdict::New,
+            problem("error", "cdc", "cdc has not run yet".to_owned(), hint),
+        ));
+        return;
+    };
+    if !pipeline.alive {
+        let as_of = status
+            .checkpoint
+            .as_ref()
+            .and_then(|checkpoint| checkpoint.applied_at.as_deref());
+        let message = match as_of {
+            Some(time) => format!(
+                "cdc is not running; the lookups were last brought up to date at {}",
+                super::text::time(time)
+            ),
+            None => "cdc is not running, and has copied nothing yet".to_owned(),
+        };
+        found.push((
+            Verdict::Stopped,
+            problem(
+                "error",
+                "cdc",
+                message,
+                Some("Start cdc run; it goes on where it stopped."),
+            ),
+        ));
+    }
+    if let Some(error) = &pipeline.error {
+        let message = if pipeline.alive {
+            format!("cdc is trying again: {error}")
+        } else {
+            format!("last error: {error}")
+        };
+        found.push((
+            Verdict::Retrying,
+            problem("error", "cdc", message, pipeline.error_hint.as_deref()),
+        ));
+    } else if pipeline.alive && pipeline.state == "retrying" {
+        found.push((
+            Verdict::Retrying,
+            problem("error", "cdc", "cdc is trying again".to_owned(), None),
+        ));
+    }
+    if let Some(why) = &pipeline.healing {
+        let message = format!("everything is being copied: {why}");
+        let hint = Some("Old rows stay readable; nothing has to be done.");
+        found.push((Verdict::Copying, problem("error", "cdc", message, hint)));
+    }
+}
+
+/// A slot that `cdc` cannot use at all.
+fn foreign_slot(slot: Option<&Slot>, settings: &Settings, found: &mut Vec<(Verdict, Problem)>) {
+    let Some(slot) = slot else {
+        return;
+    };
+    let ours = settings.source.conninfo.database.as_str();
+    let message = match (slot.plugin.as_deref(), slot.database.as_deref()) {
+        (Some("pgoutput"), Some(database)) if database == ours => return,
+        (Some("pgoutput"), Some(database)) => {
+            format!("slot \"{}\" belongs to database \"{database}\"", slot.name)
+        }
+        _ => format!("slot \"{}\" is not a pgoutput slot", slot.name),
+    };
+    let hint = "Choose another name (source.slot).";
+    found.push((Verdict::Slot, problem("error", "slot", message, Some(hint))));
+}
+
+fn slot(slot: Option<&Slot>, settings: &Settings, runs: bool, found: &mut Vec<(Verdict, Problem)>) {
+    let heals = if runs {
+        "cdc makes a new one and copies everything."
+    } else {
+        "cdc run makes a new one and copies everything."
+    };
+    let name = &settings.source.slot;
+    let mut add =
+        |severity, message, hint| found.push((Verdict::Slot, problem(severity, "slot", message, hint)));
+    let Some(slot) = slot else {
+        add("error", format!("slot \"{name}\" does not exist"), Some(heals));
+        return;
+    };
+    if slot.wal_status.as_deref() == Some("lost") || slot.invalidation_reason.is_some() {
+        add("error", format!("slot \"{name}\" is lost"), Some(heals));
+    } else if slot.wal_status.as_deref() == Some("unreserved") {
+        add(
+            "error",
+            format!("slot \"{name}\" is about to be lost"),
+            Some("Raise max_slot_wal_keep_size, or see why cdc does not get on."),
+        );
+    } else if runs && slot.active_pid.is_none() {
+        add(
+            "warning",
+            format!("nobody reads slot \"{name}\" at the moment"),
+            None,
+        );
+    }
+}
+
+fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>) {
+    for model in &status.read_models {
+        match model.state.as_str() {
+            "suspended" => {
+                let reason = model.reason.as_deref().unwrap_or("no reason is known");
+                let message = format!(
+                    "{} is suspended and shows its last good state: {reason}",
+                    model.name
+                );
+                found.push((
+                    Verdict::Suspended,
+                    problem("error", &model.name, message, model.hint.as_deref()),
+                ));
+            }
+            "new" if runs => {
+                let progress = model.copy.as_ref().map(super::text::progress).unwrap_or_default();
+                let message = format!("{} is being copied for the first time{progress}", model.name);
+                found.push((Verdict::Copying, problem("error", &model.name, message, None)));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What resyncs found is told; it is nothing that makes the whole unhealthy.
+fn resyncs(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
+    for model in &status.read_models {
+        if let Some(resync) = model.last_resync.as_ref().filter(|resync| resync.repaired > 0) {
+            let message = format!(
+                "the last resync of {} repaired {}",
+                model.name,
+                super::text::rows(resync.repaired)
+            );
+            let hint =
+                Some("Somebody else writes to the lookup, or rows were lost: see the log of that resync.");
+            found.push((Verdict::Ok, problem("warning", &model.name, message, hint)));
+        }
+    }
+    let Some(last) = status.resyncs.first() else {
+        return;
+    };
+    if last.state == "failed" {
+        let error = last.error.as_deref().unwrap_or("no reason is known");
+        let message = format!("the last resync failed: {error}");
+        found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
+    } else if let Some(blocker) = last.waiting_for.as_ref().filter(|_| last.state != "done") {
+        let message = format!("a resync waits for {blocker}");
+        found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
+    }
+}
+
+fn oldest(status: &Status) -> Option<f64> {
+    status
+        .read_models
+        .iter()
+        .filter_map(|model| model.age_seconds)
+        .reduce(f64::max)
+}
+
+fn in_step(status: &Status) -> String {
+    let what = match status.read_models.as_slice() {
+        [only] => format!("{} is", only.name),
+        models => format!("{} read models are", models.len()),
+    };
+    match oldest(status) {
+        Some(age) if age >= 0.1 => format!("{what} at most {} behind", super::text::duration(age)),
+        _ => format!("{what} in step"),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::*;
+    use super::{STALE_HEARTBEAT_SECONDS, Slot};
+    use crate::conninfo::Conninfo;
+    use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
+    use std::time::Duration;
+
+    pub(in super::super) fn settings() -> Settings {
+        Settings {
+            source: SourceSettings {
+                conninfo: Conninfo {
+                    database: "master".to_owned(),
+                    user: "cdc".to_owned(),
+                    ..Conninfo::default()
+                },
+                publication: "cdc".to_owned(),
+                slot: "cdc".to_owned(),
+                publish_projected_columns: false,
+            },
+            target: TargetSettings {
+                conninfo: Conninfo::default(),
+                schema: "cdc".to_owned(),
+                synchronous_commit: true,
+            },
+            read_models: vec![ReadModelSettings::labels()],
+            resync: ResyncSettings::default(),
+            status_interval: Duration::from_secs(10),
+        }
+    }
+
+    /// A pipeline at work, with everything applied.
+    pub(in super::super) fn good() -> Observed {
+        Observed {
+            source: Ok(SourceSeen {
+                version: "15.18".to_owned(),
+                wal: Lsn(0x100),
+                slot: Some(Slot {
+                    name: "cdc".to_owned(),
+                    plugin: Some("pgoutput".to_owned()),
+                    database: Some("master".to_owned()),
+                    active_pid: Some(4711),
+                    restart_lsn: Some(Lsn(0x80)),
+                    confirmed_flush_lsn: Some(Lsn(0x100)),
+                    wal_status: Some("reserved".to_owned()),
+                    safe_wal_bytes: None,
+                    invalidation_reason: None,
+                    held_bytes: Some(1_258_291),
+                }),
+            }),
+            target: Ok(TargetSeen {
+                version: "16.14".to_owned(),
+                bookkeeping: Some(Bookkeeping {
+                    pipeline: Some(PipelineStatus {
+                        state: "streaming".to_owned(),
+                        state_since: Some("2026-11-25T01:00:00.000000Z".to_owned()),
+                        owner: Some("db1:77".to_owned()),
+                        heartbeat_age_seconds: Some(3.2),
+                        session_present: true,
+                        ..PipelineStatus::default()
+                    }),
+                    checkpoint: Some(Checkpoint {
+                        lsn: "0/100".to_owned(),
+                        commit_time: Some("2026-11-25T02:11:40.250000Z".to_owned()),
+                        applied_at: Some("2026-11-25T02:11:40.300000Z".to_owned()),
+                        applied_age_seconds: Some(120.0),
+                        ..Checkpoint::default()
+                    }),
+                    read_models: vec![ReadModelStatus {
+                        name: "public.labels_lookup".to_owned(),
+                        source: "public.labels".to_owned(),
+                        state: "in_step".to_owned(),
+                        rows: Some(83),
+                        last_change_at: Some("2026-11-24T11:05:00.000000Z".to_owned()),
+                        last_resync: Some(LastResync {
+                            at: "2026-11-25T02:00:03.000000Z".to_owned(),
+                            repaired: 0,
+                        }),
+                        ..ReadModelStatus::default()
+                    }],
+                    resyncs: Vec::new(),
+                }),
+            }),
+        }
+    }
+
+    fn bookkeeping(seen: &mut Observed) -> &mut Bookkeeping {
+        seen.target.as_mut().unwrap().bookkeeping.as_mut().unwrap()
+    }
+
+    fn pipeline(seen: &mut Observed) -> &mut PipelineStatus {
+        bookkeeping(seen).pipeline.as_mut().unwrap()
+    }
+
+    fn slot(seen: &mut Observed) -> &mut Slot {
+        seen.source.as_mut().unwrap().slot.as_mut().unwrap()
+    }
+
+    fn check(verdict: Verdict, healthy: bool, part: &str, change: impl FnOnce(&mut Observed)) {
+        let mut seen = good();
+        change(&mut seen);
+        let status = Status::new(&settings(), &seen);
+        let text = format!("{} {:?}", status.summary, status.problems);
+        assert_eq!((status.verdict, status.healthy), (verdict, healthy), "{text}");
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+
+    #[test]
+    fn quiet_source_means_in_step_however_old_the_checkpoint() {
+        check(Verdict::Ok, true, "public.labels_lookup is in step", |_| {});
+    }
+
+    #[test]
+    fn nothing_is_known_without_the_target() {
+        check(
+            Verdict::Unknown,
+            false,
+            "the target could not be asked: refused",
+            |s| {
+                s.target = Err("refused".to_owned());
+            },
+        );
+        check(Verdict::Unknown, false, "refused", |s| {
+            s.source = Err("refused".to_owned());
+            s.target = Err("refused too".to_owned());
+        });
+    }
+
+    #[test]
+    fn before_the_first_run_it_is_new() {
+        check(Verdict::New, false, "has not run yet", |s| {
+            s.target.as_mut().unwrap().bookkeeping = None;
+            s.source.as_mut().unwrap().slot = None;
+        });
+        check(Verdict::New, false, "has not run yet", |s| {
+            *bookkeeping(s) = Bookkeeping::default()
+        });
+    }
+
+    #[test]
+    fn process_is_alive_by_heartbeat_or_session() {
+        check(Verdict::Ok, true, "in step", |s| {
+            pipeline(s).session_present = false
+        });
+        check(Verdict::Ok, true, "in step", |s| {
+            pipeline(s).heartbeat_age_seconds = Some(STALE_HEARTBEAT_SECONDS)
+        });
+        check(
+            Verdict::Stopped,
+            false,
+            "cdc is not running; the lookups were last",
+            |s| {
+                pipeline(s).session_present = false;
+                pipeline(s).heartbeat_age_seconds = Some(STALE_HEARTBEAT_SECONDS);
+            },
+        );
+        check(Verdict::Stopped, false, "Start cdc run", |s| {
+            pipeline(s).state = "stopped".to_owned()
+        });
+    }
+
+    #[test]
+    fn trouble_of_the_process_comes_before_what_follows_from_it() {
+        check(Verdict::Retrying, false, "trying again: could not connect", |s| {
+            pipeline(s).state = "retrying".to_owned();
+            pipeline(s).error = Some("could not connect".to_owned());
+            s.source = Err("refused".to_owned());
+        });
+        check(Verdict::Unknown, false, "the source could not be asked", |s| {
+            s.source = Err("refused".to_owned())
+        });
+    }
+
+    #[test]
+    fn copies_and_suspended_read_models_are_told() {
+        check(
+            Verdict::Copying,
+            false,
+            "everything is being copied: slot missing",
+            |s| {
+                pipeline(s).healing = Some("slot missing".to_owned());
+            },
+        );
+        check(
+            Verdict::Copying,
+            false,
+            "copied for the first time (40 of about 80 rows, 50 %)",
+            |s| {
+                let model = &mut bookkeeping(s).read_models[0];
+                model.state = "new".to_owned();
+                model.copy = Some(Copy {
+                    rows: 40,
+                    estimated_rows: Some(80),
+                });
+            },
+        );
+        check(Verdict::Suspended, false, "last good state: column gone", |s| {
+            let model = &mut bookkeeping(s).read_models[0];
+            model.state = "suspended".to_owned();
+            model.reason = Some("column gone".to_owned());
+        });
+    }
+
+    #[test]
+    fn slot_in_danger_is_told() {
+        check(Verdict::Slot, false, "does not exist", |s| {
+            s.source.as_mut().unwrap().slot = None
+        });
+        check(Verdict::Slot, false, "is lost", |s| {
+            slot(s).wal_status = Some("lost".to_owned())
+        });
+        check(Verdict::Slot, false, "about to be lost", |s| {
+            slot(s).wal_status = Some("unreserved".to_owned())
+        });
+        check(Verdict::Slot, false, "not a pgoutput slot", |s| {
+            slot(s).plugin = Some("wal2json".to_owned())
+        });
+        check(Verdict::Slot, false, "belongs to database", |s| {
+            slot(s).database = Some("other".to_owned())
+        });
+        check(Verdict::Ok, true, "nobody reads", |s| slot(s).active_pid = None);
+    }
+
+    #[test]
+    fn age_counts_only_where_wal_is_not_applied() {
+        check(Verdict::Behind, false, "2 min", |s| {
+            s.source.as_mut().unwrap().wal = Lsn(0x200)
+        });
+        check(Verdict::Ok, true, "at most 4.0 s behind", |s| {
+            s.source.as_mut().unwrap().wal = Lsn(0x200);
+            bookkeeping(s).checkpoint.as_mut().unwrap().applied_age_seconds = Some(4.0);
+        });
+    }
+
+    #[test]
+    fn drift_and_failed_resyncs_are_told_and_stay_healthy() {
+        check(Verdict::Ok, true, "repaired 2 rows", |s| {
+            bookkeeping(s).read_models[0]
+                .last_resync
+                .as_mut()
+                .unwrap()
+                .repaired = 2;
+        });
+        check(Verdict::Ok, true, "the last resync failed: no slot", |s| {
+            bookkeeping(s).resyncs = vec![Resync {
+                state: "failed".to_owned(),
+                error: Some("no slot".to_owned()),
+                ..Resync::default()
+            }];
+        });
+        check(Verdict::Ok, true, "waits for pid 7", |s| {
+            bookkeeping(s).resyncs = vec![Resync {
+                state: "queued".to_owned(),
+                waiting_for: Some("pid 7".to_owned()),
+                ..Resync::default()
+            }];
+        });
+    }
+
+    #[test]
+    fn json_has_the_fields_that_were_promised() {
+        let status = serde_json::to_value(Status::new(&settings(), &good())).unwrap();
+        for pointer in [
+            "/schema",
+            "/verdict",
+            "/summary",
+            "/healthy",
+            "/problems",
+            "/source/address",
+            "/source/reachable",
+            "/source/version",
+            "/source/error",
+            "/target/reachable",
+            "/slot/name",
+            "/slot/active",
+            "/slot/wal_status",
+            "/slot/held_bytes",
+            "/pipeline/alive",
+            "/pipeline/state",
+            "/pipeline/heartbeat_age_seconds",
+            "/checkpoint/lsn",
+            "/checkpoint/commit_time",
+            "/checkpoint/applied_at",
+            "/checkpoint/lag_bytes",
+            "/read_models/0/name",
+            "/read_models/0/source",
+            "/read_models/0/state",
+            "/read_models/0/reason",
+            "/read_models/0/rows",
+            "/read_models/0/age_seconds",
+            "/read_models/0/last_change_at",
+            "/read_models/0/last_resync/at",
+            "/read_models/0/last_resync/repaired",
+            "/read_models/0/copy",
+            "/resyncs",
+        ] {
+            assert!(status.pointer(pointer).is_some(), "{pointer}");
+        }
+        assert_eq!(status["schema"], 1);
+        assert_eq!(status["verdict"], "ok");
+        assert!(
+            status["problems"].is_array() && status["resyncs"].is_array(),
+            "lists are never null"
+        );
+    }
+}

@@ -1,0 +1,724 @@
+//! The bookkeeping schema: claim and fence, checkpoint, states of the read models, requested resyncs.
+//!
+//! Every write here names the epoch of the one who writes, so a process that was overtaken changes nothing.
+
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::error::{Class, Error, Result};
+use crate::lsn::{Lsn, PgTimestamp};
+use crate::progress::TransactionId;
+use crate::sql::{fill, ident, literal};
+use crate::target::error::from_sqlx;
+
+/// Version of the bookkeeping schema that this program writes.
+const VERSION: i32 = 1;
+
+/// The bookkeeping of one pipeline.
+#[derive(Debug, Clone)]
+pub struct Bookkeeping {
+    /// Schema, quoted.
+    schema: String,
+    /// Schema as in the catalog.
+    name: String,
+}
+
+/// What the claiming of a pipeline found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// Ours from now on: everybody else's is lower.
+    pub epoch: i64,
+    /// Where the stream goes on; `None` before the first copy.
+    pub checkpoint: Option<Checkpoint>,
+    /// Why everything was being copied when the last owner left.
+    pub healing: Option<String>,
+}
+
+/// The stored position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Every commit before it is applied.
+    pub lsn: Lsn,
+    /// The source that it belongs to.
+    pub system_identifier: String,
+    /// Timeline of that source.
+    pub timeline: i32,
+    /// Database of that source.
+    pub database: String,
+    /// The last applied transaction with a change of a published table.
+    pub last: Option<TransactionId>,
+}
+
+/// The source that a checkpoint belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceIdentity {
+    /// System identifier of the cluster.
+    pub system_identifier: String,
+    /// Its timeline.
+    pub timeline: i32,
+    /// Database.
+    pub database: String,
+}
+
+/// Whether a read model takes part in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelState {
+    /// Never copied.
+    New,
+    /// Takes part.
+    InStep,
+    /// Serves its last good state until it is copied again.
+    Suspended,
+}
+
+/// A read model as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredModel {
+    /// Number: names its map and shadow.
+    pub id: i32,
+    /// Lookup table.
+    pub name: String,
+    /// What its map was made for.
+    pub definition: String,
+    /// Whether it takes part in the stream.
+    pub state: ModelState,
+}
+
+/// A requested resync.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResyncRequest {
+    /// Number.
+    pub id: i64,
+    /// Read models; `None` is all.
+    pub read_models: Option<Vec<String>>,
+    /// Compare only.
+    pub dry_run: bool,
+}
+
+impl Bookkeeping {
+    /// The bookkeeping in this schema.
+    pub fn new(schema: &str) -> Self {
+        Self {
+            schema: ident(schema),
+            name: schema.to_owned(),
+        }
+    }
+
+    /// The schema's name, not quoted.
+    pub fn schema_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The statements that make the schema; harmless where it exists.
+    pub fn create_sql(&self) -> String {
+        fill(
+            include_str!("../../sql/target/bookkeeping.sql"),
+            &[("schema", &self.schema)],
+        )
+    }
+
+    /// Makes what is missing.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`] if the schema was made by a newer version, or by somebody else.
+    pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
+        let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+            .bind(format!("{}.version", self.schema))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if exists {
+            let version: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
+                "SELECT max(version) FROM {}.version",
+                self.schema
+            )))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+            if version > VERSION {
+                return Err(Error::configuration(format!(
+                    "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
+                    self.schema
+                ))
+                .with_hint("Run the newer cdc that made it, or choose another target.schema."));
+            }
+            return Ok(());
+        }
+        sqlx::raw_sql(AssertSqlSafe(format!("BEGIN;\n{}\nCOMMIT", self.create_sql())))
+            .execute(conn)
+            .await
+            .map_err(|error| from_sqlx(error).context(format!("could not create schema {}", self.schema)))?;
+        Ok(())
+    }
+
+    /// Raises the epoch and reads the checkpoint in one statement: a zombie's commit fails from now on.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`] if the schema belongs to a pipeline with another slot.
+    pub async fn claim(
+        &self,
+        conn: &mut PgConnection,
+        slot: &str,
+        publication: &str,
+        owner: &str,
+    ) -> Result<Claim> {
+        let sql = format!(
+            "INSERT INTO {schema}.pipeline AS p (slot, publication, epoch, backend_pid, backend_start, owner, heartbeat_at) \
+             VALUES ($1, $2, 1, pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()), $3, now()) \
+             ON CONFLICT (singleton) DO UPDATE SET epoch = p.epoch + 1, publication = excluded.publication, \
+               backend_pid = excluded.backend_pid, backend_start = excluded.backend_start, owner = excluded.owner, heartbeat_at = now() \
+             WHERE p.slot = excluded.slot \
+             RETURNING epoch, lsn::text, system_identifier, timeline, source_database, healing, last_commit_lsn::text, \
+               last_commit_xid, (extract(epoch FROM last_commit_time) * 1000000)::bigint",
+            schema = self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(slot)
+            .bind(publication)
+            .bind(owner)
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Err(Error::configuration(format!(
+                "the bookkeeping in schema {} belongs to a pipeline with another slot than \"{slot}\"",
+                self.schema
+            ))
+            .with_hint("Give each pipeline a schema of its own (target.schema), or use the slot that it was made with."));
+        };
+        read_claim(&row)
+    }
+
+    /// Refuses lookups that another pipeline in this database keeps.
+    pub async fn refuse_second_owner(&self, conn: &mut PgConnection, lookups: &[String]) -> Result<()> {
+        let schemas: Vec<String> = sqlx::query_scalar(
+            "SELECT n.nspname::text FROM pg_catalog.pg_namespace n \
+             WHERE n.nspname <> $1 AND pg_catalog.obj_description(n.oid, 'pg_namespace') LIKE 'cdc bookkeeping%' \
+               AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')",
+        )
+        .bind(&self.name)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+        for schema in schemas {
+            let sql = format!(
+                "SELECT name FROM {}.read_model WHERE name = ANY($1) LIMIT 1",
+                ident(&schema)
+            );
+            let taken: Result<Option<String>, sqlx::Error> = sqlx::query_scalar(AssertSqlSafe(sql))
+                .bind(lookups)
+                .fetch_optional(&mut *conn)
+                .await;
+            // A schema that we may not read belongs to a role of its own; its lookups are not ours to write either.
+            if let Ok(Some(name)) = taken {
+                return Err(Error::configuration(format!("lookup table \"{name}\" belongs to another pipeline"))
+                    .with_detail(format!("Its bookkeeping is in schema \"{schema}\"."))
+                    .with_hint("Let one pipeline keep it: run `cdc teardown` for the other one, or choose another lookup table."));
+            }
+        }
+        Ok(())
+    }
+
+    /// All stored read models.
+    pub async fn models(&self, conn: &mut PgConnection) -> Result<Vec<StoredModel>> {
+        let sql = format!(
+            "SELECT id, name, definition #>> '{{}}', state FROM {}.read_model ORDER BY id",
+            self.schema
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)?;
+        rows.iter()
+            .map(|row| {
+                let state: String = row.try_get(3).map_err(from_sqlx)?;
+                Ok(StoredModel {
+                    id: row.try_get(0).map_err(from_sqlx)?,
+                    name: row.try_get(1).map_err(from_sqlx)?,
+                    definition: row.try_get(2).map_err(from_sqlx)?,
+                    state: match state.as_str() {
+                        "in_step" => ModelState::InStep,
+                        "new" => ModelState::New,
+                        _ => ModelState::Suspended,
+                    },
+                })
+            })
+            .collect()
+    }
+
+    /// Stores a read model that was not there, and returns its number.
+    pub async fn add_model(&self, conn: &mut PgConnection, name: &str, source: &str) -> Result<i32> {
+        let sql = format!(
+            "INSERT INTO {}.read_model (name, source, definition) VALUES ($1, $2, '\"\"') RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(name)
+            .bind(source)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Forgets a read model that is configured no more. Its lookup stays as it is.
+    pub async fn remove_model(&self, conn: &mut PgConnection, id: i32) -> Result<()> {
+        let sql = format!(
+            "DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.shadow_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
+            schema = self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Gives a read model another definition, with an empty map; it takes part again once it was copied.
+    pub async fn redefine_model(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        source: &str,
+        definition: &str,
+        create_map: &str,
+    ) -> Result<()> {
+        let sql = format!(
+            "BEGIN; DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
+             UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), \
+               state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
+               reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now() \
+             WHERE id = {id}; COMMIT",
+            schema = self.schema,
+            source = literal(source),
+            definition = literal(definition),
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Names of the maps and shadows that exist, and drops the shadows that an earlier process left.
+    pub async fn drop_stale_shadows(&self, conn: &mut PgConnection) -> Result<()> {
+        let shadows: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+$'",
+        )
+        .bind(&self.name)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+        for shadow in shadows {
+            let sql = format!("DROP TABLE IF EXISTS {}.{}", self.schema, ident(&shadow));
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut *conn)
+                .await
+                .map_err(from_sqlx)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the read model's map exists.
+    pub async fn has_map(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
+        sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+            .bind(format!("{}.map_{id}", self.schema))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Notes that everything is going to be copied, and why, before a slot is dropped or made.
+    pub async fn begin_healing(&self, conn: &mut PgConnection, epoch: i64, why: &str) -> Result<()> {
+        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now()";
+        self.update_pipeline(conn, epoch, set, |query| query.bind(why.to_owned()))
+            .await
+    }
+
+    /// The copies are merged: stores the position of the new slot, in the transaction of the merge.
+    pub async fn finish_healing(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        source: &SourceIdentity,
+        lsn: Lsn,
+    ) -> Result<()> {
+        let set = "healing = NULL, healing_since = NULL, lsn = $2::pg_lsn, system_identifier = $3, timeline = $4, \
+                   source_database = $5, last_commit_lsn = NULL, last_commit_xid = NULL, last_commit_time = NULL, \
+                   commit_time = greatest(commit_time, now()), applied_at = now(), heartbeat_at = now()";
+        self.update_pipeline(conn, epoch, set, |query| {
+            query
+                .bind(lsn.to_string())
+                .bind(source.system_identifier.clone())
+                .bind(source.timeline)
+                .bind(source.database.clone())
+        })
+        .await
+    }
+
+    /// Forgets the last applied transaction and stores the source's new timeline.
+    pub async fn set_timeline(&self, conn: &mut PgConnection, epoch: i64, timeline: i32) -> Result<()> {
+        self.update_pipeline(conn, epoch, "timeline = $2", |query| query.bind(timeline))
+            .await
+    }
+
+    /// What the process is doing, for `status`.
+    pub async fn set_state(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        state: &str,
+        error: Option<&Error>,
+    ) -> Result<()> {
+        let set = "state = $2, state_since = CASE WHEN state = $2 THEN state_since ELSE now() END, error = $3, error_hint = $4, heartbeat_at = now()";
+        let message = error.map(ToString::to_string);
+        let hint = error.and_then(Error::hint).map(str::to_owned);
+        self.update_pipeline(conn, epoch, set, |query| {
+            query.bind(state.to_owned()).bind(message).bind(hint)
+        })
+        .await
+    }
+
+    async fn update_pipeline(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        set: &str,
+        bind: impl FnOnce(PgQuery) -> PgQuery,
+    ) -> Result<()> {
+        let sql = format!("UPDATE {}.pipeline SET {set} WHERE epoch = $1", self.schema);
+        let done = bind(sqlx::query(AssertSqlSafe(sql)).bind(epoch))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        if done.rows_affected() == 0 {
+            Err(fenced())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sets a read model's state; `reason` says why it is suspended.
+    pub async fn set_model_state(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i32,
+        state: ModelState,
+        reason: Option<&Error>,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {schema}.read_model SET state = $3, reason = $4, hint = $5, since = now() \
+             WHERE id = $2 AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = $1)",
+            schema = self.schema
+        );
+        let state = match state {
+            ModelState::New => "new",
+            ModelState::InStep => "in_step",
+            ModelState::Suspended => "suspended",
+        };
+        let done = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(id)
+            .bind(state)
+            .bind(reason.map(ToString::to_string))
+            .bind(reason.and_then(Error::hint))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        if done.rows_affected() == 0 {
+            Err(fenced())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A read model takes part no more; one that was never copied stays new.
+    pub async fn suspend(&self, conn: &mut PgConnection, epoch: i64, id: i32, why: &Error) -> Result<()> {
+        let stored = self.models(conn).await?;
+        let new = stored
+            .iter()
+            .any(|model| model.id == id && model.state == ModelState::New);
+        let state = if new {
+            ModelState::New
+        } else {
+            ModelState::Suspended
+        };
+        self.set_model_state(conn, epoch, id, state, Some(why)).await
+    }
+
+    /// Progress of a running copy; `None` when it has ended.
+    pub async fn set_copy_progress(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        rows: Option<i64>,
+        of: Option<i64>,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET copy_rows = $2, copy_estimate = $3 WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(rows)
+            .bind(of)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Asks the running process for a resync; returns the request's number.
+    pub async fn request_resync(
+        &self,
+        conn: &mut PgConnection,
+        read_models: Option<&[String]>,
+        dry_run: bool,
+        origin: &str,
+    ) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (read_models, dry_run, origin) VALUES ($1, $2, $3) RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(read_models)
+            .bind(dry_run)
+            .bind(origin)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Notes a resync that nobody asked for; returns its number.
+    pub async fn start_resync(&self, conn: &mut PgConnection, origin: &str) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (origin, state, started_at) VALUES ($1, 'running', now()) RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(origin)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Starts the oldest queued request, if there is one.
+    pub async fn next_request(&self, conn: &mut PgConnection) -> Result<Option<ResyncRequest>> {
+        let sql = format!(
+            "UPDATE {schema}.resync SET state = 'running', started_at = now() WHERE id = \
+             (SELECT min(id) FROM {schema}.resync WHERE state = 'queued') RETURNING id, read_models, dry_run",
+            schema = self.schema
+        );
+        let exists = format!(
+            "SELECT EXISTS (SELECT FROM {}.resync WHERE state = 'queued')",
+            self.schema
+        );
+        let queued: bool = sqlx::query_scalar(AssertSqlSafe(exists))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if !queued {
+            return Ok(None);
+        }
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        row.map(|row| {
+            Ok(ResyncRequest {
+                id: row.try_get(0).map_err(from_sqlx)?,
+                read_models: row.try_get(1).map_err(from_sqlx)?,
+                dry_run: row.try_get(2).map_err(from_sqlx)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Requests that were running when a process died are queued again.
+    pub async fn requeue_requests(&self, conn: &mut PgConnection) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = 'queued', waiting_for = NULL WHERE state = 'running'",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Why a running resync waits.
+    pub async fn set_resync_waiting(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+        waiting_for: Option<&str>,
+    ) -> Result<()> {
+        let sql = format!("UPDATE {}.resync SET waiting_for = $2 WHERE id = $1", self.schema);
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(waiting_for)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// The end of a resync: its result, or why it failed.
+    pub async fn finish_resync(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+        lsn: Option<Lsn>,
+        result: Option<&Value>,
+        error: Option<&Error>,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = CASE WHEN $4::text IS NULL THEN 'done' ELSE 'failed' END, finished_at = now(), \
+             waiting_for = NULL, lsn = $2::text::pg_lsn, result = $3::text::jsonb, error = $4 WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(lsn.map(|lsn| lsn.to_string()))
+            .bind(result.map(ToString::to_string))
+            .bind(error.map(ToString::to_string))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// A resync of this read model has been merged.
+    pub async fn set_resynced(&self, conn: &mut PgConnection, id: i32, repaired: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET last_resync_at = now(), last_resync_repaired = $2, copy_rows = NULL, copy_estimate = NULL WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(repaired)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// When the last scheduled or requested resync of everything began, in microseconds since 1970; the first copy counts.
+    pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
+        let sql = format!(
+            "SELECT (extract(epoch FROM max(started_at)) * 1000000)::bigint FROM {}.resync \
+             WHERE state = 'done' AND read_models IS NULL AND NOT dry_run",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Lets the next session follow another source: the lookups keep their rows until its exact copies are merged.
+    pub async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.pipeline SET lsn = NULL, system_identifier = NULL, healing = 'another source was accepted'",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Whether the session of the pipeline's owner is there.
+    pub async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
+             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start))",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Takes a request back that nobody waits for any more.
+    pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state = 'queued'",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// State, result and error of a resync, as the one who asked for it wants to know.
+    pub async fn resync_outcome(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+    ) -> Result<(String, Option<Value>, Option<String>, Option<String>)> {
+        let sql = format!(
+            "SELECT state, result::text, error, waiting_for FROM {}.resync WHERE id = $1",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let result: Option<String> = row.try_get(1).map_err(from_sqlx)?;
+        Ok((
+            row.try_get(0).map_err(from_sqlx)?,
+            result.and_then(|text| serde_json::from_str(&text).ok()),
+            row.try_get(2).map_err(from_sqlx)?,
+            row.try_get(3).map_err(from_sqlx)?,
+        ))
+    }
+}
+
+type PgQuery = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+fn fenced() -> Error {
+    Error::new(Class::Fenced, "another process has taken over this pipeline")
+}
+
+fn read_claim(row: &PgRow) -> Result<Claim> {
+    let lsn: Option<String> = row.try_get(1).map_err(from_sqlx)?;
+    let system_identifier: Option<String> = row.try_get(2).map_err(from_sqlx)?;
+    let timeline: Option<i32> = row.try_get(3).map_err(from_sqlx)?;
+    let database: Option<String> = row.try_get(4).map_err(from_sqlx)?;
+    let last_lsn: Option<String> = row.try_get(6).map_err(from_sqlx)?;
+    let last_xid: Option<i64> = row.try_get(7).map_err(from_sqlx)?;
+    let last_time: Option<i64> = row.try_get(8).map_err(from_sqlx)?;
+    let last = match (last_lsn, last_xid, last_time) {
+        (Some(lsn), Some(xid), Some(time)) => Some(TransactionId {
+            commit_lsn: lsn.parse()?,
+            xid: u32::try_from(xid).unwrap_or(0),
+            commit_time: PgTimestamp::from_unix_micros(time),
+        }),
+        _ => None,
+    };
+    let checkpoint = match (lsn, system_identifier) {
+        (Some(lsn), Some(system_identifier)) => Some(Checkpoint {
+            lsn: lsn.parse()?,
+            system_identifier,
+            timeline: timeline.unwrap_or(0),
+            database: database.unwrap_or_default(),
+            last,
+        }),
+        _ => None,
+    };
+    Ok(Claim {
+        epoch: row.try_get(0).map_err(from_sqlx)?,
+        checkpoint,
+        healing: row.try_get(5).map_err(from_sqlx)?,
+    })
+}

@@ -1,0 +1,153 @@
+//! Makes the lookup table where there is none; one that is there is never altered.
+//!
+//! In: the read model's settings and the facts of its source table. Out: `CREATE TABLE`, with the source's types
+//! and NOT NULLs, the key as primary key, and the time of the last change where it is asked for.
+
+use sqlx::{PgConnection, Row};
+
+use crate::error::{Class, Error, Result};
+use crate::facts::{SourceColumn, SourceTable};
+use crate::settings::{ColumnMapping, ReadModelSettings};
+use crate::sql::{ident, idents};
+use crate::target::error::from_sqlx;
+
+/// The statement that makes the lookup table.
+///
+/// # Errors
+/// `Broken` where the source has no such column.
+pub fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<String> {
+    let mut lines = Vec::new();
+    for mapping in &model.columns {
+        let column = source_column(source, mapping)?;
+        let not_null = column.not_null || model.key.contains(&mapping.target);
+        lines.push(format!(
+            "{} {}{}",
+            ident(&mapping.target),
+            column.type_name,
+            if not_null { " NOT NULL" } else { "" }
+        ));
+    }
+    if let Some(name) = &model.synced_at {
+        lines.push(format!(
+            "{} timestamp with time zone NOT NULL DEFAULT pg_catalog.now()",
+            ident(name)
+        ));
+    }
+    lines.push(format!("PRIMARY KEY ({})", idents(&model.key)));
+    Ok(format!(
+        "CREATE TABLE {} (\n    {}\n)",
+        model.target.quoted(),
+        lines.join(",\n    ")
+    ))
+}
+
+fn source_column<'a>(source: &'a SourceTable, mapping: &ColumnMapping) -> Result<&'a SourceColumn> {
+    source.column(&mapping.source).ok_or_else(|| {
+        Error::broken(format!(
+            "column \"{}\" of table \"{}\" does not exist at the source",
+            mapping.source, source.name
+        ))
+        .with_hint("Correct the read model's columns; names on the right are the source's.")
+    })
+}
+
+/// Makes the lookup table; types that are not built in must exist at the target under the same name.
+///
+/// # Errors
+/// `Broken` where a column or type is missing; otherwise what the server reports.
+pub async fn create(conn: &mut PgConnection, model: &ReadModelSettings, source: &SourceTable) -> Result<()> {
+    let sql = create_sql(model, source)?;
+    for mapping in &model.columns {
+        let column = source_column(source, mapping)?;
+        if !column.builtin && !type_exists(&mut *conn, &column.bare_type_name).await? {
+            return Err(Error::broken(format!(
+                "cannot create table \"{}\": type {} of column \"{}\" does not exist at the target",
+                model.target, column.bare_type_name, mapping.target
+            ))
+            .with_hint("Create the type (or its extension) at the target, or create the lookup table with another type."));
+        }
+    }
+    match sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain(model, from_sqlx(error))),
+    }
+}
+
+/// A refusal that only a person can mend stops this read model and says how.
+fn explain(model: &ReadModelSettings, error: Error) -> Error {
+    let hint = match error.sqlstate() {
+        Some("3F000") => format!("Create it: CREATE SCHEMA {};", ident(&model.target.schema)),
+        Some("42501") => format!(
+            "Create the table as another role, or: GRANT CREATE ON SCHEMA {} TO the role of the target's URL.",
+            ident(&model.target.schema)
+        ),
+        _ => return error.context(format!("could not create table \"{}\"", model.target)),
+    };
+    error
+        .with_class(Class::Broken)
+        .context(format!("cannot create table \"{}\"", model.target))
+        .with_hint(hint)
+}
+
+async fn type_exists(conn: &mut PgConnection, name: &str) -> Result<bool> {
+    let row = sqlx::query("SELECT pg_catalog.to_regtype($1) IS NOT NULL AS found")
+        .bind(name)
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)?;
+    row.try_get("found").map_err(from_sqlx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::{column, labels};
+    use crate::sql::TableName;
+
+    #[test]
+    fn labels_lookup_is_made_as_the_reports_expect_it() {
+        assert_eq!(
+            create_sql(&ReadModelSettings::labels(), &labels()).unwrap(),
+            "CREATE TABLE \"public\".\"labels_lookup\" (\n    \
+             \"code\" character varying(10) NOT NULL,\n    \
+             \"label\" character varying(50) NOT NULL,\n    \
+             \"display_name\" character varying(50) NOT NULL,\n    \
+             \"updated_at\" timestamp with time zone NOT NULL DEFAULT pg_catalog.now(),\n    \
+             PRIMARY KEY (\"code\")\n)"
+        );
+    }
+
+    #[test]
+    fn renamed_nullable_and_compound_columns_keep_their_types() {
+        let mut source = labels();
+        source.columns.push(column("Größe", "numeric(10,2)", false));
+        let map = |target: &str, source: &str| ColumnMapping {
+            target: target.to_owned(),
+            source: source.to_owned(),
+        };
+        let model = ReadModelSettings {
+            source: source.name.clone(),
+            target: TableName::new("Reports", "l"),
+            key: vec!["c".to_owned(), "size".to_owned()],
+            columns: vec![map("c", "code"), map("size", "Größe"), map("gone", "deleted_at")],
+            soft_delete: None,
+            synced_at: None,
+        };
+        assert_eq!(
+            create_sql(&model, &source).unwrap(),
+            "CREATE TABLE \"Reports\".\"l\" (\n    \"c\" character varying(10) NOT NULL,\n    \
+             \"size\" numeric(10,2) NOT NULL,\n    \"gone\" timestamp with time zone,\n    \
+             PRIMARY KEY (\"c\", \"size\")\n)"
+        );
+        let model = ReadModelSettings {
+            columns: vec![map("c", "nowhere")],
+            ..model
+        };
+        assert!(
+            create_sql(&model, &source)
+                .unwrap_err()
+                .to_string()
+                .contains("\"nowhere\"")
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! The target's side: bookkeeping, staging, the writer, shadows, facts.
+//!
+//! Never imports `source`. Only [`writer`] writes lookup rows, and only together with the checkpoint that covers them.
+
+pub mod bookkeeping;
+pub mod connect;
+pub mod error;
+pub mod facts;
+pub mod lookup;
+pub mod model;
+pub mod report;
+pub mod shadow;
+pub mod staging;
+pub mod writer;

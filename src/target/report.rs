@@ -1,0 +1,165 @@
+//! Reads the bookkeeping for `status` and `teardown`; nothing is written, and a schema that is missing is no error.
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, Type};
+
+use crate::error::Result;
+use crate::sql::{fill, ident};
+use crate::status::{Bookkeeping, Checkpoint, Copy, LastResync, PipelineStatus, ReadModelStatus, Resync};
+use crate::target::error::from_sqlx;
+
+/// The beginning of the schema's comment, which marks it as ours (`sql/target/bookkeeping.sql`).
+const COMMENT: &str = "cdc bookkeeping";
+
+/// How the bookkeeping's schema stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// There is no such schema.
+    Missing,
+    /// There is one, and its comment or its tables are not ours.
+    Foreign,
+    /// It is ours.
+    Ours,
+}
+
+/// Whether the bookkeeping's schema is there, and ours.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn presence(conn: &mut PgConnection, schema: &str) -> Result<Presence> {
+    let row = sqlx::query(
+        "SELECT pg_catalog.obj_description(n.oid, 'pg_namespace') AS comment, \
+         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid \
+          AND c.relname IN ('version', 'pipeline', 'read_model', 'resync') AND c.relkind = 'r') AS tables \
+         FROM pg_catalog.pg_namespace n WHERE n.nspname = $1",
+    )
+    .bind(schema)
+    .fetch_optional(conn)
+    .await
+    .map_err(from_sqlx)?;
+    let Some(row) = row else {
+        return Ok(Presence::Missing);
+    };
+    let comment: Option<String> = get(&row, "comment")?;
+    let tables: i64 = get(&row, "tables")?;
+    let ours = tables == 4 && comment.is_some_and(|comment| comment.starts_with(COMMENT));
+    Ok(if ours { Presence::Ours } else { Presence::Foreign })
+}
+
+/// What the bookkeeping holds; `None` if it is not there.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option<Bookkeeping>> {
+    if presence(&mut *conn, schema).await? != Presence::Ours {
+        return Ok(None);
+    }
+    let schema = ident(schema);
+    let sql = |template| AssertSqlSafe(fill(template, &[("schema", &schema)]));
+    let pipeline = sqlx::query(sql(include_str!("../../sql/target/status_pipeline.sql")))
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+    let models = sqlx::query(sql(include_str!("../../sql/target/status_read_models.sql")))
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+    let resyncs = sqlx::query(sql(include_str!("../../sql/target/status_resyncs.sql")))
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(Some(Bookkeeping {
+        pipeline: pipeline.as_ref().map(pipeline_status).transpose()?,
+        checkpoint: pipeline.as_ref().map(checkpoint).transpose()?.flatten(),
+        read_models: models.iter().map(read_model).collect::<Result<_>>()?,
+        resyncs: resyncs.iter().map(resync).collect::<Result<_>>()?,
+    }))
+}
+
+/// Names of what is in or hangs on the bookkeeping's schema and was not made by `cdc`.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn foreign_objects(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
+    let rows = sqlx::query(include_str!("../../sql/target/foreign_objects.sql"))
+        .bind(schema)
+        .fetch_all(conn)
+        .await
+        .map_err(from_sqlx)?;
+    rows.iter().map(|row| get(row, "name")).collect()
+}
+
+fn pipeline_status(row: &PgRow) -> Result<PipelineStatus> {
+    Ok(PipelineStatus {
+        alive: false,
+        state: get(row, "state")?,
+        state_since: get(row, "state_since")?,
+        owner: get(row, "owner")?,
+        heartbeat_age_seconds: get(row, "heartbeat_age_seconds")?,
+        session_present: get(row, "session_present")?,
+        healing: get(row, "healing")?,
+        healing_since: get(row, "healing_since")?,
+        error: get(row, "error")?,
+        error_hint: get(row, "error_hint")?,
+    })
+}
+
+fn checkpoint(row: &PgRow) -> Result<Option<Checkpoint>> {
+    let Some(lsn) = get(row, "lsn")? else {
+        return Ok(None);
+    };
+    Ok(Some(Checkpoint {
+        lsn,
+        commit_time: get(row, "commit_time")?,
+        applied_at: get(row, "applied_at")?,
+        applied_age_seconds: get(row, "applied_age_seconds")?,
+        lag_bytes: None,
+        last_commit_lsn: get(row, "last_commit_lsn")?,
+        last_commit_time: get(row, "last_commit_time")?,
+    }))
+}
+
+fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
+    let copy_rows: Option<i64> = get(row, "copy_rows")?;
+    let estimated_rows = get(row, "copy_estimate")?;
+    let repaired: Option<i64> = get(row, "last_resync_repaired")?;
+    let last_resync_at: Option<String> = get(row, "last_resync_at")?;
+    Ok(ReadModelStatus {
+        name: get(row, "name")?,
+        source: get(row, "source")?,
+        state: get(row, "state")?,
+        since: get(row, "since")?,
+        reason: get(row, "reason")?,
+        hint: get(row, "hint")?,
+        rows: get(row, "rows")?,
+        age_seconds: None,
+        last_change_at: get(row, "last_change_at")?,
+        last_resync: last_resync_at.map(|at| LastResync {
+            at,
+            repaired: repaired.unwrap_or(0),
+        }),
+        copy: copy_rows.map(|rows| Copy { rows, estimated_rows }),
+    })
+}
+
+fn resync(row: &PgRow) -> Result<Resync> {
+    let result: Option<String> = get(row, "result")?;
+    Ok(Resync {
+        id: get(row, "id")?,
+        read_models: get(row, "read_models")?,
+        dry_run: get(row, "dry_run")?,
+        origin: get(row, "origin")?,
+        state: get(row, "state")?,
+        requested_at: get(row, "requested_at")?,
+        started_at: get(row, "started_at")?,
+        finished_at: get(row, "finished_at")?,
+        waiting_for: get(row, "waiting_for")?,
+        lsn: get(row, "lsn")?,
+        result: result.and_then(|text| serde_json::from_str(&text).ok()),
+        error: get(row, "error")?,
+    })
+}
+
+fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, name: &str) -> Result<T> {
+    row.try_get(name).map_err(from_sqlx)
+}

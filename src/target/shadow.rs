@@ -1,0 +1,176 @@
+//! Shadows: the source's rows by identity, as a copy read them, brought forward by the copy's own stream.
+//!
+//! A shadow knows nothing of keys or of what is shown: it is a plain image of the source's live rows (and of the dead
+//! ones whose values must be kept). The writer merges it like one large batch. It is UNLOGGED: a crash of the target
+//! empties it, and the copy starts again.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::error::Result;
+use crate::fold::Fold;
+use crate::sql::ident;
+use crate::target::bookkeeping::Bookkeeping;
+use crate::target::error::from_sqlx;
+use crate::target::model::TargetModel;
+use crate::target::writer::{Transaction, execute, stage};
+
+/// Bytes after which a copy's transaction is committed and the next one begins, so that none stays open long.
+const COPY_TRANSACTION_BYTES: usize = 64 << 20;
+
+/// A session that fills shadows, brings them forward and compares them.
+#[derive(Debug)]
+pub struct ShadowWriter {
+    conn: PgConnection,
+    prepared: HashSet<i32>,
+}
+
+/// What a dry run found in one lookup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Rows that the lookup lacks.
+    pub missing: i64,
+    /// Rows that the source does not have.
+    pub extra: i64,
+    /// Rows with other values.
+    pub different: i64,
+    /// Rows that are right.
+    pub same: i64,
+    /// Keys of some of them, by kind.
+    pub keys: Vec<(String, Vec<String>)>,
+}
+
+impl ShadowWriter {
+    /// Takes a session of its own.
+    pub fn new(conn: PgConnection) -> Self {
+        Self {
+            conn,
+            prepared: HashSet::new(),
+        }
+    }
+
+    /// The session, for the bookkeeping.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.conn
+    }
+
+    /// Makes an empty shadow.
+    pub async fn create(&mut self, model: &TargetModel) -> Result<()> {
+        execute(&mut self.conn, model.create_shadow()).await
+    }
+
+    /// Fills the shadow with rows in COPY's text format, one or more whole rows a piece. The bookkeeping
+    /// hears how many of the `estimate`d rows there are so far.
+    ///
+    /// # Errors
+    /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value.
+    pub async fn fill(
+        &mut self,
+        model: &TargetModel,
+        rows: impl Stream<Item = Result<Bytes>>,
+        bookkeeping: &Bookkeeping,
+        estimate: Option<i64>,
+    ) -> Result<u64> {
+        let sql = format!("COPY {} ({}) FROM STDIN", model.shadow(), model.copy_columns());
+        let mut rows = std::pin::pin!(rows);
+        let mut count: u64 = 0;
+        let mut ended = false;
+        while !ended {
+            let mut copy = self.conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
+            let mut sent = 0;
+            while sent < COPY_TRANSACTION_BYTES {
+                let piece = match rows.try_next().await {
+                    Ok(piece) => piece,
+                    Err(error) => {
+                        let _ = copy.abort("the source's copy ended early").await;
+                        return Err(error);
+                    }
+                };
+                let Some(piece) = piece else {
+                    ended = true;
+                    break;
+                };
+                sent += piece.len();
+                count += 1;
+                copy.send(&piece[..]).await.map_err(from_sqlx)?;
+            }
+            copy.finish().await.map_err(from_sqlx)?;
+            let so_far = i64::try_from(count).ok().filter(|_| !ended);
+            bookkeeping
+                .set_copy_progress(&mut self.conn, model.id, so_far, so_far.and(estimate))
+                .await?;
+            if !ended {
+                tracing::info!(
+                    read_model = model.model.settings.name(),
+                    rows = count,
+                    estimate,
+                    "copying"
+                );
+            }
+        }
+        execute(&mut self.conn, model.index_shadow()).await?;
+        Ok(count)
+    }
+
+    /// Brings the shadows forward by whole transactions.
+    pub async fn catch_up(&mut self, folds: Vec<(&TargetModel, Fold)>) -> Result<()> {
+        for (model, _) in &folds {
+            if self.prepared.insert(model.id) {
+                execute(&mut self.conn, model.create_stage()).await?;
+                execute(&mut self.conn, model.catch_up_function()).await?;
+            }
+        }
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let result = async {
+            for (model, fold) in folds {
+                let (clear, resolve) = (fold.clear(), fold.has_unchanged());
+                stage(tx.conn(), model, fold.into_finals()).await?;
+                sqlx::query(AssertSqlSafe(model.catch_up_call()))
+                    .bind(clear)
+                    .bind(resolve)
+                    .execute(tx.conn())
+                    .await
+                    .map_err(from_sqlx)?;
+            }
+            Ok(())
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each kind.
+    pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
+        let rows = sqlx::query(AssertSqlSafe(model.compare(limit)))
+            .fetch_all(&mut self.conn)
+            .await
+            .map_err(from_sqlx)?;
+        let mut found = Difference::default();
+        for row in rows {
+            let kind: String = row.try_get(0).map_err(from_sqlx)?;
+            let count: i64 = row.try_get(1).map_err(from_sqlx)?;
+            let keys: Option<Vec<String>> = row.try_get(2).map_err(from_sqlx)?;
+            match kind.as_str() {
+                "missing" => found.missing = count,
+                "extra" => found.extra = count,
+                "different" => found.different = count,
+                _ => found.same = count,
+            }
+            if let Some(keys) = keys.filter(|_| kind != "same") {
+                found.keys.push((kind, keys));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes the shadow of the read model with this number away.
+    pub async fn drop(&mut self, schema: &str, id: i32) -> Result<()> {
+        execute(
+            &mut self.conn,
+            format!("DROP TABLE IF EXISTS {}.shadow_{id}", ident(schema)),
+        )
+        .await
+    }
+}

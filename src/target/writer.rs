@@ -1,0 +1,588 @@
+//! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the target.
+//!
+//! A small batch of one read model is one statement and one commit. Anything else is a transaction that advances the
+//! checkpoint first (fence and lock), stages each read model's final states by COPY and merges them. Exact copies
+//! are merged by the same function, with the shadow in place of the stage.
+//!
+//! Nothing else writes lookup rows.
+
+use std::collections::HashSet;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::error::{Class, Error, Result};
+use crate::fold::{Final, Fold};
+use crate::lsn::{Lsn, PgTimestamp};
+use crate::progress::TransactionId;
+use crate::sql::{fill, ident};
+use crate::target::bookkeeping::{Bookkeeping, ModelState, SourceIdentity};
+use crate::target::error::from_sqlx;
+use crate::target::model::TargetModel;
+use crate::target::staging;
+
+/// Most rows that go as arguments of one statement; above, COPY is cheaper.
+const ONE_STATEMENT_ROWS: usize = 500;
+
+/// Most bytes that go as arguments of one statement.
+const ONE_STATEMENT_BYTES: usize = 1 << 20;
+
+/// Bytes of COPY data a message.
+const COPY_PIECE_BYTES: usize = 256 * 1024;
+
+/// Rows written since the last planning after which the session's plans are made anew at the earliest: a plan made for
+/// an empty table reads a large one from end to end.
+const REPLAN_ROWS: i64 = 1000;
+
+/// What a transaction of the target stores as its checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Every commit before it is applied.
+    pub lsn: Lsn,
+    /// The lookups are as of this time of the source.
+    pub commit_time: Option<PgTimestamp>,
+    /// The last transaction with a change of a published table, if one is new.
+    pub last: Option<TransactionId>,
+}
+
+/// Final states of whole transactions.
+#[derive(Debug)]
+pub struct Batch {
+    /// The position after it.
+    pub position: Position,
+    /// Index of a read model and its rows.
+    pub folds: Vec<(usize, Fold)>,
+    /// Read models that take part no more from here on, and why.
+    pub suspended: Vec<(usize, Error)>,
+    /// Number of source transactions.
+    pub transactions: u64,
+}
+
+/// What became of one read model's rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Lookup rows inserted.
+    pub inserted: i64,
+    /// Lookup rows changed.
+    pub updated: i64,
+    /// Lookup rows deleted.
+    pub deleted: i64,
+    /// Live rows looked at.
+    pub total: i64,
+    /// Keys of inserted rows, if they were asked for.
+    pub inserted_keys: Vec<String>,
+    /// Keys of changed rows, if they were asked for.
+    pub updated_keys: Vec<String>,
+    /// Keys of deleted rows, if they were asked for.
+    pub deleted_keys: Vec<String>,
+}
+
+impl Written {
+    /// Rows that were written.
+    pub fn changed(&self) -> i64 {
+        self.inserted + self.updated + self.deleted
+    }
+
+    /// Live rows that were right already.
+    pub fn unchanged(&self) -> i64 {
+        self.total - self.inserted - self.updated
+    }
+}
+
+/// What became of one read model's copy: its index, and what was written or why it was refused.
+pub type Merged = (usize, Result<Written>);
+
+/// How a merge of exact copies ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MergePosition {
+    /// The stream stands here and goes on (resync, a read model that joins).
+    Running(Lsn),
+    /// The stream begins here (first copy, healing).
+    Start(Lsn, SourceIdentity),
+}
+
+/// The session that writes.
+#[derive(Debug)]
+pub struct Writer {
+    conn: PgConnection,
+    bookkeeping: Bookkeeping,
+    epoch: i64,
+    models: Vec<Option<TargetModel>>,
+    prepared: HashSet<i32>,
+    written_since_planning: i64,
+    planned_rows: i64,
+    culprit: Option<usize>,
+    /// Whether keys of written rows are reported (log level debug).
+    pub report_keys: bool,
+}
+
+impl Writer {
+    /// Takes the claimed session.
+    pub async fn new(mut conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
+        let schema = ident(bookkeeping.schema_name());
+        let advance = fill(
+            include_str!("../../sql/target/advance.sql"),
+            &[("schema", &schema)],
+        );
+        sqlx::raw_sql(AssertSqlSafe(advance))
+            .execute(&mut conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(Self {
+            conn,
+            bookkeeping,
+            epoch,
+            models: Vec::new(),
+            prepared: HashSet::new(),
+            written_since_planning: 0,
+            planned_rows: 0,
+            culprit: None,
+            report_keys: false,
+        })
+    }
+
+    /// Sets the read model of this index.
+    pub fn set_model(&mut self, index: usize, model: TargetModel) {
+        if self.models.len() <= index {
+            self.models.resize_with(index + 1, || None);
+        }
+        // Its columns may be others than before.
+        self.prepared.remove(&model.id);
+        if let Some(place) = self.models.get_mut(index) {
+            *place = Some(model);
+        }
+    }
+
+    /// The session, for the bookkeeping.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.conn
+    }
+
+    /// The epoch under which this session writes.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Writes a batch and its checkpoint.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then, and
+    /// [`Writer::culprit`] tells the read model.
+    pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
+        self.culprit = None;
+        self.replan().await?;
+        for (index, _) in &batch.folds {
+            self.prepare(*index).await?;
+        }
+        let Batch {
+            position,
+            mut folds,
+            suspended,
+            ..
+        } = batch;
+        folds.retain(|(_, fold)| !fold.is_empty());
+        let small = folds.len() == 1
+            && suspended.is_empty()
+            && folds
+                .iter()
+                .all(|(_, fold)| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES);
+        if let (true, Some((index, fold))) = (small, folds.pop()) {
+            let model = self.model(index)?;
+            let (clear, resolve) = (fold.clear(), fold.has_unchanged());
+            let rows: Vec<Final> = fold.into_finals().collect();
+            let arrays = if model.fits_one_statement() {
+                staging::arrays(&model, &rows)
+            } else {
+                None
+            };
+            let written = match arrays {
+                Some(arrays) => {
+                    self.apply_small(&model, &position, clear, resolve, arrays)
+                        .await?
+                }
+                None => self.apply_rows(&model, &position, clear, resolve, &rows).await?,
+            };
+            self.written_since_planning += written.changed();
+            return Ok(vec![(index, written)]);
+        }
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let mut current = None;
+        let result = async {
+            advance(tx.conn(), self.epoch, &position).await?;
+            let mut all = Vec::with_capacity(folds.len());
+            for (index, fold) in folds {
+                current = Some(index);
+                let model = model_of(&self.models, index)?;
+                let (clear, resolve) = (fold.clear(), fold.has_unchanged());
+                stage(tx.conn(), model, fold.into_finals())
+                    .await
+                    .map_err(|error| name(error, model))?;
+                let written = call(
+                    tx.conn(),
+                    model,
+                    &model.merge_call(),
+                    clear,
+                    resolve,
+                    self.report_keys,
+                )
+                .await?;
+                set_constraints(tx.conn())
+                    .await
+                    .map_err(|error| name(error, model))?;
+                all.push((index, written));
+            }
+            for (index, error) in &suspended {
+                let id = model_of(&self.models, *index)?.id;
+                self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
+            }
+            Ok(all)
+        }
+        .await;
+        let all: Vec<(usize, Written)> = match tx.end(result).await {
+            Ok(all) => all,
+            Err(error) => {
+                if let Some(index) = current {
+                    self.blame(index, &error);
+                }
+                return Err(error);
+            }
+        };
+        self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
+        Ok(all)
+    }
+
+    async fn apply_small(
+        &mut self,
+        model: &TargetModel,
+        position: &Position,
+        clear: bool,
+        resolve: bool,
+        arrays: Vec<Vec<Option<String>>>,
+    ) -> Result<Written> {
+        let last = position.last;
+        let mut query = sqlx::query(AssertSqlSafe(model.apply_call()))
+            .bind(self.epoch)
+            .bind(position.lsn.to_string())
+            .bind(position.commit_time.map(timestamp))
+            .bind(last.map(|last| last.commit_lsn.to_string()))
+            .bind(last.map(|last| i64::from(last.xid)))
+            .bind(last.map(|last| timestamp(last.commit_time)))
+            .bind(clear)
+            .bind(resolve)
+            .bind(self.report_keys);
+        for array in arrays {
+            query = query.bind(array);
+        }
+        let row = query
+            .fetch_one(&mut self.conn)
+            .await
+            .map_err(|error| name(from_sqlx(error), model))?;
+        written(&row)
+    }
+
+    /// One read model's rows by COPY.
+    async fn apply_rows(
+        &mut self,
+        model: &TargetModel,
+        position: &Position,
+        clear: bool,
+        resolve: bool,
+        rows: &[Final],
+    ) -> Result<Written> {
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let result = async {
+            advance(tx.conn(), self.epoch, position).await?;
+            stage(tx.conn(), model, rows.iter().cloned())
+                .await
+                .map_err(|error| name(error, model))?;
+            let written = call(
+                tx.conn(),
+                model,
+                &model.merge_call(),
+                clear,
+                resolve,
+                self.report_keys,
+            )
+            .await?;
+            set_constraints(tx.conn()).await?;
+            Ok(written)
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    fn blame(&mut self, index: usize, error: &Error) {
+        self.culprit = matches!(error.class(), Class::Refused | Class::Broken).then_some(index);
+    }
+
+    /// The read model whose rows the last failed batch could not write, if it was one's fault.
+    pub fn culprit(&self) -> Option<usize> {
+        self.culprit
+    }
+
+    /// Stores a position that the stream passed without a change.
+    pub async fn store(&mut self, position: &Position) -> Result<()> {
+        advance(&mut self.conn, self.epoch, position).await
+    }
+
+    /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
+    /// A read model whose rows the target refuses is left as it was and comes back with its error.
+    pub async fn merge(
+        &mut self,
+        indexes: &[usize],
+        position: &MergePosition,
+        keys: bool,
+    ) -> Result<Vec<Merged>> {
+        for index in indexes {
+            self.prepare(*index).await?;
+            let model = self.model(*index)?;
+            execute(&mut self.conn, model.merge_shadow_function()).await?;
+        }
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let result = async {
+            match position {
+                MergePosition::Running(lsn) => {
+                    let position = Position {
+                        lsn: *lsn,
+                        commit_time: None,
+                        last: None,
+                    };
+                    advance(tx.conn(), self.epoch, &position).await?;
+                }
+                MergePosition::Start(lsn, source) => {
+                    self.bookkeeping
+                        .finish_healing(tx.conn(), self.epoch, source, *lsn)
+                        .await?;
+                }
+            }
+            let mut all = Vec::with_capacity(indexes.len());
+            for index in indexes {
+                let model = model_of(&self.models, *index)?;
+                let merged = merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, keys).await?;
+                if let (Err(error), MergePosition::Start(..)) = (&merged, position) {
+                    self.bookkeeping
+                        .suspend(tx.conn(), self.epoch, model.id, error)
+                        .await?;
+                }
+                all.push((*index, merged));
+            }
+            Ok(all)
+        }
+        .await;
+        let all: Vec<Merged> = tx.end(result).await?;
+        let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
+        self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
+        Ok(all)
+    }
+
+    /// Makes the session's staging tables and functions for a read model, once.
+    async fn prepare(&mut self, index: usize) -> Result<()> {
+        let model = self.model(index)?;
+        if self.prepared.contains(&model.id) {
+            return Ok(());
+        }
+        let drop = format!(
+            "DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.touched_{id}",
+            id = model.id
+        );
+        execute(&mut self.conn, drop).await?;
+        execute(&mut self.conn, model.create_stage()).await?;
+        execute(&mut self.conn, model.merge_function()).await?;
+        if model.fits_one_statement() {
+            execute(&mut self.conn, model.apply_function()).await?;
+        }
+        self.prepared.insert(model.id);
+        Ok(())
+    }
+
+    fn model(&self, index: usize) -> Result<TargetModel> {
+        model_of(&self.models, index).cloned()
+    }
+
+    /// Lets the server plan anew once the tables have doubled.
+    async fn replan(&mut self) -> Result<()> {
+        if self.written_since_planning < self.planned_rows.max(REPLAN_ROWS) {
+            return Ok(());
+        }
+        execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
+        self.planned_rows += self.written_since_planning;
+        self.written_since_planning = 0;
+        Ok(())
+    }
+}
+
+/// A transaction that is rolled back unless it was ended well.
+#[derive(Debug)]
+pub(crate) struct Transaction<'a>(&'a mut PgConnection);
+
+impl<'a> Transaction<'a> {
+    pub(crate) async fn begin(conn: &'a mut PgConnection) -> Result<Self> {
+        execute(conn, "BEGIN".to_owned()).await?;
+        Ok(Self(conn))
+    }
+
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        self.0
+    }
+
+    pub(crate) async fn end<T>(self, result: Result<T>) -> Result<T> {
+        match result {
+            Ok(value) => {
+                execute(self.0, "COMMIT".to_owned()).await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // The first error is the one to tell; a connection that is gone has rolled back by itself.
+                let _ = execute(self.0, "ROLLBACK".to_owned()).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+pub(crate) async fn execute(conn: &mut PgConnection, sql: String) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(())
+}
+
+async fn set_constraints(conn: &mut PgConnection) -> Result<()> {
+    execute(conn, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await
+}
+
+async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Result<()> {
+    let last = position.last;
+    sqlx::query("SELECT pg_temp.cdc_advance($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz)")
+        .bind(epoch)
+        .bind(position.lsn.to_string())
+        .bind(position.commit_time.map(timestamp))
+        .bind(last.map(|last| last.commit_lsn.to_string()))
+        .bind(last.map(|last| i64::from(last.xid)))
+        .bind(last.map(|last| timestamp(last.commit_time)))
+        .execute(conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(())
+}
+
+/// Fills the session's stage of the read model by COPY.
+pub(crate) async fn stage(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    rows: impl Iterator<Item = Final>,
+) -> Result<()> {
+    let sql = format!("COPY {} ({}) FROM STDIN", model.stage(), model.stage_columns());
+    let mut copy = conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
+    let mut buffer = Vec::with_capacity(COPY_PIECE_BYTES);
+    for row in rows {
+        staging::copy_row(model, &row, &mut buffer);
+        if buffer.len() >= COPY_PIECE_BYTES {
+            copy.send(buffer.as_slice()).await.map_err(from_sqlx)?;
+            buffer.clear();
+        }
+    }
+    if !buffer.is_empty() {
+        copy.send(buffer.as_slice()).await.map_err(from_sqlx)?;
+    }
+    copy.finish().await.map_err(from_sqlx)?;
+    Ok(())
+}
+
+async fn call(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    sql: &str,
+    clear: bool,
+    resolve: bool,
+    keys: bool,
+) -> Result<Written> {
+    let row = sqlx::query(AssertSqlSafe(sql.to_owned()))
+        .bind(clear)
+        .bind(resolve)
+        .bind(keys)
+        .fetch_one(conn)
+        .await
+        .map_err(|error| name(from_sqlx(error), model))?;
+    written(&row)
+}
+
+/// Merges one copy under a savepoint; a refusal by the target comes back inside.
+async fn merge_one(
+    conn: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+    epoch: i64,
+    model: &TargetModel,
+    keys: bool,
+) -> Result<Result<Written>> {
+    execute(conn, "SAVEPOINT read_model".to_owned()).await?;
+    let merged: Result<Written> = async {
+        let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
+        set_constraints(conn).await.map_err(|error| name(error, model))?;
+        bookkeeping
+            .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
+            .await?;
+        bookkeeping
+            .set_resynced(conn, model.id, written.changed())
+            .await?;
+        Ok(written)
+    }
+    .await;
+    match merged {
+        Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
+            execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
+            Ok(Err(error))
+        }
+        Err(error) => Err(error),
+        Ok(written) => {
+            execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
+            Ok(Ok(written))
+        }
+    }
+}
+
+fn written(row: &PgRow) -> Result<Written> {
+    let keys = |at: usize| -> Result<Vec<String>> {
+        Ok(row
+            .try_get::<Option<Vec<String>>, _>(at)
+            .map_err(from_sqlx)?
+            .unwrap_or_default())
+    };
+    Ok(Written {
+        inserted: row.try_get(0).map_err(from_sqlx)?,
+        updated: row.try_get(1).map_err(from_sqlx)?,
+        deleted: row.try_get(2).map_err(from_sqlx)?,
+        total: row.try_get(3).map_err(from_sqlx)?,
+        inserted_keys: keys(4)?,
+        updated_keys: keys(5)?,
+        deleted_keys: keys(6)?,
+    })
+}
+
+fn model_of(models: &[Option<TargetModel>], index: usize) -> Result<&TargetModel> {
+    models.get(index).and_then(Option::as_ref).ok_or_else(|| {
+        Error::new(
+            Class::Transient,
+            format!("read model {index} is not bound to its lookup"),
+        )
+    })
+}
+
+/// Says which read model an error on rows belongs to.
+fn name(error: Error, model: &TargetModel) -> Error {
+    match error.class() {
+        Class::Refused | Class::Broken => {
+            error.context(format!("read model \"{}\"", model.model.settings.name()))
+        }
+        _ => error,
+    }
+}
+
+/// A time stamp as text with its zone, exact to the microsecond.
+fn timestamp(time: PgTimestamp) -> String {
+    match jiff::Timestamp::from_microsecond(time.unix_micros()) {
+        Ok(time) => time.to_string(),
+        Err(_) => "infinity".to_owned(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Logs: text on a terminal, JSON elsewhere, always to stderr.
+//!
+//! Level and filters come from `--log-level` or `CDC_LOG`. Control characters in messages and fields are escaped:
+//! a server's message must not be able to forge a line or steer a terminal.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::field::Field;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::error::{Error, Result};
+
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging; to be called once.
+///
+/// `level` is a level for `cdc` (others log warnings), or filters as `tracing_subscriber::EnvFilter` reads them.
+///
+/// # Errors
+///
+/// Configuration, if the filters cannot be read.
+pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
+    let filter = filter(level)?;
+    let terminal = std::io::stderr().is_terminal();
+    let format = format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Text => {
+            let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(colour)
+                .with_target(false)
+                .fmt_fields(debug_fn(write_field).delimited(" "));
+            registry.with(layer).try_init()
+        }
+        LogFormat::Json => {
+            let layer = tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false)
+                .with_writer(std::io::stderr);
+            registry.with(layer).try_init()
+        }
+    };
+    started.map_err(|error| Error::configuration("cannot start the log a second time").with_source(error))
+}
+
+/// `level` as filters; a bare level is for `cdc` alone.
+fn filter(level: Option<&str>) -> Result<EnvFilter> {
+    let level = level
+        .map(str::trim)
+        .filter(|level| !level.is_empty())
+        .unwrap_or("info");
+    let bare =
+        ["off", "error", "warn", "info", "debug", "trace"].contains(&level.to_ascii_lowercase().as_str());
+    let filters = if bare {
+        format!("warn,cdc={level}")
+    } else {
+        format!("warn,cdc=info,{level}")
+    };
+    // The filter's own error says the same thing twice, and less than the hint.
+    EnvFilter::builder().parse(&filters).map_err(|_| {
+        Error::configuration(format!("cannot read the log level {level:?}"))
+            .with_hint("Use error, warn, info, debug, trace, or filters such as cdc::source=debug (--log-level, CDC_LOG).")
+    })
+}
+
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    match field.name() {
+        "message" => writer.write_str(&escaped(&value, false)),
+        name => write!(writer, "{name}={}", escaped(&value, false)),
+    }
+}
+
+/// The text with control characters written as `\n`, `\u{1b}` and so on; newlines stay if asked for.
+pub fn escaped(text: &str, keep_newlines: bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !(keep_newlines && c == '\n') {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_level_is_for_cdc_alone() {
+        for (level, expected) in [
+            (None, "cdc=info,warn"),
+            (Some("DEBUG"), "cdc=debug,warn"),
+            (Some("cdc::source=trace"), "cdc::source=trace,cdc=info,warn"),
+            (Some(""), "cdc=info,warn"),
+        ] {
+            assert_eq!(filter(level).unwrap().to_string(), expected);
+        }
+        assert!(filter(Some("cdc=loud")).is_err());
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(escaped("a\nb\x1b[0m\u{9b}é", false), "a\\nb\\u{1b}[0m\\u{9b}é");
+        assert_eq!(escaped("a\nb", true), "a\nb");
+    }
+}

@@ -1,0 +1,420 @@
+//! Messages become whole transactions, in terms of the read models.
+//!
+//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit, never less. A read model that a
+//! change cannot be mapped for (its table was altered, an old row is missing) is set inactive from that transaction
+//! on and reported with it; the others go on.
+//!
+//! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within one) is an error of
+//! the connection, never of a row.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::lsn::Lsn;
+use crate::progress::TransactionId;
+use crate::protocol::pgoutput::{Begin, Commit, Message, OldTuple};
+use crate::protocol::tuple::Tuple;
+use crate::read_model::{Change, ReadModel};
+use crate::relation::{Layout, Relation};
+use crate::row::Cell;
+
+/// A committed transaction of the source.
+#[derive(Debug)]
+pub struct Transaction {
+    /// Its name: commit LSN, xid, commit time.
+    pub id: TransactionId,
+    /// End of the transaction: the checkpoint once it is applied.
+    pub end_lsn: Lsn,
+    /// Changes with the index of their read model, in order.
+    pub changes: Vec<(usize, Change)>,
+    /// Read models that cannot go on from this transaction on.
+    pub broken: Vec<(usize, Error)>,
+    /// Whether it changed any published table, of a read model in step or not.
+    pub has_changes: bool,
+}
+
+/// Collects messages until a transaction is whole.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    members: Vec<Member>,
+    relations: HashMap<u32, Relation>,
+    open: Option<Open>,
+}
+
+/// A read model; without one its changes are passed over.
+#[derive(Debug)]
+struct Member {
+    model: Option<Arc<ReadModel>>,
+    layout: Option<Layout>,
+}
+
+#[derive(Debug)]
+struct Open {
+    begin: Begin,
+    changes: Vec<(usize, Change)>,
+    bytes: usize,
+    broken: Vec<(usize, Error)>,
+    has_changes: bool,
+}
+
+impl Assembler {
+    /// An assembler without read models.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next read model; `None` does not take part (yet).
+    pub fn add(&mut self, model: Option<Arc<ReadModel>>) {
+        self.members.push(Member { model, layout: None });
+    }
+
+    /// Lets a read model take part from the next transaction on, with a new binding.
+    pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
+        if let Some(member) = self.members.get_mut(index) {
+            // A relation that does not fit is told again before its next change, and judged then.
+            let relation = self.relations.get(&model.source_oid);
+            member.layout = relation.and_then(|relation| model.layout(relation).ok());
+            member.model = Some(model);
+        }
+    }
+
+    /// Whether a transaction has begun and not yet ended.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Bytes that the open transaction takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.bytes)
+    }
+
+    /// Takes the next message; returns the transaction that it completes.
+    ///
+    /// # Errors
+    /// A protocol error if the message cannot follow the ones before it.
+    pub fn take(&mut self, message: &Message<'_>) -> Result<Option<Transaction>> {
+        match message {
+            Message::Begin(begin) => {
+                if self.open.is_some() {
+                    return Err(Error::protocol("a transaction began within another one"));
+                }
+                self.open = Some(Open {
+                    begin: *begin,
+                    changes: Vec::new(),
+                    bytes: 0,
+                    broken: Vec::new(),
+                    has_changes: false,
+                });
+            }
+            Message::Commit(commit) => return self.commit(*commit).map(Some),
+            Message::Relation(relation) => self.relation(Relation::from(relation)),
+            Message::Insert { relation, new } => self.insert(*relation, new)?,
+            Message::Update { relation, old, new } => self.update(*relation, old.as_ref(), new)?,
+            Message::Delete { relation, old } => self.delete(*relation, old)?,
+            Message::Truncate { relations, .. } => self.truncate(relations.iter().copied())?,
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<Transaction> {
+        let open = self
+            .open
+            .take()
+            .ok_or_else(|| Error::protocol("a transaction ended that had not begun"))?;
+        let Commit {
+            commit_lsn,
+            end_lsn,
+            commit_time,
+        } = commit;
+        if open.begin.final_lsn != commit_lsn || end_lsn <= commit_lsn {
+            return Err(Error::protocol(format!(
+                "a transaction began with commit LSN {} and ended with {commit_lsn}, end LSN {end_lsn}",
+                open.begin.final_lsn
+            )));
+        }
+        Ok(Transaction {
+            id: TransactionId {
+                commit_lsn,
+                xid: open.begin.xid,
+                commit_time,
+            },
+            end_lsn,
+            changes: open.changes,
+            broken: open.broken,
+            has_changes: open.has_changes,
+        })
+    }
+
+    fn relation(&mut self, relation: Relation) {
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let Some(model) = member
+                .model
+                .as_ref()
+                .filter(|model| model.source_oid == relation.oid)
+            else {
+                continue;
+            };
+            match model.layout(&relation) {
+                Ok(layout) => member.layout = Some(layout),
+                Err(error) => break_member(member, index, error, self.open.as_mut()),
+            }
+        }
+        self.relations.insert(relation.oid, relation);
+    }
+
+    fn insert(&mut self, relation: u32, new: &Tuple<'_>) -> Result<()> {
+        self.each(relation, &[new], |model, layout, cells| match cells {
+            [new] => model.insert(layout, new),
+            _ => Ok(None),
+        })
+    }
+
+    fn update(&mut self, relation: u32, old: Option<&OldTuple<'_>>, new: &Tuple<'_>) -> Result<()> {
+        match old.map(|old| old.tuple()) {
+            None => self.each(relation, &[new], |model, layout, cells| match cells {
+                [new] => model.update(layout, None, new),
+                _ => Ok(None),
+            }),
+            Some(old) => self.each(relation, &[&old, new], |model, layout, cells| match cells {
+                [old, new] => model.update(layout, Some(old), new),
+                _ => Ok(None),
+            }),
+        }
+    }
+
+    fn delete(&mut self, relation: u32, old: &OldTuple<'_>) -> Result<()> {
+        self.each(relation, &[&old.tuple()], |model, layout, cells| match cells {
+            [old] => model.delete(layout, old),
+            _ => Ok(None),
+        })
+    }
+
+    fn truncate(&mut self, relations: impl Iterator<Item = u32>) -> Result<()> {
+        for relation in relations {
+            self.each(relation, &[], |_, _, _| Ok(Some(Change::Truncate)))?;
+        }
+        Ok(())
+    }
+
+    /// Maps one change for each read model of the relation.
+    fn each(
+        &mut self,
+        relation: u32,
+        tuples: &[&Tuple<'_>],
+        map: impl Fn(&ReadModel, &Layout, &[Vec<Cell<'_>>]) -> Result<Option<Change>>,
+    ) -> Result<()> {
+        let Self {
+            members,
+            relations,
+            open,
+        } = self;
+        let open = open
+            .as_mut()
+            .ok_or_else(|| Error::protocol("a change came outside of a transaction"))?;
+        open.has_changes = true;
+        let mut members = members
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, member)| {
+                member
+                    .model
+                    .as_ref()
+                    .is_some_and(|model| model.source_oid == relation)
+            })
+            .peekable();
+        if members.peek().is_none() {
+            return Ok(());
+        }
+        let columns = relations
+            .get(&relation)
+            .map(|relation| relation.columns.len())
+            .ok_or_else(|| {
+                Error::protocol(format!(
+                    "a change of relation {relation} came before its description"
+                ))
+            })?;
+        let cells: Vec<Vec<Cell<'_>>> = tuples.iter().map(|tuple| tuple.cells().collect()).collect();
+        if cells.iter().any(|cells| cells.len() != columns) {
+            return Err(Error::protocol(format!(
+                "a row of relation {relation} does not have its {columns} columns"
+            )));
+        }
+        for (index, member) in members {
+            let Some(model) = &member.model else { continue };
+            let change = match &member.layout {
+                Some(layout) => map(model, layout, &cells),
+                None => Err(Error::broken(format!(
+                    "table \"{}\" was altered",
+                    model.settings.source
+                ))),
+            };
+            match change {
+                Ok(Some(change)) => {
+                    open.bytes += change.bytes();
+                    open.changes.push((index, change));
+                }
+                Ok(None) => {}
+                Err(error) => break_member(member, index, error, Some(open)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets the read model inactive, drops its part of the open transaction and notes why.
+fn break_member(member: &mut Member, index: usize, error: Error, open: Option<&mut Open>) {
+    member.layout = None;
+    // Outside of a transaction nothing is lost yet: the next change finds no layout and reports it then.
+    if let Some(open) = open {
+        member.model = None;
+        open.changes.retain(|(of, _)| *of != index);
+        open.broken.push((index, error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::ReplicaIdentity;
+    use crate::protocol::pgoutput::decode;
+    use crate::read_model::Remembering;
+    use crate::read_model::tests::labels_table;
+    use crate::settings::ReadModelSettings;
+
+    fn cstr(text: &str) -> Vec<u8> {
+        [text.as_bytes(), b"\0"].concat()
+    }
+
+    fn begin(lsn: u64) -> Vec<u8> {
+        [
+            b"B".as_slice(),
+            &lsn.to_be_bytes(),
+            &5i64.to_be_bytes(),
+            &77u32.to_be_bytes(),
+        ]
+        .concat()
+    }
+
+    fn commit(lsn: u64) -> Vec<u8> {
+        [
+            b"C\0".as_slice(),
+            &lsn.to_be_bytes(),
+            &(lsn + 8).to_be_bytes(),
+            &5i64.to_be_bytes(),
+        ]
+        .concat()
+    }
+
+    fn relation(label: &str) -> Vec<u8> {
+        let mut bytes = [
+            b"R".as_slice(),
+            &16400u32.to_be_bytes(),
+            &cstr("public"),
+            &cstr("labels"),
+            b"d\0\x05",
+        ]
+        .concat();
+        for (flag, name, oid) in [
+            (1u8, "id", 2950u32),
+            (0, "code", 1043),
+            (0, label, 1043),
+            (0, "display_name", 1043),
+            (0, "deleted_at", 1184),
+        ] {
+            bytes.push(flag);
+            bytes.extend(cstr(name));
+            bytes.extend(oid.to_be_bytes());
+            bytes.extend((-1i32).to_be_bytes());
+        }
+        bytes
+    }
+
+    fn insert(id: &str) -> Vec<u8> {
+        let mut bytes = [b"I".as_slice(), &16400u32.to_be_bytes(), b"N\0\x05"].concat();
+        for value in [id, "MR", "Mr.", "Mister"] {
+            bytes.push(b't');
+            bytes.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+            bytes.extend(value.as_bytes());
+        }
+        bytes.push(b'n');
+        bytes
+    }
+
+    fn assembler() -> Assembler {
+        let table = labels_table(ReplicaIdentity::Default);
+        let settings = ReadModelSettings::labels();
+        let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
+        let mut assembler = Assembler::new();
+        assembler.add(Some(Arc::new(model)));
+        assembler
+    }
+
+    fn take(assembler: &mut Assembler, messages: &[Vec<u8>]) -> Result<Vec<Transaction>> {
+        let mut transactions = Vec::new();
+        for bytes in messages {
+            transactions.extend(assembler.take(&decode(bytes)?)?);
+        }
+        Ok(transactions)
+    }
+
+    #[test]
+    fn a_transaction_is_handed_on_at_its_commit_and_never_before() {
+        let mut assembler = assembler();
+        assert!(
+            take(&mut assembler, &[begin(100), relation("label"), insert("1")])
+                .unwrap()
+                .is_empty()
+        );
+        assert!(assembler.is_open() && assembler.bytes() > 0);
+        let transactions = take(
+            &mut assembler,
+            &[commit(100), begin(200), insert("2"), commit(200)],
+        )
+        .unwrap();
+        assert_eq!(
+            transactions.iter().map(|t| t.changes.len()).collect::<Vec<_>>(),
+            [1, 1]
+        );
+        assert_eq!(transactions[0].end_lsn, Lsn(108));
+        assert_eq!(transactions[0].id.xid, 77);
+    }
+
+    #[test]
+    fn messages_out_of_order_are_errors_of_the_connection() {
+        for messages in [
+            vec![commit(100)],
+            vec![begin(100), begin(200)],
+            vec![begin(100), commit(200)],
+            vec![insert("1")],
+            vec![begin(100), insert("1")],
+        ] {
+            assert!(take(&mut assembler(), &messages).unwrap_err().is_transient());
+        }
+    }
+
+    #[test]
+    fn an_altered_table_breaks_its_read_model_from_that_transaction_on() {
+        let mut assembler = assembler();
+        let first = [begin(100), relation("label"), insert("1"), commit(100)];
+        assert_eq!(take(&mut assembler, &first).unwrap()[0].changes.len(), 1);
+        let second = [
+            begin(200),
+            insert("2"),
+            relation("text"),
+            insert("3"),
+            commit(200),
+        ];
+        let broken = take(&mut assembler, &second).unwrap().remove(0);
+        assert_eq!((broken.changes.len(), broken.broken.len()), (0, 1));
+        assert!(broken.broken[0].1.to_string().contains("\"label\""));
+        let third = take(&mut assembler, &[begin(300), insert("4"), commit(300)])
+            .unwrap()
+            .remove(0);
+        assert_eq!(
+            (third.changes.len(), third.broken.len(), third.has_changes),
+            (0, 0, true)
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! A throw-away cluster for these tests.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sqlx::{ConnectOptions, PgConnection};
+
+/// A throw-away server on a Unix socket, gone when dropped.
+pub struct Cluster {
+    pub dir: PathBuf,
+}
+
+impl Cluster {
+    pub fn start(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("cdc-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        if let Some((uid, gid)) = server_user() {
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
+        }
+        let cluster = Self { dir };
+        let data = cluster.dir.join("data");
+        program(
+            "initdb",
+            &[
+                "-D",
+                text(&data),
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-N",
+            ],
+        );
+        let options = format!(
+            "-c wal_level=logical -c listen_addresses= -c unix_socket_directories={} -c fsync=off",
+            text(&cluster.dir)
+        );
+        let log = cluster.dir.join("log");
+        program(
+            "pg_ctl",
+            &["-D", text(&data), "-o", &options, "-l", text(&log), "-w", "start"],
+        );
+        cluster
+    }
+
+    pub async fn source(&self, user: &str) -> tokio_postgres::Client {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host_path(&self.dir)
+            .user(user)
+            .dbname("postgres")
+            .options("-c search_path=");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    pub async fn target(&self, user: &str) -> PgConnection {
+        sqlx::postgres::PgConnectOptions::new_without_pgpass()
+            .socket(&self.dir)
+            .port(5432)
+            .username(user)
+            .database("postgres")
+            .options([("search_path", "")])
+            .connect()
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let data = self.dir.join("data");
+        program("pg_ctl", &["-D", text(&data), "-m", "immediate", "-w", "stop"]);
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// User and group of the server's programs when the tests run as root, which the server refuses.
+fn server_user() -> Option<(u32, u32)> {
+    let id = |args: &[&str]| -> u32 {
+        let output = Command::new("id").args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    };
+    (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
+}
+
+fn program(name: &str, args: &[&str]) {
+    let directory = std::env::var("PG_BINDIR").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".to_owned());
+    let mut command = Command::new(Path::new(&directory).join(name));
+    command
+        .args(args)
+        .current_dir("/")
+        .stdout(std::process::Stdio::null());
+    if let Some((uid, gid)) = server_user() {
+        command.uid(uid).gid(gid);
+    }
+    assert!(command.status().unwrap().success(), "{name}");
+}

@@ -1,0 +1,308 @@
+//! check, setup, status and teardown on a real server.
+
+use cdc::check::Severity;
+use cdc::cli::stop::Stop;
+use cdc::cli::{check, setup, status, teardown};
+use cdc::conninfo::{Conninfo, Host};
+use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings};
+use cdc::status::Verdict;
+use cdc::{source, target};
+
+use crate::cluster::Cluster;
+
+const MASTER: &str = "
+    CREATE TABLE labels (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), code varchar(10) NOT NULL,
+        label varchar(50) NOT NULL, display_name varchar(50) NOT NULL, deleted_at timestamptz);
+    INSERT INTO labels (code, label, display_name) VALUES ('MR', 'Mr', 'Mister'), ('MS', 'Ms', 'Miss'), ('MS', 'Ms', 'Miss');
+";
+
+fn settings(cluster: &Cluster) -> Settings {
+    let conninfo = Conninfo {
+        hosts: vec![Host {
+            host: cluster.dir.display().to_string(),
+            address: None,
+            port: 5432,
+        }],
+        database: "postgres".to_owned(),
+        user: "postgres".to_owned(),
+        ..Conninfo::default()
+    };
+    Settings {
+        source: SourceSettings {
+            conninfo: conninfo.clone(),
+            publication: "cdc".to_owned(),
+            slot: "cdc".to_owned(),
+            publish_projected_columns: false,
+        },
+        target: TargetSettings {
+            conninfo,
+            schema: "cdc".to_owned(),
+            synchronous_commit: true,
+        },
+        read_models: vec![ReadModelSettings::labels()],
+        resync: ResyncSettings::default(),
+        status_interval: std::time::Duration::from_secs(10),
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn commands_work_from_nothing_to_teardown() {
+    let cluster = Cluster::start("commands");
+    let settings = settings(&cluster);
+    let admin = cluster.source("postgres").await;
+    missing_table_is_found(&settings).await;
+    admin
+        .batch_execute(&format!("SET search_path = public; {MASTER} RESET search_path"))
+        .await
+        .unwrap();
+    first_check_is_ready(&settings).await;
+    assert_eq!(status::look(&settings).await.verdict, Verdict::New);
+    setup_is_idempotent(&cluster, &settings, &admin).await;
+    status_follows_the_bookkeeping(&settings, &admin).await;
+    teardown_takes_away_only_its_own(&cluster, &settings, &admin).await;
+    unreachable_side_is_said(&settings).await;
+}
+
+async fn missing_table_is_found(settings: &Settings) {
+    let findings = check::findings(settings).await;
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.message == "the table does not exist at the source"),
+        "{findings:#?}"
+    );
+    assert!(!check::execute(settings, true).await.unwrap());
+    let error = setup::execute(settings, false).await.unwrap_err();
+    assert!(
+        error.message().contains("does not exist at the source"),
+        "{error:?}"
+    );
+}
+
+async fn first_check_is_ready(settings: &Settings) {
+    assert!(check::execute(settings, false).await.unwrap());
+    let findings = check::findings(settings).await;
+    let found = |severity, part: &str| {
+        findings
+            .iter()
+            .any(|finding| finding.severity == severity && finding.message.contains(part))
+    };
+    assert!(
+        found(
+            Severity::Warning,
+            "1 keys (code) belong to more than one live row"
+        ),
+        "{findings:#?}"
+    );
+    assert!(
+        found(Severity::Note, "the publication does not exist"),
+        "{findings:#?}"
+    );
+    assert!(
+        found(Severity::Note, "the table does not exist; cdc setup"),
+        "{findings:#?}"
+    );
+}
+
+async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tokio_postgres::Client) {
+    assert!(setup::execute(settings, true).await.unwrap());
+    assert!(
+        source::facts::publication(admin, "cdc").await.unwrap().is_none(),
+        "--print-sql only prints"
+    );
+    assert!(setup::execute(settings, false).await.unwrap());
+    assert!(setup::execute(settings, false).await.unwrap());
+    assert!(
+        source::facts::publication(admin, "cdc")
+            .await
+            .unwrap()
+            .unwrap()
+            .ours
+    );
+    assert!(
+        source::facts::slot(admin, "cdc").await.unwrap().is_none(),
+        "setup never makes the slot"
+    );
+    let mut conn = cluster.target("postgres").await;
+    let lookup = target::facts::table(&mut conn, &settings.read_models[0].target)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(lookup.key_index(&settings.read_models[0].key).unwrap().primary);
+    assert_eq!(
+        target::report::presence(&mut conn, "cdc").await.unwrap(),
+        target::report::Presence::Ours
+    );
+    assert_eq!(
+        target::report::presence(&mut conn, "nowhere").await.unwrap(),
+        target::report::Presence::Missing
+    );
+    assert_eq!(
+        target::report::presence(&mut conn, "public").await.unwrap(),
+        target::report::Presence::Foreign
+    );
+    let findings = check::findings(settings).await;
+    assert!(
+        findings.iter().all(|finding| finding.severity != Severity::Error),
+        "{findings:#?}"
+    );
+    assert!(
+        !findings
+            .iter()
+            .any(|finding| finding.message.contains("does not exist")),
+        "{findings:#?}"
+    );
+}
+
+async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postgres::Client) {
+    assert_eq!(
+        status::look(settings).await.verdict,
+        Verdict::New,
+        "the bookkeeping alone is no run"
+    );
+    admin
+        .batch_execute(
+            "INSERT INTO cdc.pipeline (slot, publication, state, heartbeat_at, lsn, commit_time, applied_at, owner)
+                 VALUES ('cdc', 'cdc', 'streaming', now(), '0/1', now(), now(), 'host:1');
+             INSERT INTO cdc.read_model (name, source, definition, state, rows, last_resync_at, last_resync_repaired)
+                 VALUES ('public.labels_lookup', 'public.labels', '{}', 'in_step', 2, now(), 1);
+             INSERT INTO cdc.resync (origin, state, result) VALUES ('schedule', 'done', '{\"public.labels_lookup\": {\"updated\": 1}}')",
+        )
+        .await
+        .unwrap();
+    admin
+        .batch_execute("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
+        .await
+        .unwrap();
+    let seen = status::look(settings).await;
+    assert_eq!(seen.verdict, Verdict::Ok, "{seen:#?}");
+    assert!(seen.healthy && seen.pipeline.as_ref().unwrap().alive);
+    let model = &seen.read_models[0];
+    assert_eq!((model.state.as_str(), model.rows), ("in_step", Some(2)));
+    assert!(model.age_seconds.is_some_and(|age| age < 60.0), "{model:?}");
+    assert_eq!(model.last_resync.as_ref().unwrap().repaired, 1);
+    assert_eq!(
+        seen.resyncs[0].result.as_ref().unwrap()["public.labels_lookup"]["updated"],
+        1
+    );
+    assert!(
+        seen.checkpoint
+            .as_ref()
+            .unwrap()
+            .applied_at
+            .as_ref()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert!(
+        status::execute(settings, true, false, &Stop::new())
+            .await
+            .unwrap()
+    );
+
+    let running = teardown::execute(settings, true, false).await.unwrap_err();
+    assert!(
+        running.message().contains("cdc is running (host:1)"),
+        "{running:?}"
+    );
+    admin
+        .batch_execute("UPDATE cdc.pipeline SET heartbeat_at = now() - interval '1 hour'")
+        .await
+        .unwrap();
+    assert_eq!(status::look(settings).await.verdict, Verdict::Stopped);
+    // A session that is there counts as life, whatever the heartbeat says.
+    admin
+        .batch_execute(
+            "UPDATE cdc.pipeline SET (backend_pid, backend_start) =
+                 (SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())",
+        )
+        .await
+        .unwrap();
+    assert_eq!(status::look(settings).await.verdict, Verdict::Ok);
+    admin
+        .batch_execute("UPDATE cdc.pipeline SET backend_pid = NULL")
+        .await
+        .unwrap();
+}
+
+async fn teardown_takes_away_only_its_own(
+    cluster: &Cluster,
+    settings: &Settings,
+    admin: &tokio_postgres::Client,
+) {
+    admin
+        .batch_execute(
+            "INSERT INTO public.labels_lookup VALUES ('MR', 'Mr', 'Mister');
+             CREATE VIEW public.mine AS SELECT * FROM cdc.freshness;
+             CREATE PUBLICATION other FOR TABLE public.labels",
+        )
+        .await
+        .unwrap();
+    assert!(
+        teardown::execute(settings, false, false).await.is_err(),
+        "nobody can be asked, and --yes is missing"
+    );
+    assert!(
+        !teardown::execute(settings, true, false).await.unwrap(),
+        "a view of somebody else's reads the schema"
+    );
+    assert!(source::facts::slot(admin, "cdc").await.unwrap().is_none());
+    assert!(source::facts::publication(admin, "cdc").await.unwrap().is_none());
+    assert!(
+        source::facts::publication(admin, "other")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let mut conn = cluster.target("postgres").await;
+    assert_eq!(
+        target::report::presence(&mut conn, "cdc").await.unwrap(),
+        target::report::Presence::Ours
+    );
+    admin.batch_execute("DROP VIEW public.mine").await.unwrap();
+    assert!(teardown::execute(settings, true, false).await.unwrap());
+    assert_eq!(
+        target::report::presence(&mut conn, "cdc").await.unwrap(),
+        target::report::Presence::Missing
+    );
+    let rows = || async {
+        let row = admin
+            .query_one("SELECT count(*) FROM public.labels_lookup", &[])
+            .await
+            .unwrap();
+        row.get::<_, i64>(0)
+    };
+    assert_eq!(rows().await, 1, "the lookup's rows stay");
+    assert!(teardown::execute(settings, true, true).await.unwrap());
+    assert_eq!(rows().await, 0);
+
+    let other = Settings {
+        source: SourceSettings {
+            publication: "other".to_owned(),
+            ..settings.source.clone()
+        },
+        ..settings.clone()
+    };
+    assert!(teardown::execute(&other, true, false).await.unwrap());
+    assert!(
+        source::facts::publication(admin, "other")
+            .await
+            .unwrap()
+            .is_some(),
+        "made by somebody else"
+    );
+}
+
+async fn unreachable_side_is_said(settings: &Settings) {
+    let mut settings = settings.clone();
+    settings.source.conninfo.hosts[0].port = 1;
+    let seen = status::look(&settings).await;
+    assert!(!seen.source.reachable && seen.target.reachable && !seen.healthy);
+    assert!(seen.source.error.is_some());
+    let findings = check::findings(&settings).await;
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.subject == "source" && finding.severity == Severity::Error)
+    );
+}
