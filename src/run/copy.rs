@@ -63,7 +63,7 @@ pub async fn copy_all(
             result => copied.push((to_copy, result)),
         }
     }
-    snapshot.close().await?;
+    snapshot.close().await;
     Ok(copied)
 }
 
@@ -110,7 +110,7 @@ async fn copy_one(
             () = shared.stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
             rows = &mut fill => break rows?,
             () = tokio::time::sleep(LOOK_INTERVAL) => {
-                if snapshot.somebody_waits(observer).await? {
+                if snapshot.anybody_waits_for_us(observer).await? {
                     return Err(Error::transient(format!(
                         "gave way to a session that waits for table \"{}\"", to_copy.settings.source
                     )));

@@ -7,7 +7,7 @@
 //!    before that, catalogs included.
 //! 2. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was truncated
 //!    or rewritten since: neither is MVCC-safe, and such a table would look empty.
-//! 3. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether [`Snapshot::somebody_waits`]
+//! 3. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether [`Snapshot::anybody_waits_for_us`]
 //!    for the lock, and gives way.
 
 use std::pin::Pin;
@@ -127,7 +127,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As any query.
-    pub async fn somebody_waits(&self, observer: &Client) -> Result<bool> {
+    pub async fn anybody_waits_for_us(&self, observer: &Client) -> Result<bool> {
         let waits = format!(
             "SELECT count(*) FROM pg_catalog.pg_locks \
              WHERE NOT granted AND {} = ANY (pg_catalog.pg_blocking_pids(pid))",
@@ -136,12 +136,11 @@ impl Snapshot {
         Ok(one_value(observer, &waits).await? != "0")
     }
 
-    /// Ends the transaction and the connection.
-    ///
-    /// # Errors
-    /// Transient: the connection was lost meanwhile.
-    pub async fn close(self) -> Result<()> {
-        self.run("COMMIT").await
+    /// Ends the transaction and the connection. What was read is right whether or not this succeeds.
+    pub async fn close(self) {
+        if let Err(error) = self.run("COMMIT").await {
+            tracing::debug!(error = %error, "the snapshot's transaction did not end politely");
+        }
     }
 
     async fn run(&self, sql: &str) -> Result<()> {

@@ -169,6 +169,18 @@ async fn allow_and_prefer_try_the_other_way() {
 }
 
 #[tokio::test]
+async fn a_role_without_replication_can_only_read() {
+    let conninfo = Conninfo {
+        user: "reader".to_owned(),
+        ..on_socket(cluster())
+    };
+    client(&conninfo).await;
+    let error = both(&conninfo).await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("42501"), "{error:?}");
+    assert_eq!(error.class(), Class::Configuration);
+}
+
+#[tokio::test]
 async fn session_settings_do_not_depend_on_the_role() {
     let conninfo = Conninfo {
         options: Some("-c wal_sender_timeout=7s -c DateStyle=German".to_owned()),

@@ -27,6 +27,7 @@ hostssl   all certified  127.0.0.1/32     cert
 ";
 
 const ROLES: &str = "
+CREATE ROLE reader     LOGIN;
 CREATE ROLE trusted    LOGIN REPLICATION;
 CREATE ROLE plain_only LOGIN REPLICATION;
 CREATE ROLE tls_only   LOGIN REPLICATION;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cdc::source::slot;
+use tokio_util::sync::CancellationToken;
 
 use super::place::{client, cluster, database, on_socket, replication};
 use crate::support::{own_cluster, value};
@@ -34,9 +35,16 @@ async fn a_temporary_slot_goes_with_its_connection() {
     let observer = client(&conninfo).await;
     let mut replication = replication(&conninfo).await;
     let within = Duration::from_secs(30);
-    slot::create_within(&mut replication, &observer, "temporary", true, within)
-        .await
-        .unwrap();
+    slot::create_within(
+        &mut replication,
+        &observer,
+        "temporary",
+        true,
+        within,
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     assert!(slot::read(&observer, "temporary").await.unwrap().is_some());
     replication.finish().await;
     let started = Instant::now();
@@ -67,9 +75,16 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
     let mut replication = replication(&conninfo).await;
     let started = Instant::now();
     let within = Duration::from_millis(300);
-    let error = slot::create_within(&mut replication, &observer, "blocked", false, within)
-        .await
-        .unwrap_err();
+    let error = slot::create_within(
+        &mut replication,
+        &observer,
+        "blocked",
+        false,
+        within,
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap_err();
     assert!(started.elapsed() >= within);
     assert!(
         started.elapsed() < Duration::from_secs(5),
@@ -101,6 +116,7 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         "blocked",
         false,
         Duration::from_secs(30),
+        &CancellationToken::new(),
     )
     .await
     .unwrap();

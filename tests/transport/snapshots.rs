@@ -104,7 +104,7 @@ async fn rows_are_read_as_of_the_consistent_point() {
         copy(&snapshot, "COPY (SELECT count(*) FROM public.t) TO STDOUT").await,
         "2\n"
     );
-    snapshot.close().await.unwrap();
+    snapshot.close().await;
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn who_waits_for_our_lock_is_noticed() {
     let scene = scene().await;
     let snapshot = scene.open().await;
     snapshot.lock_table(&table()).await.unwrap();
-    assert!(!snapshot.somebody_waits(&scene.observer).await.unwrap());
+    assert!(!snapshot.anybody_waits_for_us(&scene.observer).await.unwrap());
     let migration = client(&scene.conninfo).await;
     let waiting = tokio::spawn(async move {
         migration
@@ -166,13 +166,13 @@ async fn who_waits_for_our_lock_is_noticed() {
             .unwrap();
     });
     wait_until("the migration waits", async || {
-        match snapshot.somebody_waits(&scene.observer).await.unwrap() {
+        match snapshot.anybody_waits_for_us(&scene.observer).await.unwrap() {
             true => Ok(()),
             false => Err("nobody waits".to_owned()),
         }
     })
     .await;
-    snapshot.close().await.unwrap();
+    snapshot.close().await;
     waiting.await.unwrap();
 }
 
