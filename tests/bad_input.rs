@@ -32,7 +32,9 @@ async fn refused(case: &str, pair: &Pair, texts: &[&str]) {
     assert_said(case, &log, texts);
     // What to do: a hint, or what is allowed in place of what was found.
     assert!(
-        log.contains("hint: ") || log.contains("expected"),
+        ["hint: ", "expected", "must be one of"]
+            .iter()
+            .any(|text| log.contains(text)),
         "{case}: no hint: {log}"
     );
 }
@@ -105,9 +107,9 @@ async fn wrong_connection_strings() {
         (
             "bad value",
             source("postgresql://u:geheim@h/d?sslmode=sometimes"),
-            &["sometimes", "verify-full"],
+            &["sslmode", "verify-full"],
         ),
-        ("bad port", target("postgresql://h:99999/d"), &["99999"]),
+        ("bad port", target("postgresql://h:99999/d"), &["port", "65535"]),
         (
             "missing certificate",
             source("postgresql://h/d?sslmode=verify-ca&sslrootcert=/nonexistent/ca"),
@@ -146,7 +148,7 @@ async fn wrong_settings() {
         (
             "key is no column",
             config(&read_model("key = [\"code\"]", "key = [\"kode\"]")),
-            &["kode", "code"],
+            &["kode", "columns"],
         ),
         (
             "no columns",
@@ -319,11 +321,21 @@ async fn privileges_that_are_missing() {
     )
     .await;
     let poor_target = with(&pair, |pair| pair.target_url = as_role(&pair.target_url));
-    refused("bookkeeping of another role", &poor_target, &["schema", "cdc", "permission denied"]).await;
+    refused(
+        "bookkeeping of another role",
+        &poor_target,
+        &["schema", "cdc", "permission denied"],
+    )
+    .await;
     let fresh = with(&poor_target, |pair| {
         pair.config += "[target]\nschema = \"fresh\"\n";
     });
-    refused("no CREATE", &fresh, &["create schema", "fresh", "permission denied", "GRANT CREATE"]).await;
+    refused(
+        "no CREATE",
+        &fresh,
+        &["create schema", "fresh", "permission denied", "GRANT CREATE"],
+    )
+    .await;
     let database = &pair.target_database;
     target
         .batch_execute(&format!(
