@@ -98,7 +98,7 @@ async fn lookup_shows_the_smallest_id_of_a_code_that_is_not_unique() {
 async fn lookups_of_one_table_are_of_one_commit() {
     let plan = Plan {
         by_id: true,
-        full: true,
+        identity: Identity::Full,
         truncate: 400,
         ..Plan::default()
     };
