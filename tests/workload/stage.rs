@@ -130,7 +130,7 @@ pub fn seed() -> u64 {
 
 /// Seconds of workload in each scenario.
 pub fn seconds() -> Duration {
-    Duration::from_secs(number("CDC_TEST_SECONDS", 5))
+    Duration::from_secs(number("CDC_TEST_SECONDS", 4))
 }
 
 /// A number from the environment.
@@ -367,7 +367,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("CDC_TEST_VERBOSE").is_some() {
             eprintln!(
                 "{}: replay with CDC_TEST_SEED={}\n{}",
                 self.name,
