@@ -79,7 +79,7 @@ impl Keeper {
     /// Runs until it is aborted with the stream that it belongs to.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY_ASKED);
-        loop {
+        while !self.shared.stop.is_cancelled() {
             match self.keep().await {
                 Ok(()) => return,
                 Err(error) if error.class() == Class::Interrupted => return,

@@ -111,7 +111,15 @@ impl Copying<'_> {
         let mut replication =
             Replication::connect(&source.conninfo, &self.shared.application_name("resync")).await?;
         let name = temporary_name(&source.slot);
-        let slot = source::slot::create_within(&mut replication, &client, &name, true, SLOT_PATIENCE).await?;
+        let slot = source::slot::create_within(
+            &mut replication,
+            &client,
+            &name,
+            true,
+            SLOT_PATIENCE,
+            &self.shared.stop,
+        )
+        .await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow).await?;
         let mut ready = Vec::new();
         for (to_copy, result) in copied {

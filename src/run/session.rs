@@ -215,9 +215,15 @@ impl<'a> Session<'a> {
         if source::facts::slot(&self.client, &name).await?.is_some() {
             source::slot::drop(&mut self.replication, &name).await?;
         }
-        let slot =
-            source::slot::create_within(&mut self.replication, &self.client, &name, false, SLOT_PATIENCE)
-                .await?;
+        let slot = source::slot::create_within(
+            &mut self.replication,
+            &self.client,
+            &name,
+            false,
+            SLOT_PATIENCE,
+            &self.shared.stop,
+        )
+        .await?;
         let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
             let model = bound.model.as_ref().ok()?.clone();
             Some(ToCopy {

@@ -8,7 +8,7 @@
 //!
 //! The source's fast shutdown never waits for us. Status goes out at a third of wal_sender_timeout whatever else
 //! happens, so a keepalive that asks for a reply means shutdown: an idle position is stored and acknowledged at once, and what is
-//! not acknowledged within [`SHUTDOWN_PATIENCE`] closes the connection (measured: with a batch in flight the server
+//! not acknowledged within `SHUTDOWN_PATIENCE` closes the connection (measured: with a batch in flight the server
 //! hangs at 30,000 keepalives a second until the connection is closed).
 
 use std::sync::Arc;

@@ -65,11 +65,13 @@ pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Clien
 
 async fn ordinary(conninfo: &Conninfo, server: &Server, application_name: &str) -> Result<(Client, Session)> {
     let config = driver_config(conninfo, application_name);
-    let (client, connection) = authenticate(server, async |wire| {
-        let (client, connection) = config.connect_raw(wire, Secured).await?;
-        Ok((client, connection))
-    })
-    .await?;
+    let mut ways = Ways::to(server);
+    let (client, connection) = loop {
+        let wire = ways.open().await?;
+        if let Some(made) = ways.judge(config.connect_raw(wire, Secured).await)? {
+            break made;
+        }
+    };
     run(connection);
     let answer = client.simple_query(LOOK_AROUND).await.map_err(from_driver)?;
     let row = answer.iter().find_map(|message| match message {
@@ -192,34 +194,70 @@ impl Server {
         match tokio::time::timeout(self.timeout, connecting).await {
             Ok(result) => result,
             Err(_) => Err(Error::transient(format!(
-                "could not connect within {} s",
+                "no session within {} s",
                 self.timeout.as_secs()
             ))),
         }
     }
 }
 
-/// Opens a wire and lets `handshake` authenticate on it; with sslmode allow and prefer it may be tried twice.
-pub(super) async fn authenticate<T>(
-    server: &Server,
-    handshake: impl AsyncFn(Wire) -> Result<T, tokio_postgres::Error>,
-) -> Result<T> {
-    let mut first_error = None;
-    for protection in &server.protections {
-        let error = match Wire::open(&server.address, protection).await {
-            Ok(wire) => match handshake(wire).await.map_err(from_driver) {
-                Ok(session) => return Ok(session),
-                // pg_hba.conf may take this role with the other protection only. A password that was refused
-                // is not sent a second time.
-                Err(error) if error.sqlstate() == Some("28000") => error,
-                Err(error) => return Err(first_error.unwrap_or(error)),
-            },
-            Err(Refusal::Tls(error)) => error,
-            Err(Refusal::Unreachable(error)) => return Err(first_error.unwrap_or(error)),
-        };
-        first_error.get_or_insert(error);
+/// The ways to one server: with sslmode allow and prefer there are two.
+///
+/// A loop of [`Self::open`], the handshake, and [`Self::judge`], until the handshake is through or an error ends it.
+pub(super) struct Ways<'a> {
+    server: &'a Server,
+    protections: std::slice::Iter<'a, Protection>,
+    first_error: Option<Error>,
+}
+
+impl<'a> Ways<'a> {
+    pub(super) fn to(server: &'a Server) -> Self {
+        Self {
+            server,
+            protections: server.protections.iter(),
+            first_error: None,
+        }
     }
-    Err(first_error.unwrap_or_else(|| Error::configuration("no way to connect is left")))
+
+    /// Opens a wire the next way.
+    ///
+    /// # Errors
+    /// What went wrong the first way, if no other is left or worth a try.
+    pub(super) async fn open(&mut self) -> Result<Wire> {
+        while let Some(protection) = self.protections.next() {
+            match Wire::open(&self.server.address, protection).await {
+                Ok(wire) => return Ok(wire),
+                Err(Refusal::Tls(error)) => self.note(error),
+                Err(Refusal::Unreachable(error)) => {
+                    self.note(error);
+                    break;
+                }
+            }
+        }
+        let none = || Error::configuration("no way to connect is left");
+        Err(self.first_error.take().unwrap_or_else(none))
+    }
+
+    /// Takes the result of the handshake; `None` tries the next way.
+    ///
+    /// # Errors
+    /// One that another way would not help against.
+    pub(super) fn judge<T>(&mut self, outcome: Result<T, tokio_postgres::Error>) -> Result<Option<T>> {
+        match outcome.map_err(from_driver) {
+            Ok(session) => Ok(Some(session)),
+            // pg_hba.conf may take this role the other way only. A password that was refused is not sent again.
+            Err(error) if error.sqlstate() == Some("28000") => {
+                self.note(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note(&mut self, error: Error) {
+        tracing::debug!(error = %error, "one way to connect is closed");
+        self.first_error.get_or_insert(error);
+    }
 }
 
 /// The servers of a connection string, one after the other, and what was learned on the way.
@@ -230,7 +268,7 @@ pub(super) struct Search<'a> {
     addresses: VecDeque<Address>,
     /// Only for prefer-standby: whether a primary will do by now.
     last_round: bool,
-    error: Option<Error>,
+    errors: Vec<Error>,
 }
 
 impl<'a> Search<'a> {
@@ -242,7 +280,7 @@ impl<'a> Search<'a> {
             hosts: conninfo.hosts.iter().collect(),
             addresses: VecDeque::new(),
             last_round: conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby,
-            error: None,
+            errors: Vec::new(),
         })
     }
 
@@ -255,7 +293,7 @@ impl<'a> Search<'a> {
             if let Some(host) = self.hosts.pop_front() {
                 match resolve(host).await {
                     Ok(addresses) => self.addresses = addresses,
-                    Err(error) => self.error = Some(error),
+                    Err(error) => self.errors.push(error),
                 }
             } else if self.last_round {
                 return None;
@@ -298,7 +336,7 @@ impl<'a> Search<'a> {
         if error.class() == Class::Configuration {
             return Err(error);
         }
-        self.error = Some(error);
+        self.errors.push(error);
         Ok(None)
     }
 
@@ -314,10 +352,16 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Why there is no connection: what the last server said.
-    pub(super) fn into_error(self) -> Error {
-        self.error
-            .unwrap_or_else(|| Error::configuration("there is no server to connect to"))
+    /// Why there is no connection: what the last server said, and in the detail what the others said.
+    pub(super) fn into_error(mut self) -> Error {
+        let Some(last) = self.errors.pop() else {
+            return Error::configuration("there is no server to connect to");
+        };
+        if self.errors.is_empty() {
+            return last;
+        }
+        let others: Vec<String> = self.errors.iter().map(Error::to_string).collect();
+        last.with_detail(format!("Tried before: {}.", others.join("; ")))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod facts;
 mod lent;
 pub mod publication;
 pub mod replication;
+pub mod settled;
 pub mod slot;
 pub mod snapshot;
 mod tls;

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_postgres::CancelToken;
 
-use super::connect::{LOOK_AROUND, Search, Server, Session, authenticate, driver_config};
+use super::connect::{LOOK_AROUND, Search, Server, Session, Ways, driver_config};
 use super::error::from_report;
 use super::lent::lend;
 use super::wire::{Secured, Wire};
@@ -33,8 +33,9 @@ use crate::sql;
 
 /// Most bytes that one [`Replication::fill`] reads.
 const FILL_BYTES: usize = 1 << 20;
-/// Room that the buffer keeps when it is empty; more is given back after a large row.
-const KEEP_BYTES: usize = 2 * FILL_BYTES;
+/// Room that the buffer keeps; more is given back after a large row. Well above what frames of usual size need, so
+/// that nothing is allocated while they are streamed.
+const KEEP_BYTES: usize = 8 * FILL_BYTES;
 /// How long the server may take to accept a status update. A walsender reads while it writes, so this is long.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the polite end of the connection may take.
@@ -100,12 +101,13 @@ impl Replication {
         application_name: &str,
     ) -> Result<(Self, Session)> {
         let config = driver_config(conninfo, application_name);
-        let (owner, token) = authenticate(server, async |wire| {
-            let (owner, lent) = lend(wire);
-            let (client, _connection) = config.connect_raw(lent, Secured).await?;
-            Ok((owner, client.cancel_token()))
-        })
-        .await?;
+        let mut ways = Ways::to(server);
+        let (owner, token) = loop {
+            let (owner, lent) = lend(ways.open().await?);
+            if let Some((client, _)) = ways.judge(config.connect_raw(lent, Secured).await)? {
+                break (owner, client.cancel_token());
+            }
+        };
         let wire = owner
             .take_back()
             .ok_or_else(|| Error::transient("the connection is gone"))?;
@@ -401,11 +403,13 @@ impl Replication {
     /// as much.
     fn make_room(&mut self) {
         self.discard_consumed();
-        if self.received.is_empty() && self.received.capacity() > KEEP_BYTES {
-            self.received = BytesMut::new();
-        }
         let frame = frame::length(&self.received, MAX_FRAME_BYTES).ok().flatten();
         let missing = frame.unwrap_or(0).saturating_sub(self.received.len());
+        if self.received.capacity() > KEEP_BYTES && self.received.len() + missing <= FILL_BYTES {
+            let mut smaller = BytesMut::with_capacity(2 * FILL_BYTES);
+            smaller.extend_from_slice(&self.received);
+            self.received = smaller;
+        }
         self.received.reserve(missing.max(FILL_BYTES));
     }
 }

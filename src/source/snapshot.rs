@@ -1,37 +1,204 @@
-//! stub
-use crate::{error::*, source::error::from_driver, sql::TableName};
-use futures_util::TryStreamExt;
-use tokio_postgres::Client;
-/// x
-pub struct Snapshot(Client);
+//! Reads the source exactly as of a slot's consistent point.
+//!
+//! Comes in: the name of a snapshot that CREATE_REPLICATION_SLOT has exported. Goes out: COPY streams. The
+//! order is what keeps it exact, and the source unharmed:
+//!
+//! 1. [`Snapshot::open`] imports the snapshot and waits until it has settled (`settled.rs`). Nothing is read
+//!    before that, catalogs included.
+//! 2. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was truncated
+//!    or rewritten since: neither is MVCC-safe, and such a table would look empty.
+//! 3. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether [`Snapshot::anybody_waits_for_us`]
+//!    for the lock, and gives way.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
+
+use super::error::from_driver;
+use super::settled::{XidSnapshot, committing, is_settled};
+use crate::error::{Error, Result};
+use crate::sql::{self, TableName};
+
+/// First pause between two looks at what is running; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// Longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A transaction that sees the source as of a slot's consistent point.
+#[derive(Debug)]
+pub struct Snapshot {
+    client: Client,
+    backend_pid: i32,
+}
+
 impl Snapshot {
-    pub async fn open(c: Client, _o: &Client, n: &str, _d: std::time::Duration) -> Result<Self> {
-        c.batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{n}'"
-        ))
-        .await
-        .map_err(from_driver)?;
-        Ok(Self(c))
-    }
-    pub fn client(&self) -> &Client {
-        &self.0
-    }
-    pub async fn lock_table(&self, _t: &TableName) -> Result<()> {
-        Ok(())
-    }
-    pub async fn copy_out(
-        &self,
-        s: &str,
-    ) -> Result<impl futures_util::Stream<Item = Result<bytes::Bytes>> + use<>> {
-        Ok(self
-            .0
-            .copy_out(s)
+    /// Imports the snapshot on `client` and waits until it may be read; `observer` is any other connection.
+    ///
+    /// The replication connection that exported it must not run another command until this has returned.
+    ///
+    /// # Errors
+    /// Transient: the snapshot is gone, or transactions that it sees are not through their commit `within` this time.
+    pub async fn open(client: Client, observer: &Client, name: &str, within: Duration) -> Result<Self> {
+        let backend_pid = one_value(&client, "SELECT pg_backend_pid()").await?;
+        let snapshot = Self {
+            backend_pid: backend_pid
+                .parse()
+                .map_err(|_| Error::protocol("expected a process id"))?,
+            client,
+        };
+        snapshot
+            .run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
+        // The name comes from the server and holds hexadecimal digits and hyphens.
+        let import = format!("SET TRANSACTION SNAPSHOT {}", sql::literal(name));
+        snapshot
+            .run(&import)
             .await
-            .map_err(from_driver)?
-            .map_err(from_driver))
+            .map_err(|error| error.context(format_args!("could not import snapshot \"{name}\"")))?;
+        snapshot.settle(observer, within).await?;
+        Ok(snapshot)
     }
-    pub async fn anybody_waits_for_us(&self, _o: &Client) -> Result<bool> {
-        Ok(false)
+
+    async fn settle(&self, observer: &Client, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        let exported = current_snapshot(&self.client).await?;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let ordinary = current_snapshot(observer).await?;
+            if is_settled(&exported, &ordinary) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(unsettled(within, &exported, &ordinary));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
-    pub async fn close(self) {}
+
+    /// Locks a table against changes of its definition and storage, and sees that there was none since.
+    ///
+    /// # Errors
+    /// Transient: the lock is not free (55P03), or the table was truncated or rewritten. Configuration: the
+    /// table is missing, or the role may not read it.
+    pub async fn lock_table(&self, table: &TableName) -> Result<()> {
+        let name = table.quoted();
+        let doing =
+            |error: Error| error.context(format_args!("could not lock table \"{table}\" for reading"));
+        self.run(&format!("LOCK TABLE {name} IN ACCESS SHARE MODE NOWAIT"))
+            .await
+            .map_err(doing)?;
+        // Left: the storage as of the snapshot; right: now. A leaf that the snapshot does not know differs too.
+        let changed = format!(
+            "SELECT count(*) FROM (SELECT {table}::pg_catalog.regclass UNION \
+                SELECT relid FROM pg_catalog.pg_partition_tree({table}) WHERE isleaf) p (oid) \
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = p.oid \
+             WHERE c.relfilenode IS DISTINCT FROM coalesce(pg_catalog.pg_relation_filenode(p.oid), 0)",
+            table = sql::literal(&name)
+        );
+        if one_value(&self.client, &changed).await.map_err(doing)? == "0" {
+            return Ok(());
+        }
+        Err(Error::transient(format!(
+            "table \"{table}\" was truncated or rewritten after the snapshot was taken"
+        )))
+    }
+
+    /// The transaction's connection, to read more under the same snapshot.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Streams the output of a `COPY (...) TO STDOUT`, in pieces as the server sends them: one row each.
+    ///
+    /// # Errors
+    /// As any query; the stream's items too.
+    pub async fn copy_out(&self, sql: &str) -> Result<CopyOut> {
+        let stream = self.client.copy_out(sql).await.map_err(from_driver)?;
+        Ok(CopyOut(Box::pin(stream)))
+    }
+
+    /// Whether a session waits for a lock that this transaction holds: then a migration stands still because of us.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn anybody_waits_for_us(&self, observer: &Client) -> Result<bool> {
+        let waits = format!(
+            "SELECT count(*) FROM pg_catalog.pg_locks \
+             WHERE NOT granted AND {} = ANY (pg_catalog.pg_blocking_pids(pid))",
+            self.backend_pid
+        );
+        Ok(one_value(observer, &waits).await? != "0")
+    }
+
+    /// Ends the transaction and the connection. What was read is right whether or not this succeeds.
+    pub async fn close(self) {
+        if let Err(error) = self.run("COMMIT").await {
+            tracing::debug!(error = %error, "the snapshot's transaction did not end politely");
+        }
+    }
+
+    async fn run(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(from_driver)
+    }
+}
+
+fn unsettled(within: Duration, exported: &XidSnapshot, ordinary: &XidSnapshot) -> Error {
+    let open: Vec<String> = committing(exported, ordinary)
+        .map(|xid| xid.to_string())
+        .collect();
+    let open = if open.is_empty() {
+        format!("from {} up to {}", ordinary.xmax, exported.xmax.saturating_sub(1))
+    } else {
+        open.join(", ")
+    };
+    Error::transient(format!(
+        "could not read under the slot's snapshot: commits that it shows were not finished within {} s",
+        within.as_secs_f32()
+    ))
+    .with_detail(format!(
+        "The snapshot shows transactions that the server still runs: {open}."
+    ))
+    .with_hint("A synchronous standby that does not answer holds commits in this state.")
+}
+
+async fn current_snapshot(client: &Client) -> Result<XidSnapshot> {
+    one_value(client, "SELECT pg_catalog.pg_current_snapshot()")
+        .await?
+        .parse()
+}
+
+/// The only value of a query, by the simple protocol: nothing is prepared, so no type is looked up in a catalog.
+async fn one_value(client: &Client, sql: &str) -> Result<String> {
+    let messages = client.simple_query(sql).await.map_err(from_driver)?;
+    let value = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),
+        _ => None,
+    });
+    value
+        .map(str::to_owned)
+        .ok_or_else(|| Error::protocol("expected one value, found none"))
+}
+
+/// The output of a COPY.
+pub struct CopyOut(Pin<Box<CopyOutStream>>);
+
+impl std::fmt::Debug for CopyOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CopyOut")
+    }
+}
+
+impl Stream for CopyOut {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        let item = ready!(self.0.as_mut().poll_next(cx));
+        Poll::Ready(item.map(|piece| piece.map_err(from_driver)))
+    }
 }

@@ -19,7 +19,8 @@ use rustls::crypto::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 
 use crate::conninfo::{Conninfo, SslMode};
 use crate::error::{Error, Result};
@@ -38,20 +39,13 @@ pub(super) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
         check_name: conninfo.ssl_mode == SslMode::VerifyFull,
         algorithms: provider.signature_verification_algorithms,
     };
-    let config = with_provider(provider)?
+    let config = with_provider(Arc::clone(&provider))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    match client_certificate(conninfo)? {
-        None => Ok(config.with_no_client_auth()),
-        Some((path, chain, key)) => config.with_client_auth_cert(chain, key).map_err(|error| {
-            Error::configuration(format!(
-                "cannot use the client certificate \"{}\"",
-                path.display()
-            ))
-            .with_source(error)
-            .with_hint("Check that sslkey is the key of sslcert.")
-        }),
-    }
+    Ok(match client_certificate(conninfo, &provider)? {
+        None => config.with_no_client_auth(),
+        Some(certificate) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate))),
+    })
 }
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
@@ -127,9 +121,7 @@ fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>>
     Ok(found)
 }
 
-type ClientCertificate = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn client_certificate(conninfo: &Conninfo) -> Result<Option<ClientCertificate>> {
+fn client_certificate(conninfo: &Conninfo, provider: &CryptoProvider) -> Result<Option<CertifiedKey>> {
     let given = |value: &Option<String>, default| match value {
         Some(file) => Some(PathBuf::from(file)),
         None => default_file(default),
@@ -145,12 +137,28 @@ fn client_certificate(conninfo: &Conninfo) -> Result<Option<ClientCertificate>> 
         ))
         .with_hint("Give the file of the key in sslkey."));
     };
-    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| {
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| {
         Error::configuration(format!("cannot read the client's key \"{}\"", key_file.display()))
             .with_source(error)
             .with_hint("The key must be in PEM format and without a passphrase.")
-    })?;
-    Ok(Some((file, chain, key)))
+    };
+    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| wrong(error.into()))?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| wrong(error.into()))?;
+    let certificate = CertifiedKey::new(chain, key);
+    // Not `with_client_auth_cert`: it refuses certificates of X.509 version 1, which the server may take.
+    match certificate.keys_match() {
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            Err(Error::configuration(format!(
+                "the client's key \"{}\" is not the key of the certificate \"{}\"",
+                key_file.display(),
+                file.display()
+            )))
+        }
+        _ => Ok(Some(certificate)),
+    }
 }
 
 /// libpq's file of this name in ~/.postgresql, if it is there.

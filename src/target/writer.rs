@@ -196,12 +196,10 @@ impl Writer {
                 None
             };
             let written = match arrays {
-                Some(arrays) => {
-                    self.apply_small(&model, &position, clear, resolve, arrays)
-                        .await?
-                }
-                None => self.apply_rows(&model, &position, clear, resolve, &rows).await?,
+                Some(arrays) => self.apply_small(&model, &position, clear, resolve, arrays).await,
+                None => self.apply_rows(&model, &position, clear, resolve, &rows).await,
             };
+            let written = written.inspect_err(|error| self.blame(index, error))?;
             self.written_since_planning += written.changed();
             return Ok(vec![(index, written)]);
         }

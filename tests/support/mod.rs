@@ -119,6 +119,14 @@ pub async fn labels_pair() -> (Pair, Client, Client) {
     (pair, source, target)
 }
 
+/// An empty database at the shared target alone, for tests without a source.
+pub async fn target_database() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let name = format!("target_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    create_database(target(), &name).await;
+    target().url(&name)
+}
+
 async fn create_database(cluster: &Cluster, name: &str) {
     // Not the blocking helper of the cluster: it would stop every other task of the test's runtime.
     pg(&cluster.url("postgres"))

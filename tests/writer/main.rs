@@ -1,0 +1,11 @@
+//! The target's writer alone on a real server: what a batch of changes makes of lookup, map and checkpoint.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cases;
+mod limits;
+mod random;
+mod rig;

@@ -1,0 +1,337 @@
+//! Random histories against a model of the source table: after every batch the lookup is what the model shows.
+//!
+//! Transactions are random, batches are random numbers of transactions. Now and then the lookup is damaged and an exact copy,
+//! brought forward by its own stream, is merged; or another process takes over.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use cdc::error::Class;
+use cdc::fold::Fold;
+use cdc::target::shadow::{Difference, ShadowWriter};
+use cdc::target::writer::MergePosition;
+use futures_util::stream;
+
+use crate::cases::{TABLES, assert_consistent, labels, other};
+use crate::rig::Rig;
+use crate::support::rows;
+
+/// A source row.
+#[derive(Debug, Clone, PartialEq)]
+struct Master {
+    code: Option<u8>,
+    label: String,
+    live: bool,
+}
+
+/// The source table by identity.
+#[derive(Debug, Clone, Default)]
+struct Source {
+    rows: BTreeMap<i64, Master>,
+    unique: bool,
+}
+
+impl Source {
+    /// What the lookup shows: for each code the live row with the smallest identity.
+    fn shown(&self) -> Vec<String> {
+        let mut shown = BTreeMap::new();
+        for row in self.rows.values().filter(|row| row.live) {
+            if let Some(code) = row.code {
+                shown.entry(code).or_insert(&row.label);
+            }
+        }
+        shown
+            .iter()
+            .map(|(code, label)| format!("{}|{label}", name(*code)))
+            .collect()
+    }
+
+    fn is_legal(&self) -> bool {
+        let mut codes: Vec<_> = self
+            .rows
+            .values()
+            .filter(|row| row.live)
+            .filter_map(|row| row.code)
+            .collect();
+        let count = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        !self.unique || codes.len() == count
+    }
+
+    /// One transaction of up to eight changes; `None` if the live codes were not unique at its end.
+    fn transaction(&mut self, random: &mut fastrand::Rng, label: &mut u32) -> Option<Vec<String>> {
+        let before = self.rows.clone();
+        let mut changes = Vec::new();
+        for _ in 0..random.usize(1..=8) {
+            self.change(random, label, &mut changes);
+        }
+        if self.is_legal() {
+            return Some(changes);
+        }
+        self.rows = before;
+        None
+    }
+
+    fn change(&mut self, random: &mut fastrand::Rng, label: &mut u32, changes: &mut Vec<String>) {
+        let ids: Vec<i64> = self.rows.keys().copied().collect();
+        let known = (!ids.is_empty()).then(|| ids[random.usize(..ids.len())]);
+        let unused = (0..20).find(|id| !self.rows.contains_key(id) && random.u8(..3) == 0);
+        match (random.u8(..100), known, unused) {
+            (0..=24, _, Some(id)) => {
+                *label += 1;
+                let row = Master {
+                    code: (random.u8(..12) > 0).then(|| random.u8(..8)),
+                    label: format!("new {label}"),
+                    live: random.u8(..5) > 0,
+                };
+                changes.push(format!("+{}", tuple(id, &row, None)));
+                self.rows.insert(id, row);
+            }
+            (25..=64, Some(id), _) => {
+                let mut row = self.rows[&id].clone();
+                let before = row.clone();
+                match random.u8(..8) {
+                    0..=2 => row.live = !row.live,
+                    3..=5 => row.code = (random.u8(..15) > 0).then(|| random.u8(..8)),
+                    _ => {}
+                }
+                if random.u8(..4) == 0 {
+                    *label += 1;
+                    row.label = format!("changed {label}");
+                }
+                changes.push(format!("={}", tuple(id, &row, random.bool().then_some(&before))));
+                self.rows.insert(id, row);
+            }
+            (65..=74, Some(id), Some(free)) => {
+                let row = self.rows.remove(&id).unwrap();
+                let before = row.clone();
+                changes.push(format!(
+                    "={id} > {}",
+                    tuple(free, &row, random.bool().then_some(&before))
+                ));
+                self.rows.insert(free, row);
+            }
+            (75..=84, Some(one), _) => {
+                // Two rows exchange their codes.
+                let two = ids[random.usize(..ids.len())];
+                let codes = (self.rows[&one].code, self.rows[&two].code);
+                for (id, code) in [(one, codes.1), (two, codes.0)] {
+                    let row = self.rows.get_mut(&id).unwrap();
+                    let before = row.clone();
+                    row.code = code;
+                    changes.push(format!("={}", tuple(id, row, random.bool().then_some(&before))));
+                }
+            }
+            (85..=97, Some(id), _) => {
+                self.rows.remove(&id);
+                changes.push(format!("-{id}"));
+            }
+            (98, _, _) if random.u8(..4) == 0 => {
+                self.rows.clear();
+                changes.push("!".to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn name(code: u8) -> String {
+    format!("C{code}")
+}
+
+/// The tuple; what equals `before` is left out, as if it were stored out of line.
+fn tuple(id: i64, row: &Master, before: Option<&Master>) -> String {
+    let code = match row.code {
+        None => "-".to_owned(),
+        code if before.is_some_and(|before| before.code == code) => "u".to_owned(),
+        Some(code) => name(code),
+    };
+    let label = match before {
+        Some(before) if before.label == row.label => "u",
+        _ => &row.label,
+    };
+    format!("{id}|{code}|{label}|{}", if row.live { "-" } else { "x" })
+}
+
+/// The rows as a copy reads them, in COPY's text format: live rows, and dead ones for their values.
+fn copy(source: &Source) -> String {
+    let mut text = String::new();
+    for (id, row) in &source.rows {
+        let state = if row.live && row.code.is_some() { "l" } else { "d" };
+        let code = row.code.map_or("\\N".to_owned(), name);
+        writeln!(text, "{id}\t{state}\t{code}\t{}", row.label).unwrap();
+    }
+    text
+}
+
+/// One run; `label` counts up so that every value is another one.
+struct Run {
+    rig: Rig,
+    source: Source,
+    random: fastrand::Rng,
+    label: u32,
+    seed: u64,
+}
+
+impl Run {
+    async fn new(seed: u64, unique: bool) -> Self {
+        let mut rig = Rig::new(TABLES).await;
+        rig.add(&labels(true)).await;
+        rig.add(&other()).await;
+        // As after a first copy: rows are counted from here on.
+        rig.write(0, &["!"]).await.unwrap();
+        Self {
+            rig,
+            source: Source {
+                unique,
+                ..Source::default()
+            },
+            random: fastrand::Rng::with_seed(seed),
+            label: 0,
+            seed,
+        }
+    }
+
+    /// Changes of one to five transactions.
+    fn changes(&mut self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for _ in 0..self.random.usize(1..=5) {
+            changes.extend(
+                self.source
+                    .transaction(&mut self.random, &mut self.label)
+                    .unwrap_or_default(),
+            );
+        }
+        changes
+    }
+
+    async fn assert_shown(&self, what: &str) {
+        let shown = rows(
+            &self.rig.db,
+            "SELECT code, label FROM lookup ORDER BY code COLLATE \"C\"",
+        )
+        .await;
+        assert_eq!(shown, self.source.shown(), "seed {}, {what}", self.seed);
+    }
+
+    async fn batch(&mut self, number: usize) {
+        let changes = self.changes();
+        let what = format!("batch {number}: {changes:?}");
+        let mut folds = vec![(0, self.rig.fold(0, &changes))];
+        if self.random.u8(..4) == 0 {
+            // Two read models: by COPY.
+            folds.insert(
+                self.random.usize(..2),
+                (1, self.rig.fold(1, &[format!("=x|{number}")])),
+            );
+        }
+        if let Err(error) = self.rig.apply(folds).await {
+            panic!("seed {}, {what}: {error:?}", self.seed);
+        }
+        self.assert_shown(&what).await;
+        assert_consistent(&self.rig, &format!("seed {}, {what}", self.seed)).await;
+        let told = changes
+            .iter()
+            .any(|change| change.contains(" > ") || change.contains("|u|"));
+        if !told && self.random.u8(..6) == 0 {
+            // A batch that comes twice changes nothing.
+            let written = self.rig.write(0, &changes).await.unwrap();
+            assert_eq!(written.changed(), 0, "seed {}, {what} again", self.seed);
+            self.assert_shown(&format!("{what} again")).await;
+        }
+    }
+
+    /// An exact copy beside the stream, merged where both stand.
+    async fn resync(&mut self) {
+        let model = self.rig.models[0].target.clone();
+        let mut shadow = ShadowWriter::new(self.rig.session().await);
+        shadow.create(&model).await.unwrap();
+        let text = copy(&self.source);
+        let pieces = text
+            .split_inclusive('\n')
+            .map(|line| Ok(Bytes::from(line.to_owned())));
+        let pieces: Vec<_> = pieces.collect();
+        let copied = shadow
+            .fill(&model, stream::iter(pieces), &self.rig.bookkeeping, None)
+            .await;
+        assert_eq!(copied.unwrap(), u64::try_from(self.source.rows.len()).unwrap());
+        for _ in 0..self.random.usize(..4) {
+            let changes = self.changes();
+            let fold = self.rig.fold(0, &changes);
+            self.rig.apply(vec![(0, fold.clone())]).await.unwrap();
+            let folds: Vec<(_, Fold)> = vec![(&model, fold)];
+            let done = shadow.catch_up(folds).await;
+            assert!(done.is_ok(), "seed {}: {done:?} {changes:?}", self.seed);
+        }
+        self.assert_shown("before a resync").await;
+        if self.source.unique {
+            let found = shadow.compare(&model, 10).await.unwrap();
+            let healthy = Difference {
+                same: i64::try_from(self.source.shown().len()).unwrap(),
+                ..Difference::default()
+            };
+            assert_eq!(found, healthy, "seed {}: false alarm", self.seed);
+        }
+        let damage = self.random.bool();
+        if damage {
+            let damage = "DELETE FROM lookup WHERE code IN ('C0', 'C1'); UPDATE lookup SET label = 'drift' WHERE code = 'C2';
+                INSERT INTO lookup VALUES ('DRIFT', 'x'); DELETE FROM cdc.map_1 WHERE i1 % 3 = 0;
+                UPDATE cdc.map_1 SET k1 = 'C7' WHERE i1 = 4;";
+            self.rig.db.batch_execute(damage).await.unwrap();
+        }
+        let position = MergePosition::Running(self.rig.position().lsn);
+        let merged = self.rig.writer.merge(&[0], &position, true).await.unwrap();
+        let (_, written) = merged.into_iter().next().unwrap();
+        let written = written.unwrap();
+        if !damage {
+            assert_eq!(
+                written.changed(),
+                0,
+                "seed {}: a resync in health writes nothing",
+                self.seed
+            );
+        }
+        self.assert_shown("after a resync").await;
+        assert_consistent(&self.rig, &format!("seed {}, after a resync", self.seed)).await;
+        shadow.drop("cdc", model.id).await.unwrap();
+    }
+
+    /// Another process takes over; the old one writes nothing from then on.
+    async fn take_over(&mut self) {
+        let new = self.rig.another_writer().await;
+        let error = self.rig.write(0, &["+99|C0|zombie|-"]).await.unwrap_err();
+        assert_eq!(error.class(), Class::Fenced);
+        self.rig.writer = new;
+    }
+}
+
+/// Seed from `CDC_TEST_SEED`, or a new one; it is told when an assertion fails.
+fn seed() -> u64 {
+    match std::env::var("CDC_TEST_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => fastrand::u64(..),
+    }
+}
+
+async fn history(unique: bool) {
+    let mut run = Run::new(seed(), unique).await;
+    for number in 0..150 {
+        match run.random.u8(..40) {
+            0..=3 => run.resync().await,
+            4 => run.take_over().await,
+            _ => run.batch(number).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_histories_with_unique_live_codes() {
+    history(true).await;
+}
+
+#[tokio::test]
+async fn random_histories_with_colliding_codes() {
+    history(false).await;
+}

@@ -1,0 +1,290 @@
+//! A writer on a real target without a source: changes are written as text and go through read model, fold and writer.
+//!
+//! A change is one line: `+1|MR|Mr.|-` inserts, `=1|MR|Sir|-` updates, `=1|MR > 2|MR|Mr.|-` updates with an old tuple,
+//! `-1` deletes, `!` truncates. Cells are in the order of the source's columns; `-` is NULL, `u` an unchanged
+//! out-of-line value.
+
+use std::sync::Arc;
+
+use cdc::conninfo::{Conninfo, Environment};
+use cdc::error::Result;
+use cdc::facts::{ReplicaIdentity, SourceColumn, SourceTable};
+use cdc::fold::Fold;
+use cdc::lsn::{Lsn, PgTimestamp};
+use cdc::progress::TransactionId;
+use cdc::read_model::{Change, ReadModel, Remembering};
+use cdc::relation::{Layout, Relation, RelationColumn};
+use cdc::row::Cell;
+use cdc::settings::{ColumnMapping, ReadModelSettings};
+use cdc::sql::TableName;
+use cdc::target::bookkeeping::Bookkeeping;
+use cdc::target::model::TargetModel;
+use cdc::target::writer::{Batch, Position, Writer, Written};
+use cdc::target::{connect, facts};
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use crate::support;
+
+/// A source table as its catalog would tell it, and the rule of the read model.
+pub struct Shape {
+    pub settings: ReadModelSettings,
+    pub table: SourceTable,
+    pub identity: Vec<String>,
+    pub remembering: Remembering,
+}
+
+/// `columns` are the source's names and types; `projected` pairs (lookup name, source name), the first `key` of
+/// them are the key. Every column of type text or varchar may come as unchanged if `toastable`.
+pub fn shape(
+    target: &str,
+    columns: &[(&str, &str)],
+    identity: &[&str],
+    projected: &[(&str, &str)],
+    key: usize,
+    toastable: bool,
+) -> Shape {
+    let settings = ReadModelSettings {
+        source: TableName::new("public", "master"),
+        target: TableName::new("public", target),
+        key: projected[..key]
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect(),
+        columns: projected
+            .iter()
+            .map(|(target, source)| ColumnMapping {
+                target: (*target).to_owned(),
+                source: (*source).to_owned(),
+            })
+            .collect(),
+        soft_delete: columns
+            .iter()
+            .any(|(name, _)| *name == "deleted_at")
+            .then(|| "deleted_at".to_owned()),
+        synced_at: None,
+    };
+    let columns = columns.iter().zip(1..).map(|((name, type_name), number)| {
+        let text = matches!(*type_name, "text" | "character varying");
+        SourceColumn {
+            name: (*name).to_owned(),
+            number,
+            type_oid: 1,
+            type_name: (*type_name).to_owned(),
+            bare_type_name: (*type_name).to_owned(),
+            not_null: false,
+            toastable: toastable && text,
+            generated: false,
+            builtin: true,
+            collatable: text,
+        }
+    });
+    Shape {
+        settings,
+        table: SourceTable {
+            oid: 16400,
+            name: TableName::new("public", "master"),
+            kind: 'r',
+            persistence: 'p',
+            replica_identity: ReplicaIdentity::Default,
+            columns: columns.collect(),
+            primary_key: identity.iter().map(|name| (*name).to_owned()).collect(),
+            deferrable_primary_key: false,
+            identity_index: Vec::new(),
+            unique_indexes: Vec::new(),
+            leaves: Vec::new(),
+            has_inheritance_children: false,
+            row_security_applies: false,
+            may_select: true,
+            owned: true,
+            estimated_rows: -1.0,
+        },
+        identity: identity.iter().map(|name| (*name).to_owned()).collect(),
+        remembering: Remembering::Map,
+    }
+}
+
+/// A read model with what turns its text into changes.
+pub struct Bound {
+    pub target: TargetModel,
+    pub layout: Layout,
+}
+
+/// The writer, and a second connection that looks at what it did.
+pub struct Rig {
+    pub db: Client,
+    pub writer: Writer,
+    pub bookkeeping: Bookkeeping,
+    pub models: Vec<Bound>,
+    pub lsn: u64,
+    url: String,
+}
+
+impl Rig {
+    /// A fresh database with these tables and an empty bookkeeping.
+    pub async fn new(tables: &str) -> Self {
+        let url = support::target_database().await;
+        let db = support::pg(&url).await;
+        db.batch_execute(tables).await.unwrap();
+        let bookkeeping = Bookkeeping::new("cdc");
+        let mut conn = session(&url).await;
+        bookkeeping.ensure(&mut conn).await.unwrap();
+        let claim = bookkeeping.claim(&mut conn, "slot", "pub", "test").await.unwrap();
+        let writer = Writer::new(conn, bookkeeping.clone(), claim.epoch).await.unwrap();
+        Self {
+            db,
+            writer,
+            bookkeeping,
+            models: Vec::new(),
+            lsn: 1000,
+            url,
+        }
+    }
+
+    /// A session as the engine opens it.
+    pub async fn session(&self) -> PgConnection {
+        session(&self.url).await
+    }
+
+    /// Adds a read model and returns its index.
+    pub async fn add(&mut self, shape: &Shape) -> usize {
+        let names: Vec<&str> = shape.identity.iter().map(String::as_str).collect();
+        let model = Arc::new(
+            ReadModel::bind(&shape.settings, &shape.table, &shape.identity, shape.remembering).unwrap(),
+        );
+        let full = shape.table.replica_identity == ReplicaIdentity::Full;
+        let relation = Relation {
+            oid: shape.table.oid,
+            name: shape.table.name.clone(),
+            replica_identity: shape.table.replica_identity,
+            columns: shape
+                .table
+                .columns
+                .iter()
+                .map(|column| RelationColumn {
+                    name: column.name.clone(),
+                    type_oid: column.type_oid,
+                    in_identity: full || names.contains(&column.name.as_str()),
+                })
+                .collect(),
+        };
+        let layout = model.layout(&relation).unwrap();
+        let conn = self.writer.connection();
+        let lookup = facts::table(conn, &shape.settings.target).await.unwrap().unwrap();
+        let name = shape.settings.name();
+        let id = self
+            .bookkeeping
+            .add_model(conn, &name, "public.master")
+            .await
+            .unwrap();
+        let target = TargetModel::bind(id, self.bookkeeping.schema_name(), model, &lookup).unwrap();
+        self.bookkeeping
+            .redefine_model(
+                conn,
+                id,
+                "public.master",
+                &target.definition(),
+                &target.create_map(),
+            )
+            .await
+            .unwrap();
+        let index = self.models.len();
+        self.writer.set_model(index, target.clone());
+        self.models.push(Bound { target, layout });
+        index
+    }
+
+    /// Another process takes over: its writer, with a higher epoch.
+    pub async fn another_writer(&self) -> Writer {
+        let mut conn = self.session().await;
+        let claim = self
+            .bookkeeping
+            .claim(&mut conn, "slot", "pub", "other")
+            .await
+            .unwrap();
+        let mut writer = Writer::new(conn, self.bookkeeping.clone(), claim.epoch)
+            .await
+            .unwrap();
+        for (index, bound) in self.models.iter().enumerate() {
+            writer.set_model(index, bound.target.clone());
+        }
+        writer
+    }
+
+    /// The changes folded.
+    pub fn fold(&self, index: usize, changes: &[impl AsRef<str>]) -> Fold {
+        let mut fold = Fold::default();
+        for change in changes {
+            if let Some(change) = self.change(index, change.as_ref()) {
+                fold.add(change);
+            }
+        }
+        fold
+    }
+
+    /// One change.
+    pub fn change(&self, index: usize, text: &str) -> Option<Change> {
+        let Bound { target, layout } = &self.models[index];
+        let model = &target.model;
+        let (kind, rest) = text.split_at(1);
+        match kind {
+            "+" => model.insert(layout, &cells(rest)).unwrap(),
+            "-" => model.delete(layout, &cells(rest)).unwrap(),
+            "!" => Some(Change::Truncate),
+            _ => match rest.split_once(" > ") {
+                Some((old, new)) => model.update(layout, Some(&cells(old)), &cells(new)).unwrap(),
+                None => model.update(layout, None, &cells(rest)).unwrap(),
+            },
+        }
+    }
+
+    /// The next position.
+    pub fn position(&mut self) -> Position {
+        self.lsn += 8;
+        Position {
+            lsn: Lsn(self.lsn),
+            commit_time: Some(PgTimestamp::from_unix_micros(1_700_000_000_000_000)),
+            last: Some(TransactionId {
+                commit_lsn: Lsn(self.lsn - 4),
+                xid: 700,
+                commit_time: PgTimestamp::from_unix_micros(1_700_000_000_000_000),
+            }),
+        }
+    }
+
+    /// Writes folds as one batch.
+    pub async fn apply(&mut self, folds: Vec<(usize, Fold)>) -> Result<Vec<(usize, Written)>> {
+        let batch = Batch {
+            position: self.position(),
+            folds,
+            suspended: Vec::new(),
+            transactions: 1,
+        };
+        self.writer.apply(batch).await
+    }
+
+    /// Writes changes of one read model as one batch.
+    pub async fn write(&mut self, index: usize, changes: &[impl AsRef<str>]) -> Result<Written> {
+        let fold = self.fold(index, changes);
+        let written = self.apply(vec![(index, fold)]).await?;
+        Ok(written
+            .into_iter()
+            .next()
+            .map_or_else(Written::default, |(_, written)| written))
+    }
+}
+
+async fn session(url: &str) -> PgConnection {
+    let conninfo = Conninfo::parse(url, &Environment::default()).unwrap();
+    connect::connect(&conninfo, "test", true).await.unwrap()
+}
+
+fn cells(text: &str) -> Vec<Cell<'_>> {
+    text.split('|')
+        .map(|word| match word {
+            "-" => Cell::Null,
+            "u" => Cell::Unchanged,
+            word => Cell::Text(word.as_bytes()),
+        })
+        .collect()
+}
