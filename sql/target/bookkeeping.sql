@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     system_identifier text,              -- IDENTIFY_SYSTEM of the source that lsn belongs to
     timeline integer,
     source_database text,
+    publication_oid bigint,              -- another one later means that the publication was made again
     lsn pg_lsn,                          -- checkpoint: every commit before it is applied; NULL before the first copy
     commit_time timestamptz,             -- the lookups are as of this time of the source
     last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
@@ -45,6 +46,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     source text NOT NULL,                -- the source table
     definition jsonb NOT NULL,           -- columns, key, soft delete and identity that the map was made for
     state text NOT NULL DEFAULT 'new',   -- new (never copied), in_step, suspended
+    published text,                      -- the watch: publication's options and entries for the table
+    storage text,                        -- the watch: files of the table and its leaves
     reason text,                         -- why it is suspended
     hint text,
     since timestamptz NOT NULL DEFAULT now(),

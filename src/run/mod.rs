@@ -15,6 +15,7 @@ pub mod report;
 pub mod resync;
 pub mod session;
 pub mod stream;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,9 +24,11 @@ use crate::run::bind::{Bound, bind_all};
 use crate::run::copy::{ToCopy, copy_all};
 use crate::run::keeper::Keeper;
 use crate::run::stream::{Left, Refused, Start, Stream};
-use crate::run::{Process, Shared, fence, report};
+use crate::run::watch::Watch;
+use crate::run::{Process, Shared, fence, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
+use crate::source::watch::Look;
 use crate::target;
 use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
 use crate::target::shadow::ShadowWriter;
@@ -46,6 +48,7 @@ struct Session<'a> {
     writer: Writer,
     source: SourceIdentity,
     bound: Vec<Bound>,
+    looks: Vec<Look>,
 }
 
 /// Runs one session; returns when the process is asked to stop.
@@ -102,6 +105,7 @@ impl<'a> Session<'a> {
             bound.state = ModelState::Suspended;
         }
         ensure_publication(shared, &client).await?;
+        let looks = watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, &mut bound).await?;
         let source = SourceIdentity {
             system_identifier: system.system_identifier,
             timeline: system.timeline,
@@ -122,6 +126,7 @@ impl<'a> Session<'a> {
                 writer,
                 source,
                 bound,
+                looks,
             },
             claim,
         ))
@@ -175,6 +180,14 @@ impl<'a> Session<'a> {
                 .unwrap_or_else(|| "wal_removed".to_owned());
             return Ok(Some(format!("the slot was invalidated ({reason})")));
         }
+        let made_for = self
+            .shared
+            .bookkeeping
+            .publication_oid(self.writer.connection())
+            .await?;
+        if made_for.is_some() && made_for != self.publication().map(i64::from) {
+            return Ok(Some("the publication was made again".to_owned()));
+        }
         let confirmed = slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO);
         if confirmed > checkpoint.lsn {
             return Ok(Some(format!(
@@ -190,6 +203,11 @@ impl<'a> Session<'a> {
             )));
         }
         Ok(None)
+    }
+
+    /// OID of the publication.
+    fn publication(&self) -> Option<u32> {
+        self.looks.first().and_then(|look| look.publication)
     }
 
     /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
@@ -208,8 +226,9 @@ impl<'a> Session<'a> {
             );
         }
         // The intent is stored before a slot is dropped or made: a crash in between heals again.
+        let publication = self.publication();
         bookkeeping
-            .begin_healing(self.writer.connection(), epoch, why)
+            .begin_healing(self.writer.connection(), epoch, why, publication)
             .await?;
         let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
         report::resync_started(why, &names);
@@ -328,9 +347,11 @@ impl<'a> Session<'a> {
             .iter()
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
+        let watch = Watch::new(Arc::clone(self.shared), &self.bound, self.looks, commands.clone());
         let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
+        let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
-        let mut keeping = true;
+        let (mut keeping, mut watching) = (true, true);
         let models = self.bound.iter().map(|bound| {
             (
                 bound.settings.clone(),
@@ -356,6 +377,7 @@ impl<'a> Session<'a> {
                     biased;
                     end = &mut stream => break end,
                     () = &mut keeper, if keeping => keeping = false,
+                    () = &mut watch, if watching => watching = false,
                 }
             }
         };

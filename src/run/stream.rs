@@ -67,6 +67,8 @@ pub enum Command {
         /// Ends the pause when its sender is dropped.
         resume: oneshot::Receiver<()>,
     },
+    /// End the session: the watch has seen what it cannot go on with.
+    End(Error),
     /// Merge exact copies at the position at which the loop stands still.
     Merge {
         /// Read models as the copy bound them, by index.
@@ -452,6 +454,7 @@ impl Stream {
                 // An idle stream passes the position with a keepalive: ask for one.
                 self.send_status(true).await
             }
+            Command::End(error) => Err(error),
             Command::Merge { models, reply } => {
                 let lsn = self.progress.applied();
                 if self.in_flight.is_some() || !self.stands_still() {

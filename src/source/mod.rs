@@ -22,4 +22,5 @@ pub mod settled;
 pub mod slot;
 pub mod snapshot;
 mod tls;
+pub mod watch;
 mod wire;

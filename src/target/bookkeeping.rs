@@ -359,10 +359,18 @@ impl Bookkeeping {
     }
 
     /// Notes that everything is going to be copied, and why, before a slot is dropped or made.
-    pub async fn begin_healing(&self, conn: &mut PgConnection, epoch: i64, why: &str) -> Result<()> {
-        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now()";
-        self.update_pipeline(conn, epoch, set, |query| query.bind(why.to_owned()))
-            .await
+    pub async fn begin_healing(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        why: &str,
+        publication_oid: Option<u32>,
+    ) -> Result<()> {
+        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now(), publication_oid = $3";
+        self.update_pipeline(conn, epoch, set, |query| {
+            query.bind(why.to_owned()).bind(publication_oid.map(i64::from))
+        })
+        .await
     }
 
     /// The copies are merged: stores the position of the new slot, in the transaction of the merge.
@@ -475,6 +483,58 @@ impl Bookkeeping {
             ModelState::Suspended
         };
         self.set_model_state(conn, epoch, id, state, Some(why)).await
+    }
+
+    /// What the watch has stored of a read model: publication and files of its table.
+    pub async fn watched(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+    ) -> Result<(Option<String>, Option<String>)> {
+        let sql = format!(
+            "SELECT published, storage FROM {}.read_model WHERE id = $1",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok((
+            row.try_get(0).map_err(from_sqlx)?,
+            row.try_get(1).map_err(from_sqlx)?,
+        ))
+    }
+
+    /// Stores what the watch sees.
+    pub async fn set_watched(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        published: &str,
+        storage: &str,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET published = $2, storage = $3 WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(published)
+            .bind(storage)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// OID of the publication that the slot was made for.
+    pub async fn publication_oid(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
+        let sql = format!("SELECT publication_oid FROM {}.pipeline", self.schema);
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// Progress of a running copy; `None` when it has ended.

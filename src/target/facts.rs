@@ -138,3 +138,16 @@ fn character(row: &PgRow, name: &str) -> Result<char> {
     let text: String = get(row, name)?;
     Ok(text.chars().next().unwrap_or(' '))
 }
+
+/// OID and columns of each table as text, in order: what the watch compares. Empty for a table that is not there.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn shapes(conn: &mut PgConnection, tables: &[TableName]) -> Result<Vec<String>> {
+    let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
+    sqlx::query_scalar(include_str!("../../sql/target/shapes.sql"))
+        .bind(names)
+        .fetch_all(conn)
+        .await
+        .map_err(from_sqlx)
+}

@@ -17,6 +17,8 @@ pub struct TargetModel {
     pub id: i32,
     /// The read model as bound to its source.
     pub model: Arc<ReadModel>,
+    /// OID of the lookup: another one means that it was made again.
+    lookup_oid: u32,
     /// Bookkeeping schema, quoted.
     schema: String,
     columns: Vec<TargetColumn>,
@@ -118,6 +120,7 @@ impl TargetModel {
         Ok(Self {
             id,
             model,
+            lookup_oid: lookup.oid,
             schema: ident(schema),
             columns,
             key,
@@ -631,7 +634,9 @@ impl TargetModel {
         );
         let settings = &self.model.settings;
         format!(
-            "identity ({}) key ({}) columns ({columns}) from ({}) soft delete {:?} remembering {:?}",
+            "source {} lookup {} identity ({}) key ({}) columns ({columns}) from ({}) soft delete {:?} remembering {:?}",
+            self.model.source_oid,
+            self.lookup_oid,
             join(
                 ", ",
                 self.model

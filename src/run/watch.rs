@@ -1,0 +1,185 @@
+//! The watch: every ten seconds one cheap query a side, for what the stream does not tell.
+//!
+//! What it finds is stored with each read model, so a difference is noticed across restarts too:
+//!
+//! | difference | what follows |
+//! |---|---|
+//! | the publication was made again | the old slot may never pass it: healing |
+//! | its options or its entries for the table | changes may be missing: that read model is copied |
+//! | the table or the lookup was made again or renamed, the lookup's columns changed | bound anew and copied |
+//! | another file (rewrite, TRUNCATE, ATTACH, DETACH) | one resync of that read model |
+//!
+//! A TRUNCATE that the stream brought looks like a rewrite: the resync then finds nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::retry::Backoff;
+use crate::run::Shared;
+use crate::run::bind::Bound;
+use crate::run::stream::Command;
+use crate::source;
+use crate::source::watch::Look;
+use crate::sql::TableName;
+use crate::target;
+use crate::target::bookkeeping::ModelState;
+
+/// How often the watch looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a session's watch compares with.
+pub struct Watch {
+    shared: Arc<Shared>,
+    sources: Vec<TableName>,
+    lookups: Vec<TableName>,
+    ids: Vec<i32>,
+    looks: Vec<Look>,
+    shapes: Vec<String>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// Looks at both sides for the first time in a session, and compares with what was stored: read models that changed
+/// in a way that the stream did not tell are suspended, or a resync of them is asked for.
+pub async fn compare_with_stored(
+    shared: &Shared,
+    client: &Client,
+    target: &mut PgConnection,
+    epoch: i64,
+    bound: &mut [Bound],
+) -> Result<Vec<Look>> {
+    let publication = &shared.settings.source.publication;
+    let sources: Vec<TableName> = bound.iter().map(|bound| bound.settings.source.clone()).collect();
+    let looks = source::watch::look(client, publication, &sources).await?;
+    for (bound, look) in bound.iter_mut().zip(&looks) {
+        let (published, storage) = shared.bookkeeping.watched(target, bound.id).await?;
+        let in_step = bound.state == ModelState::InStep;
+        if in_step && published.is_some_and(|published| published != look.published) {
+            let error = Error::broken("its table's publication was changed, so changes may be missing");
+            tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended and copied again");
+            shared
+                .bookkeeping
+                .suspend(target, epoch, bound.id, &error)
+                .await?;
+            bound.state = ModelState::Suspended;
+        } else if in_step && storage.is_some_and(|storage| storage != look.storage) {
+            ask_for_resync(shared, target, &bound.settings.name()).await?;
+        }
+        shared
+            .bookkeeping
+            .set_watched(target, bound.id, &look.published, &look.storage)
+            .await?;
+    }
+    Ok(looks)
+}
+
+async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str) -> Result<()> {
+    tracing::info!(
+        read_model = name,
+        "the source's table has another file: a resync will tell whether rows changed"
+    );
+    shared
+        .bookkeeping
+        .request_resync(target, Some(&[name.to_owned()]), false, "watch")
+        .await?;
+    Ok(())
+}
+
+impl Watch {
+    /// A watch that compares with these looks.
+    pub fn new(
+        shared: Arc<Shared>,
+        bound: &[Bound],
+        looks: Vec<Look>,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            shared,
+            sources: bound.iter().map(|bound| bound.settings.source.clone()).collect(),
+            lookups: bound.iter().map(|bound| bound.settings.target.clone()).collect(),
+            ids: bound.iter().map(|bound| bound.id).collect(),
+            looks,
+            shapes: Vec::new(),
+            commands,
+        }
+    }
+
+    /// Looks until the session ends. A side that cannot be reached is looked at later: the stream notices by itself.
+    pub async fn run(mut self, client: &Client) {
+        let mut backoff = Backoff::new(LOOK_INTERVAL, LOOK_INTERVAL);
+        while !self.shared.stop.is_cancelled() {
+            if let Err(error) = self.keep(client).await {
+                tracing::debug!(%error, "the watch could not look");
+            }
+            self.pause(backoff.next_delay(fastrand::f64())).await;
+        }
+    }
+
+    async fn keep(&mut self, client: &Client) -> Result<()> {
+        let conninfo = &self.shared.settings.target.conninfo;
+        let mut target =
+            target::connect::connect(conninfo, &self.shared.application_name("watch"), true).await?;
+        while !self.shared.stop.is_cancelled() {
+            if let Some(error) = self.look(client, &mut target).await? {
+                // The session begins again, and with what is stored decides what to do.
+                let _ = self.commands.send(Command::End(error)).await;
+                std::future::pending::<()>().await;
+            }
+            self.pause(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Compares; returns what the session cannot go on with.
+    async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
+        let publication = &self.shared.settings.source.publication;
+        let looks = source::watch::look(client, publication, &self.sources).await?;
+        for (index, (before, now)) in self.looks.iter().zip(&looks).enumerate() {
+            let Some(table) = self.sources.get(index) else {
+                continue;
+            };
+            if before.publication != now.publication || before.published != now.published {
+                return Ok(Some(Error::transient(format!(
+                    "publication \"{publication}\" was changed"
+                ))));
+            }
+            if before.oid != now.oid {
+                return Ok(Some(Error::transient(format!(
+                    "table \"{table}\" was renamed, dropped or made again"
+                ))));
+            }
+            if before.storage != now.storage
+                && let (Some(lookup), Some(id)) = (self.lookups.get(index), self.ids.get(index))
+            {
+                ask_for_resync(&self.shared, target, &lookup.to_string()).await?;
+                self.shared
+                    .bookkeeping
+                    .set_watched(target, *id, &now.published, &now.storage)
+                    .await?;
+            }
+        }
+        self.looks = looks;
+        let shapes = target::facts::shapes(target, &self.lookups).await?;
+        let before = std::mem::replace(&mut self.shapes, shapes);
+        let changed = before
+            .iter()
+            .zip(&self.shapes)
+            .position(|(before, now)| before != now);
+        Ok(changed.and_then(|at| self.lookups.get(at)).map(|lookup| {
+            Error::transient(format!(
+                "lookup table \"{lookup}\" was altered, dropped or made again"
+            ))
+        }))
+    }
+
+    async fn pause(&self, delay: Duration) {
+        tokio::select! {
+            () = self.shared.stop.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The watch's look at the source: what the stream does not tell.
+//!
+//! A publication that is made again, a table that is taken out and put back, renamed or made again, a rewrite, TRUNCATE of one
+//! partition, ATTACH and DETACH: none of it comes by the stream, or not on every version. One cheap query of the
+//! catalogs tells.
+
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::source::error::from_driver;
+use crate::sql::TableName;
+
+/// What the catalogs say of a followed table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// OID of the publication; `None` if there is none.
+    pub publication: Option<u32>,
+    /// OID of the table; `None` if there is none of that name.
+    pub oid: Option<u32>,
+    /// Options of the publication and its entries for the table.
+    pub published: String,
+    /// Files of the table and its leaves.
+    pub storage: String,
+}
+
+/// Looks at the tables, in their order.
+pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> Result<Vec<Look>> {
+    let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
+    let sql = include_str!("../../sql/source/watch.sql");
+    let rows = client
+        .query(sql, &[&publication, &names])
+        .await
+        .map_err(from_driver)?;
+    let mut looks = vec![Look::default(); tables.len()];
+    for row in rows {
+        let name: String = row.try_get("name").map_err(from_driver)?;
+        let text = |column: &str| -> Result<String> {
+            Ok(row
+                .try_get::<_, Option<String>>(column)
+                .map_err(from_driver)?
+                .unwrap_or_default())
+        };
+        let look = Look {
+            publication: row.try_get("publication_oid").map_err(from_driver)?,
+            oid: row.try_get("oid").map_err(from_driver)?,
+            published: format!("{} / {}", text("publication_options")?, text("membership")?),
+            storage: text("storage")?,
+        };
+        for (place, _) in looks.iter_mut().zip(&names).filter(|(_, of)| **of == name) {
+            *place = look.clone();
+        }
+    }
+    Ok(looks)
+}
