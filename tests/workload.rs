@@ -175,9 +175,10 @@ async fn restarts_of_the_servers_lose_nothing() {
     let (seed, plan) = any();
     let mut stage = Stage::set_on("restarts", seed, plan, &source, &target).await;
     let cdc = Cdc::run(&stage.pair);
+    follows(&cdc).await;
     let mut round = stage.rng.u32(..);
     while !stage.is_over() {
-        stage.pause(200..900).await;
+        stage.pause(200..1500).await;
         let how = if round & 1 == 0 {
             Stop::Fast
         } else {
@@ -266,6 +267,7 @@ async fn terminated_backends_lose_nothing() {
     let (seed, plan) = any();
     let mut stage = Stage::set("terminated", seed, plan).await;
     let cdc = Cdc::run(&stage.pair);
+    follows(&cdc).await;
     let source = connect(&stage.pair.source_url).await.unwrap();
     let target = connect(&stage.pair.target_url).await.unwrap();
     while !stage.is_over() {
