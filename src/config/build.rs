@@ -275,10 +275,10 @@ fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<R
         let origin = raw.origin.clone();
         if let Some(model) = read_model(raw, mistakes) {
             if !targets.insert(model.target.clone()) {
-                mistakes.note(format!(
-                    "{origin}: a second read model with lookup table {}",
-                    model.target
-                ));
+                mistakes.note_with_hint(
+                    format!("{origin}: a second read model with lookup table {}", model.target),
+                    "Give each read model a lookup table of its own.",
+                );
             }
             models.push(model);
         }

@@ -332,7 +332,10 @@ impl<'a> Search<'a> {
             },
             Err(error) => error,
         };
-        let error = error.context(format_args!("could not connect to {}", server.address));
+        let error = error.context(format_args!(
+            "could not connect to the source at {}",
+            server.address
+        ));
         if error.class() == Class::Configuration {
             return Err(error);
         }

@@ -9,6 +9,9 @@ use tokio_postgres::error::DbError;
 use crate::error::{Class, Error};
 use crate::protocol::frame::Report;
 
+const PASSWORD_HINT: &str =
+    "Check the password in the source's URL, CDC_SOURCE_PASSWORD(_FILE), PGPASSWORD or the password file.";
+
 /// The consequence of a server's error.
 ///
 /// Configuration means that a person has to change something: role, password, privilege, a missing database,
@@ -45,7 +48,9 @@ pub fn from_driver(error: tokio_postgres::Error) -> Error {
     // not use channel binding").
     let text = error.to_string();
     let ours = match text.as_str() {
-        "invalid configuration" | "authentication error" => Error::configuration(text),
+        "invalid configuration" | "authentication error" => {
+            Error::configuration(text).with_hint(PASSWORD_HINT)
+        }
         _ => Error::transient(text),
     };
     match error.into_source() {
@@ -86,10 +91,22 @@ fn with_texts(sqlstate: &str, message: &str, detail: Option<&str>, hint: Option<
     if let Some(detail) = detail {
         error = error.with_detail(detail);
     }
-    if let Some(hint) = hint {
+    if let Some(hint) = hint.or_else(|| hint_for(sqlstate)) {
         error = error.with_hint(hint);
     }
     error
+}
+
+/// Advice for errors for which the server has none.
+fn hint_for(sqlstate: &str) -> Option<&'static str> {
+    match sqlstate {
+        "28P01" => Some(PASSWORD_HINT),
+        "28000" => {
+            Some("Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).")
+        }
+        "3D000" => Some("Check the database's name in the source's URL."),
+        _ => None,
+    }
 }
 
 fn about_rows(sqlstate: &str, names: &[(&str, Option<&str>)]) -> Error {

@@ -135,7 +135,7 @@ impl Bookkeeping {
             )))
             .fetch_one(&mut *conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(|error| self.not_ours(error))?;
             if version > VERSION {
                 return Err(Error::configuration(format!(
                     "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
@@ -154,8 +154,31 @@ impl Bookkeeping {
         sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(conn)
             .await
-            .map_err(|error| from_sqlx(error).context(format!("could not create schema {}", self.schema)))?;
+            .map_err(|error| {
+                let error = from_sqlx(error).context(format!("could not create schema {}", self.schema));
+                if error.sqlstate() == Some("42501") {
+                    error.with_hint("GRANT CREATE, TEMPORARY ON DATABASE ... TO the role of the target's URL; or let `cdc setup --print-sql` show what to run as its owner.")
+                } else {
+                    error
+                }
+            })?;
         Ok(())
+    }
+
+    /// The schema is there but cannot be read: it was made by another role, or for something else.
+    fn not_ours(&self, error: sqlx::Error) -> Error {
+        let error = from_sqlx(error);
+        let transient = error.is_transient();
+        let error = error.context(format!(
+            "could not read the bookkeeping in schema {}",
+            self.schema
+        ));
+        if transient {
+            return error;
+        }
+        error.with_hint(
+            "Use the role that made it in the target's URL, or choose another schema (target.schema).",
+        )
     }
 
     /// Raises the epoch and reads the checkpoint in one statement: a zombie's commit fails from now on.

@@ -80,7 +80,7 @@ async fn wrong_and_missing_password_are_told_without_the_password() {
             assert!(
                 error
                     .to_string()
-                    .starts_with("could not connect to \"localhost\" (127.0.0.1:"),
+                    .starts_with("could not connect to the source at \"localhost\" (127.0.0.1:"),
                 "{error}"
             );
             assert!(!format!("{error:?}").contains("wrong-password"), "{error:?}");
@@ -238,7 +238,7 @@ async fn servers_are_tried_in_order() {
     assert!(
         error
             .to_string()
-            .starts_with("could not connect to 127.0.0.1:1: Connection refused"),
+            .starts_with("could not connect to the source at 127.0.0.1:1: Connection refused"),
         "{error}"
     );
 }

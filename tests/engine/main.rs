@@ -1,0 +1,46 @@
+//! End to end: the built `cdc` between two real servers.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod alter;
+mod life;
+mod roles;
+mod shapes;
+mod start;
+mod stream;
+
+use support::{Cdc, wait_until};
+use tokio_postgres::Client;
+
+/// Waits until the query shows these rows.
+pub async fn wait_rows(client: &Client, query: &str, expected: &[&str]) {
+    wait_until(query, async || {
+        let seen = support::rows(client, query).await;
+        if seen == expected {
+            Ok(())
+        } else {
+            Err(format!("expected {expected:?}, found {seen:?}"))
+        }
+    })
+    .await;
+}
+
+/// Waits until the log has this text.
+pub async fn wait_log(cdc: &Cdc, text: &str) {
+    wait_until(&format!("the log has {text:?}"), async || {
+        if cdc.log().contains(text) {
+            Ok(())
+        } else {
+            Err("it has not".to_owned())
+        }
+    })
+    .await;
+}
+
+/// The number that the log has of this text.
+pub fn count_log(cdc: &Cdc, text: &str) -> usize {
+    cdc.log().matches(text).count()
+}
