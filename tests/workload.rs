@@ -128,10 +128,11 @@ fn any() -> (u64, Plan) {
     (seed, Plan::any(&mut Rng::with_seed(seed)))
 }
 
-/// Waits until it streams, if it comes to that soon: a copy may have to wait, and another one may own the pipeline.
-async fn follows(cdc: &Cdc) {
+/// Waits until the log says this, if it comes to that soon: a copy may have to wait, another one may own the pipeline.
+async fn until_logged(cdc: &Cdc, message: &str) {
+    let message = format!("\"message\":\"{message}\"");
     let started = Instant::now();
-    while !cdc.log().contains("\"streaming\"") && started.elapsed() < Duration::from_secs(2) {
+    while !cdc.log().contains(&message) && started.elapsed() < Duration::from_secs(2) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -144,12 +145,19 @@ async fn kills_lose_nothing() {
         let cdc = Cdc::run(&stage.pair);
         // Its resync is killed with it, or before it, or becomes the owner in its place.
         let resync = (kill % 4 == 1).then(|| stage.begin(&["resync"]));
-        if kill % 3 == 0 {
-            // A short life ends before the stream, often within the first copy.
-            stage.pause(10..500).await;
-        } else {
-            follows(&cdc).await;
-            stage.pause(0..400).await;
+        match kill % 3 {
+            // Before the stream, often within the first copy.
+            0 => stage.pause(10..500).await,
+            // Around the first batch.
+            1 => {
+                until_logged(&cdc, "streaming").await;
+                stage.pause(0..300).await;
+            }
+            // Later.
+            _ => {
+                until_logged(&cdc, "applied changes").await;
+                stage.pause(0..200).await;
+            }
         }
         stage.kill(cdc).await;
         drop(resync);
@@ -175,9 +183,10 @@ async fn restarts_of_the_servers_lose_nothing() {
     let (seed, plan) = any();
     let mut stage = Stage::set_on("restarts", seed, plan, &source, &target).await;
     let cdc = Cdc::run(&stage.pair);
+    until_logged(&cdc, "streaming").await;
     let mut round = stage.rng.u32(..);
     while !stage.is_over() {
-        stage.pause(200..900).await;
+        stage.pause(200..1500).await;
         let how = if round & 1 == 0 {
             Stop::Fast
         } else {
@@ -266,6 +275,7 @@ async fn terminated_backends_lose_nothing() {
     let (seed, plan) = any();
     let mut stage = Stage::set("terminated", seed, plan).await;
     let cdc = Cdc::run(&stage.pair);
+    until_logged(&cdc, "streaming").await;
     let source = connect(&stage.pair.source_url).await.unwrap();
     let target = connect(&stage.pair.target_url).await.unwrap();
     while !stage.is_over() {

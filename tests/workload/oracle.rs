@@ -47,7 +47,10 @@ pub fn line(table: &str, values: &[&str]) -> String {
 /// The change, if it is one of `labels` or of its partitions.
 fn of_labels(data: &str) -> Option<&str> {
     let (tables, change) = data.strip_prefix("table ")?.split_once(": ")?;
-    tables.starts_with("public.labels").then_some(change)
+    let first = tables.split(", ").next()?;
+    ["public.labels", "public.labels_even", "public.labels_odd"]
+        .contains(&first)
+        .then_some(change)
 }
 
 fn hash(value: &str) -> u64 {
