@@ -1,4 +1,48 @@
-//! `cdc` keeps lookup tables in one PostgreSQL database in step with master tables in another.
+//! `cdc` keeps read-only lookup tables in one PostgreSQL database in step with master tables in another.
+//!
+//! It is a consumer of logical replication (pgoutput). The promise, which every test checks: at any moment each lookup
+//! equals `SELECT <columns> FROM <source> WHERE <live>` as of one commit of the source; never half a transaction, never an
+//! older commit after a newer one, never an empty or mixed table during a copy.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! bytes -> frame -> message -> transaction -> change -> fold -> applied with its checkpoint -> acknowledged LSN
+//! ```
+//!
+//! One direction, each arrow one function:
+//!
+//! | arrow | where |
+//! |---|---|
+//! | bytes to frames to messages | [`source::replication`], [`protocol`] |
+//! | messages to whole transactions, in terms of the read models | [`transaction`], [`relation`], [`read_model`] |
+//! | changes to one final state for each source row | [`fold`] |
+//! | final states to rows, map and checkpoint in one transaction | [`target::staging`], [`target::writer`] |
+//! | what is applied to what is acknowledged | [`progress`], [`run::stream`] |
+//!
+//! Beside it, exact copies (first copy, healing, resync): [`run::copy`] reads the source under a slot's exported snapshot into
+//! a shadow, [`run::resync`] brings the shadow to the stream's position, and the same writer merges it.
+//!
+//! # Modules in reading order
+//!
+//! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
+//! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`protocol`], [`progress`], [`relation`],
+//! [`read_model`], [`transaction`], [`fold`], [`retry`], [`schedule`], [`check`], [`status`].
+//!
+//! Two edges that never see each other: [`source`] and [`target`].
+//!
+//! The wiring, which alone sees both: [`run`] (life of the process, the one loop, copies), [`cli`], [`config`],
+//! [`telemetry`], [`demo`] and [`cluster`] (throw-away servers for demo and tests). `tests/layers.rs` holds all this.
+//!
+//! # Invariants
+//!
+//! * No core module awaits.
+//! * Only the loop ([`run::stream`]) decides what is acknowledged, and never more than a durable checkpoint covers.
+//! * Only [`target::writer`] writes lookup rows, and only together with the checkpoint that covers them.
+//! * Nothing is read under an exported snapshot before it has settled ([`source::settled`]).
+//! * The source's tables are never altered, and nothing is published that breaks the application's writes.
+//! * No row value reaches a log line or an error; keys only at debug.
+//! * No identifier reaches SQL unquoted.
 
 pub mod check;
 pub mod cli;

@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
+use crate::conninfo::Host;
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::lsn::Lsn;
@@ -345,6 +346,7 @@ impl<'a> Session<'a> {
             careful_until: process.careful_until.filter(|until| *until > checkpoint),
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
+            pace: !source.conninfo.hosts.iter().any(Host::is_unix),
         });
         let (left, result) = {
             // Both in one task: the stream is polled first.

@@ -8,7 +8,7 @@
 //!
 //! The source's fast shutdown never waits for us. Status goes out at a third of wal_sender_timeout whatever else
 //! happens, so a keepalive that asks for a reply means shutdown: an idle position is stored and acknowledged at once, and what is
-//! not acknowledged within [`SHUTDOWN_PATIENCE`] closes the connection (measured: with a batch in flight the server
+//! not acknowledged within `SHUTDOWN_PATIENCE` closes the connection (measured: with a batch in flight the server
 //! hangs at 30,000 keepalives a second until the connection is closed).
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::error::{Class, Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::{Progress, Replay, Verdict};
 use crate::protocol::frame::StreamFrame;
-use crate::protocol::pgoutput;
+use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::ReadModel;
 use crate::run::applier::{Applier, Done, Job};
 use crate::run::bind::again;
@@ -43,6 +43,14 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long reading may stand still because the target is slow; then the replication connection is closed, since a server
 /// that shuts down could not tell us.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A transaction that is sent this long after its commit, by the source's own clock, tells that the stream is behind.
+const BEHIND_MICROS: i64 = 50_000;
+
+/// How long a stream that is behind and has drained the socket lets data gather. Every message that wakes a reader costs the
+/// walsender a wake-up: reading in large pieces more than doubles its rate (0.2 to 1 ms measured alike; the runtime's
+/// timer rounds up to milliseconds).
+const PACE: Duration = Duration::from_micros(500);
 
 /// How long a stop waits for the batch in hand.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -111,6 +119,8 @@ pub struct Start {
     pub status_interval: Duration,
     /// wal_sender_timeout of the connection; zero is off.
     pub sender_timeout: Duration,
+    /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small and of fixed size.
+    pub pace: bool,
 }
 
 /// The loop's state.
@@ -132,6 +142,8 @@ pub struct Stream {
     shutdown: Option<(Lsn, Instant)>,
     backlog_since: Option<Instant>,
     refused: Option<Refused>,
+    pace: bool,
+    behind: bool,
 }
 
 struct InFlight {
@@ -184,6 +196,8 @@ impl Stream {
             shutdown: None,
             backlog_since: None,
             refused: None,
+            pace: start.pace,
+            behind: false,
         }
     }
 
@@ -234,7 +248,7 @@ impl Stream {
                 Some(command) = commands.recv() => self.command(command).await?,
                 _ = resumed(&mut self.pause), if self.pause.is_some() => self.pause = None,
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
-                read = self.replication.fill(), if reading => read?,
+                read = fill(&mut self.replication, self.pace && self.behind), if reading => read?,
             }
         }
     }
@@ -256,8 +270,13 @@ impl Stream {
                 break;
             };
             match frame {
-                StreamFrame::WalData { payload, .. } => {
+                StreamFrame::WalData {
+                    payload, send_time, ..
+                } => {
                     let message = pgoutput::decode(payload)?;
+                    if let Message::Begin(begin) = &message {
+                        self.behind = send_time.0.saturating_sub(begin.commit_time.0) > BEHIND_MICROS;
+                    }
                     let Some(transaction) = self.assembler.take(&message)? else {
                         continue;
                     };
@@ -537,6 +556,14 @@ impl Stream {
         }
         self.send_status(false).await
     }
+}
+
+/// Reads more of the stream. Cancel-safe.
+async fn fill(replication: &mut Replication, pace: bool) -> Result<()> {
+    if pace && !replication.last_fill_was_full() {
+        tokio::time::sleep(PACE).await;
+    }
+    replication.fill().await
 }
 
 /// Waits until the pause's owner lets go.

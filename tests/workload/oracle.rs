@@ -44,6 +44,12 @@ pub fn line(table: &str, values: &[&str]) -> String {
     line
 }
 
+/// The change, if it is one of `labels` or of its partitions.
+fn of_labels(data: &str) -> Option<&str> {
+    let (tables, change) = data.strip_prefix("table ")?.split_once(": ")?;
+    tables.starts_with("public.labels").then_some(change)
+}
+
 fn hash(value: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -321,7 +327,7 @@ impl History {
         };
         let mut changes = Vec::new();
         for (lsn, xid, data) in rows {
-            if let Some(change) = data.strip_prefix("table public.labels: ") {
+            if let Some(change) = of_labels(data) {
                 table.change(change);
                 changes.push(change.to_owned());
             } else if data.starts_with("COMMIT") && !changes.is_empty() {

@@ -27,6 +27,9 @@ const SESSIONS: u32 = 4;
 
 const SEED_INDEX: &str = "CREATE UNIQUE INDEX labels_code_live ON labels (code) WHERE deleted_at IS NULL;";
 
+/// End of the seed's CREATE TABLE.
+const SEED_END: &str = "deleted_at timestamptz\n);";
+
 /// The second read model of [`Plan::by_id`].
 const BY_ID: &str = "CREATE TABLE labels_by_id (id uuid PRIMARY KEY, code varchar(10) NOT NULL, label text)";
 const BOTH_READ_MODELS: &str = r#"
@@ -58,25 +61,76 @@ pub enum Unique {
     Never,
 }
 
+/// By what the stream names an old row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Identity {
+    /// The primary key.
+    #[default]
+    PrimaryKey,
+    /// REPLICA IDENTITY FULL beside a primary key.
+    Full,
+    /// REPLICA IDENTITY FULL without a primary key; only with [`Unique::AtOnce`].
+    FullAlone,
+    /// REPLICA IDENTITY USING INDEX, with another column in it.
+    Index,
+}
+
 /// What the tables and the workload are like.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plan {
     pub unique: Unique,
+    pub identity: Identity,
+    /// The source table has partitions; only with [`Unique::Never`] and the primary key.
+    pub partitioned: bool,
     /// Labels are out-of-line texts of some kilobytes.
     pub large: bool,
-    /// REPLICA IDENTITY FULL.
-    pub full: bool,
     /// A second read model of the same table, by id.
     pub by_id: bool,
+    /// Both tables in one database.
+    pub one_database: bool,
     /// One statement in so many changes hundreds of rows; 0 is never.
     pub bulk: u32,
     /// One statement in so many is TRUNCATE; 0 is never.
     pub truncate: u32,
 }
 
+impl Plan {
+    /// Any plan.
+    pub fn any(rng: &mut Rng) -> Self {
+        let unique = match rng.u32(0..5) {
+            0..=1 => Unique::AtOnce,
+            2..=3 => Unique::AtCommit,
+            _ => Unique::Never,
+        };
+        let partitioned = unique == Unique::Never && rng.bool();
+        let identity = match rng.u32(0..6) {
+            _ if partitioned => Identity::PrimaryKey,
+            0 => Identity::Full,
+            1 => Identity::Index,
+            2 if unique == Unique::AtOnce => Identity::FullAlone,
+            _ => Identity::PrimaryKey,
+        };
+        Self {
+            unique,
+            identity,
+            partitioned,
+            large: rng.bool(),
+            by_id: rng.u32(0..3) == 0,
+            one_database: false,
+            bulk: if rng.u32(0..4) == 0 { 100 } else { 0 },
+            truncate: [0, 400, 1500][rng.usize(0..3)],
+        }
+    }
+}
+
+/// The seed of this run.
+pub fn seed() -> u64 {
+    number("CDC_TEST_SEED", fastrand::u64(..1 << 32))
+}
+
 /// Seconds of workload in each scenario.
 pub fn seconds() -> Duration {
-    Duration::from_secs(number("CDC_TEST_SECONDS", 5))
+    Duration::from_secs(number("CDC_TEST_SECONDS", 4))
 }
 
 /// A number from the environment.
@@ -104,18 +158,28 @@ pub struct Stage {
 
 impl Stage {
     /// On the shared servers.
-    pub async fn set(name: &'static str, plan: Plan) -> Self {
-        Self::set_in(name, plan, database_pair().await).await
+    pub async fn set(name: &'static str, seed: u64, plan: Plan) -> Self {
+        Self::set_in(name, seed, plan, database_pair().await).await
     }
 
     /// On these servers.
-    pub async fn set_on(name: &'static str, plan: Plan, source: &Cluster, target: &Cluster) -> Self {
-        Self::set_in(name, plan, database_pair_on(source, target).await).await
+    pub async fn set_on(
+        name: &'static str,
+        seed: u64,
+        plan: Plan,
+        source: &Cluster,
+        target: &Cluster,
+    ) -> Self {
+        let mut pair = database_pair_on(source, target).await;
+        if plan.one_database {
+            pair.target_url = pair.source_url.clone();
+            pair.target_database = pair.source_database.clone();
+        }
+        Self::set_in(name, seed, plan, pair).await
     }
 
     /// Makes tables and the oracle's slot, then starts workload and reader; `cdc` is not started yet.
-    async fn set_in(name: &'static str, plan: Plan, mut pair: Pair) -> Self {
-        let seed = number("CDC_TEST_SEED", fastrand::u64(..1 << 32));
+    async fn set_in(name: &'static str, seed: u64, plan: Plan, mut pair: Pair) -> Self {
         eprintln!("{name}: CDC_TEST_SEED={seed} {plan:?}");
         let source = pg(&pair.source_url).await;
         let target = pg(&pair.target_url).await;
@@ -177,6 +241,11 @@ impl Stage {
         let _ = writeln!(log, "--- log of cdc, process {}\n{}", cdc.pid(), cdc.log());
     }
 
+    /// Starts a command of `cdc` that is killed when it is dropped.
+    pub fn begin(&self, arguments: &[&str]) -> Cdc {
+        Cdc::start(&mut Cdc::command(&self.pair, arguments))
+    }
+
     /// Runs a command of `cdc` beside everything else.
     pub async fn command(&self, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::from(Cdc::command(&self.pair, arguments));
@@ -188,7 +257,12 @@ impl Stage {
     }
 
     /// Ends the workload, waits until the lookups are at rest, and checks everything that was seen.
-    pub async fn finish(mut self, cdcs: Vec<Cdc>) {
+    pub async fn finish(self, cdcs: Vec<Cdc>) {
+        self.finish_within(REST, cdcs).await;
+    }
+
+    /// As [`Stage::finish`], with less time to come to rest.
+    pub async fn finish_within(mut self, within: Duration, cdcs: Vec<Cdc>) {
         let sessions = self.sessions.take().unwrap();
         let committed = sessions.committed.load(Ordering::Relaxed);
         sessions.finish().await;
@@ -222,6 +296,12 @@ impl Stage {
                 history.commits()
             );
         }
+        let rest = rest.unwrap().saturating_duration_since(quiet);
+        assert!(
+            rest < within,
+            "{}: CDC_TEST_SEED={seed}: at rest only after {rest:?}",
+            self.name
+        );
         self.no_false_alarm();
         self.leave(cdcs, &source).await;
         eprintln!(
@@ -229,7 +309,7 @@ impl Stage {
             self.name,
             history.commits(),
             samples.len(),
-            rest.unwrap().saturating_duration_since(quiet),
+            rest,
         );
         assert!(history.commits() > 20, "the workload does nothing");
     }
@@ -287,7 +367,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("CDC_TEST_VERBOSE").is_some() {
             eprintln!(
                 "{}: replay with CDC_TEST_SEED={}\n{}",
                 self.name,
@@ -312,23 +392,45 @@ fn wide(sql: &str, large: bool) -> String {
 }
 
 fn source_sql(plan: Plan) -> String {
-    assert!(SOURCE_SQL.contains(SEED_INDEX));
+    assert!(SOURCE_SQL.contains(SEED_INDEX) && SOURCE_SQL.contains(SEED_END));
     let mut sql = wide(SOURCE_SQL, plan.large);
     sql = match plan.unique {
         Unique::AtOnce => sql,
         Unique::AtCommit => sql.replace(
             SEED_INDEX,
-            "ALTER TABLE labels ADD CONSTRAINT labels_code_live EXCLUDE USING btree (code WITH =) WHERE (deleted_at IS NULL) DEFERRABLE INITIALLY DEFERRED;",
+            "ALTER TABLE labels ADD CONSTRAINT labels_code_live EXCLUDE USING btree (code WITH =) \
+             WHERE (deleted_at IS NULL) DEFERRABLE INITIALLY DEFERRED;",
         ),
         Unique::Never => sql.replace(SEED_INDEX, ""),
     };
+    if plan.partitioned {
+        sql = sql.replace(
+            SEED_END,
+            "deleted_at timestamptz) PARTITION BY HASH (id);
+             CREATE TABLE labels_even PARTITION OF labels FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE labels_odd PARTITION OF labels FOR VALUES WITH (MODULUS 2, REMAINDER 1);",
+        );
+    }
     if plan.large {
         // Out of line, not compressed: unchanged ones are left out of the stream.
-        sql.push_str("ALTER TABLE labels ALTER label SET STORAGE EXTERNAL;");
+        for table in if plan.partitioned {
+            vec!["labels", "labels_even", "labels_odd"]
+        } else {
+            vec!["labels"]
+        } {
+            let _ = write!(sql, "ALTER TABLE {table} ALTER label SET STORAGE EXTERNAL;");
+        }
     }
-    if plan.full {
-        sql.push_str("ALTER TABLE labels REPLICA IDENTITY FULL;");
-    }
+    sql.push_str(match plan.identity {
+        Identity::PrimaryKey => "",
+        Identity::Full => "ALTER TABLE labels REPLICA IDENTITY FULL;",
+        Identity::FullAlone => {
+            "ALTER TABLE labels REPLICA IDENTITY FULL, DROP CONSTRAINT labels_pkey; CREATE UNIQUE INDEX ON labels (id);"
+        }
+        Identity::Index => {
+            "CREATE UNIQUE INDEX labels_identity ON labels (created_at, id); ALTER TABLE labels REPLICA IDENTITY USING INDEX labels_identity;"
+        }
+    });
     let _ = write!(
         sql,
         "CREATE TABLE codes AS SELECT 'C' || lpad(n::text, 2, '0') AS code FROM generate_series(0, {}) n;",

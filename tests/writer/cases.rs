@@ -157,8 +157,16 @@ async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], expect
 /// Live rows 1 MR and 2 DR, dead row 3 SIR.
 const START: [&str; 3] = ["+1|MR|Mr.|-", "+2|DR|Dr.|-", "+3|SIR|Sir|x"];
 
+/// Name, rows at the start, changes, expected lookup.
+type Case = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
 /// Cases without unchanged values; they hold whether or not columns can be stored out of line.
-const CASES: &[(&str, &[&str], &[&str], &[&str])] = &[
+const CASES: &[Case] = &[
     // The truth table.
     (
         "insert live",
@@ -477,7 +485,7 @@ const CASES: &[(&str, &[&str], &[&str], &[&str])] = &[
 ];
 
 /// Cases with unchanged out-of-line values (`u`).
-const UNCHANGED: &[(&str, &[&str], &[&str], &[&str])] = &[
+const UNCHANGED: &[Case] = &[
     (
         "from the lookup row",
         &START,

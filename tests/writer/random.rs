@@ -256,7 +256,7 @@ impl Run {
         let copied = shadow
             .fill(&model, stream::iter(pieces), &self.rig.bookkeeping, None)
             .await;
-        assert_eq!(copied.unwrap(), self.source.rows.len() as u64);
+        assert_eq!(copied.unwrap(), u64::try_from(self.source.rows.len()).unwrap());
         for _ in 0..self.random.usize(..4) {
             let changes = self.changes();
             let fold = self.rig.fold(0, &changes);
@@ -269,7 +269,7 @@ impl Run {
         if self.source.unique {
             let found = shadow.compare(&model, 10).await.unwrap();
             let healthy = Difference {
-                same: self.source.shown().len() as i64,
+                same: i64::try_from(self.source.shown().len()).unwrap(),
                 ..Difference::default()
             };
             assert_eq!(found, healthy, "seed {}: false alarm", self.seed);
