@@ -328,7 +328,14 @@ impl<'a> Session<'a> {
             .iter()
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
-        let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
+        let ended = self.shared.stop.child_token();
+        let keeper = Keeper::new(
+            Arc::clone(self.shared),
+            epoch,
+            ids.collect(),
+            commands,
+            ended.clone(),
+        )?;
         let mut keeper = std::pin::pin!(keeper.run());
         let mut keeping = true;
         let models = self.bound.iter().map(|bound| {
@@ -360,6 +367,7 @@ impl<'a> Session<'a> {
             }
         };
         drop(inbox);
+        ended.cancel();
         if keeping {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
