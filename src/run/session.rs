@@ -372,6 +372,7 @@ impl<'a> Session<'a> {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
         }
+        let result = result.map_err(gone);
         let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }
@@ -401,6 +402,16 @@ async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>)
     // The target may be gone before us: then there is nothing to tell it.
     let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
     None
+}
+
+/// The server looks the publication up as of the change that it decodes, so the old slot never finds one that was made
+/// again (up to 17). The slot itself may be gone too: both are undefined objects.
+fn gone(error: Error) -> Error {
+    if error.sqlstate() == Some("42704") {
+        error.with_class(Class::Gap)
+    } else {
+        error
+    }
 }
 
 async fn check_server(client: &Client) -> Result<()> {
