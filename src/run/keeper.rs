@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::retry::Backoff;
@@ -41,6 +42,8 @@ pub struct Keeper {
     epoch: i64,
     models: Vec<(usize, ReadModelSettings, i32)>,
     commands: mpsc::Sender<Command>,
+    /// Cancelled when the session ends.
+    stop: CancellationToken,
     schedule: Option<Schedule>,
     last_full: Timestamp,
     /// Read models that are not in step are tried again then.
@@ -56,6 +59,7 @@ impl Keeper {
         epoch: i64,
         models: Vec<(usize, ReadModelSettings, i32)>,
         commands: mpsc::Sender<Command>,
+        stop: CancellationToken,
     ) -> Result<Self> {
         let resync = &shared.settings.resync;
         let schedule = resync
@@ -69,6 +73,7 @@ impl Keeper {
             epoch,
             models,
             commands,
+            stop,
             schedule,
             last_full: Timestamp::now(),
             not_in_step: backoff(),
@@ -76,10 +81,10 @@ impl Keeper {
         })
     }
 
-    /// Runs until it is aborted with the stream that it belongs to.
+    /// Runs until the session ends.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY_ASKED);
-        while !self.shared.stop.is_cancelled() {
+        while !self.stop.is_cancelled() {
             match self.keep().await {
                 Ok(()) => return,
                 Err(error) if error.class() == Class::Interrupted => return,
@@ -91,10 +96,10 @@ impl Keeper {
         }
     }
 
-    /// Sleeps, unless the process is asked to stop.
+    /// Sleeps, unless the session ends.
     async fn pause(&self, delay: Duration) {
         tokio::select! {
-            () = self.shared.stop.cancelled() => {}
+            () = self.stop.cancelled() => {}
             () = tokio::time::sleep(delay) => {}
         }
     }
@@ -111,7 +116,7 @@ impl Keeper {
             self.last_full = last;
         }
         loop {
-            if self.shared.stop.is_cancelled() {
+            if self.stop.is_cancelled() {
                 return Ok(());
             }
             if let Some(request) = bookkeeping.next_request(&mut conn).await? {

@@ -347,8 +347,16 @@ impl<'a> Session<'a> {
             .iter()
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
-        let watch = Watch::new(Arc::clone(self.shared), &self.bound, self.looks, commands.clone());
-        let keeper = Keeper::new(Arc::clone(self.shared), epoch, ids.collect(), commands)?;
+        let commands_of_watch = commands.clone();
+        let ended = self.shared.stop.child_token();
+        let keeper = Keeper::new(
+            Arc::clone(self.shared),
+            epoch,
+            ids.collect(),
+            commands,
+            ended.clone(),
+        )?;
+        let watch = Watch::new(Arc::clone(self.shared), &self.bound, self.looks, commands_of_watch);
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
         let (mut keeping, mut watching) = (true, true);
@@ -382,10 +390,12 @@ impl<'a> Session<'a> {
             }
         };
         drop(inbox);
+        ended.cancel();
         if keeping {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
         }
+        let result = result.map_err(gone);
         let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }
@@ -415,6 +425,16 @@ async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>)
     // The target may be gone before us: then there is nothing to tell it.
     let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
     None
+}
+
+/// The server looks the publication up as of the change that it decodes, so the old slot never finds one that was made
+/// again (up to 17). The slot itself may be gone too: both are undefined objects.
+fn gone(error: Error) -> Error {
+    if error.sqlstate() == Some("42704") {
+        error.with_class(Class::Gap)
+    } else {
+        error
+    }
 }
 
 async fn check_server(client: &Client) -> Result<()> {

@@ -114,7 +114,11 @@ fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>>
     let wrong = || Error::configuration(format!("cannot read {what} \"{}\"", file.display()));
     let found = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong().with_source(error))?;
+        .map_err(|error| {
+            wrong()
+                .with_source(error)
+                .with_hint("Give a file in PEM format that this process may read, in the source's URL.")
+        })?;
     if found.is_empty() {
         return Err(wrong().with_detail("There is no certificate in it."));
     }

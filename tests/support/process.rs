@@ -129,7 +129,7 @@ impl Drop for Cdc {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("CDC_TEST_SHOW_LOG").is_some() {
             eprintln!("--- log of cdc, process {}\n{}---", self.pid(), self.log());
         }
         let _ = fs::remove_file(&self.log);

@@ -1,0 +1,164 @@
+//! What breaks the stream for good: the lookup is copied again by itself, or waits for a person, and serves its last
+//! state meanwhile.
+
+use cdc::cluster::{Cluster, Options};
+
+use crate::support::{
+    self, Cdc, Pair, Signal, database_pair_on, labels_pair, lookup, pg, seed_labels, seed_reports, target,
+    value, wait_in_step, wait_until,
+};
+use crate::{wait_log, wait_rows};
+
+#[tokio::test]
+async fn publication_that_was_dropped_is_made_again() {
+    let (pair, source, target) = labels_pair().await;
+    let mut cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "streaming").await;
+    // While running; what is changed before it is there again was never in the stream.
+    source
+        .batch_execute("DROP PUBLICATION cdc; UPDATE labels SET label = 'unpublished' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    source
+        .batch_execute("UPDATE labels SET label = 'published' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    // While stopped.
+    cdc.stop(Signal::Term).await;
+    source
+        .batch_execute("DROP PUBLICATION cdc; UPDATE labels SET label = 'stopped' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    let _cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    source
+        .batch_execute("DELETE FROM labels WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+}
+
+#[tokio::test]
+async fn slot_that_the_server_gave_up_is_made_again() {
+    let cluster = Cluster::start(&Options {
+        name: "small-wal".to_owned(),
+        tcp: true,
+        settings: [
+            ("max_slot_wal_keep_size", "1MB"),
+            ("min_wal_size", "32MB"),
+            ("max_wal_size", "32MB"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec(),
+        ..Options::default()
+    })
+    .unwrap();
+    let pair = database_pair_on(&cluster, target()).await;
+    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
+    seed_labels(&source).await;
+    seed_reports(&target).await;
+    let mut cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    cdc.stop(Signal::Term).await;
+    source
+        .batch_execute("UPDATE labels SET label = 'lost' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_until("the slot is lost", async || {
+        for sql in [
+            "CREATE TABLE t (x int)",
+            "DROP TABLE t",
+            "SELECT pg_switch_wal()",
+            "CHECKPOINT",
+        ] {
+            source.batch_execute(sql).await.unwrap();
+        }
+        match value(&source, "SELECT wal_status FROM pg_replication_slots").await {
+            lost if lost == "lost" => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    assert!(cdc.log().contains("the slot was invalidated"), "{}", cdc.log());
+    source
+        .batch_execute("DELETE FROM labels WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+}
+
+/// Another database takes the place of the source: it may be a mistake, so a person has to say that it is right.
+#[tokio::test]
+async fn another_source_is_taken_only_when_a_person_says_so() {
+    let (pair, source, target) = labels_pair().await;
+    let mut cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    let before = lookup(&target).await;
+    cdc.stop(Signal::Term).await;
+    let (other, new, _) = labels_pair().await;
+    new.batch_execute("UPDATE labels SET label = 'new'")
+        .await
+        .unwrap();
+    let moved = Pair {
+        source_url: other.source_url,
+        config: format!("[source]\nslot = \"{}\"\n", pair.slot),
+        ..pair.clone()
+    };
+    // The old slot is on the same server here, which it would not be.
+    source
+        .batch_execute(&format!("SELECT pg_drop_replication_slot('{}')", pair.slot))
+        .await
+        .unwrap();
+    let _cdc = Cdc::run(&moved);
+    wait_rows(&target, "SELECT state FROM cdc.pipeline", &["retrying"]).await;
+    let error = value(&target, "SELECT error || ' ' || error_hint FROM cdc.pipeline").await;
+    assert!(
+        error.contains("another server or database") && error.contains("--accept-new-source"),
+        "{error}"
+    );
+    assert_eq!(lookup(&target).await, before, "the last good state");
+    let output = tokio::task::spawn_blocking(move || Cdc::output(&moved, &["resync", "--accept-new-source"]))
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    wait_in_step(&new, &target).await;
+    new.batch_execute("DELETE FROM labels WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_in_step(&new, &target).await;
+}
+
+/// More rows in one transaction than fit into one batch's memory many times over.
+#[tokio::test]
+async fn large_transactions_arrive_whole() {
+    let (pair, source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "streaming").await;
+    for sql in [
+        "INSERT INTO labels (code, label, display_name) SELECT 'N' || n, 'label ' || n, repeat('x', 50) FROM generate_series(1, 30000) n",
+        "UPDATE labels SET label = 'other ' || code WHERE code LIKE 'N%'",
+        "UPDATE labels SET deleted_at = now() WHERE code LIKE 'N%' AND length(code) > 3",
+        "BEGIN; DELETE FROM labels WHERE deleted_at IS NOT NULL; UPDATE labels SET code = 'M' || substr(code, 2) WHERE code LIKE 'N%'; COMMIT",
+    ] {
+        source.batch_execute(sql).await.unwrap();
+        let expected = support::live_labels(&source).await;
+        let seen = wait_until("the lookup follows", async || {
+            let seen = lookup(&target).await;
+            if seen.len() == 3 || seen == expected {
+                Ok(seen)
+            } else {
+                Err(format!("{} rows", seen.len()))
+            }
+        })
+        .await;
+        if seen.len() == 3 {
+            wait_in_step(&source, &target).await;
+        }
+    }
+}
