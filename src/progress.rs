@@ -11,6 +11,7 @@ use crate::lsn::{Lsn, PgTimestamp};
 pub struct Progress {
     received: Lsn,
     applied: Lsn,
+    durable: Lsn,
     acknowledged: Lsn,
 }
 
@@ -20,6 +21,7 @@ impl Progress {
         Self {
             received: checkpoint,
             applied: checkpoint,
+            durable: checkpoint,
             acknowledged: checkpoint,
         }
     }
@@ -35,9 +37,14 @@ impl Progress {
         self.received = self.received.max(position);
     }
 
-    /// The server was told; returns what it may be told, which never passes what is applied.
+    /// The target has flushed what was applied before `position`: a crash of it keeps it.
+    pub fn harden(&mut self, position: Lsn) {
+        self.durable = self.durable.max(position.min(self.applied));
+    }
+
+    /// The server was told; returns what it may be told, which never passes what is applied and durable.
     pub fn acknowledge(&mut self) -> Lsn {
-        self.acknowledged = self.acknowledged.max(self.applied);
+        self.acknowledged = self.acknowledged.max(self.durable);
         self.acknowledged
     }
 
@@ -49,6 +56,11 @@ impl Progress {
     /// Every commit before this is in the target.
     pub fn applied(&self) -> Lsn {
         self.applied
+    }
+
+    /// Every commit before this is in the target for good.
+    pub fn durable(&self) -> Lsn {
+        self.durable
     }
 
     /// What the server was last told.
@@ -78,6 +90,7 @@ pub struct Replay {
     checkpoint: Lsn,
     last: Option<TransactionId>,
     seen: bool,
+    proved: bool,
 }
 
 /// What to do with a received transaction.
@@ -99,6 +112,7 @@ impl Replay {
         Self {
             checkpoint,
             seen: last.is_none(),
+            proved: false,
             last,
         }
     }
@@ -106,6 +120,7 @@ impl Replay {
     /// Judges the next transaction; `has_changes` tells whether it changed a published table.
     pub fn judge(&mut self, transaction: TransactionId, has_changes: bool) -> Verdict {
         if transaction.commit_lsn >= self.checkpoint {
+            self.proved = self.seen;
             return if self.seen {
                 Verdict::Apply
             } else {
@@ -119,19 +134,28 @@ impl Replay {
                 Verdict::Skip
             }
             Some(last) if transaction.commit_lsn < last.commit_lsn => Verdict::Skip,
-            // After the last applied one, or in its place: never seen before.
-            Some(_) => Verdict::Rewritten,
-            None => Verdict::Skip,
+            // After the last applied one, in its place, or where none was to come again: never seen before.
+            Some(_) | None => Verdict::Rewritten,
         }
     }
 
     /// Judges a position that the stream has passed without another transaction.
-    pub fn pass(&self, position: Lsn) -> Verdict {
-        if position >= self.checkpoint && !self.seen {
-            Verdict::Rewritten
-        } else {
-            Verdict::Skip
+    pub fn pass(&mut self, position: Lsn) -> Verdict {
+        if position < self.checkpoint {
+            return Verdict::Skip;
         }
+        self.proved = self.seen;
+        if self.seen {
+            Verdict::Skip
+        } else {
+            Verdict::Rewritten
+        }
+    }
+
+    /// Whether the stream has come to the checkpoint with the history that was applied. Nothing is acknowledged before:
+    /// the slot would move, and what proves another history would never come again.
+    pub fn is_proved(&self) -> bool {
+        self.proved
     }
 }
 
@@ -145,6 +169,8 @@ mod tests {
         progress.receive(Lsn(50));
         assert_eq!(progress.acknowledge(), Lsn(10));
         progress.apply(Lsn(30));
+        assert_eq!(progress.acknowledge(), Lsn(10), "applied is not yet durable");
+        progress.harden(Lsn(40));
         assert_eq!(progress.acknowledge(), Lsn(30));
         progress.apply(Lsn(20));
         assert_eq!(
@@ -196,7 +222,26 @@ mod tests {
             Verdict::Apply,
             "it lies below the slot's position"
         );
-        let mut none = Replay::new(Lsn(100), None, Lsn(50));
-        assert_eq!(none.judge(transaction(60, 9), true), Verdict::Skip);
+        // The last applied transaction is the last one with changes below the checkpoint: any other is a new history.
+        for last in [None, Some(transaction(40, 7))] {
+            let mut none = Replay::new(Lsn(100), last, Lsn(50));
+            assert_eq!(none.judge(transaction(60, 9), false), Verdict::Skip);
+            assert_eq!(none.judge(transaction(60, 9), true), Verdict::Rewritten);
+        }
+    }
+
+    #[test]
+    fn nothing_is_proved_before_the_stream_has_come_to_the_checkpoint() {
+        let mut replay = Replay::new(Lsn(100), Some(transaction(90, 7)), Lsn(50));
+        replay.judge(transaction(60, 5), true);
+        replay.judge(transaction(90, 7), true);
+        assert!(!replay.is_proved());
+        replay.pass(Lsn(99));
+        assert!(!replay.is_proved());
+        replay.pass(Lsn(100));
+        assert!(replay.is_proved());
+        let mut unseen = Replay::new(Lsn(100), Some(transaction(90, 7)), Lsn(50));
+        unseen.pass(Lsn(200));
+        assert!(!unseen.is_proved());
     }
 }

@@ -69,6 +69,13 @@ impl Assembler {
         self.members.push(Member { model, layout: None });
     }
 
+    /// Whether the read model takes part.
+    pub fn is_active(&self, index: usize) -> bool {
+        self.members
+            .get(index)
+            .is_some_and(|member| member.model.is_some())
+    }
+
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
         if let Some(member) = self.members.get_mut(index) {
@@ -76,6 +83,18 @@ impl Assembler {
             let relation = self.relations.get(&model.source_oid);
             member.layout = relation.and_then(|relation| model.layout(relation).ok());
             member.model = Some(model);
+        }
+    }
+
+    /// Passes the read model's changes over from here on, in the open transaction too.
+    pub fn deactivate(&mut self, index: usize) {
+        if let Some(member) = self.members.get_mut(index) {
+            member.model = None;
+            member.layout = None;
+        }
+        if let Some(open) = &mut self.open {
+            open.changes.retain(|(of, _)| *of != index);
+            open.broken.retain(|(of, _)| *of != index);
         }
     }
 

@@ -1,7 +1,7 @@
 -- A small batch of one read model: fence, checkpoint, rows and map in one statement and so in one commit.
 CREATE OR REPLACE FUNCTION {{function}}(_epoch bigint, _lsn text, _commit_time timestamptz,
     _last_lsn text, _last_xid bigint, _last_time timestamptz,
-    _clear boolean, _resolve boolean, _keys boolean, {{parameters}},
+    _clear boolean, _resolve boolean, _keys integer, {{parameters}},
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
 LANGUAGE plpgsql AS $cdc$

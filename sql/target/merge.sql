@@ -6,8 +6,9 @@
 --   map      i1.. identity, k1.. key, v1.. values of a row that is not shown, state s shown, w waits, d dead
 --   touched  k1.. keys that may change hands in this batch, w1.. identity of the row that is shown under it
 --
+-- _keys is the number of keys of each kind that are told (0: none).
 -- _clear takes every row of map and lookup that has no final state for gone (TRUNCATE, exact copies).
-CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys boolean,
+CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys integer,
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
 LANGUAGE plpgsql AS $cdc$
@@ -72,6 +73,15 @@ BEGIN
         SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}} WHERE m.state = 'w';
         UPDATE {{map}} m SET state = 's', {{v_null}}
         FROM {{touched}} t WHERE {{map_is_winner}} AND m.state = 'w';
+        -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
+        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND {{no_key}}) THEN
+            RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
+        END IF;
+    END IF;
+
+    -- Rows that nobody at the source can have: a key is never null there.
+    IF _clear THEN
+        DELETE FROM {{lookup}} l WHERE {{no_lookup_key}};
     END IF;
 
     -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
@@ -80,21 +90,24 @@ BEGIN
         WHERE {{lookup_is_touched}}
           AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state = 's')
         RETURNING {{key_text}} AS key)
-    SELECT count(*), array_agg(key) FILTER (WHERE _keys) INTO _deleted, _deleted_keys FROM gone;
+    SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
+    FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
 
     WITH changed AS (
         UPDATE {{lookup}} l SET {{lookup_assign}}
         FROM {{stage}} s
         WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
         RETURNING {{key_text}} AS key)
-    SELECT count(*), array_agg(key) FILTER (WHERE _keys) INTO _updated, _updated_keys FROM changed;
+    SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
+    FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
 
     WITH new AS (
         INSERT INTO {{lookup}} AS l ({{lookup_columns}})
         SELECT {{stage_values}} FROM {{stage}} s
         WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_stage}})
         RETURNING {{key_text}} AS key)
-    SELECT count(*), array_agg(key) FILTER (WHERE _keys) INTO _inserted, _inserted_keys FROM new;
+    SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
+    FROM (SELECT key, row_number() OVER () AS n FROM new) x;
 
     SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
     UPDATE {{schema}}.read_model r

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::target::model::TargetModel;
 use crate::target::writer::{Batch, MergePosition, Merged, Position, Writer, Written};
 
+/// Keys of each kind of repaired row that a merge tells.
+const SAMPLE_KEYS: i32 = 20;
+
 /// What the applier is asked to do.
 #[derive(Debug)]
 pub enum Job {
@@ -17,6 +20,8 @@ pub enum Job {
     Apply(Batch),
     /// Store a position that the stream passed without a change.
     Store(Position),
+    /// Make what is committed durable (only where the session commits asynchronously).
+    Harden,
     /// Merge exact copies of these read models.
     Merge {
         /// Read models as the copy bound them, by index.
@@ -35,6 +40,8 @@ pub enum Done {
     Refused(usize, Error),
     /// A position was stored.
     Stored,
+    /// What was committed before is durable.
+    Hardened,
     /// Copies were merged.
     Merged(Vec<Merged>),
 }
@@ -101,13 +108,14 @@ async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
             },
         },
         Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
+        Job::Harden => writer.harden().await.map(|()| Done::Hardened),
         Job::Merge { models, position } => {
             let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();
             for (index, model) in models {
                 writer.set_model(index, model);
             }
             writer
-                .merge(&indexes, &position, matches!(position, MergePosition::Running(_)))
+                .merge(&indexes, &position, SAMPLE_KEYS)
                 .await
                 .map(Done::Merged)
         }

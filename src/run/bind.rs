@@ -57,7 +57,7 @@ pub async fn bind_all(
             read_model = model.name,
             "forgot a read model that is configured no more"
         );
-        bookkeeping.remove_model(target, model.id).await?;
+        bookkeeping.remove_model(target, epoch, model.id).await?;
     }
     let mut bound = Vec::with_capacity(settings.read_models.len());
     for read_model in &settings.read_models {
@@ -71,7 +71,7 @@ pub async fn bind_all(
                 (id, ModelState::New)
             }
         };
-        let model = bind_one(read_model, id, client, target, bookkeeping).await;
+        let model = bind_one(read_model, (id, epoch), client, target, bookkeeping, false).await;
         match &model {
             Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
             Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
@@ -104,12 +104,19 @@ pub async fn bind_all(
 }
 
 /// Binds one read model; its lookup and map are made where there are none.
+///
+/// A definition that is not the stored one means another, empty map: only a read model that takes no part in a running stream
+/// may get one.
+///
+/// # Errors
+/// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin again.
 pub async fn bind_one(
     settings: &ReadModelSettings,
-    id: i32,
+    (id, epoch): (i32, i64),
     client: &Client,
     target: &mut PgConnection,
     bookkeeping: &Bookkeeping,
+    in_stream: bool,
 ) -> Result<TargetModel> {
     let table = source::facts::table(client, &settings.source).await?.ok_or_else(|| {
         Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
@@ -137,25 +144,35 @@ pub async fn bind_one(
                 )),
         );
     }
-    let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?;
+    let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?.for_epoch(epoch);
     let definition = model.definition();
     let stored = bookkeeping
         .models(target)
         .await?
         .into_iter()
         .find(|stored| stored.id == id);
-    let same = stored.is_some_and(|stored| stored.definition == definition);
-    if !same || !bookkeeping.has_map(target, id).await? {
-        bookkeeping
-            .redefine_model(
-                target,
-                id,
-                &settings.source.to_string(),
-                &definition,
-                &model.create_map(),
-            )
-            .await?;
+    let same = stored
+        .as_ref()
+        .is_some_and(|stored| stored.definition == definition);
+    if same && bookkeeping.has_map(target, id).await? {
+        return Ok(model);
     }
+    if in_stream && stored.is_some_and(|stored| stored.state == ModelState::InStep) {
+        return Err(Error::new(
+            Class::Gap,
+            format!("the tables of read model \"{}\" were altered", settings.name()),
+        ));
+    }
+    bookkeeping
+        .redefine_model(
+            target,
+            epoch,
+            id,
+            &settings.source.to_string(),
+            &definition,
+            &model.create_map(),
+        )
+        .await?;
     Ok(model)
 }
 

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::run::Shared;
@@ -48,6 +49,7 @@ pub async fn copy_all(
     snapshot_name: &str,
     models: Vec<ToCopy>,
     shadow: &mut ShadowWriter,
+    stop: &CancellationToken,
 ) -> Result<Vec<Copied>> {
     let conninfo = &shared.settings.source.conninfo;
     let reader = source::connect::client(conninfo, &shared.application_name("copy")).await?;
@@ -57,7 +59,7 @@ pub async fn copy_all(
     for to_copy in models {
         snapshot.lock_table(&to_copy.settings.source).await?;
         let estimate = check_unaltered(snapshot.client(), &to_copy).await?;
-        let result = copy_one(shared, &snapshot, &observer, &to_copy, shadow, estimate).await;
+        let result = copy_one(shared, (&snapshot, &observer), &to_copy, shadow, estimate, stop).await;
         match result {
             Err(error) if !matches!(error.class(), Class::Refused | Class::Broken) => return Err(error),
             result => copied.push((to_copy, result)),
@@ -92,11 +94,11 @@ async fn check_unaltered(client: &Client, to_copy: &ToCopy) -> Result<Option<i64
 
 async fn copy_one(
     shared: &Shared,
-    snapshot: &Snapshot,
-    observer: &Client,
+    (snapshot, observer): (&Snapshot, &Client),
     to_copy: &ToCopy,
     shadow: &mut ShadowWriter,
     estimate: Option<i64>,
+    stop: &CancellationToken,
 ) -> Result<u64> {
     let model = &to_copy.model;
     let started = Instant::now();
@@ -107,7 +109,7 @@ async fn copy_one(
     let rows = loop {
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
+            () = stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
             rows = &mut fill => break rows?,
             () = tokio::time::sleep(LOOK_INTERVAL) => {
                 if snapshot.anybody_waits_for_us(observer).await? {

@@ -153,6 +153,8 @@ impl Keeper {
             .collect();
         let order = Order {
             models,
+            epoch: self.epoch,
+            request: Some(request.id).filter(|_| !request.dry_run),
             dry_run: request.dry_run,
             keys: SAMPLE_KEYS,
         };
@@ -221,6 +223,8 @@ impl Keeper {
         }
         let order = Order {
             models,
+            epoch: self.epoch,
+            request: None,
             dry_run: false,
             keys: 0,
         };
@@ -241,16 +245,24 @@ impl Keeper {
 
     /// The schedule's resync of everything.
     async fn full(&mut self, conn: &mut PgConnection) -> Result<()> {
+        let bookkeeping = self.shared.bookkeeping.clone();
+        let id = bookkeeping.start_resync(conn, "schedule").await?;
         let order = Order {
             models: self.models.clone(),
+            epoch: self.epoch,
+            request: Some(id),
             dry_run: false,
             keys: 0,
         };
-        let bookkeeping = self.shared.bookkeeping.clone();
-        match self.carry_out("schedule", &order).await {
+        let result = self.carry_out("schedule", &order).await;
+        if let Err(error) = &result {
+            bookkeeping
+                .finish_resync(conn, id, None, None, Some(error))
+                .await?;
+        }
+        match result {
             Ok(outcome) => {
                 let details = report::result(&outcome.written);
-                let id = bookkeeping.start_resync(conn, "schedule").await?;
                 let error = self.note_failures(conn, outcome.failed).await?;
                 bookkeeping
                     .finish_resync(conn, id, Some(outcome.lsn), Some(&details), error.as_ref())
@@ -274,7 +286,7 @@ impl Keeper {
             report::resync_started(origin, &names);
         }
         let started = std::time::Instant::now();
-        let result = resync(&self.shared, order, &self.commands).await;
+        let result = resync(&self.shared, order, &self.commands, &self.stop).await;
         match &result {
             Ok(outcome) if order.dry_run => report::compared(&outcome.found, outcome.lsn, started.elapsed()),
             Ok(outcome) => report::resync_completed(origin, &outcome.written, outcome.lsn, started.elapsed()),

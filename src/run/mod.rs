@@ -18,7 +18,7 @@ pub mod stream;
 pub mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,10 @@ use crate::target::bookkeeping::Bookkeeping;
 /// Delays between two sessions.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MOST_DELAY: Duration = Duration::from_secs(15);
+
+/// Delays between two healings.
+const FIRST_HEAL_DELAY: Duration = Duration::from_secs(1);
+const MOST_HEAL_DELAY: Duration = Duration::from_secs(3600);
 
 /// How long a session may take to end once the process is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -82,12 +86,45 @@ pub struct Process {
     careful_until: Option<Lsn>,
     cannot_take: Vec<(usize, Error)>,
     backoff_reset: bool,
+    /// Delays between healings, and when the last one ended.
+    healing: Option<(Backoff, Instant)>,
 }
 
 impl Process {
     fn has_streamed(&mut self) {
         self.streamed = true;
         self.backoff_reset = true;
+    }
+
+    /// A cause that comes back must not load the master: healings back off, doubling to an hour.
+    async fn wait_before_healing(&mut self, why: &str, stop: &CancellationToken) {
+        let Some((backoff, last)) = &mut self.healing else {
+            return;
+        };
+        if last.elapsed() > MOST_HEAL_DELAY {
+            backoff.reset();
+        }
+        let delay = backoff.next_delay(fastrand::f64());
+        tracing::warn!(
+            why,
+            delay_ms = report::millis(delay),
+            "healing again so soon: waiting first"
+        );
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+
+    fn has_healed(&mut self) {
+        self.gap = None;
+        let backoff = self
+            .healing
+            .take()
+            .map_or(Backoff::new(FIRST_HEAL_DELAY, MOST_HEAL_DELAY), |(backoff, _)| {
+                backoff
+            });
+        self.healing = Some((backoff, Instant::now()));
     }
 
     fn learn(&mut self, error: &Error, refused: Option<Refused>) {

@@ -53,6 +53,12 @@ impl Pending {
         }
     }
 
+    /// Forgets what waits for a read model that does not take part after all.
+    pub fn forget(&mut self, index: usize) {
+        self.folds.retain(|(of, _)| *of != index);
+        self.suspended.retain(|(of, _)| *of != index);
+    }
+
     /// Number of transactions.
     pub fn transactions(&self) -> u64 {
         self.transactions
@@ -61,11 +67,6 @@ impl Pending {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.transactions == 0
-    }
-
-    /// Whether there is anything to write but the position.
-    pub fn has_changes(&self) -> bool {
-        !self.suspended.is_empty() || self.folds.iter().any(|(_, fold)| !fold.is_empty())
     }
 
     /// Approximate bytes in memory.

@@ -10,18 +10,21 @@
 //! P: every commit before P, none at or after it. What differs is written in one transaction with the checkpoint P. A
 //! pause *at* C cannot be had: when the slot is made the stream has often passed C already.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
 use crate::run::Shared;
-use crate::run::bind::bind_one;
+use crate::run::bind::{again, bind_one};
 use crate::run::copy::{ToCopy, copy_all};
 use crate::run::pending::Pending;
+use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
 use crate::settings::ReadModelSettings;
 use crate::source;
@@ -40,14 +43,21 @@ const MOST_PENDING_BYTES: usize = 16 << 20;
 /// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no longer than that takes.
 const NEAR_BYTES: u64 = 1 << 20;
 
-/// How often the copy's connection gets feedback while it catches up.
+/// How often the copy's connection gets feedback at least while it catches up.
 const FEEDBACK: Duration = Duration::from_secs(5);
+
+/// How long the running stream may stand still until the shadow has come to its position.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A resync to be done.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// Read models by index, with their number in the bookkeeping.
     pub models: Vec<(usize, ReadModelSettings, i32)>,
+    /// Epoch of the session.
+    pub epoch: i64,
+    /// Number of the resync in the bookkeeping: it is done in the transaction of the merge.
+    pub request: Option<i64>,
     /// Compare only.
     pub dry_run: bool,
     /// Keys of each kind of difference that a dry run names.
@@ -68,7 +78,12 @@ pub struct Outcome {
 }
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
-pub async fn resync(shared: &Shared, order: &Order, commands: &mpsc::Sender<Command>) -> Result<Outcome> {
+pub async fn resync(
+    shared: &Shared,
+    order: &Order,
+    commands: &mpsc::Sender<Command>,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
     let conninfo = &shared.settings.target.conninfo;
     let conn = target::connect::connect(conninfo, &shared.application_name("resync"), true).await?;
     let mut shadow = ShadowWriter::new(conn);
@@ -76,16 +91,18 @@ pub async fn resync(shared: &Shared, order: &Order, commands: &mpsc::Sender<Comm
         shared,
         order,
         commands,
+        stop,
         failed: Vec::new(),
     };
-    let result = tokio::select! {
-        biased;
-        () = shared.stop.cancelled() => Err(Error::new(Class::Interrupted, "stopped during a resync")),
-        result = copying.carry_out(&mut shadow) => result,
-    };
+    // Not dropped half way at a stop: the making of a slot is given up by itself, everything else ends soon after.
+    let result = copying.carry_out(&mut shadow).await;
     for (_, _, id) in &order.models {
         // A session that is gone cannot drop them: the next start does.
-        if shadow.drop(shared.bookkeeping.schema_name(), *id).await.is_err() {
+        if shadow
+            .drop(shared.bookkeeping.schema_name(), *id, order.epoch)
+            .await
+            .is_err()
+        {
             break;
         }
     }
@@ -96,12 +113,14 @@ struct Copying<'a> {
     shared: &'a Shared,
     order: &'a Order,
     commands: &'a mpsc::Sender<Command>,
+    stop: &'a CancellationToken,
     failed: Vec<(i32, String, Error)>,
 }
 
 impl Copying<'_> {
     async fn carry_out(&mut self, shadow: &mut ShadowWriter) -> Result<Outcome> {
         let source = &self.shared.settings.source;
+        let stop = self.stop.clone();
         let client =
             source::connect::client(&source.conninfo, &self.shared.application_name("resync")).await?;
         let to_copy = self.bind(&client, shadow).await?;
@@ -110,25 +129,21 @@ impl Copying<'_> {
         }
         let mut replication =
             Replication::connect(&source.conninfo, &self.shared.application_name("resync")).await?;
+        let feedback = sender_timeout(&mut replication).await? / 3;
         let name = temporary_name(&source.slot);
-        let slot = source::slot::create_within(
-            &mut replication,
-            &client,
-            &name,
-            true,
-            SLOT_PATIENCE,
-            &self.shared.stop,
-        )
-        .await?;
-        let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow).await?;
+        // Not to be dropped half way: it gives itself up when the session ends.
+        let slot =
+            source::slot::create_within(&mut replication, &client, &name, true, SLOT_PATIENCE, self.stop)
+                .await?;
+        let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow, self.stop);
+        let copied = or_stopped(&stop, copied).await?;
         let mut ready = Vec::new();
         for (to_copy, result) in copied {
             match result {
                 Ok(_) => ready.push(to_copy),
-                Err(error) => {
-                    self.failed
-                        .push((to_copy.model.id, to_copy.settings.name(), error));
-                }
+                Err(error) => self
+                    .failed
+                    .push((to_copy.model.id, to_copy.settings.name(), error)),
             }
         }
         if ready.is_empty() {
@@ -137,10 +152,10 @@ impl Copying<'_> {
         replication
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
-        let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready);
+        let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
         let end = source::facts::current_wal(&client).await?;
-        catch_up.until_near(end, shadow, &ready).await?;
-        self.compare_at_one_position(catch_up, shadow, &ready).await
+        or_stopped(&stop, catch_up.until_near(end, shadow, &ready)).await?;
+        or_stopped(&stop, self.compare_at_one_position(catch_up, shadow, &ready)).await
     }
 
     /// Binds the read models as they are now; one that cannot be bound is left out.
@@ -151,12 +166,14 @@ impl Copying<'_> {
     ) -> Result<Vec<ToCopy>> {
         let mut to_copy = Vec::new();
         for (index, settings, id) in &self.order.models {
+            let key = (*id, self.order.epoch);
             let bound = bind_one(
                 settings,
-                *id,
+                key,
                 client,
                 shadow.connection(),
                 &self.shared.bookkeeping,
+                true,
             )
             .await;
             match bound {
@@ -167,6 +184,16 @@ impl Copying<'_> {
                 }),
                 Err(error) if matches!(error.class(), Class::Broken | Class::Configuration) => {
                     self.failed.push((*id, settings.name(), error));
+                }
+                Err(error) if error.class() == Class::Gap => {
+                    // Its map may only be made anew with nothing of it in memory.
+                    let told = error.with_class(Class::Transient);
+                    let end = Command::End {
+                        error: again(&told),
+                        abandon: false,
+                    };
+                    self.commands.send(end).await.map_err(|_| stream_gone())?;
+                    return Err(told);
                 }
                 Err(error) => return Err(error),
             }
@@ -182,16 +209,24 @@ impl Copying<'_> {
     ) -> Result<Outcome> {
         let (reply, position) = oneshot::channel();
         // Dropped at the end of this function, on every path: then the stream goes on.
-        let (_resume, resumed) = oneshot::channel();
+        let (resume, resumed) = oneshot::channel::<()>();
         // Not before what the shadow already holds: it must not know a commit that the lookups do not.
+        let models = if self.order.dry_run { &[] } else { ready };
+        let models = models
+            .iter()
+            .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)))
+            .collect();
         let pause = Command::Pause {
+            models,
             at_least: catch_up.received,
             reply,
             resume: resumed,
         };
         self.commands.send(pause).await.map_err(|_| stream_gone())?;
         let position = catch_up.while_waiting(position).await?;
-        catch_up.until(position, shadow, ready).await?;
+        tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, shadow, ready))
+            .await
+            .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
         if self.order.dry_run {
             let mut found = Vec::new();
             for to_copy in ready {
@@ -199,6 +234,10 @@ impl Copying<'_> {
                     to_copy.settings.name(),
                     shadow.compare(&to_copy.model, self.order.keys).await?,
                 ));
+            }
+            if resume.is_closed() {
+                // What was compared later than the stream went on again says nothing.
+                return Err(Error::transient("the stream went on while it was being compared"));
             }
             return Ok(self.outcome(position, Vec::new(), found));
         }
@@ -208,10 +247,15 @@ impl Copying<'_> {
             .collect();
         let (reply, merged) = oneshot::channel();
         self.commands
-            .send(Command::Merge { models, reply })
+            .send(Command::Merge {
+                models,
+                request: self.order.request,
+                reply,
+            })
             .await
             .map_err(|_| stream_gone())?;
         let merged = merged.await.map_err(|_| stream_gone())??;
+        drop(resume);
         let mut written = Vec::new();
         for (index, merged) in merged {
             let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else {
@@ -253,10 +297,12 @@ struct CatchUp {
     /// The stream has reached the position that is asked for; the transaction at or after it is not taken in.
     reached: bool,
     fed_back: Instant,
+    /// How often the server hears from us, whatever else happens.
+    feedback: Duration,
 }
 
 impl CatchUp {
-    fn new(replication: Replication, consistent_point: Lsn, ready: &[ToCopy]) -> Self {
+    fn new(replication: Replication, consistent_point: Lsn, ready: &[ToCopy], feedback: Duration) -> Self {
         let mut assembler = Assembler::new();
         for to_copy in ready {
             assembler.add(Some(to_copy.model.model.clone()));
@@ -269,6 +315,11 @@ impl CatchUp {
             received: consistent_point,
             reached: false,
             fed_back: Instant::now(),
+            feedback: if feedback.is_zero() {
+                FEEDBACK
+            } else {
+                feedback.min(FEEDBACK)
+            },
         }
     }
 
@@ -291,7 +342,7 @@ impl CatchUp {
         loop {
             tokio::select! {
                 position = &mut position => return position.map_err(|_| stream_gone()),
-                () = tokio::time::sleep(FEEDBACK) => {
+                () = tokio::time::sleep(self.feedback) => {
                     self.replication.send_status(self.received, self.consistent_point, self.consistent_point, false).await?;
                 }
             }
@@ -345,7 +396,7 @@ impl CatchUp {
                 StreamFrame::CopyDone => return Err(Error::transient("the source ended the copy's stream")),
             }
         }
-        if self.fed_back.elapsed() >= FEEDBACK {
+        if self.fed_back.elapsed() >= self.feedback {
             self.fed_back = Instant::now();
             self.replication
                 .send_status(self.received, self.consistent_point, self.consistent_point, true)
@@ -354,7 +405,7 @@ impl CatchUp {
         if any {
             return Ok(());
         }
-        match tokio::time::timeout(FEEDBACK, self.replication.fill()).await {
+        match tokio::time::timeout(self.feedback, self.replication.fill()).await {
             Ok(read) => read,
             // Nothing came: ask where the stream stands.
             Err(_) => {
@@ -378,10 +429,28 @@ impl CatchUp {
             .filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold)))
             .collect();
         if folds.is_empty() {
-            Ok(())
-        } else {
-            shadow.catch_up(folds).await
+            return Ok(());
         }
+        let mut writing = std::pin::pin!(shadow.catch_up(folds));
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut writing => return result,
+                () = tokio::time::sleep(self.feedback) => {
+                    let (received, kept) = (self.received, self.consistent_point);
+                    self.replication.send_status(received, kept, kept, false).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Ends early when the session does.
+async fn or_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Error::new(Class::Interrupted, "stopped during a resync")),
+        result = work => result,
     }
 }
 

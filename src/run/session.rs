@@ -37,6 +37,12 @@ use crate::target::writer::{MergePosition, Writer};
 /// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a batch in hand may take once the stream has ended.
+const BATCH_PATIENCE: Duration = Duration::from_secs(600);
+
 /// How long the last state may take to be written when the process leaves.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -59,7 +65,12 @@ pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> 
             .checkpoint
             .as_ref()
             .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
-        Some(why) => session.copy_everything(&why).await?,
+        Some(why) => {
+            process.wait_before_healing(&why, &shared.stop).await;
+            let position = session.copy_everything(&why).await?;
+            process.has_healed();
+            position
+        }
     };
     session.stream(&claim, checkpoint, process).await
 }
@@ -81,6 +92,10 @@ impl<'a> Session<'a> {
         let mut replication = Replication::connect(conninfo, &shared.application_name("stream")).await?;
         let system = replication.identify_system().await?;
         fence::lock(&mut replication, &client, &settings.source.slot, &shared.stop).await?;
+        shared
+            .bookkeeping
+            .end_last_owner(&mut conn, &settings.source.slot)
+            .await?;
         let claim = shared
             .bookkeeping
             .claim(
@@ -91,6 +106,13 @@ impl<'a> Session<'a> {
             )
             .await?;
         process.epoch = Some(claim.epoch);
+        let source = SourceIdentity {
+            system_identifier: system.system_identifier,
+            timeline: system.timeline,
+            database: system.database,
+        };
+        // Before anything is bound or published: another server must change nothing.
+        check_same_source(&claim, &source)?;
         shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
         let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
         for (index, error) in process.cannot_take.drain(..) {
@@ -106,13 +128,10 @@ impl<'a> Session<'a> {
         }
         ensure_publication(shared, &client).await?;
         let looks = watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, &mut bound).await?;
-        let source = SourceIdentity {
-            system_identifier: system.system_identifier,
-            timeline: system.timeline,
-            database: system.database,
-        };
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
-        writer.report_keys = tracing::enabled!(tracing::Level::DEBUG);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            writer.report_keys = i32::MAX;
+        }
         for (index, bound) in bound.iter().enumerate() {
             if let Ok(model) = &bound.model {
                 writer.set_model(index, model.clone());
@@ -133,7 +152,7 @@ impl<'a> Session<'a> {
     }
 
     /// Why the stream cannot go on from the checkpoint; `None` if it can.
-    async fn what_is_wrong(&mut self, claim: &Claim, process: &mut Process) -> Result<Option<String>> {
+    async fn what_is_wrong(&mut self, claim: &Claim, process: &Process) -> Result<Option<String>> {
         let name = &self.shared.settings.source.slot;
         let slot = source::facts::slot(&self.client, name).await?;
         if let Some(slot) = &slot {
@@ -155,18 +174,8 @@ impl<'a> Session<'a> {
                 claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),
             ));
         };
-        if checkpoint.system_identifier != self.source.system_identifier
-            || checkpoint.database != self.source.database
-        {
-            return Err(Error::transient("the source is another server or database than the one that was copied")
-                .with_detail(format!(
-                    "Stored is system {} database \"{}\", found is system {} database \"{}\".",
-                    checkpoint.system_identifier, checkpoint.database, self.source.system_identifier, self.source.database
-                ))
-                .with_hint("If the new one is right, run `cdc resync --accept-new-source`; the lookups keep their last good state until then."));
-        }
-        if let Some(why) = process.gap.take() {
-            return Ok(Some(why));
+        if let Some(why) = &process.gap {
+            return Ok(Some(why.clone()));
         }
         if let Some(why) = &claim.healing {
             return Ok(Some(why.clone()));
@@ -255,7 +264,14 @@ impl<'a> Session<'a> {
         let conninfo = &self.shared.settings.target.conninfo;
         let conn = target::connect::connect(conninfo, &self.shared.application_name("copy"), true).await?;
         let mut shadow = ShadowWriter::new(conn);
-        let copied = copy_all(self.shared, &slot.snapshot_name, to_copy.collect(), &mut shadow).await?;
+        let copied = copy_all(
+            self.shared,
+            &slot.snapshot_name,
+            to_copy.collect(),
+            &mut shadow,
+            &self.shared.stop,
+        )
+        .await?;
         let mut indexes = Vec::new();
         for (to_copy, result) in &copied {
             match result {
@@ -269,7 +285,7 @@ impl<'a> Session<'a> {
             }
         }
         let position = MergePosition::Start(slot.consistent_point, self.source.clone());
-        let merged = self.writer.merge(&indexes, &position, false).await?;
+        let merged = self.writer.merge(&indexes, &position, 0).await?;
         let mut written = Vec::new();
         for (index, merged) in merged {
             let Some(bound) = self.bound.get(index) else {
@@ -289,7 +305,9 @@ impl<'a> Session<'a> {
             .finish_resync(conn, id, Some(slot.consistent_point), Some(&result), None)
             .await?;
         for (to_copy, _) in &copied {
-            shadow.drop(bookkeeping.schema_name(), to_copy.model.id).await?;
+            shadow
+                .drop(bookkeeping.schema_name(), to_copy.model.id, epoch)
+                .await?;
         }
         report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
         self.read_states().await?;
@@ -356,7 +374,12 @@ impl<'a> Session<'a> {
             commands,
             ended.clone(),
         )?;
-        let watch = Watch::new(Arc::clone(self.shared), &self.bound, self.looks, commands_of_watch);
+        let watch = Watch::new(
+            Arc::clone(self.shared),
+            &self.bound,
+            self.looks,
+            commands_of_watch,
+        );
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
         let (mut keeping, mut watching) = (true, true);
@@ -371,7 +394,9 @@ impl<'a> Session<'a> {
             models: models.collect(),
             applier: Applier::start(self.writer),
             checkpoint,
+            start,
             replay: Replay::new(checkpoint, last, start),
+            synchronous_commit: self.shared.settings.target.synchronous_commit,
             careful_until: process.careful_until.filter(|until| *until > checkpoint),
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
@@ -393,7 +418,7 @@ impl<'a> Session<'a> {
         ended.cancel();
         if keeping {
             // It gets a moment to take its shadows away.
-            let _ = tokio::time::timeout(STATE_PATIENCE, keeper).await;
+            let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
         let result = result.map_err(gone);
         let refused = leave(self.shared, left, epoch, &result).await;
@@ -405,7 +430,7 @@ impl<'a> Session<'a> {
 async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>) -> Option<Refused> {
     if left.busy {
         tokio::select! {
-            _ = left.applier.result() => {}
+            _ = tokio::time::timeout(BATCH_PATIENCE, left.applier.result()) => {}
             () = shared.stop.cancelled() => {}
         }
     }
@@ -435,6 +460,24 @@ fn gone(error: Error) -> Error {
     } else {
         error
     }
+}
+
+/// A checkpoint of another server or database is not healed by itself.
+fn check_same_source(claim: &Claim, source: &SourceIdentity) -> Result<()> {
+    let Some(stored) = &claim.checkpoint else {
+        return Ok(());
+    };
+    if stored.system_identifier == source.system_identifier && stored.database == source.database {
+        return Ok(());
+    }
+    Err(Error::transient("the source is another server or database than the one that was copied")
+        .with_detail(format!(
+            "Stored is system {} database \"{}\", found is system {} database \"{}\".",
+            stored.system_identifier, stored.database, source.system_identifier, source.database
+        ))
+        .with_hint(
+            "If the new one is right, run `cdc resync --accept-new-source`; the lookups keep their last good state until then.",
+        ))
 }
 
 async fn check_server(client: &Client) -> Result<()> {
@@ -478,7 +521,7 @@ async fn ensure_publication(shared: &Shared, client: &Client) -> Result<()> {
 }
 
 /// wal_sender_timeout of this connection; zero is off.
-async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
+pub async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
     let rows = replication
         .simple_query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
         .await?;

@@ -32,7 +32,7 @@ use crate::settings::ReadModelSettings;
 use crate::source::replication::Replication;
 use crate::target::model::TargetModel;
 use crate::target::writer::{MergePosition, Merged, Position};
-use crate::transaction::Assembler;
+use crate::transaction::{Assembler, Transaction};
 
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
 const MOST_PENDING_BYTES: usize = 16 << 20;
@@ -52,6 +52,9 @@ const BEHIND_MICROS: i64 = 50_000;
 /// timer rounds up to milliseconds).
 const PACE: Duration = Duration::from_micros(500);
 
+/// How long the source may say nothing, although every status asks for a reply.
+const MOST_SILENCE: Duration = Duration::from_secs(60);
+
 /// How long a stop waits for the batch in hand.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -60,19 +63,28 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 pub enum Command {
     /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when `resume` is dropped.
     Pause {
-        /// Consistent point of the copy.
+        /// What the copy has received.
         at_least: Lsn,
+        /// Read models that shall take part from that position on, by index, as the copy bound them.
+        models: Vec<(usize, Arc<ReadModel>)>,
         /// Gets the position.
         reply: oneshot::Sender<Lsn>,
         /// Ends the pause when its sender is dropped.
         resume: oneshot::Receiver<()>,
     },
     /// End the session: the watch has seen what it cannot go on with.
-    End(Error),
+    End {
+        /// What it has seen.
+        error: Error,
+        /// Whether the batch in hand is given up: the target does not answer.
+        abandon: bool,
+    },
     /// Merge exact copies at the position at which the loop stands still.
     Merge {
         /// Read models as the copy bound them, by index.
         models: Vec<(usize, TargetModel)>,
+        /// Number of the resync, which is done with the merge.
+        request: Option<i64>,
         /// Gets the result.
         reply: oneshot::Sender<Result<Vec<Merged>>>,
     },
@@ -113,8 +125,12 @@ pub struct Start {
     pub models: Vec<(ReadModelSettings, Option<Arc<ReadModel>>)>,
     /// The stored position.
     pub checkpoint: Lsn,
+    /// The slot's own position, where the stream begins.
+    pub start: Lsn,
     /// What must come again.
     pub replay: Replay,
+    /// Whether a commit of the applying session is durable at once.
+    pub synchronous_commit: bool,
     /// Apply one transaction at a time up to here: one of them was refused.
     pub careful_until: Option<Lsn>,
     /// How often an idle position is stored, at most.
@@ -146,6 +162,13 @@ pub struct Stream {
     refused: Option<Refused>,
     pace: bool,
     behind: bool,
+    /// The slot's own position at the start: all that is acknowledged before the history is proved.
+    start: Lsn,
+    synchronous_commit: bool,
+    harden_due: bool,
+    heard_at: Instant,
+    silence: Duration,
+    abandon: bool,
 }
 
 struct InFlight {
@@ -153,16 +176,33 @@ struct InFlight {
     transactions: u64,
     since: Instant,
     commit_time: Option<PgTimestamp>,
-    merge: Option<Merge>,
+    /// Who waits for the result of a merge.
+    merge: Option<oneshot::Sender<Result<Vec<Merged>>>>,
 }
 
-/// A merge under way: the read models as the copy bound them, and who waits for the result.
-type Merge = (Vec<(usize, TargetModel)>, oneshot::Sender<Result<Vec<Merged>>>);
-
+/// The stream comes to stand (`reply` is there) or stands still (`reply` was sent).
+///
+/// What is received meanwhile waits. Read models that join take part in it already: every transaction from the position on is
+/// theirs too. If they do not join after all, their part of it is forgotten.
 struct Pause {
     at_least: Lsn,
     reply: Option<oneshot::Sender<Lsn>>,
     resume: oneshot::Receiver<()>,
+    models: Vec<(usize, Arc<ReadModel>)>,
+    joining: Vec<usize>,
+}
+
+impl InFlight {
+    /// A job without transactions.
+    fn new(lsn: Lsn) -> Self {
+        Self {
+            lsn,
+            transactions: 0,
+            since: Instant::now(),
+            commit_time: None,
+            merge: None,
+        }
+    }
 }
 
 impl Stream {
@@ -200,6 +240,12 @@ impl Stream {
             refused: None,
             pace: start.pace,
             behind: false,
+            start: start.start,
+            synchronous_commit: start.synchronous_commit,
+            harden_due: false,
+            heard_at: Instant::now(),
+            silence: (feedback_interval * 3).max(MOST_SILENCE),
+            abandon: false,
         }
     }
 
@@ -214,7 +260,7 @@ impl Stream {
             Ok(()) => self.leave().await,
             Err(error) => Err(error),
         };
-        let busy = self.in_flight.is_some();
+        let busy = self.in_flight.is_some() && !self.abandon;
         self.replication.finish().await;
         (
             Left {
@@ -248,7 +294,7 @@ impl Stream {
                 // Feedback keeps the connection alive whatever the target does.
                 _ = feedback.tick() => self.feedback().await?,
                 Some(command) = commands.recv() => self.command(command).await?,
-                _ = resumed(&mut self.pause), if self.pause.is_some() => self.pause = None,
+                () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
                 read = fill(&mut self.replication, self.pace && self.behind), if reading => read?,
             }
@@ -257,6 +303,14 @@ impl Stream {
 
     /// Whether more of the stream may be taken in.
     fn may_read(&self) -> bool {
+        // To come to stand, what was received is applied and no more is taken in; else one batch would follow another for ever.
+        let comes_to_stand = self
+            .pause
+            .as_ref()
+            .is_some_and(|pause| pause.reply.is_some() && self.progress.received() >= pause.at_least);
+        if comes_to_stand && !self.assembler.is_open() {
+            return false;
+        }
         if self.pending.is_empty() {
             return true;
         }
@@ -271,6 +325,7 @@ impl Stream {
             let Some(frame) = self.replication.next_frame()? else {
                 break;
             };
+            self.heard_at = Instant::now();
             match frame {
                 StreamFrame::WalData {
                     payload, send_time, ..
@@ -285,10 +340,7 @@ impl Stream {
                     match self.replay.judge(transaction.id, transaction.has_changes) {
                         Verdict::Skip => {}
                         Verdict::Rewritten => return Err(rewritten()),
-                        Verdict::Apply => {
-                            self.progress.receive(transaction.end_lsn);
-                            self.pending.add(transaction);
-                        }
+                        Verdict::Apply => self.take_in(transaction),
                     }
                 }
                 StreamFrame::Keepalive {
@@ -321,11 +373,27 @@ impl Stream {
         }
     }
 
+    /// A new transaction: it waits for the applier. One that changed nothing here (13 and 14 send them) only moves the position.
+    fn take_in(&mut self, transaction: Transaction) {
+        self.progress.receive(transaction.end_lsn);
+        if transaction.has_changes || !transaction.broken.is_empty() {
+            self.pending.add(transaction);
+        } else {
+            let commit_time = Some(transaction.id.commit_time);
+            self.idle = Some(Position {
+                lsn: transaction.end_lsn,
+                commit_time,
+                last: None,
+            });
+        }
+    }
+
     /// The server asks for a reply: it is shutting down.
     async fn reply(&mut self, wal_end: Lsn) -> Result<()> {
         if self.progress.acknowledged() < wal_end && self.shutdown.is_none() {
             self.shutdown = Some((wal_end, Instant::now() + SHUTDOWN_PATIENCE));
             self.store_idle().await?;
+            self.harden_due = self.progress.durable() < self.progress.applied();
         }
         self.send_status(false).await
     }
@@ -334,6 +402,10 @@ impl Stream {
     async fn submit(&mut self) -> Result<()> {
         if self.in_flight.is_some() || self.stands_still() {
             return Ok(());
+        }
+        if std::mem::take(&mut self.harden_due) {
+            self.in_flight = Some(InFlight::new(self.progress.applied()));
+            return self.applier.submit(Job::Harden).await;
         }
         let Some(batch) = self.pending.take() else {
             return Ok(());
@@ -387,9 +459,10 @@ impl Stream {
                     job.since.elapsed(),
                     job.commit_time,
                 );
-                self.progress.apply(job.lsn);
+                self.apply_progress(job.lsn);
                 self.stored_at = Instant::now();
             }
+            (Ok(Done::Hardened), _) => self.progress.harden(job.lsn),
             (Ok(Done::Refused(index, error)), _) => {
                 let told = again(&error);
                 self.refused = Some(Refused {
@@ -400,12 +473,12 @@ impl Stream {
                 });
                 return Err(told.with_class(Class::Transient));
             }
-            (Ok(Done::Stored), _) => self.progress.apply(job.lsn),
-            (Ok(Done::Merged(merged)), Some((models, reply))) => {
-                for (index, _) in merged.iter().filter(|(_, merged)| merged.is_ok()) {
-                    if let Some((_, model)) = models.iter().find(|(of, _)| of == index) {
-                        self.assembler.activate(*index, Arc::clone(&model.model));
-                    }
+            (Ok(Done::Stored), _) => self.apply_progress(job.lsn),
+            (Ok(Done::Merged(merged)), Some(reply)) => {
+                if let Some(pause) = &mut self.pause {
+                    let joined =
+                        |index: usize| merged.iter().any(|(of, merged)| *of == index && merged.is_ok());
+                    pause.joining.retain(|index| !joined(*index));
                 }
                 // Whoever asked may be gone; the merge is committed all the same.
                 let _ = reply.send(Ok(merged));
@@ -426,11 +499,21 @@ impl Stream {
         if self.stored_at.elapsed() >= self.status_interval {
             self.store_idle().await?;
         }
-        self.send_status(false).await
+        self.harden_due = self.progress.durable() < self.progress.applied();
+        if self.may_read() && self.heard_at.elapsed() > self.silence {
+            return Err(Error::transient("the source has not answered for too long")
+                .with_detail("Every status asks for a reply; the connection seems to be dead."));
+        }
+        self.send_status(true).await
     }
 
     async fn send_status(&mut self, reply_requested: bool) -> Result<()> {
-        let (received, acknowledged) = (self.progress.received(), self.progress.acknowledge());
+        let received = self.progress.received();
+        let acknowledged = if self.replay.is_proved() {
+            self.progress.acknowledge()
+        } else {
+            self.start
+        };
         if self.shutdown.is_some_and(|(wal_end, _)| acknowledged >= wal_end) {
             self.shutdown = None;
         }
@@ -439,38 +522,57 @@ impl Stream {
             .await
     }
 
+    /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its session's setting.
+    fn apply_progress(&mut self, position: Lsn) {
+        self.progress.apply(position);
+        if self.synchronous_commit {
+            self.progress.harden(position);
+        }
+    }
+
     async fn command(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Pause {
                 at_least,
+                models,
                 reply,
                 resume,
             } => {
+                self.end_pause();
                 self.pause = Some(Pause {
                     at_least,
                     reply: Some(reply),
                     resume,
+                    models,
+                    joining: Vec::new(),
                 });
                 // An idle stream passes the position with a keepalive: ask for one.
                 self.send_status(true).await
             }
-            Command::End(error) => Err(error),
-            Command::Merge { models, reply } => {
+            Command::End { error, abandon } => {
+                self.abandon = abandon;
+                Err(error)
+            }
+            Command::Merge {
+                models,
+                request,
+                reply,
+            } => {
                 let lsn = self.progress.applied();
                 if self.in_flight.is_some() || !self.stands_still() {
                     let _ = reply.send(Err(Error::transient("the stream does not stand still")));
                     return Ok(());
                 }
                 let job = Job::Merge {
-                    models: models.clone(),
-                    position: MergePosition::Running(lsn),
+                    models,
+                    position: MergePosition::Running(lsn, request),
                 };
                 self.in_flight = Some(InFlight {
                     lsn,
                     transactions: 0,
                     since: Instant::now(),
                     commit_time: None,
-                    merge: Some((models, reply)),
+                    merge: Some(reply),
                 });
                 self.applier.submit(job).await
             }
@@ -487,7 +589,7 @@ impl Stream {
         else {
             return Ok(());
         };
-        if self.in_flight.is_some() {
+        if self.in_flight.is_some() || !self.pending.is_empty() || self.assembler.is_open() {
             return Ok(());
         }
         let position = self.progress.applied();
@@ -495,11 +597,33 @@ impl Stream {
             // An idle stream passes the position without a transaction; it is stored like any other idle position.
             return self.store_idle().await;
         }
-        let reply = self.pause.as_mut().and_then(|pause| pause.reply.take());
-        if reply.is_some_and(|reply| reply.send(position).is_err()) {
-            self.pause = None;
+        let Some(pause) = &mut self.pause else {
+            return Ok(());
+        };
+        for (index, model) in std::mem::take(&mut pause.models) {
+            if !self.assembler.is_active(index) {
+                self.assembler.activate(index, model);
+                pause.joining.push(index);
+            }
+        }
+        let asked = pause.reply.take();
+        if asked.is_some_and(|reply| reply.send(position).is_err()) {
+            self.end_pause();
         }
         Ok(())
+    }
+
+    /// The stream goes on. Read models that have not joined leave again, with what waits for them.
+    fn end_pause(&mut self) {
+        for index in self.pause.take().map(|pause| pause.joining).unwrap_or_default() {
+            self.assembler.deactivate(index);
+            self.pending.forget(index);
+        }
+    }
+
+    /// Whether a merge is under way.
+    fn merging(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|job| job.merge.is_some())
     }
 
     /// Whether the stream stands still for a merge.
@@ -537,27 +661,39 @@ impl Stream {
                 "the target is slow: the stream is closed until it has taken the batch in hand",
             ));
         }
+        // A copy that keeps the stream waiting with nothing in hand has had its time.
+        self.end_pause();
         self.backlog_since = None;
         Ok(())
     }
 
-    /// Finishes the batch in hand and acknowledges it; what only waits comes again after the restart.
+    /// Finishes the batch in hand, stores and acknowledges; what only waits comes again after the restart.
     async fn leave(&mut self) -> Result<()> {
-        if self.in_flight.is_some() {
-            match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
-                Ok(done) => self.applied(done).await?,
-                Err(_) => return Ok(()),
-            }
+        if !self.finish_job().await? {
+            return Ok(());
         }
-        self.pause = None;
+        self.end_pause();
         self.store_idle().await?;
-        if self.in_flight.is_some() {
-            match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
-                Ok(done) => self.applied(done).await?,
-                Err(_) => return Ok(()),
-            }
+        if !self.finish_job().await? {
+            return Ok(());
+        }
+        if self.progress.durable() < self.progress.applied() {
+            self.in_flight = Some(InFlight::new(self.progress.applied()));
+            self.applier.submit(Job::Harden).await?;
+            self.finish_job().await?;
         }
         self.send_status(false).await
+    }
+
+    /// Waits for the job in hand, but not for ever; returns whether the applier is free.
+    async fn finish_job(&mut self) -> Result<bool> {
+        if self.in_flight.is_none() {
+            return Ok(true);
+        }
+        match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
+            Ok(done) => self.applied(done).await.map(|()| true),
+            Err(_) => Ok(false),
+        }
     }
 }
 

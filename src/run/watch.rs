@@ -12,7 +12,7 @@
 //! A TRUNCATE that the stream brought looks like a rewrite: the resync then finds nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
@@ -32,6 +32,12 @@ use crate::target::bookkeeping::ModelState;
 /// How often the watch looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long one look may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the target may not be seen before the session gives the batch in hand up.
+const MOST_BLINDNESS: Duration = Duration::from_secs(90);
+
 /// What a session's watch compares with.
 pub struct Watch {
     shared: Arc<Shared>,
@@ -41,6 +47,7 @@ pub struct Watch {
     looks: Vec<Look>,
     shapes: Vec<String>,
     commands: mpsc::Sender<Command>,
+    seen_at: Instant,
 }
 
 /// Looks at both sides for the first time in a session, and compares with what was stored: read models that changed
@@ -105,6 +112,7 @@ impl Watch {
             looks,
             shapes: Vec::new(),
             commands,
+            seen_at: Instant::now(),
         }
     }
 
@@ -114,6 +122,11 @@ impl Watch {
         while !self.shared.stop.is_cancelled() {
             if let Err(error) = self.keep(client).await {
                 tracing::debug!(%error, "the watch could not look");
+                if self.seen_at.elapsed() > MOST_BLINDNESS {
+                    // The session that applies will not be told either: a host that lost its power sends nothing.
+                    let error = error.context("the target does not answer");
+                    let _ = self.commands.send(Command::End { error, abandon: true }).await;
+                }
             }
             self.pause(backoff.next_delay(fastrand::f64())).await;
         }
@@ -124,9 +137,20 @@ impl Watch {
         let mut target =
             target::connect::connect(conninfo, &self.shared.application_name("watch"), true).await?;
         while !self.shared.stop.is_cancelled() {
-            if let Some(error) = self.look(client, &mut target).await? {
+            let look = tokio::time::timeout(LOOK_PATIENCE, self.look(client, &mut target));
+            let seen = look
+                .await
+                .map_err(|_| Error::transient("a look at the catalogs had no answer"))?;
+            self.seen_at = Instant::now();
+            if let Some(error) = seen? {
                 // The session begins again, and with what is stored decides what to do.
-                let _ = self.commands.send(Command::End(error)).await;
+                let _ = self
+                    .commands
+                    .send(Command::End {
+                        error,
+                        abandon: false,
+                    })
+                    .await;
                 std::future::pending::<()>().await;
             }
             self.pause(LOOK_INTERVAL).await;

@@ -290,10 +290,44 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Forgets a read model that is configured no more. Its lookup stays as it is.
-    pub async fn remove_model(&self, conn: &mut PgConnection, id: i32) -> Result<()> {
+    /// A statement that ends the transaction around it unless the epoch is still ours.
+    fn fence(&self, epoch: i64) -> String {
+        format!(
+            "DO $cdc$ BEGIN PERFORM FROM {}.pipeline WHERE epoch = {epoch} FOR UPDATE; \
+             IF NOT FOUND THEN RAISE EXCEPTION 'another process has taken over this pipeline' USING ERRCODE = 'CDC01'; \
+             END IF; END $cdc$;",
+            self.schema
+        )
+    }
+
+    /// Ends what is left of the last owner at the target: nothing of it may commit, or hold locks, while we claim.
+    pub async fn end_last_owner(&self, conn: &mut PgConnection, slot: &str) -> Result<()> {
         let sql = format!(
-            "DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.shadow_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
+            "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a \
+             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = pg_catalog.current_database() \
+               AND a.usename = current_user \
+               AND (EXISTS (SELECT FROM {}.pipeline p WHERE p.slot = $1 AND p.backend_pid = a.pid AND p.backend_start = a.backend_start) \
+                    OR a.application_name = ANY ($2))",
+            self.schema
+        );
+        let names: Vec<String> = ["copy", "resync"]
+            .iter()
+            .map(|role| format!("cdc {slot} {role}"))
+            .collect();
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(slot)
+            .bind(names)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Forgets a read model that is configured no more. Its lookup stays as it is.
+    pub async fn remove_model(&self, conn: &mut PgConnection, epoch: i64, id: i32) -> Result<()> {
+        let sql = format!(
+            "BEGIN; {fence} DROP TABLE IF EXISTS {schema}.map_{id}; DELETE FROM {schema}.read_model WHERE id = {id}; COMMIT",
+            fence = self.fence(epoch),
             schema = self.schema
         );
         sqlx::raw_sql(AssertSqlSafe(sql))
@@ -307,17 +341,19 @@ impl Bookkeeping {
     pub async fn redefine_model(
         &self,
         conn: &mut PgConnection,
+        epoch: i64,
         id: i32,
         source: &str,
         definition: &str,
         create_map: &str,
     ) -> Result<()> {
         let sql = format!(
-            "BEGIN; DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
+            "BEGIN; {fence} DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
              UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), \
                state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
                reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now() \
              WHERE id = {id}; COMMIT",
+            fence = self.fence(epoch),
             schema = self.schema,
             source = literal(source),
             definition = literal(definition),
@@ -333,7 +369,7 @@ impl Bookkeeping {
     pub async fn drop_stale_shadows(&self, conn: &mut PgConnection) -> Result<()> {
         let shadows: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+$'",
+             WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'",
         )
         .bind(&self.name)
         .fetch_all(&mut *conn)
@@ -397,6 +433,12 @@ impl Bookkeeping {
     /// Forgets the last applied transaction and stores the source's new timeline.
     pub async fn set_timeline(&self, conn: &mut PgConnection, epoch: i64, timeline: i32) -> Result<()> {
         self.update_pipeline(conn, epoch, "timeline = $2", |query| query.bind(timeline))
+            .await
+    }
+
+    /// The owner is alive.
+    pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+        self.update_pipeline(conn, epoch, "heartbeat_at = now()", |query| query)
             .await
     }
 
@@ -628,10 +670,27 @@ impl Bookkeeping {
     /// Requests that were running when a process died are queued again.
     pub async fn requeue_requests(&self, conn: &mut PgConnection) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.resync SET state = 'queued', waiting_for = NULL WHERE state = 'running'",
+            "UPDATE {}.resync SET state = CASE WHEN lsn IS NOT NULL THEN 'done' WHEN origin IN ('request', 'watch') THEN 'queued' ELSE 'failed' END, \
+             waiting_for = NULL, error = CASE WHEN lsn IS NOT NULL OR origin IN ('request', 'watch') THEN error ELSE 'interrupted' END \
+             WHERE state = 'running'",
             self.schema
         );
         sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// The resync's copies are merged, in the transaction that says so: it is not to be done again, whatever happens now.
+    pub async fn mark_merged(&self, conn: &mut PgConnection, id: i64, lsn: Lsn) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET lsn = $2::text::pg_lsn WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(lsn.to_string())
             .execute(conn)
             .await
             .map_err(from_sqlx)?;
@@ -699,7 +758,7 @@ impl Bookkeeping {
     pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
         let sql = format!(
             "SELECT (extract(epoch FROM max(started_at)) * 1000000)::bigint FROM {}.resync \
-             WHERE state = 'done' AND read_models IS NULL AND NOT dry_run",
+             WHERE lsn IS NOT NULL AND read_models IS NULL AND NOT dry_run AND origin <> 'watch'",
             self.schema
         );
         sqlx::query_scalar(AssertSqlSafe(sql))

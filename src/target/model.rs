@@ -13,10 +13,12 @@ use crate::sql::{fill, ident, idents};
 /// A read model with its place in the target.
 #[derive(Debug, Clone)]
 pub struct TargetModel {
-    /// Number in the bookkeeping: names `map_<id>` and `shadow_<id>`.
+    /// Number in the bookkeeping: names `map_<id>` and `shadow_<id>_<epoch>`.
     pub id: i32,
     /// The read model as bound to its source.
     pub model: Arc<ReadModel>,
+    /// Epoch of the owner that binds it: names its shadow.
+    epoch: i64,
     /// OID of the lookup: another one means that it was made again.
     lookup_oid: u32,
     /// Bookkeeping schema, quoted.
@@ -120,12 +122,20 @@ impl TargetModel {
         Ok(Self {
             id,
             model,
+            epoch: 0,
             lookup_oid: lookup.oid,
             schema: ident(schema),
             columns,
             key,
             identity_types,
         })
+    }
+
+    /// The same with a shadow that no other owner's process writes into.
+    #[must_use]
+    pub fn for_epoch(mut self, epoch: i64) -> Self {
+        self.epoch = epoch;
+        self
     }
 
     /// The map, quoted.
@@ -135,7 +145,7 @@ impl TargetModel {
 
     /// The shadow, quoted.
     pub fn shadow(&self) -> String {
-        format!("{}.shadow_{}", self.schema, self.id)
+        format!("{}.shadow_{}_{}", self.schema, self.id, self.epoch)
     }
 
     /// The staging table of this session, quoted.
@@ -585,6 +595,24 @@ impl TargetModel {
             ("identity_is_map", same("s.i", "m.i")),
             ("map_is_winner", same("m.i", "t.w")),
             ("stage_is_winner", same("s.i", "t.w")),
+            (
+                "no_key",
+                join(
+                    " OR ",
+                    self.key
+                        .iter()
+                        .map(|part| format!("s.p{} IS NULL", part.column + 1)),
+                ),
+            ),
+            (
+                "no_lookup_key",
+                join(
+                    " OR ",
+                    self.key
+                        .iter()
+                        .map(|part| format!("{} IS NULL", in_lookup(0, part))),
+                ),
+            ),
             ("lookup_is_map", key_is(&in_lookup, &in_map)),
             ("lookup_is_touched", key_is(&in_lookup, &in_touched)),
             ("lookup_is_stage", key_is(&in_lookup, &in_stage)),

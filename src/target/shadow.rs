@@ -165,11 +165,11 @@ impl ShadowWriter {
         Ok(found)
     }
 
-    /// Takes the shadow of the read model with this number away.
-    pub async fn drop(&mut self, schema: &str, id: i32) -> Result<()> {
+    /// Takes the shadow away that an owner of this epoch made for the read model with this number.
+    pub async fn drop(&mut self, schema: &str, id: i32, epoch: i64) -> Result<()> {
         execute(
             &mut self.conn,
-            format!("DROP TABLE IF EXISTS {}.shadow_{id}", ident(schema)),
+            format!("DROP TABLE IF EXISTS {}.shadow_{id}_{epoch}", ident(schema)),
         )
         .await
     }

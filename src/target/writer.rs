@@ -15,9 +15,9 @@ use crate::error::{Class, Error, Result};
 use crate::fold::{Final, Fold};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::TransactionId;
-use crate::sql::{fill, ident};
+use crate::sql::{TableName, fill, ident};
 use crate::target::bookkeeping::{Bookkeeping, ModelState, SourceIdentity};
-use crate::target::error::from_sqlx;
+use crate::target::error::{Refusal, from_sqlx};
 use crate::target::model::TargetModel;
 use crate::target::staging;
 
@@ -95,8 +95,8 @@ pub type Merged = (usize, Result<Written>);
 /// How a merge of exact copies ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MergePosition {
-    /// The stream stands here and goes on (resync, a read model that joins).
-    Running(Lsn),
+    /// The stream stands here and goes on (resync, a read model that joins); the resync of this number is done with it.
+    Running(Lsn, Option<i64>),
     /// The stream begins here (first copy, healing).
     Start(Lsn, SourceIdentity),
 }
@@ -112,8 +112,8 @@ pub struct Writer {
     written_since_planning: i64,
     planned_rows: i64,
     culprit: Option<usize>,
-    /// Whether keys of written rows are reported (log level debug).
-    pub report_keys: bool,
+    /// Most keys of written rows of each kind that are reported (all at log level debug).
+    pub report_keys: i32,
 }
 
 impl Writer {
@@ -137,7 +137,7 @@ impl Writer {
             written_since_planning: 0,
             planned_rows: 0,
             culprit: None,
-            report_keys: false,
+            report_keys: 0,
         })
     }
 
@@ -224,10 +224,12 @@ impl Writer {
                     self.report_keys,
                 )
                 .await?;
-                set_constraints(tx.conn())
-                    .await
-                    .map_err(|error| name(error, model))?;
                 all.push((index, written));
+            }
+            // Once for all: a deferred constraint may look from one lookup to another.
+            if let Err((error, table)) = check_constraints(tx.conn()).await {
+                current = table.and_then(|table| index_of(&self.models, &table)).or(current);
+                return Err(error);
             }
             for (index, error) in &suspended {
                 let id = model_of(&self.models, *index)?.id;
@@ -302,7 +304,9 @@ impl Writer {
                 self.report_keys,
             )
             .await?;
-            set_constraints(tx.conn()).await?;
+            check_constraints(tx.conn())
+                .await
+                .map_err(|(error, _)| name(error, model))?;
             Ok(written)
         }
         .await;
@@ -323,29 +327,76 @@ impl Writer {
         advance(&mut self.conn, self.epoch, position).await
     }
 
+    /// Makes everything that this session has committed durable, where it commits asynchronously: WAL is flushed in order.
+    pub async fn harden(&mut self) -> Result<()> {
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let result = async {
+            execute(tx.conn(), "SET LOCAL synchronous_commit = on".to_owned()).await?;
+            self.bookkeeping.beat(tx.conn(), self.epoch).await
+        }
+        .await;
+        tx.end(result).await
+    }
+
     /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
     /// A read model whose rows the target refuses is left as it was and comes back with its error.
     pub async fn merge(
         &mut self,
         indexes: &[usize],
         position: &MergePosition,
-        keys: bool,
+        keys: i32,
     ) -> Result<Vec<Merged>> {
         for index in indexes {
             self.prepare(*index).await?;
             let model = self.model(*index)?;
             execute(&mut self.conn, model.merge_shadow_function()).await?;
         }
+        let mut refused: Vec<(usize, Error)> = Vec::new();
+        loop {
+            let mut culprit = None;
+            match self
+                .try_merge(indexes, position, keys, &refused, &mut culprit)
+                .await
+            {
+                Ok(mut all) => {
+                    let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
+                    self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
+                    all.extend(refused.into_iter().map(|(index, error)| (index, Err(error))));
+                    return Ok(all);
+                }
+                // A constraint that is checked last was violated by one of them: the others without it.
+                Err(error) => match culprit {
+                    Some(index) if !refused.iter().any(|(of, _)| *of == index) => {
+                        refused.push((index, error))
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    async fn try_merge(
+        &mut self,
+        indexes: &[usize],
+        position: &MergePosition,
+        keys: i32,
+        refused: &[(usize, Error)],
+        culprit: &mut Option<usize>,
+    ) -> Result<Vec<Merged>> {
+        let heals = matches!(position, MergePosition::Start(..));
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
             match position {
-                MergePosition::Running(lsn) => {
+                MergePosition::Running(lsn, request) => {
                     let position = Position {
                         lsn: *lsn,
                         commit_time: None,
                         last: None,
                     };
                     advance(tx.conn(), self.epoch, &position).await?;
+                    if let Some(id) = request {
+                        self.bookkeeping.mark_merged(tx.conn(), *id, *lsn).await?;
+                    }
                 }
                 MergePosition::Start(lsn, source) => {
                     self.bookkeeping
@@ -356,21 +407,30 @@ impl Writer {
             let mut all = Vec::with_capacity(indexes.len());
             for index in indexes {
                 let model = model_of(&self.models, *index)?;
+                if let Some((_, error)) = refused.iter().find(|(of, _)| of == index) {
+                    if heals {
+                        self.bookkeeping
+                            .suspend(tx.conn(), self.epoch, model.id, error)
+                            .await?;
+                    }
+                    continue;
+                }
                 let merged = merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, keys).await?;
-                if let (Err(error), MergePosition::Start(..)) = (&merged, position) {
+                if let (Err(error), true) = (&merged, heals) {
                     self.bookkeeping
                         .suspend(tx.conn(), self.epoch, model.id, error)
                         .await?;
                 }
                 all.push((*index, merged));
             }
+            if let Err((error, table)) = check_constraints(tx.conn()).await {
+                *culprit = table.and_then(|table| index_of(&self.models, &table));
+                return Err(error);
+            }
             Ok(all)
         }
         .await;
-        let all: Vec<Merged> = tx.end(result).await?;
-        let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
-        self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
-        Ok(all)
+        tx.end(result).await
     }
 
     /// Makes the session's staging tables and functions for a read model, once.
@@ -446,8 +506,23 @@ pub(crate) async fn execute(conn: &mut PgConnection, sql: String) -> Result<()> 
     Ok(())
 }
 
-async fn set_constraints(conn: &mut PgConnection) -> Result<()> {
-    execute(conn, "SET CONSTRAINTS ALL IMMEDIATE".to_owned()).await
+/// Checks what is checked at the commit otherwise; an error comes with the table whose constraint it is.
+async fn check_constraints(conn: &mut PgConnection) -> Result<(), (Error, Option<TableName>)> {
+    let checked = sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(conn).await;
+    checked.map(|_| ()).map_err(|error| {
+        let table =
+            Refusal::of(&error).and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
+        (from_sqlx(error), table)
+    })
+}
+
+/// The read model that keeps this lookup.
+fn index_of(models: &[Option<TargetModel>], table: &TableName) -> Option<usize> {
+    models.iter().position(|model| {
+        model
+            .as_ref()
+            .is_some_and(|model| model.model.settings.target == *table)
+    })
 }
 
 async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Result<()> {
@@ -494,7 +569,7 @@ async fn call(
     sql: &str,
     clear: bool,
     resolve: bool,
-    keys: bool,
+    keys: i32,
 ) -> Result<Written> {
     let row = sqlx::query(AssertSqlSafe(sql.to_owned()))
         .bind(clear)
@@ -512,12 +587,11 @@ async fn merge_one(
     bookkeeping: &Bookkeeping,
     epoch: i64,
     model: &TargetModel,
-    keys: bool,
+    keys: i32,
 ) -> Result<Result<Written>> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
     let merged: Result<Written> = async {
         let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
-        set_constraints(conn).await.map_err(|error| name(error, model))?;
         bookkeeping
             .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
             .await?;
@@ -567,8 +641,19 @@ fn model_of(models: &[Option<TargetModel>], index: usize) -> Result<&TargetModel
     })
 }
 
-/// Says which read model an error on rows belongs to.
+/// Says which read model an error belongs to that came while its rows were written.
+///
+/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column, an index row that is
+/// too large) is this read model's own trouble, and must not hold up the others.
 fn name(error: Error, model: &TargetModel) -> Error {
+    const FINAL: [&str; 6] = ["42", "0A", "54", "2F", "38", "39"];
+    let sqlstate = error.sqlstate().unwrap_or_default();
+    let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
+    let error = if is_final {
+        error.with_class(Class::Broken)
+    } else {
+        error
+    };
     match error.class() {
         Class::Refused | Class::Broken => {
             error.context(format!("read model \"{}\"", model.model.settings.name()))
