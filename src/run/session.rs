@@ -356,7 +356,12 @@ impl<'a> Session<'a> {
             commands,
             ended.clone(),
         )?;
-        let watch = Watch::new(Arc::clone(self.shared), &self.bound, self.looks, commands_of_watch);
+        let watch = Watch::new(
+            Arc::clone(self.shared),
+            &self.bound,
+            self.looks,
+            commands_of_watch,
+        );
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
         let (mut keeping, mut watching) = (true, true);
