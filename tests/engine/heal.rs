@@ -141,7 +141,7 @@ async fn large_transactions_arrive_whole() {
     wait_in_step(&source, &target).await;
     wait_log(&cdc, "streaming").await;
     for sql in [
-        "INSERT INTO labels (code, label, display_name) SELECT 'N' || n, 'label ' || n, repeat('x', 50) FROM generate_series(1, 30000) n",
+        "INSERT INTO labels (code, label, display_name) SELECT 'N' || n, 'label ' || n, repeat('x', 50) FROM generate_series(1, 12000) n",
         "UPDATE labels SET label = 'other ' || code WHERE code LIKE 'N%'",
         "UPDATE labels SET deleted_at = now() WHERE code LIKE 'N%' AND length(code) > 3",
         "BEGIN; DELETE FROM labels WHERE deleted_at IS NOT NULL; UPDATE labels SET code = 'M' || substr(code, 2) WHERE code LIKE 'N%'; COMMIT",

@@ -9,3 +9,4 @@ mod cases;
 mod limits;
 mod random;
 mod rig;
+mod tables;

@@ -317,7 +317,7 @@ fn seed() -> u64 {
 
 async fn history(unique: bool) {
     let mut run = Run::new(seed(), unique).await;
-    for number in 0..150 {
+    for number in 0..120 {
         match run.random.u8(..40) {
             0..=3 => run.resync().await,
             4 => run.take_over().await,
