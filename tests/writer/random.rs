@@ -281,8 +281,8 @@ impl Run {
                 UPDATE cdc.map_1 SET k1 = 'C7' WHERE i1 = 4;";
             self.rig.db.batch_execute(damage).await.unwrap();
         }
-        let position = MergePosition::Running(self.rig.position().lsn);
-        let merged = self.rig.writer.merge(&[0], &position, true).await.unwrap();
+        let position = MergePosition::Running(self.rig.position().lsn, None);
+        let merged = self.rig.writer.merge(&[0], &position, 20).await.unwrap();
         let (_, written) = merged.into_iter().next().unwrap();
         let written = written.unwrap();
         if !damage {
@@ -295,7 +295,7 @@ impl Run {
         }
         self.assert_shown("after a resync").await;
         assert_consistent(&self.rig, &format!("seed {}, after a resync", self.seed)).await;
-        shadow.drop("cdc", model.id).await.unwrap();
+        shadow.drop("cdc", model.id, 0).await.unwrap();
     }
 
     /// Another process takes over; the old one writes nothing from then on.

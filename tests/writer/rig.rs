@@ -169,6 +169,7 @@ impl Rig {
                 .collect(),
         };
         let layout = model.layout(&relation).unwrap();
+        let epoch = self.writer.epoch();
         let conn = self.writer.connection();
         let lookup = facts::table(conn, &shape.settings.target).await.unwrap().unwrap();
         let name = shape.settings.name();
@@ -181,6 +182,7 @@ impl Rig {
         self.bookkeeping
             .redefine_model(
                 conn,
+                epoch,
                 id,
                 "public.master",
                 &target.definition(),
