@@ -29,6 +29,7 @@ use crate::run::{Process, Shared, fence, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
+use crate::sql::TableName;
 use crate::target;
 use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
 use crate::target::shadow::ShadowWriter;
@@ -55,6 +56,7 @@ struct Session<'a> {
     source: SourceIdentity,
     bound: Vec<Bound>,
     looks: Vec<Look>,
+    shapes: Vec<String>,
 }
 
 /// Runs one session; returns when the process is asked to stop.
@@ -114,6 +116,12 @@ impl<'a> Session<'a> {
         // Before anything is bound or published: another server must change nothing.
         check_same_source(&claim, &source)?;
         shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
+        let lookups: Vec<TableName> = settings
+            .read_models
+            .iter()
+            .map(|model| model.target.clone())
+            .collect();
+        let mut shapes = target::facts::shapes(&mut conn, &lookups).await?;
         let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
         for (index, error) in process.cannot_take.drain(..) {
             let Some(bound) = bound.get_mut(index) else {
@@ -127,6 +135,15 @@ impl<'a> Session<'a> {
             bound.state = ModelState::Suspended;
         }
         ensure_publication(shared, &client).await?;
+        // A lookup that was not there was made while it was bound.
+        for (shape, made) in shapes
+            .iter_mut()
+            .zip(target::facts::shapes(&mut conn, &lookups).await?)
+        {
+            if shape.is_empty() {
+                *shape = made;
+            }
+        }
         let looks = watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, &mut bound).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
@@ -146,6 +163,7 @@ impl<'a> Session<'a> {
                 source,
                 bound,
                 looks,
+                shapes,
             },
             claim,
         ))
@@ -377,7 +395,7 @@ impl<'a> Session<'a> {
         let watch = Watch::new(
             Arc::clone(self.shared),
             &self.bound,
-            self.looks,
+            (self.looks, self.shapes),
             commands_of_watch,
         );
         let mut watch = std::pin::pin!(watch.run(&self.client));

@@ -63,6 +63,16 @@ pub async fn compare_with_stored(
     let sources: Vec<TableName> = bound.iter().map(|bound| bound.settings.source.clone()).collect();
     let looks = source::watch::look(client, publication, &sources).await?;
     for (bound, look) in bound.iter_mut().zip(&looks) {
+        if bound
+            .model
+            .as_ref()
+            .is_ok_and(|model| look.oid != Some(model.model.source_oid))
+        {
+            return Err(Error::transient(format!(
+                "table \"{}\" was altered meanwhile",
+                bound.settings.source
+            )));
+        }
         let (published, storage) = shared.bookkeeping.watched(target, bound.id).await?;
         let in_step = bound.state == ModelState::InStep;
         if in_step && published.is_some_and(|published| published != look.published) {
@@ -97,11 +107,11 @@ async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str) 
 }
 
 impl Watch {
-    /// A watch that compares with these looks.
+    /// A watch that compares with these looks at the sources, and shapes of the lookups from before they were bound.
     pub fn new(
         shared: Arc<Shared>,
         bound: &[Bound],
-        looks: Vec<Look>,
+        (looks, shapes): (Vec<Look>, Vec<String>),
         commands: mpsc::Sender<Command>,
     ) -> Self {
         Self {
@@ -110,7 +120,7 @@ impl Watch {
             lookups: bound.iter().map(|bound| bound.settings.target.clone()).collect(),
             ids: bound.iter().map(|bound| bound.id).collect(),
             looks,
-            shapes: Vec::new(),
+            shapes,
             commands,
             seen_at: Instant::now(),
         }

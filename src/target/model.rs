@@ -417,17 +417,16 @@ impl TargetModel {
         )
     }
 
-    /// What each left-out value becomes, and whether it still is left out.
+    /// What each left-out value becomes, and whether it still is left out. Without such columns nothing changes.
     fn resolve(&self, value: impl Fn(usize) -> String, missing: &str) -> String {
-        join(
-            ", ",
-            self.toastable().map(|n| {
-                format!(
-                    "p{n} = CASE WHEN s.u{n} THEN {} ELSE s.p{n} END, u{n} = s.u{n} AND {missing}",
-                    value(n)
-                )
-            }),
-        )
+        let assignments = self.toastable().map(|n| {
+            let value = value(n);
+            format!("p{n} = CASE WHEN s.u{n} THEN {value} ELSE s.p{n} END, u{n} = s.u{n} AND {missing}")
+        });
+        match join(", ", assignments) {
+            none if none.is_empty() => "state = s.state".to_owned(),
+            assignments => assignments,
+        }
     }
 
     /// Fills the placeholders that several templates share, after those given.
@@ -529,11 +528,6 @@ impl TargetModel {
                 self.key.first().map_or(String::new(), |part| in_lookup(1, part))
             ),
         );
-        let resolve = if resolve.is_empty() {
-            "state = s.state".to_owned()
-        } else {
-            resolve
-        };
         let map_assign = [
             join(", ", (1..=n).map(|i| format!("i{i} = s.i{i}"))),
             join(

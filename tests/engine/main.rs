@@ -12,6 +12,7 @@ mod roles;
 mod shapes;
 mod start;
 mod stream;
+mod watch;
 
 use support::{Cdc, wait_until};
 use tokio_postgres::Client;
