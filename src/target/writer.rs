@@ -449,7 +449,15 @@ impl Writer {
         if model.fits_one_statement() {
             execute(&mut self.conn, model.apply_function()).await?;
         }
+        self.warm_up(&model).await?;
         self.prepared.insert(model.id);
+        Ok(())
+    }
+
+    /// Lets the server plan the writer's statements while the stage is empty: the plans are kept, and one that was made for a
+    /// large batch would read map and lookup from end to end for every small one.
+    async fn warm_up(&mut self, model: &TargetModel) -> Result<()> {
+        call(&mut self.conn, model, &model.merge_call(), false, false, 0).await?;
         Ok(())
     }
 
@@ -463,6 +471,16 @@ impl Writer {
             return Ok(());
         }
         execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
+        let prepared: Vec<TargetModel> = self
+            .models
+            .iter()
+            .flatten()
+            .filter(|model| self.prepared.contains(&model.id))
+            .cloned()
+            .collect();
+        for model in &prepared {
+            self.warm_up(model).await?;
+        }
         self.planned_rows += self.written_since_planning;
         self.written_since_planning = 0;
         Ok(())
