@@ -8,6 +8,7 @@ use crate::check::{
 };
 use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
+use crate::source::replication::Replication;
 use crate::{source, target};
 
 const EXAMPLES: &str = "\
@@ -16,7 +17,7 @@ Examples:
   cdc check --json
   cdc check && cdc run
 
-Exit codes: 0 nothing found, 1 findings, 2 wrong usage or configuration.";
+Exit codes: 0 ready (there may be warnings and notes), 1 an error was found, 2 wrong usage or configuration.";
 
 /// Say what is wrong or would go wrong, without changing anything
 ///
@@ -76,7 +77,31 @@ pub async fn findings(settings: &Settings) -> Vec<Finding> {
         }));
     }
     findings.extend(check(settings, source.as_ref().ok(), target.as_ref().ok()));
+    if source.is_ok_and(|side| side.server.may_replicate) {
+        findings.extend(replication(settings).await);
+    }
     findings
+}
+
+/// Really opens a replication connection: pg_hba.conf may let a role in for SQL alone, and a pooler carries none.
+async fn replication(settings: &Settings) -> Option<Finding> {
+    let opened = async {
+        let mut replication = Replication::connect(&settings.source.conninfo, "cdc check").await?;
+        replication.identify_system().await?;
+        replication.finish().await;
+        Ok::<_, Error>(())
+    };
+    let error = opened.await.err()?;
+    Some(Finding {
+        severity: Severity::Error,
+        subject: "source".to_owned(),
+        message: format!("cannot open a replication connection: {error}"),
+        detail: error.detail().map(str::to_owned),
+        fix: Some(error.hint().map_or_else(
+            || "Name the server itself (a pooler carries no replication), and let the role in for the database in pg_hba.conf.".to_owned(),
+            str::to_owned,
+        )),
+    })
 }
 
 async fn source_side(settings: &Settings) -> Result<SourceSide> {
