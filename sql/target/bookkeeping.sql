@@ -1,4 +1,4 @@
--- The bookkeeping of one pipeline, in the target database. {{schema}} is "cdc" unless configured otherwise.
+-- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
 -- Version 1. Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
@@ -35,13 +35,13 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     error_hint text,
     backend_pid integer,                 -- the owner's applying session
     backend_start timestamptz,
-    owner text,                          -- host:pid of the owner
+    owner text,                          -- process of the owner
     heartbeat_at timestamptz             -- the owner was alive
 );
 
 -- One row for each read model.
 CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
-    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- names map_<id> and shadow_<id>
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- names map_<id> and shadow_<id>_<epoch>
     name text NOT NULL UNIQUE,           -- the lookup table
     source text NOT NULL,                -- the source table
     definition jsonb NOT NULL,           -- columns, key, soft delete and identity that the map was made for
@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     copy_estimate bigint,
     last_change_at timestamptz,
     last_resync_at timestamptz,
-    last_resync_repaired bigint
+    last_resync_repaired bigint          -- drift: rows of a read model in step that a resync had to write
 );
 
 -- Requested, running and finished resyncs, newest last.
@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     read_models text[],                  -- NULL is all
     dry_run boolean NOT NULL DEFAULT false,
-    origin text NOT NULL,                -- schedule, request, first copy, heal, suspended
+    origin text NOT NULL,                -- schedule, request, watch, first copy, heal
     state text NOT NULL DEFAULT 'queued', -- queued, running, done, failed
     requested_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,

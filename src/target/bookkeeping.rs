@@ -739,15 +739,24 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// A resync of this read model has been merged.
-    pub async fn set_resynced(&self, conn: &mut PgConnection, id: i32, repaired: i64) -> Result<()> {
+    /// A copy of this read model has been merged. What a resync of one in step had to write is drift; what a first copy or the copy
+    /// of a suspended one writes is not.
+    pub async fn set_resynced(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        written: i64,
+        heals: bool,
+    ) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.read_model SET last_resync_at = now(), last_resync_repaired = $2, copy_rows = NULL, copy_estimate = NULL WHERE id = $1",
+            "UPDATE {}.read_model SET last_resync_at = now(), copy_rows = NULL, copy_estimate = NULL, \
+             last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1",
             self.schema
         );
         sqlx::query(AssertSqlSafe(sql))
             .bind(id)
-            .bind(repaired)
+            .bind(written)
+            .bind(heals)
             .execute(conn)
             .await
             .map_err(from_sqlx)?;

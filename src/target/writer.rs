@@ -415,7 +415,8 @@ impl Writer {
                     }
                     continue;
                 }
-                let merged = merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, keys).await?;
+                let merged =
+                    merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, (keys, heals)).await?;
                 if let (Err(error), true) = (&merged, heals) {
                     self.bookkeeping
                         .suspend(tx.conn(), self.epoch, model.id, error)
@@ -605,16 +606,17 @@ async fn merge_one(
     bookkeeping: &Bookkeeping,
     epoch: i64,
     model: &TargetModel,
-    keys: i32,
+    (keys, heals): (i32, bool),
 ) -> Result<Result<Written>> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
     let merged: Result<Written> = async {
         let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
+        // In this order: whether it was in step before tells drift from what was never there.
         bookkeeping
-            .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
+            .set_resynced(conn, model.id, written.changed(), heals)
             .await?;
         bookkeeping
-            .set_resynced(conn, model.id, written.changed())
+            .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
             .await?;
         Ok(written)
     }
