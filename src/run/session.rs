@@ -365,6 +365,11 @@ impl<'a> Session<'a> {
             .as_ref()
             .filter(|stored| stored.lsn == checkpoint)
             .and_then(|stored| stored.last);
+        for (index, bound) in self.bound.iter().enumerate() {
+            if bound.in_step().is_some() {
+                self.writer.warm(index, checkpoint).await?;
+            }
+        }
         let epoch = self.writer.epoch();
         self.shared
             .bookkeeping

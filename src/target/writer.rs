@@ -163,6 +163,22 @@ impl Writer {
         self.epoch
     }
 
+    /// Prepares a read model before its first batch, so that a change does not wait for the server's planning.
+    pub async fn warm(&mut self, index: usize, checkpoint: Lsn) -> Result<()> {
+        self.prepare(index).await?;
+        let model = self.model(index)?;
+        if model.fits_one_statement() {
+            let position = Position {
+                lsn: checkpoint,
+                commit_time: None,
+                last: None,
+            };
+            let nothing = vec![Vec::new(); model.stage_width()];
+            self.apply_small(&model, &position, false, false, nothing).await?;
+        }
+        Ok(())
+    }
+
     /// Writes a batch and its checkpoint.
     ///
     /// # Errors
