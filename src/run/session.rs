@@ -346,6 +346,12 @@ impl<'a> Session<'a> {
     async fn stream(mut self, claim: &Claim, checkpoint: Lsn, process: &mut Process) -> Result<()> {
         let source = &self.shared.settings.source;
         let sender_timeout = sender_timeout(&mut self.replication).await?;
+        // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
+        for (index, bound) in self.bound.iter().enumerate() {
+            if bound.in_step().is_some() {
+                self.writer.warm(index, checkpoint).await?;
+            }
+        }
         self.replication
             .start(&source.slot, Lsn::ZERO, &source.publication)
             .await?;
@@ -365,11 +371,6 @@ impl<'a> Session<'a> {
             .as_ref()
             .filter(|stored| stored.lsn == checkpoint)
             .and_then(|stored| stored.last);
-        for (index, bound) in self.bound.iter().enumerate() {
-            if bound.in_step().is_some() {
-                self.writer.warm(index, checkpoint).await?;
-            }
-        }
         let epoch = self.writer.epoch();
         self.shared
             .bookkeeping

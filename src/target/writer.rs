@@ -34,6 +34,9 @@ const COPY_PIECE_BYTES: usize = 256 * 1024;
 /// an empty table reads a large one from end to end.
 const REPLAN_ROWS: i64 = 1000;
 
+/// How long preparing waits for a lookup that is locked, in milliseconds.
+const WARM_PATIENCE_MS: u32 = 500;
+
 /// What a transaction of the target stores as its checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
@@ -163,8 +166,23 @@ impl Writer {
         self.epoch
     }
 
-    /// Prepares a read model before its first batch, so that a change does not wait for the server's planning.
+    /// Prepares a read model before its first batch, so that a change does not wait for the server's planning. A lookup that
+    /// somebody has locked is left for its first batch.
     pub async fn warm(&mut self, index: usize, checkpoint: Lsn) -> Result<()> {
+        execute(
+            &mut self.conn,
+            format!("SET lock_timeout = '{WARM_PATIENCE_MS}ms'"),
+        )
+        .await?;
+        let warmed = self.warm_unlocked(index, checkpoint).await;
+        execute(&mut self.conn, "SET lock_timeout = 0".to_owned()).await?;
+        match warmed {
+            Err(error) if error.sqlstate() == Some("55P03") => Ok(()),
+            warmed => warmed,
+        }
+    }
+
+    async fn warm_unlocked(&mut self, index: usize, checkpoint: Lsn) -> Result<()> {
         self.prepare(index).await?;
         let model = self.model(index)?;
         if model.fits_one_statement() {
