@@ -197,6 +197,8 @@ pub struct UniqueIndex {
     pub columns: Vec<String>,
     /// Predicate of a partial index, as pg_get_expr prints it.
     pub predicate: Option<String>,
+    /// Whether it is enforced row by row; a deferrable one only at the end of a statement or transaction.
+    pub immediate: bool,
 }
 
 /// A leaf of a partitioned table.

@@ -114,6 +114,7 @@ fn add_index(table: &mut SourceTable, index: &Row) -> Result<()> {
         name: get(index, "name")?,
         columns,
         predicate: get(index, "predicate")?,
+        immediate,
     });
     Ok(())
 }

@@ -34,6 +34,7 @@ const SCHEMA: &str = "
     CREATE TABLE whole (code text, deleted boolean NOT NULL);
     CREATE UNIQUE INDEX whole_live ON whole (code) WHERE NOT deleted;
     ALTER TABLE whole REPLICA IDENTITY FULL;
+    CREATE TABLE swaps (code text UNIQUE DEFERRABLE); ALTER TABLE swaps REPLICA IDENTITY FULL;
     CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, code text);
     CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
     CREATE TABLE parts (id int, code text NOT NULL, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -216,6 +217,7 @@ async fn identities(admin: &tokio_postgres::Client) {
         ("by_index", None, Some((Basis::Index, "code"))),
         ("whole", Some("deleted"), Some((Basis::Key, "code"))),
         ("whole", None, None),
+        ("swaps", None, None),
         ("late", None, None),
         ("nothing", None, None),
         ("parts", None, Some((Basis::PrimaryKey, "id"))),
