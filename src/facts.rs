@@ -186,6 +186,8 @@ pub struct SourceColumn {
     pub builtin: bool,
     /// Whether the type has a collation.
     pub collatable: bool,
+    /// Whether it is boolean, or a domain over boolean: a soft-delete column of it means "not true".
+    pub boolean: bool,
 }
 
 /// A unique index of a source table.

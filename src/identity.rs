@@ -144,7 +144,7 @@ fn holds_for_live_rows(
     let mut allowed: Vec<String> = key.iter().flat_map(|name| written(name, "IS NOT NULL")).collect();
     if let Some(name) = soft_delete {
         let column = table.column(name);
-        let boolean = column.is_some_and(|column| column.bare_type_name == "boolean");
+        let boolean = column.is_some_and(|column| column.boolean);
         if boolean {
             allowed.extend(written(name, "IS NOT TRUE"));
             // NOT NULL is not true, but it is not false either: such a row is live and outside of the index.
@@ -346,6 +346,7 @@ pub(crate) mod tests {
             generated: false,
             builtin: true,
             collatable: false,
+            boolean: type_name == "boolean",
         }
     }
 

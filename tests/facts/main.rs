@@ -46,6 +46,8 @@ const SCHEMA: &str = "
     CREATE UNLOGGED TABLE fast (id int PRIMARY KEY);
     CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
     CREATE TABLE twice (id int PRIMARY KEY, code text, deleted boolean);
+    CREATE DOMAIN flag AS boolean; CREATE DOMAIN flags AS flag;
+    CREATE TABLE hidden (id int PRIMARY KEY, code text, flag flag, flags flags, mood int);
     INSERT INTO twice VALUES (1, 'a', NULL), (2, 'a', false), (3, 'b', true), (4, 'b', false), (5, NULL, false), (6, NULL, false);
     CREATE TYPE mood AS ENUM ('good'); CREATE DOMAIN short AS varchar(3) NOT NULL;
     CREATE TABLE types (a mood PRIMARY KEY, b short, c text COLLATE \"C\", d numeric(10,2), e char(4), f int[], g mood[]);
@@ -203,6 +205,18 @@ async fn source_tables(cluster: &Cluster, admin: &tokio_postgres::Client) {
         source_table(&cluster.source("streamer").await, "labels")
             .await
             .may_select
+    );
+
+    let hidden = source_table(admin, "hidden").await;
+    let booleans: Vec<_> = hidden.columns.iter().map(|column| column.boolean).collect();
+    assert_eq!(
+        booleans,
+        [false, false, true, true, false],
+        "a domain over boolean is boolean"
+    );
+    assert_eq!(
+        source::facts::live_condition(&hidden, Some("flags"), &names(&["code"])),
+        "\"flags\" IS NOT TRUE AND \"code\" IS NOT NULL"
     );
 
     let twice = source_table(admin, "twice").await;
