@@ -186,6 +186,8 @@ pub struct SourceColumn {
     pub builtin: bool,
     /// Whether the type has a collation.
     pub collatable: bool,
+    /// Whether it is boolean, or a domain over boolean: a soft-delete column of it means "not true".
+    pub boolean: bool,
 }
 
 /// A unique index of a source table.
@@ -197,6 +199,8 @@ pub struct UniqueIndex {
     pub columns: Vec<String>,
     /// Predicate of a partial index, as pg_get_expr prints it.
     pub predicate: Option<String>,
+    /// Whether it is enforced row by row; a deferrable one only at the end of a statement or transaction.
+    pub immediate: bool,
 }
 
 /// A leaf of a partitioned table.

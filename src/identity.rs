@@ -7,14 +7,14 @@
 //! | DEFAULT | primary key |
 //! | USING INDEX | the index's columns |
 //! | FULL with a primary key | primary key (the Relation message marks every column: ask the catalog) |
-//! | FULL without one | the key, if a unique index at the source covers it over live rows and every leaf is FULL |
+//! | FULL without one | the key, if an immediate unique index covers it over live rows and every leaf is FULL |
 //! | NOTHING, or DEFAULT without (or with a deferrable) primary key | refused: publishing breaks the application |
 //!
 //! The Relation message speaks of the root of a partitioned table, but a leaf decides what is logged of an old
 //! row, so every leaf has to name the root's identity.
 
 use crate::error::{Error, Result};
-use crate::facts::{Leaf, ReplicaIdentity, SourceTable};
+use crate::facts::{Leaf, ReplicaIdentity, SourceTable, UniqueIndex};
 use crate::sql::{ident, idents};
 
 /// First version whose publications can hold generated columns, and refuse an identity with unpublished ones.
@@ -73,21 +73,26 @@ pub fn identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) 
     }
 }
 
-/// Under FULL and without a primary key the read model's key stands in, if no two live rows can share it.
+/// Under FULL and without a primary key the read model's key stands in, if no two live rows can share it at any moment:
+/// under a deferrable constraint two rows may swap keys, and in between one key names both.
 fn key_identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) -> Result<Identity> {
-    let unique = table.unique_indexes.iter().any(|index| {
+    let covers = |index: &&UniqueIndex| {
         !index.columns.is_empty()
             && index.columns.iter().all(|column| key.contains(column))
             && index
                 .predicate
                 .as_deref()
                 .is_none_or(|predicate| holds_for_live_rows(predicate, table, key, soft_delete))
-    });
-    if unique {
+    };
+    let unique = || table.unique_indexes.iter().filter(covers);
+    if unique().any(|index| index.immediate) {
         return Ok(Identity {
             columns: key.to_vec(),
             basis: Basis::Key,
         });
+    }
+    if let Some(index) = unique().next() {
+        return Err(deferrable_key(table, key, index));
     }
     Err(Error::broken(format!(
         "table \"{}\" has replica identity FULL, no primary key and no unique index on the key ({})",
@@ -102,6 +107,23 @@ fn key_identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) 
         table.name.quoted(),
         idents(key)
     )))
+}
+
+fn deferrable_key(table: &SourceTable, key: &[String], index: &UniqueIndex) -> Error {
+    let name = table.name.quoted();
+    Error::broken(format!(
+        "table \"{}\" has replica identity FULL, no primary key, and its key ({}) is unique by a deferrable constraint only (\"{}\")",
+        table.name,
+        key.join(", "),
+        index.name
+    ))
+    .with_detail(
+        "Old rows cannot be told apart, since two live rows may be equal until the constraint is checked.",
+    )
+    .with_hint(format!(
+        "Add a primary key that is not deferrable, or: CREATE UNIQUE INDEX CONCURRENTLY ON {name} ({});",
+        idents(key)
+    ))
 }
 
 /// Whether every live row satisfies the predicate of a partial index, as pg_get_expr prints it.
@@ -122,7 +144,7 @@ fn holds_for_live_rows(
     let mut allowed: Vec<String> = key.iter().flat_map(|name| written(name, "IS NOT NULL")).collect();
     if let Some(name) = soft_delete {
         let column = table.column(name);
-        let boolean = column.is_some_and(|column| column.bare_type_name == "boolean");
+        let boolean = column.is_some_and(|column| column.boolean);
         if boolean {
             allowed.extend(written(name, "IS NOT TRUE"));
             // NOT NULL is not true, but it is not false either: such a row is live and outside of the index.
@@ -189,12 +211,11 @@ fn no_identity(table: &SourceTable, reason: &str) -> Error {
     .with_hint(mend)
 }
 
-/// A unique index that can become the replica identity: whole, on columns that are NOT NULL.
+/// A unique index that can become the replica identity: immediate, whole, on columns that are NOT NULL.
 fn identity_candidate(table: &SourceTable) -> Option<&str> {
     let usable = |name: &String| table.column(name).is_some_and(|column| column.not_null);
     let index = table.unique_indexes.iter().find(|index| {
-        let deferrable = table.deferrable_primary_key && index.name.ends_with("_pkey");
-        !deferrable
+        index.immediate
             && index.predicate.is_none()
             && !index.columns.is_empty()
             && index.columns.iter().all(usable)
@@ -310,7 +331,7 @@ pub fn writes_stay_legal(table: &SourceTable, columns: Option<&[String]>, versio
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::facts::{SourceColumn, UniqueIndex};
+    use crate::facts::SourceColumn;
     use crate::sql::TableName;
 
     pub(crate) fn column(name: &str, type_name: &str, not_null: bool) -> SourceColumn {
@@ -325,6 +346,7 @@ pub(crate) mod tests {
             generated: false,
             builtin: true,
             collatable: false,
+            boolean: type_name == "boolean",
         }
     }
 
@@ -361,6 +383,7 @@ pub(crate) mod tests {
             name: name.to_owned(),
             columns: strings(columns),
             predicate: predicate.map(str::to_owned),
+            immediate: true,
         }
     }
 
@@ -446,6 +469,15 @@ pub(crate) mod tests {
             "refused: USING INDEX \"u\"",
         );
         check(
+            "a deferrable unique index is not offered",
+            |t| {
+                t.primary_key.clear();
+                t.unique_indexes = vec![unique("u", &["code"], None)];
+                t.unique_indexes[0].immediate = false;
+            },
+            "refused: REPLICA IDENTITY FULL",
+        );
+        check(
             "only the default is not the identity of a leaf",
             |t| t.leaves = vec![leaf(Default, &["id"]), leaf(Full, &[])],
             "pk id",
@@ -513,6 +545,19 @@ pub(crate) mod tests {
             "refused: no unique index",
         );
         check("expression", full(&[], None), "refused: no unique index");
+        let deferrable = |table: &mut SourceTable| {
+            full(&["code"], None)(table);
+            table.unique_indexes[0].immediate = false;
+        };
+        check("deferrable", deferrable, "refused: by a deferrable constraint");
+        check(
+            "deferrable and immediate",
+            |table| {
+                deferrable(table);
+                table.unique_indexes.push(unique("v", &["code"], None));
+            },
+            "key code",
+        );
         let mut table = labels();
         full(&["code"], None)(&mut table);
         table.leaves = vec![leaf(ReplicaIdentity::Default, &["code"])];

@@ -110,8 +110,9 @@ impl ReadModel {
         let soft_delete = match &settings.soft_delete {
             None => None,
             Some(name) => {
+                let boolean = table.column(name).is_some_and(|column| column.boolean);
                 let column = column(name)?;
-                let kind = if column.bare_type_name == "boolean" {
+                let kind = if boolean {
                     SoftDelete::True
                 } else {
                     SoftDelete::NotNull
@@ -391,6 +392,7 @@ pub(crate) mod tests {
             generated: false,
             builtin: true,
             collatable: toastable,
+            boolean: type_name == "boolean",
         }
     }
 
@@ -493,6 +495,21 @@ pub(crate) mod tests {
             };
             assert_eq!(image.live, live, "{tuple}");
             assert_eq!(image.identity, Row::from_cells([Cell::Text(b"1")]));
+        }
+    }
+
+    #[test]
+    fn soft_delete_of_a_domain_over_boolean_is_boolean() {
+        let mut table = labels_table(ReplicaIdentity::Default);
+        table.columns.push(SourceColumn {
+            boolean: true,
+            ..column("hidden", 90_001, "public.flag", false)
+        });
+        let mut settings = ReadModelSettings::labels();
+        for (name, kind) in [("hidden", SoftDelete::True), ("deleted_at", SoftDelete::NotNull)] {
+            settings.soft_delete = Some(name.to_owned());
+            let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
+            assert_eq!(model.soft_delete.unwrap().1, kind, "{name}");
         }
     }
 

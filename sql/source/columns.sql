@@ -12,7 +12,16 @@ SELECT a.attname::text AS name,
        a.attlen = -1 AND a.attstorage <> 'p' AS toastable,
        a.attgenerated <> '' AS generated,
        t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS builtin,
-       t.typcollation <> 0 AS collatable
+       t.typcollation <> 0 AS collatable,
+       -- Domains may lie over domains.
+       EXISTS (
+           WITH RECURSIVE base (oid, typtype, typbasetype) AS (
+               SELECT t.oid, t.typtype, t.typbasetype
+               UNION ALL
+               SELECT u.oid, u.typtype, u.typbasetype
+               FROM base b JOIN pg_catalog.pg_type u ON b.typtype = 'd' AND u.oid = b.typbasetype
+           ) SELECT FROM base WHERE base.oid = 'pg_catalog.bool'::pg_catalog.regtype
+       ) AS boolean
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped

@@ -154,7 +154,7 @@ fn soft_delete(findings: &mut Findings, model: &ReadModelSettings, table: &Sourc
             )
             .fix("Name the column from which it is computed.");
     }
-    let boolean = column.bare_type_name == "boolean";
+    let boolean = column.boolean;
     let timestamp = column.bare_type_name.starts_with("timestamp") || column.bare_type_name == "date";
     if !boolean && !timestamp {
         findings.warning(
@@ -194,11 +194,7 @@ fn key(
     }
     let unique = has_unique_key(table, &key);
     let live = match &model.soft_delete {
-        Some(name)
-            if table
-                .column(name)
-                .is_some_and(|column| column.bare_type_name == "boolean") =>
-        {
+        Some(name) if table.column(name).is_some_and(|column| column.boolean) => {
             format!(" WHERE {} IS NOT TRUE", ident(name))
         }
         Some(name) => format!(" WHERE {} IS NULL", ident(name)),

@@ -392,9 +392,9 @@ fn source_table_is_checked() {
     finds("error", "deferrable", |c| {
         c.table().primary_key.clear();
         c.table().deferrable_primary_key = true;
-        c.table()
-            .unique_indexes
-            .push(unique("labels_pkey", &["id"], None));
+        let mut index = unique("labels_pkey", &["id"], None);
+        index.immediate = false;
+        c.table().unique_indexes.push(index);
     });
 }
 

@@ -114,6 +114,7 @@ fn add_index(table: &mut SourceTable, index: &Row) -> Result<()> {
         name: get(index, "name")?,
         columns,
         predicate: get(index, "predicate")?,
+        immediate,
     });
     Ok(())
 }
@@ -136,6 +137,7 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<SourceColumn>> {
                 generated: get(row, "generated")?,
                 builtin: get(row, "builtin")?,
                 collatable: get(row, "collatable")?,
+                boolean: get(row, "boolean")?,
             })
         })
         .collect()
@@ -263,9 +265,7 @@ pub async fn current_wal(client: &Client) -> Result<Lsn> {
 /// A boolean soft-delete column means "not true", any other one "null". `key` are the source's names.
 pub fn live_condition(table: &SourceTable, soft_delete: Option<&str>, key: &[String]) -> String {
     let dead = soft_delete.map(|name| {
-        let boolean = table
-            .column(name)
-            .is_some_and(|column| column.bare_type_name == "boolean");
+        let boolean = table.column(name).is_some_and(|column| column.boolean);
         format!(
             "{} {}",
             ident(name),

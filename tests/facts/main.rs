@@ -34,6 +34,7 @@ const SCHEMA: &str = "
     CREATE TABLE whole (code text, deleted boolean NOT NULL);
     CREATE UNIQUE INDEX whole_live ON whole (code) WHERE NOT deleted;
     ALTER TABLE whole REPLICA IDENTITY FULL;
+    CREATE TABLE swaps (code text UNIQUE DEFERRABLE); ALTER TABLE swaps REPLICA IDENTITY FULL;
     CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, code text);
     CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
     CREATE TABLE parts (id int, code text NOT NULL, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -45,6 +46,8 @@ const SCHEMA: &str = "
     CREATE UNLOGGED TABLE fast (id int PRIMARY KEY);
     CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
     CREATE TABLE twice (id int PRIMARY KEY, code text, deleted boolean);
+    CREATE DOMAIN flag AS boolean; CREATE DOMAIN flags AS flag;
+    CREATE TABLE hidden (id int PRIMARY KEY, code text, flag flag, flags flags, mood int);
     INSERT INTO twice VALUES (1, 'a', NULL), (2, 'a', false), (3, 'b', true), (4, 'b', false), (5, NULL, false), (6, NULL, false);
     CREATE TYPE mood AS ENUM ('good'); CREATE DOMAIN short AS varchar(3) NOT NULL;
     CREATE TABLE types (a mood PRIMARY KEY, b short, c text COLLATE \"C\", d numeric(10,2), e char(4), f int[], g mood[]);
@@ -204,6 +207,18 @@ async fn source_tables(cluster: &Cluster, admin: &tokio_postgres::Client) {
             .may_select
     );
 
+    let hidden = source_table(admin, "hidden").await;
+    let booleans: Vec<_> = hidden.columns.iter().map(|column| column.boolean).collect();
+    assert_eq!(
+        booleans,
+        [false, false, true, true, false],
+        "a domain over boolean is boolean"
+    );
+    assert_eq!(
+        source::facts::live_condition(&hidden, Some("flags"), &names(&["code"])),
+        "\"flags\" IS NOT TRUE AND \"code\" IS NOT NULL"
+    );
+
     let twice = source_table(admin, "twice").await;
     let count = source::facts::duplicate_live_keys(admin, &twice, Some("deleted"), &names(&["code"])).await;
     assert_eq!(count.unwrap(), 1, "null is not true, so both rows of a are live");
@@ -216,6 +231,7 @@ async fn identities(admin: &tokio_postgres::Client) {
         ("by_index", None, Some((Basis::Index, "code"))),
         ("whole", Some("deleted"), Some((Basis::Key, "code"))),
         ("whole", None, None),
+        ("swaps", None, None),
         ("late", None, None),
         ("nothing", None, None),
         ("parts", None, Some((Basis::PrimaryKey, "id"))),

@@ -77,6 +77,7 @@ pub fn shape(
             generated: false,
             builtin: true,
             collatable: text,
+            boolean: *type_name == "boolean",
         }
     });
     Shape {
