@@ -178,7 +178,7 @@ pub struct SourceColumn {
     pub bare_type_name: String,
     /// NOT NULL.
     pub not_null: bool,
-    /// Whether a value can be stored out of line (variable length and attstorage not plain).
+    /// Whether a value can be stored out of line (variable length).
     pub toastable: bool,
     /// Whether it is generated (attgenerated).
     pub generated: bool,

@@ -37,6 +37,8 @@ pub enum Remembering {
 pub struct BoundColumn {
     /// Name at the source.
     pub name: String,
+    /// Number (pg_attribute.attnum): another one under the same name is another column.
+    pub number: i16,
     /// Type; another one at a later time means that the table was altered.
     pub type_oid: u32,
     /// Type without modifier, for the map and for copies.
@@ -85,6 +87,7 @@ impl ReadModel {
             let column = table.column(name).ok_or_else(|| missing_column(name, settings))?;
             Ok(BoundColumn {
                 name: column.name.clone(),
+                number: column.number,
                 type_oid: column.type_oid,
                 bare_type_name: column.bare_type_name.clone(),
                 builtin: column.builtin,

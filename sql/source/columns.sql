@@ -9,7 +9,8 @@ SELECT a.attname::text AS name,
            SELECT FROM pg_catalog.pg_constraint k
            WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated
        )) OR t.typnotnull AS not_null,
-       a.attlen = -1 AND a.attstorage <> 'p' AS toastable,
+       -- Whatever the storage is now: a value that was stored out of line before stays there.
+       a.attlen = -1 AS toastable,
        a.attgenerated <> '' AS generated,
        t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS builtin,
        t.typcollation <> 0 AS collatable,

@@ -3,18 +3,26 @@
 -- publication  oid, options and the version of its row: another oid means that it was made again, another version that it was
 --              altered, though perhaps back again
 -- membership   oids of the publication's entries for the table: others mean that it was taken out and put back
+-- columns      numbers, names and types: another number under one name is another column
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
-SELECT w.name,
-       c.oid,
+WITH RECURSIVE tables AS (
+    SELECT w.name, c.oid AS root, c.oid
+    FROM pg_catalog.unnest($2::text[]) w (name)
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.name)
+    -- By pg_inherits, which locks nothing: pg_partition_tree would wait for a leaf that is being rewritten.
+    UNION ALL
+    SELECT t.name, t.root, i.inhrelid FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
+)
+SELECT t.name,
+       t.root AS oid,
        (SELECT p.oid FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text) AS publication_oid,
        (SELECT pg_catalog.concat_ws(' ', p.xmin, p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot)
         FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text) AS publication_options,
        (SELECT pg_catalog.string_agg(r.oid::text, ' ' ORDER BY r.oid)
         FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-        WHERE p.pubname = $1::text AND (r.prrelid = c.oid OR r.prrelid IN (
-            SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(c.oid) t (relid)))) AS membership,
-       (SELECT pg_catalog.string_agg(pg_catalog.concat(l.relid, ':', pg_catalog.pg_relation_filenode(l.relid)), ' ' ORDER BY l.relid)
-        FROM (SELECT c.oid AS relid UNION
-              SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(c.oid) t (relid)) l) AS storage
-FROM pg_catalog.unnest($2::text[]) w (name)
-LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.name)
+        WHERE p.pubname = $1::text AND r.prrelid = ANY (pg_catalog.array_agg(t.oid))) AS membership,
+       (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.attname, a.atttypid), ' ' ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+       pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage
+FROM tables t
+GROUP BY t.name, t.root

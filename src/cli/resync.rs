@@ -1,6 +1,6 @@
 //! `cdc resync`: compares lookup tables with their sources and repairs differences.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -52,6 +52,9 @@ pub struct Args {
 /// How often the result is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How long the running cdc may be away, for example because it begins a new session.
+const OWNER_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Runs the command.
 ///
 /// # Errors
@@ -73,18 +76,20 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
         note("A running cdc carries it out.");
         context
             .stop
-            .or_interrupted(wait(&bookkeeping, &mut conn, id))
+            .or_interrupted(wait(&bookkeeping, &mut conn, id, true))
             .await
     } else {
         // The same engine, in this process, until the request is done.
         let engine = CancellationToken::new();
-        let work = crate::run::run(settings, engine.clone());
+        let mut work = std::pin::pin!(crate::run::run(settings, engine.clone()));
         tokio::select! {
-            result = context.stop.or_interrupted(wait(&bookkeeping, &mut conn, id)) => {
+            result = context.stop.or_interrupted(wait(&bookkeeping, &mut conn, id, false)) => {
                 engine.cancel();
+                // It leaves in order: its state is stored, nothing of a copy stays behind.
+                work.as_mut().await?;
                 result
             }
-            result = work => Err(result.err().unwrap_or_else(|| Error::transient("the engine ended before the resync"))),
+            result = &mut work => Err(result.err().unwrap_or_else(|| Error::transient("the engine ended before the resync"))),
         }
     };
     if waited.is_err() {
@@ -129,13 +134,22 @@ fn read_models(args: &Args, settings: &Settings) -> Result<Option<Vec<String>>> 
 }
 
 /// Waits until the request is done; says once what it waits for.
+/// `asked` is a running cdc: where it leaves, nobody carries the request out.
 async fn wait(
     bookkeeping: &Bookkeeping,
     conn: &mut PgConnection,
     id: i64,
+    asked: bool,
 ) -> Result<(Option<Value>, Option<String>)> {
     let mut told = None;
+    let mut seen = Instant::now();
     loop {
+        if !asked || bookkeeping.owner_is_alive(conn).await? {
+            seen = Instant::now();
+        } else if seen.elapsed() > OWNER_PATIENCE {
+            return Err(Error::transient("the running cdc has left before it was done")
+                .with_hint("Run the command again, or start `cdc run`, which carries the request out."));
+        }
         let (state, result, error, waiting_for) = bookkeeping.resync_outcome(conn, id).await?;
         if matches!(state.as_str(), "done" | "failed") {
             return Ok((result, error));

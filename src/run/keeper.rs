@@ -168,6 +168,9 @@ impl Keeper {
                         .set_resync_waiting(conn, request.id, Some(&error.to_string()))
                         .await?;
                     self.pause(backoff.next_delay(fastrand::f64())).await;
+                    if self.stop.is_cancelled() {
+                        return Err(Error::new(Class::Interrupted, "stopped during a resync"));
+                    }
                     bookkeeping.set_resync_waiting(conn, request.id, None).await?;
                 }
                 Err(error) if error.class() == Class::Interrupted => return Err(error),

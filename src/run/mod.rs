@@ -33,6 +33,9 @@ use crate::target::bookkeeping::Bookkeeping;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MOST_DELAY: Duration = Duration::from_secs(15);
 
+/// A session that streamed for this long makes the next one begin without a delay.
+const GOOD_SESSION: Duration = Duration::from_secs(3);
+
 /// Delays between two healings.
 const FIRST_HEAL_DELAY: Duration = Duration::from_secs(1);
 const MOST_HEAL_DELAY: Duration = Duration::from_secs(3600);
@@ -85,7 +88,7 @@ pub struct Process {
     gap: Option<String>,
     careful_until: Option<Lsn>,
     cannot_take: Vec<(usize, Error)>,
-    backoff_reset: bool,
+    streaming_since: Option<Instant>,
     /// Delays between healings, and when the last one ended.
     healing: Option<(Backoff, Instant)>,
 }
@@ -93,37 +96,33 @@ pub struct Process {
 impl Process {
     fn has_streamed(&mut self) {
         self.streamed = true;
-        self.backoff_reset = true;
+        self.streaming_since = Some(Instant::now());
     }
 
-    /// A cause that comes back must not load the master: healings back off, doubling to an hour.
+    /// A cause that comes back must not load the master: healings back off, doubling to an hour, whether they succeed or not.
     async fn wait_before_healing(&mut self, why: &str, stop: &CancellationToken) {
-        let Some((backoff, last)) = &mut self.healing else {
+        let Some((mut backoff, last)) = self.healing.take() else {
+            self.healing = Some((Backoff::new(FIRST_HEAL_DELAY, MOST_HEAL_DELAY), Instant::now()));
             return;
         };
         if last.elapsed() > MOST_HEAL_DELAY {
             backoff.reset();
         }
-        let delay = backoff.next_delay(fastrand::f64());
+        let most = if why == "first copy" {
+            MOST_DELAY
+        } else {
+            MOST_HEAL_DELAY
+        };
+        let delay = backoff.next_delay(fastrand::f64()).min(most);
         tracing::warn!(
             why,
             delay_ms = report::millis(delay),
-            "healing again so soon: waiting first"
+            "copying everything again so soon: waiting first"
         );
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(delay) => {}
         }
-    }
-
-    fn has_healed(&mut self) {
-        self.gap = None;
-        let backoff = self
-            .healing
-            .take()
-            .map_or(Backoff::new(FIRST_HEAL_DELAY, MOST_HEAL_DELAY), |(backoff, _)| {
-                backoff
-            });
         self.healing = Some((backoff, Instant::now()));
     }
 
@@ -164,7 +163,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         if error.class() == Class::Configuration && !process.streamed {
             return Err(error);
         }
-        if std::mem::take(&mut process.backoff_reset) {
+        // A session that streamed for a while was a good one; what ends each of them at once must not be tried without a pause.
+        if process
+            .streaming_since
+            .take()
+            .is_some_and(|since| since.elapsed() > GOOD_SESSION)
+        {
             backoff.reset();
         }
         let delay = backoff.next_delay(fastrand::f64());

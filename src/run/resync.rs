@@ -153,8 +153,14 @@ impl Copying<'_> {
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        let end = source::facts::current_wal(&client).await?;
-        or_stopped(&stop, catch_up.until_near(end, shadow, &ready)).await?;
+        // The end moves on meanwhile: near means near to where it is then.
+        loop {
+            let end = source::facts::current_wal(&client).await?;
+            if end.bytes_since(catch_up.received) <= NEAR_BYTES {
+                break;
+            }
+            or_stopped(&stop, catch_up.until_near(end, shadow, &ready)).await?;
+        }
         or_stopped(&stop, self.compare_at_one_position(catch_up, shadow, &ready)).await
     }
 

@@ -69,8 +69,7 @@ pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> 
             .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
         Some(why) => {
             process.wait_before_healing(&why, &shared.stop).await;
-            let position = session.copy_everything(&why).await?;
-            process.has_healed();
+            let position = session.copy_everything(&why, process).await?;
             position
         }
     };
@@ -238,7 +237,7 @@ impl<'a> Session<'a> {
     }
 
     /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
-    async fn copy_everything(&mut self, why: &str) -> Result<Lsn> {
+    async fn copy_everything(&mut self, why: &str, process: &mut Process) -> Result<Lsn> {
         let started = Instant::now();
         let bookkeeping = &self.shared.bookkeeping;
         let name = self.shared.settings.source.slot.clone();
@@ -304,6 +303,8 @@ impl<'a> Session<'a> {
         }
         let position = MergePosition::Start(slot.consistent_point, self.source.clone());
         let merged = self.writer.merge(&indexes, &position, 0).await?;
+        // From here on it is healed, whatever happens to the notes about it.
+        process.gap = None;
         let mut written = Vec::new();
         for (index, merged) in merged {
             let Some(bound) = self.bound.get(index) else {
@@ -349,7 +350,7 @@ impl<'a> Session<'a> {
         // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
         for (index, bound) in self.bound.iter().enumerate() {
             if bound.in_step().is_some() {
-                self.writer.warm(index, checkpoint).await?;
+                self.writer.warm(index).await?;
             }
         }
         self.replication
@@ -444,7 +445,6 @@ impl<'a> Session<'a> {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
-        let result = result.map_err(gone);
         let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }
@@ -474,16 +474,6 @@ async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>)
     // The target may be gone before us: then there is nothing to tell it.
     let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
     None
-}
-
-/// The server looks the publication up as of the change that it decodes, so the old slot never finds one that was made
-/// again (up to 17). The slot itself may be gone too: both are undefined objects.
-fn gone(error: Error) -> Error {
-    if error.sqlstate() == Some("42704") {
-        error.with_class(Class::Gap)
-    } else {
-        error
-    }
 }
 
 /// A checkpoint of another server or database is not healed by itself.

@@ -296,7 +296,7 @@ impl Stream {
                 Some(command) = commands.recv() => self.command(command).await?,
                 () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
-                read = fill(&mut self.replication, self.pace && self.behind), if reading => read?,
+                read = fill(&mut self.replication, self.pace && self.behind), if reading => read.map_err(gone)?,
             }
         }
     }
@@ -322,7 +322,7 @@ impl Stream {
     async fn drain(&mut self) -> Result<()> {
         let mut reply_to = None;
         while self.may_read() {
-            let Some(frame) = self.replication.next_frame()? else {
+            let Some(frame) = self.replication.next_frame().map_err(gone)? else {
                 break;
             };
             self.heard_at = Instant::now();
@@ -484,6 +484,10 @@ impl Stream {
                 let _ = reply.send(Ok(merged));
             }
             (Ok(Done::Merged(_)), None) => {}
+            (Err(error), Some(reply)) if matches!(error.class(), Class::Refused | Class::Broken) => {
+                // Rolled back: the stream goes on where it stands.
+                let _ = reply.send(Err(error));
+            }
             (Err(error), _) => return Err(error),
         }
         if self
@@ -491,6 +495,10 @@ impl Stream {
             .is_some_and(|until| self.progress.applied() >= until)
         {
             self.careful_until = None;
+        }
+        if self.shutdown.is_some() {
+            self.harden_due = self.progress.durable() < self.progress.applied();
+            self.store_idle().await?;
         }
         self.send_status(false).await
     }
@@ -736,5 +744,15 @@ fn check_position(position: Lsn) -> Result<()> {
         Err(Error::protocol(format!(
             "the server told a position that cannot be: {position}"
         )))
+    }
+}
+
+/// The server looks the publication up as of the change that it decodes, so the old slot never finds one that was made
+/// again (up to 17). The slot itself may be gone too: both are undefined objects.
+fn gone(error: Error) -> Error {
+    if error.sqlstate() == Some("42704") {
+        error.with_class(Class::Gap)
+    } else {
+        error
     }
 }

@@ -181,9 +181,9 @@ impl Watch {
                     "publication \"{publication}\" was changed"
                 ))));
             }
-            if before.oid != now.oid {
+            if before.oid != now.oid || before.columns != now.columns {
                 return Ok(Some(Error::transient(format!(
-                    "table \"{table}\" was renamed, dropped or made again"
+                    "table \"{table}\" was altered, renamed, dropped or made again"
                 ))));
             }
             if before.storage != now.storage

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::from_driver;
 use super::replication::{CancelRequest, Replication};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::facts::Slot;
 use crate::lsn::Lsn;
 use crate::sql;
@@ -108,6 +108,12 @@ pub async fn create_within(
         }
     }
     wait_until_gone(observer, name).await?;
+    if stop.is_cancelled() {
+        return Err(Error::new(
+            Class::Interrupted,
+            format!("stopped while creating replication slot \"{name}\""),
+        ));
+    }
     Err(timed_out(name, within, &in_the_way))
 }
 

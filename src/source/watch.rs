@@ -19,6 +19,8 @@ pub struct Look {
     pub oid: Option<u32>,
     /// Options of the publication and its entries for the table.
     pub published: String,
+    /// Numbers, names and types of the table's columns.
+    pub columns: String,
     /// Files of the table and its leaves.
     pub storage: String,
 }
@@ -44,6 +46,7 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
             publication: row.try_get("publication_oid").map_err(from_driver)?,
             oid: row.try_get("oid").map_err(from_driver)?,
             published: format!("{} / {}", text("publication_options")?, text("membership")?),
+            columns: text("columns")?,
             storage: text("storage")?,
         };
         for (place, _) in looks.iter_mut().zip(&names).filter(|(_, of)| **of == name) {

@@ -290,7 +290,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// A statement that ends the transaction around it unless the epoch is still ours.
+    /// A statement that ends the transaction around it unless the epoch is still ours. Several statements in one message are one
+    /// transaction by themselves, which a failure leaves behind for good.
     fn fence(&self, epoch: i64) -> String {
         format!(
             "DO $cdc$ BEGIN PERFORM FROM {}.pipeline WHERE epoch = {epoch} FOR UPDATE; \
@@ -300,23 +301,21 @@ impl Bookkeeping {
         )
     }
 
-    /// Ends what is left of the last owner at the target: nothing of it may commit, or hold locks, while we claim.
+    /// Ends what is left of the last owner at the target, its applying session and whoever fills a shadow of this pipeline:
+    /// nothing of it may commit, or hold locks, while we claim.
     pub async fn end_last_owner(&self, conn: &mut PgConnection, slot: &str) -> Result<()> {
         let sql = format!(
             "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a \
-             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = pg_catalog.current_database() \
-               AND a.usename = current_user \
+             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = pg_catalog.current_database() AND a.usename = current_user \
                AND (EXISTS (SELECT FROM {}.pipeline p WHERE p.slot = $1 AND p.backend_pid = a.pid AND p.backend_start = a.backend_start) \
-                    OR a.application_name = ANY ($2))",
+                    OR EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+                               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                               WHERE l.pid = a.pid AND l.granted AND l.database = a.datid AND n.nspname = $2 AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'))",
             self.schema
         );
-        let names: Vec<String> = ["copy", "resync"]
-            .iter()
-            .map(|role| format!("cdc {slot} {role}"))
-            .collect();
         sqlx::query(AssertSqlSafe(sql))
             .bind(slot)
-            .bind(names)
+            .bind(&self.name)
             .execute(conn)
             .await
             .map_err(from_sqlx)?;
@@ -326,7 +325,7 @@ impl Bookkeeping {
     /// Forgets a read model that is configured no more. Its lookup stays as it is.
     pub async fn remove_model(&self, conn: &mut PgConnection, epoch: i64, id: i32) -> Result<()> {
         let sql = format!(
-            "BEGIN; {fence} DROP TABLE IF EXISTS {schema}.map_{id}; DELETE FROM {schema}.read_model WHERE id = {id}; COMMIT",
+            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
             fence = self.fence(epoch),
             schema = self.schema
         );
@@ -348,11 +347,11 @@ impl Bookkeeping {
         create_map: &str,
     ) -> Result<()> {
         let sql = format!(
-            "BEGIN; {fence} DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
+            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
              UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), \
                state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
                reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now() \
-             WHERE id = {id}; COMMIT",
+             WHERE id = {id}",
             fence = self.fence(epoch),
             schema = self.schema,
             source = literal(source),
@@ -805,7 +804,7 @@ impl Bookkeeping {
     /// Takes a request back that nobody waits for any more.
     pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state = 'queued'",
+            "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state IN ('queued', 'running') AND lsn IS NULL",
             self.schema
         );
         sqlx::query(AssertSqlSafe(sql))

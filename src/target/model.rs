@@ -665,14 +665,14 @@ impl TargetModel {
                     .identity
                     .iter()
                     .zip(&self.identity_types)
-                    .map(|(c, of)| format!("{} {of}", c.name))
+                    .map(|(c, of)| format!("{} {of}", exactly(c)))
             ),
             settings.key.join(", "),
-            join(", ", self.model.columns.iter().map(|column| column.name.clone())),
+            join(", ", self.model.columns.iter().map(exactly)),
             self.model
                 .soft_delete
                 .as_ref()
-                .map(|(column, kind)| (&column.name, kind)),
+                .map(|(column, kind)| (exactly(column), kind)),
             self.model.remembering,
         )
     }
@@ -696,6 +696,11 @@ fn identity_type(column: &BoundColumn) -> String {
         (true, false) => column.bare_type_name.clone(),
         (false, _) => "text COLLATE \"C\"".to_owned(),
     }
+}
+
+/// A source column by name, number and type: dropped and made again under its name it is another one.
+fn exactly(column: &BoundColumn) -> String {
+    format!("{}#{}:{}", column.name, column.number, column.type_oid)
 }
 
 fn numbered(alias: &str, prefix: &str, count: usize) -> String {

@@ -166,35 +166,21 @@ impl Writer {
         self.epoch
     }
 
-    /// Prepares a read model before its first batch, so that a change does not wait for the server's planning. A lookup that
-    /// somebody has locked is left for its first batch.
-    pub async fn warm(&mut self, index: usize, checkpoint: Lsn) -> Result<()> {
-        execute(
-            &mut self.conn,
-            format!("SET lock_timeout = '{WARM_PATIENCE_MS}ms'"),
-        )
-        .await?;
-        let warmed = self.warm_unlocked(index, checkpoint).await;
-        execute(&mut self.conn, "SET lock_timeout = 0".to_owned()).await?;
-        match warmed {
-            Err(error) if error.sqlstate() == Some("55P03") => Ok(()),
-            warmed => warmed,
-        }
-    }
-
-    async fn warm_unlocked(&mut self, index: usize, checkpoint: Lsn) -> Result<()> {
+    /// Lets the server plan a read model's statements while the stage is empty, in a transaction that is rolled back: the plans are
+    /// kept. One that was made for a large batch would read map and lookup from end to end for every small one, and the
+    /// first change would wait for the planning.
+    ///
+    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch, which tells whose fault it is.
+    pub async fn warm(&mut self, index: usize) -> Result<()> {
         self.prepare(index).await?;
         let model = self.model(index)?;
-        if model.fits_one_statement() {
-            let position = Position {
-                lsn: checkpoint,
-                commit_time: None,
-                last: None,
-            };
-            let nothing = vec![Vec::new(); model.stage_width()];
-            self.apply_small(&model, &position, false, false, nothing).await?;
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let warmed = warm_up(tx.conn(), &model, self.epoch).await;
+        execute(tx.conn(), "ROLLBACK".to_owned()).await?;
+        match warmed {
+            Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
+            warmed => warmed,
         }
-        Ok(())
     }
 
     /// Writes a batch and its checkpoint.
@@ -204,7 +190,8 @@ impl Writer {
     /// [`Writer::culprit`] tells the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         self.culprit = None;
-        self.replan().await?;
+        let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
+        self.replan(&indexes).await?;
         for (index, _) in &batch.folds {
             self.prepare(*index).await?;
         }
@@ -230,7 +217,10 @@ impl Writer {
                 None
             };
             let written = match arrays {
-                Some(arrays) => self.apply_small(&model, &position, clear, resolve, arrays).await,
+                Some(arrays) => {
+                    let how = (clear, resolve, self.report_keys);
+                    apply_arrays(&mut self.conn, &model, (self.epoch, &position), how, arrays).await
+                }
                 None => self.apply_rows(&model, &position, clear, resolve, &rows).await,
             };
             let written = written.inspect_err(|error| self.blame(index, error))?;
@@ -283,35 +273,6 @@ impl Writer {
         };
         self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
         Ok(all)
-    }
-
-    async fn apply_small(
-        &mut self,
-        model: &TargetModel,
-        position: &Position,
-        clear: bool,
-        resolve: bool,
-        arrays: Vec<Vec<Option<String>>>,
-    ) -> Result<Written> {
-        let last = position.last;
-        let mut query = sqlx::query(AssertSqlSafe(model.apply_call()))
-            .bind(self.epoch)
-            .bind(position.lsn.to_string())
-            .bind(position.commit_time.map(timestamp))
-            .bind(last.map(|last| last.commit_lsn.to_string()))
-            .bind(last.map(|last| i64::from(last.xid)))
-            .bind(last.map(|last| timestamp(last.commit_time)))
-            .bind(clear)
-            .bind(resolve)
-            .bind(self.report_keys);
-        for array in arrays {
-            query = query.bind(array);
-        }
-        let row = query
-            .fetch_one(&mut self.conn)
-            .await
-            .map_err(|error| name(from_sqlx(error), model))?;
-        written(&row)
     }
 
     /// One read model's rows by COPY.
@@ -386,10 +347,12 @@ impl Writer {
             execute(&mut self.conn, model.merge_shadow_function()).await?;
         }
         let mut refused: Vec<(usize, Error)> = Vec::new();
+        let mut one_by_one = false;
         loop {
             let mut culprit = None;
+            let how = (keys, one_by_one);
             match self
-                .try_merge(indexes, position, keys, &refused, &mut culprit)
+                .try_merge(indexes, position, how, &refused, &mut culprit)
                 .await
             {
                 Ok(mut all) => {
@@ -401,8 +364,10 @@ impl Writer {
                 // A constraint that is checked last was violated by one of them: the others without it.
                 Err(error) => match culprit {
                     Some(index) if !refused.iter().any(|(of, _)| *of == index) => {
-                        refused.push((index, error))
+                        refused.push((index, error));
                     }
+                    // The constraint belongs to another table, which refers to one of them: each is checked by itself.
+                    _ if error.class() == Class::Refused && !one_by_one => one_by_one = true,
                     _ => return Err(error),
                 },
             }
@@ -413,7 +378,7 @@ impl Writer {
         &mut self,
         indexes: &[usize],
         position: &MergePosition,
-        keys: i32,
+        (keys, one_by_one): (i32, bool),
         refused: &[(usize, Error)],
         culprit: &mut Option<usize>,
     ) -> Result<Vec<Merged>> {
@@ -421,16 +386,13 @@ impl Writer {
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
             match position {
-                MergePosition::Running(lsn, request) => {
+                MergePosition::Running(lsn, _) => {
                     let position = Position {
                         lsn: *lsn,
                         commit_time: None,
                         last: None,
                     };
                     advance(tx.conn(), self.epoch, &position).await?;
-                    if let Some(id) = request {
-                        self.bookkeeping.mark_merged(tx.conn(), *id, *lsn).await?;
-                    }
                 }
                 MergePosition::Start(lsn, source) => {
                     self.bookkeeping
@@ -449,8 +411,14 @@ impl Writer {
                     }
                     continue;
                 }
-                let merged =
-                    merge_one(tx.conn(), &self.bookkeeping, self.epoch, model, (keys, heals)).await?;
+                let merged = merge_one(
+                    tx.conn(),
+                    &self.bookkeeping,
+                    self.epoch,
+                    model,
+                    (keys, heals, one_by_one),
+                )
+                .await?;
                 if let (Err(error), true) = (&merged, heals) {
                     self.bookkeeping
                         .suspend(tx.conn(), self.epoch, model.id, error)
@@ -461,6 +429,10 @@ impl Writer {
             if let Err((error, table)) = check_constraints(tx.conn()).await {
                 *culprit = table.and_then(|table| index_of(&self.models, &table));
                 return Err(error);
+            }
+            let whole = refused.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
+            if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
+                self.bookkeeping.mark_merged(tx.conn(), *id, *lsn).await?;
             }
             Ok(all)
         }
@@ -484,15 +456,7 @@ impl Writer {
         if model.fits_one_statement() {
             execute(&mut self.conn, model.apply_function()).await?;
         }
-        self.warm_up(&model).await?;
         self.prepared.insert(model.id);
-        Ok(())
-    }
-
-    /// Lets the server plan the writer's statements while the stage is empty: the plans are kept, and one that was made for a
-    /// large batch would read map and lookup from end to end for every small one.
-    async fn warm_up(&mut self, model: &TargetModel) -> Result<()> {
-        call(&mut self.conn, model, &model.merge_call(), false, false, 0).await?;
         Ok(())
     }
 
@@ -501,23 +465,16 @@ impl Writer {
     }
 
     /// Lets the server plan anew once the tables have doubled.
-    async fn replan(&mut self) -> Result<()> {
+    async fn replan(&mut self, indexes: &[usize]) -> Result<()> {
         if self.written_since_planning < self.planned_rows.max(REPLAN_ROWS) {
             return Ok(());
         }
-        execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
-        let prepared: Vec<TargetModel> = self
-            .models
-            .iter()
-            .flatten()
-            .filter(|model| self.prepared.contains(&model.id))
-            .cloned()
-            .collect();
-        for model in &prepared {
-            self.warm_up(model).await?;
-        }
         self.planned_rows += self.written_since_planning;
         self.written_since_planning = 0;
+        execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
+        for index in indexes {
+            self.warm(*index).await?;
+        }
         Ok(())
     }
 }
@@ -616,6 +573,50 @@ pub(crate) async fn stage(
     Ok(())
 }
 
+/// The one statement of a small batch. `how` is: clear, resolve, most keys that are told.
+async fn apply_arrays(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    (epoch, position): (i64, &Position),
+    (clear, resolve, keys): (bool, bool, i32),
+    arrays: Vec<Vec<Option<String>>>,
+) -> Result<Written> {
+    let last = position.last;
+    let mut query = sqlx::query(AssertSqlSafe(model.apply_call()))
+        .bind(epoch)
+        .bind(position.lsn.to_string())
+        .bind(position.commit_time.map(timestamp))
+        .bind(last.map(|last| last.commit_lsn.to_string()))
+        .bind(last.map(|last| i64::from(last.xid)))
+        .bind(last.map(|last| timestamp(last.commit_time)))
+        .bind(clear)
+        .bind(resolve)
+        .bind(keys);
+    for array in arrays {
+        query = query.bind(array);
+    }
+    let row = query
+        .fetch_one(conn)
+        .await
+        .map_err(|error| name(from_sqlx(error), model))?;
+    written(&row)
+}
+
+async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
+    execute(conn, format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'")).await?;
+    call(conn, model, &model.merge_call(), false, false, 0).await?;
+    if model.fits_one_statement() {
+        let position = Position {
+            lsn: Lsn::ZERO,
+            commit_time: None,
+            last: None,
+        };
+        let nothing = vec![Vec::new(); model.stage_width()];
+        apply_arrays(conn, model, (epoch, &position), (false, false, 0), nothing).await?;
+    }
+    Ok(())
+}
+
 async fn call(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -640,11 +641,16 @@ async fn merge_one(
     bookkeeping: &Bookkeeping,
     epoch: i64,
     model: &TargetModel,
-    (keys, heals): (i32, bool),
+    (keys, heals, check): (i32, bool, bool),
 ) -> Result<Result<Written>> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
     let merged: Result<Written> = async {
         let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
+        if check {
+            check_constraints(conn)
+                .await
+                .map_err(|(error, _)| name(error, model))?;
+        }
         // In this order: whether it was in step before tells drift from what was never there.
         bookkeeping
             .set_resynced(conn, model.id, written.changed(), heals)
