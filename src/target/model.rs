@@ -71,6 +71,15 @@ impl TargetModel {
                 ))
                 .with_hint("Create the column, or change the read model's columns in the configuration.")
             })?;
+            if column.generated {
+                return Err(Error::broken(format!(
+                    "column \"{}\" of lookup table \"{}\" is generated and cannot be written",
+                    column.name, lookup.name
+                ))
+                .with_hint(
+                    "Leave the column out of the read model's columns, or drop its expression or identity.",
+                ));
+            }
             columns.push(TargetColumn {
                 name: column.name.clone(),
                 type_name: column.type_name.clone(),
@@ -79,16 +88,19 @@ impl TargetModel {
                 toastable: bound.toastable,
             });
         }
-        if let Some(name) = settings
-            .synced_at
-            .as_ref()
-            .filter(|name| lookup.column(name).is_none())
-        {
-            return Err(Error::broken(format!(
-                "column \"{name}\" of lookup table \"{}\" does not exist",
-                lookup.name
-            ))
-            .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
+        if let Some(name) = &settings.synced_at {
+            let wrong = match lookup.column(name) {
+                None => Some("does not exist"),
+                Some(column) if column.generated => Some("is generated and cannot be written"),
+                Some(_) => None,
+            };
+            if let Some(wrong) = wrong {
+                return Err(Error::broken(format!(
+                    "column \"{name}\" of lookup table \"{}\" {wrong}",
+                    lookup.name
+                ))
+                .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
+            }
         }
         let index = lookup.key_index(&settings.key).ok_or_else(|| {
             let key = idents(&settings.key);
@@ -775,5 +787,14 @@ mod tests {
         let mut no_column = lookup();
         no_column.columns.remove(1);
         assert!(bind(&no_column).unwrap_err().to_string().contains("\"label\""));
+        for (at, name) in [(1, "label"), (3, "updated_at")] {
+            let mut generated = lookup();
+            generated.columns[at].generated = true;
+            let error = bind(&generated).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("\"{name}\"")) && error.contains("generated"),
+                "{error}"
+            );
+        }
     }
 }
