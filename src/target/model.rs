@@ -114,7 +114,7 @@ impl TargetModel {
                 lookup.name.quoted()
             ))
         })?;
-        let key = index
+        let key: Vec<KeyPart> = index
             .columns
             .iter()
             .filter_map(|part| {
@@ -129,6 +129,7 @@ impl TargetModel {
             })
             .collect();
         let identity_types = model.identity.iter().map(identity_type).collect();
+        refuse_names_that_break_templates(schema, &model, &columns, &key)?;
         Ok(Self {
             id,
             model,
@@ -678,6 +679,42 @@ impl TargetColumn {
     }
 }
 
+/// What ends the body of a function, and what begins a placeholder: quoting does not help against either.
+const BREAKS_TEMPLATES: [&str; 2] = ["$cdc$", "{{"];
+
+fn refuse_names_that_break_templates(
+    schema: &str,
+    model: &ReadModel,
+    columns: &[TargetColumn],
+    key: &[KeyPart],
+) -> Result<()> {
+    let settings = &model.settings;
+    let of_columns = columns.iter().flat_map(|column| {
+        let types = [&column.name, &column.type_name, &column.bare_type_name];
+        types.into_iter().chain(&column.collation)
+    });
+    let mut names = [schema, &settings.target.schema, &settings.target.name]
+        .into_iter()
+        .chain(of_columns.map(String::as_str))
+        .chain(settings.synced_at.as_deref())
+        .chain(key.iter().map(|part| part.equality.as_str()));
+    let broken = names.find_map(|name| {
+        let part = BREAKS_TEMPLATES.into_iter().find(|part| name.contains(part))?;
+        Some((name, part))
+    });
+    match broken {
+        None => Ok(()),
+        Some((name, part)) => Err(Error::broken(format!(
+            "lookup table \"{}\" cannot be written: the name {name} holds {part}",
+            settings.target
+        ))
+        .with_detail("The functions that write the lookup are made from templates that use this themselves.")
+        .with_hint(
+            "Rename the schema, table, column, type, collation or operator of this name at the target.",
+        )),
+    }
+}
+
 /// The identity's type in the map: the source's own where the target has it too, text otherwise. Text compares by bytes.
 fn identity_type(column: &BoundColumn) -> String {
     let same = column.builtin && !column.bare_type_name.starts_with("reg");
@@ -768,6 +805,39 @@ mod tests {
             model.compare(5),
         ] {
             assert!(!sql.contains("{{"), "{sql}");
+        }
+    }
+
+    #[test]
+    fn names_that_would_break_the_functions_are_refused() {
+        for bad in ["a$cdc$b", "{{id}}"] {
+            let named = |settings: ReadModelSettings, lookup: &LookupTable, schema: &str| {
+                let table = labels_table(ReplicaIdentity::Default);
+                let identity = ["id".to_owned()];
+                let model = ReadModel::bind(&settings, &table, &identity, Remembering::Map).unwrap();
+                let error = TargetModel::bind(7, schema, Arc::new(model), lookup).unwrap_err();
+                assert!(
+                    error.to_string().contains(&format!("the name {bad} holds")),
+                    "{error}"
+                );
+            };
+            let mut settings = ReadModelSettings::labels();
+            settings.target.name = bad.to_owned();
+            named(settings, &lookup(), "cdc");
+            let mut settings = ReadModelSettings::labels();
+            settings.columns[1].target = bad.to_owned();
+            let mut other = lookup();
+            other.columns[1].name = bad.to_owned();
+            named(settings, &other, "cdc");
+            let mut settings = ReadModelSettings::labels();
+            settings.synced_at = Some(bad.to_owned());
+            let mut other = lookup();
+            other.columns[3].name = bad.to_owned();
+            named(settings, &other, "cdc");
+            let mut typed = lookup();
+            typed.columns[1].type_name = bad.to_owned();
+            named(ReadModelSettings::labels(), &typed, "cdc");
+            named(ReadModelSettings::labels(), &lookup(), bad);
         }
     }
 
