@@ -221,6 +221,15 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
         .map(|mapping| mapping.source.clone())
         .collect();
     let identity = identity(table, &key, settings.soft_delete.as_deref())?;
+    let read = settings.columns.iter().map(|mapping| &mapping.source);
+    let read = read.chain(&settings.soft_delete).chain(&identity.columns);
+    let generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
+    if let Some(name) = read.into_iter().find(generated) {
+        return refuse(
+            &format!("column \"{name}\" is generated, so it is not in the stream"),
+            "Leave the column out and compute it in the report or in the lookup table; as key, identity or soft delete use a column that is stored as written.",
+        );
+    }
     let remembering = match identity.basis {
         Basis::Key => Remembering::OldTuple,
         Basis::PrimaryKey | Basis::Index => Remembering::Map,
@@ -252,5 +261,35 @@ pub fn again(error: &Error) -> Error {
     match error.sqlstate() {
         Some(sqlstate) => copy.with_sqlstate(sqlstate),
         None => copy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::labels;
+
+    #[test]
+    fn generated_columns_are_not_in_the_stream_and_refused() {
+        let settings = ReadModelSettings::labels();
+        assert!(bind_source(&settings, &labels()).is_ok());
+        for name in ["id", "code", "label", "deleted_at"] {
+            let mut table = labels();
+            let column = table.columns.iter_mut().find(|column| column.name == name);
+            column.unwrap().generated = true;
+            let error = bind_source(&settings, &table).unwrap_err();
+            assert_eq!(error.class(), Class::Broken);
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("column \"{name}\" is generated")),
+                "{error}"
+            );
+        }
+        let mut table = labels();
+        let mut other = crate::identity::tests::column("other", "text", false);
+        other.generated = true;
+        table.columns.push(other);
+        assert!(bind_source(&settings, &table).is_ok(), "nobody reads it");
     }
 }

@@ -73,6 +73,15 @@ impl TargetModel {
                 ))
                 .with_hint("Create the column, or change the read model's columns in the configuration.")
             })?;
+            if column.generated {
+                return Err(Error::broken(format!(
+                    "column \"{}\" of lookup table \"{}\" is generated and cannot be written",
+                    column.name, lookup.name
+                ))
+                .with_hint(
+                    "Leave the column out of the read model's columns, or drop its expression or identity.",
+                ));
+            }
             columns.push(TargetColumn {
                 name: column.name.clone(),
                 type_name: column.type_name.clone(),
@@ -81,16 +90,19 @@ impl TargetModel {
                 toastable: bound.toastable,
             });
         }
-        if let Some(name) = settings
-            .synced_at
-            .as_ref()
-            .filter(|name| lookup.column(name).is_none())
-        {
-            return Err(Error::broken(format!(
-                "column \"{name}\" of lookup table \"{}\" does not exist",
-                lookup.name
-            ))
-            .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
+        if let Some(name) = &settings.synced_at {
+            let wrong = match lookup.column(name) {
+                None => Some("does not exist"),
+                Some(column) if column.generated => Some("is generated and cannot be written"),
+                Some(_) => None,
+            };
+            if let Some(wrong) = wrong {
+                return Err(Error::broken(format!(
+                    "column \"{name}\" of lookup table \"{}\" {wrong}",
+                    lookup.name
+                ))
+                .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
+            }
         }
         let index = lookup.key_index(&settings.key).ok_or_else(|| {
             let key = idents(&settings.key);
@@ -104,7 +116,7 @@ impl TargetModel {
                 lookup.name.quoted()
             ))
         })?;
-        let key = index
+        let key: Vec<KeyPart> = index
             .columns
             .iter()
             .filter_map(|part| {
@@ -119,6 +131,7 @@ impl TargetModel {
             })
             .collect();
         let identity_types = model.identity.iter().map(identity_type).collect();
+        refuse_names_that_break_templates(schema, &model, &columns, &key)?;
         Ok(Self {
             id,
             model,
@@ -688,6 +701,42 @@ impl TargetColumn {
     }
 }
 
+/// What ends the body of a function, and what begins a placeholder: quoting does not help against either.
+const BREAKS_TEMPLATES: [&str; 2] = ["$cdc$", "{{"];
+
+fn refuse_names_that_break_templates(
+    schema: &str,
+    model: &ReadModel,
+    columns: &[TargetColumn],
+    key: &[KeyPart],
+) -> Result<()> {
+    let settings = &model.settings;
+    let of_columns = columns.iter().flat_map(|column| {
+        let types = [&column.name, &column.type_name, &column.bare_type_name];
+        types.into_iter().chain(&column.collation)
+    });
+    let mut names = [schema, &settings.target.schema, &settings.target.name]
+        .into_iter()
+        .chain(of_columns.map(String::as_str))
+        .chain(settings.synced_at.as_deref())
+        .chain(key.iter().map(|part| part.equality.as_str()));
+    let broken = names.find_map(|name| {
+        let part = BREAKS_TEMPLATES.into_iter().find(|part| name.contains(part))?;
+        Some((name, part))
+    });
+    match broken {
+        None => Ok(()),
+        Some((name, part)) => Err(Error::broken(format!(
+            "lookup table \"{}\" cannot be written: the name {name} holds {part}",
+            settings.target
+        ))
+        .with_detail("The functions that write the lookup are made from templates that use this themselves.")
+        .with_hint(
+            "Rename the schema, table, column, type, collation or operator of this name at the target.",
+        )),
+    }
+}
+
 /// The identity's type in the map: the source's own where the target has it too, text otherwise. Text compares by bytes.
 fn identity_type(column: &BoundColumn) -> String {
     let same = column.builtin && !column.bare_type_name.starts_with("reg");
@@ -787,6 +836,39 @@ mod tests {
     }
 
     #[test]
+    fn names_that_would_break_the_functions_are_refused() {
+        for bad in ["a$cdc$b", "{{id}}"] {
+            let named = |settings: ReadModelSettings, lookup: &LookupTable, schema: &str| {
+                let table = labels_table(ReplicaIdentity::Default);
+                let identity = ["id".to_owned()];
+                let model = ReadModel::bind(&settings, &table, &identity, Remembering::Map).unwrap();
+                let error = TargetModel::bind(7, schema, Arc::new(model), lookup).unwrap_err();
+                assert!(
+                    error.to_string().contains(&format!("the name {bad} holds")),
+                    "{error}"
+                );
+            };
+            let mut settings = ReadModelSettings::labels();
+            settings.target.name = bad.to_owned();
+            named(settings, &lookup(), "cdc");
+            let mut settings = ReadModelSettings::labels();
+            settings.columns[1].target = bad.to_owned();
+            let mut other = lookup();
+            other.columns[1].name = bad.to_owned();
+            named(settings, &other, "cdc");
+            let mut settings = ReadModelSettings::labels();
+            settings.synced_at = Some(bad.to_owned());
+            let mut other = lookup();
+            other.columns[3].name = bad.to_owned();
+            named(settings, &other, "cdc");
+            let mut typed = lookup();
+            typed.columns[1].type_name = bad.to_owned();
+            named(ReadModelSettings::labels(), &typed, "cdc");
+            named(ReadModelSettings::labels(), &lookup(), bad);
+        }
+    }
+
+    #[test]
     fn a_lookup_that_cannot_carry_the_key_is_refused() {
         let mut unlogged = lookup();
         unlogged.persistence = 'u';
@@ -802,5 +884,14 @@ mod tests {
         let mut no_column = lookup();
         no_column.columns.remove(1);
         assert!(bind(&no_column).unwrap_err().to_string().contains("\"label\""));
+        for (at, name) in [(1, "label"), (3, "updated_at")] {
+            let mut generated = lookup();
+            generated.columns[at].generated = true;
+            let error = bind(&generated).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("\"{name}\"")) && error.contains("generated"),
+                "{error}"
+            );
+        }
     }
 }
