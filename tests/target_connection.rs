@@ -41,6 +41,7 @@ fn server() -> &'static Server {
         let has_tls = certificates.is_some();
         let mut options = Options {
             name: "target-connection".to_owned(),
+            pg_bin: std::env::var_os("CDC_TEST_TARGET_BIN").map(Into::into),
             tcp: true,
             files: vec![("pg_hba.conf".to_owned(), HBA.to_owned())],
             ..Options::default()
