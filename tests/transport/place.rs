@@ -29,6 +29,7 @@ hostssl   all certified  127.0.0.1/32     cert
 ";
 
 const ROLES: &str = "
+SET password_encryption = 'scram-sha-256'; -- not the default of 13
 CREATE ROLE reader     LOGIN;
 CREATE ROLE trusted    LOGIN REPLICATION;
 CREATE ROLE plain_only LOGIN REPLICATION;

@@ -278,7 +278,7 @@ async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
         "{error:?}"
     );
     assert!(
-        error.detail().unwrap().contains("the server still runs: from 7"),
+        error.detail().unwrap().contains("the server still runs: from "),
         "{error:?}"
     );
 
