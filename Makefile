@@ -2,18 +2,33 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test campaign build check
+.PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign build check
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Show on two throw-away servers how a report follows the master data
 	@scripts/postgres
 	$(CARGO) run --release --locked -- demo
 
-test: ## Run every test; those with servers make their own
+test: ## Run every test; those with servers make their own, on PostgreSQL 18 too if it was fetched
 	@scripts/postgres
 	$(CARGO) test --locked
+	@if [ -x .postgres/18/bin/postgres ]; then \
+		CARGO=$(CARGO) scripts/test-versions 18-18; \
+	else \
+		echo "Not run on PostgreSQL 18, which is not here: make postgres-18 fetches it."; \
+	fi
+
+test-all-versions: ## Run the tests with servers on every version and pairing
+	@scripts/postgres
+	CARGO=$(CARGO) scripts/test-versions
+
+postgres-18: ## Fetch the server programs of PostgreSQL 18 into .postgres
+	@scripts/postgres-versions 18
+
+postgres-versions: ## Fetch those of all the versions that are not installed
+	@scripts/postgres-versions
 
 campaign: ## Hunt for lost and mixed states for some 15 minutes (CDC_TEST_SEED replays)
 	@scripts/postgres

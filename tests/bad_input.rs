@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options};
 use support::{
-    Cdc, Pair, Signal, database_pair_on, labels_pair, pg, seed_labels, seed_reports, target, wait_in_step,
-    wait_until,
+    Cdc, Pair, Side, Signal, database_pair_on, labels_pair, pg, seed_labels, seed_reports, target,
+    wait_in_step, wait_until,
 };
 use tokio_postgres::Client;
 
@@ -404,6 +404,7 @@ async fn servers_that_are_not_set_up() {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Cluster::start(&Options {
             name: name.to_owned(),
+            pg_bin: Side::Source.programs(),
             tcp: true,
             password: password.map(str::to_owned),
             settings: settings.collect(),

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options, Stop};
-use support::{database_pair, labels_pair, own_cluster, pg, rows, value};
+use support::{Side, database_pair, labels_pair, own_cluster, pg, rows, value};
 
 #[tokio::test]
 async fn pair_of_databases_on_two_servers_can_be_used_at_once() {
@@ -37,7 +37,7 @@ async fn pair_of_databases_on_two_servers_can_be_used_at_once() {
 
 #[tokio::test]
 async fn server_comes_back_with_its_data_at_the_same_address() {
-    let cluster = own_cluster("restart");
+    let cluster = own_cluster(Side::Source, "restart");
     cluster.create_database("Odd name").unwrap();
     cluster
         .execute("Odd name", "CREATE TABLE t AS SELECT 1 AS a")
@@ -68,6 +68,7 @@ async fn server_comes_back_with_its_data_at_the_same_address() {
 async fn password_is_demanded_on_tcp_and_not_on_the_socket() {
     let cluster = Cluster::start(&Options {
         name: "scram".to_owned(),
+        pg_bin: Side::Source.programs(),
         tcp: true,
         password: Some("p@ss word/%".to_owned()),
         settings: vec![("work_mem".to_owned(), "5MB".to_owned())],
@@ -88,7 +89,7 @@ async fn password_is_demanded_on_tcp_and_not_on_the_socket() {
 #[test]
 fn dropped_server_leaves_neither_process_nor_file() {
     let (directory, pid) = {
-        let cluster = own_cluster("dropped");
+        let cluster = own_cluster(Side::Source, "dropped");
         (cluster.socket_dir().to_path_buf(), cluster.pid().unwrap())
     };
     assert!(!directory.exists());
@@ -100,6 +101,7 @@ fn server_that_cannot_start_tells_why_and_leaves_nothing() {
     let name = format!("refused{}", std::process::id());
     let error = Cluster::start(&Options {
         name: name.clone(),
+        pg_bin: Side::Source.programs(),
         settings: vec![("shared_buffers".to_owned(), "a lot".to_owned())],
         ..Options::default()
     })
@@ -147,7 +149,7 @@ fn killed_owner_leaves_neither_process_nor_file() {
 #[test]
 fn owner_that_is_killed() {
     if let Ok(name) = std::env::var(OWNER) {
-        let _cluster = own_cluster(&name);
+        let _cluster = own_cluster(Side::Source, &name);
         std::thread::sleep(Duration::from_secs(60));
     }
 }

@@ -30,7 +30,7 @@ use fastrand::Rng;
 use serde_json::Value;
 use sessions::connect;
 use stage::{Identity, Plan, Stage, Unique, number, seed};
-use support::{Cdc, Signal, own_cluster};
+use support::{Cdc, Side, Signal, own_cluster};
 
 /// Only the workload, on one kind of table.
 async fn undisturbed(name: &'static str, plan: Plan) {
@@ -178,8 +178,8 @@ async fn restart(cluster: &Arc<Cluster>, how: Stop) {
 
 #[tokio::test]
 async fn restarts_of_the_servers_lose_nothing() {
-    let source = Arc::new(own_cluster("workload-source"));
-    let target = Arc::new(own_cluster("workload-target"));
+    let source = Arc::new(own_cluster(Side::Source, "workload-source"));
+    let target = Arc::new(own_cluster(Side::Target, "workload-target"));
     let (seed, plan) = any();
     let mut stage = Stage::set_on("restarts", seed, plan, &source, &target).await;
     let cdc = Cdc::run(&stage.pair);
@@ -300,7 +300,7 @@ async fn terminated_backends_lose_nothing() {
 
 #[tokio::test]
 async fn both_databases_may_be_in_one_cluster() {
-    let cluster = own_cluster("workload-one");
+    let cluster = own_cluster(Side::Source, "workload-one");
     let (seed, plan) = any();
     let plan = Plan {
         one_database: seed % 2 == 1,

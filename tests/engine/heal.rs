@@ -4,8 +4,8 @@
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Pair, Signal, database_pair_on, labels_pair, lookup, pg, seed_labels, seed_reports, target,
-    value, wait_in_step, wait_until,
+    self, Cdc, Pair, Side, Signal, database_pair_on, labels_pair, lookup, pg, seed_labels, seed_reports,
+    target, value, wait_in_step, wait_until,
 };
 use crate::{wait_log, wait_rows};
 
@@ -45,6 +45,7 @@ async fn publication_that_was_dropped_is_made_again() {
 async fn slot_that_the_server_gave_up_is_made_again() {
     let cluster = Cluster::start(&Options {
         name: "small-wal".to_owned(),
+        pg_bin: Side::Source.programs(),
         tcp: true,
         settings: [
             ("max_slot_wal_keep_size", "1MB"),

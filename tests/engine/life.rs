@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cdc::cluster::Stop;
 
 use crate::support::{
-    self, Cdc, Pair, Signal, database_pair_on, labels_pair, own_cluster, pg, seed_labels, seed_reports,
+    self, Cdc, Pair, Side, Signal, database_pair_on, labels_pair, own_cluster, pg, seed_labels, seed_reports,
     target, value, wait_in_step, wait_until,
 };
 use crate::{count_log, wait_log};
@@ -24,7 +24,7 @@ async fn seeded(pair: &Pair) -> (tokio_postgres::Client, tokio_postgres::Client)
 /// A source of its own, stopped and started while the target stays.
 #[tokio::test]
 async fn source_that_goes_away_is_waited_for_and_never_held_up() {
-    let cluster = own_cluster("own-source");
+    let cluster = own_cluster(Side::Source, "own-source");
     let pair = database_pair_on(&cluster, target()).await;
     let (source, target) = seeded(&pair).await;
     // Not up yet when we start.
@@ -68,8 +68,8 @@ async fn source_that_goes_away_is_waited_for_and_never_held_up() {
 #[tokio::test]
 async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
     let (cluster, own_source) = std::thread::scope(|scope| {
-        let source = scope.spawn(|| own_cluster("own-source"));
-        (own_cluster("own-target"), source.join().unwrap())
+        let source = scope.spawn(|| own_cluster(Side::Source, "own-source"));
+        (own_cluster(Side::Target, "own-target"), source.join().unwrap())
     });
     let pair = database_pair_on(&own_source, &cluster).await;
     let (source, target) = seeded(&pair).await;
@@ -111,7 +111,7 @@ async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
 /// A target that hangs in the middle of a batch: a lock on the lookup.
 #[tokio::test]
 async fn locked_lookup_holds_up_neither_shutdown_nor_leaving() {
-    let cluster = own_cluster("own-source");
+    let cluster = own_cluster(Side::Source, "own-source");
     let pair = database_pair_on(&cluster, target()).await;
     let (source, target) = seeded(&pair).await;
     let mut cdc = Cdc::run(&pair);

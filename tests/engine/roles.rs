@@ -5,7 +5,7 @@ use std::process::Command;
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Signal, database_pair_on, labels_pair, pg, rows, seed_labels, seed_reports, wait_in_step,
+    self, Cdc, Side, Signal, database_pair_on, labels_pair, pg, rows, seed_labels, seed_reports, wait_in_step,
 };
 use crate::{count_log, wait_log};
 
@@ -36,7 +36,7 @@ async fn role_that_owns_nothing_follows_a_publication_that_a_dba_made() {
 }
 
 /// A server that takes nothing but TLS with a password on TCP.
-fn secure_cluster(name: &str) -> (Cluster, String) {
+fn secure_cluster(side: Side, name: &str) -> (Cluster, String) {
     let directory = support::source().socket_dir();
     let file = |end: &str| {
         directory
@@ -63,6 +63,7 @@ fn secure_cluster(name: &str) -> (Cluster, String) {
         "local all all trust\nhostssl all all all scram-sha-256\nhostssl replication all all scram-sha-256\n";
     let cluster = Cluster::start(&Options {
         name: name.to_owned(),
+        pg_bin: side.programs(),
         tcp: true,
         password: Some("p:w/'d ä".to_owned()),
         settings: vec![("ssl".to_owned(), "on".to_owned())],
@@ -78,8 +79,10 @@ fn secure_cluster(name: &str) -> (Cluster, String) {
 
 #[tokio::test]
 async fn every_connection_is_encrypted_and_authenticated() {
-    let ((source_cluster, source_ca), (target_cluster, target_ca)) =
-        (secure_cluster("tls-source"), secure_cluster("tls-target"));
+    let ((source_cluster, source_ca), (target_cluster, target_ca)) = (
+        secure_cluster(Side::Source, "tls-source"),
+        secure_cluster(Side::Target, "tls-target"),
+    );
     let mut pair = database_pair_on(&source_cluster, &target_cluster).await;
     let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
     seed_labels(&source).await;

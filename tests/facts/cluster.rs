@@ -94,8 +94,10 @@ fn server_user() -> Option<(u32, u32)> {
 }
 
 fn program(name: &str, args: &[&str]) {
-    let directory = std::env::var("PG_BINDIR").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".to_owned());
-    let mut command = Command::new(Path::new(&directory).join(name));
+    // One server stands for both sides; the source's version counts.
+    let named = std::env::var_os("CDC_TEST_SOURCE_BIN").map(PathBuf::from);
+    let programs = cdc::cluster::Programs::find(named.as_deref(), None).unwrap();
+    let mut command = Command::new(programs.path(name));
     command
         .args(args)
         .current_dir("/")

@@ -3,7 +3,7 @@
 //!
 //! The servers live in statics, which are never dropped; they are removed when the test's process ends, in
 //! whatever way (see `cdc::cluster`). Choose another version with `CDC_PG_BIN`, or different ones for the two
-//! sides with `CDC_TEST_SOURCE_BIN` and `CDC_TEST_TARGET_BIN`.
+//! sides with `CDC_TEST_SOURCE_BIN` and `CDC_TEST_TARGET_BIN` ([`Side::programs`]).
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
@@ -31,33 +31,46 @@ pub const SOURCE_SQL: &str = include_str!("../../sql/demo/source.sql");
 /// See [`SOURCE_SQL`].
 pub const TARGET_SQL: &str = include_str!("../../sql/demo/target.sql");
 
+/// What a server stands for; that decides which version it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It has the master tables.
+    Source,
+    /// It has the lookup tables.
+    Target,
+}
+
+impl Side {
+    /// Directory of the server programs that the environment names for this side; `None` leaves the choice to
+    /// the cluster.
+    pub fn programs(self) -> Option<PathBuf> {
+        let variable = match self {
+            Self::Source => "CDC_TEST_SOURCE_BIN",
+            Self::Target => "CDC_TEST_TARGET_BIN",
+        };
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    }
+}
+
 /// The server with the master tables, shared by the tests of this binary.
 pub fn source() -> &'static Cluster {
     static SOURCE: OnceLock<Cluster> = OnceLock::new();
-    SOURCE.get_or_init(|| shared("source"))
+    SOURCE.get_or_init(|| own_cluster(Side::Source, "source"))
 }
 
 /// The server with the lookup tables, shared by the tests of this binary.
 pub fn target() -> &'static Cluster {
     static TARGET: OnceLock<Cluster> = OnceLock::new();
-    TARGET.get_or_init(|| shared("target"))
-}
-
-fn shared(side: &str) -> Cluster {
-    let variable = format!("CDC_TEST_{}_BIN", side.to_uppercase());
-    let options = Options {
-        name: side.to_owned(),
-        tcp: true,
-        pg_bin: std::env::var_os(variable).map(PathBuf::from),
-        ..Options::default()
-    };
-    Cluster::start(&options).unwrap()
+    TARGET.get_or_init(|| own_cluster(Side::Target, "target"))
 }
 
 /// A server of its own, for a test that stops or kills it.
-pub fn own_cluster(name: &str) -> Cluster {
+pub fn own_cluster(side: Side, name: &str) -> Cluster {
     Cluster::start(&Options {
         name: name.to_owned(),
+        pg_bin: side.programs(),
         tcp: true,
         ..Options::default()
     })

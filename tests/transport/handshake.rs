@@ -202,7 +202,6 @@ async fn session_settings_do_not_depend_on_the_role() {
         ("statement_timeout", "0"),
         ("lock_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
-        ("idle_session_timeout", "0"),
         ("wal_sender_timeout", "7s"),
         ("application_name", APPLICATION),
     ] {
@@ -215,8 +214,13 @@ async fn session_settings_do_not_depend_on_the_role() {
         );
         assert_eq!(value(&ordinary, &sql).await.trim_matches('"'), expected, "{name}");
     }
-    if replication.server_version() >= 170_000 {
-        assert_eq!(value(&ordinary, "SHOW transaction_timeout").await, "0");
+    for (since, name) in [
+        (140_000, "idle_session_timeout"),
+        (170_000, "transaction_timeout"),
+    ] {
+        if replication.server_version() >= since {
+            assert_eq!(value(&ordinary, &format!("SHOW {name}")).await, "0", "{name}");
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use cdc::source::connect;
 use cdc::source::replication::Replication;
 use tokio_postgres::Client;
 
+use crate::support::Side;
+
 /// Name of the application in every connection of these tests.
 pub const APPLICATION: &str = "cdc transport";
 
@@ -27,6 +29,7 @@ hostssl   all certified  127.0.0.1/32     cert
 ";
 
 const ROLES: &str = "
+SET password_encryption = 'scram-sha-256'; -- not the default of 13
 CREATE ROLE reader     LOGIN;
 CREATE ROLE trusted    LOGIN REPLICATION;
 CREATE ROLE plain_only LOGIN REPLICATION;
@@ -120,6 +123,7 @@ pub fn cluster() -> &'static Cluster {
         let file = |name: &str| (name.to_owned(), certificates().text(name));
         let cluster = Cluster::start(&Options {
             name: "transport".to_owned(),
+            pg_bin: Side::Source.programs(),
             tcp: true,
             settings: [("ssl", "on"), ("ssl_ca_file", "ca.crt")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))

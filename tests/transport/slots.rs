@@ -6,7 +6,7 @@ use cdc::source::slot;
 use tokio_util::sync::CancellationToken;
 
 use super::place::{client, cluster, database, on_socket, replication};
-use crate::support::{own_cluster, value};
+use crate::support::{Side, own_cluster, value};
 
 #[tokio::test]
 async fn a_slot_is_made_read_and_dropped() {
@@ -55,7 +55,7 @@ async fn a_temporary_slot_goes_with_its_connection() {
 
 #[tokio::test]
 async fn creation_is_given_up_while_a_write_transaction_is_open() {
-    let cluster = own_cluster("blocked");
+    let cluster = own_cluster(Side::Source, "blocked");
     let conninfo = on_socket(&cluster);
     let observer = client(&conninfo).await;
     let writer = client(&conninfo).await;
