@@ -69,8 +69,7 @@ pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> 
             .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
         Some(why) => {
             process.wait_before_healing(&why, &shared.stop).await;
-            let position = session.copy_everything(&why, process).await?;
-            position
+            session.copy_everything(&why, process).await?
         }
     };
     session.stream(&claim, checkpoint, process).await
