@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
                 .await?;
             bound.state = ModelState::Suspended;
         }
-        ensure_publication(shared, &client).await?;
+        ensure_publication(shared, &client, &bound).await?;
         // A lookup that was not there was made while it was bound.
         for (shape, made) in shapes
             .iter_mut()
@@ -514,19 +514,25 @@ async fn check_server(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn ensure_publication(shared: &Shared, client: &Client) -> Result<()> {
+async fn ensure_publication(shared: &Shared, client: &Client, bound: &[Bound]) -> Result<()> {
     let mut tables: Vec<SourceTable> = Vec::new();
-    for model in &shared.settings.read_models {
+    for model in bound
+        .iter()
+        .filter(|bound| bound.model.is_ok())
+        .map(|bound| &bound.settings)
+    {
         if tables.iter().any(|table| table.name == model.source) {
             continue;
         }
         tables.extend(source::facts::table(client, &model.source).await?);
     }
-    // A table that is gone suspends its read models; the publication of the others goes on.
+    // A table that is gone, or has lost its identity, suspends its read models; the publication of the others goes on.
     let mut settings = shared.settings.clone();
-    settings
-        .read_models
-        .retain(|model| tables.iter().any(|table| table.name == model.source));
+    settings.read_models.retain(|model| {
+        bound
+            .iter()
+            .any(|bound| bound.settings == *model && bound.model.is_ok())
+    });
     for done in source::publication::ensure(client, &settings, &tables).await? {
         tracing::info!(sql = done, "set up the publication");
     }

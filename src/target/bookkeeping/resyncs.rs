@@ -1,0 +1,250 @@
+//! Requested, running and finished resyncs, and what each read model knows of its last one.
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::{Bookkeeping, ResyncRequest};
+use crate::error::{Error, Result};
+use crate::lsn::Lsn;
+use crate::target::error::from_sqlx;
+
+impl Bookkeeping {
+    /// Asks the running process for a resync; returns the request's number.
+    pub async fn request_resync(
+        &self,
+        conn: &mut PgConnection,
+        read_models: Option<&[String]>,
+        dry_run: bool,
+        origin: &str,
+    ) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (read_models, dry_run, origin) VALUES ($1, $2, $3) RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(read_models)
+            .bind(dry_run)
+            .bind(origin)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Notes a resync that nobody asked for; returns its number.
+    pub async fn start_resync(&self, conn: &mut PgConnection, origin: &str) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (origin, state, started_at) VALUES ($1, 'running', now()) RETURNING id",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(origin)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Starts the oldest queued request, if there is one.
+    pub async fn next_request(&self, conn: &mut PgConnection) -> Result<Option<ResyncRequest>> {
+        let sql = format!(
+            "UPDATE {schema}.resync SET state = 'running', started_at = now() WHERE id = \
+             (SELECT min(id) FROM {schema}.resync WHERE state = 'queued') RETURNING id, read_models, dry_run",
+            schema = self.schema
+        );
+        let exists = format!(
+            "SELECT EXISTS (SELECT FROM {}.resync WHERE state = 'queued')",
+            self.schema
+        );
+        let queued: bool = sqlx::query_scalar(AssertSqlSafe(exists))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if !queued {
+            return Ok(None);
+        }
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        row.map(|row| {
+            Ok(ResyncRequest {
+                id: row.try_get(0).map_err(from_sqlx)?,
+                read_models: row.try_get(1).map_err(from_sqlx)?,
+                dry_run: row.try_get(2).map_err(from_sqlx)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Requests that were running when a process died are queued again.
+    pub async fn requeue_requests(&self, conn: &mut PgConnection) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = CASE WHEN lsn IS NOT NULL THEN 'done' WHEN origin IN ('request', 'watch') THEN 'queued' ELSE 'failed' END, \
+             waiting_for = NULL, error = CASE WHEN lsn IS NOT NULL OR origin IN ('request', 'watch') THEN error ELSE 'interrupted' END \
+             WHERE state = 'running'",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// The resync's copies are merged, in the transaction that says so: it is not to be done again, whatever happens now.
+    pub async fn mark_merged(&self, conn: &mut PgConnection, id: i64, lsn: Lsn) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET lsn = $2::text::pg_lsn WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(lsn.to_string())
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Why a running resync waits.
+    pub async fn set_resync_waiting(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+        waiting_for: Option<&str>,
+    ) -> Result<()> {
+        let sql = format!("UPDATE {}.resync SET waiting_for = $2 WHERE id = $1", self.schema);
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(waiting_for)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// The end of a resync: its result, or why it failed.
+    pub async fn finish_resync(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+        lsn: Option<Lsn>,
+        result: Option<&Value>,
+        error: Option<&Error>,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = CASE WHEN $4::text IS NULL THEN 'done' ELSE 'failed' END, finished_at = now(), \
+             waiting_for = NULL, lsn = $2::text::pg_lsn, result = $3::text::jsonb, error = $4 WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(lsn.map(|lsn| lsn.to_string()))
+            .bind(result.map(ToString::to_string))
+            .bind(error.map(ToString::to_string))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// A copy of this read model has been merged. What a resync of one in step had to write is drift; what a first copy or the copy
+    /// of a suspended one writes is not.
+    pub async fn set_resynced(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        written: i64,
+        heals: bool,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET last_resync_at = now(), copy_rows = NULL, copy_estimate = NULL, \
+             last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .bind(written)
+            .bind(heals)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// When the last scheduled or requested resync of everything began, in microseconds since 1970; the first copy counts.
+    pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
+        let sql = format!(
+            "SELECT (extract(epoch FROM max(started_at)) * 1000000)::bigint FROM {}.resync \
+             WHERE lsn IS NOT NULL AND read_models IS NULL AND NOT dry_run AND origin <> 'watch'",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Lets the next session follow another source: the lookups keep their rows until its exact copies are merged.
+    pub async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.pipeline SET lsn = NULL, system_identifier = NULL, healing = 'another source was accepted'",
+            self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// Whether the session of the pipeline's owner is there.
+    pub async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
+             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start))",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Takes a request back that nobody waits for any more.
+    pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state IN ('queued', 'running') AND lsn IS NULL",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// State, result and error of a resync, as the one who asked for it wants to know.
+    pub async fn resync_outcome(
+        &self,
+        conn: &mut PgConnection,
+        id: i64,
+    ) -> Result<(String, Option<Value>, Option<String>, Option<String>)> {
+        let sql = format!(
+            "SELECT state, result::text, error, waiting_for FROM {}.resync WHERE id = $1",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let result: Option<String> = row.try_get(1).map_err(from_sqlx)?;
+        Ok((
+            row.try_get(0).map_err(from_sqlx)?,
+            result.and_then(|text| serde_json::from_str(&text).ok()),
+            row.try_get(2).map_err(from_sqlx)?,
+            row.try_get(3).map_err(from_sqlx)?,
+        ))
+    }
+}

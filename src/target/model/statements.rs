@@ -1,0 +1,363 @@
+//! The functions that a session makes for a read model, and their calls, from the templates in `sql/target`.
+
+use super::{KeyPart, TargetModel, join, numbered};
+use crate::sql::{fill, ident};
+
+impl TargetModel {
+    /// The writer for this session's stage.
+    pub fn merge_function(&self) -> String {
+        self.merge("merge", &self.stage())
+    }
+
+    /// The writer for the shadow.
+    pub fn merge_shadow_function(&self) -> String {
+        self.merge("merge_shadow", &self.shadow())
+    }
+
+    fn merge(&self, name: &str, stage: &str) -> String {
+        let function = format!("pg_temp.{name}_{}", self.id);
+        self.fill(
+            include_str!("../../../sql/target/merge.sql"),
+            &[("function", &function), ("stage", stage)],
+        )
+    }
+
+    /// The one statement of a small batch.
+    pub fn apply_function(&self) -> String {
+        let width = self.stage_width();
+        let identity = self.identity_types.len();
+        let bare = |name: &str| name.split(" COLLATE ").next().unwrap_or(name).to_owned();
+        let mut types: Vec<String> = (0..2)
+            .flat_map(|_| self.identity_types.iter().map(|name| bare(name)))
+            .collect();
+        types.push("\"char\"".to_owned());
+        types.extend(self.columns.iter().map(|column| column.bare_type_name.clone()));
+        types.extend(self.toastable().map(|_| "boolean".to_owned()));
+        let names: Vec<String> = self.stage_columns().split(", ").map(str::to_owned).collect();
+        debug_assert_eq!(
+            (types.len(), names.len()),
+            (width, width),
+            "{identity} identity columns"
+        );
+        let casts = join(
+            ", ",
+            names
+                .iter()
+                .zip(&types)
+                .map(|(name, of)| format!("a.{name}::{of}")),
+        );
+        self.fill(
+            include_str!("../../../sql/target/apply.sql"),
+            &[
+                ("function", &format!("pg_temp.apply_{}", self.id)),
+                ("merge", &format!("pg_temp.merge_{}", self.id)),
+                ("stage", &self.stage()),
+                ("stage_columns", &self.stage_columns()),
+                (
+                    "parameters",
+                    &join(", ", (1..=width).map(|n| format!("_a{n} text[]"))),
+                ),
+                ("arrays", &join(", ", (1..=width).map(|n| format!("_a{n}")))),
+                ("casts", &casts),
+            ],
+        )
+    }
+
+    /// The call of the one statement, with its parameters numbered from 1.
+    pub fn apply_call(&self) -> String {
+        let arrays: String = (0..self.stage_width())
+            .map(|n| format!(", ${}", n + 10))
+            .collect();
+        format!(
+            "SELECT * FROM pg_temp.apply_{}($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz, $7, $8, $9{arrays})",
+            self.id
+        )
+    }
+
+    /// The call of the writer over the session's stage.
+    pub fn merge_call(&self) -> String {
+        format!("SELECT * FROM pg_temp.merge_{}($1, $2, $3)", self.id)
+    }
+
+    /// The call of the writer over the shadow.
+    pub fn merge_shadow_call(&self) -> String {
+        format!("SELECT * FROM pg_temp.merge_shadow_{}($1, $2, $3)", self.id)
+    }
+
+    /// Brings the shadow forward from the session's stage.
+    pub fn catch_up_function(&self) -> String {
+        let resolve = self.resolve(|n| format!("m.p{n}"), "false");
+        self.fill(
+            include_str!("../../../sql/target/catch_up.sql"),
+            &[
+                ("function", &format!("pg_temp.catch_up_{}", self.id)),
+                ("stage", &self.stage()),
+                ("resolve", &resolve),
+            ],
+        )
+    }
+
+    /// The call of [`Self::catch_up_function`].
+    pub fn catch_up_call(&self) -> String {
+        format!("SELECT pg_temp.catch_up_{}($1, $2)", self.id)
+    }
+
+    /// The comparison of a dry run; keys of at most `limit` rows of each kind.
+    pub fn compare(&self, limit: u32) -> String {
+        let key = self
+            .key
+            .iter()
+            .filter_map(|part| self.columns.get(part.column).map(|column| (part, column)));
+        let first_key = self.key.first().map_or(1, |part| part.column + 1);
+        let first_name = key
+            .clone()
+            .next()
+            .map_or(String::new(), |(_, column)| ident(&column.name));
+        let limit = limit.to_string();
+        let wanted_key = join(
+            ", ",
+            self.key.iter().map(|part| format!("s.p{}", part.column + 1)),
+        );
+        self.fill(
+            include_str!("../../../sql/target/compare.sql"),
+            &[
+                ("limit", &limit),
+                ("no_lookup", &format!("l.{first_name} IS NULL")),
+                ("no_wanted", &format!("s.p{first_key} IS NULL")),
+                (
+                    "wanted_key_text",
+                    &format!("pg_catalog.concat_ws(', ', {wanted_key})"),
+                ),
+            ],
+        )
+    }
+
+    /// What each left-out value becomes, and whether it still is left out. Without such columns nothing changes.
+    fn resolve(&self, value: impl Fn(usize) -> String, missing: &str) -> String {
+        let assignments = self.toastable().map(|n| {
+            let value = value(n);
+            format!("p{n} = CASE WHEN s.u{n} THEN {value} ELSE s.p{n} END, u{n} = s.u{n} AND {missing}")
+        });
+        match join(", ", assignments) {
+            none if none.is_empty() => "state = s.state".to_owned(),
+            assignments => assignments,
+        }
+    }
+
+    /// Fills the placeholders that several templates share, after those given.
+    fn fill(&self, template: &str, own: &[(&str, &str)]) -> String {
+        let n = self.identity_types.len();
+        let width = self.columns.len();
+        let keys = self.key.len();
+        let same =
+            |left: &str, right: &str| join(" AND ", (1..=n).map(|i| format!("{left}{i} = {right}{i}")));
+        // Key comparisons, by the operator of the lookup's key index.
+        let key_is = |left: &dyn Fn(usize, &KeyPart) -> String, right: &dyn Fn(usize, &KeyPart) -> String| {
+            join(
+                " AND ",
+                self.key
+                    .iter()
+                    .zip(1..)
+                    .map(|(part, n)| format!("{} {} {}", left(n, part), part.equality, right(n, part))),
+            )
+        };
+        let in_lookup = |_: usize, part: &KeyPart| {
+            self.columns
+                .get(part.column)
+                .map_or(String::new(), |column| format!("l.{}", ident(&column.name)))
+        };
+        let in_stage = |_: usize, part: &KeyPart| format!("s.p{}", part.column + 1);
+        let in_map = |n: usize, _: &KeyPart| format!("m.k{n}");
+        let in_touched = |n: usize, _: &KeyPart| format!("t.k{n}");
+        let lookup_key = |alias: bool| {
+            join(
+                ", ",
+                self.key.iter().zip(1..).map(|(part, n)| {
+                    let column = in_lookup(n, part);
+                    if alias {
+                        format!("{column} AS k{n}")
+                    } else {
+                        column
+                    }
+                }),
+            )
+        };
+        let stage_key = |alias: bool| {
+            join(
+                ", ",
+                self.key.iter().zip(1..).map(|(part, n)| {
+                    let column = in_stage(n, part);
+                    if alias {
+                        format!("{column} AS k{n}")
+                    } else {
+                        column
+                    }
+                }),
+            )
+        };
+        let lookup_values = join(
+            ", ",
+            self.columns
+                .iter()
+                .map(|column| format!("l.{}", ident(&column.name))),
+        );
+        let differs = |left: &str, right: &str| {
+            format!("ROW({left})::record OPERATOR(pg_catalog.*<>) ROW({right})::record")
+        };
+        let synced_at = self.model.settings.synced_at.as_ref().map(|name| ident(name));
+        let assign = join(
+            ", ",
+            self.columns
+                .iter()
+                .zip(1..)
+                .map(|(column, n)| format!("{} = s.p{n}", ident(&column.name)))
+                .chain(synced_at.iter().map(|name| format!("{name} = now()"))),
+        );
+        let lookup_columns = join(
+            ", ",
+            self.columns
+                .iter()
+                .map(|column| ident(&column.name))
+                .chain(synced_at.clone()),
+        );
+        let stage_values = join(
+            ", ",
+            (1..=width)
+                .map(|n| format!("s.p{n}"))
+                .chain(synced_at.iter().map(|_| "now()".to_owned())),
+        );
+        let left_out = match join(" OR ", self.toastable().map(|n| format!("s.u{n}"))) {
+            none if none.is_empty() => "false".to_owned(),
+            some => some,
+        };
+        let resolve = self.resolve(
+            |n| {
+                let column = self
+                    .columns
+                    .get(n - 1)
+                    .map_or(String::new(), |column| ident(&column.name));
+                format!("CASE WHEN m.state = 's' THEN l.{column} ELSE m.v{n} END")
+            },
+            &format!(
+                "m.state = 's' AND {} IS NULL",
+                self.key.first().map_or(String::new(), |part| in_lookup(1, part))
+            ),
+        );
+        let map_assign = [
+            join(", ", (1..=n).map(|i| format!("i{i} = s.i{i}"))),
+            join(
+                ", ",
+                self.key
+                    .iter()
+                    .zip(1..)
+                    .map(|(part, k)| format!("k{k} = {}", in_stage(k, part))),
+            ),
+            "state = CASE s.state WHEN 'l' THEN 's' ELSE 'd' END".to_owned(),
+            join(
+                ", ",
+                (1..=width).map(|v| format!("v{v} = CASE s.state WHEN 'd' THEN s.p{v} END")),
+            ),
+        ]
+        .join(", ");
+        let map_names = format!("{}, {}", numbered("m.", "i", n), numbered("m.", "k", keys));
+        let stage_names = format!("{}, {}", numbered("s.", "i", n), stage_key(false));
+        let map_differs = format!(
+            "(m.state <> CASE s.state WHEN 'l' THEN 's' ELSE 'd' END OR {} OR (s.state = 'd' AND {}))",
+            differs(&map_names, &stage_names),
+            differs(&numbered("m.", "v", width), &numbered("s.", "p", width)),
+        );
+        let v_from_lookup = join(
+            ", ",
+            self.columns
+                .iter()
+                .zip(1..)
+                .map(|(column, v)| format!("v{v} = l.{}", ident(&column.name))),
+        );
+        let shared: &[(&str, String)] = &[
+            ("schema", self.schema.clone()),
+            ("id", self.id.to_string()),
+            ("map", self.map()),
+            ("lookup", self.lookup()),
+            ("touched", self.touched()),
+            ("shadow", self.shadow()),
+            ("resolve", resolve),
+            ("left_out", left_out),
+            ("i", numbered("", "i", n)),
+            ("k", numbered("", "k", keys)),
+            ("p", numbered("", "p", width)),
+            ("v", numbered("", "v", width)),
+            ("w", numbered("", "w", n)),
+            ("m_i", numbered("m.", "i", n)),
+            ("m_k", numbered("m.", "k", keys)),
+            ("m_v", numbered("m.", "v", width)),
+            ("t_k", numbered("t.", "k", keys)),
+            ("x_k", numbered("x.", "k", keys)),
+            ("s_i", numbered("s.", "i", n)),
+            ("s_p", numbered("s.", "p", width)),
+            ("s_o_as_i", join(", ", (1..=n).map(|i| format!("s.o{i} AS i{i}")))),
+            ("s_key", stage_key(false)),
+            ("s_key_as_k", stage_key(true)),
+            ("l_key_as_k", lookup_key(true)),
+            ("start_is_map", same("s.o", "m.i")),
+            ("start_is_shadow", same("s.o", "m.i")),
+            ("other_start_is_map", same("o.o", "m.i")),
+            ("identity_is_map", same("s.i", "m.i")),
+            ("map_is_winner", same("m.i", "t.w")),
+            ("stage_is_winner", same("s.i", "t.w")),
+            (
+                "no_key",
+                join(
+                    " OR ",
+                    self.key
+                        .iter()
+                        .map(|part| format!("s.p{} IS NULL", part.column + 1)),
+                ),
+            ),
+            (
+                "no_lookup_key",
+                join(
+                    " OR ",
+                    self.key
+                        .iter()
+                        .map(|part| format!("{} IS NULL", in_lookup(0, part))),
+                ),
+            ),
+            ("lookup_is_map", key_is(&in_lookup, &in_map)),
+            ("lookup_is_touched", key_is(&in_lookup, &in_touched)),
+            ("lookup_is_stage", key_is(&in_lookup, &in_stage)),
+            ("touched_is_map", key_is(&in_touched, &in_map)),
+            ("stage_is_touched", key_is(&in_stage, &in_touched)),
+            ("map_assign", map_assign),
+            ("map_differs", map_differs),
+            (
+                "kept_values",
+                join(
+                    ", ",
+                    (1..=width).map(|v| format!("CASE s.state WHEN 'd' THEN s.p{v} END")),
+                ),
+            ),
+            ("v_from_lookup", v_from_lookup),
+            (
+                "v_from_stage",
+                join(", ", (1..=width).map(|v| format!("v{v} = s.p{v}"))),
+            ),
+            ("v_null", join(", ", (1..=width).map(|v| format!("v{v} = NULL")))),
+            ("lookup_assign", assign),
+            ("lookup_columns", lookup_columns),
+            ("stage_values", stage_values),
+            (
+                "lookup_differs",
+                differs(&lookup_values, &numbered("s.", "p", width)),
+            ),
+            (
+                "key_text",
+                format!("pg_catalog.concat_ws(', ', {})", lookup_key(false)),
+            ),
+        ];
+        let shared: Vec<(&str, &str)> = shared
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        fill(&fill(template, own), &shared)
+    }
+}
