@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::fold::Fold;
-use crate::lsn::Lsn;
 use crate::target::writer::{Batch, Position};
 use crate::transaction::Transaction;
 
@@ -72,11 +71,6 @@ impl Pending {
     /// Approximate bytes in memory.
     pub fn bytes(&self) -> usize {
         self.folds.iter().map(|(_, fold)| fold.bytes()).sum()
-    }
-
-    /// End of the last transaction.
-    pub fn lsn(&self) -> Option<Lsn> {
-        self.position.as_ref().map(|position| position.lsn)
     }
 
     /// Takes everything as a batch.

@@ -430,12 +430,6 @@ impl Bookkeeping {
         .await
     }
 
-    /// Forgets the last applied transaction and stores the source's new timeline.
-    pub async fn set_timeline(&self, conn: &mut PgConnection, epoch: i64, timeline: i32) -> Result<()> {
-        self.update_pipeline(conn, epoch, "timeline = $2", |query| query.bind(timeline))
-            .await
-    }
-
     /// The owner is alive.
     pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
         self.update_pipeline(conn, epoch, "heartbeat_at = now()", |query| query)
