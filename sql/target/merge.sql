@@ -4,9 +4,11 @@
 --   stage    o1.. identity at the start of the batch, i1.. identity now, p1.. projected values, u1.. "value was left out",
 --            state l live, d dead (kept for its values), g gone, w waits for its key
 --   map      i1.. identity, k1.. key, v1.. values of a row that is not shown, state s shown, w waits, d dead
---   touched  k1.. keys that may change hands in this batch, w1.. identity of the row that is shown under it
+--   touched  k1.. keys that may change hands in this batch, claimed whether a final state has it,
+--            w1.. identity of the row that is shown under it
 --
 -- _keys is the number of keys of each kind that are told (0: none).
+-- Conditions on parameters that are always true let the server plan a large batch for its own size.
 -- _clear takes every row of map and lookup that has no final state for gone (TRUNCATE, exact copies).
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys integer,
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
@@ -24,38 +26,41 @@ BEGIN
         END IF;
     END IF;
 
-    INSERT INTO {{touched}} ({{k}})
-    SELECT {{x_k}} FROM (
-        SELECT {{m_k}} FROM {{map}} m WHERE _clear AND m.state IN ('s', 'w')
+    INSERT INTO {{touched}} ({{k}}, claimed)
+    SELECT {{x_k}}, bool_or(x.claimed) FROM (
+        SELECT {{m_k}}, false AS claimed FROM {{map}} m WHERE _clear AND m.state IN ('s', 'w')
         UNION ALL
-        SELECT {{l_key_as_k}} FROM {{lookup}} l WHERE _clear
+        SELECT {{l_key_as_k}}, false FROM {{lookup}} l WHERE _clear
         UNION ALL
-        SELECT {{m_k}} FROM (
-            SELECT {{s_o_as_i}} FROM {{stage}} s WHERE NOT _clear AND s.o1 IS NOT NULL
-            UNION
+        SELECT {{m_k}}, false FROM (
+            SELECT {{s_o_as_i}} FROM {{stage}} s WHERE NOT _clear AND s.o1 IS NOT NULL AND {{moved}}
+            UNION ALL
             SELECT {{s_i}} FROM {{stage}} s WHERE NOT _clear AND s.i1 IS NOT NULL
         ) s JOIN {{map}} m ON {{identity_is_map}} WHERE m.state IN ('s', 'w')
         UNION ALL
-        SELECT {{s_key_as_k}} FROM {{stage}} s WHERE s.state = 'l'
+        SELECT {{s_key_as_k}}, true FROM {{stage}} s WHERE s.state = 'l'
     ) x GROUP BY {{x_k}};
 
     DELETE FROM {{map}} m
     WHERE _clear AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
+    -- A row that is still there under its identity keeps its entry.
     DELETE FROM {{map}} m USING {{stage}} o
-    WHERE NOT _clear AND {{other_start_is_map}}
+    WHERE NOT _clear AND (o.state NOT IN ('l', 'd') OR {{other_moved}}) AND {{other_start_is_map}}
       AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
     UPDATE {{map}} m SET {{map_assign}}
     FROM {{stage}} s
-    WHERE {{identity_is_map}} AND s.state IN ('l', 'd') AND {{map_differs}};
+    WHERE _clear IS NOT NULL AND {{identity_is_map}} AND s.state IN ('l', 'd') AND {{map_differs}};
     INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
     SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
     FROM {{stage}} s
-    WHERE s.state IN ('l', 'd') AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
+    WHERE _clear IS NOT NULL AND s.state IN ('l', 'd')
+      AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
 
     -- Two live rows with one key: the smallest identity is shown, the others wait with their values.
     -- Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but here there is none as a rule.
     IF (SELECT count(*) FROM (
-            SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}} WHERE m.state IN ('s', 'w')
+            SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
+            WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
             GROUP BY {{t_k}} HAVING count(*) > 1 OR bool_or(m.state = 'w')) x) > 0 THEN
         UPDATE {{touched}} t SET ({{w}}) = (
             SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
@@ -84,10 +89,11 @@ BEGIN
         DELETE FROM {{lookup}} l WHERE {{no_lookup_key}};
     END IF;
 
-    -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
+    -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted. Under
+    -- a claimed key somebody is shown by now.
     WITH gone AS (
         DELETE FROM {{lookup}} l USING {{touched}} t
-        WHERE {{lookup_is_touched}}
+        WHERE NOT t.claimed AND {{lookup_is_touched}}
           AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state = 's')
         RETURNING {{key_text}} AS key)
     SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys

@@ -195,7 +195,12 @@ impl TargetModel {
 
     /// Makes the session's staging tables.
     pub fn create_stage(&self) -> String {
-        let touched = [self.key_columns("k"), self.identity_columns("w", "")].join(", ");
+        let touched = [
+            self.key_columns("k"),
+            "claimed boolean NOT NULL".to_owned(),
+            self.identity_columns("w", ""),
+        ]
+        .join(", ");
         format!(
             "CREATE TEMPORARY TABLE stage_{id} ({columns}) ON COMMIT DELETE ROWS;\n\
              CREATE TEMPORARY TABLE touched_{id} ({touched}) ON COMMIT DELETE ROWS;",

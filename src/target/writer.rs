@@ -229,6 +229,7 @@ impl Writer {
             self.written_since_planning += written.changed();
             return Ok(vec![(index, written)]);
         }
+        let large = folds.iter().any(|(_, fold)| fold.len() > ONE_STATEMENT_ROWS);
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let mut current = None;
         let result = async {
@@ -238,6 +239,9 @@ impl Writer {
                 current = Some(index);
                 let model = model_of(&self.models, index)?;
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
+                if large {
+                    execute(tx.conn(), model.plan_for(fold.len())).await?;
+                }
                 stage(tx.conn(), model, fold.into_finals())
                     .await
                     .map_err(|error| name(error, model))?;

@@ -129,6 +129,8 @@ async fn merge_one(
 ) -> Result<Result<Written>> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
     let merged: Result<Written> = async {
+        // Everything is compared with everything: each table is read once.
+        execute(conn, model.plan_for(usize::MAX)).await?;
         let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
         if check {
             check_constraints(conn)
