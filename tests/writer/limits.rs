@@ -5,7 +5,7 @@ use cdc::target::writer::Batch;
 
 use crate::cases::{TABLES, labels, other};
 use crate::rig::{Rig, shape};
-use crate::support::{rows, value};
+use crate::support::{rows, value, wait_until};
 
 #[tokio::test]
 async fn equal_means_equal_bytes_of_what_was_assigned() {
@@ -345,5 +345,45 @@ async fn deferred_constraints_are_checked_before_the_commit() {
     for error in [small, copy] {
         assert_eq!(error.class(), Class::Refused, "{error:?}");
         assert_eq!(error.sqlstate(), Some("23503"), "{error:?}");
+    }
+}
+
+/// The tables were analysed while they were small, and the plans of small batches are kept by then.
+#[tokio::test]
+async fn large_batch_into_small_tables_reads_them_once() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&labels(true)).await;
+    rig.write(0, &["+1|A|one|-", "-1"]).await.unwrap();
+    rig.db.batch_execute("ANALYZE").await.unwrap();
+    rig.writer.warm(0).await.unwrap();
+    rig.write(0, &["+2|B|two|-"]).await.unwrap();
+    let many: Vec<String> = (3..50_003)
+        .map(|id| format!("+{id}|C{id}|label {id}|-"))
+        .collect();
+    let written = rig.write(0, &many).await.unwrap();
+    assert_eq!(written.inserted, 50_000);
+    // A nested loop would read, for each row, every block that this batch has filled so far.
+    let map = rows(
+        &rig.db,
+        "SELECT 'cdc.' || relname FROM pg_class WHERE relname LIKE 'map_%' AND relkind = 'r'",
+    )
+    .await;
+    for table in ["lookup", map[0].as_str()] {
+        let sql = format!(
+            "SELECT n_tup_ins, heap_blks_hit + heap_blks_read
+             FROM pg_stat_user_tables t JOIN pg_statio_user_tables b USING (relid)
+             WHERE relid = '{table}'::regclass"
+        );
+        let blocks = wait_until("the server's counters", async || {
+            let counters = rows(&rig.db, &sql).await.remove(0);
+            let (inserted, blocks) = counters.split_once('|').unwrap();
+            if inserted.parse::<u64>().unwrap() > 50_000 {
+                Ok(blocks.parse::<u64>().unwrap())
+            } else {
+                Err(counters)
+            }
+        })
+        .await;
+        assert!(blocks < 1_000_000, "{table}: {blocks} blocks");
     }
 }
