@@ -427,6 +427,10 @@ fn source_sql(plan: Plan) -> String {
         Identity::FullAlone => {
             "ALTER TABLE labels REPLICA IDENTITY FULL, DROP CONSTRAINT labels_pkey; CREATE UNIQUE INDEX ON labels (id);"
         }
+        // The oracle takes the smallest id among rows with one code.
+        Identity::Index if plan.unique == Unique::Never => {
+            "CREATE UNIQUE INDEX labels_identity ON labels (id, created_at); ALTER TABLE labels REPLICA IDENTITY USING INDEX labels_identity;"
+        }
         Identity::Index => {
             "CREATE UNIQUE INDEX labels_identity ON labels (created_at, id); ALTER TABLE labels REPLICA IDENTITY USING INDEX labels_identity;"
         }
