@@ -148,14 +148,14 @@ async fn run_scenario(servers: &Servers, scenario: &Scenario, number: usize, sca
     }
     match scenario.kind {
         Kind::Latency => {
-            for consumer in &mut consumers {
+            for (consumer, round) in consumers.iter_mut().zip(0..) {
                 consumer.begin().await?;
                 consumer.wait_copied().await?;
                 consumer.wait_active(&source, true).await?;
                 println!(
                     "  {:<9} {}",
                     consumer.subject.name(),
-                    latency(consumer, &source, changes).await?
+                    latency(consumer, &source, changes, round * changes).await?
                 );
                 consumer.compare(&source).await?;
                 consumer.halt(&source).await?;
@@ -305,8 +305,8 @@ async fn print_ceiling(servers: &Servers, database: &str, changes: u64, end: Lsn
     Ok(())
 }
 
-/// Time from the end of a COMMIT until its row can be read at the target.
-async fn latency(consumer: &Consumer<'_>, source: &Client, commits: u64) -> Result<String> {
+/// Time from the end of a COMMIT until its row can be read at the target; the commits are numbered from `first`.
+async fn latency(consumer: &Consumer<'_>, source: &Client, commits: u64, first: u64) -> Result<String> {
     let update = source
         .prepare("UPDATE labels SET label = $1 WHERE id = row_id(1)")
         .await?;
@@ -318,7 +318,7 @@ async fn latency(consumer: &Consumer<'_>, source: &Client, commits: u64) -> Resu
         let mut ticks = tokio::time::interval(COMMIT_EVERY);
         for number in 0..commits {
             ticks.tick().await;
-            source.execute(&update, &[&number.to_string()]).await?;
+            source.execute(&update, &[&(first + number).to_string()]).await?;
             committed.push(start.elapsed());
         }
         anyhow::Ok(committed)
@@ -328,8 +328,12 @@ async fn latency(consumer: &Consumer<'_>, source: &Client, commits: u64) -> Resu
         while (seen.len() as u64) < commits {
             let label: String = consumer.target.query_one(&read, &[]).await?.get(0);
             let now = start.elapsed();
-            if let Ok(number) = label.parse::<usize>() {
-                seen.resize(seen.len().max(number + 1), now);
+            if let Some(number) = label
+                .parse::<u64>()
+                .ok()
+                .and_then(|label| label.checked_sub(first))
+            {
+                seen.resize(seen.len().max(usize::try_from(number)? + 1), now);
             }
             if now > COMMIT_EVERY * u32::try_from(commits)? + Duration::from_secs(30) {
                 bail!("the last commit does not arrive");

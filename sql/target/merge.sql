@@ -14,6 +14,10 @@ CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys 
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
 LANGUAGE plpgsql AS $cdc$
+DECLARE
+    _straight boolean := false;
+    _staged bigint;
+    _kept bigint;
 BEGIN
     -- Values that the stream left out are in the lookup row that the map names, or in the map.
     IF _resolve THEN
@@ -26,94 +30,137 @@ BEGIN
         END IF;
     END IF;
 
-    INSERT INTO {{touched}} ({{k}}, claimed)
-    SELECT {{x_k}}, bool_or(x.claimed) FROM (
-        SELECT {{m_k}}, false AS claimed FROM {{map}} m WHERE _clear AND m.state IN ('s', 'w')
-        UNION ALL
-        SELECT {{l_key_as_k}}, false FROM {{lookup}} l WHERE _clear
-        UNION ALL
-        SELECT {{m_k}}, false FROM (
-            SELECT {{s_o_as_i}} FROM {{stage}} s WHERE NOT _clear AND s.o1 IS NOT NULL AND {{moved}}
-            UNION ALL
-            SELECT {{s_i}} FROM {{stage}} s WHERE NOT _clear AND s.i1 IS NOT NULL
-        ) s JOIN {{map}} m ON {{identity_is_map}} WHERE m.state IN ('s', 'w')
-        UNION ALL
-        SELECT {{s_key_as_k}}, true FROM {{stage}} s WHERE s.state = 'l'
-    ) x GROUP BY {{x_k}};
-
-    DELETE FROM {{map}} m
-    WHERE _clear AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
-    -- A row that is still there under its identity keeps its entry.
-    DELETE FROM {{map}} m USING {{stage}} o
-    WHERE NOT _clear AND (o.state NOT IN ('l', 'd') OR {{other_moved}}) AND {{other_start_is_map}}
-      AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
-    UPDATE {{map}} m SET {{map_assign}}
-    FROM {{stage}} s
-    WHERE _clear IS NOT NULL AND {{identity_is_map}} AND s.state IN ('l', 'd') AND {{map_differs}};
-    INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
-    SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
-    FROM {{stage}} s
-    WHERE _clear IS NOT NULL AND s.state IN ('l', 'd')
-      AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
-
-    -- Two live rows with one key: the smallest identity is shown, the others wait with their values.
-    -- Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but here there is none as a rule.
-    IF (SELECT count(*) FROM (
-            SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
-            WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
-            GROUP BY {{t_k}} HAVING count(*) > 1 OR bool_or(m.state = 'w')) x) > 0 THEN
-        UPDATE {{touched}} t SET ({{w}}) = (
-            SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
-            ORDER BY {{m_i}} LIMIT 1);
-        UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
-        FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
-        WHERE {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})
-          AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}});
-        UPDATE {{map}} m SET state = 'w', {{v_from_stage}}
-        FROM {{touched}} t, {{stage}} s
-        WHERE {{touched_is_map}} AND {{identity_is_map}} AND s.state = 'l' AND NOT ({{map_is_winner}});
-        UPDATE {{stage}} s SET state = 'w'
-        FROM {{touched}} t WHERE s.state = 'l' AND {{stage_is_touched}} AND NOT ({{stage_is_winner}});
-        INSERT INTO {{stage}} ({{i}}, state, {{p}})
-        SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}} WHERE m.state = 'w';
-        UPDATE {{map}} m SET state = 's', {{v_null}}
-        FROM {{touched}} t WHERE {{map_is_winner}} AND m.state = 'w';
-        -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
-        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND {{no_key}}) THEN
-            RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
+    _inserted := 0;
+    _updated := 0;
+    _deleted := 0;
+    <<steps>>
+    BEGIN
+        -- Rows that are all new, into empty tables or from a batch of inserts, go in as they are, unless one of them or its
+        -- key is known after all.
+        IF (CASE WHEN _clear THEN NOT EXISTS (SELECT FROM {{map}}) AND NOT EXISTS (SELECT FROM {{lookup}})
+                 ELSE NOT EXISTS (SELECT FROM {{stage}} s WHERE s.o1 IS NOT NULL OR s.state NOT IN ('l', 'd')) END) THEN
+            BEGIN
+                INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
+                SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
+                FROM {{stage}} s WHERE s.state IN ('l', 'd');
+                INSERT INTO {{lookup}} ({{lookup_columns}})
+                SELECT {{stage_values}} FROM {{stage}} s WHERE s.state = 'l';
+                GET DIAGNOSTICS _inserted = ROW_COUNT;
+                _straight := true;
+            EXCEPTION WHEN unique_violation OR exclusion_violation THEN
+                NULL;
+            END;
         END IF;
-    END IF;
+        IF _straight THEN
+            IF _keys > 0 THEN
+                SELECT array_agg(x.key) INTO _inserted_keys
+                FROM (SELECT {{stage_key_text}} AS key FROM {{stage}} s WHERE s.state = 'l' LIMIT _keys) x;
+            END IF;
+            EXIT steps;
+        END IF;
 
-    -- Rows that nobody at the source can have: a key is never null there.
-    IF _clear THEN
-        DELETE FROM {{lookup}} l WHERE {{no_lookup_key}};
-    END IF;
+        -- Rows that all stay shown under their keys: identities and keys are as they were.
+        IF NOT _clear THEN
+            SELECT count(*),
+                count(*) FILTER (WHERE s.state = 'l' AND NOT {{moved}} AND m.state = 's' AND {{key_is_as_it_was}})
+            INTO _staged, _kept
+            FROM {{stage}} s LEFT JOIN {{map}} m ON {{identity_is_map}}
+            WHERE _clear IS NOT NULL;
+            _straight := _kept = _staged;
+        END IF;
+        IF NOT _straight THEN
+            INSERT INTO {{touched}} ({{k}}, claimed)
+            SELECT {{x_k}}, bool_or(x.claimed) FROM (
+                SELECT {{m_k}}, false AS claimed FROM {{map}} m WHERE _clear AND m.state IN ('s', 'w')
+                UNION ALL
+                SELECT {{l_key_as_k}}, false FROM {{lookup}} l WHERE _clear
+                UNION ALL
+                SELECT {{m_k}}, false FROM (
+                    SELECT {{s_o_as_i}} FROM {{stage}} s WHERE NOT _clear AND s.o1 IS NOT NULL AND {{moved}}
+                    UNION ALL
+                    SELECT {{s_i}} FROM {{stage}} s WHERE NOT _clear AND s.i1 IS NOT NULL
+                ) s JOIN {{map}} m ON {{identity_is_map}} WHERE m.state IN ('s', 'w')
+                UNION ALL
+                SELECT {{s_key_as_k}}, true FROM {{stage}} s WHERE s.state = 'l'
+            ) x GROUP BY {{x_k}};
 
-    -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted. Under
-    -- a claimed key somebody is shown by now.
-    WITH gone AS (
-        DELETE FROM {{lookup}} l USING {{touched}} t
-        WHERE NOT t.claimed AND {{lookup_is_touched}}
-          AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state = 's')
-        RETURNING {{key_text}} AS key)
-    SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
-    FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
+            DELETE FROM {{map}} m
+            WHERE _clear AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
+            -- A row that is still there under its identity keeps its entry.
+            DELETE FROM {{map}} m USING {{stage}} o
+            WHERE NOT _clear AND (o.state NOT IN ('l', 'd') OR {{other_moved}}) AND {{other_start_is_map}}
+              AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
+            UPDATE {{map}} m SET {{map_assign}}
+            FROM {{stage}} s
+            WHERE _clear IS NOT NULL AND {{identity_is_map}} AND s.state IN ('l', 'd') AND {{map_differs}};
+            INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
+            SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
+            FROM {{stage}} s
+            WHERE _clear IS NOT NULL AND s.state IN ('l', 'd')
+              AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
 
-    WITH changed AS (
-        UPDATE {{lookup}} l SET {{lookup_assign}}
-        FROM {{stage}} s
-        WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
-        RETURNING {{key_text}} AS key)
-    SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
-    FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
+            -- Two live rows with one key: the smallest identity is shown, the others wait with their values.
+            -- Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but here there is none as a rule.
+            IF (SELECT count(*) FROM (
+                    SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
+                    WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
+                    GROUP BY {{t_k}} HAVING count(*) > 1 OR bool_or(m.state = 'w')) x) > 0 THEN
+                UPDATE {{touched}} t SET ({{w}}) = (
+                    SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
+                    ORDER BY {{m_i}} LIMIT 1);
+                UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
+                FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
+                WHERE {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})
+                  AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}});
+                UPDATE {{map}} m SET state = 'w', {{v_from_stage}}
+                FROM {{touched}} t, {{stage}} s
+                WHERE {{touched_is_map}} AND {{identity_is_map}} AND s.state = 'l' AND NOT ({{map_is_winner}});
+                UPDATE {{stage}} s SET state = 'w'
+                FROM {{touched}} t WHERE s.state = 'l' AND {{stage_is_touched}} AND NOT ({{stage_is_winner}});
+                INSERT INTO {{stage}} ({{i}}, state, {{p}})
+                SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}} WHERE m.state = 'w';
+                UPDATE {{map}} m SET state = 's', {{v_null}}
+                FROM {{touched}} t WHERE {{map_is_winner}} AND m.state = 'w';
+                -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
+                IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND {{no_key}}) THEN
+                    RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
+                END IF;
+            END IF;
 
-    WITH new AS (
-        INSERT INTO {{lookup}} AS l ({{lookup_columns}})
-        SELECT {{stage_values}} FROM {{stage}} s
-        WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_stage}})
-        RETURNING {{key_text}} AS key)
-    SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
-    FROM (SELECT key, row_number() OVER () AS n FROM new) x;
+            -- Rows that nobody at the source can have: a key is never null there.
+            IF _clear THEN
+                DELETE FROM {{lookup}} l WHERE {{no_lookup_key}};
+            END IF;
+
+            -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted. Under
+            -- a claimed key somebody is shown by now.
+            WITH gone AS (
+                DELETE FROM {{lookup}} l USING {{touched}} t
+                WHERE NOT t.claimed AND {{lookup_is_touched}}
+                  AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state = 's')
+                RETURNING {{key_text}} AS key)
+            SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
+            FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
+        END IF;
+
+        WITH changed AS (
+            UPDATE {{lookup}} l SET {{lookup_assign}}
+            FROM {{stage}} s
+            WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
+            RETURNING {{key_text}} AS key)
+        SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
+        FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
+
+        IF NOT _straight OR _updated < _kept THEN
+            WITH new AS (
+                INSERT INTO {{lookup}} AS l ({{lookup_columns}})
+                SELECT {{stage_values}} FROM {{stage}} s
+                WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_stage}})
+                RETURNING {{key_text}} AS key)
+            SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
+            FROM (SELECT key, row_number() OVER () AS n FROM new) x;
+        END IF;
+    END steps;
 
     SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
     UPDATE {{schema}}.read_model r

@@ -501,8 +501,17 @@ async fn apply_arrays(
     written(&row)
 }
 
+/// Goes all ways through the writer with nothing to write.
 async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
     execute(conn, format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'")).await?;
+    // Nothing at all, which is taken for new rows.
+    call(conn, model, &model.merge_call(), false, false, 0).await?;
+    // A row that nobody has is gone.
+    execute(
+        conn,
+        format!("INSERT INTO {} (state) VALUES ('g')", model.stage()),
+    )
+    .await?;
     call(conn, model, &model.merge_call(), false, false, 0).await?;
     if model.fits_one_statement() {
         let position = Position {

@@ -376,6 +376,14 @@ impl TargetModel {
                 "lookup_differs",
                 differs(&lookup_values, &numbered("s.", "p", width)),
             ),
+            ("key_is_as_it_was", {
+                let (was, now) = (numbered("m.", "k", keys), stage_key(false));
+                format!("ROW({was})::record OPERATOR(pg_catalog.*=) ROW({now})::record")
+            }),
+            (
+                "stage_key_text",
+                format!("pg_catalog.concat_ws(', ', {})", stage_key(false)),
+            ),
             (
                 "key_text",
                 format!("pg_catalog.concat_ws(', ', {})", lookup_key(false)),
