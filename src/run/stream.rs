@@ -56,6 +56,11 @@ const BEHIND_MICROS: i64 = 50_000;
 /// timer rounds up to milliseconds).
 const PACE: Duration = Duration::from_micros(500);
 
+/// How long a stream that is behind lets transactions gather before the next batch, and bytes of folded changes that are enough.
+/// Each batch has its price, however small it is, and of several changes of one row only the last is written.
+const GATHER: Duration = Duration::from_millis(10);
+const GATHER_BYTES: usize = 256 << 10;
+
 /// How long the source may say nothing, although every status asks for a reply.
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
@@ -166,6 +171,8 @@ pub struct Stream {
     refused: Option<Refused>,
     pace: bool,
     behind: bool,
+    /// When the next batch goes out, although it is small.
+    gathers_until: Option<Instant>,
     /// The slot's own position at the start: all that is acknowledged before the history is proved.
     start: Lsn,
     synchronous_commit: bool,
@@ -232,6 +239,7 @@ impl Stream {
             refused: None,
             pace: start.pace,
             behind: false,
+            gathers_until: None,
             start: start.start,
             synchronous_commit: start.synchronous_commit,
             harden_due: false,
@@ -286,6 +294,7 @@ impl Stream {
                 // Feedback keeps the connection alive whatever the target does.
                 _ = feedback.tick() => self.feedback().await?,
                 Some(command) = commands.recv() => self.command(command).await?,
+                () = gathered(self.gathers_until), if self.in_flight.is_none() => {}
                 () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
                 read = fill(&mut self.replication, self.pace && self.behind), if reading => read.map_err(gone)?,
@@ -399,6 +408,9 @@ impl Stream {
             self.in_flight = Some(InFlight::new(self.progress.applied()));
             return self.applier.submit(Job::Harden).await;
         }
+        if self.gathers() {
+            return Ok(());
+        }
         let Some(batch) = self.pending.take() else {
             return Ok(());
         };
@@ -411,6 +423,21 @@ impl Stream {
         });
         self.backlog_since = None;
         self.applier.submit(Job::Apply(batch)).await
+    }
+
+    /// Whether the next batch waits for more: latency is lost already, and larger batches catch up sooner.
+    fn gathers(&mut self) -> bool {
+        let small = self.pending.bytes() < GATHER_BYTES && !self.pending.is_empty();
+        if !self.behind || !small || self.careful_until.is_some() {
+            self.gathers_until = None;
+            return false;
+        }
+        let now = Instant::now();
+        let gathers = *self.gathers_until.get_or_insert(now + GATHER) > now;
+        if !gathers {
+            self.gathers_until = None;
+        }
+        gathers
     }
 
     /// Stores the newest idle position, if there is a higher one than the stored and nothing is under way.
@@ -602,6 +629,14 @@ async fn fill(replication: &mut Replication, pace: bool) -> Result<()> {
         tokio::time::sleep(PACE).await;
     }
     replication.fill().await
+}
+
+/// Comes back when a batch that gathers has to go out.
+async fn gathered(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn far_future() -> Instant {
