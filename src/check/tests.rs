@@ -413,7 +413,10 @@ fn target_server_is_checked() {
     finds("warning", "LATIN1", |c| {
         c.target.server.encoding = "LATIN1".to_owned()
     });
-    finds("warning", "SQL_ASCII", |c| {
+    finds("warning", "count bytes there", |c| {
+        c.target.server.encoding = "SQL_ASCII".to_owned()
+    });
+    finds("error", "SQL_ASCII", |c| {
         c.source.server.encoding = "SQL_ASCII".to_owned()
     });
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod alter;
+mod encodings;
 mod heal;
 mod life;
 mod roles;
