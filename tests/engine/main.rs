@@ -13,6 +13,8 @@ mod roles;
 mod shapes;
 mod start;
 mod stream;
+mod types;
+mod values;
 mod watch;
 
 use support::{Cdc, wait_until};
