@@ -15,7 +15,7 @@ test: ## Run every test; those with servers make their own, on PostgreSQL 18 too
 	@scripts/postgres
 	$(CARGO) test --locked
 	@if [ -x .postgres/18/bin/postgres ]; then \
-		CARGO=$(CARGO) CDC_TESTS="engine workload writer transport facts" scripts/test-versions 18-18; \
+		CARGO=$(CARGO) CDC_TESTS="engine workload writer transport facts golden" scripts/test-versions 18-18; \
 	else \
 		echo "Not run on PostgreSQL 18, which is not here: make postgres-18 fetches it."; \
 	fi

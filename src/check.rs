@@ -11,6 +11,8 @@ mod target;
 mod tests;
 mod types;
 
+pub use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
+
 use serde::Serialize;
 
 use crate::error::Error;

@@ -266,6 +266,13 @@ pub struct LookupTable {
     pub missing_privileges: Vec<String>,
 }
 
+impl LookupColumn {
+    /// Whether its type is a domain.
+    pub fn is_domain(&self) -> bool {
+        self.declared_type_name != self.type_name
+    }
+}
+
 impl LookupTable {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&LookupColumn> {
@@ -287,15 +294,18 @@ pub struct LookupColumn {
     pub name: String,
     /// Type.
     pub type_oid: u32,
-    /// Type with modifier, schema-qualified where needed, for use in SQL (format_type under an empty search_path).
+    /// Type with modifier, schema-qualified where needed, for use in SQL (format_type under an empty search_path). Of a
+    /// domain, the type below it: staging tables hold rows that have no value where the domain demands one.
     pub type_name: String,
-    /// Type without modifier (`format_type(oid, -1)`), for use in SQL.
+    /// The same type without modifier (`format_type(oid, -1)`), for use in SQL.
     pub bare_type_name: String,
+    /// Type as the table declares it: differs from `type_name` for a domain.
+    pub declared_type_name: String,
     /// Collation of the column as quoted SQL name (`"pg_catalog"."C"`); `None` if not collatable or default.
     pub collation: Option<String>,
     /// Whether the type has a collation at all.
     pub collatable: bool,
-    /// NOT NULL (of the column or its domain).
+    /// NOT NULL (of the column, its domain or one below that).
     pub not_null: bool,
     /// Has a default or is generated or an identity column.
     pub has_default: bool,

@@ -333,12 +333,25 @@ pub(super) fn target(findings: &mut Findings, settings: &Settings, server: &Targ
     }
 }
 
+/// Why a source with SQL_ASCII is refused.
+pub const SQL_ASCII_SOURCE: &str = "It does not know what its text means. The first text that is not UTF-8, of any published table, would end the \
+    stream for good: the server refuses to send it.";
+/// What to do about it.
+pub const SQL_ASCII_HINT: &str = "Dump the database and restore it into one with the encoding that its text is in (CREATE DATABASE ... ENCODING).";
+
 /// Whether the target can hold what the source has.
 pub(super) fn encodings(findings: &mut Findings, source: &str, target: &str) {
     if source == "SQL_ASCII" {
         findings
-            .warning("source", "server_encoding is SQL_ASCII")
-            .detail("The server does not know what its text means: rows that are not UTF-8 are refused by the target.");
+            .error("source", "server_encoding is SQL_ASCII")
+            .detail(SQL_ASCII_SOURCE)
+            .fix(SQL_ASCII_HINT);
+    }
+    if target == "SQL_ASCII" {
+        findings
+            .warning("target", "server_encoding is SQL_ASCII")
+            .detail("Text is stored as UTF-8, but varchar(n) and char(n) count bytes there, not characters.")
+            .fix("Keep the lookup tables in a database with encoding UTF8.");
     } else if target != source && target != "UTF8" {
         findings
             .warning(

@@ -2,7 +2,7 @@
 
 use super::types::{Fit, fit};
 use super::{Findings, source_key};
-use crate::facts::{LookupColumn, LookupTable, SourceTable};
+use crate::facts::{LookupColumn, LookupTable, SourceColumn, SourceTable};
 use crate::settings::ReadModelSettings;
 use crate::sql::{ident, idents};
 
@@ -155,10 +155,7 @@ fn columns(
         let Some(from) = from else {
             continue;
         };
-        match fit(
-            (&from.bare_type_name, &from.type_name),
-            (&column.bare_type_name, &column.type_name),
-        ) {
+        match column_fit(from, column) {
             Fit::Good => {}
             Fit::Some(which) => {
                 findings
@@ -166,7 +163,7 @@ fn columns(
                         subject,
                         format!(
                             "column \"{}\" is {}, the source's is {}",
-                            column.name, column.type_name, from.type_name
+                            column.name, column.declared_type_name, from.type_name
                         ),
                     )
                     .detail(format!("Of what the source can hold, {which}."))
@@ -178,7 +175,7 @@ fn columns(
                         subject,
                         format!(
                             "column \"{}\" is {}, the source's is {}",
-                            column.name, column.type_name, from.type_name
+                            column.name, column.declared_type_name, from.type_name
                         ),
                     )
                     .fix(alter_type(lookup, column, &from.type_name));
@@ -201,6 +198,24 @@ fn columns(
                     ident(&column.name)
                 ));
         }
+    }
+}
+
+/// How the source's column goes into the lookup's. What a domain demands of its values is not read.
+fn column_fit(from: &SourceColumn, column: &LookupColumn) -> Fit {
+    if from.type_name == column.declared_type_name {
+        return Fit::Good;
+    }
+    let fit = fit(
+        (&from.bare_type_name, &from.type_name),
+        (&column.bare_type_name, &column.type_name),
+    );
+    match fit {
+        Fit::Good if column.is_domain() => Fit::Some(format!(
+            "values that {} does not take are refused",
+            column.declared_type_name
+        )),
+        fit => fit,
     }
 }
 
@@ -268,7 +283,7 @@ fn synced_at(findings: &mut Findings, lookup: &LookupTable, name: &str, subject:
                     subject,
                     format!(
                         "column \"{name}\" (synced_at) is {}, not timestamptz",
-                        column.type_name
+                        column.declared_type_name
                     ),
                 )
                 .fix("Leave read_model.synced_at out, or name another column.");

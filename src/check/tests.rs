@@ -133,6 +133,7 @@ fn slot(plugin: Option<&str>, database: &str, wal_status: &str, held_bytes: i64)
 
 fn lookup_column(name: &str, type_name: &str) -> LookupColumn {
     LookupColumn {
+        declared_type_name: type_name.to_owned(),
         name: name.to_owned(),
         type_oid: 0,
         type_name: type_name.to_owned(),
@@ -412,7 +413,10 @@ fn target_server_is_checked() {
     finds("warning", "LATIN1", |c| {
         c.target.server.encoding = "LATIN1".to_owned()
     });
-    finds("warning", "SQL_ASCII", |c| {
+    finds("warning", "count bytes there", |c| {
+        c.target.server.encoding = "SQL_ASCII".to_owned()
+    });
+    finds("error", "SQL_ASCII", |c| {
         c.source.server.encoding = "SQL_ASCII".to_owned()
     });
 }
@@ -453,6 +457,15 @@ fn lookup_table_is_checked() {
     finds("error", "is boolean, the source's is", |c| {
         c.table().columns[2] = column("label", "timestamp with time zone", true);
         c.lookup().columns[1] = lookup_column("label", "boolean");
+    });
+    finds("warning", "values that s.short does not take are refused", |c| {
+        c.lookup().columns[1].declared_type_name = "s.short".to_owned();
+    });
+    finds("warning", "more than 20 characters", |c| {
+        c.lookup().columns[1] = LookupColumn {
+            declared_type_name: "s.short".to_owned(),
+            ..lookup_column("label", "character varying(20)")
+        };
     });
     finds("warning", "may be NULL at the source", |c| {
         c.table().columns[2].not_null = false

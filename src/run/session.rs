@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
+use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::conninfo::Host;
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
@@ -502,6 +503,14 @@ async fn check_server(client: &Client) -> Result<()> {
         ))
         .with_detail("Without it the WAL does not hold what logical decoding needs.")
         .with_hint("ALTER SYSTEM SET wal_level = logical; and restart the source."));
+    }
+    if server.encoding == "SQL_ASCII" {
+        return Err(Error::configuration(format!(
+            "database \"{}\" of the source has encoding SQL_ASCII",
+            server.database
+        ))
+        .with_detail(SQL_ASCII_SOURCE)
+        .with_hint(SQL_ASCII_HINT));
     }
     if !server.may_replicate {
         return Err(

@@ -85,6 +85,7 @@ async fn columns(conn: &mut PgConnection, oid: u32) -> Result<Vec<LookupColumn>>
                 type_oid: unsigned(row, "type_oid")?,
                 type_name: get(row, "type_name")?,
                 bare_type_name: get(row, "bare_type_name")?,
+                declared_type_name: get(row, "declared_type_name")?,
                 collation: schema
                     .zip(collation)
                     .map(|(schema, name)| TableName::new(schema, name).quoted()),

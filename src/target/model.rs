@@ -38,6 +38,8 @@ struct TargetColumn {
     type_name: String,
     /// Type without modifier: what the stream's text is cast to.
     bare_type_name: String,
+    /// Whether the lookup's own type is a domain over these.
+    domain: bool,
     collation: Option<String>,
     toastable: bool,
 }
@@ -88,6 +90,7 @@ impl TargetModel {
                 name: column.name.clone(),
                 type_name: column.type_name.clone(),
                 bare_type_name: column.bare_type_name.clone(),
+                domain: column.is_domain(),
                 collation: column.collation.clone(),
                 toastable: bound.toastable,
             });
@@ -342,6 +345,17 @@ impl TargetModel {
 }
 
 impl TargetColumn {
+    /// The lookup's value in the type that the staging tables have: records of a domain and of the type below it cannot
+    /// be compared. An index on the column is used all the same.
+    fn in_lookup(&self) -> String {
+        let column = format!("l.{}", ident(&self.name));
+        if self.domain {
+            format!("{column}::{}", self.bare_type_name)
+        } else {
+            column
+        }
+    }
+
     /// Type with modifier and collation.
     fn definition(&self) -> String {
         match &self.collation {
@@ -424,6 +438,7 @@ mod tests {
             type_oid: 1043,
             type_name: type_name.to_owned(),
             bare_type_name: "character varying".to_owned(),
+            declared_type_name: type_name.to_owned(),
             collation: None,
             collatable: true,
             not_null: true,

@@ -6,12 +6,15 @@
 mod support;
 
 mod alter;
+mod encodings;
 mod heal;
 mod life;
 mod roles;
 mod shapes;
 mod start;
 mod stream;
+mod types;
+mod values;
 mod watch;
 
 use support::{Cdc, wait_until};

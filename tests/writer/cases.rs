@@ -98,7 +98,7 @@ pub async fn assert_consistent(rig: &Rig, case: &str) {
 }
 
 /// Runs a case in every way: `start` is there, `batch` comes, `expected` is shown (`code=label`).
-async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], expected: &[&str]) {
+pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], expected: &[&str]) {
     for way in [Way::Statement, Way::Copy, Way::Stepwise] {
         let case = format!("{case}, {way:?}");
         let mut from = vec!["!"];

@@ -1,6 +1,6 @@
 //! The functions that a session makes for a read model, and their calls, from the templates in `sql/target`.
 
-use super::{KeyPart, TargetModel, join, numbered};
+use super::{KeyPart, TargetColumn, TargetModel, join, numbered};
 use crate::sql::{fill, ident, literal};
 
 /// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is cheaper than looking each
@@ -189,7 +189,7 @@ impl TargetModel {
         let in_lookup = |_: usize, part: &KeyPart| {
             self.columns
                 .get(part.column)
-                .map_or(String::new(), |column| format!("l.{}", ident(&column.name)))
+                .map_or(String::new(), TargetColumn::in_lookup)
         };
         let in_stage = |_: usize, part: &KeyPart| format!("s.p{}", part.column + 1);
         let in_map = |n: usize, _: &KeyPart| format!("m.k{n}");
@@ -220,12 +220,7 @@ impl TargetModel {
                 }),
             )
         };
-        let lookup_values = join(
-            ", ",
-            self.columns
-                .iter()
-                .map(|column| format!("l.{}", ident(&column.name))),
-        );
+        let lookup_values = join(", ", self.columns.iter().map(TargetColumn::in_lookup));
         let differs = |left: &str, right: &str| {
             format!("ROW({left})::record OPERATOR(pg_catalog.*<>) ROW({right})::record")
         };
@@ -260,8 +255,8 @@ impl TargetModel {
                 let column = self
                     .columns
                     .get(n - 1)
-                    .map_or(String::new(), |column| ident(&column.name));
-                format!("CASE WHEN m.state = 's' THEN l.{column} ELSE m.v{n} END")
+                    .map_or(String::new(), TargetColumn::in_lookup);
+                format!("CASE WHEN m.state = 's' THEN {column} ELSE m.v{n} END")
             },
             &format!(
                 "m.state = 's' AND {} IS NULL",
@@ -296,7 +291,7 @@ impl TargetModel {
             self.columns
                 .iter()
                 .zip(1..)
-                .map(|(column, v)| format!("v{v} = l.{}", ident(&column.name))),
+                .map(|(column, v)| format!("v{v} = {}", column.in_lookup())),
         );
         let shared: &[(&str, String)] = &[
             ("schema", self.schema.clone()),

@@ -1,0 +1,9 @@
+//! A connection string with its service file and password file.
+
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../../tests/hostile/readers.rs"]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| readers::conninfo(bytes));

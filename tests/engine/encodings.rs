@@ -1,0 +1,136 @@
+//! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the reason.
+
+use crate::support::{Cdc, Pair, database_pair, pg, rows, seed_labels, seed_reports, source, target};
+use crate::support::{value, wait_in_step, wait_until};
+use crate::wait_rows;
+use tokio_postgres::Client;
+
+/// Makes the databases anew with these encodings.
+async fn pair_with(source_encoding: &str, target_encoding: &str) -> (Pair, Client, Client) {
+    let pair = database_pair().await;
+    for (cluster, database, encoding) in [
+        (source(), &pair.source_database, source_encoding),
+        (target(), &pair.target_database, target_encoding),
+    ] {
+        let server = pg(&cluster.url("postgres")).await;
+        let statements = [
+            format!("DROP DATABASE {database}"),
+            format!(
+                "CREATE DATABASE {database} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+            ),
+        ];
+        for statement in statements {
+            server.batch_execute(&statement).await.unwrap();
+        }
+    }
+    let source = pg(&pair.source_url).await;
+    let target = pg(&pair.target_url).await;
+    seed_labels(&source).await;
+    seed_reports(&target).await;
+    (pair, source, target)
+}
+
+const CODES: &str =
+    "SELECT code, label, octet_length(label) FROM labels_lookup WHERE code IN ('É', 'X') ORDER BY 1";
+
+/// First copy, insert, key change and a name in the stream, in the letters that LATIN1 has.
+async fn follows(source_encoding: &str, target_encoding: &str, bytes_of_bruecke: &str) {
+    let (pair, source, target) = pair_with(source_encoding, target_encoding).await;
+    source
+        .batch_execute(
+            "ALTER TABLE labels ADD COLUMN \"größe\" int;
+             INSERT INTO labels (code, label, display_name) VALUES ('Ü', 'Brücke', 'ÿ')",
+        )
+        .await
+        .unwrap();
+    let _cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    source
+        .batch_execute(
+            "UPDATE labels SET code = 'É' WHERE code = 'Ü';
+             UPDATE labels SET label = label || '®' WHERE code <> 'É'",
+        )
+        .await
+        .unwrap();
+    let seen = wait_in_step(&source, &target).await;
+    assert!(seen.contains(&"É|Brücke|ÿ".to_owned()), "{seen:?}");
+    assert_eq!(
+        rows(&target, CODES).await,
+        [format!("É|Brücke|{bytes_of_bruecke}")],
+        "{source_encoding} to {target_encoding}"
+    );
+    assert!(Cdc::output(&pair, &["resync"]).status.success());
+}
+
+#[tokio::test]
+async fn latin1_goes_into_utf8_and_back() {
+    follows("LATIN1", "UTF8", "7").await;
+    follows("UTF8", "LATIN1", "6").await;
+    follows("LATIN1", "LATIN1", "6").await;
+}
+
+/// It stores the bytes that come, which are UTF-8.
+#[tokio::test]
+async fn a_target_without_encoding_gets_utf8() {
+    follows("UTF8", "SQL_ASCII", "7").await;
+    follows("LATIN1", "SQL_ASCII", "7").await;
+}
+
+#[tokio::test]
+async fn a_character_that_the_target_lacks_suspends_its_read_model() {
+    let (pair, source, target) = pair_with("UTF8", "LATIN1").await;
+    let check = Cdc::output(&pair, &["check"]);
+    let text = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(
+        text.contains("server_encoding is LATIN1, the source's is UTF8"),
+        "{text}"
+    );
+    let _cdc = Cdc::run(&pair);
+    let before = wait_in_step(&source, &target).await;
+    source
+        .batch_execute("INSERT INTO labels (code, label, display_name) VALUES ('X', '€', 'Euro')")
+        .await
+        .unwrap();
+    let state = "SELECT state, reason FROM cdc.freshness";
+    let reason = wait_until("the read model is suspended", async || {
+        let seen = value(&target, state).await;
+        if seen.starts_with("suspended|") {
+            Ok(seen)
+        } else {
+            Err(seen)
+        }
+    })
+    .await;
+    assert!(reason.contains("22P05") && !reason.contains('€'), "{reason}");
+    assert_eq!(crate::support::lookup(&target).await, before);
+    source
+        .batch_execute("UPDATE labels SET label = 'EUR' WHERE code = 'X'; ")
+        .await
+        .unwrap();
+    let resync = Cdc::output(&pair, &["resync"]);
+    assert!(resync.status.success(), "{resync:?}");
+    wait_in_step(&source, &target).await;
+    wait_rows(&target, CODES, &["X|EUR|3"]).await;
+}
+
+/// The server ends the stream at the first text that is not UTF-8, whatever the read models take of it.
+#[tokio::test]
+async fn a_source_without_encoding_is_refused_before_the_first_row() {
+    let (pair, source, target) = pair_with("SQL_ASCII", "UTF8").await;
+    let check = Cdc::output(&pair, &["check"]);
+    let text = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!(check.status.code(), Some(1), "{text}");
+    assert!(text.contains("server_encoding is SQL_ASCII"), "{text}");
+    let run = Cdc::output(&pair, &["run"]);
+    let text = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(2), "{text}");
+    for part in ["has encoding SQL_ASCII", "would end the", "restore it into one"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(value(&target, "SELECT count(*) FROM labels_lookup").await, "0");
+    let slots = format!(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}'",
+        pair.slot
+    );
+    assert_eq!(value(&source, &slots).await, "0");
+}
