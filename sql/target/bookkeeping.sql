@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 1. Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 2; made anew, or brought up from an earlier version, by the same statements. Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
@@ -9,7 +9,8 @@ GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer NOT NULL
 );
-INSERT INTO {{schema}}.version SELECT 1 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+INSERT INTO {{schema}}.version SELECT 2 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+UPDATE {{schema}}.version SET version = 2 WHERE version < 2;
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (

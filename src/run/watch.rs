@@ -9,6 +9,8 @@
 //! | the table or the lookup was made again or renamed, the lookup's columns changed | bound anew and copied |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) | one resync of that read model |
 //!
+//! Between two looks it tells the stream when somebody waits in `wait_for` for a position.
+//!
 //! A TRUNCATE that the stream brought looks like a rewrite: the resync then finds nothing.
 
 use std::sync::Arc;
@@ -31,6 +33,9 @@ use crate::target::bookkeeping::ModelState;
 
 /// How often the watch looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether somebody waits for a position.
+const WAITERS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long one look may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
@@ -163,7 +168,24 @@ impl Watch {
                     .await;
                 std::future::pending::<()>().await;
             }
-            self.pause(LOOK_INTERVAL).await;
+            self.until_next_look(&mut target).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes the time until the next look; whoever waits for a position is heard soon, also while nothing changes.
+    async fn until_next_look(&self, target: &mut PgConnection) -> Result<()> {
+        let next = Instant::now() + LOOK_INTERVAL;
+        while Instant::now() < next && !self.shared.stop.is_cancelled() {
+            self.pause(WAITERS_INTERVAL).await;
+            let waits = self.shared.bookkeeping.somebody_waits(target);
+            let waits = tokio::time::timeout(LOOK_PATIENCE, waits)
+                .await
+                .map_err(|_| Error::transient("a look at who waits had no answer"))??;
+            if waits {
+                // A stream that has ended hears nothing; the next session's watch looks again.
+                let _ = self.commands.send(Command::Hurry).await;
+            }
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ pub(super) fn is_alive(pipeline: &PipelineStatus) -> bool {
 }
 
 /// How old the lookups are at most: 0 when all of the source's WAL is applied, else the time since the checkpoint
-/// was stored. A process that streams stores nothing while the source is quiet, so without a look at the source
+/// was stored. A process that streams stores an idle position only now and then, so without a look at the source
 /// its age cannot be told.
 pub(super) fn age_seconds(pipeline: Option<&PipelineStatus>, checkpoint: Option<&Checkpoint>) -> Option<f64> {
     let checkpoint = checkpoint?;
