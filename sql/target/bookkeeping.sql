@@ -65,6 +65,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     read_models text[],                  -- NULL is all
     dry_run boolean NOT NULL DEFAULT false,
+    most_keys integer NOT NULL DEFAULT 20, -- of each kind of difference that a dry run names
     origin text NOT NULL,                -- schedule, request, watch, first copy, heal
     state text NOT NULL DEFAULT 'queued', -- queued, running, done, failed
     requested_at timestamptz NOT NULL DEFAULT now(),
@@ -75,6 +76,9 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
     error text
 );
+
+-- What version 2 has added.
+ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
 
 -- For reports and alerts: how fresh each lookup is.
 CREATE OR REPLACE VIEW {{schema}}.freshness AS

@@ -106,7 +106,7 @@ async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str) 
     );
     shared
         .bookkeeping
-        .request_resync(target, Some(&[name.to_owned()]), false, "watch")
+        .request_resync(target, Some(&[name.to_owned()]), None, "watch")
         .await?;
     Ok(())
 }

@@ -93,6 +93,8 @@ pub struct ResyncRequest {
     pub read_models: Option<Vec<String>>,
     /// Compare only.
     pub dry_run: bool,
+    /// Keys of each kind of difference that a comparison names.
+    pub most_keys: i32,
 }
 
 impl Bookkeeping {
