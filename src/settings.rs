@@ -116,6 +116,8 @@ pub struct ResyncSettings {
     pub schedule: Option<String>,
     /// IANA time zone (default `UTC`).
     pub timezone: String,
+    /// The schedule's times are delayed by a part of this that depends on the pipeline's name (default none).
+    pub jitter: Duration,
 }
 
 impl Default for ResyncSettings {
@@ -123,6 +125,16 @@ impl Default for ResyncSettings {
         Self {
             schedule: Some("0 2 * * *".to_owned()),
             timezone: "UTC".to_owned(),
+            jitter: Duration::ZERO,
         }
     }
+}
+
+/// A number that depends on the pipeline's name alone, in every version of this program: FNV-1a over the slot's name.
+pub fn pipeline_hash(slot: &str) -> u64 {
+    format!("cdc pipeline {slot}")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::facts::Slot;
 use crate::lsn::Lsn;
+use crate::schedule::Schedule;
 use crate::settings::{ReadModelSettings, Settings};
 
 pub use text::render;
@@ -45,6 +46,8 @@ pub struct Status {
     pub read_models: Vec<ReadModelStatus>,
     /// The newest resyncs, newest first.
     pub resyncs: Vec<Resync>,
+    /// When everything is compared again; null if the schedule is off.
+    pub resync_schedule: Option<ResyncSchedule>,
 }
 
 /// The verdict in one word.
@@ -242,6 +245,19 @@ pub struct Resync {
     pub error: Option<String>,
 }
 
+/// When everything is compared again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ResyncSchedule {
+    /// Cron expression.
+    pub schedule: String,
+    /// Time zone of it.
+    pub timezone: String,
+    /// This pipeline's turn comes so long after the expression's times.
+    pub delay_seconds: u64,
+    /// Next turn; one that has passed is made up as soon as may be. Null if the target could not be seen.
+    pub next_at: Option<String>,
+}
+
 /// What the source showed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceSeen {
@@ -273,6 +289,10 @@ pub struct Bookkeeping {
     pub read_models: Vec<ReadModelStatus>,
     /// The newest resyncs, newest first.
     pub resyncs: Vec<Resync>,
+    /// When the last resync of everything began; `None` before the first copy. Microseconds since 1970.
+    pub last_full_resync: Option<i64>,
+    /// The target's clock, in microseconds since 1970.
+    pub now: i64,
 }
 
 /// Both sides, as far as they could be seen; an error is its text.
@@ -324,6 +344,7 @@ impl Status {
             resyncs: bookkeeping
                 .map(|bookkeeping| bookkeeping.resyncs.clone())
                 .unwrap_or_default(),
+            resync_schedule: resync_schedule(settings, bookkeeping),
             pipeline,
             checkpoint,
         };
@@ -359,6 +380,21 @@ fn read_model(
         age_seconds: age.filter(|_| found.state == "in_step"),
         ..found.clone()
     }
+}
+
+/// The schedule, as the running process reads it: the first turn after the last resync of everything.
+fn resync_schedule(settings: &Settings, seen: Option<&Bookkeeping>) -> Option<ResyncSchedule> {
+    let schedule = Schedule::of(&settings.resync, &settings.source.slot).ok()??;
+    let next = seen.and_then(|seen| {
+        let last = jiff::Timestamp::from_microsecond(seen.last_full_resync.unwrap_or(seen.now)).ok()?;
+        schedule.next_after(last)
+    });
+    Some(ResyncSchedule {
+        schedule: settings.resync.schedule.clone().unwrap_or_default(),
+        timezone: settings.resync.timezone.clone(),
+        delay_seconds: schedule.delay().as_secs(),
+        next_at: next.map(|next| next.to_string()),
+    })
 }
 
 fn slot(slot: &Slot) -> SlotStatus {

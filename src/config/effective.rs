@@ -43,7 +43,8 @@ impl fmt::Display for Effective<'_> {
             "schedule = {}",
             quoted(resync.schedule.as_deref().unwrap_or("off"))
         )?;
-        writeln!(f, "timezone = {}", quoted(&resync.timezone))
+        writeln!(f, "timezone = {}", quoted(&resync.timezone))?;
+        writeln!(f, "jitter = {}", quoted(&time(resync.jitter)))
     }
 }
 

@@ -10,13 +10,14 @@ use crate::conninfo::{Conninfo, Environment, closest};
 use crate::error::Result;
 
 /// Every variable that `cdc` reads, besides those of libpq.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 22] = [
     "CDC_CONFIG",
     "CDC_LOG",
     "CDC_LOG_FORMAT",
     "CDC_PG_BIN",
     "CDC_PUBLICATION",
     "CDC_PUBLISH_COLUMNS",
+    "CDC_RESYNC_JITTER",
     "CDC_RESYNC_SCHEDULE",
     "CDC_RESYNC_TIMEZONE",
     "CDC_SCHEMA",
@@ -95,6 +96,7 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         read_models: None,
         schedule: given("CDC_RESYNC_SCHEDULE"),
         timezone: given("CDC_RESYNC_TIMEZONE"),
+        jitter: given("CDC_RESYNC_JITTER"),
         status_interval: given("CDC_STATUS_INTERVAL"),
     }
 }

@@ -140,9 +140,10 @@ impl Reader<'_> {
             raw.synchronous_commit = self.string(&target, "synchronous_commit");
         }
         if let Some(resync) = self.table(&top, "resync") {
-            self.known(&resync, &["schedule", "timezone"]);
+            self.known(&resync, &["schedule", "timezone", "jitter"]);
             raw.schedule = self.string(&resync, "schedule");
             raw.timezone = self.string(&resync, "timezone");
+            raw.jitter = self.string(&resync, "jitter");
         }
         raw.read_models = self.read_models(&top);
         raw

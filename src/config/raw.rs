@@ -55,6 +55,7 @@ pub(super) struct Raw {
     pub(super) read_models: Option<Vec<RawReadModel>>,
     pub(super) schedule: Option<Given>,
     pub(super) timezone: Option<Given>,
+    pub(super) jitter: Option<Given>,
     pub(super) status_interval: Option<Given>,
 }
 
@@ -101,6 +102,7 @@ impl Raw {
             read_models: self.read_models.or(lower.read_models),
             schedule: self.schedule.or(lower.schedule),
             timezone: self.timezone.or(lower.timezone),
+            jitter: self.jitter.or(lower.jitter),
             status_interval: self.status_interval.or(lower.status_interval),
         }
     }

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
+use crate::settings::pipeline_hash;
 use crate::source::replication::Replication;
 
 /// How long to wait between two tries of the lock.
@@ -18,14 +19,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Every how many tries the holder is named again.
 const SAY_AGAIN: u32 = 120;
 
-/// The lock's key: FNV-1a over the slot's name.
+/// The lock's key.
 fn key(slot: &str) -> i64 {
-    let hash = format!("cdc pipeline {slot}")
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    i64::from_ne_bytes(hash.to_ne_bytes())
+    i64::from_ne_bytes(pipeline_hash(slot).to_ne_bytes())
 }
 
 /// Waits until this connection is the pipeline's owner.

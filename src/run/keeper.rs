@@ -58,12 +58,7 @@ impl Keeper {
         commands: mpsc::Sender<Command>,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let resync = &shared.settings.resync;
-        let schedule = resync
-            .schedule
-            .as_ref()
-            .map(|cron| Schedule::parse(cron, &resync.timezone))
-            .transpose()?;
+        let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
         let backoff = || (Backoff::new(FIRST_DELAY, MOST_DELAY), Instant::now());
         Ok(Self {
             shared,

@@ -1,6 +1,6 @@
 //! The status for a terminal: the verdict first, then one small table, in less than 100 columns.
 
-use super::{Copy, PipelineStatus, ReadModelStatus, SideStatus, SlotStatus, Status, Verdict};
+use super::{Copy, PipelineStatus, ReadModelStatus, ResyncSchedule, SideStatus, SlotStatus, Status, Verdict};
 
 /// Widest line.
 const WIDTH: usize = 99;
@@ -56,6 +56,7 @@ pub fn render(status: &Status) -> String {
             time(&resync.requested_at)
         ));
     }
+    lines.extend(status.resync_schedule.as_ref().map(schedule));
     let lines: Vec<String> = lines.iter().map(|line| clip(line.trim_end(), WIDTH)).collect();
     format!("{}\n", lines.join("\n"))
 }
@@ -176,6 +177,23 @@ fn slot_line(slot: &SlotStatus) -> String {
     parts.join(", ")
 }
 
+/// `schedule    0 2 * * * (UTC) and 7 min, next 2026-11-26 02:07:31`
+fn schedule(schedule: &ResyncSchedule) -> String {
+    let delay = match schedule.delay_seconds {
+        0 => String::new(),
+        seconds if seconds < 120 => format!(" and {seconds} s"),
+        seconds => format!(" and {} min", seconds / 60),
+    };
+    let next = schedule
+        .next_at
+        .as_deref()
+        .map_or_else(String::new, |at| format!(", next {}", time(at)));
+    format!(
+        "schedule    {} ({}){delay}{next}",
+        schedule.schedule, schedule.timezone
+    )
+}
+
 fn side(side: &SideStatus) -> String {
     match (&side.version, &side.error) {
         (Some(version), _) => {
@@ -282,6 +300,7 @@ checkpoint  0/100 as of 2026-11-25 02:11:40, 0 B of WAL to go
 slot        cdc: read by 4711, reserved, holds 1 MB, confirmed 0/100
 source      localhost:5432/master as cdc, PostgreSQL 15.18
 target      localhost:5432/ as , PostgreSQL 16.14
+schedule    0 2 * * * (UTC), next 2026-11-26 02:00:00
 "
         );
     }

@@ -359,6 +359,9 @@ pub(super) mod tests {
                         ..ReadModelStatus::default()
                     }],
                     resyncs: Vec::new(),
+                    // 2026-11-25 02:00:03 and 02:13:40.
+                    last_full_resync: Some(1_795_572_003_000_000),
+                    now: 1_795_572_820_000_000,
                 }),
             }),
         }

@@ -68,3 +68,36 @@ async fn verify_names_as_many_keys_as_asked_and_repairs_nothing() {
         assert_eq!(run(&pair, wrong).1, Some(2), "{wrong:?}");
     }
 }
+
+#[tokio::test]
+async fn status_tells_when_the_turn_of_this_pipeline_comes() {
+    let (mut pair, source, target) = labels_pair().await;
+    pair.config.push_str("[resync]\njitter = \"2h\"\n");
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    crate::wait_log(&cdc, "streaming").await;
+    let status = |arguments: &[&str]| run(&pair, arguments).0;
+    let json: serde_json::Value = serde_json::from_str(&status(&["status", "--json"])).unwrap();
+    let schedule = &json["resync_schedule"];
+    let delay = schedule["delay_seconds"].as_i64().unwrap();
+    assert!((0..=7200).contains(&delay), "{schedule}");
+    let next: jiff::Timestamp = schedule["next_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(
+        (next.as_second() - delay).rem_euclid(86_400),
+        2 * 3600,
+        "{schedule}"
+    );
+    assert!(next > jiff::Timestamp::now());
+    let again: serde_json::Value = serde_json::from_str(&status(&["status", "--json"])).unwrap();
+    assert_eq!(again["resync_schedule"], *schedule);
+    let text = next.to_string().replace('T', " ").replace('Z', "");
+    assert!(
+        status(&["status"]).contains(&format!("next {text}")),
+        "{}",
+        status(&["status"])
+    );
+    assert!(
+        cdc.log().contains(&format!("resync_delay_s={delay}"))
+            || cdc.log().contains(&format!("\"resync_delay_s\":{delay}"))
+    );
+}

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::{Bookkeeping, ResyncRequest};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::sql::fill;
 use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
@@ -176,14 +177,14 @@ impl Bookkeeping {
 
     /// When the last scheduled or requested resync of everything began, in microseconds since 1970; the first copy counts.
     pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
-        let sql = format!(
-            "SELECT (extract(epoch FROM max(started_at)) * 1000000)::bigint FROM {}.resync \
-             WHERE lsn IS NOT NULL AND read_models IS NULL AND NOT dry_run AND origin <> 'watch'",
-            self.schema
+        let sql = fill(
+            include_str!("../../../sql/target/status_clock.sql"),
+            &[("schema", &self.schema)],
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        sqlx::query(AssertSqlSafe(sql))
             .fetch_one(conn)
             .await
+            .and_then(|row| row.try_get("last_full_resync"))
             .map_err(from_sqlx)
     }
 
