@@ -125,6 +125,8 @@ pub struct SlotStatus {
     pub held_bytes: Option<i64>,
     /// WAL that can still be written before it is in danger; null without limit, or when lost.
     pub safe_wal_bytes: Option<i64>,
+    /// WAL above which cdc gives it up (source.max_retained_wal); null without limit.
+    pub max_retained_bytes: Option<u64>,
 }
 
 /// The process that applies, as the bookkeeping shows it.
@@ -339,7 +341,9 @@ impl Status {
                 settings.target.conninfo.to_string(),
                 seen.target.as_ref().map(|seen| &seen.version),
             ),
-            slot: source.and_then(|source| source.slot.as_ref()).map(slot),
+            slot: source
+                .and_then(|source| source.slot.as_ref())
+                .map(|seen| slot(seen, settings)),
             read_models: read_models.collect(),
             resyncs: bookkeeping
                 .map(|bookkeeping| bookkeeping.resyncs.clone())
@@ -397,7 +401,7 @@ fn resync_schedule(settings: &Settings, seen: Option<&Bookkeeping>) -> Option<Re
     })
 }
 
-fn slot(slot: &Slot) -> SlotStatus {
+fn slot(slot: &Slot, settings: &Settings) -> SlotStatus {
     let text = |lsn: Option<Lsn>| lsn.map(|lsn| lsn.to_string());
     SlotStatus {
         name: slot.name.clone(),
@@ -411,5 +415,6 @@ fn slot(slot: &Slot) -> SlotStatus {
         confirmed_flush_lsn: text(slot.confirmed_flush_lsn),
         held_bytes: slot.held_bytes,
         safe_wal_bytes: slot.safe_wal_bytes,
+        max_retained_bytes: settings.source.max_retained_wal,
     }
 }

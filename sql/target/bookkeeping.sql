@@ -91,6 +91,6 @@ SELECT m.name AS read_model,
        m.last_change_at,
        m.last_resync_at,
        m.last_resync_repaired,
-       coalesce(m.reason, p.error) AS reason
+       coalesce(m.reason, p.healing, p.error) AS reason
 FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p;
 GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

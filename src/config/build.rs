@@ -12,7 +12,7 @@ use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::settings::{
-    ColumnMapping, ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings,
+    ColumnMapping, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings, SourceSettings, TargetSettings,
 };
 use crate::sql::TableName;
 
@@ -22,6 +22,9 @@ const MAX_NAME_BYTES: usize = 63;
 const DEFAULT_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// More often only costs; less often makes the master keep WAL for longer than anybody expects.
 const STATUS_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// Less than a megabyte a quiet server writes by itself.
+const RETAINED_WAL: RangeInclusive<u64> = 1 << 20..=1 << 50;
 
 /// Half a day: with more, the night's resync would fall into the next day's work.
 const JITTERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(12 * 3600);
@@ -47,6 +50,7 @@ pub(super) fn build(
         &[("all", false), ("projected", true)],
         mistakes,
     );
+    let max_retained_wal = max_retained_wal(raw.max_retained_wal, mistakes);
     let schema = schema(raw.schema, mistakes);
     let synchronous_commit = choice(raw.synchronous_commit, &[("on", true), ("off", false)], mistakes);
     let read_models = read_models(raw.read_models, mistakes);
@@ -65,6 +69,7 @@ pub(super) fn build(
             conninfo: source?,
             publication,
             slot,
+            max_retained_wal,
             publish_projected_columns,
         },
         target: TargetSettings {
@@ -242,6 +247,28 @@ fn check_schedule(expression: &str) -> Result<()> {
         .with_hint("The fields are minute, hour, day, month, weekday: \"0 2 * * *\" is 02:00 every day."));
     }
     Schedule::parse(expression, "UTC").map(drop)
+}
+
+/// A size, or none where there is no limit.
+fn max_retained_wal(given: Option<Given>, mistakes: &mut Mistakes) -> Option<u64> {
+    let given = given.filter(|given| given.value != "off")?;
+    let limit = size(&given.value).filter(|limit| RETAINED_WAL.contains(limit));
+    if limit.is_none() {
+        mistakes.note(format!(
+            "{}: expected \"off\" or a size from \"1MB\" to \"1024TB\" such as \"10GB\", found {:?}",
+            given.origin, given.value
+        ));
+    }
+    limit
+}
+
+/// A whole number with its unit: kB, MB, GB, TB (powers of 1024, as in PostgreSQL's settings).
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(digits)?;
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*bytes)
 }
 
 /// A time within these bounds, or its default.

@@ -10,10 +10,11 @@ use crate::conninfo::{Conninfo, Environment, closest};
 use crate::error::Result;
 
 /// Every variable that `cdc` reads, besides those of libpq.
-const VARIABLES: [&str; 22] = [
+const VARIABLES: [&str; 23] = [
     "CDC_CONFIG",
     "CDC_LOG",
     "CDC_LOG_FORMAT",
+    "CDC_MAX_RETAINED_WAL",
     "CDC_PG_BIN",
     "CDC_PUBLICATION",
     "CDC_PUBLISH_COLUMNS",
@@ -91,6 +92,7 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         publication: given("CDC_PUBLICATION"),
         slot: given("CDC_SLOT"),
         publish_columns: given("CDC_PUBLISH_COLUMNS"),
+        max_retained_wal: given("CDC_MAX_RETAINED_WAL"),
         schema: given("CDC_SCHEMA"),
         synchronous_commit: given("CDC_SYNCHRONOUS_COMMIT"),
         read_models: None,

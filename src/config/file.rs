@@ -123,12 +123,14 @@ impl Reader<'_> {
                     "publication",
                     "slot",
                     "publish_columns",
+                    "max_retained_wal",
                 ],
             );
             raw.source = self.side(&source);
             raw.publication = self.string(&source, "publication");
             raw.slot = self.string(&source, "slot");
             raw.publish_columns = self.string(&source, "publish_columns");
+            raw.max_retained_wal = self.string(&source, "max_retained_wal");
         }
         if let Some(target) = self.table(&top, "target") {
             self.known(

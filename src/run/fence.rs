@@ -31,20 +31,12 @@ pub async fn lock(
     slot: &str,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let key = key(slot);
-    let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({key})");
     for attempt in 0_u32.. {
-        let rows = replication.simple_query(&sql).await?;
-        if rows
-            .first()
-            .and_then(|row| row.first())
-            .and_then(Option::as_deref)
-            == Some("t")
-        {
+        if try_lock(replication, slot).await? {
             return Ok(());
         }
         if attempt.is_multiple_of(SAY_AGAIN) {
-            let holder = holder(client, key)
+            let holder = holder(client, key(slot))
                 .await
                 .unwrap_or_else(|error| error.to_string());
             tracing::warn!(
@@ -62,6 +54,14 @@ pub async fn lock(
         Class::Interrupted,
         "stopped while waiting for the pipeline",
     ))
+}
+
+/// Whether this connection is the pipeline's owner now.
+pub async fn try_lock(replication: &mut Replication, slot: &str) -> Result<bool> {
+    let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({})", key(slot));
+    let rows = replication.simple_query(&sql).await?;
+    let got = rows.first().and_then(|row| row.first());
+    Ok(got.and_then(Option::as_deref) == Some("t"))
 }
 
 /// Who holds the lock, in words.

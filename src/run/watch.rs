@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::run::Shared;
 use crate::run::bind::Bound;
+use crate::run::budget;
 use crate::run::stream::Command;
 use crate::source;
 use crate::source::watch::Look;
@@ -178,11 +179,16 @@ impl Watch {
         let next = Instant::now() + LOOK_INTERVAL;
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
             self.pause(WAITERS_INTERVAL).await;
+            if let Some(why) = self.shared.budget.exceeded() {
+                let error = budget::gap(why);
+                let _ = self.commands.send(Command::End { error, abandon: true }).await;
+                std::future::pending::<()>().await;
+            }
             let waits = self.shared.bookkeeping.somebody_waits(target);
             let waits = tokio::time::timeout(LOOK_PATIENCE, waits)
                 .await
                 .map_err(|_| Error::transient("a look at who waits had no answer"))??;
-            if waits {
+            if waits || self.shared.budget.is_high() {
                 // A stream that has ended hears nothing; the next session's watch looks again.
                 let _ = self.commands.send(Command::Hurry).await;
             }

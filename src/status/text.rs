@@ -160,9 +160,12 @@ fn slot_line(slot: &SlotStatus) -> String {
         .map_or_else(|| "nobody reads it".to_owned(), |pid| format!("read by {pid}"));
     let mut parts = vec![format!("{}: {active}", slot.name)];
     parts.extend(slot.wal_status.clone());
+    let most = slot
+        .max_retained_bytes
+        .map_or_else(String::new, |most| format!(" of at most {}", size(most)));
     parts.extend(
         slot.held_bytes
-            .map(|bytes| format!("holds {}", size(u64::try_from(bytes).unwrap_or(0)))),
+            .map(|bytes| format!("holds {}{most}", size(u64::try_from(bytes).unwrap_or(0)))),
     );
     parts.extend(
         slot.safe_wal_bytes
@@ -240,7 +243,7 @@ pub(super) fn rows(count: i64) -> String {
     format!("{count} row{}", if count == 1 { "" } else { "s" })
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         bytes if bytes < 1 << 10 => format!("{bytes} B"),
         bytes if bytes < 1 << 20 => format!("{} kB", bytes >> 10),

@@ -6,6 +6,7 @@
 mod support;
 
 mod alter;
+mod budget;
 mod heal;
 mod life;
 mod resync;

@@ -32,6 +32,7 @@ fn settings(cluster: &Cluster) -> Settings {
             conninfo: conninfo.clone(),
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
+            max_retained_wal: None,
             publish_projected_columns: false,
         },
         target: TargetSettings {
