@@ -136,6 +136,7 @@ impl Servers {
                 conninfo: conninfo(&self.source, SOURCE_DATABASE),
                 publication: "cdc".to_owned(),
                 slot: "cdc".to_owned(),
+                max_retained_wal: None,
                 publish_projected_columns: false,
             },
             target: TargetSettings {

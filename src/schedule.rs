@@ -1,4 +1,5 @@
-//! When the next resync is due: a cron expression in a time zone. Pure: the current time comes in as a value.
+//! When the next resync is due: a cron expression in a time zone, and for each pipeline its own delay after it, so that a fleet
+//! does not come to the master in the same moment. Pure: the current time comes in as a value.
 //!
 //! Daylight saving: a time that does not exist on a day is taken at the end of the gap, a time that comes twice is
 //! taken once, the first time (croner's documented rules; pinned below).
@@ -8,13 +9,17 @@ use croner::parser::CronParser;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use std::time::Duration;
+
 use crate::error::{Error, Result};
+use crate::settings::{ResyncSettings, pipeline_hash};
 
 /// A cron expression in a time zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     cron: Cron,
     zone: TimeZone,
+    delay: Duration,
 }
 
 impl Schedule {
@@ -31,16 +36,38 @@ impl Schedule {
             Error::configuration(format!("cannot find the time zone {zone:?}"))
                 .with_hint("Use a name of the IANA time zone database, such as \"UTC\" or \"Europe/Berlin\".")
         })?;
-        Ok(Self { cron, zone })
+        Ok(Self {
+            cron,
+            zone,
+            delay: Duration::ZERO,
+        })
+    }
+
+    /// The schedule of the pipeline with this slot; `None` if it is off.
+    ///
+    /// # Errors
+    /// As [`Schedule::parse`].
+    pub fn of(resync: &ResyncSettings, slot: &str) -> Result<Option<Self>> {
+        let Some(expression) = &resync.schedule else {
+            return Ok(None);
+        };
+        let schedule = Self::parse(expression, &resync.timezone)?;
+        Ok(Some(Self {
+            delay: delay(resync.jitter, slot),
+            ..schedule
+        }))
+    }
+
+    /// How long after the expression's times this pipeline's turn comes.
+    pub fn delay(&self) -> Duration {
+        self.delay
     }
 
     /// The first time after `after` at which the schedule is due; `None` if there is none in any year.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
-        let after: Zoned = after.to_zoned(self.zone.clone());
-        self.cron
-            .find_next_occurrence(&after, false)
-            .ok()
-            .map(|next| next.timestamp())
+        let after: Zoned = after.checked_sub(self.delay).ok()?.to_zoned(self.zone.clone());
+        let next = self.cron.find_next_occurrence(&after, false).ok()?;
+        next.timestamp().checked_add(self.delay).ok()
     }
 
     /// Whether a time between `last` (exclusive) and `now` (inclusive) was due.
@@ -49,9 +76,54 @@ impl Schedule {
     }
 }
 
+/// Whole seconds from none to all of the jitter; the same for a pipeline every time, so that `status` can tell it.
+fn delay(jitter: Duration, slot: &str) -> Duration {
+    let hash = pipeline_hash(slot);
+    // The upper half too: names of a fleet often differ in their last letter only.
+    Duration::from_secs((hash ^ (hash >> 32)) % jitter.as_secs().saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fleet_is_spread_over_the_jitter_and_each_pipeline_keeps_its_time() {
+        let resync = |jitter| ResyncSettings {
+            jitter: Duration::from_secs(jitter),
+            ..ResyncSettings::default()
+        };
+        let delay = |jitter, slot: &str| Schedule::of(&resync(jitter), slot).unwrap().unwrap().delay();
+        assert_eq!(delay(0, "cdc"), Duration::ZERO);
+        let delays: Vec<u64> = (0..1000)
+            .map(|n| delay(1800, &format!("cdc_{n}")).as_secs())
+            .collect();
+        assert!(delays.iter().all(|seconds| *seconds <= 1800));
+        for part in 0..6 {
+            let in_part = delays
+                .iter()
+                .filter(|seconds| (part * 300..(part + 1) * 300).contains(*seconds));
+            assert!((120..=220).contains(&in_part.count()), "part {part}");
+        }
+        assert_eq!(delays[7], delay(1800, "cdc_7").as_secs());
+
+        let schedule = Schedule::of(&resync(1800), "cdc_7").unwrap().unwrap();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let first = at("2026-11-25T02:00:00Z") + schedule.delay();
+        assert_eq!(schedule.next_after(at("2026-11-25T01:00:00Z")), Some(first));
+        // Between the expression's time and this pipeline's, its turn is still to come.
+        assert!(!schedule.was_due(at("2026-11-24T12:00:00Z"), at("2026-11-25T02:00:00Z")));
+        assert!(schedule.was_due(at("2026-11-24T12:00:00Z"), first));
+        assert_eq!(
+            schedule.next_after(first),
+            Some(at("2026-11-26T02:00:00Z") + schedule.delay())
+        );
+        let off = ResyncSettings {
+            schedule: None,
+            ..resync(1800)
+        };
+        assert!(Schedule::of(&off, "cdc").unwrap().is_none());
+    }
 
     fn check(expression: &str, zone: &str, after: &str, expected: &str) {
         let schedule = Schedule::parse(expression, zone).unwrap();

@@ -31,8 +31,23 @@ pub struct SourceSettings {
     pub publication: String,
     /// Replication slot (default `cdc`): `[a-z0-9_]{1,63}`. It also names the pipeline.
     pub slot: String,
+    /// Bytes of WAL above which the slot is given up; `None` (default) is without limit.
+    pub max_retained_wal: Option<u64>,
     /// Publish the projected columns only (`publish_columns = "projected"`); default false: whole tables.
     pub publish_projected_columns: bool,
+}
+
+/// Units of sizes, as PostgreSQL's settings have them.
+pub const SIZE_UNITS: [(&str, u64); 4] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)];
+
+/// A size for people, in the unit that leaves at least two digits, or all of it if it is a whole number: `10GB`, `10240MB`.
+pub fn size_text(bytes: u64) -> String {
+    let whole = |(_, unit): &&(&str, u64)| bytes >= *unit && bytes.is_multiple_of(*unit);
+    let large = |(_, unit): &&(&str, u64)| bytes / 10 >= *unit;
+    match SIZE_UNITS.iter().find(whole).or(SIZE_UNITS.iter().find(large)) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
 }
 
 /// The database with the lookup tables.
@@ -116,6 +131,8 @@ pub struct ResyncSettings {
     pub schedule: Option<String>,
     /// IANA time zone (default `UTC`).
     pub timezone: String,
+    /// The schedule's times are delayed by a part of this that depends on the pipeline's name (default none).
+    pub jitter: Duration,
 }
 
 impl Default for ResyncSettings {
@@ -123,6 +140,16 @@ impl Default for ResyncSettings {
         Self {
             schedule: Some("0 2 * * *".to_owned()),
             timezone: "UTC".to_owned(),
+            jitter: Duration::ZERO,
         }
     }
+}
+
+/// A number that depends on the pipeline's name alone, in every version of this program: FNV-1a over the slot's name.
+pub fn pipeline_hash(slot: &str) -> u64 {
+    format!("cdc pipeline {slot}")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
 }

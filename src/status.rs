@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::facts::Slot;
 use crate::lsn::Lsn;
+use crate::schedule::Schedule;
 use crate::settings::{ReadModelSettings, Settings};
 
 pub use text::render;
@@ -45,6 +46,8 @@ pub struct Status {
     pub read_models: Vec<ReadModelStatus>,
     /// The newest resyncs, newest first.
     pub resyncs: Vec<Resync>,
+    /// When everything is compared again; null if the schedule is off.
+    pub resync_schedule: Option<ResyncSchedule>,
 }
 
 /// The verdict in one word.
@@ -122,6 +125,8 @@ pub struct SlotStatus {
     pub held_bytes: Option<i64>,
     /// WAL that can still be written before it is in danger; null without limit, or when lost.
     pub safe_wal_bytes: Option<i64>,
+    /// WAL above which cdc gives it up (source.max_retained_wal); null without limit.
+    pub max_retained_bytes: Option<u64>,
 }
 
 /// The process that applies, as the bookkeeping shows it.
@@ -242,6 +247,19 @@ pub struct Resync {
     pub error: Option<String>,
 }
 
+/// When everything is compared again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ResyncSchedule {
+    /// Cron expression.
+    pub schedule: String,
+    /// Time zone of it.
+    pub timezone: String,
+    /// This pipeline's turn comes so long after the expression's times.
+    pub delay_seconds: u64,
+    /// Next turn; one that has passed is made up as soon as may be. Null if the target could not be seen.
+    pub next_at: Option<String>,
+}
+
 /// What the source showed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceSeen {
@@ -273,6 +291,10 @@ pub struct Bookkeeping {
     pub read_models: Vec<ReadModelStatus>,
     /// The newest resyncs, newest first.
     pub resyncs: Vec<Resync>,
+    /// When the last resync of everything began; `None` before the first copy. Microseconds since 1970.
+    pub last_full_resync: Option<i64>,
+    /// The target's clock, in microseconds since 1970.
+    pub now: i64,
 }
 
 /// Both sides, as far as they could be seen; an error is its text.
@@ -319,11 +341,14 @@ impl Status {
                 settings.target.conninfo.to_string(),
                 seen.target.as_ref().map(|seen| &seen.version),
             ),
-            slot: source.and_then(|source| source.slot.as_ref()).map(slot),
+            slot: source
+                .and_then(|source| source.slot.as_ref())
+                .map(|seen| slot(seen, settings)),
             read_models: read_models.collect(),
             resyncs: bookkeeping
                 .map(|bookkeeping| bookkeeping.resyncs.clone())
                 .unwrap_or_default(),
+            resync_schedule: resync_schedule(settings, bookkeeping),
             pipeline,
             checkpoint,
         };
@@ -361,7 +386,22 @@ fn read_model(
     }
 }
 
-fn slot(slot: &Slot) -> SlotStatus {
+/// The schedule, as the running process reads it: the first turn after the last resync of everything.
+fn resync_schedule(settings: &Settings, seen: Option<&Bookkeeping>) -> Option<ResyncSchedule> {
+    let schedule = Schedule::of(&settings.resync, &settings.source.slot).ok()??;
+    let next = seen.and_then(|seen| {
+        let last = jiff::Timestamp::from_microsecond(seen.last_full_resync.unwrap_or(seen.now)).ok()?;
+        schedule.next_after(last)
+    });
+    Some(ResyncSchedule {
+        schedule: settings.resync.schedule.clone().unwrap_or_default(),
+        timezone: settings.resync.timezone.clone(),
+        delay_seconds: schedule.delay().as_secs(),
+        next_at: next.map(|next| next.to_string()),
+    })
+}
+
+fn slot(slot: &Slot, settings: &Settings) -> SlotStatus {
     let text = |lsn: Option<Lsn>| lsn.map(|lsn| lsn.to_string());
     SlotStatus {
         name: slot.name.clone(),
@@ -375,5 +415,6 @@ fn slot(slot: &Slot) -> SlotStatus {
         confirmed_flush_lsn: text(slot.confirmed_flush_lsn),
         held_bytes: slot.held_bytes,
         safe_wal_bytes: slot.safe_wal_bytes,
+        max_retained_bytes: settings.source.max_retained_wal,
     }
 }

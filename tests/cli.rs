@@ -91,6 +91,7 @@ fn help_opens_with_a_sentence_and_has_examples() {
         "setup",
         "status",
         "resync",
+        "verify",
         "teardown",
         "demo",
         "config",

@@ -52,7 +52,7 @@ fn every_command_in_its_table_exists() {
         succeeds(&[command, "--help"]);
         found += 1;
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 10);
 }
 
 #[test]

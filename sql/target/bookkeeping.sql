@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 1. Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 2; made anew, or brought up from an earlier version, by the same statements. Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
@@ -9,7 +9,8 @@ GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer NOT NULL
 );
-INSERT INTO {{schema}}.version SELECT 1 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+INSERT INTO {{schema}}.version SELECT 2 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+UPDATE {{schema}}.version SET version = 2 WHERE version < 2;
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
@@ -64,6 +65,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     read_models text[],                  -- NULL is all
     dry_run boolean NOT NULL DEFAULT false,
+    most_keys integer NOT NULL DEFAULT 20, -- of each kind of difference that a dry run names
     origin text NOT NULL,                -- schedule, request, watch, first copy, heal
     state text NOT NULL DEFAULT 'queued', -- queued, running, done, failed
     requested_at timestamptz NOT NULL DEFAULT now(),
@@ -74,6 +76,9 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
     error text
 );
+
+-- What version 2 has added.
+ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
 
 -- For reports and alerts: how fresh each lookup is.
 CREATE OR REPLACE VIEW {{schema}}.freshness AS
@@ -86,6 +91,6 @@ SELECT m.name AS read_model,
        m.last_change_at,
        m.last_resync_at,
        m.last_resync_repaired,
-       coalesce(m.reason, p.error) AS reason
+       coalesce(m.reason, p.healing, p.error) AS reason
 FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p;
 GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

@@ -1,9 +1,20 @@
--- Dry run: what a resync would change in the lookup, by key. Nothing is written.
+-- Dry run: what a resync would change in the lookup, and the first {{limit}} keys of each kind. Nothing is written.
+-- Differences are kept aside, on disk if there are many; where everything is right there are none.
 WITH wanted AS (
     SELECT DISTINCT ON ({{s_key}}) {{s_p}} FROM {{shadow}} s WHERE s.state = 'l' ORDER BY {{s_key}}, {{s_i}}
+), differing AS MATERIALIZED (
+    SELECT CASE WHEN {{no_lookup}} THEN 'missing' WHEN {{no_wanted}} THEN 'extra' ELSE 'different' END AS kind,
+           CASE WHEN {{no_lookup}} THEN {{wanted_key_text}} ELSE {{key_text}} END AS key
+    FROM {{lookup}} l FULL JOIN wanted s ON {{lookup_is_stage}}
+    WHERE {{no_lookup}} OR {{no_wanted}} OR {{lookup_differs}}
+), counts AS (
+    SELECT d.kind, count(*) AS rows FROM differing d GROUP BY d.kind
 )
-SELECT CASE WHEN {{no_lookup}} THEN 'missing' WHEN {{no_wanted}} THEN 'extra' WHEN {{lookup_differs}} THEN 'different' ELSE 'same' END AS kind,
-       count(*) AS rows,
-       (array_agg(CASE WHEN {{no_lookup}} THEN {{wanted_key_text}} ELSE {{key_text}} END) FILTER (WHERE {{no_lookup}} OR {{no_wanted}} OR {{lookup_differs}}))[1:{{limit}}] AS keys
-FROM {{lookup}} l FULL JOIN wanted s ON {{lookup_is_stage}}
-GROUP BY 1
+SELECT c.kind, c.rows,
+       ARRAY(SELECT d.key FROM differing d WHERE d.kind = c.kind ORDER BY d.key COLLATE "C" LIMIT {{limit}}) AS keys
+FROM counts c
+UNION ALL
+SELECT 'same',
+       (SELECT count(*) FROM {{lookup}} l)
+           - (SELECT coalesce(sum(c.rows), 0)::bigint FROM counts c WHERE c.kind <> 'missing'),
+       NULL

@@ -66,6 +66,7 @@ fn settings() -> Settings {
             conninfo: Conninfo::default(),
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
+            max_retained_wal: None,
             publish_projected_columns: false,
         },
         target: TargetSettings {

@@ -123,6 +123,8 @@ pub enum Command {
     Status(status::Args),
     /// Compare lookup tables with their sources and repair differences
     Resync(resync::Args),
+    /// Compare lookup tables with their sources and repair nothing
+    Verify(resync::VerifyArgs),
     /// Remove what setup and run have made
     Teardown(teardown::Args),
     /// Show it at work on two throw-away servers
@@ -246,6 +248,7 @@ async fn dispatch(command: &Command, context: &Context) -> Result<Outcome> {
         Command::Setup(args) => setup::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Resync(args) => resync::run(args, context).await,
+        Command::Verify(args) => resync::verify(args, context).await,
         Command::Teardown(args) => teardown::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Config(args) => config::run(args, context).await,

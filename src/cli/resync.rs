@@ -1,4 +1,4 @@
-//! `cdc resync`: compares lookup tables with their sources and repairs differences.
+//! `cdc resync`: compares lookup tables with their sources and repairs differences; `cdc verify` only compares.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   cdc resync                         all read models
   cdc resync public.labels_lookup
-  cdc resync --dry-run               only count the differences
+  cdc resync --dry-run               only count and name the differences, as cdc verify does
 
 A running 'cdc run' carries it out while it goes on following the source; where none runs, this command does it.
 Readers never see an empty or mixed table, and unchanged rows are not written.
@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Keys to name of each kind of difference, with --dry-run
+    #[arg(long, value_name = "N", requires = "dry_run", default_value_t = DEFAULT_KEYS, value_parser = keys())]
+    pub limit: u16,
+
     /// Print the result as one JSON document
     #[arg(long)]
     pub json: bool,
@@ -47,6 +51,63 @@ pub struct Args {
     /// Follow another server than the one followed so far (restored by dump, pg_upgrade, another cluster)
     #[arg(long, conflicts_with = "dry_run")]
     pub accept_new_source: bool,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  cdc verify                         all read models
+  cdc verify public.labels_lookup --limit 1000
+  cdc verify --json | jq '.[].different'
+
+The same as 'cdc resync --dry-run': a running 'cdc run' compares while it goes on following the source; where none runs,
+this command does it, and brings the lookups up to date first.
+
+Exit codes: 0 no differences; 1 differences, or not done; 2 wrong usage or configuration.";
+
+/// Compare lookup tables with their sources and repair nothing
+///
+/// Copies each source under the snapshot of a new slot, brings the copy to the position of the stream and compares every
+/// row there: what differs is drift, never a change that is still on its way.
+#[derive(Debug, clap::Args)]
+#[command(after_help = VERIFY_EXAMPLES, help_template = HELP_TEMPLATE)]
+pub struct VerifyArgs {
+    /// Lookup tables of the read models; all of them if none is named
+    #[arg(value_name = "READ_MODEL")]
+    pub read_models: Vec<String>,
+
+    /// Keys to name of each kind of difference
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_KEYS, value_parser = keys())]
+    pub limit: u16,
+
+    /// Print the result as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Keys of each kind of difference that are named if nobody says how many.
+const DEFAULT_KEYS: u16 = 20;
+
+/// They are kept in the bookkeeping, so there is a bound.
+const MOST_KEYS: u16 = 10_000;
+
+fn keys() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(0..=i64::from(MOST_KEYS))
+}
+
+/// Runs `cdc verify`.
+///
+/// # Errors
+///
+/// Whatever stops the command.
+pub async fn verify(args: &VerifyArgs, context: &Context) -> Result<Outcome> {
+    let args = Args {
+        read_models: args.read_models.clone(),
+        dry_run: true,
+        limit: args.limit,
+        json: args.json,
+        accept_new_source: false,
+    };
+    run(&args, context).await
 }
 
 /// How often the result is looked for.
@@ -70,7 +131,12 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
         bookkeeping.accept_new_source(&mut conn).await?;
     }
     let id = bookkeeping
-        .request_resync(&mut conn, names.as_deref(), args.dry_run, "request")
+        .request_resync(
+            &mut conn,
+            names.as_deref(),
+            args.dry_run.then_some(args.limit),
+            "request",
+        )
         .await?;
     let waited = if bookkeeping.owner_is_alive(&mut conn).await? {
         note("A running cdc carries it out.");
@@ -190,8 +256,13 @@ fn rendered(result: &Value, dry_run: bool) -> String {
                 "{name}: {missing} missing, {extra} extra, {different} different, {same} right\n"
             ));
             for (kind, keys) in found.get("keys").and_then(Value::as_object).into_iter().flatten() {
+                let named = keys.as_array().map_or(0, Vec::len);
                 for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
                     text.push_str(&format!("  {kind}: {key}\n"));
+                }
+                let more = count(found, kind).saturating_sub(i64::try_from(named).unwrap_or(0));
+                if more > 0 {
+                    text.push_str(&format!("  {kind}: {more} more (--limit N names N of them)\n"));
                 }
             }
         } else {

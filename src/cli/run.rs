@@ -2,6 +2,7 @@
 
 use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::Result;
+use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
 
 const EXAMPLES: &str = "\
@@ -30,6 +31,10 @@ pub struct Args {}
 /// Whatever stops the command.
 pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
+    // Where the pipelines of a fleet have times of their own.
+    let delay = Schedule::of(&settings.resync, &settings.source.slot)?
+        .map(|schedule| schedule.delay().as_secs())
+        .filter(|_| !settings.resync.jitter.is_zero());
     tracing::info!(
         source = %settings.source.conninfo,
         target = %settings.target.conninfo,
@@ -38,6 +43,7 @@ pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
         bookkeeping = settings.target.schema,
         read_models = settings.read_models.iter().map(ReadModelSettings::name).collect::<Vec<_>>().join(", "),
         resync = settings.resync.schedule.as_deref().unwrap_or("off"),
+        resync_delay_s = delay,
         "cdc starts"
     );
     crate::run::run(settings, context.stop.token().clone()).await?;

@@ -1,6 +1,7 @@
 //! Judges what all layers come to, and makes [`Settings`] of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::settings::{
-    ColumnMapping, ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings,
+    ColumnMapping, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings, SourceSettings, TargetSettings,
 };
 use crate::sql::TableName;
 
@@ -20,8 +21,13 @@ const MAX_NAME_BYTES: usize = 63;
 
 const DEFAULT_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// More often only costs; less often makes the master keep WAL for longer than anybody expects.
-const STATUS_INTERVALS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(3600);
+const STATUS_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+/// Less than a megabyte a quiet server writes by itself.
+const RETAINED_WAL: RangeInclusive<u64> = 1 << 20..=1 << 50;
+
+/// Half a day: with more, the night's resync would fall into the next day's work.
+const JITTERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(12 * 3600);
 
 /// The settings, or nothing and at least one mistake more.
 pub(super) fn build(
@@ -44,11 +50,17 @@ pub(super) fn build(
         &[("all", false), ("projected", true)],
         mistakes,
     );
+    let max_retained_wal = max_retained_wal(raw.max_retained_wal, mistakes);
     let schema = schema(raw.schema, mistakes);
     let synchronous_commit = choice(raw.synchronous_commit, &[("on", true), ("off", false)], mistakes);
     let read_models = read_models(raw.read_models, mistakes);
-    let resync = resync(raw.schedule, raw.timezone, mistakes);
-    let status_interval = status_interval(raw.status_interval, mistakes);
+    let resync = resync((raw.schedule, raw.timezone, raw.jitter), mistakes);
+    let status_interval = interval(
+        raw.status_interval,
+        DEFAULT_STATUS_INTERVAL,
+        (STATUS_INTERVALS, "from \"100ms\" to \"1h\" such as \"10s\""),
+        mistakes,
+    );
     if !mistakes.is_empty() {
         return None;
     }
@@ -57,6 +69,7 @@ pub(super) fn build(
             conninfo: source?,
             publication,
             slot,
+            max_retained_wal,
             publish_projected_columns,
         },
         target: TargetSettings {
@@ -200,7 +213,10 @@ fn choice(given: Option<Given>, choices: &[(&str, bool)], mistakes: &mut Mistake
     default
 }
 
-fn resync(schedule: Option<Given>, timezone: Option<Given>, mistakes: &mut Mistakes) -> ResyncSettings {
+fn resync(
+    (schedule, timezone, jitter): (Option<Given>, Option<Given>, Option<Given>),
+    mistakes: &mut Mistakes,
+) -> ResyncSettings {
     let mut resync = ResyncSettings::default();
     if let Some(given) = schedule {
         resync.schedule = (given.value != "off").then(|| given.value.clone());
@@ -212,6 +228,12 @@ fn resync(schedule: Option<Given>, timezone: Option<Given>, mistakes: &mut Mista
         mistakes.take(&given.origin, Schedule::parse("0 2 * * *", &given.value));
         resync.timezone = given.value;
     }
+    resync.jitter = interval(
+        jitter,
+        resync.jitter,
+        (JITTERS, "from \"0s\" to \"12h\" such as \"30min\""),
+        mistakes,
+    );
     resync
 }
 
@@ -227,18 +249,46 @@ fn check_schedule(expression: &str) -> Result<()> {
     Schedule::parse(expression, "UTC").map(drop)
 }
 
-fn status_interval(given: Option<Given>, mistakes: &mut Mistakes) -> Duration {
+/// A size, or none where there is no limit.
+fn max_retained_wal(given: Option<Given>, mistakes: &mut Mistakes) -> Option<u64> {
+    let given = given.filter(|given| given.value != "off")?;
+    let limit = size(&given.value).filter(|limit| RETAINED_WAL.contains(limit));
+    if limit.is_none() {
+        mistakes.note(format!(
+            "{}: expected \"off\" or a size from \"1MB\" to \"1024TB\" such as \"10GB\", found {:?}",
+            given.origin, given.value
+        ));
+    }
+    limit
+}
+
+/// A whole number with its unit: kB, MB, GB, TB (powers of 1024, as in PostgreSQL's settings).
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(digits)?;
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*bytes)
+}
+
+/// A time within these bounds, or its default.
+fn interval(
+    given: Option<Given>,
+    default: Duration,
+    (allowed, words): (RangeInclusive<Duration>, &str),
+    mistakes: &mut Mistakes,
+) -> Duration {
     let Some(given) = given else {
-        return DEFAULT_STATUS_INTERVAL;
+        return default;
     };
-    match duration(&given.value).filter(|interval| STATUS_INTERVALS.contains(interval)) {
+    match duration(&given.value).filter(|interval| allowed.contains(interval)) {
         Some(interval) => interval,
         None => {
             mistakes.note(format!(
-                "{}: expected a time from \"100ms\" to \"1h\" such as \"10s\", found {:?}",
+                "{}: expected a time {words}, found {:?}",
                 given.origin, given.value
             ));
-            DEFAULT_STATUS_INTERVAL
+            default
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::settings::{ReadModelSettings, Settings};
+use crate::settings::{ReadModelSettings, Settings, size_text};
 
 /// Shows the settings as a configuration file; passwords as `****`.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ impl fmt::Display for Effective<'_> {
             "all"
         };
         writeln!(f, "publish_columns = {}", quoted(columns))?;
+        let limit = source
+            .max_retained_wal
+            .map_or_else(|| "off".to_owned(), size_text);
+        writeln!(f, "max_retained_wal = {}", quoted(&limit))?;
         writeln!(f, "\n[target]")?;
         writeln!(f, "url = {}", quoted(&target.conninfo.masked_url()))?;
         writeln!(f, "schema = {}", quoted(&target.schema))?;
@@ -43,7 +47,8 @@ impl fmt::Display for Effective<'_> {
             "schedule = {}",
             quoted(resync.schedule.as_deref().unwrap_or("off"))
         )?;
-        writeln!(f, "timezone = {}", quoted(&resync.timezone))
+        writeln!(f, "timezone = {}", quoted(&resync.timezone))?;
+        writeln!(f, "jitter = {}", quoted(&time(resync.jitter)))
     }
 }
 

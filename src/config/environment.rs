@@ -10,13 +10,15 @@ use crate::conninfo::{Conninfo, Environment, closest};
 use crate::error::Result;
 
 /// Every variable that `cdc` reads, besides those of libpq.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: [&str; 23] = [
     "CDC_CONFIG",
     "CDC_LOG",
     "CDC_LOG_FORMAT",
+    "CDC_MAX_RETAINED_WAL",
     "CDC_PG_BIN",
     "CDC_PUBLICATION",
     "CDC_PUBLISH_COLUMNS",
+    "CDC_RESYNC_JITTER",
     "CDC_RESYNC_SCHEDULE",
     "CDC_RESYNC_TIMEZONE",
     "CDC_SCHEMA",
@@ -90,11 +92,13 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         publication: given("CDC_PUBLICATION"),
         slot: given("CDC_SLOT"),
         publish_columns: given("CDC_PUBLISH_COLUMNS"),
+        max_retained_wal: given("CDC_MAX_RETAINED_WAL"),
         schema: given("CDC_SCHEMA"),
         synchronous_commit: given("CDC_SYNCHRONOUS_COMMIT"),
         read_models: None,
         schedule: given("CDC_RESYNC_SCHEDULE"),
         timezone: given("CDC_RESYNC_TIMEZONE"),
+        jitter: given("CDC_RESYNC_JITTER"),
         status_interval: given("CDC_STATUS_INTERVAL"),
     }
 }

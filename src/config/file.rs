@@ -123,12 +123,14 @@ impl Reader<'_> {
                     "publication",
                     "slot",
                     "publish_columns",
+                    "max_retained_wal",
                 ],
             );
             raw.source = self.side(&source);
             raw.publication = self.string(&source, "publication");
             raw.slot = self.string(&source, "slot");
             raw.publish_columns = self.string(&source, "publish_columns");
+            raw.max_retained_wal = self.string(&source, "max_retained_wal");
         }
         if let Some(target) = self.table(&top, "target") {
             self.known(
@@ -140,9 +142,10 @@ impl Reader<'_> {
             raw.synchronous_commit = self.string(&target, "synchronous_commit");
         }
         if let Some(resync) = self.table(&top, "resync") {
-            self.known(&resync, &["schedule", "timezone"]);
+            self.known(&resync, &["schedule", "timezone", "jitter"]);
             raw.schedule = self.string(&resync, "schedule");
             raw.timezone = self.string(&resync, "timezone");
+            raw.jitter = self.string(&resync, "jitter");
         }
         raw.read_models = self.read_models(&top);
         raw

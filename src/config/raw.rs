@@ -50,11 +50,13 @@ pub(super) struct Raw {
     pub(super) publication: Option<Given>,
     pub(super) slot: Option<Given>,
     pub(super) publish_columns: Option<Given>,
+    pub(super) max_retained_wal: Option<Given>,
     pub(super) schema: Option<Given>,
     pub(super) synchronous_commit: Option<Given>,
     pub(super) read_models: Option<Vec<RawReadModel>>,
     pub(super) schedule: Option<Given>,
     pub(super) timezone: Option<Given>,
+    pub(super) jitter: Option<Given>,
     pub(super) status_interval: Option<Given>,
 }
 
@@ -96,11 +98,13 @@ impl Raw {
             publication: self.publication.or(lower.publication),
             slot: self.slot.or(lower.slot),
             publish_columns: self.publish_columns.or(lower.publish_columns),
+            max_retained_wal: self.max_retained_wal.or(lower.max_retained_wal),
             schema: self.schema.or(lower.schema),
             synchronous_commit: self.synchronous_commit.or(lower.synchronous_commit),
             read_models: self.read_models.or(lower.read_models),
             schedule: self.schedule.or(lower.schedule),
             timezone: self.timezone.or(lower.timezone),
+            jitter: self.jitter.or(lower.jitter),
             status_interval: self.status_interval.or(lower.status_interval),
         }
     }

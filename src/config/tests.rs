@@ -274,6 +274,23 @@ fn each_mistake_is_told() {
             "[resync]\ntimezone = 'Mars/Base'".to_owned(),
             "cannot find the time zone \"Mars/Base\"",
         ),
+        (
+            "[source]\nmax_retained_wal = '10'".to_owned(),
+            "expected \"off\" or a size from \"1MB\" to \"1024TB\"",
+        ),
+        (
+            "[source]\nmax_retained_wal = '1kB'".to_owned(),
+            "source.max_retained_wal: expected",
+        ),
+        (
+            "[source]\nmax_retained_wal = '99999999999999999999GB'".to_owned(),
+            "such as \"10GB\"",
+        ),
+        (
+            "[resync]\njitter = '13h'".to_owned(),
+            "resync.jitter: expected a time from \"0s\" to \"12h\"",
+        ),
+        ("[resync]\njitter = 'some'".to_owned(), "found \"some\""),
         ("status_interval = '10'".to_owned(), "such as \"10s\""),
         ("status_interval = '2h'".to_owned(), "from \"100ms\" to \"1h\""),
         (
@@ -318,8 +335,8 @@ fn each_mistake_is_told() {
 #[test]
 fn read_models_are_read_in_full() {
     let settings = load_text(
-        "status_interval = '500ms'\n[source]\npublish_columns = 'projected'\n[target]\nsynchronous_commit = 'off'\n\
-         [resync]\nschedule = 'off'\ntimezone = 'Europe/Berlin'\n\
+        "status_interval = '500ms'\n[source]\npublish_columns = 'projected'\nmax_retained_wal = '10 GB'\n[target]\nsynchronous_commit = 'off'\n\
+         [resync]\nschedule = 'off'\ntimezone = 'Europe/Berlin'\njitter = '30min'\n\
          [[read_model]]\nsource = 'sales.\"Orders\"'\ntarget = 'orders_lookup'\nkey = 'no'\n\
          columns = { title = 'name', no = 'id' }\n[[read_model]]\nsource = 'b'\ntarget = 'c'\nkey = ['x']\ncolumns = ['x']\n",
     )
@@ -327,6 +344,8 @@ fn read_models_are_read_in_full() {
     .settings;
     assert_eq!(settings.resync.schedule, None);
     assert_eq!(settings.resync.timezone, "Europe/Berlin");
+    assert_eq!(settings.source.max_retained_wal, Some(10 << 30));
+    assert_eq!(settings.resync.jitter, std::time::Duration::from_secs(1800));
     assert_eq!(settings.status_interval, std::time::Duration::from_millis(500));
     assert!(settings.source.publish_projected_columns && !settings.target.synchronous_commit);
     let model = &settings.read_models[0];

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
+use crate::settings::pipeline_hash;
 use crate::source::replication::Replication;
 
 /// How long to wait between two tries of the lock.
@@ -18,14 +19,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Every how many tries the holder is named again.
 const SAY_AGAIN: u32 = 120;
 
-/// The lock's key: FNV-1a over the slot's name.
+/// The lock's key.
 fn key(slot: &str) -> i64 {
-    let hash = format!("cdc pipeline {slot}")
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-    i64::from_ne_bytes(hash.to_ne_bytes())
+    i64::from_ne_bytes(pipeline_hash(slot).to_ne_bytes())
 }
 
 /// Waits until this connection is the pipeline's owner.
@@ -35,20 +31,12 @@ pub async fn lock(
     slot: &str,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let key = key(slot);
-    let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({key})");
     for attempt in 0_u32.. {
-        let rows = replication.simple_query(&sql).await?;
-        if rows
-            .first()
-            .and_then(|row| row.first())
-            .and_then(Option::as_deref)
-            == Some("t")
-        {
+        if try_lock(replication, slot).await? {
             return Ok(());
         }
         if attempt.is_multiple_of(SAY_AGAIN) {
-            let holder = holder(client, key)
+            let holder = holder(client, key(slot))
                 .await
                 .unwrap_or_else(|error| error.to_string());
             tracing::warn!(
@@ -66,6 +54,14 @@ pub async fn lock(
         Class::Interrupted,
         "stopped while waiting for the pipeline",
     ))
+}
+
+/// Whether this connection is the pipeline's owner now.
+pub async fn try_lock(replication: &mut Replication, slot: &str) -> Result<bool> {
+    let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({})", key(slot));
+    let rows = replication.simple_query(&sql).await?;
+    let got = rows.first().and_then(|row| row.first());
+    Ok(got.and_then(Option::as_deref) == Some("t"))
 }
 
 /// Who holds the lock, in words.

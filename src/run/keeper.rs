@@ -33,9 +33,6 @@ const MOST_DELAY: Duration = Duration::from_secs(3600);
 /// Longest delay where somebody waits for the result.
 const MOST_DELAY_ASKED: Duration = Duration::from_secs(15);
 
-/// Keys of each kind of difference that a dry run keeps in the bookkeeping.
-const SAMPLE_KEYS: u32 = 1000;
-
 /// Starts resyncs.
 pub struct Keeper {
     shared: Arc<Shared>,
@@ -61,12 +58,7 @@ impl Keeper {
         commands: mpsc::Sender<Command>,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let resync = &shared.settings.resync;
-        let schedule = resync
-            .schedule
-            .as_ref()
-            .map(|cron| Schedule::parse(cron, &resync.timezone))
-            .transpose()?;
+        let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
         let backoff = || (Backoff::new(FIRST_DELAY, MOST_DELAY), Instant::now());
         Ok(Self {
             shared,
@@ -156,7 +148,7 @@ impl Keeper {
             epoch: self.epoch,
             request: Some(request.id).filter(|_| !request.dry_run),
             dry_run: request.dry_run,
-            keys: SAMPLE_KEYS,
+            keys: u32::try_from(request.most_keys).unwrap_or(0),
         };
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY_ASKED);
         let bookkeeping = self.shared.bookkeeping.clone();

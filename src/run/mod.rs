@@ -7,6 +7,7 @@
 
 pub mod applier;
 pub mod bind;
+pub mod budget;
 pub mod copy;
 pub mod fence;
 pub mod keeper;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::retry::Backoff;
+use crate::run::budget::Budget;
 use crate::run::stream::Refused;
 use crate::settings::Settings;
 use crate::target::bookkeeping::Bookkeeping;
@@ -57,6 +59,8 @@ pub struct Shared {
     pub owner: String,
     /// Cancelled when the process shall leave.
     pub stop: CancellationToken,
+    /// What the slot holds at the source, measured by the limit.
+    pub budget: Budget,
 }
 
 impl Shared {
@@ -68,6 +72,7 @@ impl Shared {
             bookkeeping,
             owner: format!("pid {}", std::process::id()),
             stop,
+            budget: Budget::default(),
         }
     }
 
@@ -101,7 +106,7 @@ impl Process {
 
     /// A cause that comes back must not load the master: healings back off, doubling to an hour, whether they succeed or not.
     async fn wait_before_healing(&mut self, why: &str, stop: &CancellationToken) {
-        let Some((mut backoff, last)) = self.healing.take() else {
+        let Some((backoff, last)) = &mut self.healing else {
             self.healing = Some((Backoff::new(FIRST_HEAL_DELAY, MOST_HEAL_DELAY), Instant::now()));
             return;
         };
@@ -123,7 +128,7 @@ impl Process {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(delay) => {}
         }
-        self.healing = Some((backoff, Instant::now()));
+        *last = Instant::now();
     }
 
     fn learn(&mut self, error: &Error, refused: Option<Refused>) {
@@ -150,10 +155,24 @@ impl Process {
 /// Only before the first stream, and only what a person has to mend.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
     let shared = Arc::new(Shared::new(settings, stop));
+    let guarded = Arc::clone(&shared);
+    let guard = tokio::spawn(async move { budget::guard(&guarded).await });
+    let result = sessions(&shared).await;
+    guard.abort();
+    result
+}
+
+async fn sessions(shared: &Arc<Shared>) -> Result<()> {
     let mut process = Process::default();
     let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
     loop {
-        let error = match until_stopped(&shared, session::session(&shared, &mut process)).await {
+        // A session that is dropped leaves what a killed process leaves: the next one begins from what is stored.
+        let result = tokio::select! {
+            biased;
+            result = until_stopped(shared, session::session(shared, &mut process)) => result,
+            error = shared.budget.enforced() => Err(error),
+        };
+        let error = match result {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -173,8 +192,15 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
         }
         let delay = backoff.next_delay(fastrand::f64());
         tracing::warn!(%error, detail = error.detail(), hint = error.hint(), attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
+        if let Some(why) = shared.budget.exceeded() {
+            match budget::give_up(shared, process.epoch, &why).await {
+                Ok(true) => process.gap = Some(why),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "could not give up the slot"),
+            }
+        }
         if let Some(epoch) = process.epoch {
-            session::tell_state(&shared, epoch, "retrying", &error).await;
+            session::tell_state(shared, epoch, "retrying", &error).await;
         }
         tokio::select! {
             () = shared.stop.cancelled() => return Ok(()),

@@ -22,6 +22,7 @@ use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
 use crate::run::Shared;
 use crate::run::bind::{again, bind_one};
+use crate::run::budget::within;
 use crate::run::copy::{ToCopy, copy_all};
 use crate::run::pending::Pending;
 use crate::run::session::sender_timeout;
@@ -136,7 +137,7 @@ impl Copying<'_> {
             source::slot::create_within(&mut replication, &client, &name, true, SLOT_PATIENCE, self.stop)
                 .await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow, self.stop);
-        let copied = or_stopped(&stop, copied).await?;
+        let copied = or_stopped(&stop, within(self.shared, &name, copied)).await?;
         let mut ready = Vec::new();
         for (to_copy, result) in copied {
             match result {
@@ -159,7 +160,8 @@ impl Copying<'_> {
             if end.bytes_since(catch_up.received) <= NEAR_BYTES {
                 break;
             }
-            or_stopped(&stop, catch_up.until_near(end, shadow, &ready)).await?;
+            let near = within(self.shared, &name, catch_up.until_near(end, shadow, &ready));
+            or_stopped(&stop, near).await?;
         }
         or_stopped(&stop, self.compare_at_one_position(catch_up, shadow, &ready)).await
     }

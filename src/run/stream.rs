@@ -34,8 +34,10 @@ use crate::target::model::TargetModel;
 use crate::target::writer::{Merged, Position};
 use crate::transaction::{Assembler, Transaction};
 
+mod idle;
 mod pause;
 
+use idle::StoreNext;
 use pause::{Pause, resumed};
 
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
@@ -88,6 +90,8 @@ pub enum Command {
         /// Whether the batch in hand is given up: the target does not answer.
         abandon: bool,
     },
+    /// Store the position of an idle stream as soon as may be: somebody waits for it.
+    Hurry,
     /// Merge exact copies at the position at which the loop stands still.
     Merge {
         /// Read models as the copy bound them, by index.
@@ -162,6 +166,8 @@ pub struct Stream {
     in_flight: Option<InFlight>,
     idle: Option<Position>,
     stored_at: Instant,
+    /// The next keepalive is stored at once: somebody waits for the position, or it is due.
+    store_next: Option<StoreNext>,
     status_interval: Duration,
     feedback_interval: Duration,
     careful_until: Option<Lsn>,
@@ -230,6 +236,7 @@ impl Stream {
             in_flight: None,
             idle: None,
             stored_at: Instant::now(),
+            store_next: None,
             status_interval: start.status_interval,
             feedback_interval,
             careful_until: start.careful_until,
@@ -322,6 +329,7 @@ impl Stream {
     /// Takes every whole frame out of the buffer.
     async fn drain(&mut self) -> Result<()> {
         let mut reply_to = None;
+        let mut store = None;
         while self.may_read() {
             let Some(frame) = self.replication.next_frame().map_err(gone)? else {
                 break;
@@ -360,6 +368,7 @@ impl Stream {
                             commit_time: Some(send_time),
                             last: None,
                         });
+                        store = store.or(self.store_next.take());
                     }
                     if reply_requested {
                         reply_to = Some(wal_end);
@@ -367,6 +376,9 @@ impl Stream {
                 }
                 StreamFrame::CopyDone => return Err(Error::transient("the source ended the stream")),
             }
+        }
+        if let Some(why) = store {
+            self.store_idle(why == StoreNext::Due).await?;
         }
         match reply_to {
             Some(wal_end) => self.reply(wal_end).await,
@@ -393,7 +405,7 @@ impl Stream {
     async fn reply(&mut self, wal_end: Lsn) -> Result<()> {
         if self.progress.acknowledged() < wal_end && self.shutdown.is_none() {
             self.shutdown = Some((wal_end, Instant::now() + SHUTDOWN_PATIENCE));
-            self.store_idle().await?;
+            self.store_idle(false).await?;
             self.harden_due = self.progress.durable() < self.progress.applied();
         }
         self.send_status(false).await
@@ -438,29 +450,6 @@ impl Stream {
             self.gathers_until = None;
         }
         gathers
-    }
-
-    /// Stores the newest idle position, if there is a higher one than the stored and nothing is under way.
-    async fn store_idle(&mut self) -> Result<()> {
-        let free = self.in_flight.is_none()
-            && self.pending.is_empty()
-            && !self.assembler.is_open()
-            && !self.stands_still();
-        if !free {
-            return Ok(());
-        }
-        let Some(position) = self.idle.take_if(|idle| idle.lsn > self.progress.applied()) else {
-            return Ok(());
-        };
-        self.stored_at = Instant::now();
-        self.in_flight = Some(InFlight {
-            lsn: position.lsn,
-            transactions: 0,
-            since: Instant::now(),
-            commit_time: None,
-            merge: None,
-        });
-        self.applier.submit(Job::Store(position)).await
     }
 
     /// A job of the applier has ended.
@@ -517,21 +506,9 @@ impl Stream {
         }
         if self.shutdown.is_some() {
             self.harden_due = self.progress.durable() < self.progress.applied();
-            self.store_idle().await?;
+            self.store_idle(false).await?;
         }
         self.send_status(false).await
-    }
-
-    async fn feedback(&mut self) -> Result<()> {
-        if self.stored_at.elapsed() >= self.status_interval {
-            self.store_idle().await?;
-        }
-        self.harden_due = self.progress.durable() < self.progress.applied();
-        if self.may_read() && self.heard_at.elapsed() > self.silence {
-            return Err(Error::transient("the source has not answered for too long")
-                .with_detail("Every status asks for a reply; the connection seems to be dead."));
-        }
-        self.send_status(true).await
     }
 
     async fn send_status(&mut self, reply_requested: bool) -> Result<()> {
@@ -599,7 +576,7 @@ impl Stream {
             return Ok(());
         }
         self.end_pause();
-        self.store_idle().await?;
+        self.store_idle(false).await?;
         if !self.finish_job().await? {
             return Ok(());
         }

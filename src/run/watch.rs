@@ -9,6 +9,8 @@
 //! | the table or the lookup was made again or renamed, the lookup's columns changed | bound anew and copied |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) | one resync of that read model |
 //!
+//! Between two looks it tells the stream when somebody waits in `wait_for` for a position.
+//!
 //! A TRUNCATE that the stream brought looks like a rewrite: the resync then finds nothing.
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::run::Shared;
 use crate::run::bind::Bound;
+use crate::run::budget;
 use crate::run::stream::Command;
 use crate::source;
 use crate::source::watch::Look;
@@ -31,6 +34,9 @@ use crate::target::bookkeeping::ModelState;
 
 /// How often the watch looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether somebody waits for a position.
+const WAITERS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long one look may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
@@ -101,7 +107,7 @@ async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str) 
     );
     shared
         .bookkeeping
-        .request_resync(target, Some(&[name.to_owned()]), false, "watch")
+        .request_resync(target, Some(&[name.to_owned()]), None, "watch")
         .await?;
     Ok(())
 }
@@ -163,7 +169,29 @@ impl Watch {
                     .await;
                 std::future::pending::<()>().await;
             }
-            self.pause(LOOK_INTERVAL).await;
+            self.until_next_look(&mut target).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes the time until the next look; whoever waits for a position is heard soon, also while nothing changes.
+    async fn until_next_look(&self, target: &mut PgConnection) -> Result<()> {
+        let next = Instant::now() + LOOK_INTERVAL;
+        while Instant::now() < next && !self.shared.stop.is_cancelled() {
+            self.pause(WAITERS_INTERVAL).await;
+            if let Some(why) = self.shared.budget.exceeded() {
+                let error = budget::gap(why);
+                let _ = self.commands.send(Command::End { error, abandon: true }).await;
+                std::future::pending::<()>().await;
+            }
+            let waits = self.shared.bookkeeping.somebody_waits(target);
+            let waits = tokio::time::timeout(LOOK_PATIENCE, waits)
+                .await
+                .map_err(|_| Error::transient("a look at who waits had no answer"))??;
+            if waits || self.shared.budget.is_high() {
+                // A stream that has ended hears nothing; the next session's watch looks again.
+                let _ = self.commands.send(Command::Hurry).await;
+            }
         }
         Ok(())
     }

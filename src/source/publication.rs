@@ -282,6 +282,7 @@ mod tests {
                 conninfo: Conninfo::default(),
                 publication: "cdc".to_owned(),
                 slot: "cdc".to_owned(),
+                max_retained_wal: None,
                 publish_projected_columns: projected,
             },
             target: TargetSettings {

@@ -1,6 +1,6 @@
 //! The status for a terminal: the verdict first, then one small table, in less than 100 columns.
 
-use super::{Copy, PipelineStatus, ReadModelStatus, SideStatus, SlotStatus, Status, Verdict};
+use super::{Copy, PipelineStatus, ReadModelStatus, ResyncSchedule, SideStatus, SlotStatus, Status, Verdict};
 
 /// Widest line.
 const WIDTH: usize = 99;
@@ -56,6 +56,7 @@ pub fn render(status: &Status) -> String {
             time(&resync.requested_at)
         ));
     }
+    lines.extend(status.resync_schedule.as_ref().map(schedule));
     let lines: Vec<String> = lines.iter().map(|line| clip(line.trim_end(), WIDTH)).collect();
     format!("{}\n", lines.join("\n"))
 }
@@ -159,9 +160,12 @@ fn slot_line(slot: &SlotStatus) -> String {
         .map_or_else(|| "nobody reads it".to_owned(), |pid| format!("read by {pid}"));
     let mut parts = vec![format!("{}: {active}", slot.name)];
     parts.extend(slot.wal_status.clone());
+    let most = slot
+        .max_retained_bytes
+        .map_or_else(String::new, |most| format!(" of at most {}", size(most)));
     parts.extend(
         slot.held_bytes
-            .map(|bytes| format!("holds {}", size(u64::try_from(bytes).unwrap_or(0)))),
+            .map(|bytes| format!("holds {}{most}", size(u64::try_from(bytes).unwrap_or(0)))),
     );
     parts.extend(
         slot.safe_wal_bytes
@@ -174,6 +178,23 @@ fn slot_line(slot: &SlotStatus) -> String {
     );
     parts.extend(slot.invalidation_reason.clone());
     parts.join(", ")
+}
+
+/// `schedule    0 2 * * * (UTC) and 7 min, next 2026-11-26 02:07:31`
+fn schedule(schedule: &ResyncSchedule) -> String {
+    let delay = match schedule.delay_seconds {
+        0 => String::new(),
+        seconds if seconds < 120 => format!(" and {seconds} s"),
+        seconds => format!(" and {} min", seconds / 60),
+    };
+    let next = schedule
+        .next_at
+        .as_deref()
+        .map_or_else(String::new, |at| format!(", next {}", time(at)));
+    format!(
+        "schedule    {} ({}){delay}{next}",
+        schedule.schedule, schedule.timezone
+    )
 }
 
 fn side(side: &SideStatus) -> String {
@@ -222,7 +243,7 @@ pub(super) fn rows(count: i64) -> String {
     format!("{count} row{}", if count == 1 { "" } else { "s" })
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         bytes if bytes < 1 << 10 => format!("{bytes} B"),
         bytes if bytes < 1 << 20 => format!("{} kB", bytes >> 10),
@@ -282,6 +303,7 @@ checkpoint  0/100 as of 2026-11-25 02:11:40, 0 B of WAL to go
 slot        cdc: read by 4711, reserved, holds 1 MB, confirmed 0/100
 source      localhost:5432/master as cdc, PostgreSQL 15.18
 target      localhost:5432/ as , PostgreSQL 16.14
+schedule    0 2 * * * (UTC), next 2026-11-26 02:00:00
 "
         );
     }

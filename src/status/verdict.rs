@@ -35,7 +35,7 @@ pub(super) fn is_alive(pipeline: &PipelineStatus) -> bool {
 }
 
 /// How old the lookups are at most: 0 when all of the source's WAL is applied, else the time since the checkpoint
-/// was stored. A process that streams stores nothing while the source is quiet, so without a look at the source
+/// was stored. A process that streams stores an idle position only now and then, so without a look at the source
 /// its age cannot be told.
 pub(super) fn age_seconds(pipeline: Option<&PipelineStatus>, checkpoint: Option<&Checkpoint>) -> Option<f64> {
     let checkpoint = checkpoint?;
@@ -199,6 +199,18 @@ fn slot(slot: Option<&Slot>, settings: &Settings, runs: bool, found: &mut Vec<(V
             format!("slot \"{name}\" is about to be lost"),
             Some("Raise max_slot_wal_keep_size, or see why cdc does not get on."),
         );
+    } else if let Some((held, most)) = over_budget(slot, settings) {
+        let message = format!(
+            "slot \"{name}\" holds {} of WAL, more than source.max_retained_wal ({})",
+            super::text::size(held),
+            super::text::size(most)
+        );
+        let hint = if runs {
+            "cdc gives it up and copies everything as soon as it can."
+        } else {
+            "Nobody gives it up while cdc is not running: start cdc run."
+        };
+        add("error", message, Some(hint));
     } else if runs && slot.active_pid.is_none() {
         add(
             "warning",
@@ -206,6 +218,13 @@ fn slot(slot: Option<&Slot>, settings: &Settings, runs: bool, found: &mut Vec<(V
             None,
         );
     }
+}
+
+/// What the slot holds and may hold, if it holds more.
+fn over_budget(slot: &Slot, settings: &Settings) -> Option<(u64, u64)> {
+    let most = settings.source.max_retained_wal?;
+    let held = u64::try_from(slot.held_bytes?).ok()?;
+    (held > most).then_some((held, most))
 }
 
 fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>) {
@@ -296,6 +315,7 @@ pub(super) mod tests {
                 },
                 publication: "cdc".to_owned(),
                 slot: "cdc".to_owned(),
+                max_retained_wal: None,
                 publish_projected_columns: false,
             },
             target: TargetSettings {
@@ -359,6 +379,9 @@ pub(super) mod tests {
                         ..ReadModelStatus::default()
                     }],
                     resyncs: Vec::new(),
+                    // 2026-11-25 02:00:03 and 02:13:40.
+                    last_full_resync: Some(1_795_572_003_000_000),
+                    now: 1_795_572_820_000_000,
                 }),
             }),
         }
@@ -383,6 +406,25 @@ pub(super) mod tests {
         let text = format!("{} {:?}", status.summary, status.problems);
         assert_eq!((status.verdict, status.healthy), (verdict, healthy), "{text}");
         assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+
+    #[test]
+    fn slot_above_the_wal_budget_is_said() {
+        let mut with_limit = settings();
+        with_limit.source.max_retained_wal = Some(1 << 20);
+        let mut seen = good();
+        slot(&mut seen).held_bytes = Some(3 << 20);
+        let status = Status::new(&with_limit, &seen);
+        assert_eq!((status.verdict, status.healthy), (Verdict::Slot, false));
+        assert_eq!(
+            status.summary,
+            "slot \"cdc\" holds 3 MB of WAL, more than source.max_retained_wal (1 MB)"
+        );
+        assert_eq!(status.slot.as_ref().unwrap().max_retained_bytes, Some(1 << 20));
+        let text = super::super::render(&status);
+        assert!(text.contains("holds 3 MB of at most 1 MB"), "{text}");
+        slot(&mut seen).held_bytes = Some(1 << 20);
+        assert!(Status::new(&with_limit, &seen).healthy);
     }
 
     #[test]

@@ -8,13 +8,11 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::error::{Class, Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::TransactionId;
-use crate::sql::{fill, ident, literal};
+use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
 
 mod resyncs;
-
-/// Version of the bookkeeping schema that this program writes.
-const VERSION: i32 = 1;
+mod schema;
 
 /// The bookkeeping of one pipeline.
 #[derive(Debug, Clone)]
@@ -95,6 +93,8 @@ pub struct ResyncRequest {
     pub read_models: Option<Vec<String>>,
     /// Compare only.
     pub dry_run: bool,
+    /// Keys of each kind of difference that a comparison names.
+    pub most_keys: i32,
 }
 
 impl Bookkeeping {
@@ -109,77 +109,6 @@ impl Bookkeeping {
     /// The schema's name, not quoted.
     pub fn schema_name(&self) -> &str {
         &self.name
-    }
-
-    /// The statements that make the schema; harmless where it exists.
-    pub fn create_sql(&self) -> String {
-        fill(
-            include_str!("../../sql/target/bookkeeping.sql"),
-            &[("schema", &self.schema)],
-        )
-    }
-
-    /// Makes what is missing.
-    ///
-    /// # Errors
-    /// [`Class::Configuration`] if the schema was made by a newer version, or by somebody else.
-    pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
-        let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
-            .bind(format!("{}.version", self.schema))
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
-        if exists {
-            let version: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
-                "SELECT max(version) FROM {}.version",
-                self.schema
-            )))
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(|error| self.not_ours(error))?;
-            if version > VERSION {
-                return Err(Error::configuration(format!(
-                    "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
-                    self.schema
-                ))
-                .with_hint("Run the newer cdc that made it, or choose another target.schema."));
-            }
-            return Ok(());
-        }
-        // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's commit.
-        let lock = format!(
-            "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext({}))",
-            literal(&format!("cdc bookkeeping {}", self.name))
-        );
-        let sql = format!("BEGIN;\n{lock};\n{}\nCOMMIT", self.create_sql());
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(conn)
-            .await
-            .map_err(|error| {
-                let error = from_sqlx(error).context(format!("could not create schema {}", self.schema));
-                if error.sqlstate() == Some("42501") {
-                    error.with_hint("GRANT CREATE, TEMPORARY ON DATABASE ... TO the role of the target's URL; or let `cdc setup --print-sql` show what to run as its owner.")
-                } else {
-                    error
-                }
-            })?;
-        Ok(())
-    }
-
-    /// The schema is there but cannot be read: it was made by another role, or for something else.
-    fn not_ours(&self, error: sqlx::Error) -> Error {
-        let error = from_sqlx(error);
-        let transient = error.is_transient();
-        let error = error.context(format!(
-            "could not read the bookkeeping in schema {}",
-            self.schema
-        ));
-        if transient {
-            return error;
-        }
-        error.with_hint(
-            "Use the role that made it in the target's URL, or choose another schema (target.schema).",
-        )
     }
 
     /// Raises the epoch and reads the checkpoint in one statement: a zombie's commit fails from now on.
@@ -562,6 +491,15 @@ impl Bookkeeping {
             .await
             .map_err(from_sqlx)?;
         Ok(())
+    }
+
+    /// Whether somebody waits in `wait_for` for a position.
+    pub async fn somebody_waits(&self, conn: &mut PgConnection) -> Result<bool> {
+        sqlx::query_scalar(include_str!("../../sql/target/somebody_waits.sql"))
+            .bind(&self.name)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// OID of the publication that the slot was made for.

@@ -68,7 +68,13 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
+    let clock = sqlx::query(sql(include_str!("../../sql/target/status_clock.sql")))
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
     Ok(Some(Bookkeeping {
+        now: get(&clock, "now")?,
+        last_full_resync: get(&clock, "last_full_resync")?,
         pipeline: pipeline.as_ref().map(pipeline_status).transpose()?,
         checkpoint: pipeline.as_ref().map(checkpoint).transpose()?.flatten(),
         read_models: models.iter().map(read_model).collect::<Result<_>>()?,

@@ -6,9 +6,11 @@
 mod support;
 
 mod alter;
+mod budget;
 mod encodings;
 mod heal;
 mod life;
+mod resync;
 mod roles;
 mod shapes;
 mod start;

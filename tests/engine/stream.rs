@@ -227,3 +227,113 @@ async fn the_report_follows_over_a_role_that_may_only_select() {
     assert_eq!(freshness, ["public.labels_lookup|streaming|2|t"]);
     assert!(reports.batch_execute("DELETE FROM labels_lookup").await.is_err());
 }
+
+/// The statement that a reporting service sends: its answer, and how it ended.
+async fn wait_for(client: &tokio_postgres::Client, arguments: &str) -> Result<bool, tokio_postgres::Error> {
+    client
+        .query_one(&format!("SELECT cdc.wait_for({arguments})"), &[])
+        .await
+        .map(|row| row.get(0))
+}
+
+#[tokio::test]
+async fn report_can_wait_for_what_was_just_written() {
+    let (mut pair, source, target) = labels_pair().await;
+    // Nothing but the waiting call makes an idle position be stored.
+    pair.config = format!("status_interval = \"1h\"\n{}", pair.config);
+    let mut cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    crate::wait_log(&cdc, "streaming").await;
+    let reports = support::pg(&pair.target_url.replace("postgres@", "reports@")).await;
+    for n in 0..10 {
+        let change = format!("UPDATE labels SET label = 'n{n}' WHERE code = 'MR'");
+        source.batch_execute(&change).await.unwrap();
+        let lsn = value(&source, "SELECT pg_current_wal_lsn()").await;
+        assert!(
+            wait_for(&reports, &format!("'{lsn}', '30 seconds'"))
+                .await
+                .unwrap()
+        );
+        let label = "SELECT label FROM labels_lookup WHERE code = 'MR'";
+        assert_eq!(rows(&reports, label).await, [format!("n{n}")]);
+    }
+    // A commit that concerns no read model: the stream stays silent, the position moves all the same.
+    source.batch_execute("CREATE TABLE other (a int)").await.unwrap();
+    let lsn = value(&source, "SELECT pg_current_wal_lsn()").await;
+    let named = format!("'{lsn}', '30 seconds', 'public.labels_lookup'");
+    assert!(wait_for(&reports, &named).await.unwrap());
+    // Inside a transaction: the lock by which it is heard goes with the call.
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    reports.batch_execute("BEGIN").await.unwrap();
+    assert!(!wait_for(&reports, "'FFFFFF/0', '50 ms'").await.unwrap());
+    assert_eq!(value(&reports, locks).await, "0");
+    reports.batch_execute("COMMIT").await.unwrap();
+    // What can never be.
+    for (arguments, state) in [
+        ("NULL", "22004"),
+        ("'0/1', NULL", "22004"),
+        ("'0/1', '1 s', 'public.unknown'", "42704"),
+    ] {
+        let error = wait_for(&reports, arguments).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), state, "{error:?}");
+    }
+    reports
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        .await
+        .unwrap();
+    let error = wait_for(&reports, "'FFFFFF/0'").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "25000", "{error:?}");
+    reports.batch_execute("ROLLBACK").await.unwrap();
+    // Nobody applies: false, and not before the time is over.
+    cdc.stop(Signal::Term).await;
+    source
+        .batch_execute("DELETE FROM labels WHERE code = 'MR'")
+        .await
+        .unwrap();
+    let lsn = value(&source, "SELECT pg_current_wal_lsn()").await;
+    assert!(!wait_for(&reports, &format!("'{lsn}', '100 ms'")).await.unwrap());
+    let _cdc = Cdc::run(&pair);
+    assert!(
+        wait_for(&reports, &format!("'{lsn}', '30 seconds'"))
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        support::lookup(&reports).await,
+        support::live_labels(&source).await
+    );
+}
+
+#[tokio::test]
+async fn lookups_of_a_quiet_source_are_as_of_a_later_time() {
+    let (mut pair, source, target) = labels_pair().await;
+    pair.config = format!("status_interval = \"200ms\"\n{}", pair.config);
+    let _cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    for _ in 0..3 {
+        let now = value(&source, "SELECT clock_timestamp()").await;
+        let later = format!("SELECT bool_and(as_of > '{now}') FROM cdc.freshness");
+        crate::wait_rows(&target, &later, &["t"]).await;
+    }
+}
+
+#[tokio::test]
+async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
+    let (pair, source, target) = labels_pair().await;
+    let mut cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    cdc.stop(Signal::Term).await;
+    target
+        .batch_execute("DROP FUNCTION cdc.wait_for; UPDATE cdc.version SET version = 1")
+        .await
+        .unwrap();
+    source
+        .batch_execute("UPDATE labels SET label = 'later' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["2"]);
+    assert!(wait_for(&target, "'0/1'").await.unwrap());
+    assert_eq!(crate::count_log(&cdc, "copied again"), 0);
+}

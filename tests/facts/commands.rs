@@ -32,6 +32,7 @@ fn settings(cluster: &Cluster) -> Settings {
             conninfo: conninfo.clone(),
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
+            max_retained_wal: None,
             publish_projected_columns: false,
         },
         target: TargetSettings {
@@ -177,6 +178,11 @@ async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postg
     let seen = status::look(settings).await;
     assert_eq!(seen.verdict, Verdict::Ok, "{seen:#?}");
     assert!(seen.healthy && seen.pipeline.as_ref().unwrap().alive);
+    let schedule = seen.resync_schedule.as_ref().unwrap();
+    assert!(
+        schedule.delay_seconds == 0 && schedule.next_at.as_ref().unwrap().ends_with("T02:00:00Z"),
+        "{schedule:?}"
+    );
     let model = &seen.read_models[0];
     assert_eq!((model.state.as_str(), model.rows), ("in_step", Some(2)));
     assert!(model.age_seconds.is_some_and(|age| age < 60.0), "{model:?}");

@@ -345,6 +345,7 @@ fn settings(tables: &[&str]) -> Settings {
             conninfo: Default::default(),
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
+            max_retained_wal: None,
             publish_projected_columns: false,
         },
         target: TargetSettings {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Command, InFlight, Stream};
+use super::{Command, InFlight, StoreNext, Stream};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::read_model::ReadModel;
@@ -42,6 +42,10 @@ impl Stream {
                     joining: Vec::new(),
                 });
                 // An idle stream passes the position with a keepalive: ask for one.
+                self.send_status(true).await
+            }
+            Command::Hurry => {
+                self.store_next.get_or_insert(StoreNext::Waited);
                 self.send_status(true).await
             }
             Command::End { error, abandon } => {
@@ -90,7 +94,7 @@ impl Stream {
         let position = self.progress.applied();
         if position < at_least {
             // An idle stream passes the position without a transaction; it is stored like any other idle position.
-            return self.store_idle().await;
+            return self.store_idle(false).await;
         }
         let Some(pause) = &mut self.pause else {
             return Ok(());

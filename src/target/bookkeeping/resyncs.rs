@@ -6,24 +6,27 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::{Bookkeeping, ResyncRequest};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::sql::fill;
 use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
-    /// Asks the running process for a resync; returns the request's number.
+    /// Asks the running process for a resync, or with the number of keys to be named for a comparison only; returns the
+    /// request's number.
     pub async fn request_resync(
         &self,
         conn: &mut PgConnection,
         read_models: Option<&[String]>,
-        dry_run: bool,
+        compare_only: Option<u16>,
         origin: &str,
     ) -> Result<i64> {
         let sql = format!(
-            "INSERT INTO {}.resync (read_models, dry_run, origin) VALUES ($1, $2, $3) RETURNING id",
+            "INSERT INTO {}.resync (read_models, dry_run, most_keys, origin) VALUES ($1, $2, $3, $4) RETURNING id",
             self.schema
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(read_models)
-            .bind(dry_run)
+            .bind(compare_only.is_some())
+            .bind(i32::from(compare_only.unwrap_or(0)))
             .bind(origin)
             .fetch_one(conn)
             .await
@@ -47,7 +50,7 @@ impl Bookkeeping {
     pub async fn next_request(&self, conn: &mut PgConnection) -> Result<Option<ResyncRequest>> {
         let sql = format!(
             "UPDATE {schema}.resync SET state = 'running', started_at = now() WHERE id = \
-             (SELECT min(id) FROM {schema}.resync WHERE state = 'queued') RETURNING id, read_models, dry_run",
+             (SELECT min(id) FROM {schema}.resync WHERE state = 'queued') RETURNING id, read_models, dry_run, most_keys",
             schema = self.schema
         );
         let exists = format!(
@@ -70,6 +73,7 @@ impl Bookkeeping {
                 id: row.try_get(0).map_err(from_sqlx)?,
                 read_models: row.try_get(1).map_err(from_sqlx)?,
                 dry_run: row.try_get(2).map_err(from_sqlx)?,
+                most_keys: row.try_get(3).map_err(from_sqlx)?,
             })
         })
         .transpose()
@@ -173,14 +177,14 @@ impl Bookkeeping {
 
     /// When the last scheduled or requested resync of everything began, in microseconds since 1970; the first copy counts.
     pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
-        let sql = format!(
-            "SELECT (extract(epoch FROM max(started_at)) * 1000000)::bigint FROM {}.resync \
-             WHERE lsn IS NOT NULL AND read_models IS NULL AND NOT dry_run AND origin <> 'watch'",
-            self.schema
+        let sql = fill(
+            include_str!("../../../sql/target/status_clock.sql"),
+            &[("schema", &self.schema)],
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        sqlx::query(AssertSqlSafe(sql))
             .fetch_one(conn)
             .await
+            .and_then(|row| row.try_get("last_full_resync"))
             .map_err(from_sqlx)
     }
 

@@ -125,15 +125,7 @@ impl TargetModel {
 
     /// The comparison of a dry run; keys of at most `limit` rows of each kind.
     pub fn compare(&self, limit: u32) -> String {
-        let key = self
-            .key
-            .iter()
-            .filter_map(|part| self.columns.get(part.column).map(|column| (part, column)));
         let first_key = self.key.first().map_or(1, |part| part.column + 1);
-        let first_name = key
-            .clone()
-            .next()
-            .map_or(String::new(), |(_, column)| ident(&column.name));
         let limit = limit.to_string();
         let wanted_key = join(
             ", ",
@@ -143,7 +135,7 @@ impl TargetModel {
             include_str!("../../../sql/target/compare.sql"),
             &[
                 ("limit", &limit),
-                ("no_lookup", &format!("l.{first_name} IS NULL")),
+                ("no_lookup", "l.tableoid IS NULL"),
                 ("no_wanted", &format!("s.p{first_key} IS NULL")),
                 (
                     "wanted_key_text",

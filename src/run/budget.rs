@@ -1,0 +1,315 @@
+//! The WAL budget: above `source.max_retained_wal` the slot is given up rather than the source's disk filled.
+//!
+//! A guard looks at the slot as long as the process lives, whatever the session is at: streaming into a target that takes nothing,
+//! copying, waiting, or failing because the target is away. What follows, in this order:
+//!
+//! ```text
+//! guard sees too much -> session ends (asked first, then dropped) -> "healing" is stored in the target -> slot is dropped
+//! ```
+//!
+//! If the target cannot be reached the slot is dropped all the same: the next session finds it missing, which heals too, and a
+//! slot that somebody makes in its place stands ahead of the checkpoint. Dropping takes the pipeline's lock like every
+//! session, so where another process owns it nothing is done.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::error::{Class, Error, Result};
+use crate::facts::Slot;
+use crate::lsn::Lsn;
+use crate::run::{Shared, fence};
+use crate::settings::size_text;
+use crate::source;
+use crate::source::replication::Replication;
+use crate::target;
+
+/// How often the guard looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long one look may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a stream that keeps up may hold more: the server moves restart_lsn on only behind records that it writes every
+/// 15 s, and not past an open transaction.
+const LAZY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a session may take to end once it was asked to.
+const SESSION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the target may take to be told, and the last session's lock to go.
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the guard has seen last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pressure {
+    /// There is no limit, or the slot is below it.
+    None,
+    /// Above it, not for long yet: an idle position should be acknowledged now.
+    High,
+    /// The slot is to be given up, and why.
+    Exceeded(String),
+}
+
+/// What the guard tells the session.
+#[derive(Debug)]
+pub struct Budget(watch::Sender<Pressure>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(watch::channel(Pressure::None).0)
+    }
+}
+
+impl Budget {
+    /// Whether positions should be acknowledged as soon as may be.
+    pub fn is_high(&self) -> bool {
+        *self.0.borrow() == Pressure::High
+    }
+
+    /// Why the slot is to be given up, if it is.
+    pub fn exceeded(&self) -> Option<String> {
+        match &*self.0.borrow() {
+            Pressure::Exceeded(why) => Some(why.clone()),
+            Pressure::None | Pressure::High => None,
+        }
+    }
+
+    /// Waits until the slot is to be given up and the session had its time to end by itself.
+    pub async fn enforced(&self) -> Error {
+        let mut pressure = self.0.subscribe();
+        loop {
+            // Its sender is `self`, so it cannot be closed.
+            let _ = pressure
+                .wait_for(|seen| matches!(seen, Pressure::Exceeded(_)))
+                .await;
+            tokio::time::sleep(SESSION_PATIENCE).await;
+            if let Some(why) = self.exceeded() {
+                return gap(why);
+            }
+        }
+    }
+}
+
+/// The error that ends a session whose slot is given up.
+pub fn gap(why: String) -> Error {
+    Error::new(Class::Gap, why)
+        .with_hint("See what keeps the changes from being applied, or raise source.max_retained_wal.")
+}
+
+/// Looks at the slot until the process leaves. A source that cannot be reached is looked at later.
+pub async fn guard(shared: &Shared) {
+    let Some(limit) = shared.settings.source.max_retained_wal else {
+        return;
+    };
+    let mut over_since: Option<Instant> = None;
+    let mut client: Option<Client> = None;
+    loop {
+        match tokio::time::timeout(LOOK_PATIENCE, look(shared, &mut client)).await {
+            Ok(Ok(seen)) => {
+                let over = seen.as_ref().filter(|seen| seen.held > limit);
+                over_since = over.and(over_since.or(Some(Instant::now())));
+                let lasted = over_since.map_or(Duration::ZERO, |since| since.elapsed());
+                let pressure = over.map_or(Pressure::None, |seen| judge(seen, limit, lasted));
+                shared.budget.0.send_if_modified(|before| {
+                    let changed = *before != pressure;
+                    *before = pressure;
+                    changed
+                });
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the guard of the WAL budget could not look");
+                client = None;
+            }
+            Err(_) => client = None,
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// What the pipeline's slot holds, in bytes.
+struct Held {
+    held: u64,
+    /// From the position that was acknowledged last.
+    unacknowledged: u64,
+}
+
+/// Above the limit for so long: what follows.
+fn judge(seen: &Held, limit: u64, lasted: Duration) -> Pressure {
+    let keeps_up = seen.unacknowledged <= limit;
+    let patience = if keeps_up { LAZY_PATIENCE } else { LOOK_INTERVAL };
+    if lasted < patience {
+        return Pressure::High;
+    }
+    Pressure::Exceeded(format!(
+        "the slot held {} of WAL at the source, more than source.max_retained_wal ({})",
+        size_text(seen.held),
+        size_text(limit)
+    ))
+}
+
+/// `None`: there is no slot, or none that this process may judge.
+async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Held>> {
+    let source = &shared.settings.source;
+    let client = match client {
+        Some(client) => client,
+        None => {
+            let name = shared.application_name("guard");
+            client.insert(source::connect::client(&source.conninfo, &name).await?)
+        }
+    };
+    let Some(slot) = source::facts::slot(client, &source.slot).await? else {
+        return Ok(None);
+    };
+    let end = source::facts::current_wal(client).await?;
+    Ok(held(&slot, &source.conninfo.database, end))
+}
+
+/// A slot that is being made is given up by whoever makes it; one of another plugin or database is not ours.
+fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
+    let ours = slot.plugin.as_deref() == Some("pgoutput") && slot.database.as_deref() == Some(database);
+    let confirmed = slot.confirmed_flush_lsn.filter(|_| ours)?;
+    Some(Held {
+        held: u64::try_from(slot.held_bytes?).ok()?,
+        unacknowledged: end.bytes_since(confirmed),
+    })
+}
+
+/// Gives the slot up: tells the target, if it can be reached, and drops the slot. Returns whether it did: not where another
+/// process owns the pipeline.
+pub async fn give_up(shared: &Shared, epoch: Option<i64>, why: &str) -> Result<bool> {
+    let source = &shared.settings.source;
+    let told = match epoch {
+        Some(epoch) => tokio::time::timeout(GIVE_UP_PATIENCE, tell(shared, epoch, why)).await,
+        None => Ok(Err(Error::transient(
+            "this process has not reached the target yet",
+        ))),
+    };
+    let told = told.unwrap_or_else(|_| Err(Error::transient("the target does not answer")));
+    if let Err(error) = &told
+        && error.class() == Class::Fenced
+    {
+        return Ok(false);
+    }
+    let mut replication = Replication::connect(&source.conninfo, &shared.application_name("stream")).await?;
+    let deadline = Instant::now() + GIVE_UP_PATIENCE;
+    while !fence::try_lock(&mut replication, &source.slot).await? {
+        if Instant::now() > deadline {
+            tracing::debug!(
+                slot = source.slot,
+                "another process owns the pipeline: the slot is its own"
+            );
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    source::slot::drop(&mut replication, &source.slot).await?;
+    tracing::warn!(
+        slot = source.slot,
+        why,
+        target_told = told.is_ok(),
+        "gave up the slot: every read model is copied again as soon as may be, readers keep the old rows meanwhile"
+    );
+    shared.budget.0.send_replace(Pressure::None);
+    Ok(true)
+}
+
+/// The intent is stored before the slot is dropped.
+async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
+    let conninfo = &shared.settings.target.conninfo;
+    let mut conn = target::connect::connect(conninfo, &shared.application_name("state"), true).await?;
+    shared
+        .bookkeeping
+        .begin_healing(&mut conn, epoch, why, None)
+        .await
+}
+
+/// Carries out a part of a resync, which has a slot of its own, unless that one holds too much.
+pub async fn within<T>(shared: &Shared, slot: &str, part: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(limit) = shared.settings.source.max_retained_wal else {
+        return part.await;
+    };
+    tokio::select! {
+        biased;
+        result = part => result,
+        error = until_over(shared, slot, limit) => Err(error),
+    }
+}
+
+async fn until_over(shared: &Shared, slot: &str, limit: u64) -> Error {
+    let conninfo = &shared.settings.source.conninfo;
+    let client = match source::connect::client(conninfo, &shared.application_name("guard")).await {
+        Ok(client) => client,
+        Err(error) => return error,
+    };
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let held = match source::facts::slot(&client, slot).await {
+            Ok(slot) => slot.and_then(|slot| slot.held_bytes).unwrap_or(0),
+            Err(error) => return error,
+        };
+        if let Ok(held) = u64::try_from(held)
+            && held > limit
+        {
+            return Error::transient(format!(
+                "the slot of the copy held {} of WAL at the source, more than source.max_retained_wal ({})",
+                size_text(held),
+                size_text(limit)
+            ))
+            .with_hint("Raise source.max_retained_wal, or resync when the source writes less.");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_keeps_up_is_given_time() {
+        let high = |seen: &Held, lasted| judge(seen, 1000, lasted) == Pressure::High;
+        let stuck = Held {
+            held: 2000,
+            unacknowledged: 1500,
+        };
+        assert!(high(&stuck, Duration::ZERO), "once is never enough");
+        assert!(!high(&stuck, LOOK_INTERVAL));
+        let lazy = Held {
+            held: 2000,
+            unacknowledged: 10,
+        };
+        assert!(high(&lazy, LOOK_INTERVAL));
+        assert!(!high(&lazy, LAZY_PATIENCE));
+    }
+
+    #[test]
+    fn only_a_slot_of_ours_that_is_made_is_judged() {
+        let slot = Slot {
+            name: "cdc".to_owned(),
+            plugin: Some("pgoutput".to_owned()),
+            database: Some("master".to_owned()),
+            active_pid: None,
+            restart_lsn: Some(Lsn(100)),
+            confirmed_flush_lsn: Some(Lsn(200)),
+            wal_status: None,
+            safe_wal_bytes: None,
+            invalidation_reason: None,
+            held_bytes: Some(900),
+        };
+        let seen = held(&slot, "master", Lsn(1000)).unwrap();
+        assert_eq!((seen.held, seen.unacknowledged), (900, 800));
+        assert!(held(&slot, "other", Lsn(1000)).is_none());
+        let making = Slot {
+            confirmed_flush_lsn: None,
+            ..slot.clone()
+        };
+        assert!(held(&making, "master", Lsn(1000)).is_none());
+        let lost = Slot {
+            held_bytes: None,
+            ..slot
+        };
+        assert!(held(&lost, "master", Lsn(1000)).is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Makes the bookkeeping's schema, or brings an older version of it up to date.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::Bookkeeping;
+use crate::error::{Error, Result};
+use crate::sql::{fill, literal};
+use crate::target::error::from_sqlx;
+
+/// Version of the bookkeeping schema that this program writes.
+const VERSION: i32 = 2;
+
+impl Bookkeeping {
+    /// The statements that make the schema; harmless where it exists.
+    pub fn create_sql(&self) -> String {
+        let name = literal(&self.name);
+        [
+            include_str!("../../../sql/target/bookkeeping.sql"),
+            include_str!("../../../sql/target/wait_for.sql"),
+        ]
+        .map(|template| fill(template, &[("schema", &self.schema), ("schema_name", &name)]))
+        .join("\n")
+    }
+
+    /// Makes what is missing: everything, or what a later version has added.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`] if the schema was made by a newer version, or by somebody else.
+    pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
+        let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+            .bind(format!("{}.version", self.schema))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if exists {
+            let version: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
+                "SELECT max(version) FROM {}.version",
+                self.schema
+            )))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(|error| self.not_ours(error))?;
+            if version > VERSION {
+                return Err(Error::configuration(format!(
+                    "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
+                    self.schema
+                ))
+                .with_hint("Run the newer cdc that made it, or choose another target.schema."));
+            }
+            if version == VERSION {
+                return Ok(());
+            }
+        }
+        // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's commit.
+        let lock = format!(
+            "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext({}))",
+            literal(&format!("cdc bookkeeping {}", self.name))
+        );
+        let sql = format!("BEGIN;\n{lock};\n{}\nCOMMIT", self.create_sql());
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(|error| {
+                let error = from_sqlx(error).context(format!("could not make the bookkeeping in schema {}", self.schema));
+                if error.sqlstate() == Some("42501") {
+                    error.with_hint("GRANT CREATE, TEMPORARY ON DATABASE ... TO the role of the target's URL; or let `cdc setup --print-sql` show what to run as its owner.")
+                } else {
+                    error
+                }
+            })?;
+        Ok(())
+    }
+
+    /// The schema is there but cannot be read: it was made by another role, or for something else.
+    fn not_ours(&self, error: sqlx::Error) -> Error {
+        let error = from_sqlx(error);
+        let transient = error.is_transient();
+        let error = error.context(format!(
+            "could not read the bookkeeping in schema {}",
+            self.schema
+        ));
+        if transient {
+            return error;
+        }
+        error.with_hint(
+            "Use the role that made it in the target's URL, or choose another schema (target.schema).",
+        )
+    }
+}
