@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 1. Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 2 (with rejections.sql). Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
@@ -9,7 +9,7 @@ GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer NOT NULL
 );
-INSERT INTO {{schema}}.version SELECT 1 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+INSERT INTO {{schema}}.version SELECT 2 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
@@ -74,18 +74,3 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
     error text
 );
-
--- For reports and alerts: how fresh each lookup is.
-CREATE OR REPLACE VIEW {{schema}}.freshness AS
-SELECT m.name AS read_model,
-       CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
-       p.commit_time AS as_of,
-       p.lsn AS as_of_lsn,
-       p.applied_at,
-       m.rows,
-       m.last_change_at,
-       m.last_resync_at,
-       m.last_resync_repaired,
-       coalesce(m.reason, p.error) AS reason
-FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p;
-GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

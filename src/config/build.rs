@@ -11,7 +11,7 @@ use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::settings::{
-    ColumnMapping, ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings,
+    ColumnMapping, OnRowError, ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings,
 };
 use crate::sql::TableName;
 
@@ -46,7 +46,8 @@ pub(super) fn build(
     );
     let schema = schema(raw.schema, mistakes);
     let synchronous_commit = choice(raw.synchronous_commit, &[("on", true), ("off", false)], mistakes);
-    let read_models = read_models(raw.read_models, mistakes);
+    let on_row_error = on_row_error(raw.on_row_error, OnRowError::default(), mistakes);
+    let read_models = read_models(raw.read_models, on_row_error, mistakes);
     let resync = resync(raw.schedule, raw.timezone, mistakes);
     let status_interval = status_interval(raw.status_interval, mistakes);
     if !mistakes.is_empty() {
@@ -262,9 +263,16 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         .map(Duration::from_millis)
 }
 
-fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<ReadModelSettings> {
+fn read_models(
+    raw: Option<Vec<RawReadModel>>,
+    on_row_error: OnRowError,
+    mistakes: &mut Mistakes,
+) -> Vec<ReadModelSettings> {
     let Some(raw) = raw else {
-        return vec![ReadModelSettings::labels()];
+        return vec![ReadModelSettings {
+            on_row_error,
+            ..ReadModelSettings::labels()
+        }];
     };
     if raw.is_empty() {
         mistakes.note("read_model: expected at least one read model");
@@ -273,7 +281,7 @@ fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<R
     let mut models = Vec::new();
     for raw in raw {
         let origin = raw.origin.clone();
-        if let Some(model) = read_model(raw, mistakes) {
+        if let Some(model) = read_model(raw, on_row_error, mistakes) {
             if !targets.insert(model.target.clone()) {
                 mistakes.note_with_hint(
                     format!("{origin}: a second read model with lookup table {}", model.target),
@@ -286,7 +294,7 @@ fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<R
     models
 }
 
-fn read_model(raw: RawReadModel, mistakes: &mut Mistakes) -> Option<ReadModelSettings> {
+fn read_model(raw: RawReadModel, default: OnRowError, mistakes: &mut Mistakes) -> Option<ReadModelSettings> {
     let before = mistakes.0.len();
     let mut missing = |key: &str, is_missing: bool| {
         if is_missing {
@@ -305,6 +313,7 @@ fn read_model(raw: RawReadModel, mistakes: &mut Mistakes) -> Option<ReadModelSet
     let synced_at = raw
         .synced_at
         .map(|given| synced_at(given, columns.as_deref(), mistakes));
+    let on_row_error = on_row_error(raw.on_row_error, default, mistakes);
     if mistakes.0.len() > before {
         return None;
     }
@@ -315,7 +324,19 @@ fn read_model(raw: RawReadModel, mistakes: &mut Mistakes) -> Option<ReadModelSet
         columns: columns?,
         soft_delete,
         synced_at,
+        on_row_error,
     })
+}
+
+fn on_row_error(given: Option<Given>, default: OnRowError, mistakes: &mut Mistakes) -> OnRowError {
+    if given.is_none() {
+        return default;
+    }
+    if choice(given, &[("isolate", true), ("stop", false)], mistakes) {
+        OnRowError::Isolate
+    } else {
+        OnRowError::Stop
+    }
 }
 
 fn table(given: &Given, mistakes: &mut Mistakes) -> Option<TableName> {

@@ -92,6 +92,7 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         publish_columns: given("CDC_PUBLISH_COLUMNS"),
         schema: given("CDC_SCHEMA"),
         synchronous_commit: given("CDC_SYNCHRONOUS_COMMIT"),
+        on_row_error: given("CDC_ON_ROW_ERROR"),
         read_models: None,
         schedule: given("CDC_RESYNC_SCHEDULE"),
         timezone: given("CDC_RESYNC_TIMEZONE"),

@@ -52,6 +52,7 @@ pub(super) struct Raw {
     pub(super) publish_columns: Option<Given>,
     pub(super) schema: Option<Given>,
     pub(super) synchronous_commit: Option<Given>,
+    pub(super) on_row_error: Option<Given>,
     pub(super) read_models: Option<Vec<RawReadModel>>,
     pub(super) schedule: Option<Given>,
     pub(super) timezone: Option<Given>,
@@ -70,6 +71,7 @@ pub(super) struct RawReadModel {
     pub(super) columns: Option<Given<Vec<(String, String)>>>,
     pub(super) soft_delete: Option<Given>,
     pub(super) synced_at: Option<Given>,
+    pub(super) on_row_error: Option<Given>,
 }
 
 impl Raw {
@@ -98,6 +100,7 @@ impl Raw {
             publish_columns: self.publish_columns.or(lower.publish_columns),
             schema: self.schema.or(lower.schema),
             synchronous_commit: self.synchronous_commit.or(lower.synchronous_commit),
+            on_row_error: self.on_row_error.or(lower.on_row_error),
             read_models: self.read_models.or(lower.read_models),
             schedule: self.schedule.or(lower.schedule),
             timezone: self.timezone.or(lower.timezone),

@@ -14,7 +14,7 @@ use crate::target::error::from_sqlx;
 mod resyncs;
 
 /// Version of the bookkeeping schema that this program writes.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// The bookkeeping of one pipeline.
 #[derive(Debug, Clone)]
@@ -106,6 +106,11 @@ impl Bookkeeping {
         }
     }
 
+    /// The schema, quoted.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
     /// The schema's name, not quoted.
     pub fn schema_name(&self) -> &str {
         &self.name
@@ -113,10 +118,41 @@ impl Bookkeeping {
 
     /// The statements that make the schema; harmless where it exists.
     pub fn create_sql(&self) -> String {
-        fill(
-            include_str!("../../sql/target/bookkeeping.sql"),
-            &[("schema", &self.schema)],
+        let base = include_str!("../../sql/target/bookkeeping.sql");
+        format!(
+            "{}{}",
+            fill(base, &[("schema", &self.schema)]),
+            self.rejections_sql()
         )
+    }
+
+    fn rejections_sql(&self) -> String {
+        let rejections = include_str!("../../sql/target/rejections.sql");
+        fill(rejections, &[("schema", &self.schema)])
+    }
+
+    /// Brings a schema of an earlier version up to this one: version 2 added what rejections.sql makes.
+    async fn migrate(&self, conn: &mut PgConnection) -> Result<()> {
+        let sql = format!(
+            "BEGIN; LOCK TABLE {schema}.version; {} UPDATE {schema}.version SET version = {VERSION}; COMMIT",
+            self.rejections_sql(),
+            schema = self.schema
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(conn)
+            .await
+            .map_err(|error| {
+                let error =
+                    from_sqlx(error).context(format!("could not bring schema {} up to date", self.schema));
+                if error.sqlstate() == Some("42501") {
+                    error.with_hint(
+                        "Use the role that made the schema in the target's URL: it owns the bookkeeping.",
+                    )
+                } else {
+                    error
+                }
+            })?;
+        Ok(())
     }
 
     /// Makes what is missing.
@@ -144,7 +180,11 @@ impl Bookkeeping {
                 ))
                 .with_hint("Run the newer cdc that made it, or choose another target.schema."));
             }
-            return Ok(());
+            return if version < VERSION {
+                self.migrate(conn).await
+            } else {
+                Ok(())
+            };
         }
         // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's commit.
         let lock = format!(
@@ -326,7 +366,7 @@ impl Bookkeeping {
     /// Forgets a read model that is configured no more. Its lookup stays as it is.
     pub async fn remove_model(&self, conn: &mut PgConnection, epoch: i64, id: i32) -> Result<()> {
         let sql = format!(
-            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
+            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.rejected_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
             fence = self.fence(epoch),
             schema = self.schema
         );
@@ -348,7 +388,8 @@ impl Bookkeeping {
         create_map: &str,
     ) -> Result<()> {
         let sql = format!(
-            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
+            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.rejected_{id}; {create_map} \
+             DELETE FROM {schema}.rejection WHERE read_model = {id}; \
              UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), \
                state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
                reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now() \
@@ -389,6 +430,19 @@ impl Bookkeeping {
     pub async fn has_map(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
         sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
             .bind(format!("{}.map_{id}", self.schema))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Whether rows of the read model are set apart.
+    pub async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.rejection WHERE read_model = $1)",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(id)
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)

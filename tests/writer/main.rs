@@ -6,6 +6,7 @@
 mod support;
 
 mod cases;
+mod isolate;
 mod limits;
 mod random;
 mod rig;
