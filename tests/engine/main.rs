@@ -8,6 +8,7 @@ mod support;
 mod alter;
 mod heal;
 mod life;
+mod refused;
 mod roles;
 mod shapes;
 mod start;

@@ -316,9 +316,9 @@ async fn a_row_that_may_not_be_deleted_stays() {
     assert_eq!(rows(&rig.db, rejected).await.len(), 2);
 }
 
-/// Copies what `lines` are into a shadow and merges it; tells what a dry run would have found before.
-async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
-    let model = rig.models[0].target.clone();
+/// Fills a shadow with these lines.
+async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
+    let model = rig.models[index].target.clone();
     let mut shadow = ShadowWriter::new(rig.session().await);
     let pieces = || {
         let lines: Vec<_> = lines
@@ -339,6 +339,13 @@ async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
             .await
             .unwrap();
     }
+    shadow
+}
+
+/// Merges a copy of these lines; tells what a dry run would have found before.
+async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
+    let model = rig.models[0].target.clone();
+    let mut shadow = fill(rig, 0, lines).await;
     let found = shadow.compare(&model, 10).await.unwrap();
     let position = MergePosition::Running(rig.position().lsn, None);
     let merged = rig.writer.merge(&[0], &position, 20).await.unwrap();
@@ -533,6 +540,42 @@ async fn rows_that_wait_for_another_lookup_are_tried_again() {
             "y|y|nothing|23514|other_label_check"
         ]
     );
+}
+
+/// The same in copies, in both directions: rows that come, and rows that go.
+#[tokio::test]
+async fn copies_that_wait_for_another_lookup_are_tried_again() {
+    let mut rig = Rig::new(
+        "CREATE TABLE other (code text PRIMARY KEY, label text);
+         CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label text, number text REFERENCES other);",
+    )
+    .await;
+    rig.add(&model()).await;
+    rig.add(&other()).await;
+    for (order, lines, others) in [
+        (
+            [0, 1],
+            vec!["0|l|Z|free|\\N", "1|l|A|one|x"],
+            vec!["x|l|x|x", "y|l|y|y"],
+        ),
+        ([1, 0], vec!["0|l|Z|free|\\N", "1|l|A|one|y"], vec!["y|l|y|y"]),
+    ] {
+        fill(&rig, 0, &lines).await;
+        fill(&rig, 1, &others).await;
+        let position = MergePosition::Running(rig.position().lsn, None);
+        let merged = rig.writer.merge(&order, &position, 20).await.unwrap();
+        for (index, written) in merged {
+            let written = written.unwrap();
+            assert_eq!(written.rejected_in_all, 0, "{order:?}: {index}: {written:?}");
+        }
+        assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{order:?}");
+        let number = lines[1].rsplit('|').next().unwrap();
+        assert_eq!(
+            rows(&rig.db, "SELECT number FROM lookup WHERE code = 'A'").await,
+            [number]
+        );
+        assert_eq!(rows(&rig.db, "SELECT code FROM other").await.len(), others.len());
+    }
 }
 
 #[tokio::test]

@@ -91,8 +91,14 @@ impl Writer {
                 all.push((*index, written));
             }
             if folds.len() > 1 {
+                let tried = all.iter_mut().map(|(index, written)| (*index, written));
                 self.bookkeeping
-                    .retry(tx.conn(), &self.models, &mut all, (&mut current, lsn))
+                    .retry(
+                        tx.conn(),
+                        &self.models,
+                        tried.collect(),
+                        (&mut current, false, lsn),
+                    )
                     .await?;
             }
             if let Err((error, table)) = check_constraints(tx.conn()).await {
@@ -189,13 +195,13 @@ pub(super) async fn call_isolating(
 }
 
 impl Bookkeeping {
-    /// Rows of one lookup may have been refused for want of another one's rows, which are there by now.
-    async fn retry(
+    /// Rows of one lookup may have been refused for want of another one's rows, which are there by now, or because of them.
+    pub(super) async fn retry(
         &self,
         conn: &mut PgConnection,
         models: &[Option<TargetModel>],
-        all: &mut [(usize, Written)],
-        (current, lsn): (&mut Option<usize>, Lsn),
+        mut all: Vec<(usize, &mut Written)>,
+        (current, shadow, lsn): (&mut Option<usize>, bool, Lsn),
     ) -> Result<()> {
         let mut before = None;
         for _ in 0..MOST_ROUNDS {
@@ -212,7 +218,7 @@ impl Bookkeeping {
             for (index, written) in all.iter_mut() {
                 *current = Some(*index);
                 let how = How {
-                    shadow: false,
+                    shadow,
                     clear: false,
                     resolve: false,
                     keys: 0,

@@ -96,6 +96,7 @@ impl Writer {
                 }
             }
             let mut all = Vec::with_capacity(indexes.len());
+            let mut set_apart = Vec::new();
             for index in indexes {
                 let model = model_of(&self.models, *index)?;
                 if let Some((_, error)) = refused.iter().find(|(of, _)| of == index) {
@@ -106,7 +107,7 @@ impl Writer {
                     }
                     continue;
                 }
-                let merged = merge_one(
+                let (merged, isolated) = merge_one(
                     tx.conn(),
                     &self.bookkeeping,
                     self.epoch,
@@ -126,6 +127,19 @@ impl Writer {
                         .await?;
                 }
                 all.push((*index, merged));
+                if isolated {
+                    set_apart.push(*index);
+                }
+            }
+            if all.len() > 1 {
+                let tried = all.iter_mut().filter_map(|(index, merged)| {
+                    let written = merged.as_mut().ok().filter(|_| set_apart.contains(index))?;
+                    Some((*index, written))
+                });
+                self.bookkeeping
+                    .retry(tx.conn(), &self.models, tried.collect(), (culprit, true, lsn))
+                    .await?;
+                *culprit = None;
             }
             if let Err((error, table)) = check_constraints(tx.conn()).await {
                 *culprit = table.and_then(|table| index_of(&self.models, &table));
@@ -156,14 +170,14 @@ struct How {
     lsn: Lsn,
 }
 
-/// Merges one copy under a savepoint; a refusal by the target comes back inside.
+/// Merges one copy under a savepoint, and tells whether by the isolating writer; a refusal by the target comes back inside.
 async fn merge_one(
     conn: &mut PgConnection,
     bookkeeping: &Bookkeeping,
     epoch: i64,
     model: &TargetModel,
     how: How,
-) -> Result<Result<Written>> {
+) -> Result<(Result<Written>, bool)> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
     let mut isolating = how.isolating || has_refused(conn, model).await?;
     loop {
@@ -179,14 +193,14 @@ async fn merge_one(
             Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
                 execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
                 if isolating || error.class() == Class::Broken || !model.isolates() {
-                    return Ok(Err(error));
+                    return Ok((Err(error), isolating));
                 }
                 isolating = true;
             }
             Err(error) => return Err(error),
             Ok(written) => {
                 execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
-                return Ok(Ok(written));
+                return Ok((Ok(written), isolating));
             }
         }
     }
