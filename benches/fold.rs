@@ -85,5 +85,5 @@ fn finals(bencher: Bencher) {
             }
             fold
         })
-        .bench_values(|fold| fold.into_finals().count());
+        .bench_refs(|fold| fold.finals().count());
 }

@@ -18,13 +18,24 @@ use foldhash::fast::RandomState;
 use crate::read_model::{Change, Image};
 use crate::row::{Cell, Row};
 
-/// What a row is at the end of the batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Final {
+/// What a row is at the end of the batch; borrowed, since the fold is kept until the batch is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Final<'a> {
     /// Identity at the start of the batch; `None` if the row was not there.
-    pub start: Option<Row>,
+    pub start: Option<&'a Row>,
     /// The row now; `None` if it is gone.
-    pub now: Option<Image>,
+    pub now: Option<Now<'a>>,
+}
+
+/// A row that is there at the end of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now<'a> {
+    /// Its identity.
+    pub identity: &'a Row,
+    /// Whether it is live.
+    pub live: bool,
+    /// Projected values.
+    pub values: &'a Row,
 }
 
 /// Final states of one read model's rows over a batch.
@@ -144,17 +155,17 @@ impl Fold {
     }
 
     /// The final states, gone rows first.
-    pub fn into_finals(self) -> impl Iterator<Item = Final> {
-        let gone = self.gone.into_keys().map(|start| Final {
+    pub fn finals(&self) -> impl Iterator<Item = Final<'_>> {
+        let gone = self.gone.keys().map(|start| Final {
             start: Some(start),
             now: None,
         });
-        let rows = self.rows.into_iter().map(|(identity, entry)| Final {
-            start: entry.start,
-            now: Some(Image {
+        let rows = self.rows.iter().map(|(identity, entry)| Final {
+            start: entry.start.as_ref(),
+            now: Some(Now {
                 identity,
                 live: entry.live,
-                values: entry.values,
+                values: &entry.values,
             }),
         });
         gone.chain(rows)
@@ -225,14 +236,14 @@ mod tests {
         }
         assert_eq!(fold.clear(), clear);
         let mut finals: Vec<_> = fold
-            .into_finals()
+            .finals()
             .map(|Final { start, now }| {
-                let start = start.as_ref().map_or("new".to_owned(), show);
+                let start = start.map_or("new".to_owned(), show);
                 let now = now.map_or("gone".to_owned(), |now| {
                     format!(
                         "{}={}{}",
-                        show(&now.identity),
-                        show(&now.values),
+                        show(now.identity),
+                        show(now.values),
                         if now.live { "" } else { " dead" }
                     )
                 });
@@ -385,17 +396,17 @@ mod tests {
                 (0..3u8).map(|i| (vec![b'0' + i], 100 + i)).collect()
             };
             let at_start = state.clone();
-            let finals: Vec<_> = fold.into_finals().collect();
-            for start in finals.iter().filter_map(|f| f.start.as_ref()) {
+            let finals: Vec<_> = fold.finals().collect();
+            for start in finals.iter().filter_map(|f| f.start) {
                 state.remove(&text(start));
             }
             for Final { start, now } in &finals {
                 if let Some(now) = now {
                     let value = match now.values.cell(0) {
-                        Cell::Unchanged => at_start[&text(start.as_ref().unwrap())],
+                        Cell::Unchanged => at_start[&text(start.unwrap())],
                         other => other.text().unwrap()[0],
                     };
-                    prop_assert_eq!(state.insert(text(&now.identity), value), None);
+                    prop_assert_eq!(state.insert(text(now.identity), value), None);
                 }
             }
             let expected: BTreeMap<Row2, u8> = table.into_iter().map(|(i, (_, value))| (vec![b'0' + i], value)).collect();

@@ -76,6 +76,18 @@ pub struct ReadModelSettings {
     pub soft_delete: Option<String>,
     /// Lookup column that gets the time of the last insert or change; not one of `columns`.
     pub synced_at: Option<String>,
+    /// What becomes of a row that the target refuses.
+    pub on_row_error: OnRowError,
+}
+
+/// What becomes of a row that the target refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnRowError {
+    /// It is set apart, and everything else goes on.
+    #[default]
+    Isolate,
+    /// The read model stops before the transaction of that row.
+    Stop,
 }
 
 impl ReadModelSettings {
@@ -91,6 +103,7 @@ impl ReadModelSettings {
                 .collect(),
             soft_delete: Some("deleted_at".to_owned()),
             synced_at: Some("updated_at".to_owned()),
+            on_row_error: OnRowError::default(),
         }
     }
 

@@ -198,6 +198,31 @@ pub struct ReadModelStatus {
     pub last_resync: Option<LastResync>,
     /// A running copy.
     pub copy: Option<Copy>,
+    /// Rows that the target refuses and that are set apart.
+    pub rejected: i64,
+    /// The first of them, oldest first.
+    pub rejections: Vec<Rejection>,
+}
+
+/// A row that the target refuses: never a value but its identity and key.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Rejection {
+    /// Its identity at the source; null if it is gone there and could not be deleted.
+    pub identity: Option<String>,
+    /// Its key; null if the lookup's key does not take it.
+    pub key: Option<String>,
+    /// What the lookup shows under this key: nothing, old row, other row.
+    pub shown: String,
+    /// The server's error code.
+    pub sqlstate: String,
+    /// Constraint that refuses it.
+    pub constraint: Option<String>,
+    /// Column that does not take its value.
+    pub column: Option<String>,
+    /// End of the batch in which it was refused.
+    pub lsn: Option<String>,
+    /// When it was refused.
+    pub at: String,
 }
 
 /// The last resync of a read model.

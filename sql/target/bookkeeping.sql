@@ -1,5 +1,6 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 2; made anew, or brought up from an earlier version, by the same statements. Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 2; made anew, or brought up from an earlier version, by the same statements (rejections.sql and wait_for.sql
+-- are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
@@ -79,18 +80,3 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
 
 -- What version 2 has added.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
-
--- For reports and alerts: how fresh each lookup is.
-CREATE OR REPLACE VIEW {{schema}}.freshness AS
-SELECT m.name AS read_model,
-       CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
-       p.commit_time AS as_of,
-       p.lsn AS as_of_lsn,
-       p.applied_at,
-       m.rows,
-       m.last_change_at,
-       m.last_resync_at,
-       m.last_resync_repaired,
-       coalesce(m.reason, p.healing, p.error) AS reason
-FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p;
-GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

@@ -13,7 +13,7 @@ BEGIN
         DELETE FROM {{shadow}} m USING {{stage}} s WHERE {{start_is_shadow}};
         DELETE FROM {{shadow}} m USING {{stage}} s WHERE {{identity_is_map}};
     END IF;
-    INSERT INTO {{shadow}} ({{i}}, state, {{p}})
-    SELECT {{s_i}}, s.state, {{s_p}} FROM {{stage}} s WHERE s.state IN ('l', 'd');
+    INSERT INTO {{shadow}} ({{i}}, state, {{p}}, e1, e2, e3)
+    SELECT {{s_i}}, s.state, {{s_p}}, s.e1, s.e2, s.e3 FROM {{stage}} s WHERE s.state IN ('l', 'd', 'x');
 END
 $cdc$

@@ -2,8 +2,9 @@
 -- Made anew in each session; the columns are those of the read model.
 --
 --   stage    o1.. identity at the start of the batch, i1.. identity now, p1.. projected values, u1.. "value was left out",
---            state l live, d dead (kept for its values), g gone, w waits for its key
---   map      i1.. identity, k1.. key, v1.. values of a row that is not shown, state s shown, w waits, d dead
+--            state l live, d dead (kept for its values), g gone, w waits for its key, x see isolate.sql
+--   map      i1.. identity, k1.. key, v1.. values of a row that is not shown, state s shown, w waits, d dead,
+--            r and x see isolate.sql: where there are such rows, that function writes, not this one
 --   touched  k1.. keys that may change hands in this batch, claimed whether a final state has it,
 --            w1.. identity of the row that is shown under it
 --
@@ -19,17 +20,7 @@ DECLARE
     _staged bigint;
     _kept bigint;
 BEGIN
-    -- Values that the stream left out are in the lookup row that the map names, or in the map.
-    IF _resolve THEN
-        UPDATE {{stage}} s SET {{resolve}}
-        FROM {{map}} m LEFT JOIN {{lookup}} l ON m.state = 's' AND {{lookup_is_map}}
-        WHERE {{start_is_map}} AND ({{left_out}});
-        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state IN ('l', 'd') AND ({{left_out}})) THEN
-            RAISE EXCEPTION 'an update left out a value that neither the lookup nor the map holds'
-                USING ERRCODE = 'CDC02';
-        END IF;
-    END IF;
-
+{{left_out_values}}
     _inserted := 0;
     _updated := 0;
     _deleted := 0;
@@ -69,36 +60,7 @@ BEGIN
             _straight := _kept = _staged;
         END IF;
         IF NOT _straight THEN
-            INSERT INTO {{touched}} ({{k}}, claimed)
-            SELECT {{x_k}}, bool_or(x.claimed) FROM (
-                SELECT {{m_k}}, false AS claimed FROM {{map}} m WHERE _clear AND m.state IN ('s', 'w')
-                UNION ALL
-                SELECT {{l_key_as_k}}, false FROM {{lookup}} l WHERE _clear
-                UNION ALL
-                SELECT {{m_k}}, false FROM (
-                    SELECT {{s_o_as_i}} FROM {{stage}} s WHERE NOT _clear AND s.o1 IS NOT NULL AND {{moved}}
-                    UNION ALL
-                    SELECT {{s_i}} FROM {{stage}} s WHERE NOT _clear AND s.i1 IS NOT NULL
-                ) s JOIN {{map}} m ON {{identity_is_map}} WHERE m.state IN ('s', 'w')
-                UNION ALL
-                SELECT {{s_key_as_k}}, true FROM {{stage}} s WHERE s.state = 'l'
-            ) x GROUP BY {{x_k}};
-
-            DELETE FROM {{map}} m
-            WHERE _clear AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
-            -- A row that is still there under its identity keeps its entry.
-            DELETE FROM {{map}} m USING {{stage}} o
-            WHERE NOT _clear AND (o.state NOT IN ('l', 'd') OR {{other_moved}}) AND {{other_start_is_map}}
-              AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd'));
-            UPDATE {{map}} m SET {{map_assign}}
-            FROM {{stage}} s
-            WHERE _clear IS NOT NULL AND {{identity_is_map}} AND s.state IN ('l', 'd') AND {{map_differs}};
-            INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
-            SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
-            FROM {{stage}} s
-            WHERE _clear IS NOT NULL AND s.state IN ('l', 'd')
-              AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
-
+{{take_in}}
             -- Two live rows with one key: the smallest identity is shown, the others wait with their values.
             -- Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but here there is none as a rule.
             IF (SELECT count(*) FROM (

@@ -12,7 +12,8 @@ use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::settings::{
-    ColumnMapping, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings, SourceSettings, TargetSettings,
+    ColumnMapping, OnRowError, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings, SourceSettings,
+    TargetSettings,
 };
 use crate::sql::TableName;
 
@@ -53,7 +54,8 @@ pub(super) fn build(
     let max_retained_wal = max_retained_wal(raw.max_retained_wal, mistakes);
     let schema = schema(raw.schema, mistakes);
     let synchronous_commit = choice(raw.synchronous_commit, &[("on", true), ("off", false)], mistakes);
-    let read_models = read_models(raw.read_models, mistakes);
+    let on_row_error = on_row_error(raw.on_row_error, OnRowError::default(), mistakes);
+    let read_models = read_models(raw.read_models, on_row_error, mistakes);
     let resync = resync((raw.schedule, raw.timezone, raw.jitter), mistakes);
     let status_interval = interval(
         raw.status_interval,
@@ -312,9 +314,16 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         .map(Duration::from_millis)
 }
 
-fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<ReadModelSettings> {
+fn read_models(
+    raw: Option<Vec<RawReadModel>>,
+    on_row_error: OnRowError,
+    mistakes: &mut Mistakes,
+) -> Vec<ReadModelSettings> {
     let Some(raw) = raw else {
-        return vec![ReadModelSettings::labels()];
+        return vec![ReadModelSettings {
+            on_row_error,
+            ..ReadModelSettings::labels()
+        }];
     };
     if raw.is_empty() {
         mistakes.note("read_model: expected at least one read model");
@@ -323,7 +332,7 @@ fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<R
     let mut models = Vec::new();
     for raw in raw {
         let origin = raw.origin.clone();
-        if let Some(model) = read_model(raw, mistakes) {
+        if let Some(model) = read_model(raw, on_row_error, mistakes) {
             if !targets.insert(model.target.clone()) {
                 mistakes.note_with_hint(
                     format!("{origin}: a second read model with lookup table {}", model.target),
@@ -336,7 +345,7 @@ fn read_models(raw: Option<Vec<RawReadModel>>, mistakes: &mut Mistakes) -> Vec<R
     models
 }
 
-fn read_model(raw: RawReadModel, mistakes: &mut Mistakes) -> Option<ReadModelSettings> {
+fn read_model(raw: RawReadModel, default: OnRowError, mistakes: &mut Mistakes) -> Option<ReadModelSettings> {
     let before = mistakes.0.len();
     let mut missing = |key: &str, is_missing: bool| {
         if is_missing {
@@ -355,6 +364,7 @@ fn read_model(raw: RawReadModel, mistakes: &mut Mistakes) -> Option<ReadModelSet
     let synced_at = raw
         .synced_at
         .map(|given| synced_at(given, columns.as_deref(), mistakes));
+    let on_row_error = on_row_error(raw.on_row_error, default, mistakes);
     if mistakes.0.len() > before {
         return None;
     }
@@ -365,7 +375,19 @@ fn read_model(raw: RawReadModel, mistakes: &mut Mistakes) -> Option<ReadModelSet
         columns: columns?,
         soft_delete,
         synced_at,
+        on_row_error,
     })
+}
+
+fn on_row_error(given: Option<Given>, default: OnRowError, mistakes: &mut Mistakes) -> OnRowError {
+    if given.is_none() {
+        return default;
+    }
+    if choice(given, &[("isolate", true), ("stop", false)], mistakes) {
+        OnRowError::Isolate
+    } else {
+        OnRowError::Stop
+    }
 }
 
 fn table(given: &Given, mistakes: &mut Mistakes) -> Option<TableName> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::settings::{ReadModelSettings, Settings, size_text};
+use crate::settings::{OnRowError, ReadModelSettings, Settings, size_text};
 
 /// Shows the settings as a configuration file; passwords as `****`.
 #[derive(Debug)]
@@ -75,7 +75,11 @@ fn read_model(f: &mut fmt::Formatter<'_>, model: &ReadModelSettings) -> fmt::Res
             writeln!(f, "{key} = {}", quoted(value))?;
         }
     }
-    Ok(())
+    let on_row_error = match model.on_row_error {
+        OnRowError::Isolate => "isolate",
+        OnRowError::Stop => "stop",
+    };
+    writeln!(f, "on_row_error = {}", quoted(on_row_error))
 }
 
 /// A TOML string; the double-quoted form, so that a key may be written with it too.

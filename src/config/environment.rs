@@ -95,6 +95,7 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         max_retained_wal: given("CDC_MAX_RETAINED_WAL"),
         schema: given("CDC_SCHEMA"),
         synchronous_commit: given("CDC_SYNCHRONOUS_COMMIT"),
+        on_row_error: given("CDC_ON_ROW_ERROR"),
         read_models: None,
         schedule: given("CDC_RESYNC_SCHEDULE"),
         timezone: given("CDC_RESYNC_TIMEZONE"),

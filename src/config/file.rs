@@ -135,11 +135,19 @@ impl Reader<'_> {
         if let Some(target) = self.table(&top, "target") {
             self.known(
                 &target,
-                &["url", "url_file", "password_file", "schema", "synchronous_commit"],
+                &[
+                    "url",
+                    "url_file",
+                    "password_file",
+                    "schema",
+                    "synchronous_commit",
+                    "on_row_error",
+                ],
             );
             raw.target = self.side(&target);
             raw.schema = self.string(&target, "schema");
             raw.synchronous_commit = self.string(&target, "synchronous_commit");
+            raw.on_row_error = self.string(&target, "on_row_error");
         }
         if let Some(resync) = self.table(&top, "resync") {
             self.known(&resync, &["schedule", "timezone", "jitter"]);
@@ -192,7 +200,15 @@ impl Reader<'_> {
     fn read_model(&mut self, value: &Spanned<DeValue<'_>>, section: &Section<'_, '_>) -> RawReadModel {
         self.known(
             section,
-            &["source", "target", "key", "columns", "soft_delete", "synced_at"],
+            &[
+                "source",
+                "target",
+                "key",
+                "columns",
+                "soft_delete",
+                "synced_at",
+                "on_row_error",
+            ],
         );
         RawReadModel {
             origin: self.origin(value, section.path),
@@ -202,6 +218,7 @@ impl Reader<'_> {
             columns: self.columns(section, "columns"),
             soft_delete: self.string(section, "soft_delete"),
             synced_at: self.string(section, "synced_at"),
+            on_row_error: self.string(section, "on_row_error"),
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) struct Raw {
     pub(super) max_retained_wal: Option<Given>,
     pub(super) schema: Option<Given>,
     pub(super) synchronous_commit: Option<Given>,
+    pub(super) on_row_error: Option<Given>,
     pub(super) read_models: Option<Vec<RawReadModel>>,
     pub(super) schedule: Option<Given>,
     pub(super) timezone: Option<Given>,
@@ -72,6 +73,7 @@ pub(super) struct RawReadModel {
     pub(super) columns: Option<Given<Vec<(String, String)>>>,
     pub(super) soft_delete: Option<Given>,
     pub(super) synced_at: Option<Given>,
+    pub(super) on_row_error: Option<Given>,
 }
 
 impl Raw {
@@ -101,6 +103,7 @@ impl Raw {
             max_retained_wal: self.max_retained_wal.or(lower.max_retained_wal),
             schema: self.schema.or(lower.schema),
             synchronous_commit: self.synchronous_commit.or(lower.synchronous_commit),
+            on_row_error: self.on_row_error.or(lower.on_row_error),
             read_models: self.read_models.or(lower.read_models),
             schedule: self.schedule.or(lower.schedule),
             timezone: self.timezone.or(lower.timezone),

@@ -102,23 +102,13 @@ async fn copy_one(
 ) -> Result<u64> {
     let model = &to_copy.model;
     let started = Instant::now();
-    shadow.create(model).await?;
-    let query = copy_query(&model.model);
-    let rows = snapshot.copy_out(&query).await?;
-    let mut fill = std::pin::pin!(shadow.fill(model, rows, &shared.bookkeeping, estimate));
-    let rows = loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
-            rows = &mut fill => break rows?,
-            () = tokio::time::sleep(LOOK_INTERVAL) => {
-                if snapshot.anybody_waits_for_us(observer).await? {
-                    return Err(Error::transient(format!(
-                        "gave way to a session that waits for table \"{}\"", to_copy.settings.source
-                    )));
-                }
-            }
+    let shared_fill = (shared, snapshot, observer, stop);
+    let rows = match fill(shared_fill, to_copy, shadow, estimate, false).await {
+        Err(error) if error.class() == Class::Refused && model.isolates() => {
+            tracing::debug!(%error, "the rows are copied again in small pieces to find those that are refused");
+            fill(shared_fill, to_copy, shadow, estimate, true).await?
         }
+        rows => rows?,
     };
     tracing::info!(
         read_model = to_copy.settings.name(),
@@ -127,4 +117,41 @@ async fn copy_one(
         "copied"
     );
     Ok(rows)
+}
+
+/// Fills an empty shadow, unless somebody waits for the table or the process is asked to stop.
+async fn fill(
+    (shared, snapshot, observer, stop): (&Shared, &Snapshot, &Client, &CancellationToken),
+    to_copy: &ToCopy,
+    shadow: &mut ShadowWriter,
+    estimate: Option<i64>,
+    carefully: bool,
+) -> Result<u64> {
+    let model = &to_copy.model;
+    shadow.create(model).await?;
+    let rows = snapshot.copy_out(&copy_query(&model.model)).await?;
+    let fill = async {
+        if carefully {
+            shadow
+                .fill_carefully(model, rows, &shared.bookkeeping, estimate)
+                .await
+        } else {
+            shadow.fill(model, rows, &shared.bookkeeping, estimate).await
+        }
+    };
+    let mut fill = std::pin::pin!(fill);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
+            rows = &mut fill => return rows,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {
+                if snapshot.anybody_waits_for_us(observer).await? {
+                    return Err(Error::transient(format!(
+                        "gave way to a session that waits for table \"{}\"", to_copy.settings.source
+                    )));
+                }
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! The `action` fields keep the names that teams alert on from their event-driven sync.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,6 +25,11 @@ pub fn batch(
     elapsed: Duration,
     commit_time: Option<PgTimestamp>,
 ) {
+    for (index, written) in written {
+        if let Some(settings) = names.get(*index) {
+            rejected(&settings.name(), written, lsn);
+        }
+    }
     let changed: i64 = written.iter().map(|(_, written)| written.changed()).sum();
     let elapsed_ms = millis(elapsed);
     if changed == 0 {
@@ -47,6 +53,37 @@ pub fn batch(
         );
         rows(settings, written);
     }
+}
+
+/// The target refuses rows: one line at warn that names no key, a line a row at debug.
+fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
+    if written.rejected.is_empty() {
+        return;
+    }
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for row in &written.rejected {
+        let object = row.object.as_deref().unwrap_or_default();
+        let reason = format!("{} {object}", row.sqlstate);
+        *reasons.entry(reason.trim_end().to_owned()).or_default() += 1;
+        tracing::debug!(
+            read_model,
+            key = row.key,
+            reason = reason.trim_end(),
+            "set a row apart"
+        );
+    }
+    let reasons: Vec<String> = reasons
+        .iter()
+        .map(|(reason, rows)| format!("{reason}: {rows}"))
+        .collect();
+    tracing::warn!(
+        read_model,
+        rows = written.rejected.len(),
+        in_all = written.rejected_in_all,
+        reasons = reasons.join(", "),
+        %lsn,
+        "the target refuses rows: they are set apart, see the view cdc.rejected"
+    );
 }
 
 /// One line a row.
@@ -82,6 +119,7 @@ pub fn resync_started(origin: &str, read_models: &[String]) {
 /// It was merged.
 pub fn resync_completed(origin: &str, written: &[(String, Written)], lsn: Lsn, elapsed: Duration) {
     for (read_model, written) in written {
+        rejected(read_model, written, lsn);
         tracing::info!(
             action = "CRON_FULL_SYNC_COMPLETE",
             origin,

@@ -26,6 +26,9 @@ pub const MAX_AGE_SECONDS: f64 = 60.0;
 /// A process gives a sign of life every 10 s at least; three may be missed.
 pub const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
 
+/// Rows that the target refuses that are named.
+const TOLD_REJECTIONS: usize = 3;
+
 /// Whether a process is at work.
 pub(super) fn is_alive(pipeline: &PipelineStatus) -> bool {
     let fresh = pipeline
@@ -78,6 +81,7 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
     }
     let runs = status.pipeline.as_ref().is_some_and(|pipeline| pipeline.alive);
     read_models(status, runs, &mut found);
+    rejections(status, &settings.target.schema, &mut found);
     if let Some(source) = source
         && status.checkpoint.is_some()
     {
@@ -248,6 +252,41 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
             }
             _ => {}
         }
+    }
+}
+
+/// Rows that the target refuses are told, with the first of them; everything else is right.
+fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>) {
+    for model in status.read_models.iter().filter(|model| model.rejected > 0) {
+        let first: Vec<String> = model
+            .rejections
+            .iter()
+            .take(TOLD_REJECTIONS)
+            .map(|row| {
+                let key = row.key.as_deref().or(row.identity.as_deref()).unwrap_or("-");
+                let object = row
+                    .constraint
+                    .as_deref()
+                    .or(row.column.as_deref())
+                    .unwrap_or_default();
+                format!("{key} ({})", format!("{} {object}", row.sqlstate).trim_end())
+            })
+            .collect();
+        let more = if model.rejected > i64::try_from(first.len()).unwrap_or(i64::MAX) {
+            ", ..."
+        } else {
+            ""
+        };
+        let message = format!(
+            "the target refuses {} of {}: {}{more}",
+            super::text::rows(model.rejected),
+            model.name,
+            first.join(", ")
+        );
+        let hint = format!(
+            "They are in the view {schema}.rejected. Mend the rows at the source, or the lookup table and run `cdc resync`."
+        );
+        found.push((Verdict::Ok, problem("warning", &model.name, message, Some(&hint))));
     }
 }
 
@@ -580,6 +619,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn refused_rows_are_told_by_key_and_stay_healthy() {
+        let told = "the target refuses 5 rows of public.labels_lookup: A (22001 label), 17 (P0001), -";
+        check(Verdict::Ok, true, told, |s| {
+            let model = &mut bookkeeping(s).read_models[0];
+            model.rejected = 5;
+            let row =
+                |key: Option<&str>, identity: Option<&str>, sqlstate: &str, column: Option<&str>| Rejection {
+                    key: key.map(str::to_owned),
+                    identity: identity.map(str::to_owned),
+                    sqlstate: sqlstate.to_owned(),
+                    column: column.map(str::to_owned),
+                    ..Rejection::default()
+                };
+            model.rejections = vec![
+                row(Some("A"), Some("1"), "22001", Some("label")),
+                row(None, Some("17"), "P0001", None),
+                row(None, None, "23503", None),
+                row(Some("D"), None, "23503", None),
+            ];
+        });
+    }
+
+    #[test]
     fn json_has_the_fields_that_were_promised() {
         let status = serde_json::to_value(Status::new(&settings(), &good())).unwrap();
         for pointer in [
@@ -614,6 +676,8 @@ pub(super) mod tests {
             "/read_models/0/last_resync/at",
             "/read_models/0/last_resync/repaired",
             "/read_models/0/copy",
+            "/read_models/0/rejected",
+            "/read_models/0/rejections",
             "/resyncs",
         ] {
             assert!(status.pointer(pointer).is_some(), "{pointer}");

@@ -106,6 +106,11 @@ impl Bookkeeping {
         }
     }
 
+    /// The schema, quoted.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
     /// The schema's name, not quoted.
     pub fn schema_name(&self) -> &str {
         &self.name
@@ -255,7 +260,7 @@ impl Bookkeeping {
     /// Forgets a read model that is configured no more. Its lookup stays as it is.
     pub async fn remove_model(&self, conn: &mut PgConnection, epoch: i64, id: i32) -> Result<()> {
         let sql = format!(
-            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
+            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.rejected_{id}; DELETE FROM {schema}.read_model WHERE id = {id}",
             fence = self.fence(epoch),
             schema = self.schema
         );
@@ -277,7 +282,8 @@ impl Bookkeeping {
         create_map: &str,
     ) -> Result<()> {
         let sql = format!(
-            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}; {create_map} \
+            "{fence} DROP TABLE IF EXISTS {schema}.map_{id}, {schema}.rejected_{id}; {create_map} \
+             DELETE FROM {schema}.rejection WHERE read_model = {id}; \
              UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), \
                state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
                reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now() \
@@ -318,6 +324,19 @@ impl Bookkeeping {
     pub async fn has_map(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
         sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
             .bind(format!("{}.map_{id}", self.schema))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Whether rows of the read model are set apart.
+    pub async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.rejection WHERE read_model = $1)",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(id)
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)

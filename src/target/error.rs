@@ -20,6 +20,9 @@ pub const SQLSTATE_FENCED: &str = "CDC01";
 /// SQLSTATE that `cdc`'s own functions raise when nothing resolves an unchanged (TOAST) value.
 pub const SQLSTATE_UNRESOLVED: &str = "CDC02";
 
+/// SQLSTATE that `cdc`'s own functions raise when more rows are refused than are set apart.
+pub const SQLSTATE_TOO_MANY: &str = "CDC03";
+
 /// What the target says about a row that it refuses: names only, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Refusal {
@@ -188,12 +191,32 @@ fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 fn from_database(error: &PgDatabaseError) -> Error {
     let sqlstate = error.code();
     match class_of(sqlstate) {
+        Class::Refused if sqlstate == SQLSTATE_TOO_MANY => too_many(error.message()),
         Class::Refused => Refusal::from_database(error).into(),
         class if words_are_the_servers(sqlstate) => with_server_words(class, error),
         class => {
             Error::new(class, format!("the target reported SQLSTATE {sqlstate}")).with_sqlstate(sqlstate)
         }
     }
+}
+
+/// More rows are refused than are set apart; `what` names no value.
+pub fn too_many(what: impl fmt::Display) -> Error {
+    Error::new(
+        Class::Refused,
+        format!("the target refused too many rows: {what}"),
+    )
+    .with_sqlstate(SQLSTATE_TOO_MANY)
+    .with_hint("Compare the lookup's types, constraints and triggers with the source's rows.")
+}
+
+/// The column into which COPY could not put a value, as it is named in the table that was copied into.
+pub fn copied_column(error: &sqlx::Error) -> Option<String> {
+    // COPY stage_1, line 1, column p2: "..."; what stands behind the colon is the value.
+    let context = database_error(error)?.r#where()?;
+    let (names, _) = context.split_once(": ")?;
+    let (_, column) = names.rsplit_once(' ')?;
+    Some(column.to_owned())
 }
 
 fn with_server_words(class: Class, error: &PgDatabaseError) -> Error {
@@ -230,6 +253,7 @@ pub fn class_of(sqlstate: &str) -> Class {
     match sqlstate {
         SQLSTATE_FENCED => return Class::Fenced,
         SQLSTATE_UNRESOLVED => return Class::Broken,
+        SQLSTATE_TOO_MANY => return Class::Refused,
         "P0001" | "21000" => return Class::Refused,
         _ => {}
     }
@@ -337,6 +361,7 @@ mod tests {
             ("0A000", Class::Configuration),
             ("CDC01", Class::Fenced),
             ("CDC02", Class::Broken),
+            ("CDC03", Class::Refused),
         ] {
             assert_eq!(class_of(sqlstate), class, "{sqlstate}");
         }

@@ -132,6 +132,7 @@ mod tests {
             columns: vec![map("c", "code"), map("size", "Größe"), map("gone", "deleted_at")],
             soft_delete: None,
             synced_at: None,
+            on_row_error: crate::settings::OnRowError::default(),
         };
         assert_eq!(
             create_sql(&model, &source).unwrap(),

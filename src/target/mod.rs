@@ -3,6 +3,7 @@
 //! Never imports `source`. Only [`writer`] writes lookup rows, and only together with the checkpoint that covers them.
 
 pub mod bookkeeping;
+mod careful;
 pub mod connect;
 pub mod error;
 pub mod facts;

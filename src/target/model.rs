@@ -8,9 +8,12 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::facts::LookupTable;
 use crate::read_model::{BoundColumn, ReadModel};
+use crate::settings::OnRowError;
 use crate::sql::{ident, idents};
 
 mod statements;
+
+pub use statements::MOST_REJECTED;
 
 /// A read model with its place in the target.
 #[derive(Debug, Clone)]
@@ -50,6 +53,9 @@ struct KeyPart {
     column: usize,
     equality: String,
 }
+
+/// Why a row is refused: SQLSTATE, constraint, column.
+const WHY: &str = "e1 text, e2 text, e3 text";
 
 /// Most columns for which a small batch goes as arguments of one function (a function takes at most 100).
 const MOST_PARAMETERS: usize = 85;
@@ -175,11 +181,20 @@ impl TargetModel {
         format!("pg_temp.touched_{}", self.id)
     }
 
+    fn tries(&self) -> String {
+        format!("pg_temp.tries_{}", self.id)
+    }
+
+    /// The rows that are set apart, quoted.
+    pub fn rejected(&self) -> String {
+        format!("{}.rejected_{}", self.schema, self.id)
+    }
+
     fn lookup(&self) -> String {
         self.model.settings.target.quoted()
     }
 
-    /// `CREATE TABLE IF NOT EXISTS` of the map with its index by key.
+    /// `CREATE TABLE IF NOT EXISTS` of the map with its index by key, and of the table of the rows that are set apart.
     pub fn create_map(&self) -> String {
         let (map, id) = (self.map(), self.id);
         let columns = [
@@ -190,9 +205,35 @@ impl TargetModel {
         .join(", ");
         format!(
             "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL, PRIMARY KEY ({i}));\n\
-             CREATE INDEX IF NOT EXISTS map_{id}_key ON {map} ({k});",
+             CREATE INDEX IF NOT EXISTS map_{id}_key ON {map} ({k});\n{rejected}",
+            rejected = self.create_rejected(),
             i = numbered("", "i", self.identity_types.len()),
             k = numbered("", "k", self.key.len()),
+        )
+    }
+
+    /// Makes the table of the rows that are set apart, with identity and key as they are.
+    pub fn create_rejected(&self) -> String {
+        let columns = [self.identity_columns("i", ""), self.key_columns("k")].join(", ");
+        format!(
+            "CREATE TABLE IF NOT EXISTS {rejected} (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {columns}, \
+             state \"char\" NOT NULL, {WHY}, lsn pg_lsn, at timestamptz NOT NULL DEFAULT now());",
+            rejected = self.rejected(),
+        )
+    }
+
+    /// Makes the session's table of lookup rows that are tried in pieces.
+    pub fn create_tries(&self) -> String {
+        let columns = [
+            self.key_columns("k"),
+            self.identity_columns("w", ""),
+            self.value_columns("p"),
+        ]
+        .join(", ");
+        format!(
+            "CREATE TEMPORARY TABLE tries_{id} (n integer PRIMARY KEY, op \"char\" NOT NULL, {columns}, {WHY}, \
+             swap boolean NOT NULL DEFAULT false) ON COMMIT DELETE ROWS;",
+            id = self.id,
         )
     }
 
@@ -202,6 +243,7 @@ impl TargetModel {
             self.key_columns("k"),
             "claimed boolean NOT NULL".to_owned(),
             self.identity_columns("w", ""),
+            "open boolean NOT NULL DEFAULT true".to_owned(),
         ]
         .join(", ");
         format!(
@@ -233,7 +275,7 @@ impl TargetModel {
             .map(|n| format!(", u{n} boolean NOT NULL DEFAULT false"))
             .collect();
         format!(
-            "{}, {}, state \"char\" NOT NULL, {}{flags}",
+            "{}, {}, state \"char\" NOT NULL, {}{flags}, {WHY}",
             self.identity_columns("o", ""),
             self.identity_columns("i", ""),
             self.value_columns("p"),
@@ -293,6 +335,11 @@ impl TargetModel {
         )
     }
 
+    /// The same for a row that a type of the lookup refuses, with why.
+    pub fn refused_stage_columns(&self) -> String {
+        format!("{}, {}", self.stage_columns(), numbered("", "e", 3))
+    }
+
     /// Columns of the shadow that a copy from the source fills: identity, state, values.
     pub fn copy_columns(&self) -> String {
         format!(
@@ -305,6 +352,27 @@ impl TargetModel {
     /// Number of the stage's columns.
     pub fn stage_width(&self) -> usize {
         2 * self.identity_types.len() + 1 + self.columns.len() + self.toastable().count()
+    }
+
+    /// Number of the identity's columns.
+    pub fn identity_width(&self) -> usize {
+        self.identity_types.len()
+    }
+
+    /// Whether this projected column, counted from 0, is part of the key.
+    pub fn is_key(&self, column: usize) -> bool {
+        self.key.iter().any(|part| part.column == column)
+    }
+
+    /// Name in the lookup of a projected column, counted from 1 as in the stage.
+    pub fn column_name(&self, number: usize) -> Option<&str> {
+        let column = self.columns.get(number.checked_sub(1)?)?;
+        Some(&column.name)
+    }
+
+    /// Whether a row that the target refuses is set apart, or suspends the read model.
+    pub fn isolates(&self) -> bool {
+        self.model.settings.on_row_error == OnRowError::Isolate
     }
 
     /// Whether a small batch can go as arguments of one function.
@@ -492,6 +560,10 @@ mod tests {
             model.create_shadow(),
             model.merge_function(),
             model.merge_shadow_function(),
+            model.isolate_function(),
+            model.isolate_shadow_function(),
+            model.create_rejected(),
+            model.create_tries(),
             model.apply_function(),
             model.catch_up_function(),
             model.compare(5),

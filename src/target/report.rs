@@ -5,7 +5,9 @@ use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, Type};
 
 use crate::error::Result;
 use crate::sql::{fill, ident};
-use crate::status::{Bookkeeping, Checkpoint, Copy, LastResync, PipelineStatus, ReadModelStatus, Resync};
+use crate::status::{
+    Bookkeeping, Checkpoint, Copy, LastResync, PipelineStatus, ReadModelStatus, Rejection, Resync,
+};
 use crate::target::error::from_sqlx;
 
 /// The beginning of the schema's comment, which marks it as ours (`sql/target/bookkeeping.sql`).
@@ -64,6 +66,8 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
+    let mut read_models: Vec<ReadModelStatus> = models.iter().map(read_model).collect::<Result<_>>()?;
+    add_rejections(&mut *conn, &schema, &mut read_models).await?;
     let resyncs = sqlx::query(sql(include_str!("../../sql/target/status_resyncs.sql")))
         .fetch_all(&mut *conn)
         .await
@@ -77,9 +81,54 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
         last_full_resync: get(&clock, "last_full_resync")?,
         pipeline: pipeline.as_ref().map(pipeline_status).transpose()?,
         checkpoint: pipeline.as_ref().map(checkpoint).transpose()?.flatten(),
-        read_models: models.iter().map(read_model).collect::<Result<_>>()?,
+        read_models,
         resyncs: resyncs.iter().map(resync).collect::<Result<_>>()?,
     }))
+}
+
+/// Rows that are set apart; an earlier version of the bookkeeping has none.
+async fn add_rejections(
+    conn: &mut PgConnection,
+    schema: &str,
+    read_models: &mut [ReadModelStatus],
+) -> Result<()> {
+    let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+        .bind(format!("{schema}.rejection"))
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+    if !exists {
+        return Ok(());
+    }
+    let sql = fill(
+        include_str!("../../sql/target/status_rejections.sql"),
+        &[("schema", schema)],
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(conn)
+        .await
+        .map_err(from_sqlx)?;
+    for row in &rows {
+        let name: String = get(row, "name")?;
+        if let Some(model) = read_models.iter_mut().find(|model| model.name == name) {
+            model.rejected = get(row, "rows")?;
+            model.rejections.push(rejection(row)?);
+        }
+    }
+    Ok(())
+}
+
+fn rejection(row: &PgRow) -> Result<Rejection> {
+    Ok(Rejection {
+        identity: get(row, "identity")?,
+        key: get(row, "key")?,
+        shown: get(row, "shown")?,
+        sqlstate: get(row, "sqlstate")?,
+        constraint: get(row, "constraint_name")?,
+        column: get(row, "column_name")?,
+        lsn: get(row, "lsn")?,
+        at: get(row, "refused_at")?,
+    })
 }
 
 /// Names of what is in or hangs on the bookkeeping's schema and was not made by `cdc`.
@@ -145,6 +194,8 @@ fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
             repaired: repaired.unwrap_or(0),
         }),
         copy: copy_rows.map(|rows| Copy { rows, estimated_rows }),
+        rejected: 0,
+        rejections: Vec::new(),
     })
 }
 

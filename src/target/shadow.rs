@@ -11,15 +11,19 @@ use futures_util::{Stream, TryStreamExt};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::Result;
-use crate::fold::Fold;
+use crate::fold::{Final, Fold};
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
+use crate::target::careful::{self, Rows};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::writer::{Transaction, execute, stage};
 
 /// Bytes after which a copy's transaction is committed and the next one begins, so that none stays open long.
 const COPY_TRANSACTION_BYTES: usize = 64 << 20;
+
+/// Bytes of rows that are kept until the target has taken them, where it may refuse some.
+const CAREFUL_BYTES: usize = 1 << 20;
 
 /// A session that fills shadows, brings them forward and compares them.
 #[derive(Debug)]
@@ -59,7 +63,9 @@ impl ShadowWriter {
 
     /// Makes an empty shadow.
     pub async fn create(&mut self, model: &TargetModel) -> Result<()> {
-        execute(&mut self.conn, model.create_shadow()).await
+        execute(&mut self.conn, model.create_shadow()).await?;
+        // The comparison reads it.
+        execute(&mut self.conn, model.create_rejected()).await
     }
 
     /// Fills the shadow with rows in COPY's text format, one or more whole rows a piece. The bookkeeping
@@ -98,21 +104,70 @@ impl ShadowWriter {
                 copy.send(&piece[..]).await.map_err(from_sqlx)?;
             }
             copy.finish().await.map_err(from_sqlx)?;
-            let so_far = i64::try_from(count).ok().filter(|_| !ended);
-            bookkeeping
-                .set_copy_progress(&mut self.conn, model.id, so_far, so_far.and(estimate))
+            self.tell_progress(model, bookkeeping, (count, estimate), ended)
                 .await?;
-            if !ended {
-                tracing::info!(
-                    read_model = model.model.settings.name(),
-                    rows = count,
-                    estimate,
-                    "copying"
-                );
-            }
         }
         execute(&mut self.conn, model.index_shadow()).await?;
         Ok(count)
+    }
+
+    /// The same in small pieces, after a row was refused: rows that the lookup's types refuse are found and kept by their identity.
+    ///
+    /// # Errors
+    /// [`Class::Refused`](crate::error::Class::Refused) if there are too many such rows.
+    pub async fn fill_carefully(
+        &mut self,
+        model: &TargetModel,
+        rows: impl Stream<Item = Result<Bytes>>,
+        bookkeeping: &Bookkeeping,
+        estimate: Option<i64>,
+    ) -> Result<u64> {
+        let mut rows = std::pin::pin!(rows);
+        let mut count: u64 = 0;
+        let mut refused = 0;
+        let mut ended = false;
+        while !ended {
+            let mut pieces = Vec::new();
+            let mut bytes = 0;
+            while bytes < CAREFUL_BYTES {
+                let Some(piece) = rows.try_next().await? else {
+                    ended = true;
+                    break;
+                };
+                bytes += piece.len();
+                count += 1;
+                pieces.push(piece);
+            }
+            let lines: Vec<&[u8]> = pieces
+                .iter()
+                .flat_map(|piece| piece.split_inclusive(|byte| *byte == b'\n'))
+                .collect();
+            let mut tx = Transaction::begin(&mut self.conn).await?;
+            let copied = careful::copy(tx.conn(), model, Rows::Lines(&lines), &mut refused).await;
+            tx.end(copied).await?;
+            self.tell_progress(model, bookkeeping, (count, estimate), ended)
+                .await?;
+        }
+        execute(&mut self.conn, model.index_shadow()).await?;
+        Ok(count)
+    }
+
+    async fn tell_progress(
+        &mut self,
+        model: &TargetModel,
+        bookkeeping: &Bookkeeping,
+        (count, estimate): (u64, Option<i64>),
+        ended: bool,
+    ) -> Result<()> {
+        let so_far = i64::try_from(count).ok().filter(|_| !ended);
+        bookkeeping
+            .set_copy_progress(&mut self.conn, model.id, so_far, so_far.and(estimate))
+            .await?;
+        if !ended {
+            let read_model = model.model.settings.name();
+            tracing::info!(read_model, rows = count, estimate, "copying");
+        }
+        Ok(())
     }
 
     /// Brings the shadows forward by whole transactions.
@@ -127,7 +182,7 @@ impl ShadowWriter {
         let result = async {
             for (model, fold) in folds {
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-                stage(tx.conn(), model, fold.into_finals()).await?;
+                stage_into(tx.conn(), model, &fold).await?;
                 sqlx::query(AssertSqlSafe(model.catch_up_call()))
                     .bind(clear)
                     .bind(resolve)
@@ -173,4 +228,12 @@ impl ShadowWriter {
         )
         .await
     }
+}
+
+async fn stage_into(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Result<()> {
+    if !model.isolates() {
+        return stage(conn, model, fold.finals()).await;
+    }
+    let rows: Vec<Final<'_>> = fold.finals().collect();
+    careful::copy(conn, model, Rows::Finals(&rows), &mut 0).await
 }

@@ -1,9 +1,10 @@
 //! Final states as text: for COPY into the stage, or as arrays for the one statement of a small batch.
 //!
 //! A stage row is: identity at the start, identity now, state, projected values, and for each column that the stream may
-//! leave out whether it did. Values stay the stream's text; the server's input functions read them.
+//! leave out whether it did. Values stay the stream's text; the server's input functions read them. A row of which they
+//! refuse a value is staged with its identity and key alone.
 
-use crate::fold::Final;
+use crate::fold::{Final, Fold};
 use crate::row::{Cell, Row};
 use crate::target::model::TargetModel;
 
@@ -13,6 +14,19 @@ enum State {
     Live,
     Dead,
     Gone,
+    /// A type of the lookup refuses it.
+    Refused,
+}
+
+/// What of a row is staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    Whole,
+    /// Of a live row that cannot be staged whole: identity and key. Of a dead one only that it is not remembered.
+    Key,
+    /// The same without the key.
+    Identity,
 }
 
 impl State {
@@ -21,52 +35,56 @@ impl State {
             Self::Live => "l",
             Self::Dead => "d",
             Self::Gone => "g",
+            Self::Refused => "x",
         }
     }
 }
 
 /// Calls `cell` for each value of the stage row, in the order of [`TargetModel::stage_columns`].
-fn each_cell(model: &TargetModel, row: &Final, mut cell: impl FnMut(Option<&[u8]>)) {
+fn each_cell(model: &TargetModel, row: Final<'_>, part: Part, mut cell: impl FnMut(Option<&[u8]>)) {
     let identity = model.model.identity.len();
     let nulls = |cell: &mut dyn FnMut(Option<&[u8]>), count: usize| (0..count).for_each(|_| cell(None));
     let values =
         |cell: &mut dyn FnMut(Option<&[u8]>), row: &Row| row.cells().for_each(|value| cell(value.text()));
-    match &row.start {
+    match row.start {
         Some(start) => values(&mut cell, start),
         None => nulls(&mut cell, identity),
     }
     // A dead row without a value that could be left out later need not be remembered.
-    let kept = row
-        .now
-        .as_ref()
-        .filter(|now| now.live || model.model.keeps_dead_rows());
-    let Some(now) = kept else {
+    let remembers = part == Part::Whole && model.model.keeps_dead_rows();
+    let Some(now) = row.now.filter(|now| now.live || remembers) else {
         nulls(&mut cell, identity);
         cell(Some(State::Gone.text().as_bytes()));
         nulls(&mut cell, model.model.columns.len());
         model.toastable().for_each(|_| cell(Some(b"f")));
         return;
     };
-    values(&mut cell, &now.identity);
-    cell(Some(
-        if now.live { State::Live } else { State::Dead }.text().as_bytes(),
-    ));
-    values(&mut cell, &now.values);
+    values(&mut cell, now.identity);
+    let state = match (part, now.live) {
+        (Part::Whole, true) => State::Live,
+        (Part::Whole, false) => State::Dead,
+        (Part::Key | Part::Identity, _) => State::Refused,
+    };
+    cell(Some(state.text().as_bytes()));
+    let staged = |column: usize| match part {
+        Part::Whole => true,
+        Part::Key => model.is_key(column),
+        Part::Identity => false,
+    };
+    for (column, value) in now.values.cells().enumerate() {
+        cell(value.text().filter(|_| staged(column)));
+    }
     let left_out: Vec<bool> = now.values.cells().map(|value| value == Cell::Unchanged).collect();
-    for column in model.toastable() {
-        let flag = column
-            .checked_sub(1)
-            .and_then(|at| left_out.get(at))
-            .copied()
-            .unwrap_or(false);
+    for column in model.toastable().filter_map(|number| number.checked_sub(1)) {
+        let flag = staged(column) && left_out.get(column).copied().unwrap_or(false);
         cell(Some(if flag { b"t" } else { b"f" }));
     }
 }
 
-/// Appends the stage row in COPY's text format.
-pub fn copy_row(model: &TargetModel, row: &Final, out: &mut Vec<u8>) {
+/// Appends the stage row, or part of it, in COPY's text format; `why` goes into the last columns.
+pub fn copy_row(model: &TargetModel, row: Final<'_>, part: Part, why: &[Option<&str>], out: &mut Vec<u8>) {
     let mut first = true;
-    each_cell(model, row, |value| {
+    let mut put = |value: Option<&[u8]>| {
         if !std::mem::take(&mut first) {
             out.push(b'\t');
         }
@@ -74,8 +92,50 @@ pub fn copy_row(model: &TargetModel, row: &Final, out: &mut Vec<u8>) {
             None => out.extend_from_slice(b"\\N"),
             Some(text) => copy_text(text, out),
         }
-    });
+    };
+    each_cell(model, row, part, &mut put);
+    for name in why {
+        put(name.map(str::as_bytes));
+    }
     out.push(b'\n');
+}
+
+/// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if asked for, its key. False for a
+/// dead row: it is not remembered.
+pub fn copy_line_in_part(
+    model: &TargetModel,
+    line: &[u8],
+    part: Part,
+    why: &[Option<&str>],
+    out: &mut Vec<u8>,
+) -> bool {
+    let identity = model.identity_width();
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut fields = line.split(|byte| *byte == b'\t');
+    let start = out.len();
+    for field in fields.by_ref().take(identity) {
+        out.extend_from_slice(field);
+        out.push(b'\t');
+    }
+    if fields.next() == Some(State::Dead.text().as_bytes()) {
+        out.truncate(start);
+        return false;
+    }
+    out.extend_from_slice(State::Refused.text().as_bytes());
+    for (column, field) in fields.enumerate() {
+        out.push(b'\t');
+        let staged = part == Part::Key && model.is_key(column);
+        out.extend_from_slice(if staged { field } else { b"\\N" });
+    }
+    for name in why {
+        out.push(b'\t');
+        match name {
+            None => out.extend_from_slice(b"\\N"),
+            Some(name) => copy_text(name.as_bytes(), out),
+        }
+    }
+    out.push(b'\n');
+    true
 }
 
 /// Appends a value with COPY's escapes (manual, COPY, "Text Format").
@@ -93,13 +153,13 @@ fn copy_text(text: &[u8], out: &mut Vec<u8>) {
 
 /// One array of values for each column of the stage; `None` if a value is not UTF-8 (it goes by COPY then, and the
 /// server judges it).
-pub fn arrays(model: &TargetModel, rows: &[Final]) -> Option<Vec<Vec<Option<String>>>> {
+pub fn arrays(model: &TargetModel, fold: &Fold) -> Option<Vec<Vec<Option<String>>>> {
     let width = model.stage_width();
-    let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(rows.len()); width];
+    let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(fold.len()); width];
     let mut valid = true;
-    for row in rows {
+    for row in fold.finals() {
         let mut columns = arrays.iter_mut();
-        each_cell(model, row, |value| {
+        each_cell(model, row, Part::Whole, |value| {
             let value = value.map(|bytes| String::from_utf8(bytes.to_vec()));
             let value = value.and_then(|text| text.map_err(|_| valid = false).ok());
             if let Some(column) = columns.next() {

@@ -2,7 +2,8 @@
 //!
 //! A small batch of one read model is one statement and one commit. Anything else is a transaction that advances the
 //! checkpoint first (fence and lock), stages each read model's final states by COPY and merges them. Exact copies
-//! are merged by the same function, with the shadow in place of the stage.
+//! are merged by the same function, with the shadow in place of the stage. A batch with rows that the target refuses is
+//! written once more by the isolating run (`isolate.rs`).
 //!
 //! Nothing else writes lookup rows.
 
@@ -19,9 +20,12 @@ use crate::sql::{TableName, fill, ident};
 use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
 use crate::target::error::{Refusal, from_sqlx};
 use crate::target::model::TargetModel;
-use crate::target::staging;
+use crate::target::staging::{self, Part};
 
+mod isolate;
 mod merge;
+
+pub use isolate::Rejected;
 
 /// Most rows that go as arguments of one statement; above, COPY is cheaper.
 const ONE_STATEMENT_ROWS: usize = 500;
@@ -80,6 +84,10 @@ pub struct Written {
     pub updated_keys: Vec<String>,
     /// Keys of deleted rows, if they were asked for.
     pub deleted_keys: Vec<String>,
+    /// Rows that the target refused and that were set apart now.
+    pub rejected: Vec<Rejected>,
+    /// Rows that are set apart by now.
+    pub rejected_in_all: i64,
 }
 
 impl Written {
@@ -114,6 +122,9 @@ pub struct Writer {
     epoch: i64,
     models: Vec<Option<TargetModel>>,
     prepared: HashSet<i32>,
+    isolation_prepared: HashSet<i32>,
+    /// Read models with rows that are set apart.
+    rejecting: HashSet<i32>,
     written_since_planning: i64,
     planned_rows: i64,
     culprit: Option<usize>,
@@ -139,6 +150,8 @@ impl Writer {
             epoch,
             models: Vec::new(),
             prepared: HashSet::new(),
+            isolation_prepared: HashSet::new(),
+            rejecting: HashSet::new(),
             written_since_planning: 0,
             planned_rows: 0,
             culprit: None,
@@ -153,6 +166,7 @@ impl Writer {
         }
         // Its columns may be others than before.
         self.prepared.remove(&model.id);
+        self.isolation_prepared.remove(&model.id);
         if let Some(place) = self.models.get_mut(index) {
             *place = Some(model);
         }
@@ -185,7 +199,7 @@ impl Writer {
         }
     }
 
-    /// Writes a batch and its checkpoint.
+    /// Writes a batch and its checkpoint. Rows that the target refuses are set apart, unless the read model stops at them.
     ///
     /// # Errors
     /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then, and
@@ -194,74 +208,51 @@ impl Writer {
         self.culprit = None;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.replan(&indexes).await?;
-        for (index, _) in &batch.folds {
-            self.prepare(*index).await?;
+        for index in indexes {
+            self.prepare(index).await?;
         }
-        let Batch {
-            position,
-            mut folds,
-            suspended,
-            ..
-        } = batch;
-        folds.retain(|(_, fold)| !fold.is_empty());
-        let small = folds.len() == 1
-            && suspended.is_empty()
-            && folds
-                .iter()
-                .all(|(_, fold)| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES);
-        if small && let Some((index, fold)) = folds.pop() {
-            let model = self.model(index)?;
-            let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-            let rows: Vec<Final> = fold.into_finals().collect();
-            let arrays = if model.fits_one_statement() {
-                staging::arrays(&model, &rows)
-            } else {
-                None
-            };
-            let written = match arrays {
-                Some(arrays) => {
-                    let how = (clear, resolve, self.report_keys);
-                    apply_arrays(&mut self.conn, &model, (self.epoch, &position), how, arrays).await
+        if !self.has_rejected(&batch) {
+            match self.apply_whole(&batch).await {
+                Err(error) if error.class() == Class::Refused && self.isolates(&batch) => {
+                    tracing::debug!(%error, "the batch is written again without the rows that are refused");
                 }
-                None => self.apply_rows(&model, &position, clear, resolve, &rows).await,
-            };
-            let written = written.inspect_err(|error| self.blame(index, error))?;
-            self.written_since_planning += written.changed();
-            return Ok(vec![(index, written)]);
+                result => return result,
+            }
+        }
+        self.apply_isolating(&batch).await
+    }
+
+    /// The way of a batch of which every row is taken.
+    async fn apply_whole(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
+        let folds: Vec<&(usize, Fold)> = batch.folds.iter().filter(|(_, fold)| !fold.is_empty()).collect();
+        let small = |fold: &Fold| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES;
+        if let [(index, fold)] = folds.as_slice()
+            && batch.suspended.is_empty()
+            && small(fold)
+        {
+            return self.apply_small(*index, fold, &batch.position).await;
         }
         let large = folds.iter().any(|(_, fold)| fold.len() > ONE_STATEMENT_ROWS);
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let mut current = None;
         let result = async {
-            advance(tx.conn(), self.epoch, &position).await?;
+            advance(tx.conn(), self.epoch, &batch.position).await?;
             let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in folds {
-                current = Some(index);
-                let model = model_of(&self.models, index)?;
-                let (clear, resolve) = (fold.clear(), fold.has_unchanged());
+                current = Some(*index);
+                let model = model_of(&self.models, *index)?;
                 if large {
                     execute(tx.conn(), model.plan_for(fold.len())).await?;
                 }
-                stage(tx.conn(), model, fold.into_finals())
-                    .await
-                    .map_err(|error| name(error, model))?;
-                let written = call(
-                    tx.conn(),
-                    model,
-                    &model.merge_call(),
-                    clear,
-                    resolve,
-                    self.report_keys,
-                )
-                .await?;
-                all.push((index, written));
+                let written = stage_and_merge(tx.conn(), model, fold, self.report_keys).await?;
+                all.push((*index, written));
             }
             // Once for all: a deferred constraint may look from one lookup to another.
             if let Err((error, table)) = check_constraints(tx.conn()).await {
                 current = table.and_then(|table| index_of(&self.models, &table)).or(current);
                 return Err(error);
             }
-            for (index, error) in &suspended {
+            for (index, error) in &batch.suspended {
                 let id = model_of(&self.models, *index)?.id;
                 self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
             }
@@ -281,30 +272,37 @@ impl Writer {
         Ok(all)
     }
 
-    /// One read model's rows by COPY.
-    async fn apply_rows(
+    /// A small batch of one read model: one statement where its values fit into one.
+    async fn apply_small(
         &mut self,
-        model: &TargetModel,
+        index: usize,
+        fold: &Fold,
         position: &Position,
-        clear: bool,
-        resolve: bool,
-        rows: &[Final],
-    ) -> Result<Written> {
+    ) -> Result<Vec<(usize, Written)>> {
+        let model = self.model(index)?;
+        let arrays = if model.fits_one_statement() {
+            staging::arrays(&model, fold)
+        } else {
+            None
+        };
+        let written = match arrays {
+            Some(arrays) => {
+                let how = (fold.clear(), fold.has_unchanged(), self.report_keys);
+                apply_arrays(&mut self.conn, &model, (self.epoch, position), how, arrays).await
+            }
+            None => self.apply_rows(&model, position, fold).await,
+        };
+        let written = written.inspect_err(|error| self.blame(index, error))?;
+        self.written_since_planning += written.changed();
+        Ok(vec![(index, written)])
+    }
+
+    /// One read model's rows by COPY.
+    async fn apply_rows(&mut self, model: &TargetModel, position: &Position, fold: &Fold) -> Result<Written> {
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
             advance(tx.conn(), self.epoch, position).await?;
-            stage(tx.conn(), model, rows.iter().cloned())
-                .await
-                .map_err(|error| name(error, model))?;
-            let written = call(
-                tx.conn(),
-                model,
-                &model.merge_call(),
-                clear,
-                resolve,
-                self.report_keys,
-            )
-            .await?;
+            let written = stage_and_merge(tx.conn(), model, fold, self.report_keys).await?;
             check_constraints(tx.conn())
                 .await
                 .map_err(|(error, _)| name(error, model))?;
@@ -354,6 +352,13 @@ impl Writer {
         execute(&mut self.conn, model.merge_function()).await?;
         if model.fits_one_statement() {
             execute(&mut self.conn, model.apply_function()).await?;
+        }
+        // A map that an earlier version made has none yet.
+        execute(&mut self.conn, model.create_rejected()).await?;
+        if self.bookkeeping.has_rejected(&mut self.conn, model.id).await? {
+            self.rejecting.insert(model.id);
+        } else {
+            self.rejecting.remove(&model.id);
         }
         self.prepared.insert(model.id);
         Ok(())
@@ -450,26 +455,53 @@ async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Re
 }
 
 /// Fills the session's stage of the read model by COPY.
-pub(crate) async fn stage(
+pub(crate) async fn stage<'a>(
     conn: &mut PgConnection,
     model: &TargetModel,
-    rows: impl Iterator<Item = Final>,
+    rows: impl Iterator<Item = Final<'a>>,
 ) -> Result<()> {
     let sql = format!("COPY {} ({}) FROM STDIN", model.stage(), model.stage_columns());
-    let mut copy = conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
+    copy_pieces(conn, &sql, rows, |row, out| {
+        staging::copy_row(model, row, Part::Whole, &[], out);
+    })
+    .await
+    .map_err(from_sqlx)
+}
+
+/// COPY of rows that `append` writes.
+pub(crate) async fn copy_pieces<T>(
+    conn: &mut PgConnection,
+    sql: &str,
+    rows: impl Iterator<Item = T>,
+    append: impl Fn(T, &mut Vec<u8>),
+) -> Result<(), sqlx::Error> {
+    let mut copy = conn.copy_in_raw(sql).await?;
     let mut buffer = Vec::with_capacity(COPY_PIECE_BYTES);
     for row in rows {
-        staging::copy_row(model, &row, &mut buffer);
+        append(row, &mut buffer);
         if buffer.len() >= COPY_PIECE_BYTES {
-            copy.send(buffer.as_slice()).await.map_err(from_sqlx)?;
+            copy.send(buffer.as_slice()).await?;
             buffer.clear();
         }
     }
     if !buffer.is_empty() {
-        copy.send(buffer.as_slice()).await.map_err(from_sqlx)?;
+        copy.send(buffer.as_slice()).await?;
     }
-    copy.finish().await.map_err(from_sqlx)?;
+    copy.finish().await?;
     Ok(())
+}
+
+async fn stage_and_merge(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    fold: &Fold,
+    keys: i32,
+) -> Result<Written> {
+    stage(conn, model, fold.finals())
+        .await
+        .map_err(|error| name(error, model))?;
+    let (clear, resolve) = (fold.clear(), fold.has_unchanged());
+    call(conn, model, &model.merge_call(), clear, resolve, keys).await
 }
 
 /// The one statement of a small batch. `how` is: clear, resolve, most keys that are told.
@@ -498,7 +530,7 @@ async fn apply_arrays(
         .fetch_one(conn)
         .await
         .map_err(|error| name(from_sqlx(error), model))?;
-    written(&row)
+    read_written(&row)
 }
 
 /// Goes all ways through the writer with nothing to write.
@@ -540,10 +572,10 @@ async fn call(
         .fetch_one(conn)
         .await
         .map_err(|error| name(from_sqlx(error), model))?;
-    written(&row)
+    read_written(&row)
 }
 
-fn written(row: &PgRow) -> Result<Written> {
+fn read_written(row: &PgRow) -> Result<Written> {
     let keys = |at: usize| -> Result<Vec<String>> {
         Ok(row
             .try_get::<Option<Vec<String>>, _>(at)
@@ -558,6 +590,7 @@ fn written(row: &PgRow) -> Result<Written> {
         inserted_keys: keys(4)?,
         updated_keys: keys(5)?,
         deleted_keys: keys(6)?,
+        ..Written::default()
     })
 }
 

@@ -10,6 +10,7 @@ mod budget;
 mod encodings;
 mod heal;
 mod life;
+mod refused;
 mod resync;
 mod roles;
 mod shapes;

@@ -3,6 +3,7 @@
 use cdc::error::Class;
 
 use crate::cases::{check, labels, other};
+use crate::limits::stopping;
 use crate::rig::{Rig, shape};
 use crate::support::rows;
 use crate::tables::{CASES, START, UNCHANGED};
@@ -29,7 +30,7 @@ async fn small_histories_go_the_same_way_with_domains_that_refuse_null() {
 #[tokio::test]
 async fn what_a_domain_does_not_take_is_a_refused_row() {
     let mut rig = Rig::new(TABLES).await;
-    rig.add(&labels(true)).await;
+    rig.add(&stopping(labels(true))).await;
     rig.write(0, &START).await.unwrap();
     for (change, sqlstate) in [
         ("=1|FORBIDDEN|secret|-", "23514"),

@@ -1,10 +1,11 @@
 //! Types, widths, sizes, refusals and fencing.
 
 use cdc::error::Class;
+use cdc::settings::OnRowError;
 use cdc::target::writer::Batch;
 
 use crate::cases::{TABLES, labels, other};
-use crate::rig::{Rig, shape};
+use crate::rig::{Rig, Shape, shape};
 use crate::support::{rows, value, wait_until};
 
 #[tokio::test]
@@ -254,7 +255,7 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
 }
 
 #[tokio::test]
-async fn refused_rows_write_nothing_and_tell_no_value() {
+async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
     let mut rig = Rig::new(
         "CREATE TABLE lookup (code varchar(10) PRIMARY KEY CHECK (code <> 'FORBIDDEN'), label varchar(12) NOT NULL,
              number text, synced timestamptz, UNIQUE (number));
@@ -272,9 +273,9 @@ async fn refused_rows_write_nothing_and_tell_no_value() {
         ("number", "text"),
     ];
     let projected = [("code", "code"), ("label", "label"), ("number", "number")];
-    rig.add(&shape("lookup", &columns, &["id"], &projected, 1, true))
+    rig.add(&stopping(shape("lookup", &columns, &["id"], &projected, 1, true)))
         .await;
-    rig.add(&other()).await;
+    rig.add(&stopping(other())).await;
     rig.write(0, &["+1|A|one|1", "+2|B|two|2"]).await.unwrap();
     rig.db
         .batch_execute("INSERT INTO kept VALUES ('B')")
@@ -336,8 +337,8 @@ async fn deferred_constraints_are_checked_before_the_commit() {
          CREATE TABLE other (code text PRIMARY KEY, label text);",
     )
     .await;
-    rig.add(&labels(false)).await;
-    rig.add(&other()).await;
+    rig.add(&stopping(labels(false))).await;
+    rig.add(&stopping(other())).await;
     rig.write(0, &["+1|A|k|-"]).await.unwrap();
     let small = rig.write(0, &["=1|A|gone|-"]).await.unwrap_err();
     let folds = vec![(0, rig.fold(0, &["=1|A|gone|-"])), (1, rig.fold(1, &["+x|y"]))];
@@ -386,4 +387,10 @@ async fn large_batch_into_small_tables_reads_them_once() {
         .await;
         assert!(blocks < 1_000_000, "{table}: {blocks} blocks");
     }
+}
+
+/// The read model stops at its first refused row.
+pub fn stopping(mut shape: Shape) -> Shape {
+    shape.settings.on_row_error = OnRowError::Stop;
+    shape
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod cases;
 mod domains;
+mod isolate;
 mod limits;
 mod random;
 mod rig;

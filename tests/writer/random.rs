@@ -1,7 +1,7 @@
 //! Random histories against a model of the source table: after every batch the lookup is what the model shows.
 //!
 //! Transactions are random, batches are random numbers of transactions. Now and then the lookup is damaged and an exact copy,
-//! brought forward by its own stream, is merged; or another process takes over.
+//! brought forward by its own stream, is merged; or another process takes over. In some runs the target refuses some rows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,21 +30,107 @@ struct Master {
 struct Source {
     rows: BTreeMap<i64, Master>,
     unique: bool,
+    /// Whether some labels and codes are such that the target refuses them.
+    refusing: bool,
+    /// What stands under each code: of a code that only refused rows claim, the last accepted state.
+    standing: BTreeMap<u8, String>,
 }
+
+impl Master {
+    /// The lookup's CHECK refuses it.
+    fn is_bad(&self) -> bool {
+        self.label.starts_with("bad")
+    }
+
+    /// The lookup's types refuse it.
+    fn is_long(&self) -> bool {
+        self.label.starts_with("long") || self.code.is_some_and(|code| code >= LONG_CODE)
+    }
+
+    fn is_refused(&self) -> bool {
+        self.live && self.code.is_some() && (self.is_bad() || self.is_long())
+    }
+}
+
+/// Codes from here on are too long for the lookup.
+const LONG_CODE: u8 = 8;
+
+/// A lookup that refuses rows by a CHECK and by its types.
+const REFUSING: &str = "
+    CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label varchar(20) NOT NULL CHECK (label NOT LIKE 'bad%'),
+        synced timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE other (code text PRIMARY KEY, label text);";
+
+/// A row that is always there and never refused: where every row is refused the read model stops.
+const GOOD: &str = "1000|GOOD|good|-";
 
 impl Source {
     /// What the lookup shows: for each code the live row with the smallest identity.
     fn shown(&self) -> Vec<String> {
-        let mut shown = BTreeMap::new();
-        for row in self.rows.values().filter(|row| row.live) {
-            if let Some(code) = row.code {
-                shown.entry(code).or_insert(&row.label);
-            }
-        }
-        shown
+        let mut shown: Vec<String> = self
+            .standing
             .iter()
             .map(|(code, label)| format!("{}|{label}", name(*code)))
+            .collect();
+        if self.refusing {
+            shown.push("GOOD|good".to_owned());
+        }
+        shown
+    }
+
+    /// A batch up to the state that the source has now was applied.
+    fn settle(&mut self) {
+        let mut shown = BTreeMap::new();
+        let live = || self.rows.values().filter(|row| row.live);
+        for row in live().filter(|row| !row.is_refused()) {
+            if let Some(code) = row.code {
+                shown.entry(code).or_insert_with(|| row.label.clone());
+            }
+        }
+        for code in live().filter_map(|row| row.code) {
+            if let Some(label) = self.standing.get(&code) {
+                shown.entry(code).or_insert_with(|| label.clone());
+            }
+        }
+        self.standing = shown;
+    }
+
+    /// The rows that are set apart (`identity|key|shown`), and whether each of them must be. One that waits for its
+    /// key behind an accepted row need not have been tried.
+    fn set_apart(&self) -> Vec<(String, bool)> {
+        let refused = self.rows.iter().filter(|(_, row)| row.is_refused());
+        refused
+            .map(|(id, row)| {
+                let code = row.code.filter(|code| *code < LONG_CODE);
+                let accepted = self
+                    .rows
+                    .iter()
+                    .find(|(_, other)| other.live && !other.is_refused() && other.code == code);
+                let shown = match code {
+                    Some(_) if accepted.is_some() => "other row",
+                    Some(code) if self.standing.contains_key(&code) => "old row",
+                    _ => "nothing",
+                };
+                let told = format!("{id}|{}|{shown}", code.map_or("-".to_owned(), name));
+                (
+                    told,
+                    row.is_long() || accepted.is_none_or(|(other, _)| other > id),
+                )
+            })
             .collect()
+    }
+
+    fn code(&self, random: &mut fastrand::Rng) -> u8 {
+        random.u8(..if self.refusing { LONG_CODE + 1 } else { LONG_CODE })
+    }
+
+    /// A label that no row has had.
+    fn label(&self, random: &mut fastrand::Rng, kind: &str, label: u32) -> String {
+        match random.u8(..8) {
+            0 | 1 if self.refusing => format!("bad {label}"),
+            2 if self.refusing => format!("long {}{label}", "x".repeat(20)),
+            _ => format!("{kind} {label}"),
+        }
     }
 
     fn is_legal(&self) -> bool {
@@ -82,8 +168,8 @@ impl Source {
             (0..=24, _, Some(id)) => {
                 *label += 1;
                 let row = Master {
-                    code: (random.u8(..12) > 0).then(|| random.u8(..8)),
-                    label: format!("new {label}"),
+                    code: (random.u8(..12) > 0).then(|| self.code(random)),
+                    label: self.label(random, "new", *label),
                     live: random.u8(..5) > 0,
                 };
                 changes.push(format!("+{}", tuple(id, &row, None)));
@@ -94,12 +180,12 @@ impl Source {
                 let before = row.clone();
                 match random.u8(..8) {
                     0..=2 => row.live = !row.live,
-                    3..=5 => row.code = (random.u8(..15) > 0).then(|| random.u8(..8)),
+                    3..=5 => row.code = (random.u8(..15) > 0).then(|| self.code(random)),
                     _ => {}
                 }
                 if random.u8(..4) == 0 {
                     *label += 1;
-                    row.label = format!("changed {label}");
+                    row.label = self.label(random, "changed", *label);
                 }
                 changes.push(format!("={}", tuple(id, &row, random.bool().then_some(&before))));
                 self.rows.insert(id, row);
@@ -131,6 +217,9 @@ impl Source {
             (98, _, _) if random.u8(..4) == 0 => {
                 self.rows.clear();
                 changes.push("!".to_owned());
+                if self.refusing {
+                    changes.push(format!("+{GOOD}"));
+                }
             }
             _ => {}
         }
@@ -138,11 +227,17 @@ impl Source {
 }
 
 fn name(code: u8) -> String {
-    format!("C{code}")
+    if code < LONG_CODE {
+        format!("C{code}")
+    } else {
+        format!("C{code}-far-too-long")
+    }
 }
 
 /// The tuple; what equals `before` is left out, as if it were stored out of line.
 fn tuple(id: i64, row: &Master, before: Option<&Master>) -> String {
+    // Nothing holds a value that a type refused: it would break the read model.
+    let before = before.filter(|before| !before.is_long());
     let code = match row.code {
         None => "-".to_owned(),
         code if before.is_some_and(|before| before.code == code) => "u".to_owned(),
@@ -163,6 +258,9 @@ fn copy(source: &Source) -> String {
         let code = row.code.map_or("\\N".to_owned(), name);
         writeln!(text, "{id}\t{state}\t{code}\t{}", row.label).unwrap();
     }
+    if source.refusing {
+        text += "1000\tl\tGOOD\tgood\n";
+    }
     text
 }
 
@@ -176,16 +274,20 @@ struct Run {
 }
 
 impl Run {
-    async fn new(seed: u64, unique: bool) -> Self {
-        let mut rig = Rig::new(TABLES).await;
+    async fn new(seed: u64, unique: bool, refusing: bool) -> Self {
+        let mut rig = Rig::new(if refusing { REFUSING } else { TABLES }).await;
         rig.add(&labels(true)).await;
         rig.add(&other()).await;
         // As after a first copy: rows are counted from here on.
         rig.write(0, &["!"]).await.unwrap();
+        if refusing {
+            rig.write(0, &[format!("+{GOOD}")]).await.unwrap();
+        }
         Self {
             rig,
             source: Source {
                 unique,
+                refusing,
                 ..Source::default()
             },
             random: fastrand::Rng::with_seed(seed),
@@ -205,6 +307,23 @@ impl Run {
             );
         }
         changes
+    }
+
+    async fn assert_consistent(&self, what: &str) {
+        if !self.source.refusing {
+            return assert_consistent(&self.rig, what).await;
+        }
+        let rejected = "SELECT identity, coalesce(key, '-'), shown FROM cdc.rejected";
+        let rejected = rows(&self.rig.db, rejected).await;
+        let set_apart = self.source.set_apart();
+        for row in &rejected {
+            assert!(set_apart.iter().any(|(told, _)| told == row), "{what}: {row}");
+        }
+        for (row, _) in set_apart.iter().filter(|(_, must)| *must) {
+            assert!(rejected.contains(row), "{what}: {row} is missing");
+        }
+        let count = "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.read_model WHERE id = 1";
+        assert_eq!(rows(&self.rig.db, count).await, ["t"], "{what}: counted rows");
     }
 
     async fn assert_shown(&self, what: &str) {
@@ -230,8 +349,10 @@ impl Run {
         if let Err(error) = self.rig.apply(folds).await {
             panic!("seed {}, {what}: {error:?}", self.seed);
         }
+        self.source.settle();
         self.assert_shown(&what).await;
-        assert_consistent(&self.rig, &format!("seed {}, {what}", self.seed)).await;
+        self.assert_consistent(&format!("seed {}, {what}", self.seed))
+            .await;
         let told = changes
             .iter()
             .any(|change| change.contains(" > ") || change.contains("|u|"));
@@ -253,33 +374,47 @@ impl Run {
             .split_inclusive('\n')
             .map(|line| Ok(Bytes::from(line.to_owned())));
         let pieces: Vec<_> = pieces.collect();
-        let copied = shadow
+        let filled = shadow
             .fill(&model, stream::iter(pieces), &self.rig.bookkeeping, None)
             .await;
-        assert_eq!(copied.unwrap(), u64::try_from(self.source.rows.len()).unwrap());
+        if let Err(error) = filled {
+            assert!(self.source.refusing, "seed {}: {error:?}", self.seed);
+            shadow.create(&model).await.unwrap();
+            // Pieces of any size, of whole rows.
+            let pieces = vec![Ok(Bytes::from(text.clone()))];
+            shadow
+                .fill_carefully(&model, stream::iter(pieces), &self.rig.bookkeeping, None)
+                .await
+                .unwrap();
+        }
         for _ in 0..self.random.usize(..4) {
             let changes = self.changes();
             let fold = self.rig.fold(0, &changes);
             self.rig.apply(vec![(0, fold.clone())]).await.unwrap();
+            self.source.settle();
             let folds: Vec<(_, Fold)> = vec![(&model, fold)];
             let done = shadow.catch_up(folds).await;
             assert!(done.is_ok(), "seed {}: {done:?} {changes:?}", self.seed);
         }
         self.assert_shown("before a resync").await;
-        if self.source.unique {
-            let found = shadow.compare(&model, 10).await.unwrap();
-            let healthy = Difference {
-                same: i64::try_from(self.source.shown().len()).unwrap(),
-                ..Difference::default()
-            };
-            assert_eq!(found, healthy, "seed {}: false alarm", self.seed);
+        let mut found = shadow.compare(&model, 10).await.unwrap();
+        let mut healthy = Difference {
+            same: i64::try_from(self.source.shown().len()).unwrap(),
+            ..Difference::default()
+        };
+        if self.source.refusing {
+            (found.same, healthy.same) = (0, 0);
         }
+        assert_eq!(found, healthy, "seed {}: false alarm", self.seed);
         let damage = self.random.bool();
         if damage {
             let damage = "DELETE FROM lookup WHERE code IN ('C0', 'C1'); UPDATE lookup SET label = 'drift' WHERE code = 'C2';
                 INSERT INTO lookup VALUES ('DRIFT', 'x'); DELETE FROM cdc.map_1 WHERE i1 % 3 = 0;
                 UPDATE cdc.map_1 SET k1 = 'C7' WHERE i1 = 4;";
             self.rig.db.batch_execute(damage).await.unwrap();
+            let standing = &mut self.source.standing;
+            standing.retain(|code, _| *code > 1);
+            standing.entry(2).and_modify(|label| *label = "drift".to_owned());
         }
         let position = MergePosition::Running(self.rig.position().lsn, None);
         let merged = self.rig.writer.merge(&[0], &position, 20).await.unwrap();
@@ -293,8 +428,10 @@ impl Run {
                 self.seed
             );
         }
+        self.source.settle();
         self.assert_shown("after a resync").await;
-        assert_consistent(&self.rig, &format!("seed {}, after a resync", self.seed)).await;
+        self.assert_consistent(&format!("seed {}, after a resync", self.seed))
+            .await;
         shadow.drop("cdc", model.id, 0).await.unwrap();
     }
 
@@ -315,8 +452,8 @@ fn seed() -> u64 {
     }
 }
 
-async fn history(unique: bool) {
-    let mut run = Run::new(seed(), unique).await;
+async fn history(unique: bool, refusing: bool) {
+    let mut run = Run::new(seed(), unique, refusing).await;
     for number in 0..120 {
         match run.random.u8(..40) {
             0..=3 => run.resync().await,
@@ -328,10 +465,15 @@ async fn history(unique: bool) {
 
 #[tokio::test]
 async fn random_histories_with_unique_live_codes() {
-    history(true).await;
+    history(true, false).await;
 }
 
 #[tokio::test]
 async fn random_histories_with_colliding_codes() {
-    history(false).await;
+    history(false, false).await;
+}
+
+#[tokio::test]
+async fn random_histories_with_rows_that_the_target_refuses() {
+    history(false, true).await;
 }

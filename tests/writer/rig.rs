@@ -63,6 +63,7 @@ pub fn shape(
             .any(|(name, _)| *name == "deleted_at")
             .then(|| "deleted_at".to_owned()),
         synced_at: None,
+        on_row_error: cdc::settings::OnRowError::default(),
     };
     let columns = columns.iter().zip(1..).map(|((name, type_name), number)| {
         let text = matches!(*type_name, "text" | "character varying");

@@ -16,6 +16,7 @@ impl Bookkeeping {
         let name = literal(&self.name);
         [
             include_str!("../../../sql/target/bookkeeping.sql"),
+            include_str!("../../../sql/target/rejections.sql"),
             include_str!("../../../sql/target/wait_for.sql"),
         ]
         .map(|template| fill(template, &[("schema", &self.schema), ("schema_name", &name)]))

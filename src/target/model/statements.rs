@@ -7,6 +7,15 @@ use crate::sql::{fill, ident, literal};
 /// row up in their indexes: a lookup takes some 2 microseconds, reading and probing a row of 100 bytes some 0.15.
 const HASHED_BYTES_A_ROW: usize = 1300;
 
+/// Most rows of a read model that are set apart; with more it is suspended.
+pub const MOST_REJECTED: i64 = 1000;
+
+const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
+
+/// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
+const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
+                        OR raise_exception OR cardinality_violation";
+
 impl TargetModel {
     /// The writer for this session's stage.
     pub fn merge_function(&self) -> String {
@@ -19,11 +28,39 @@ impl TargetModel {
     }
 
     fn merge(&self, name: &str, stage: &str) -> String {
+        self.writer(include_str!("../../../sql/target/merge.sql"), name, stage)
+    }
+
+    /// The writer for this session's stage that sets refused rows apart.
+    pub fn isolate_function(&self) -> String {
+        self.writer(ISOLATE, "isolate", &self.stage())
+    }
+
+    /// The writer for the shadow that sets refused rows apart.
+    pub fn isolate_shadow_function(&self) -> String {
+        self.writer(ISOLATE, "isolate_shadow", &self.shadow())
+    }
+
+    fn writer(&self, template: &str, name: &str, stage: &str) -> String {
         let function = format!("pg_temp.{name}_{}", self.id);
-        self.fill(
-            include_str!("../../../sql/target/merge.sql"),
-            &[("function", &function), ("stage", stage)],
-        )
+        let own: &[(&str, &str)] = &[
+            (
+                "left_out_values",
+                include_str!("../../../sql/target/left_out_values.sql"),
+            ),
+            ("take_in", include_str!("../../../sql/target/take_in.sql")),
+            ("function", &function),
+            ("stage", stage),
+            ("refusals", REFUSALS),
+            ("most_rejected", &MOST_REJECTED.to_string()),
+        ];
+        self.fill(template, own)
+    }
+
+    /// The call of [`Self::isolate_function`], or of the one for the shadow.
+    pub fn isolate_call(&self, shadow: bool) -> String {
+        let name = if shadow { "isolate_shadow" } else { "isolate" };
+        format!("SELECT * FROM pg_temp.{name}_{}($1, $2, $3, $4, $5, $6)", self.id)
     }
 
     /// The one statement of a small batch.
@@ -107,7 +144,10 @@ impl TargetModel {
 
     /// Brings the shadow forward from the session's stage.
     pub fn catch_up_function(&self) -> String {
-        let resolve = self.resolve(|n| format!("m.p{n}"), "false");
+        let resolve = self.resolve(
+            |n| format!("m.p{n}"),
+            |n| format!("m.state = 'x' AND m.p{n} IS NULL"),
+        );
         self.fill(
             include_str!("../../../sql/target/catch_up.sql"),
             &[
@@ -146,10 +186,10 @@ impl TargetModel {
     }
 
     /// What each left-out value becomes, and whether it still is left out. Without such columns nothing changes.
-    fn resolve(&self, value: impl Fn(usize) -> String, missing: &str) -> String {
+    fn resolve(&self, value: impl Fn(usize) -> String, missing: impl Fn(usize) -> String) -> String {
         let assignments = self.toastable().map(|n| {
-            let value = value(n);
-            format!("p{n} = CASE WHEN s.u{n} THEN {value} ELSE s.p{n} END, u{n} = s.u{n} AND {missing}")
+            let (value, missing) = (value(n), missing(n));
+            format!("p{n} = CASE WHEN s.u{n} THEN {value} ELSE s.p{n} END, u{n} = s.u{n} AND ({missing})")
         });
         match join(", ", assignments) {
             none if none.is_empty() => "state = s.state".to_owned(),
@@ -186,6 +226,7 @@ impl TargetModel {
         let in_stage = |_: usize, part: &KeyPart| format!("s.p{}", part.column + 1);
         let in_map = |n: usize, _: &KeyPart| format!("m.k{n}");
         let in_touched = |n: usize, _: &KeyPart| format!("t.k{n}");
+        let in_rejected = |n: usize, _: &KeyPart| format!("r.k{n}");
         let lookup_key = |alias: bool| {
             join(
                 ", ",
@@ -250,10 +291,12 @@ impl TargetModel {
                     .map_or(String::new(), TargetColumn::in_lookup);
                 format!("CASE WHEN m.state = 's' THEN {column} ELSE m.v{n} END")
             },
-            &format!(
-                "m.state = 's' AND {} IS NULL",
-                self.key.first().map_or(String::new(), |part| in_lookup(1, part))
-            ),
+            |n| {
+                let key = self.key.first().map_or(String::new(), |part| in_lookup(1, part));
+                format!(
+                    "CASE m.state WHEN 's' THEN {key} IS NULL WHEN 'x' THEN m.v{n} IS NULL ELSE false END"
+                )
+            },
         );
         let map_assign = [
             join(", ", (1..=n).map(|i| format!("i{i} = s.i{i}"))),
@@ -264,17 +307,17 @@ impl TargetModel {
                     .zip(1..)
                     .map(|(part, k)| format!("k{k} = {}", in_stage(k, part))),
             ),
-            "state = CASE s.state WHEN 'l' THEN 's' ELSE 'd' END".to_owned(),
+            "state = CASE s.state WHEN 'l' THEN 's' ELSE s.state END".to_owned(),
             join(
                 ", ",
-                (1..=width).map(|v| format!("v{v} = CASE s.state WHEN 'd' THEN s.p{v} END")),
+                (1..=width).map(|v| format!("v{v} = CASE WHEN s.state <> 'l' THEN s.p{v} END")),
             ),
         ]
         .join(", ");
         let map_names = format!("{}, {}", numbered("m.", "i", n), numbered("m.", "k", keys));
         let stage_names = format!("{}, {}", numbered("s.", "i", n), stage_key(false));
         let map_differs = format!(
-            "(m.state <> CASE s.state WHEN 'l' THEN 's' ELSE 'd' END OR {} OR (s.state = 'd' AND {}))",
+            "(m.state <> CASE s.state WHEN 'l' THEN 's' ELSE s.state END OR {} OR (s.state <> 'l' AND {}))",
             differs(&map_names, &stage_names),
             differs(&numbered("m.", "v", width), &numbered("s.", "p", width)),
         );
@@ -286,12 +329,16 @@ impl TargetModel {
                 .map(|(column, v)| format!("v{v} = {}", column.in_lookup())),
         );
         let shared: &[(&str, String)] = &[
+            ("shown", SHOWN.to_owned()),
             ("schema", self.schema.clone()),
             ("id", self.id.to_string()),
             ("map", self.map()),
             ("lookup", self.lookup()),
             ("touched", self.touched()),
             ("shadow", self.shadow()),
+            ("tries", self.tries()),
+            ("rejected", self.rejected()),
+            ("lookup_name", literal(&self.lookup())),
             ("resolve", resolve),
             ("left_out", left_out),
             ("i", numbered("", "i", n)),
@@ -303,6 +350,26 @@ impl TargetModel {
             ("m_k", numbered("m.", "k", keys)),
             ("m_v", numbered("m.", "v", width)),
             ("t_k", numbered("t.", "k", keys)),
+            ("t_w", numbered("t.", "w", n)),
+            ("r_k", numbered("r.", "k", keys)),
+            ("x_w", numbered("x.", "w", n)),
+            ("x_p", numbered("x.", "p", width)),
+            (
+                "tries_key",
+                format!("pg_catalog.concat_ws(', ', {})", numbered("t.", "k", keys)),
+            ),
+            ("rejected_key_text", text_of("r.", "k", keys)),
+            ("rejected_identity_text", text_of("r.", "i", n)),
+            (
+                "null_p",
+                join(
+                    ", ",
+                    self.columns
+                        .iter()
+                        .zip(1..)
+                        .map(|(column, p)| format!("NULL::{} AS p{p}", column.definition())),
+                ),
+            ),
             ("x_k", numbered("x.", "k", keys)),
             ("s_i", numbered("s.", "i", n)),
             ("s_p", numbered("s.", "p", width)),
@@ -336,10 +403,24 @@ impl TargetModel {
                         .map(|part| format!("{} IS NULL", in_lookup(0, part))),
                 ),
             ),
+            (
+                "no_lookup",
+                format!(
+                    "{} IS NULL",
+                    self.key.first().map_or(String::new(), |part| in_lookup(1, part))
+                ),
+            ),
             ("lookup_is_map", key_is(&in_lookup, &in_map)),
             ("lookup_is_touched", key_is(&in_lookup, &in_touched)),
             ("lookup_is_stage", key_is(&in_lookup, &in_stage)),
             ("touched_is_map", key_is(&in_touched, &in_map)),
+            ("rejected_is_touched", key_is(&in_rejected, &in_touched)),
+            ("lookup_is_rejected", key_is(&in_lookup, &in_rejected)),
+            ("stage_is_rejected_key", key_is(&in_stage, &in_rejected)),
+            ("rejected_key_is_map", key_is(&in_rejected, &in_map)),
+            ("stage_is_rejected", same("s.i", "r.i")),
+            ("rejected_is_map", same("r.i", "m.i")),
+            ("rejected_is_winner", same("r.i", "t.w")),
             ("stage_is_touched", key_is(&in_stage, &in_touched)),
             ("map_assign", map_assign),
             ("map_differs", map_differs),
@@ -347,13 +428,17 @@ impl TargetModel {
                 "kept_values",
                 join(
                     ", ",
-                    (1..=width).map(|v| format!("CASE s.state WHEN 'd' THEN s.p{v} END")),
+                    (1..=width).map(|v| format!("CASE WHEN s.state <> 'l' THEN s.p{v} END")),
                 ),
             ),
             ("v_from_lookup", v_from_lookup),
             (
                 "v_from_stage",
                 join(", ", (1..=width).map(|v| format!("v{v} = s.p{v}"))),
+            ),
+            (
+                "v_from_tries",
+                join(", ", (1..=width).map(|v| format!("v{v} = t.p{v}"))),
             ),
             ("v_null", join(", ", (1..=width).map(|v| format!("v{v} = NULL")))),
             ("lookup_assign", assign),
@@ -382,4 +467,16 @@ impl TargetModel {
             .collect();
         fill(&fill(template, own), &shared)
     }
+}
+
+/// What stands under the key of a row that is set apart.
+const SHOWN: &str = "CASE WHEN r.state <> 'd' AND EXISTS (SELECT FROM {{map}} m WHERE {{rejected_key_is_map}} AND m.state = 's') \
+     THEN 'other row' WHEN EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_rejected}}) THEN 'old row' ELSE 'nothing' END";
+
+/// Columns as one text; NULL if the first one is.
+fn text_of(alias: &str, prefix: &str, count: usize) -> String {
+    format!(
+        "CASE WHEN {alias}{prefix}1 IS NOT NULL THEN pg_catalog.concat_ws(', ', {}) END",
+        numbered(alias, prefix, count)
+    )
 }

@@ -1,13 +1,15 @@
 //! The merge of exact copies: by the writer's own function, with the shadow in place of the stage.
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
     MergePosition, Merged, Position, Transaction, Writer, Written, advance, call, check_constraints, execute,
-    index_of, model_of, name,
+    index_of, isolate, model_of, name,
 };
 use crate::error::{Class, Error, Result};
+use crate::lsn::Lsn;
 use crate::target::bookkeeping::{Bookkeeping, ModelState};
+use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 
 impl Writer {
@@ -23,23 +25,29 @@ impl Writer {
             self.prepare(*index).await?;
             let model = self.model(*index)?;
             execute(&mut self.conn, model.merge_shadow_function()).await?;
+            self.prepare_isolation(*index).await?;
+            execute(&mut self.conn, model.isolate_shadow_function()).await?;
         }
         let mut refused: Vec<(usize, Error)> = Vec::new();
         let mut one_by_one = false;
+        let mut isolating = false;
         loop {
             let mut culprit = None;
-            let how = (keys, one_by_one);
+            let how = (keys, one_by_one, isolating);
             match self
                 .try_merge(indexes, position, how, &refused, &mut culprit)
                 .await
             {
                 Ok(mut all) => {
+                    self.note_merged(&all)?;
                     let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
                     self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
                     all.extend(refused.into_iter().map(|(index, error)| (index, Err(error))));
                     return Ok(all);
                 }
-                // A constraint that is checked last was violated by one of them: the others without it.
+                // A constraint that is checked last was violated: the rows that do so are set apart, or ...
+                Err(error) if error.class() == Class::Refused && !isolating => isolating = true,
+                // ... where that does not help, it was by one of them: the others without it.
                 Err(error) => match culprit {
                     Some(index) if !refused.iter().any(|(of, _)| *of == index) => {
                         refused.push((index, error));
@@ -52,15 +60,24 @@ impl Writer {
         }
     }
 
+    fn note_merged(&mut self, all: &[Merged]) -> Result<()> {
+        let written: Vec<(usize, Written)> = all
+            .iter()
+            .filter_map(|(index, merged)| Some((*index, merged.as_ref().ok()?.clone())))
+            .collect();
+        self.note_rejecting(&written)
+    }
+
     async fn try_merge(
         &mut self,
         indexes: &[usize],
         position: &MergePosition,
-        (keys, one_by_one): (i32, bool),
+        (keys, one_by_one, isolating): (i32, bool, bool),
         refused: &[(usize, Error)],
         culprit: &mut Option<usize>,
     ) -> Result<Vec<Merged>> {
         let heals = matches!(position, MergePosition::Start(..));
+        let (MergePosition::Running(lsn, _) | MergePosition::Start(lsn, _)) = *position;
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
             match position {
@@ -79,6 +96,7 @@ impl Writer {
                 }
             }
             let mut all = Vec::with_capacity(indexes.len());
+            let mut set_apart = Vec::new();
             for index in indexes {
                 let model = model_of(&self.models, *index)?;
                 if let Some((_, error)) = refused.iter().find(|(of, _)| of == index) {
@@ -89,12 +107,18 @@ impl Writer {
                     }
                     continue;
                 }
-                let merged = merge_one(
+                let (merged, isolated) = merge_one(
                     tx.conn(),
                     &self.bookkeeping,
                     self.epoch,
                     model,
-                    (keys, heals, one_by_one),
+                    How {
+                        keys,
+                        heals,
+                        check: one_by_one,
+                        isolating: isolating || self.rejecting.contains(&model.id),
+                        lsn,
+                    },
                 )
                 .await?;
                 if let (Err(error), true) = (&merged, heals) {
@@ -103,6 +127,19 @@ impl Writer {
                         .await?;
                 }
                 all.push((*index, merged));
+                if isolated {
+                    set_apart.push(*index);
+                }
+            }
+            if all.len() > 1 {
+                let tried = all.iter_mut().filter_map(|(index, merged)| {
+                    let written = merged.as_mut().ok().filter(|_| set_apart.contains(index))?;
+                    Some((*index, written))
+                });
+                self.bookkeeping
+                    .retry(tx.conn(), &self.models, tried.collect(), (culprit, true, lsn))
+                    .await?;
+                *culprit = None;
             }
             if let Err((error, table)) = check_constraints(tx.conn()).await {
                 *culprit = table.and_then(|table| index_of(&self.models, &table));
@@ -119,43 +156,104 @@ impl Writer {
     }
 }
 
-/// Merges one copy under a savepoint; a refusal by the target comes back inside.
+/// How one copy is merged.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    /// Most keys that are told of each kind.
+    keys: i32,
+    /// Whether what is written is not drift.
+    heals: bool,
+    /// Whether to check deferred constraints after it.
+    check: bool,
+    /// Whether to set refused rows apart from the first.
+    isolating: bool,
+    lsn: Lsn,
+}
+
+/// Merges one copy under a savepoint, and tells whether by the isolating writer; a refusal by the target comes back inside.
 async fn merge_one(
     conn: &mut PgConnection,
     bookkeeping: &Bookkeeping,
     epoch: i64,
     model: &TargetModel,
-    (keys, heals, check): (i32, bool, bool),
-) -> Result<Result<Written>> {
+    how: How,
+) -> Result<(Result<Written>, bool)> {
     execute(conn, "SAVEPOINT read_model".to_owned()).await?;
-    let merged: Result<Written> = async {
-        // Everything is compared with everything: each table is read once.
-        execute(conn, model.plan_for(usize::MAX)).await?;
-        let written = call(conn, model, &model.merge_shadow_call(), true, false, keys).await?;
-        if check {
-            check_constraints(conn)
-                .await
-                .map_err(|(error, _)| name(error, model))?;
+    let mut isolating = how.isolating || has_refused(conn, model).await?;
+    loop {
+        let merged: Result<Written> = async {
+            let written = merge_rows(conn, bookkeeping, model, how, isolating).await?;
+            bookkeeping
+                .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
+                .await?;
+            Ok(written)
         }
-        // In this order: whether it was in step before tells drift from what was never there.
-        bookkeeping
-            .set_resynced(conn, model.id, written.changed(), heals)
-            .await?;
-        bookkeeping
-            .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
-            .await?;
-        Ok(written)
-    }
-    .await;
-    match merged {
-        Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
-            execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
-            Ok(Err(error))
-        }
-        Err(error) => Err(error),
-        Ok(written) => {
-            execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
-            Ok(Ok(written))
+        .await;
+        match merged {
+            Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
+                execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
+                if isolating || error.class() == Class::Broken || !model.isolates() {
+                    return Ok((Err(error), isolating));
+                }
+                isolating = true;
+            }
+            Err(error) => return Err(error),
+            Ok(written) => {
+                execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
+                return Ok((Ok(written), isolating));
+            }
         }
     }
+}
+
+/// Whether the lookup's types have refused rows of the copy.
+async fn has_refused(conn: &mut PgConnection, model: &TargetModel) -> Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {} s WHERE s.state = 'x')",
+        model.shadow()
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
+}
+
+async fn merge_rows(
+    conn: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+    model: &TargetModel,
+    how: How,
+    isolating: bool,
+) -> Result<Written> {
+    // Everything is compared with everything: each table is read once.
+    execute(conn, model.plan_for(usize::MAX)).await?;
+    let mut healed = 0;
+    let written = if isolating {
+        let mut before = Written::default();
+        bookkeeping.read_rejected(conn, model.id, &mut before).await?;
+        let call = isolate::How {
+            shadow: true,
+            clear: true,
+            resolve: false,
+            keys: how.keys,
+            again: false,
+            lsn: how.lsn,
+        };
+        let mut written = isolate::call_isolating(conn, model, call).await?;
+        bookkeeping.read_rejected(conn, model.id, &mut written).await?;
+        // A row that was set apart and is taken now is no drift.
+        healed = (before.rejected_in_all - written.rejected_in_all).max(0);
+        written
+    } else {
+        call(conn, model, &model.merge_shadow_call(), true, false, how.keys).await?
+    };
+    if how.check {
+        check_constraints(conn)
+            .await
+            .map_err(|(error, _)| name(error, model))?;
+    }
+    // Before the state is set: whether it was in step before tells drift from what was never there.
+    let drift = (written.changed() - healed).max(0);
+    bookkeeping.set_resynced(conn, model.id, drift, how.heals).await?;
+    Ok(written)
 }

@@ -1,0 +1,261 @@
+-- The writer for batches with rows that the target refuses, and for read models that have such rows. It ends in the state in
+-- which merge.sql ends, but for the keys of rows that the lookup does not take: those are set apart one by one.
+--
+--   map      also has the states r (refused; has its values) and x (refused by a type of the lookup; has its key at most):
+--            such a row claims its key and is not shown
+--   stage    also has the state x; e1.. SQLSTATE, constraint, column
+--   touched  open: not yet settled
+--   tries    lookup rows to be written: n number, op d delete, u update, v insert, k1.. key, w1.. identity and p1.. values of the row
+--            that shall be shown, e1.. why it was refused, swap: whether deleting and inserting may help
+--   rejected i1.. identity, k1.. key, state r, x, or d (a row that could not be deleted: it has no identity any more), e1.. why
+--
+-- Shown under a key is the smallest identity among the accepted rows that claim it. If there is none, what stands under the
+-- key of a refused row stays.
+--
+-- Rows are tried in halves, so few bad rows among many cost little. _isolate false: the first refusal is raised.
+-- _again: the rows of this batch that were refused are tried once more, since another lookup has changed.
+CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys integer, _isolate boolean, _again boolean, _lsn text,
+    OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
+    OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
+LANGUAGE plpgsql AS $cdc$
+DECLARE
+    _most CONSTANT integer := {{most_rejected}};
+    _from integer[];
+    _to integer[];
+    _low integer;
+    _high integer;
+    _n integer;
+    _count integer;
+    _done bigint[];
+    _failed integer;
+    _attempts integer := 0;
+    _progress boolean;
+    _sqlstate text;
+    _constraint text;
+    _column text;
+BEGIN
+    _inserted := 0;
+    _updated := 0;
+    _deleted := 0;
+    -- What can be checked late is checked after each piece.
+    SET CONSTRAINTS ALL DEFERRED;
+    IF _again THEN
+        UPDATE {{map}} m SET state = 's', {{v_null}} FROM {{stage}} s WHERE s.state = 'r' AND {{identity_is_map}} AND m.state = 'r';
+        UPDATE {{stage}} s SET state = 'l' WHERE s.state = 'r';
+        UPDATE {{touched}} t SET open = true;
+    ELSE
+{{left_out_values}}
+{{take_in}}
+        DELETE FROM {{rejected}} r USING {{stage}} s WHERE s.state = 'x' AND {{stage_is_rejected}};
+        INSERT INTO {{rejected}} ({{i}}, {{k}}, state, e1, e2, e3, lsn)
+        SELECT {{s_i}}, {{s_key}}, 'x', s.e1, s.e2, s.e3, _lsn::pg_catalog.pg_lsn FROM {{stage}} s WHERE s.state = 'x';
+    END IF;
+    DELETE FROM {{rejected}} r
+    WHERE r.state <> 'd' AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{rejected_is_map}} AND m.state IN ('r', 'x'));
+
+    LOOP
+        UPDATE {{touched}} t SET ({{w}}) = (
+            SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
+            ORDER BY {{m_i}} LIMIT 1)
+        WHERE t.open;
+        UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
+        FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
+        WHERE t.open AND {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})
+          AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}});
+        UPDATE {{map}} m SET state = 'w', {{v_from_stage}}
+        FROM {{touched}} t, {{stage}} s
+        WHERE t.open AND {{touched_is_map}} AND {{identity_is_map}} AND s.state = 'l' AND NOT ({{map_is_winner}});
+        UPDATE {{stage}} s SET state = 'w'
+        FROM {{touched}} t WHERE t.open AND s.state = 'l' AND {{stage_is_touched}} AND NOT ({{stage_is_winner}});
+        UPDATE {{stage}} s SET state = 'l'
+        FROM {{touched}} t WHERE t.open AND s.state = 'w' AND {{stage_is_winner}};
+        INSERT INTO {{stage}} ({{i}}, state, {{p}})
+        SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}}
+        WHERE t.open AND m.state = 'w' AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state = 'l');
+        UPDATE {{map}} m SET state = 's', {{v_null}}
+        FROM {{touched}} t WHERE t.open AND {{map_is_winner}} AND m.state = 'w';
+        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND ({{no_key}})) THEN
+            RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
+        END IF;
+
+        -- Deletes first: they free what others may need.
+        DELETE FROM {{tries}};
+        INSERT INTO {{tries}} (n, op, {{k}}, {{w}}, {{p}})
+        SELECT row_number() OVER (ORDER BY x.op), x.op, {{x_k}}, {{x_w}}, {{x_p}} FROM (
+            SELECT 'd'::"char" AS op, {{t_k}}, {{t_w}}, {{null_p}} FROM {{touched}} t
+            WHERE t.open AND t.w1 IS NULL
+              AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w', 'r', 'x'))
+              AND EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_touched}})
+            UNION ALL
+            SELECT CASE WHEN {{no_lookup}} THEN 'v' ELSE 'u' END::"char", {{t_k}}, {{t_w}}, {{s_p}}
+            FROM {{touched}} t JOIN {{stage}} s ON {{stage_is_winner}} LEFT JOIN {{lookup}} l ON {{lookup_is_stage}}
+            WHERE t.open AND s.state = 'l' AND ({{no_lookup}} OR {{lookup_differs}})
+        ) x;
+        SELECT count(*) INTO _count FROM {{tries}};
+        IF _count > 100 THEN
+            ANALYZE {{tries}};
+            PERFORM pg_catalog.set_config('enable_nestloop', 'on', true);
+        END IF;
+
+        _failed := 0;
+        _progress := false;
+        _from := ARRAY[1];
+        _to := ARRAY[_count];
+        WHILE _count > 0 LOOP
+            IF cardinality(_from) = 0 THEN
+                -- One row may have been in another one's way: what failed is tried again as long as that helps.
+                EXIT WHEN _failed = 0 OR NOT _progress OR _attempts > 20 * _most;
+                SELECT array_agg(t.n ORDER BY t.n DESC) INTO _from FROM {{tries}} t WHERE t.e1 IS NOT NULL;
+                _to := _from;
+                _progress := false;
+            END IF;
+            _low := _from[cardinality(_from)];
+            _high := _to[cardinality(_to)];
+            _from := _from[1:cardinality(_from) - 1];
+            _to := _to[1:cardinality(_to) - 1];
+            _attempts := _attempts + 1;
+            BEGIN
+                _done := pg_temp.write_{{id}}(_low, _high);
+                _deleted := _deleted + _done[1];
+                _updated := _updated + _done[2];
+                _inserted := _inserted + _done[3];
+                _progress := true;
+                IF _low = _high THEN
+                    UPDATE {{tries}} t SET e1 = NULL, e2 = NULL, e3 = NULL WHERE t.n = _low AND t.e1 IS NOT NULL;
+                    IF FOUND THEN
+                        _failed := _failed - 1;
+                    END IF;
+                END IF;
+            EXCEPTION WHEN {{refusals}} THEN
+                IF NOT _isolate THEN
+                    RAISE;
+                END IF;
+                IF _low < _high THEN
+                    _n := (_low + _high) / 2;
+                    _from := _from || (_n + 1) || _low;
+                    _to := _to || _high || _n;
+                ELSE
+                    GET STACKED DIAGNOSTICS _sqlstate = RETURNED_SQLSTATE, _constraint = CONSTRAINT_NAME, _column = COLUMN_NAME;
+                    IF EXISTS (SELECT FROM {{tries}} t WHERE t.n = _low AND t.e1 IS NULL) THEN
+                        _failed := _failed + 1;
+                    END IF;
+                    UPDATE {{tries}} t SET e1 = _sqlstate, e2 = nullif(_constraint, ''), e3 = nullif(_column, ''),
+                        swap = _sqlstate IN ('23505', '23P01') AND t.op <> 'd'
+                    WHERE t.n = _low;
+                    IF _failed > _most THEN
+                        RAISE EXCEPTION 'more than % rows are refused, one of them with SQLSTATE % (%)',
+                            _most, _sqlstate, coalesce(nullif(_constraint, ''), nullif(_column, ''), 'no name') USING ERRCODE = 'CDC03';
+                    END IF;
+                END IF;
+            END;
+        END LOOP;
+
+        -- Values of a second unique index that change hands: in place one stands in the other's way.
+        WHILE EXISTS (SELECT FROM {{tries}} t WHERE t.swap AND t.op = 'u')
+              AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint f
+                              WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass({{lookup_name}})) LOOP
+            _n := NULL;
+            BEGIN
+                DELETE FROM {{lookup}} l USING {{tries}} t WHERE t.swap AND t.op = 'u' AND {{lookup_is_touched}};
+                FOR _n IN SELECT t.n FROM {{tries}} t WHERE t.swap ORDER BY t.n LOOP
+                    INSERT INTO {{lookup}} AS l ({{lookup_columns}}) SELECT {{stage_values}} FROM {{tries}} s WHERE s.n = _n;
+                END LOOP;
+                _n := NULL;
+                SET CONSTRAINTS ALL IMMEDIATE;
+                SET CONSTRAINTS ALL DEFERRED;
+                SELECT _updated + count(*) FILTER (WHERE t.op = 'u'), _inserted + count(*) FILTER (WHERE t.op = 'v')
+                INTO _updated, _inserted FROM {{tries}} t WHERE t.swap;
+                UPDATE {{tries}} t SET e1 = NULL, e2 = NULL, e3 = NULL, swap = false WHERE t.swap;
+            EXCEPTION WHEN {{refusals}} THEN
+                -- Without the one that fails, or not at all.
+                UPDATE {{tries}} t SET swap = false WHERE t.n = coalesce(_n, t.n);
+            END;
+        END LOOP;
+
+        IF _keys > 0 THEN
+            SELECT _deleted_keys || array_agg({{tries_key}}) FILTER (WHERE t.op = 'd'),
+                   _updated_keys || array_agg({{tries_key}}) FILTER (WHERE t.op = 'u'),
+                   _inserted_keys || array_agg({{tries_key}}) FILTER (WHERE t.op = 'v')
+            INTO _deleted_keys, _updated_keys, _inserted_keys FROM {{tries}} t WHERE t.e1 IS NULL;
+        END IF;
+        UPDATE {{map}} m SET state = 'r', {{v_from_tries}}
+        FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND {{map_is_winner}};
+        UPDATE {{stage}} s SET state = 'r'
+        FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND s.state = 'l' AND {{stage_is_winner}};
+        DELETE FROM {{rejected}} r USING {{tries}} t
+        WHERE t.e1 IS NOT NULL AND t.op = 'd' AND r.state = 'd' AND {{rejected_is_touched}};
+        INSERT INTO {{rejected}} ({{i}}, {{k}}, state, e1, e2, e3, lsn)
+        SELECT {{t_w}}, {{t_k}}, CASE t.op WHEN 'd' THEN 'd' ELSE 'r' END, t.e1, t.e2, t.e3, _lsn::pg_catalog.pg_lsn
+        FROM {{tries}} t WHERE t.e1 IS NOT NULL;
+        -- The next one that claims such a key is tried.
+        UPDATE {{touched}} t SET open = false WHERE t.open;
+        UPDATE {{touched}} t SET open = true
+        FROM {{rejected}} r WHERE r.state = 'r' AND t.w1 IS NOT NULL AND {{rejected_is_winner}};
+        EXIT WHEN NOT FOUND;
+        IF (SELECT count(*) FROM {{rejected}}) > _most THEN
+            EXIT;
+        END IF;
+    END LOOP;
+
+    -- Rows that nobody at the source can have: a key is never null there. One that cannot go is in nobody's way.
+    IF _clear THEN
+        BEGIN
+            DELETE FROM {{lookup}} l WHERE {{no_lookup_key}};
+            SET CONSTRAINTS ALL IMMEDIATE;
+            SET CONSTRAINTS ALL DEFERRED;
+        EXCEPTION WHEN {{refusals}} THEN
+            IF NOT _isolate THEN
+                RAISE;
+            END IF;
+        END;
+    END IF;
+
+    DELETE FROM {{rejected}} r
+    WHERE r.state = 'd' AND (NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_rejected}})
+        OR EXISTS (SELECT FROM {{map}} m WHERE {{rejected_key_is_map}} AND m.state IN ('s', 'w', 'r', 'x')));
+    SELECT count(*), count(*) FILTER (WHERE r.state <> 'd') INTO _count, _failed FROM {{rejected}} r;
+    IF _count > _most OR (_failed > 1 AND NOT EXISTS (SELECT FROM {{map}} m WHERE m.state = 's')) THEN
+        SELECT r.e1, coalesce(r.e2, r.e3, 'no name') INTO _sqlstate, _constraint FROM {{rejected}} r ORDER BY r.n DESC LIMIT 1;
+        RAISE EXCEPTION '% rows are refused, one of them with SQLSTATE % (%)',
+            CASE WHEN _count > _most THEN 'more than ' || _most ELSE 'all ' || _failed END, _sqlstate, _constraint
+            USING ERRCODE = 'CDC03';
+    END IF;
+
+    -- What everybody may see of it.
+    DELETE FROM {{schema}}.rejection x
+    WHERE x.read_model = {{id}} AND NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.n = x.n);
+    UPDATE {{schema}}.rejection x SET shown = {{shown}}
+    FROM {{rejected}} r WHERE x.read_model = {{id}} AND r.n = x.n AND x.shown <> {{shown}};
+    INSERT INTO {{schema}}.rejection (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, refused_at)
+    SELECT {{id}}, r.n, {{rejected_identity_text}}, {{rejected_key_text}}, {{shown}}, r.e1, r.e2, r.e3, r.lsn, r.at
+    FROM {{rejected}} r
+    WHERE NOT EXISTS (SELECT FROM {{schema}}.rejection x WHERE x.read_model = {{id}} AND x.n = r.n);
+
+    SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
+    UPDATE {{schema}}.read_model r
+    SET rows = CASE WHEN _clear THEN (SELECT count(*) FROM {{lookup}}) ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
+        last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END
+    WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
+END
+$cdc$;
+-- One piece of it: all or nothing.
+CREATE OR REPLACE FUNCTION pg_temp.write_{{id}}(_low integer, _high integer) RETURNS bigint[] LANGUAGE plpgsql AS $cdc$
+DECLARE
+    _deleted bigint;
+    _updated bigint;
+    _inserted bigint;
+BEGIN
+    DELETE FROM {{lookup}} l USING {{tries}} t
+    WHERE t.n BETWEEN _low AND _high AND t.op = 'd' AND {{lookup_is_touched}};
+    GET DIAGNOSTICS _deleted = ROW_COUNT;
+    UPDATE {{lookup}} l SET {{lookup_assign}}
+    FROM {{tries}} s WHERE s.n BETWEEN _low AND _high AND s.op = 'u' AND {{lookup_is_stage}};
+    GET DIAGNOSTICS _updated = ROW_COUNT;
+    INSERT INTO {{lookup}} AS l ({{lookup_columns}})
+    SELECT {{stage_values}} FROM {{tries}} s WHERE s.n BETWEEN _low AND _high AND s.op = 'v';
+    GET DIAGNOSTICS _inserted = ROW_COUNT;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    SET CONSTRAINTS ALL DEFERRED;
+    RETURN ARRAY[_deleted, _updated, _inserted];
+END
+$cdc$

@@ -1,0 +1,155 @@
+//! COPY of rows of which the lookup's types may refuse some: in halves, so that few bad rows among many cost little.
+//!
+//! A row that is found is written with its identity and key alone, in the state "refused", and with why; without the key if
+//! the key itself is refused. A row whose identity is refused cannot be set apart: its error is returned.
+
+use sqlx::PgConnection;
+
+use crate::error::{Error, Result};
+use crate::fold::Final;
+use crate::target::error::{Refusal, copied_column, from_sqlx, too_many};
+use crate::target::model::{MOST_REJECTED, TargetModel};
+use crate::target::staging::{self, Part};
+use crate::target::writer::{copy_pieces, execute};
+
+/// Rows that go into the stage or a shadow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// Final states of a batch, for the stage.
+    Finals(&'a [Final<'a>]),
+    /// Lines that the source's COPY wrote, for the shadow.
+    Lines(&'a [&'a [u8]]),
+}
+
+impl Rows<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::Finals(rows) => rows.len(),
+            Self::Lines(lines) => lines.len(),
+        }
+    }
+
+    fn copy_sql(self, model: &TargetModel, with_why: bool) -> String {
+        let (table, columns) = match self {
+            Self::Finals(_) => (model.stage(), model.stage_columns()),
+            Self::Lines(_) => (model.shadow(), model.copy_columns()),
+        };
+        let why = if with_why { ", e1, e2, e3" } else { "" };
+        format!("COPY {table} ({columns}{why}) FROM STDIN")
+    }
+
+    async fn copy(
+        self,
+        conn: &mut PgConnection,
+        model: &TargetModel,
+        (low, high): (usize, usize),
+    ) -> Result<(), sqlx::Error> {
+        let sql = self.copy_sql(model, false);
+        match self {
+            Self::Finals(rows) => {
+                let rows = rows.get(low..high).unwrap_or_default().iter();
+                copy_pieces(conn, &sql, rows, |row, out| {
+                    staging::copy_row(model, *row, Part::Whole, &[], out);
+                })
+                .await
+            }
+            Self::Lines(lines) => {
+                let lines = lines.get(low..high).unwrap_or_default().iter();
+                copy_pieces(conn, &sql, lines, |line, out| out.extend_from_slice(line)).await
+            }
+        }
+    }
+
+    /// The row at this place in part; empty if nothing of it need be written.
+    fn in_part(self, model: &TargetModel, at: usize, part: Part, why: &[Option<&str>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Finals(rows) => {
+                if let Some(row) = rows.get(at) {
+                    staging::copy_row(model, *row, part, why, &mut out);
+                }
+            }
+            Self::Lines(lines) => {
+                if let Some(line) = lines.get(at) {
+                    staging::copy_line_in_part(model, line, part, why, &mut out);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Copies the rows within the transaction that is open. `refused` counts the live rows that a type refuses, over all calls.
+pub(crate) async fn copy(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    rows: Rows<'_>,
+    refused: &mut i64,
+) -> Result<()> {
+    let mut ranges = vec![(0, rows.len())];
+    while let Some((low, high)) = ranges.pop() {
+        if low == high {
+            continue;
+        }
+        execute(conn, "SAVEPOINT piece".to_owned()).await?;
+        let Err(error) = rows.copy(conn, model, (low, high)).await else {
+            execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;
+            continue;
+        };
+        let Some(refusal) = Refusal::of(&error) else {
+            return Err(from_sqlx(error));
+        };
+        execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?;
+        if high - low > 1 {
+            let middle = low.midpoint(high);
+            ranges.push((middle, high));
+            ranges.push((low, middle));
+            continue;
+        }
+        *refused += 1;
+        if *refused > MOST_REJECTED {
+            return Err(too_many(format!(
+                "more than {MOST_REJECTED}, one of them with SQLSTATE {}",
+                refusal.sqlstate
+            )));
+        }
+        copy_in_part(conn, model, rows, low, (refusal, error)).await?;
+    }
+    Ok(())
+}
+
+async fn copy_in_part(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    rows: Rows<'_>,
+    at: usize,
+    (refusal, error): (Refusal, sqlx::Error),
+) -> Result<()> {
+    let column = copied_column(&error)
+        .and_then(|name| name.strip_prefix('p')?.parse().ok())
+        .and_then(|number: usize| model.column_name(number));
+    let column = column.or(refusal.column.as_deref());
+    let why = [
+        Some(refusal.sqlstate.as_str()),
+        refusal.constraint.as_deref().or(refusal.data_type.as_deref()),
+        column,
+    ];
+    let sql = rows.copy_sql(model, true);
+    for part in [Part::Key, Part::Identity] {
+        let line = rows.in_part(model, at, part, &why);
+        let copied = copy_pieces(conn, &sql, std::iter::once(line), |line, out| {
+            out.extend_from_slice(&line);
+        });
+        match copied.await {
+            Ok(()) => {
+                execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;
+                return Ok(());
+            }
+            Err(again) if Refusal::of(&again).is_some() => {
+                execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?;
+            }
+            Err(again) => return Err(from_sqlx(again)),
+        }
+    }
+    Err(Error::from(refusal))
+}

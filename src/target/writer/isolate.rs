@@ -1,0 +1,267 @@
+//! The isolating run: a batch with rows that the target refuses is written again in the same way but for those rows, which
+//! are set apart (`sql/target/isolate.sql`). A read model that has such rows is always written so.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::{
+    Batch, ONE_STATEMENT_ROWS, Transaction, Writer, Written, advance, check_constraints, execute, index_of,
+    model_of, name, read_written,
+};
+use crate::error::Result;
+use crate::fold::{Final, Fold};
+use crate::lsn::Lsn;
+use crate::target::bookkeeping::Bookkeeping;
+use crate::target::careful::{self, Rows};
+use crate::target::error::from_sqlx;
+use crate::target::model::TargetModel;
+
+/// How often rows that were refused are tried once more after other lookups have changed.
+const MOST_ROUNDS: usize = 2;
+
+/// A row that was set apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its key, if the lookup's key takes it.
+    pub key: Option<String>,
+    /// The server's error code.
+    pub sqlstate: String,
+    /// Constraint, else column, that the server named.
+    pub object: Option<String>,
+}
+
+/// How the isolating writer is called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    pub(super) shadow: bool,
+    pub(super) clear: bool,
+    pub(super) resolve: bool,
+    pub(super) keys: i32,
+    /// Try the refused rows of this batch once more.
+    pub(super) again: bool,
+    pub(super) lsn: Lsn,
+}
+
+impl Writer {
+    /// Whether a batch of these read models must be written by the isolating run.
+    pub(super) fn has_rejected(&self, batch: &Batch) -> bool {
+        batch.folds.iter().any(|(index, _)| {
+            model_of(&self.models, *index).is_ok_and(|model| self.rejecting.contains(&model.id))
+        })
+    }
+
+    /// Whether any read model of the batch has its refused rows set apart.
+    pub(super) fn isolates(&self, batch: &Batch) -> bool {
+        batch
+            .folds
+            .iter()
+            .any(|(index, _)| model_of(&self.models, *index).is_ok_and(TargetModel::isolates))
+    }
+
+    /// Makes what the isolating run needs, once a session.
+    pub(super) async fn prepare_isolation(&mut self, index: usize) -> Result<()> {
+        self.prepare(index).await?;
+        let model = self.model(index)?;
+        if !self.isolation_prepared.insert(model.id) {
+            return Ok(());
+        }
+        let drop = format!("DROP TABLE IF EXISTS pg_temp.tries_{}", model.id);
+        for sql in [drop, model.create_tries(), model.isolate_function()] {
+            execute(&mut self.conn, sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch and sets the rows apart that the target refuses.
+    pub(super) async fn apply_isolating(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
+        self.culprit = None;
+        let folds: Vec<&(usize, Fold)> = batch.folds.iter().filter(|(_, fold)| !fold.is_empty()).collect();
+        for (index, _) in &folds {
+            self.prepare_isolation(*index).await?;
+        }
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let mut current = None;
+        let result = async {
+            advance(tx.conn(), self.epoch, &batch.position).await?;
+            let lsn = batch.position.lsn;
+            let mut all: Vec<(usize, Written)> = Vec::with_capacity(folds.len());
+            for (index, fold) in &folds {
+                current = Some(*index);
+                let model = model_of(&self.models, *index)?;
+                let written = apply_one(tx.conn(), model, fold, (self.report_keys, lsn)).await?;
+                all.push((*index, written));
+            }
+            if folds.len() > 1 {
+                let tried = all.iter_mut().map(|(index, written)| (*index, written));
+                self.bookkeeping
+                    .retry(
+                        tx.conn(),
+                        &self.models,
+                        tried.collect(),
+                        (&mut current, false, lsn),
+                    )
+                    .await?;
+            }
+            if let Err((error, table)) = check_constraints(tx.conn()).await {
+                current = table.and_then(|table| index_of(&self.models, &table)).or(current);
+                return Err(error);
+            }
+            for (index, written) in &mut all {
+                let id = model_of(&self.models, *index)?.id;
+                self.bookkeeping.read_rejected(tx.conn(), id, written).await?;
+            }
+            for (index, error) in &batch.suspended {
+                let id = model_of(&self.models, *index)?.id;
+                self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
+            }
+            Ok(all)
+        }
+        .await;
+        match tx.end(result).await {
+            Ok(all) => {
+                self.note_rejecting(&all)?;
+                self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
+                Ok(all)
+            }
+            Err(error) => {
+                if let Some(index) = current {
+                    self.blame(index, &error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Remembers which read models have rows that are set apart, once it is committed.
+    pub(super) fn note_rejecting(&mut self, all: &[(usize, Written)]) -> Result<()> {
+        for (index, written) in all {
+            let id = model_of(&self.models, *index)?.id;
+            if written.rejected_in_all > 0 {
+                self.rejecting.insert(id);
+            } else {
+                self.rejecting.remove(&id);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn apply_one(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    fold: &Fold,
+    (keys, lsn): (i32, Lsn),
+) -> Result<Written> {
+    if fold.len() > ONE_STATEMENT_ROWS {
+        execute(conn, model.plan_for(fold.len())).await?;
+    }
+    if model.isolates() {
+        let rows: Vec<Final<'_>> = fold.finals().collect();
+        let mut refused = 0;
+        let staged = careful::copy(conn, model, Rows::Finals(&rows), &mut refused).await;
+        staged.map_err(|error| name(error, model))?;
+    } else {
+        super::stage(conn, model, fold.finals())
+            .await
+            .map_err(|error| name(error, model))?;
+    }
+    let how = How {
+        shadow: false,
+        clear: fold.clear(),
+        resolve: fold.has_unchanged(),
+        keys,
+        again: false,
+        lsn,
+    };
+    call_isolating(conn, model, how).await
+}
+
+/// Calls the isolating writer over the stage or the shadow.
+pub(super) async fn call_isolating(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    how: How,
+) -> Result<Written> {
+    let row = sqlx::query(AssertSqlSafe(model.isolate_call(how.shadow)))
+        .bind(how.clear)
+        .bind(how.resolve)
+        .bind(how.keys)
+        .bind(model.isolates())
+        .bind(how.again)
+        .bind(how.lsn.to_string())
+        .fetch_one(conn)
+        .await
+        .map_err(|error| name(from_sqlx(error), model))?;
+    read_written(&row)
+}
+
+impl Bookkeeping {
+    /// Rows of one lookup may have been refused for want of another one's rows, which are there by now, or because of them.
+    pub(super) async fn retry(
+        &self,
+        conn: &mut PgConnection,
+        models: &[Option<TargetModel>],
+        mut all: Vec<(usize, &mut Written)>,
+        (current, shadow, lsn): (&mut Option<usize>, bool, Lsn),
+    ) -> Result<()> {
+        let mut before = None;
+        for _ in 0..MOST_ROUNDS {
+            let mut refused = 0;
+            for (index, written) in all.iter_mut() {
+                self.read_rejected(conn, model_of(models, *index)?.id, written)
+                    .await?;
+                refused += written.rejected.len();
+            }
+            if refused == 0 || before == Some(refused) {
+                break;
+            }
+            before = Some(refused);
+            for (index, written) in all.iter_mut() {
+                *current = Some(*index);
+                let how = How {
+                    shadow,
+                    clear: false,
+                    resolve: false,
+                    keys: 0,
+                    again: true,
+                    lsn,
+                };
+                let more = call_isolating(conn, model_of(models, *index)?, how).await?;
+                written.inserted += more.inserted;
+                written.updated += more.updated;
+                written.deleted += more.deleted;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that this transaction has set apart, and how many there are in all.
+    pub(super) async fn read_rejected(
+        &self,
+        conn: &mut PgConnection,
+        id: i32,
+        written: &mut Written,
+    ) -> Result<()> {
+        let sql = format!(
+            "SELECT key, sqlstate, coalesce(constraint_name, column_name) AS object, refused_at = now() AS new \
+             FROM {}.rejection WHERE read_model = $1 ORDER BY n",
+            self.schema()
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)?;
+        written.rejected_in_all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        written.rejected.clear();
+        for row in rows {
+            if row.try_get("new").map_err(from_sqlx)? {
+                written.rejected.push(Rejected {
+                    key: row.try_get("key").map_err(from_sqlx)?,
+                    sqlstate: row.try_get("sqlstate").map_err(from_sqlx)?,
+                    object: row.try_get("object").map_err(from_sqlx)?,
+                });
+            }
+        }
+        Ok(())
+    }
+}
