@@ -133,6 +133,14 @@ impl Error {
         self.0.detail.as_deref()
     }
 
+    /// The text with its detail behind it, for where there is room for one text only.
+    pub fn with_its_detail(&self) -> String {
+        match self.detail() {
+            Some(detail) => format!("{self} ({})", detail.trim_end_matches('.')),
+            None => self.to_string(),
+        }
+    }
+
     /// What to do about it, if anything can be done.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()

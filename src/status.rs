@@ -6,6 +6,7 @@
 //! The JSON is a promise: `schema` is 1, fields are only ever added, lists are never null, times are RFC 3339 in
 //! UTC, sizes are bytes, ages are seconds.
 
+mod copy;
 mod text;
 mod verdict;
 
@@ -16,7 +17,8 @@ use crate::lsn::Lsn;
 use crate::schedule::Schedule;
 use crate::settings::{ReadModelSettings, Settings};
 
-pub use text::render;
+pub use copy::Copy;
+pub use text::{progress, render};
 pub use verdict::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS};
 
 /// What `cdc status --json` prints.
@@ -152,6 +154,8 @@ pub struct PipelineStatus {
     pub error: Option<String>,
     /// What to do about it.
     pub error_hint: Option<String>,
+    /// Who keeps a copy from beginning, and since when.
+    pub waiting_for: Option<String>,
 }
 
 /// What is applied.
@@ -232,15 +236,6 @@ pub struct LastResync {
     pub at: String,
     /// Rows that differed and were repaired: real drift.
     pub repaired: i64,
-}
-
-/// Progress of a copy.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Copy {
-    /// Rows copied so far.
-    pub rows: i64,
-    /// Rows there will be, by the source's statistics; null if it has none.
-    pub estimated_rows: Option<i64>,
 }
 
 /// A resync: requested, running or finished.

@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     backend_pid integer,                 -- the owner's applying session
     backend_start timestamptz,
     owner text,                          -- process of the owner
-    heartbeat_at timestamptz             -- the owner was alive
+    heartbeat_at timestamptz,            -- the owner was alive
+    waiting_for text                     -- who keeps a copy from beginning, and since when
 );
 
 -- One row for each read model.
@@ -56,6 +57,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     rows bigint,                         -- live rows in the lookup
     copy_rows bigint,                    -- progress of a running copy, NULL when none runs
     copy_estimate bigint,
+    copy_bytes bigint,
+    copy_seconds float8,                 -- how long it has taken so far
     last_change_at timestamptz,
     last_resync_at timestamptz,
     last_resync_repaired bigint          -- drift: rows of a read model in step that a resync had to write
@@ -80,3 +83,5 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
 
 -- What version 2 has added.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8;
+ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;

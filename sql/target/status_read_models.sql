@@ -8,6 +8,8 @@ SELECT m.name,
        m.rows,
        m.copy_rows,
        m.copy_estimate,
+       m.copy_bytes,
+       m.copy_seconds,
        pg_catalog.to_char(m.last_change_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_change_at,
        pg_catalog.to_char(m.last_resync_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_resync_at,
        m.last_resync_repaired

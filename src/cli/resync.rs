@@ -1,5 +1,6 @@
 //! `cdc resync`: compares lookup tables with their sources and repairs differences; `cdc verify` only compares.
 
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -11,8 +12,10 @@ use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::sql::TableName;
+use crate::status::progress;
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
+use crate::telemetry::escaped;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,6 +112,10 @@ pub async fn verify(args: &VerifyArgs, context: &Context) -> Result<Outcome> {
     };
     run(&args, context).await
 }
+
+/// How often the progress of a copy is shown on a terminal, and how much of a line it may take.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+const LINE_WIDTH: usize = 79;
 
 /// How often the result is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -209,7 +216,10 @@ async fn wait(
 ) -> Result<(Option<Value>, Option<String>)> {
     let mut told = None;
     let mut seen = Instant::now();
+    // Where this process copies, its log tells the progress.
+    let mut line = Line::new(asked && std::io::stderr().is_terminal());
     loop {
+        line.show(bookkeeping, conn).await?;
         if !asked || bookkeeping.owner_is_alive(conn).await? {
             seen = Instant::now();
         } else if seen.elapsed() > OWNER_PATIENCE {
@@ -228,6 +238,51 @@ async fn wait(
             told = waiting_for;
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// The progress of running copies in one line of a terminal, written over again; it is gone at the end.
+struct Line {
+    shown: Option<Instant>,
+    terminal: bool,
+}
+
+impl Line {
+    fn new(terminal: bool) -> Self {
+        Self {
+            shown: None,
+            terminal,
+        }
+    }
+
+    async fn show(&mut self, bookkeeping: &Bookkeeping, conn: &mut PgConnection) -> Result<()> {
+        if !self.terminal || self.shown.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
+            return Ok(());
+        }
+        let seen = target::report::bookkeeping(conn, bookkeeping.schema_name()).await?;
+        let models = seen.map(|seen| seen.read_models).unwrap_or_default();
+        let copies = models.iter().filter_map(|model| {
+            let copy = model.copy.as_ref()?;
+            Some(escaped(&format!("{}: {}", model.name, progress(copy)), false))
+        });
+        self.shown = Some(Instant::now());
+        self.write(&copies.collect::<Vec<_>>().join("; "));
+        Ok(())
+    }
+
+    /// Back to the line's begin, clear it, write.
+    fn write(&self, text: &str) {
+        let text: String = text.chars().take(LINE_WIDTH).collect();
+        let mut stderr = std::io::stderr().lock();
+        let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            self.write("");
+        }
     }
 }
 

@@ -109,10 +109,11 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// The bookkeeping's SQL, if it is not there yet.
+/// The bookkeeping's SQL, if it is not there yet, or of an earlier version.
 async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Option<String>> {
     let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
-    Ok((!there).then(|| bookkeeping.create_sql()))
+    let done = there && bookkeeping.is_current(conn).await?;
+    Ok((!done).then(|| bookkeeping.create_sql()))
 }
 
 /// A missing privilege is for a person to mend.

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -17,14 +18,23 @@ use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::copy_query::copy_query;
 use crate::source::snapshot::Snapshot;
+use crate::status::Copy;
+use crate::target;
+use crate::target::bookkeeping::CopyProgress;
 use crate::target::model::TargetModel;
-use crate::target::shadow::ShadowWriter;
+use crate::target::shadow::{Counter, ShadowWriter};
 
 /// How long a snapshot may take to settle; a hung synchronous standby makes it endless.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often the copy looks whether somebody waits for its lock, and tells its progress.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the log tells the progress of a copy.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the target may take to note the progress.
+const TELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A read model to be copied.
 #[derive(Debug, Clone)]
@@ -38,7 +48,7 @@ pub struct ToCopy {
 }
 
 /// What became of one read model's copy.
-pub type Copied = (ToCopy, Result<u64>);
+pub type Copied = (ToCopy, Result<()>);
 
 /// Copies the read models into their shadows. A read model that fails by itself does not stop the others.
 ///
@@ -99,44 +109,133 @@ async fn copy_one(
     shadow: &mut ShadowWriter,
     estimate: Option<i64>,
     stop: &CancellationToken,
-) -> Result<u64> {
+) -> Result<()> {
     let model = &to_copy.model;
-    let started = Instant::now();
-    let shared_fill = (shared, snapshot, observer, stop);
-    let rows = match fill(shared_fill, to_copy, shadow, estimate, false).await {
-        Err(error) if error.class() == Class::Refused && model.isolates() => {
-            tracing::debug!(%error, "the rows are copied again in small pieces to find those that are refused");
-            fill(shared_fill, to_copy, shadow, estimate, true).await?
-        }
-        rows => rows?,
-    };
+    let copied = Counter::default();
+    let mut progress = Progress::new(shared, to_copy, estimate, &copied);
+    let how = (snapshot, observer, stop);
+    let mut result = fill(how, to_copy, shadow, &mut progress, false).await;
+    if let Err(error) = &result
+        && error.class() == Class::Refused
+        && model.isolates()
+    {
+        tracing::debug!(%error, "the rows are copied again in small pieces to find those that are refused");
+        copied.reset();
+        result = fill(how, to_copy, shadow, &mut progress, true).await;
+    }
+    progress.end().await;
+    result?;
+    let (rows, bytes) = copied.read();
     tracing::info!(
         read_model = to_copy.settings.name(),
         rows,
-        elapsed_ms = millis(started.elapsed()),
+        bytes,
+        elapsed_ms = millis(progress.started.elapsed()),
         "copied"
     );
-    Ok(rows)
+    Ok(())
+}
+
+/// Tells how far a copy is: `status` every second, the log now and then.
+struct Progress<'a> {
+    shared: &'a Shared,
+    to_copy: &'a ToCopy,
+    estimate: Option<i64>,
+    copied: &'a Counter,
+    started: Instant,
+    logged: Instant,
+    /// A session of its own, since the copy's is busy; made when a copy lasts.
+    conn: Option<PgConnection>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(shared: &'a Shared, to_copy: &'a ToCopy, estimate: Option<i64>, copied: &'a Counter) -> Self {
+        Self {
+            shared,
+            to_copy,
+            estimate,
+            copied,
+            started: Instant::now(),
+            logged: Instant::now(),
+            conn: None,
+        }
+    }
+
+    async fn tell(&mut self) {
+        let (rows, bytes) = self.copied.read();
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.logged.elapsed() >= LOG_INTERVAL {
+            self.logged = Instant::now();
+            let copy = Copy::new(rows, self.estimate, Some(bytes), Some(seconds));
+            tracing::info!(
+                read_model = self.to_copy.settings.name(),
+                rows,
+                bytes,
+                estimated_rows = self.estimate,
+                percent = copy.percent,
+                rows_per_second = copy.rows_per_second.map(f64::round),
+                seconds_left = copy.seconds_left.map(f64::round),
+                "copying"
+            );
+        }
+        let progress = CopyProgress {
+            rows,
+            bytes,
+            estimate: self.estimate,
+            seconds,
+        };
+        self.store(Some(progress)).await;
+    }
+
+    async fn end(&mut self) {
+        if self.conn.is_some() {
+            self.store(None).await;
+        }
+    }
+
+    /// For people only: a copy does not fail, or wait for long, because of it.
+    async fn store(&mut self, progress: Option<CopyProgress>) {
+        let stored = tokio::time::timeout(TELL_PATIENCE, self.try_store(progress)).await;
+        if !matches!(stored, Ok(Ok(()))) {
+            self.conn = None;
+        }
+    }
+
+    async fn try_store(&mut self, progress: Option<CopyProgress>) -> Result<()> {
+        let conn = match &mut self.conn {
+            Some(conn) => conn,
+            None => {
+                let conninfo = &self.shared.settings.target.conninfo;
+                let name = self.shared.application_name("progress");
+                self.conn
+                    .insert(target::connect::connect(conninfo, &name, true).await?)
+            }
+        };
+        let id = self.to_copy.model.id;
+        self.shared
+            .bookkeeping
+            .set_copy_progress(conn, id, progress)
+            .await
+    }
 }
 
 /// Fills an empty shadow, unless somebody waits for the table or the process is asked to stop.
 async fn fill(
-    (shared, snapshot, observer, stop): (&Shared, &Snapshot, &Client, &CancellationToken),
+    (snapshot, observer, stop): (&Snapshot, &Client, &CancellationToken),
     to_copy: &ToCopy,
     shadow: &mut ShadowWriter,
-    estimate: Option<i64>,
+    progress: &mut Progress<'_>,
     carefully: bool,
-) -> Result<u64> {
+) -> Result<()> {
     let model = &to_copy.model;
     shadow.create(model).await?;
     let rows = snapshot.copy_out(&copy_query(&model.model)).await?;
+    let copied = progress.copied;
     let fill = async {
         if carefully {
-            shadow
-                .fill_carefully(model, rows, &shared.bookkeeping, estimate)
-                .await
+            shadow.fill_carefully(model, rows, copied).await
         } else {
-            shadow.fill(model, rows, &shared.bookkeeping, estimate).await
+            shadow.fill(model, rows, copied).await
         }
     };
     let mut fill = std::pin::pin!(fill);
@@ -144,13 +243,14 @@ async fn fill(
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Error::new(Class::Interrupted, "stopped while copying")),
-            rows = &mut fill => return rows,
+            result = &mut fill => return result,
             () = tokio::time::sleep(LOOK_INTERVAL) => {
                 if snapshot.anybody_waits_for_us(observer).await? {
                     return Err(Error::transient(format!(
                         "gave way to a session that waits for table \"{}\"", to_copy.settings.source
                     )));
                 }
+                progress.tell().await;
             }
         }
     }

@@ -146,6 +146,7 @@ impl Keeper {
         let order = Order {
             models,
             epoch: self.epoch,
+            number: Some(request.id),
             request: Some(request.id).filter(|_| !request.dry_run),
             dry_run: request.dry_run,
             keys: u32::try_from(request.most_keys).unwrap_or(0),
@@ -157,7 +158,7 @@ impl Keeper {
             match self.carry_out(origin, &order).await {
                 Err(error) if error.is_transient() => {
                     bookkeeping
-                        .set_resync_waiting(conn, request.id, Some(&error.to_string()))
+                        .set_resync_waiting(conn, request.id, Some(&error.with_its_detail()))
                         .await?;
                     self.pause(backoff.next_delay(fastrand::f64())).await;
                     if self.stop.is_cancelled() {
@@ -219,6 +220,7 @@ impl Keeper {
         let order = Order {
             models,
             epoch: self.epoch,
+            number: None,
             request: None,
             dry_run: false,
             keys: 0,
@@ -245,6 +247,7 @@ impl Keeper {
         let order = Order {
             models: self.models.clone(),
             epoch: self.epoch,
+            number: Some(id),
             request: Some(id),
             dry_run: false,
             keys: 0,

@@ -16,6 +16,7 @@ pub mod report;
 pub mod resync;
 pub mod session;
 pub mod stream;
+pub mod waiting;
 pub mod watch;
 
 use std::sync::Arc;

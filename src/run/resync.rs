@@ -27,6 +27,7 @@ use crate::run::copy::{ToCopy, copy_all};
 use crate::run::pending::Pending;
 use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
+use crate::run::waiting::{Wanted, create_slot};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
@@ -57,7 +58,9 @@ pub struct Order {
     pub models: Vec<(usize, ReadModelSettings, i32)>,
     /// Epoch of the session.
     pub epoch: i64,
-    /// Number of the resync in the bookkeeping: it is done in the transaction of the merge.
+    /// Number of the resync in the bookkeeping, if it has one.
+    pub number: Option<i64>,
+    /// The same, where there is something to merge: it is done in the transaction of the merge.
     pub request: Option<i64>,
     /// Compare only.
     pub dry_run: bool,
@@ -106,6 +109,10 @@ pub async fn resync(
         {
             break;
         }
+        let ended = shared
+            .bookkeeping
+            .set_copy_progress(shadow.connection(), *id, None);
+        let _ = ended.await;
     }
     result
 }
@@ -133,9 +140,13 @@ impl Copying<'_> {
         let feedback = sender_timeout(&mut replication).await? / 3;
         let name = temporary_name(&source.slot);
         // Not to be dropped half way: it gives itself up when the session ends.
-        let slot =
-            source::slot::create_within(&mut replication, &client, &name, true, SLOT_PATIENCE, self.stop)
-                .await?;
+        let wanted = Wanted {
+            name: &name,
+            temporary: true,
+            within: SLOT_PATIENCE,
+            resync: self.order.number,
+        };
+        let slot = create_slot(self.shared, &wanted, (&mut replication, &client), self.stop).await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow, self.stop);
         let copied = or_stopped(&stop, within(self.shared, &name, copied)).await?;
         let mut ready = Vec::new();

@@ -25,6 +25,7 @@ use crate::run::bind::{Bound, bind_all};
 use crate::run::copy::{ToCopy, copy_all};
 use crate::run::keeper::Keeper;
 use crate::run::stream::{Left, Refused, Start, Stream};
+use crate::run::waiting::{Wanted, create_slot};
 use crate::run::watch::Watch;
 use crate::run::{Process, Shared, fence, report, watch};
 use crate::source;
@@ -261,12 +262,16 @@ impl<'a> Session<'a> {
         if source::facts::slot(&self.client, &name).await?.is_some() {
             source::slot::drop(&mut self.replication, &name).await?;
         }
-        let slot = source::slot::create_within(
-            &mut self.replication,
-            &self.client,
-            &name,
-            false,
-            SLOT_PATIENCE,
+        let wanted = Wanted {
+            name: &name,
+            temporary: false,
+            within: SLOT_PATIENCE,
+            resync: None,
+        };
+        let slot = create_slot(
+            self.shared,
+            &wanted,
+            (&mut self.replication, &self.client),
             &self.shared.stop,
         )
         .await?;

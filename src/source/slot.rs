@@ -7,6 +7,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ use crate::sql;
 const FAILOVER_VERSION: u32 = 170_000;
 /// SQLSTATE of a command that was cancelled.
 const QUERY_CANCELED: &str = "57014";
+/// How often those who wait are told who is in the way.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the server may take to give a slot up once it was told to.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -70,6 +73,34 @@ fn creation(name: &str, temporary: bool, server_version: u32) -> String {
     }
 }
 
+/// What somebody does who waits for a slot.
+#[derive(Debug)]
+pub struct Waits<'a> {
+    /// Gives the slot up when cancelled.
+    pub stop: &'a CancellationToken,
+    /// Is told who is in the way while the slot is being made.
+    pub tell: &'a watch::Sender<Option<String>>,
+}
+
+/// Tells who is in the way, as long as it is asked.
+async fn tell_blockers(observer: &Client, tell: &watch::Sender<Option<String>>) {
+    loop {
+        sleep(TELL_INTERVAL).await;
+        let blockers = blockers(observer).await.unwrap_or_default();
+        let text = (!blockers.is_empty()).then(|| listed(&blockers));
+        tell.send_if_modified(|before| {
+            let changed = *before != text;
+            *before = text;
+            changed
+        });
+    }
+}
+
+fn listed(blockers: &[Blocker]) -> String {
+    let list: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
+    list.join("; ")
+}
+
 /// As [`create`], but gives up after `within` or once `stop` is cancelled: the server is told to stop, and it is seen that the slot is gone.
 ///
 /// Not to be dropped half way. After an error that is not about the slot itself the connection must be closed.
@@ -82,16 +113,22 @@ pub async fn create_within(
     name: &str,
     temporary: bool,
     within: Duration,
-    stop: &CancellationToken,
+    waits: &Waits<'_>,
 ) -> Result<CreatedSlot> {
+    let stop = waits.stop;
     let cancel = replication.cancel_token();
     let mut creation = pin!(create(replication, name, temporary));
+    let told = async {
+        tell_blockers(observer, waits.tell).await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         biased;
         result = timeout(within, creation.as_mut()) => if let Ok(result) = result {
             return result;
         },
         () = stop.cancelled() => {}
+        () = told => {}
     }
     // Read before giving up: a blocker may end in the same moment.
     let in_the_way = match timeout(GIVE_UP_TIMEOUT, blockers(observer)).await {
@@ -159,9 +196,8 @@ fn timed_out(name: &str, within: Duration, in_the_way: &[Blocker]) -> Error {
     if in_the_way.is_empty() {
         return error;
     }
-    let list: Vec<String> = in_the_way.iter().map(Blocker::to_string).collect();
     error
-        .with_detail(format!("In the way: {}.", list.join("; ")))
+        .with_detail(format!("In the way: {}.", listed(in_the_way)))
         .with_hint("End these transactions; creating a slot waits for all that have written something.")
 }
 

@@ -44,6 +44,10 @@ pub fn render(status: &Status) -> String {
     lines.push(format!("slot        {slot_text}"));
     lines.push(format!("source      {}", side(&status.source)));
     lines.push(format!("target      {}", side(&status.target)));
+    for model in &status.read_models {
+        let copy = model.copy.iter();
+        lines.extend(copy.map(|copy| format!("copy        {}: {}", clip(&model.name, 28), progress(copy))));
+    }
     if let Some(resync) = status.resyncs.first() {
         let waiting = resync
             .waiting_for
@@ -114,7 +118,7 @@ fn table(models: &[ReadModelStatus]) -> Vec<String> {
 
 fn row(model: &ReadModelStatus) -> [String; 6] {
     let none = || "-".to_owned();
-    let copying = model.copy.as_ref().map(|copy| match percent(copy) {
+    let copying = model.copy.as_ref().map(|copy| match copy.percent {
         Some(percent) => format!("copying {percent} %"),
         None => format!("copying {}", copy.rows),
     });
@@ -208,18 +212,21 @@ fn side(side: &SideStatus) -> String {
     }
 }
 
-/// ` (40 of about 80 rows, 50 %)`, to go behind a phrase.
-pub(super) fn progress(copy: &Copy) -> String {
-    match (copy.estimated_rows, percent(copy)) {
-        (Some(estimate), Some(percent)) => format!(" ({} of about {estimate} rows, {percent} %)", copy.rows),
-        _ => format!(" ({} rows so far)", copy.rows),
-    }
-}
-
-fn percent(copy: &Copy) -> Option<i64> {
-    let estimate = copy.estimated_rows.filter(|estimate| *estimate > 0)?;
-    // The estimate may be too low; a copy that still runs is never shown as done.
-    Some((copy.rows.saturating_mul(100) / estimate).clamp(0, 99))
+/// `40 of about 80 rows, 50 %, 3 MB, 1200 rows/s, 2 min left`
+pub fn progress(copy: &Copy) -> String {
+    let mut parts = match (copy.estimated_rows, copy.percent) {
+        (Some(estimate), Some(percent)) => {
+            vec![
+                format!("{} of about {estimate} rows", copy.rows),
+                format!("{percent} %"),
+            ]
+        }
+        _ => vec![format!("{} so far", rows(copy.rows))],
+    };
+    parts.extend(copy.bytes.map(|bytes| size(u64::try_from(bytes).unwrap_or(0))));
+    parts.extend(copy.rows_per_second.map(|rate| format!("{rate:.0} rows/s")));
+    parts.extend(copy.seconds_left.map(|left| format!("{} left", duration(left))));
+    parts.join(", ")
 }
 
 /// An RFC 3339 time, to the second, as people read it.

@@ -246,7 +246,8 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
                 ));
             }
             "new" if runs => {
-                let progress = model.copy.as_ref().map(super::text::progress).unwrap_or_default();
+                let progress = model.copy.as_ref().map(super::text::progress);
+                let progress = progress.map_or_else(String::new, |progress| format!(" ({progress})"));
                 let message = format!("{} is being copied for the first time{progress}", model.name);
                 found.push((Verdict::Copying, problem("error", &model.name, message, None)));
             }
@@ -304,6 +305,12 @@ fn resyncs(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
             found.push((Verdict::Ok, problem("warning", &model.name, message, hint)));
         }
     }
+    let waits = status.pipeline.as_ref().and_then(|pipeline| {
+        let waiting_for = pipeline.waiting_for.as_ref().filter(|_| pipeline.alive)?;
+        Some(format!("a copy waits for {waiting_for}"))
+    });
+    let a_copy_waits = waits.is_some();
+    found.extend(waits.map(|message| (Verdict::Ok, problem("warning", "cdc", message, None))));
     let Some(last) = status.resyncs.first() else {
         return;
     };
@@ -311,7 +318,11 @@ fn resyncs(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
         let error = last.error.as_deref().unwrap_or("no reason is known");
         let message = format!("the last resync failed: {error}");
         found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
-    } else if let Some(blocker) = last.waiting_for.as_ref().filter(|_| last.state != "done") {
+    } else if let Some(blocker) = last
+        .waiting_for
+        .as_ref()
+        .filter(|_| last.state != "done" && !a_copy_waits)
+    {
         let message = format!("a resync waits for {blocker}");
         found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
     }
@@ -549,10 +560,7 @@ pub(super) mod tests {
             |s| {
                 let model = &mut bookkeeping(s).read_models[0];
                 model.state = "new".to_owned();
-                model.copy = Some(Copy {
-                    rows: 40,
-                    estimated_rows: Some(80),
-                });
+                model.copy = Some(Copy::new(40, Some(80), None, None));
             },
         );
         check(Verdict::Suspended, false, "last good state: column gone", |s| {

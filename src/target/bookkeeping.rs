@@ -11,8 +11,11 @@ use crate::progress::TransactionId;
 use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
 
+mod progress;
 mod resyncs;
 mod schema;
+
+pub use progress::CopyProgress;
 
 /// The bookkeeping of one pipeline.
 #[derive(Debug, Clone)]
@@ -300,7 +303,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Names of the maps and shadows that exist, and drops the shadows that an earlier process left.
+    /// Drops the shadows that an earlier process left, and forgets what its copies were at.
     pub async fn drop_stale_shadows(&self, conn: &mut PgConnection) -> Result<()> {
         let shadows: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -317,7 +320,7 @@ impl Bookkeeping {
                 .await
                 .map_err(from_sqlx)?;
         }
-        Ok(())
+        self.forget_progress(conn).await
     }
 
     /// Whether the read model's map exists.
@@ -528,28 +531,6 @@ impl Bookkeeping {
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)
-    }
-
-    /// Progress of a running copy; `None` when it has ended.
-    pub async fn set_copy_progress(
-        &self,
-        conn: &mut PgConnection,
-        id: i32,
-        rows: Option<i64>,
-        of: Option<i64>,
-    ) -> Result<()> {
-        let sql = format!(
-            "UPDATE {}.read_model SET copy_rows = $2, copy_estimate = $3 WHERE id = $1",
-            self.schema
-        );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .bind(rows)
-            .bind(of)
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
-        Ok(())
     }
 }
 

@@ -156,6 +156,7 @@ fn pipeline_status(row: &PgRow) -> Result<PipelineStatus> {
         healing_since: get(row, "healing_since")?,
         error: get(row, "error")?,
         error_hint: get(row, "error_hint")?,
+        waiting_for: get(row, "waiting_for")?,
     })
 }
 
@@ -176,7 +177,8 @@ fn checkpoint(row: &PgRow) -> Result<Option<Checkpoint>> {
 
 fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
     let copy_rows: Option<i64> = get(row, "copy_rows")?;
-    let estimated_rows = get(row, "copy_estimate")?;
+    let (estimate, bytes) = (get(row, "copy_estimate")?, get(row, "copy_bytes")?);
+    let seconds = get(row, "copy_seconds")?;
     let repaired: Option<i64> = get(row, "last_resync_repaired")?;
     let last_resync_at: Option<String> = get(row, "last_resync_at")?;
     Ok(ReadModelStatus {
@@ -193,7 +195,7 @@ fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
             at,
             repaired: repaired.unwrap_or(0),
         }),
-        copy: copy_rows.map(|rows| Copy { rows, estimated_rows }),
+        copy: copy_rows.map(|rows| Copy::new(rows, estimate, bytes, seconds)),
         rejected: 0,
         rejections: Vec::new(),
     })

@@ -5,6 +5,7 @@
 //! empties it, and the copy starts again.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
@@ -13,7 +14,6 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::error::Result;
 use crate::fold::{Final, Fold};
 use crate::sql::ident;
-use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful::{self, Rows};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
@@ -30,6 +30,35 @@ const CAREFUL_BYTES: usize = 1 << 20;
 pub struct ShadowWriter {
     conn: PgConnection,
     prepared: HashSet<i32>,
+}
+
+/// Rows and bytes that a copy has read so far, for whoever looks at it meanwhile.
+#[derive(Debug, Default)]
+pub struct Counter {
+    rows: AtomicI64,
+    bytes: AtomicI64,
+}
+
+impl Counter {
+    /// Rows, and their bytes as COPY's text.
+    pub fn read(&self) -> (i64, i64) {
+        (
+            self.rows.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        self.rows.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    fn add(&self, bytes: usize) {
+        self.rows.fetch_add(1, Ordering::Relaxed);
+        self.bytes
+            .fetch_add(i64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    }
 }
 
 /// What a dry run found in one lookup.
@@ -68,8 +97,7 @@ impl ShadowWriter {
         execute(&mut self.conn, model.create_rejected()).await
     }
 
-    /// Fills the shadow with rows in COPY's text format, one or more whole rows a piece. The bookkeeping
-    /// hears how many of the `estimate`d rows there are so far.
+    /// Fills the shadow with rows in COPY's text format, one row a piece, and counts them.
     ///
     /// # Errors
     /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value.
@@ -77,12 +105,10 @@ impl ShadowWriter {
         &mut self,
         model: &TargetModel,
         rows: impl Stream<Item = Result<Bytes>>,
-        bookkeeping: &Bookkeeping,
-        estimate: Option<i64>,
-    ) -> Result<u64> {
+        copied: &Counter,
+    ) -> Result<()> {
         let sql = format!("COPY {} ({}) FROM STDIN", model.shadow(), model.copy_columns());
         let mut rows = std::pin::pin!(rows);
-        let mut count: u64 = 0;
         let mut ended = false;
         while !ended {
             let mut copy = self.conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
@@ -100,15 +126,12 @@ impl ShadowWriter {
                     break;
                 };
                 sent += piece.len();
-                count += 1;
+                copied.add(piece.len());
                 copy.send(&piece[..]).await.map_err(from_sqlx)?;
             }
             copy.finish().await.map_err(from_sqlx)?;
-            self.tell_progress(model, bookkeeping, (count, estimate), ended)
-                .await?;
         }
-        execute(&mut self.conn, model.index_shadow()).await?;
-        Ok(count)
+        execute(&mut self.conn, model.index_shadow()).await
     }
 
     /// The same in small pieces, after a row was refused: rows that the lookup's types refuse are found and kept by their identity.
@@ -119,11 +142,9 @@ impl ShadowWriter {
         &mut self,
         model: &TargetModel,
         rows: impl Stream<Item = Result<Bytes>>,
-        bookkeeping: &Bookkeeping,
-        estimate: Option<i64>,
-    ) -> Result<u64> {
+        copied: &Counter,
+    ) -> Result<()> {
         let mut rows = std::pin::pin!(rows);
-        let mut count: u64 = 0;
         let mut refused = 0;
         let mut ended = false;
         while !ended {
@@ -135,7 +156,7 @@ impl ShadowWriter {
                     break;
                 };
                 bytes += piece.len();
-                count += 1;
+                copied.add(piece.len());
                 pieces.push(piece);
             }
             let lines: Vec<&[u8]> = pieces
@@ -143,31 +164,10 @@ impl ShadowWriter {
                 .flat_map(|piece| piece.split_inclusive(|byte| *byte == b'\n'))
                 .collect();
             let mut tx = Transaction::begin(&mut self.conn).await?;
-            let copied = careful::copy(tx.conn(), model, Rows::Lines(&lines), &mut refused).await;
-            tx.end(copied).await?;
-            self.tell_progress(model, bookkeeping, (count, estimate), ended)
-                .await?;
+            let taken = careful::copy(tx.conn(), model, Rows::Lines(&lines), &mut refused).await;
+            tx.end(taken).await?;
         }
-        execute(&mut self.conn, model.index_shadow()).await?;
-        Ok(count)
-    }
-
-    async fn tell_progress(
-        &mut self,
-        model: &TargetModel,
-        bookkeeping: &Bookkeeping,
-        (count, estimate): (u64, Option<i64>),
-        ended: bool,
-    ) -> Result<()> {
-        let so_far = i64::try_from(count).ok().filter(|_| !ended);
-        bookkeeping
-            .set_copy_progress(&mut self.conn, model.id, so_far, so_far.and(estimate))
-            .await?;
-        if !ended {
-            let read_model = model.model.settings.name();
-            tracing::info!(read_model, rows = count, estimate, "copying");
-        }
-        Ok(())
+        execute(&mut self.conn, model.index_shadow()).await
     }
 
     /// Brings the shadows forward by whole transactions.

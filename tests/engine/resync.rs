@@ -1,6 +1,6 @@
 //! Comparisons and resyncs that somebody asks for, beside the stream.
 
-use crate::support::{Cdc, labels_pair, lookup, wait_in_step};
+use crate::support::{Cdc, labels_pair, lookup, pg, value, wait_in_step, wait_until};
 
 /// What a command printed, and its exit code.
 fn run(pair: &crate::support::Pair, arguments: &[&str]) -> (String, Option<i32>) {
@@ -100,4 +100,98 @@ async fn status_tells_when_the_turn_of_this_pipeline_comes() {
         cdc.log().contains(&format!("resync_delay_s={delay}"))
             || cdc.log().contains(&format!("\"resync_delay_s\":{delay}"))
     );
+}
+
+/// Waits until `cdc status --json` is as it should be.
+async fn wait_status(
+    pair: &crate::support::Pair,
+    what: &str,
+    holds: impl Fn(&serde_json::Value) -> bool,
+) -> String {
+    let pair = pair.clone();
+    wait_until(what, async || {
+        let pair = pair.clone();
+        let seen = tokio::task::spawn_blocking(move || {
+            (run(&pair, &["status", "--json"]).0, run(&pair, &["status"]).0)
+        });
+        let (json, text) = seen.await.unwrap();
+        if holds(&serde_json::from_str(&json).unwrap()) {
+            // Long lines are broken at blanks.
+            Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        } else {
+            Err(json)
+        }
+    })
+    .await
+}
+
+/// An open transaction of the source holds up every kind of copy; `status` names its process.
+#[tokio::test]
+async fn status_names_who_keeps_a_copy_from_beginning() {
+    let (mut pair, source, target) = labels_pair().await;
+    pair.config.push_str("[resync]\nschedule = \"* * * * *\"\n");
+    let blocker = pg(&pair.source_url).await;
+    let pid = value(&blocker, "SELECT pg_backend_pid()").await;
+    let block = "BEGIN; UPDATE labels SET label = label WHERE code = 'MR'";
+    blocker.batch_execute(block).await.unwrap();
+    let waits = |text: &serde_json::Value| {
+        let text = text.as_str().unwrap_or_default();
+        text.contains(&format!("process {pid}")) && text.contains("since 20")
+    };
+    // The first copy.
+    let _cdc = Cdc::run(&pair);
+    let text = wait_status(&pair, "the first copy names the process", |json| {
+        waits(&json["pipeline"]["waiting_for"])
+    })
+    .await;
+    assert!(text.contains(&format!("process {pid}")), "{text}");
+    blocker.batch_execute("COMMIT").await.unwrap();
+    wait_in_step(&source, &target).await;
+    wait_status(&pair, "nothing waits", |json| {
+        json["pipeline"]["waiting_for"].is_null()
+    })
+    .await;
+    // The scheduled one: due now, as if the last one had been two minutes ago.
+    blocker.batch_execute(block).await.unwrap();
+    target
+        .batch_execute("UPDATE cdc.resync SET started_at = now() - interval '2 minutes'")
+        .await
+        .unwrap();
+    let mut cdc = _cdc;
+    cdc.stop(crate::support::Signal::Term).await;
+    let _cdc = Cdc::run(&pair);
+    let text = wait_status(&pair, "the scheduled one names the process", |json| {
+        let newest = &json["resyncs"][0];
+        newest["origin"] == "schedule" && waits(&newest["waiting_for"])
+    })
+    .await;
+    assert!(text.contains(&format!("process {pid}")), "{text}");
+    blocker.batch_execute("COMMIT").await.unwrap();
+    let done = "SELECT count(*) > 0 FROM cdc.resync WHERE origin = 'schedule' AND state = 'done' AND waiting_for IS NULL";
+    crate::wait_rows(&target, done, &["t"]).await;
+}
+
+/// A copy that takes a few seconds; it is looked at meanwhile.
+#[tokio::test]
+async fn progress_of_a_copy_is_shown_while_it_lasts() {
+    let (pair, source, _target) = labels_pair().await;
+    source
+        .batch_execute("INSERT INTO labels (code, label, display_name) SELECT 'L' || n, repeat('x', 50), repeat('y', 50) FROM generate_series(1, 200000) n; ANALYZE labels")
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    let text = wait_status(&pair, "the copy shows its progress", |json| {
+        let copy = &json["read_models"][0]["copy"];
+        copy["rows"].as_i64() > Some(0)
+            && copy["bytes"].as_i64() > Some(0)
+            && copy["percent"].is_i64()
+            && copy["rows_per_second"].is_f64()
+    })
+    .await;
+    assert!(text.contains("copy public.labels_lookup: "), "{text}");
+    crate::wait_log(&cdc, "\"copied\"").await;
+    wait_status(&pair, "the copy has ended", |json| {
+        json["read_models"][0]["copy"].is_null() && json["read_models"][0]["rows"] == 200_003
+    })
+    .await;
 }

@@ -41,7 +41,10 @@ async fn a_temporary_slot_goes_with_its_connection() {
         "temporary",
         true,
         within,
-        &CancellationToken::new(),
+        &slot::Waits {
+            stop: &CancellationToken::new(),
+            tell: &tokio::sync::watch::Sender::new(None),
+        },
     )
     .await
     .unwrap();
@@ -81,7 +84,10 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         "blocked",
         false,
         within,
-        &CancellationToken::new(),
+        &slot::Waits {
+            stop: &CancellationToken::new(),
+            tell: &tokio::sync::watch::Sender::new(None),
+        },
     )
     .await
     .unwrap_err();
@@ -116,7 +122,10 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         "blocked",
         false,
         Duration::from_secs(30),
-        &CancellationToken::new(),
+        &slot::Waits {
+            stop: &CancellationToken::new(),
+            tell: &tokio::sync::watch::Sender::new(None),
+        },
     )
     .await
     .unwrap();

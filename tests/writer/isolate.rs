@@ -329,13 +329,13 @@ async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
     };
     shadow.create(&model).await.unwrap();
     if shadow
-        .fill(&model, pieces(), &rig.bookkeeping, None)
+        .fill(&model, pieces(), &cdc::target::shadow::Counter::default())
         .await
         .is_err()
     {
         shadow.create(&model).await.unwrap();
         shadow
-            .fill_carefully(&model, pieces(), &rig.bookkeeping, None)
+            .fill_carefully(&model, pieces(), &cdc::target::shadow::Counter::default())
             .await
             .unwrap();
     }

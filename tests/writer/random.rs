@@ -374,18 +374,19 @@ impl Run {
             .split_inclusive('\n')
             .map(|line| Ok(Bytes::from(line.to_owned())));
         let pieces: Vec<_> = pieces.collect();
-        let filled = shadow
-            .fill(&model, stream::iter(pieces), &self.rig.bookkeeping, None)
-            .await;
-        if let Err(error) = filled {
+        let copied = cdc::target::shadow::Counter::default();
+        if let Err(error) = shadow.fill(&model, stream::iter(pieces), &copied).await {
             assert!(self.source.refusing, "seed {}: {error:?}", self.seed);
             shadow.create(&model).await.unwrap();
+            copied.reset();
             // Pieces of any size, of whole rows.
             let pieces = vec![Ok(Bytes::from(text.clone()))];
             shadow
-                .fill_carefully(&model, stream::iter(pieces), &self.rig.bookkeeping, None)
+                .fill_carefully(&model, stream::iter(pieces), &copied)
                 .await
                 .unwrap();
+        } else {
+            assert_eq!(copied.read().0, i64::try_from(self.source.rows.len()).unwrap());
         }
         for _ in 0..self.random.usize(..4) {
             let changes = self.changes();

@@ -144,7 +144,7 @@ impl Bookkeeping {
             .bind(id)
             .bind(lsn.map(|lsn| lsn.to_string()))
             .bind(result.map(ToString::to_string))
-            .bind(error.map(ToString::to_string))
+            .bind(error.map(Error::with_its_detail))
             .execute(conn)
             .await
             .map_err(from_sqlx)?;
@@ -161,7 +161,7 @@ impl Bookkeeping {
         heals: bool,
     ) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.read_model SET last_resync_at = now(), copy_rows = NULL, copy_estimate = NULL, \
+            "UPDATE {}.read_model SET last_resync_at = now(), copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL, \
              last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1",
             self.schema
         );

@@ -28,30 +28,18 @@ impl Bookkeeping {
     /// # Errors
     /// [`Class::Configuration`] if the schema was made by a newer version, or by somebody else.
     pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
-        let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
-            .bind(format!("{}.version", self.schema))
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
-        if exists {
-            let version: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
-                "SELECT max(version) FROM {}.version",
-                self.schema
-            )))
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(|error| self.not_ours(error))?;
-            if version > VERSION {
+        let doing = match self.stored_version(conn).await? {
+            Some(version) if version > VERSION => {
                 return Err(Error::configuration(format!(
                     "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
                     self.schema
                 ))
                 .with_hint("Run the newer cdc that made it, or choose another target.schema."));
             }
-            if version == VERSION {
-                return Ok(());
-            }
-        }
+            Some(VERSION) => return Ok(()),
+            Some(_) => "bring up to date",
+            None => "create",
+        };
         // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's commit.
         let lock = format!(
             "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext({}))",
@@ -62,7 +50,7 @@ impl Bookkeeping {
             .execute(conn)
             .await
             .map_err(|error| {
-                let error = from_sqlx(error).context(format!("could not make the bookkeeping in schema {}", self.schema));
+                let error = from_sqlx(error).context(format!("could not {doing} schema {}", self.schema));
                 if error.sqlstate() == Some("42501") {
                     error.with_hint("GRANT CREATE, TEMPORARY ON DATABASE ... TO the role of the target's URL; or let `cdc setup --print-sql` show what to run as its owner.")
                 } else {
@@ -70,6 +58,29 @@ impl Bookkeeping {
                 }
             })?;
         Ok(())
+    }
+
+    /// Whether there is nothing to make or to bring up to date.
+    pub async fn is_current(&self, conn: &mut PgConnection) -> Result<bool> {
+        let version = self.stored_version(conn).await?;
+        Ok(version.is_some_and(|version| version >= VERSION))
+    }
+
+    /// Version of the schema that is there; `None` if there is none.
+    async fn stored_version(&self, conn: &mut PgConnection) -> Result<Option<i32>> {
+        let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+            .bind(format!("{}.version", self.schema))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if !exists {
+            return Ok(None);
+        }
+        let sql = format!("SELECT max(version) FROM {}.version", self.schema);
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(|error| self.not_ours(error))
     }
 
     /// The schema is there but cannot be read: it was made by another role, or for something else.

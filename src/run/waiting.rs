@@ -1,0 +1,93 @@
+//! The making of a slot, which waits for every open write transaction of the source: meanwhile the bookkeeping says who is in the
+//! way, and since when, so that `status` can name it.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+use crate::run::Shared;
+use crate::source;
+use crate::source::replication::Replication;
+use crate::source::slot::{CreatedSlot, Waits};
+use crate::target;
+
+/// How long the target may take to note it.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A slot to be made.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// For a copy beside the stream.
+    pub temporary: bool,
+    /// How long it may take.
+    pub within: Duration,
+    /// Number of the resync that it is for.
+    pub resync: Option<i64>,
+}
+
+/// Makes a slot, as [`source::slot::create_within`]. Not to be dropped half way.
+pub async fn create_slot(
+    shared: &Shared,
+    wanted: &Wanted<'_>,
+    (replication, observer): (&mut Replication, &Client),
+    stop: &CancellationToken,
+) -> Result<CreatedSlot> {
+    let (tell, mut told) = watch::channel(None);
+    let result = {
+        let waits = Waits { stop, tell: &tell };
+        let making = source::slot::create_within(
+            replication,
+            observer,
+            wanted.name,
+            wanted.temporary,
+            wanted.within,
+            &waits,
+        );
+        let noting = note(shared, wanted.resync, &mut told);
+        tokio::select! {
+            biased;
+            result = making => result,
+            () = noting => Err(Error::transient("nobody notes what the slot waits for")),
+        }
+    };
+    let noted = told.borrow().is_some();
+    if noted && let Err(error) = store(shared, wanted.resync, None).await {
+        tracing::debug!(%error, "could not note that a copy waits no more");
+    }
+    result
+}
+
+/// Never ends. What cannot be noted is left out: the copy does not depend on it.
+async fn note(shared: &Shared, resync: Option<i64>, told: &mut watch::Receiver<Option<String>>) {
+    let since = jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M:%S UTC")
+        .to_string();
+    while told.changed().await.is_ok() {
+        let who = told.borrow_and_update().clone();
+        let text = who.map(|who| format!("open transactions at the source, since {since}: {who}"));
+        if let Some(text) = &text {
+            tracing::info!(waiting_for = text, "a copy waits to begin");
+        }
+        if let Err(error) = store(shared, resync, text.as_deref()).await {
+            tracing::debug!(%error, "could not note what a copy waits for");
+        }
+    }
+    std::future::pending().await
+}
+
+/// In a session of its own: the others must not be left in the middle of a statement, and may be in the copy's way.
+async fn store(shared: &Shared, resync: Option<i64>, text: Option<&str>) -> Result<()> {
+    let conninfo = &shared.settings.target.conninfo;
+    let storing = async {
+        let mut conn = target::connect::connect(conninfo, &shared.application_name("state"), true).await?;
+        shared.bookkeeping.set_copy_waiting(&mut conn, resync, text).await
+    };
+    tokio::time::timeout(STORE_PATIENCE, storing)
+        .await
+        .unwrap_or_else(|_| Err(Error::transient("the target does not answer")))
+}
