@@ -26,7 +26,7 @@ impl Bookkeeping {
     /// Makes what is missing: everything, or what a later version has added.
     ///
     /// # Errors
-    /// [`Class::Configuration`] if the schema was made by a newer version, or by somebody else.
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema was made by a newer version, or by somebody else.
     pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
         let doing = match self.stored_version(conn).await? {
             Some(version) if version > VERSION => {
