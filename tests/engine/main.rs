@@ -16,6 +16,7 @@ mod roles;
 mod shapes;
 mod start;
 mod stream;
+mod toast;
 mod types;
 mod values;
 mod watch;
