@@ -1,6 +1,9 @@
 //! Comparisons and resyncs that somebody asks for, beside the stream.
 
-use crate::support::{Cdc, labels_pair, lookup, pg, value, wait_in_step, wait_until};
+use crate::support::{
+    self, Cdc, Side, database_pair_on, labels_pair, lookup, own_cluster, pg, seed_labels, seed_reports,
+    value, wait_in_step, wait_until,
+};
 
 /// What a command printed, and its exit code.
 fn run(pair: &crate::support::Pair, arguments: &[&str]) -> (String, Option<i32>) {
@@ -128,7 +131,12 @@ async fn wait_status(
 /// An open transaction of the source holds up every kind of copy; `status` names its process.
 #[tokio::test]
 async fn status_names_who_keeps_a_copy_from_beginning() {
-    let (mut pair, source, target) = labels_pair().await;
+    // On the shared server it would hold up the copies of the other tests.
+    let cluster = own_cluster(Side::Source, "blocked");
+    let mut pair = database_pair_on(&cluster, support::target()).await;
+    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
+    seed_labels(&source).await;
+    seed_reports(&target).await;
     pair.config.push_str("[resync]\nschedule = \"* * * * *\"\n");
     let blocker = pg(&pair.source_url).await;
     let pid = value(&blocker, "SELECT pg_backend_pid()").await;
