@@ -301,8 +301,8 @@ impl Stream {
                 // Feedback keeps the connection alive whatever the target does.
                 _ = feedback.tick() => self.feedback().await?,
                 Some(command) = commands.recv() => self.command(command).await?,
-                () = gathered(self.gathers_until), if self.in_flight.is_none() => {}
                 () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
+                () = gathered(self.gathers_until), if self.in_flight.is_none() && !self.stands_still() => {}
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
                 read = fill(&mut self.replication, self.pace && self.behind), if reading => read.map_err(gone)?,
             }
