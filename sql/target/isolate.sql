@@ -54,30 +54,7 @@ BEGIN
     WHERE r.state <> 'd' AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{rejected_is_map}} AND m.state IN ('r', 'x'));
 
     LOOP
-        UPDATE {{touched}} t SET ({{w}}) = (
-            SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
-            ORDER BY {{m_i}} LIMIT 1)
-        WHERE t.open;
-        UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
-        FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
-        WHERE t.open AND {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})
-          AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}});
-        UPDATE {{map}} m SET state = 'w', {{v_from_stage}}
-        FROM {{touched}} t, {{stage}} s
-        WHERE t.open AND {{touched_is_map}} AND {{identity_is_map}} AND s.state = 'l' AND NOT ({{map_is_winner}});
-        UPDATE {{stage}} s SET state = 'w'
-        FROM {{touched}} t WHERE t.open AND s.state = 'l' AND {{stage_is_touched}} AND NOT ({{stage_is_winner}});
-        UPDATE {{stage}} s SET state = 'l'
-        FROM {{touched}} t WHERE t.open AND s.state = 'w' AND {{stage_is_winner}};
-        INSERT INTO {{stage}} ({{i}}, state, {{p}})
-        SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}}
-        WHERE t.open AND m.state = 'w' AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state = 'l');
-        UPDATE {{map}} m SET state = 's', {{v_null}}
-        FROM {{touched}} t WHERE t.open AND {{map_is_winner}} AND m.state = 'w';
-        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND ({{no_key}})) THEN
-            RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
-        END IF;
-
+{{share_out_keys}}
         -- Deletes first: they free what others may need.
         DELETE FROM {{tries}};
         INSERT INTO {{tries}} (n, op, {{k}}, {{w}}, {{p}})

@@ -61,32 +61,13 @@ BEGIN
         END IF;
         IF NOT _straight THEN
 {{take_in}}
-            -- Two live rows with one key: the smallest identity is shown, the others wait with their values.
-            -- Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but here there is none as a rule.
+            -- Two live rows with one key. Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but
+            -- here there is none as a rule.
             IF (SELECT count(*) FROM (
                     SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
                     WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
                     GROUP BY {{t_k}} HAVING count(*) > 1 OR bool_or(m.state = 'w')) x) > 0 THEN
-                UPDATE {{touched}} t SET ({{w}}) = (
-                    SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
-                    ORDER BY {{m_i}} LIMIT 1);
-                UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
-                FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
-                WHERE {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})
-                  AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}});
-                UPDATE {{map}} m SET state = 'w', {{v_from_stage}}
-                FROM {{touched}} t, {{stage}} s
-                WHERE {{touched_is_map}} AND {{identity_is_map}} AND s.state = 'l' AND NOT ({{map_is_winner}});
-                UPDATE {{stage}} s SET state = 'w'
-                FROM {{touched}} t WHERE s.state = 'l' AND {{stage_is_touched}} AND NOT ({{stage_is_winner}});
-                INSERT INTO {{stage}} ({{i}}, state, {{p}})
-                SELECT {{m_i}}, 'l', {{m_v}} FROM {{touched}} t JOIN {{map}} m ON {{map_is_winner}} WHERE m.state = 'w';
-                UPDATE {{map}} m SET state = 's', {{v_null}}
-                FROM {{touched}} t WHERE {{map_is_winner}} AND m.state = 'w';
-                -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
-                IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND {{no_key}}) THEN
-                    RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
-                END IF;
+{{share_out_keys}}
             END IF;
 
             -- Rows that nobody at the source can have: a key is never null there.

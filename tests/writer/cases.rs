@@ -287,3 +287,25 @@ async fn old_tuples_tell_what_was_live_under_full_without_a_primary_key() {
         check(&mut rig, case, &start, batch, expected).await;
     }
 }
+
+#[tokio::test]
+async fn a_row_waits_and_takes_over_under_a_composite_key() {
+    let mut rig =
+        Rig::new("CREATE TABLE lookup (code text, lang text, word text, PRIMARY KEY (code, lang))").await;
+    let columns = [
+        ("id", "bigint"),
+        ("code", "text"),
+        ("lang", "text"),
+        ("word", "text"),
+    ];
+    let projected = [("code", "code"), ("lang", "lang"), ("word", "word")];
+    rig.add(&shape("lookup", &columns, &["id"], &projected, 2, true))
+        .await;
+    rig.write(0, &["+1|MR|en|one", "+2|MR|en|two", "+3|DR|en|three"])
+        .await
+        .unwrap();
+    let lookup = "SELECT code, lang, word FROM lookup ORDER BY 1, 2";
+    assert_eq!(rows(&rig.db, lookup).await, ["DR|en|three", "MR|en|one"]);
+    rig.write(0, &["-1", "-3"]).await.unwrap();
+    assert_eq!(rows(&rig.db, lookup).await, ["MR|en|two"]);
+}

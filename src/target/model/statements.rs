@@ -49,6 +49,10 @@ impl TargetModel {
                 include_str!("../../../sql/target/left_out_values.sql"),
             ),
             ("take_in", include_str!("../../../sql/target/take_in.sql")),
+            (
+                "share_out_keys",
+                include_str!("../../../sql/target/share_out_keys.sql"),
+            ),
             ("function", &function),
             ("stage", stage),
             ("refusals", REFUSALS),
