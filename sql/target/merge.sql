@@ -27,9 +27,11 @@ BEGIN
     <<steps>>
     BEGIN
         -- Rows that are all new, into empty tables or from a batch of inserts, go in as they are, unless one of them or its
-        -- key is known after all.
+        -- key is known after all. The map is asked too: a key is claimed although somebody took its row out of the lookup.
         IF (CASE WHEN _clear THEN NOT EXISTS (SELECT FROM {{map}}) AND NOT EXISTS (SELECT FROM {{lookup}})
-                 ELSE NOT EXISTS (SELECT FROM {{stage}} s WHERE s.o1 IS NOT NULL OR s.state NOT IN ('l', 'd')) END) THEN
+                 ELSE NOT EXISTS (SELECT FROM {{stage}} s WHERE s.o1 IS NOT NULL OR s.state NOT IN ('l', 'd'))
+                     AND (SELECT count(*) FROM {{stage}} s JOIN {{map}} m ON {{stage_is_map_key}}
+                          WHERE _clear IS NOT NULL AND s.state = 'l' AND m.state = 's') = 0 END) THEN
             BEGIN
                 INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
                 SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}

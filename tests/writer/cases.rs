@@ -309,3 +309,20 @@ async fn a_row_waits_and_takes_over_under_a_composite_key() {
     rig.write(0, &["-1", "-3"]).await.unwrap();
     assert_eq!(rows(&rig.db, lookup).await, ["MR|en|two"]);
 }
+
+/// Whoever takes a row out of the lookup does not free its key.
+#[tokio::test]
+async fn a_new_row_waits_for_a_key_whose_row_was_taken_out_of_the_lookup() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&labels(true)).await;
+    rig.write(0, &["+1|A|one|-"]).await.unwrap();
+    rig.db.batch_execute("DELETE FROM lookup").await.unwrap();
+    rig.write(0, &["+2|A|two|-"]).await.unwrap();
+    let map = "SELECT i1, state FROM cdc.map_1 ORDER BY 1";
+    assert_eq!(rows(&rig.db, map).await, ["1|s", "2|w"]);
+    rig.write(0, &["-2"]).await.unwrap();
+    assert_eq!(
+        rows(&rig.db, "SELECT code FROM lookup").await,
+        Vec::<String>::new()
+    );
+}

@@ -418,6 +418,7 @@ impl TargetModel {
             ("lookup_is_touched", key_is(&in_lookup, &in_touched)),
             ("lookup_is_stage", key_is(&in_lookup, &in_stage)),
             ("touched_is_map", key_is(&in_touched, &in_map)),
+            ("stage_is_map_key", key_is(&in_stage, &in_map)),
             ("rejected_is_touched", key_is(&in_rejected, &in_touched)),
             ("lookup_is_rejected", key_is(&in_lookup, &in_rejected)),
             ("stage_is_rejected_key", key_is(&in_stage, &in_rejected)),
