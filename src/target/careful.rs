@@ -6,11 +6,11 @@
 use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
-use crate::fold::Final;
+use crate::fold::{Final, Fold};
 use crate::target::error::{Refusal, copied_column, from_sqlx, too_many};
 use crate::target::model::{MOST_REJECTED, TargetModel};
 use crate::target::staging::{self, Part};
-use crate::target::writer::{copy_pieces, execute};
+use crate::target::writer::{copy_pieces, execute, stage};
 
 /// Rows that go into the stage or a shadow.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,16 @@ impl Rows<'_> {
         }
         out
     }
+}
+
+/// Fills the session's stage within the transaction that is open; where the read model sets refused rows apart, without what a
+/// type of the lookup refuses.
+pub(crate) async fn stage_taken(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Result<()> {
+    if !model.isolates() {
+        return stage(conn, model, fold.finals()).await;
+    }
+    let rows: Vec<Final<'_>> = fold.finals().collect();
+    copy(conn, model, Rows::Finals(&rows), &mut 0).await
 }
 
 /// Copies the rows within the transaction that is open. `refused` counts the live rows that a type refuses, over all calls.

@@ -12,12 +12,12 @@ use futures_util::{Stream, TryStreamExt};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::Result;
-use crate::fold::{Final, Fold};
+use crate::fold::Fold;
 use crate::sql::ident;
 use crate::target::careful::{self, Rows};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
-use crate::target::writer::{Transaction, execute, stage};
+use crate::target::writer::{Transaction, execute};
 
 /// Bytes after which a copy's transaction is committed and the next one begins, so that none stays open long.
 const COPY_TRANSACTION_BYTES: usize = 64 << 20;
@@ -182,7 +182,7 @@ impl ShadowWriter {
         let result = async {
             for (model, fold) in folds {
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-                stage_into(tx.conn(), model, &fold).await?;
+                careful::stage_taken(tx.conn(), model, &fold).await?;
                 sqlx::query(AssertSqlSafe(model.catch_up_call()))
                     .bind(clear)
                     .bind(resolve)
@@ -228,12 +228,4 @@ impl ShadowWriter {
         )
         .await
     }
-}
-
-async fn stage_into(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Result<()> {
-    if !model.isolates() {
-        return stage(conn, model, fold.finals()).await;
-    }
-    let rows: Vec<Final<'_>> = fold.finals().collect();
-    careful::copy(conn, model, Rows::Finals(&rows), &mut 0).await
 }

@@ -247,29 +247,32 @@ impl Writer {
                 let written = stage_and_merge(tx.conn(), model, fold, self.report_keys).await?;
                 all.push((*index, written));
             }
-            // Once for all: a deferred constraint may look from one lookup to another.
-            if let Err((error, table)) = check_constraints(tx.conn()).await {
-                current = table.and_then(|table| index_of(&self.models, &table)).or(current);
-                return Err(error);
-            }
-            for (index, error) in &batch.suspended {
-                let id = model_of(&self.models, *index)?.id;
-                self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
-            }
+            let owner = (self.models.as_slice(), &self.bookkeeping, self.epoch);
+            close(tx.conn(), owner, batch, &mut current).await?;
             Ok(all)
         }
         .await;
-        let all: Vec<(usize, Written)> = match tx.end(result).await {
-            Ok(all) => all,
+        let result = tx.end(result).await;
+        self.note_written(result, current)
+    }
+
+    /// Remembers how much was written, or whose fault it is that nothing was.
+    fn note_written(
+        &mut self,
+        result: Result<Vec<(usize, Written)>>,
+        current: Option<usize>,
+    ) -> Result<Vec<(usize, Written)>> {
+        match &result {
+            Ok(all) => {
+                self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
+            }
             Err(error) => {
                 if let Some(index) = current {
-                    self.blame(index, &error);
+                    self.blame(index, error);
                 }
-                return Err(error);
             }
-        };
-        self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
-        Ok(all)
+        }
+        result
     }
 
     /// A small batch of one read model: one statement where its values fit into one.
@@ -428,6 +431,25 @@ async fn check_constraints(conn: &mut PgConnection) -> Result<(), (Error, Option
             Refusal::of(&error).and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
         (from_sqlx(error), table)
     })
+}
+
+/// What ends every batch, once for all its read models: checks what is checked late, since a deferred constraint may look from
+/// one lookup to another, and suspends those that take part no more. `current` becomes the one whose fault an error is.
+async fn close(
+    conn: &mut PgConnection,
+    (models, bookkeeping, epoch): (&[Option<TargetModel>], &Bookkeeping, i64),
+    batch: &Batch,
+    current: &mut Option<usize>,
+) -> Result<()> {
+    if let Err((error, table)) = check_constraints(conn).await {
+        *current = table.and_then(|table| index_of(models, &table)).or(*current);
+        return Err(error);
+    }
+    for (index, error) in &batch.suspended {
+        let id = model_of(models, *index)?.id;
+        bookkeeping.suspend(conn, epoch, id, error).await?;
+    }
+    Ok(())
 }
 
 /// The read model that keeps this lookup.

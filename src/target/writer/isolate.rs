@@ -4,14 +4,14 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{
-    Batch, ONE_STATEMENT_ROWS, Transaction, Writer, Written, advance, check_constraints, execute, index_of,
-    model_of, name, read_written,
+    Batch, ONE_STATEMENT_ROWS, Transaction, Writer, Written, advance, close, execute, model_of, name,
+    read_written,
 };
 use crate::error::Result;
-use crate::fold::{Final, Fold};
+use crate::fold::Fold;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::target::careful::{self, Rows};
+use crate::target::careful;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 
@@ -101,34 +101,19 @@ impl Writer {
                     )
                     .await?;
             }
-            if let Err((error, table)) = check_constraints(tx.conn()).await {
-                current = table.and_then(|table| index_of(&self.models, &table)).or(current);
-                return Err(error);
-            }
+            let owner = (self.models.as_slice(), &self.bookkeeping, self.epoch);
+            close(tx.conn(), owner, batch, &mut current).await?;
             for (index, written) in &mut all {
                 let id = model_of(&self.models, *index)?.id;
                 self.bookkeeping.read_rejected(tx.conn(), id, written).await?;
             }
-            for (index, error) in &batch.suspended {
-                let id = model_of(&self.models, *index)?.id;
-                self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
-            }
             Ok(all)
         }
         .await;
-        match tx.end(result).await {
-            Ok(all) => {
-                self.note_rejecting(&all)?;
-                self.written_since_planning += all.iter().map(|(_, written)| written.changed()).sum::<i64>();
-                Ok(all)
-            }
-            Err(error) => {
-                if let Some(index) = current {
-                    self.blame(index, &error);
-                }
-                Err(error)
-            }
-        }
+        let result = tx.end(result).await;
+        let all = self.note_written(result, current)?;
+        self.note_rejecting(&all)?;
+        Ok(all)
     }
 
     /// Remembers which read models have rows that are set apart, once it is committed.
@@ -154,16 +139,9 @@ async fn apply_one(
     if fold.len() > ONE_STATEMENT_ROWS {
         execute(conn, model.plan_for(fold.len())).await?;
     }
-    if model.isolates() {
-        let rows: Vec<Final<'_>> = fold.finals().collect();
-        let mut refused = 0;
-        let staged = careful::copy(conn, model, Rows::Finals(&rows), &mut refused).await;
-        staged.map_err(|error| name(error, model))?;
-    } else {
-        super::stage(conn, model, fold.finals())
-            .await
-            .map_err(|error| name(error, model))?;
-    }
+    careful::stage_taken(conn, model, fold)
+        .await
+        .map_err(|error| name(error, model))?;
     let how = How {
         shadow: false,
         clear: fold.clear(),
