@@ -24,7 +24,6 @@ use crate::run::{Shared, fence};
 use crate::settings::size_text;
 use crate::source;
 use crate::source::replication::Replication;
-use crate::target;
 
 /// How often the guard looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -143,11 +142,15 @@ fn judge(seen: &Held, limit: u64, lasted: Duration) -> Pressure {
     if lasted < patience {
         return Pressure::High;
     }
-    Pressure::Exceeded(format!(
-        "the slot held {} of WAL at the source, more than source.max_retained_wal ({})",
-        size_text(seen.held),
+    Pressure::Exceeded(over("the slot", seen.held, limit))
+}
+
+fn over(slot: &str, held: u64, limit: u64) -> String {
+    format!(
+        "{slot} held {} of WAL at the source, more than source.max_retained_wal ({})",
+        size_text(held),
         size_text(limit)
-    ))
+    )
 }
 
 /// `None`: there is no slot, or none that this process may judge.
@@ -155,10 +158,7 @@ async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Hel
     let source = &shared.settings.source;
     let client = match client {
         Some(client) => client,
-        None => {
-            let name = shared.application_name("guard");
-            client.insert(source::connect::client(&source.conninfo, &name).await?)
-        }
+        None => client.insert(shared.source_session("guard").await?),
     };
     let Some(slot) = source::facts::slot(client, &source.slot).await? else {
         return Ok(None);
@@ -218,8 +218,7 @@ pub async fn give_up(shared: &Shared, epoch: Option<i64>, why: &str) -> Result<b
 
 /// The intent is stored before the slot is dropped.
 async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
-    let conninfo = &shared.settings.target.conninfo;
-    let mut conn = target::connect::connect(conninfo, &shared.application_name("state"), true).await?;
+    let mut conn = shared.target_session("state").await?;
     shared
         .bookkeeping
         .begin_healing(&mut conn, epoch, why, None)
@@ -239,8 +238,7 @@ pub async fn within<T>(shared: &Shared, slot: &str, part: impl Future<Output = R
 }
 
 async fn until_over(shared: &Shared, slot: &str, limit: u64) -> Error {
-    let conninfo = &shared.settings.source.conninfo;
-    let client = match source::connect::client(conninfo, &shared.application_name("guard")).await {
+    let client = match shared.source_session("guard").await {
         Ok(client) => client,
         Err(error) => return error,
     };
@@ -253,12 +251,8 @@ async fn until_over(shared: &Shared, slot: &str, limit: u64) -> Error {
         if let Ok(held) = u64::try_from(held)
             && held > limit
         {
-            return Error::transient(format!(
-                "the slot of the copy held {} of WAL at the source, more than source.max_retained_wal ({})",
-                size_text(held),
-                size_text(limit)
-            ))
-            .with_hint("Raise source.max_retained_wal, or resync when the source writes less.");
+            return Error::transient(over("the slot of the copy", held, limit))
+                .with_hint("Raise source.max_retained_wal, or resync when the source writes less.");
         }
     }
 }

@@ -19,7 +19,6 @@ use crate::source;
 use crate::source::copy_query::copy_query;
 use crate::source::snapshot::Snapshot;
 use crate::status::Copy;
-use crate::target;
 use crate::target::bookkeeping::CopyProgress;
 use crate::target::model::TargetModel;
 use crate::target::shadow::{Counter, ShadowWriter};
@@ -61,9 +60,8 @@ pub async fn copy_all(
     shadow: &mut ShadowWriter,
     stop: &CancellationToken,
 ) -> Result<Vec<Copied>> {
-    let conninfo = &shared.settings.source.conninfo;
-    let reader = source::connect::client(conninfo, &shared.application_name("copy")).await?;
-    let observer = source::connect::client(conninfo, &shared.application_name("observer")).await?;
+    let reader = shared.source_session("copy").await?;
+    let observer = shared.source_session("observer").await?;
     let snapshot = Snapshot::open(reader, &observer, snapshot_name, SETTLE_PATIENCE).await?;
     let mut copied = Vec::with_capacity(models.len());
     for to_copy in models {
@@ -204,12 +202,7 @@ impl<'a> Progress<'a> {
     async fn try_store(&mut self, progress: Option<CopyProgress>) -> Result<()> {
         let conn = match &mut self.conn {
             Some(conn) => conn,
-            None => {
-                let conninfo = &self.shared.settings.target.conninfo;
-                let name = self.shared.application_name("progress");
-                self.conn
-                    .insert(target::connect::connect(conninfo, &name, true).await?)
-            }
+            None => self.conn.insert(self.shared.target_session("progress").await?),
         };
         let id = self.to_copy.model.id;
         self.shared

@@ -20,7 +20,6 @@ use crate::run::stream::Command;
 use crate::run::{Shared, report};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
-use crate::target;
 use crate::target::bookkeeping::{ModelState, ResyncRequest};
 
 /// How often the bookkeeping is asked for requests.
@@ -97,9 +96,7 @@ impl Keeper {
     }
 
     async fn keep(&mut self) -> Result<()> {
-        let conninfo = &self.shared.settings.target.conninfo;
-        let mut conn =
-            target::connect::connect(conninfo, &self.shared.application_name("keeper"), true).await?;
+        let mut conn = self.shared.target_session("keeper").await?;
         let bookkeeping = self.shared.bookkeeping.clone();
         bookkeeping.requeue_requests(&mut conn).await?;
         if let Some(last) = bookkeeping.last_full_resync(&mut conn).await?

@@ -22,6 +22,8 @@ pub mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
@@ -30,6 +32,8 @@ use crate::retry::Backoff;
 use crate::run::budget::Budget;
 use crate::run::stream::Refused;
 use crate::settings::Settings;
+use crate::source;
+use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
 
 /// Delays between two sessions.
@@ -83,6 +87,16 @@ impl Shared {
             .chars()
             .take(NAME_BYTES)
             .collect()
+    }
+
+    /// A session of the target for this role, which commits durably.
+    pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
+        target::connect::connect(&self.settings.target.conninfo, &self.application_name(role), true).await
+    }
+
+    /// An ordinary session of the source for this role.
+    pub async fn source_session(&self, role: &str) -> Result<Client> {
+        source::connect::client(&self.settings.source.conninfo, &self.application_name(role)).await
     }
 }
 

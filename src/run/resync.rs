@@ -31,7 +31,6 @@ use crate::run::waiting::{Wanted, create_slot};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
-use crate::target;
 use crate::target::shadow::{Difference, ShadowWriter};
 use crate::target::writer::Written;
 use crate::transaction::Assembler;
@@ -88,8 +87,7 @@ pub async fn resync(
     commands: &mpsc::Sender<Command>,
     stop: &CancellationToken,
 ) -> Result<Outcome> {
-    let conninfo = &shared.settings.target.conninfo;
-    let conn = target::connect::connect(conninfo, &shared.application_name("resync"), true).await?;
+    let conn = shared.target_session("resync").await?;
     let mut shadow = ShadowWriter::new(conn);
     let mut copying = Copying {
         shared,
@@ -129,8 +127,7 @@ impl Copying<'_> {
     async fn carry_out(&mut self, shadow: &mut ShadowWriter) -> Result<Outcome> {
         let source = &self.shared.settings.source;
         let stop = self.stop.clone();
-        let client =
-            source::connect::client(&source.conninfo, &self.shared.application_name("resync")).await?;
+        let client = self.shared.source_session("resync").await?;
         let to_copy = self.bind(&client, shadow).await?;
         if to_copy.is_empty() {
             return Ok(self.outcome(Lsn::ZERO, Vec::new(), Vec::new()));

@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
@@ -89,7 +88,7 @@ impl<'a> Session<'a> {
         .await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let conninfo = &settings.source.conninfo;
-        let client = source::connect::client(conninfo, &shared.application_name("facts")).await?;
+        let client = shared.source_session("facts").await?;
         check_server(&client).await?;
         let mut replication = Replication::connect(conninfo, &shared.application_name("stream")).await?;
         let system = replication.identify_system().await?;
@@ -283,8 +282,7 @@ impl<'a> Session<'a> {
                 model,
             })
         });
-        let conninfo = &self.shared.settings.target.conninfo;
-        let conn = target::connect::connect(conninfo, &self.shared.application_name("copy"), true).await?;
+        let conn = self.shared.target_session("copy").await?;
         let mut shadow = ShadowWriter::new(conn);
         let copied = copy_all(
             self.shared,
@@ -569,12 +567,7 @@ pub async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
 /// Tells the target what the process is up to, if it can be reached.
 pub async fn tell_state(shared: &Shared, epoch: i64, state: &str, error: &Error) {
     let tell = async {
-        let mut conn: PgConnection = target::connect::connect(
-            &shared.settings.target.conninfo,
-            &shared.application_name("state"),
-            true,
-        )
-        .await?;
+        let mut conn = shared.target_session("state").await?;
         shared
             .bookkeeping
             .set_state(&mut conn, epoch, state, Some(error))

@@ -12,7 +12,6 @@ use crate::run::Shared;
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::slot::{CreatedSlot, Waits};
-use crate::target;
 
 /// How long the target may take to note it.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -82,9 +81,8 @@ async fn note(shared: &Shared, resync: Option<i64>, told: &mut watch::Receiver<O
 
 /// In a session of its own: the others must not be left in the middle of a statement, and may be in the copy's way.
 async fn store(shared: &Shared, resync: Option<i64>, text: Option<&str>) -> Result<()> {
-    let conninfo = &shared.settings.target.conninfo;
     let storing = async {
-        let mut conn = target::connect::connect(conninfo, &shared.application_name("state"), true).await?;
+        let mut conn = shared.target_session("state").await?;
         shared.bookkeeping.set_copy_waiting(&mut conn, resync, text).await
     };
     tokio::time::timeout(STORE_PATIENCE, storing)

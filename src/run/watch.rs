@@ -149,9 +149,7 @@ impl Watch {
     }
 
     async fn keep(&mut self, client: &Client) -> Result<()> {
-        let conninfo = &self.shared.settings.target.conninfo;
-        let mut target =
-            target::connect::connect(conninfo, &self.shared.application_name("watch"), true).await?;
+        let mut target = self.shared.target_session("watch").await?;
         while !self.shared.stop.is_cancelled() {
             let look = tokio::time::timeout(LOOK_PATIENCE, self.look(client, &mut target));
             let seen = look
