@@ -8,11 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options};
-use support::{
-    Cdc, Pair, Side, Signal, database_pair_on, labels_pair, pg, seed_labels, seed_reports, target,
-    wait_in_step, wait_until,
-};
-use tokio_postgres::Client;
+use support::{Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, target, wait_in_step, wait_until};
 
 /// Runs to the end, which must come with exit code 2 and these texts in the output.
 async fn refused(case: &str, pair: &Pair, texts: &[&str]) {
@@ -77,14 +73,6 @@ fn read_model(from: &str, to: &str) -> String {
         columns = [\"code\", \"label\", \"display_name\"]\nsoft_delete = \"deleted_at\"\nsynced_at = \"updated_at\"\n";
     assert!(text.contains(from), "{from}");
     text.replace(from, to)
-}
-
-async fn seeded(source: &Cluster, target: &Cluster) -> (Pair, Client, Client) {
-    let pair = database_pair_on(source, target).await;
-    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
-    seed_labels(&source).await;
-    seed_reports(&target).await;
-    (pair, source, target)
 }
 
 #[tokio::test]
@@ -419,7 +407,7 @@ async fn servers_that_are_not_set_up() {
             replica.join().unwrap(),
         )
     });
-    let (pair, ..) = seeded(&replica, target()).await;
+    let (pair, ..) = labels_pair_on(&replica, target()).await;
     refused("wal_level", &pair, &["wal_level", "\"replica\"", "ALTER SYSTEM"]).await;
     let tcp = |password: &str| {
         with(&pair, |pair| {
@@ -437,7 +425,7 @@ async fn servers_that_are_not_set_up() {
     });
     refused("no password", &none, &["password", "source"]).await;
     // Somebody else has the only slot; it may be dropped any time.
-    let (pair, source, target) = seeded(&full, target()).await;
+    let (pair, source, target) = labels_pair_on(&full, target()).await;
     source
         .batch_execute("SELECT pg_create_logical_replication_slot('theirs', 'pgoutput')")
         .await

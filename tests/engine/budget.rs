@@ -3,8 +3,8 @@
 use cdc::cluster::Stop;
 
 use crate::support::{
-    Cdc, Pair, Side, database_pair_on, labels_pair, own_cluster, pg, rows, seed_labels, seed_reports, source,
-    value, wait_in_step, wait_until,
+    Cdc, Pair, Side, labels_pair, labels_pair_on, own_cluster, pg, rows, source, value, wait_in_step,
+    wait_until,
 };
 use crate::{count_log, wait_log, wait_rows};
 
@@ -82,10 +82,8 @@ async fn slot_is_given_up_while_the_target_takes_nothing_and_comes_back_with_exa
 #[tokio::test]
 async fn slot_is_given_up_while_the_target_is_down() {
     let cluster = own_cluster(Side::Target, "own-target");
-    let pair = limited(&database_pair_on(source(), &cluster).await);
-    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
-    seed_labels(&source).await;
-    seed_reports(&target).await;
+    let (pair, source, target) = labels_pair_on(source(), &cluster).await;
+    let pair = limited(&pair);
     let cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     wait_log(&cdc, "streaming").await;

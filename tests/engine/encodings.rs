@@ -1,6 +1,6 @@
 //! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the reason.
 
-use crate::support::{Cdc, Pair, database_pair, pg, rows, seed_labels, seed_reports, source, target};
+use crate::support::{Cdc, Pair, database_pair, pg, rows, seeded, source, target};
 use crate::support::{value, wait_in_step};
 use crate::wait_rows;
 use tokio_postgres::Client;
@@ -23,10 +23,7 @@ async fn pair_with(source_encoding: &str, target_encoding: &str) -> (Pair, Clien
             server.batch_execute(&statement).await.unwrap();
         }
     }
-    let source = pg(&pair.source_url).await;
-    let target = pg(&pair.target_url).await;
-    seed_labels(&source).await;
-    seed_reports(&target).await;
+    let (source, target) = seeded(&pair).await;
     (pair, source, target)
 }
 

@@ -4,8 +4,8 @@
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Pair, Side, Signal, database_pair_on, labels_pair, lookup, pg, seed_labels, seed_reports,
-    target, value, wait_in_step, wait_until,
+    self, Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, target, value, wait_in_step,
+    wait_until,
 };
 use crate::{wait_log, wait_rows};
 
@@ -57,10 +57,7 @@ async fn slot_that_the_server_gave_up_is_made_again() {
         ..Options::default()
     })
     .unwrap();
-    let pair = database_pair_on(&cluster, target()).await;
-    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
-    seed_labels(&source).await;
-    seed_reports(&target).await;
+    let (pair, source, target) = labels_pair_on(&cluster, target()).await;
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;

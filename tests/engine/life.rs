@@ -5,28 +5,19 @@ use std::time::{Duration, Instant};
 use cdc::cluster::Stop;
 
 use crate::support::{
-    self, Cdc, Pair, Side, Signal, database_pair_on, labels_pair, own_cluster, pg, seed_labels, seed_reports,
-    target, value, wait_in_step, wait_until,
+    self, Cdc, Side, Signal, labels_pair, labels_pair_on, own_cluster, pg, target, value, wait_in_step,
+    wait_until,
 };
 use crate::{count_log, wait_log};
 
 /// The time in which a server or the process has to end.
 const SOON: Duration = Duration::from_secs(10);
 
-async fn seeded(pair: &Pair) -> (tokio_postgres::Client, tokio_postgres::Client) {
-    let source = pg(&pair.source_url).await;
-    let target = pg(&pair.target_url).await;
-    seed_labels(&source).await;
-    seed_reports(&target).await;
-    (source, target)
-}
-
 /// A source of its own, stopped and started while the target stays.
 #[tokio::test]
 async fn source_that_goes_away_is_waited_for_and_never_held_up() {
     let cluster = own_cluster(Side::Source, "own-source");
-    let pair = database_pair_on(&cluster, target()).await;
-    let (source, target) = seeded(&pair).await;
+    let (pair, source, target) = labels_pair_on(&cluster, target()).await;
     // Not up yet when we start.
     drop(source);
     cluster.stop(Stop::Fast).unwrap();
@@ -71,8 +62,7 @@ async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
         let source = scope.spawn(|| own_cluster(Side::Source, "own-source"));
         (own_cluster(Side::Target, "own-target"), source.join().unwrap())
     });
-    let pair = database_pair_on(&own_source, &cluster).await;
-    let (source, target) = seeded(&pair).await;
+    let (pair, source, target) = labels_pair_on(&own_source, &cluster).await;
     drop(target);
     cluster.stop(Stop::Fast).unwrap();
     let mut cdc = Cdc::run(&pair);
@@ -112,8 +102,7 @@ async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
 #[tokio::test]
 async fn locked_lookup_holds_up_neither_shutdown_nor_leaving() {
     let cluster = own_cluster(Side::Source, "own-source");
-    let pair = database_pair_on(&cluster, target()).await;
-    let (source, target) = seeded(&pair).await;
+    let (pair, source, target) = labels_pair_on(&cluster, target()).await;
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     let locker = pg(&pair.target_url).await;

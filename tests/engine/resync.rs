@@ -1,8 +1,7 @@
 //! Comparisons and resyncs that somebody asks for, beside the stream.
 
 use crate::support::{
-    self, Cdc, Side, database_pair_on, labels_pair, lookup, own_cluster, pg, seed_labels, seed_reports,
-    value, wait_in_step, wait_until,
+    self, Cdc, Side, labels_pair, labels_pair_on, lookup, own_cluster, pg, value, wait_in_step, wait_until,
 };
 
 /// What a command printed, and its exit code.
@@ -133,10 +132,7 @@ async fn wait_status(
 async fn status_names_who_keeps_a_copy_from_beginning() {
     // On the shared server it would hold up the copies of the other tests.
     let cluster = own_cluster(Side::Source, "blocked");
-    let mut pair = database_pair_on(&cluster, support::target()).await;
-    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
-    seed_labels(&source).await;
-    seed_reports(&target).await;
+    let (mut pair, source, target) = labels_pair_on(&cluster, support::target()).await;
     pair.config.push_str("[resync]\nschedule = \"* * * * *\"\n");
     let blocker = pg(&pair.source_url).await;
     let pid = value(&blocker, "SELECT pg_backend_pid()").await;

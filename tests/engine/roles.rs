@@ -4,9 +4,7 @@ use std::process::Command;
 
 use cdc::cluster::{Cluster, Options};
 
-use crate::support::{
-    self, Cdc, Side, Signal, database_pair_on, labels_pair, pg, rows, seed_labels, seed_reports, wait_in_step,
-};
+use crate::support::{self, Cdc, Side, Signal, labels_pair, labels_pair_on, rows, wait_in_step};
 use crate::{count_log, wait_log};
 
 #[tokio::test]
@@ -83,10 +81,7 @@ async fn every_connection_is_encrypted_and_authenticated() {
         secure_cluster(Side::Source, "tls-source"),
         secure_cluster(Side::Target, "tls-target"),
     );
-    let mut pair = database_pair_on(&source_cluster, &target_cluster).await;
-    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
-    seed_labels(&source).await;
-    seed_reports(&target).await;
+    let (mut pair, source, target) = labels_pair_on(&source_cluster, &target_cluster).await;
     let url = |cluster: &Cluster, database: &str, ca: &str| {
         format!(
             "{}?sslmode=verify-full&sslrootcert={ca}",

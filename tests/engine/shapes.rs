@@ -1,9 +1,6 @@
 //! Read models of other shapes: several at once, two of one source, composite keys, renamed columns, other schemas.
 
-use crate::support::{
-    Cdc, Signal, database_pair, database_pair_on, pg, rows, seed_labels, seed_reports, source, value,
-    wait_in_step,
-};
+use crate::support::{Cdc, Signal, database_pair, labels_pair_on, pg, rows, source, value, wait_in_step};
 use crate::{count_log, wait_rows};
 
 const CONFIG: &str = r#"
@@ -89,11 +86,7 @@ async fn several_read_models_of_every_shape_follow() {
 
 #[tokio::test]
 async fn source_and_target_may_be_in_one_cluster() {
-    let pair = database_pair_on(source(), source()).await;
-    let master = pg(&pair.source_url).await;
-    let target = pg(&pair.target_url).await;
-    seed_labels(&master).await;
-    seed_reports(&target).await;
+    let (pair, master, target) = labels_pair_on(source(), source()).await;
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&master, &target).await;
     master

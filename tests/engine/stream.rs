@@ -324,7 +324,11 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;
     target
-        .batch_execute("DROP FUNCTION cdc.wait_for; UPDATE cdc.version SET version = 1")
+        .batch_execute(
+            "DROP FUNCTION cdc.wait_for; UPDATE cdc.version SET version = 1;
+             ALTER TABLE cdc.resync DROP most_keys; ALTER TABLE cdc.pipeline DROP waiting_for;
+             ALTER TABLE cdc.read_model DROP copy_bytes, DROP copy_seconds",
+        )
         .await
         .unwrap();
     source

@@ -125,11 +125,24 @@ pub async fn database_pair_on(source: &Cluster, target: &Cluster) -> Pair {
 /// As [`database_pair`], with the demo's tables and rows in both.
 pub async fn labels_pair() -> (Pair, Client, Client) {
     let pair = database_pair().await;
+    let (source, target) = seeded(&pair).await;
+    (pair, source, target)
+}
+
+/// The same on servers of the test's own.
+pub async fn labels_pair_on(source: &Cluster, target: &Cluster) -> (Pair, Client, Client) {
+    let pair = database_pair_on(source, target).await;
+    let (source, target) = seeded(&pair).await;
+    (pair, source, target)
+}
+
+/// Puts the demo's tables and rows into both databases.
+pub async fn seeded(pair: &Pair) -> (Client, Client) {
     let source = pg(&pair.source_url).await;
     let target = pg(&pair.target_url).await;
     seed_labels(&source).await;
     seed_reports(&target).await;
-    (pair, source, target)
+    (source, target)
 }
 
 /// An empty database at the shared target alone, for tests without a source.
