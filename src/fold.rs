@@ -56,6 +56,9 @@ struct Entry {
     values: Row,
 }
 
+/// Bytes of a final state beside its rows.
+const ENTRY_BYTES: usize = size_of::<(Row, Entry)>();
+
 impl Fold {
     /// Adds the next change.
     pub fn add(&mut self, change: Change) {
@@ -85,7 +88,9 @@ impl Fold {
         let current = old.unwrap_or_else(|| new.identity.clone());
         let start = match self.rows.remove(&current) {
             Some(before) => {
-                self.bytes = self.bytes.saturating_sub(current.bytes() + before.values.bytes());
+                self.bytes = self
+                    .bytes
+                    .saturating_sub(ENTRY_BYTES + current.bytes() + before.values.bytes());
                 new.values = fill_unchanged(new.values, &before.values);
                 before.start
             }
@@ -97,7 +102,7 @@ impl Fold {
     }
 
     fn put(&mut self, start: Option<Row>, new: Image) {
-        self.bytes += new.identity.bytes() + new.values.bytes();
+        self.bytes += ENTRY_BYTES + new.identity.bytes() + new.values.bytes();
         let entry = Entry {
             start,
             live: new.live,
@@ -115,7 +120,9 @@ impl Fold {
     fn delete(&mut self, identity: Row) {
         match self.rows.remove(&identity) {
             Some(entry) => {
-                self.bytes = self.bytes.saturating_sub(identity.bytes() + entry.values.bytes());
+                self.bytes = self
+                    .bytes
+                    .saturating_sub(ENTRY_BYTES + identity.bytes() + entry.values.bytes());
                 if let Some(start) = entry.start {
                     self.bytes += start.bytes();
                     self.gone.insert(start, ());
@@ -137,6 +144,11 @@ impl Fold {
     /// Whether nothing happened.
     pub fn is_empty(&self) -> bool {
         !self.clear && self.rows.is_empty() && self.gone.is_empty()
+    }
+
+    /// Whether it holds nothing but rows that were not there at the start.
+    pub fn only_new(&self) -> bool {
+        !self.clear && self.gone.is_empty() && self.rows.values().all(|entry| entry.start.is_none())
     }
 
     /// Number of final states.

@@ -366,14 +366,15 @@ pub enum Change {
 impl Change {
     /// Bytes that the change takes in memory.
     pub fn bytes(&self) -> usize {
-        match self {
+        let rows = match self {
             Self::Insert(new) => new.identity.bytes() + new.values.bytes(),
             Self::Update { old, new } => {
                 old.as_ref().map_or(0, Row::bytes) + new.identity.bytes() + new.values.bytes()
             }
             Self::Delete(identity) => identity.bytes(),
             Self::Truncate => 0,
-        }
+        };
+        rows + size_of::<Self>()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messages become whole transactions, in terms of the read models.
 //!
-//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit, never less. A read model that a
+//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit. Of one that is too large to be kept
+//! until then the changes so far may be taken before ([`Assembler::take_chunk`]); they are nothing without its end. A read model that a
 //! change cannot be mapped for (its table was altered, an old row is missing) is set inactive from that transaction
 //! on and reported with it; the others go on.
 //!
@@ -106,6 +107,27 @@ impl Assembler {
     /// Bytes that the open transaction takes in memory.
     pub fn bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.bytes)
+    }
+
+    /// The name of the open transaction: its Begin tells it already.
+    pub fn open_transaction(&self) -> Option<TransactionId> {
+        self.open.as_ref().map(|open| TransactionId {
+            commit_lsn: open.begin.final_lsn,
+            xid: open.begin.xid,
+            commit_time: open.begin.commit_time,
+        })
+    }
+
+    /// Takes the changes of the open transaction so far, with the index of their read model. The transaction that the Commit
+    /// completes has only the later ones; what it breaks is told with it.
+    pub fn take_chunk(&mut self) -> Vec<(usize, Change)> {
+        match &mut self.open {
+            Some(open) => {
+                open.bytes = 0;
+                std::mem::take(&mut open.changes)
+            }
+            None => Vec::new(),
+        }
     }
 
     /// Takes the next message; returns the transaction that it completes.
@@ -398,6 +420,30 @@ mod tests {
         );
         assert_eq!(transactions[0].end_lsn, Lsn(108));
         assert_eq!(transactions[0].id.xid, 77);
+    }
+
+    #[test]
+    fn a_large_transaction_comes_in_chunks_of_which_the_last_one_ends_it() {
+        let mut assembler = assembler();
+        assert!(assembler.take_chunk().is_empty());
+        take(
+            &mut assembler,
+            &[begin(100), relation("label"), insert("1"), insert("2")],
+        )
+        .unwrap();
+        let id = assembler.open_transaction().unwrap();
+        assert_eq!(assembler.take_chunk().len(), 2);
+        assert_eq!((assembler.bytes(), assembler.take_chunk().len()), (0, 0));
+        let end = take(
+            &mut assembler,
+            &[insert("3"), relation("text"), insert("4"), commit(100)],
+        )
+        .unwrap();
+        assert_eq!(
+            (end[0].changes.len(), end[0].broken.len(), end[0].has_changes),
+            (0, 1, true)
+        );
+        assert_eq!((end[0].id, assembler.open_transaction()), (id, None));
     }
 
     #[test]

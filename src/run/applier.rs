@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::run::pending::IndexedFold;
 use crate::target::model::TargetModel;
 use crate::target::writer::{Batch, MergePosition, Merged, Position, Writer, Written};
 
@@ -16,6 +17,8 @@ const SAMPLE_KEYS: i32 = 20;
 /// What the applier is asked to do.
 #[derive(Debug)]
 pub enum Job {
+    /// Stage a chunk of a transaction whose end is to come.
+    Stage(Vec<IndexedFold>),
     /// Write a batch with its checkpoint.
     Apply(Batch),
     /// Store a position that the stream passed without a change.
@@ -34,6 +37,8 @@ pub enum Job {
 /// What came of it.
 #[derive(Debug)]
 pub enum Done {
+    /// A chunk was staged.
+    Staged,
     /// A batch was written.
     Applied(Vec<(usize, Written)>),
     /// A batch was not written since this read model's rows cannot be.
@@ -65,6 +70,8 @@ impl Applier {
                     break;
                 }
             }
+            // A large transaction of which the end has not come is nothing.
+            let _ = writer.abandon_chunks().await;
             writer
         });
         Self { jobs, results, task }
@@ -98,15 +105,24 @@ impl Applier {
     }
 }
 
+/// An error that is one read model's fault ends the job, not the session of the target.
+fn or_refused(writer: &Writer, done: Result<Done>) -> Result<Done> {
+    done.or_else(|error| match writer.culprit() {
+        Some(index) => Ok(Done::Refused(index, error)),
+        None => Err(error),
+    })
+}
+
 async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
     match job {
-        Job::Apply(batch) => match writer.apply(batch).await {
-            Ok(written) => Ok(Done::Applied(written)),
-            Err(error) => match writer.culprit() {
-                Some(index) => Ok(Done::Refused(index, error)),
-                None => Err(error),
-            },
-        },
+        Job::Stage(folds) => {
+            let staged = writer.stage_chunk(&folds).await;
+            or_refused(writer, staged.map(|()| Done::Staged))
+        }
+        Job::Apply(batch) => {
+            let applied = writer.apply(batch).await;
+            or_refused(writer, applied.map(Done::Applied))
+        }
         Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
         Job::Harden => writer.harden().await.map(|()| Done::Hardened),
         Job::Merge { models, position } => {

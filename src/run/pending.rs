@@ -2,8 +2,12 @@
 
 use crate::error::Error;
 use crate::fold::Fold;
+use crate::read_model::Change;
 use crate::target::writer::{Batch, Position};
 use crate::transaction::Transaction;
+
+/// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
+pub const CHUNK_BYTES: usize = 8 << 20;
 
 /// A read model's index and its rows.
 pub type IndexedFold = (usize, Fold);
@@ -20,9 +24,7 @@ pub struct Pending {
 impl Pending {
     /// Adds the next transaction.
     pub fn add(&mut self, transaction: Transaction) {
-        for (index, change) in transaction.changes {
-            self.fold(index).add(change);
-        }
+        self.add_part(transaction.changes);
         self.suspended.extend(transaction.broken);
         let last = self.position.take().and_then(|position| position.last);
         self.position = Some(Position {
@@ -35,6 +37,13 @@ impl Pending {
             },
         });
         self.transactions += 1;
+    }
+
+    /// Adds changes of a transaction whose end is to come.
+    pub fn add_part(&mut self, changes: Vec<(usize, Change)>) {
+        for (index, change) in changes {
+            self.fold(index).add(change);
+        }
     }
 
     fn fold(&mut self, index: usize) -> &mut Fold {
@@ -86,10 +95,11 @@ impl Pending {
             folds,
             suspended,
             transactions,
+            chunks: 0,
         })
     }
 
-    /// Takes the folds alone: for a copy that is brought forward and keeps no checkpoint.
+    /// Takes the folds alone: for what keeps no checkpoint, a chunk or a copy that is brought forward.
     pub fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)

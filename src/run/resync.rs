@@ -24,7 +24,7 @@ use crate::run::Shared;
 use crate::run::bind::{again, bind_one};
 use crate::run::budget::within;
 use crate::run::copy::{ToCopy, copy_all};
-use crate::run::pending::Pending;
+use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
 use crate::run::waiting::{Wanted, create_slot};
@@ -312,6 +312,8 @@ struct CatchUp {
     received: Lsn,
     /// The stream has reached the position that is asked for; the transaction at or after it is not taken in.
     reached: bool,
+    /// A part of the open transaction is in the shadow, or on its way: it has to follow as a whole.
+    partly: bool,
     fed_back: Instant,
     /// How often the server hears from us, whatever else happens.
     feedback: Duration,
@@ -330,6 +332,7 @@ impl CatchUp {
             pending: Pending::default(),
             received: consistent_point,
             reached: false,
+            partly: false,
             fed_back: Instant::now(),
             feedback: if feedback.is_zero() {
                 FEEDBACK
@@ -344,7 +347,7 @@ impl CatchUp {
         self.replication
             .send_status(self.received, self.consistent_point, self.consistent_point, true)
             .await?;
-        while end.bytes_since(self.received) > NEAR_BYTES {
+        while self.partly || end.bytes_since(self.received) > NEAR_BYTES {
             self.read(None).await?;
             if self.pending.bytes() >= MOST_PENDING_BYTES {
                 self.write(shadow, ready).await?;
@@ -394,12 +397,18 @@ impl CatchUp {
                             return Ok(());
                         }
                         self.received = self.received.max(transaction.end_lsn);
+                        self.partly = false;
                         if transaction.id.commit_lsn >= self.consistent_point {
                             self.pending.add(transaction);
                         }
                         if stop_at.is_some_and(|stop_at| self.received >= stop_at)
                             || self.pending.bytes() >= MOST_PENDING_BYTES
                         {
+                            return Ok(());
+                        }
+                    } else if self.assembler.bytes() >= CHUNK_BYTES {
+                        self.take_chunk(stop_at);
+                        if self.reached || self.pending.bytes() >= MOST_PENDING_BYTES {
                             return Ok(());
                         }
                     }
@@ -429,6 +438,22 @@ impl CatchUp {
                     .send_status(self.received, self.consistent_point, self.consistent_point, true)
                     .await
             }
+        }
+    }
+
+    /// Takes in what a large transaction has changed so far: nobody sees the shadow before it is whole.
+    fn take_chunk(&mut self, stop_at: Option<Lsn>) {
+        let Some(id) = self.assembler.open_transaction() else {
+            return;
+        };
+        if stop_at.is_some_and(|stop_at| id.commit_lsn >= stop_at) {
+            self.reached = true;
+            return;
+        }
+        let changes = self.assembler.take_chunk();
+        if id.commit_lsn >= self.consistent_point {
+            self.pending.add_part(changes);
+            self.partly = true;
         }
     }
 

@@ -26,7 +26,7 @@ use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::ReadModel;
 use crate::run::applier::{Applier, Done, Job};
 use crate::run::bind::again;
-use crate::run::pending::Pending;
+use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::report;
 use crate::settings::ReadModelSettings;
 use crate::source::replication::Replication;
@@ -34,6 +34,7 @@ use crate::target::model::TargetModel;
 use crate::target::writer::{Merged, Position};
 use crate::transaction::{Assembler, Transaction};
 
+mod hand_over;
 mod idle;
 mod pause;
 
@@ -57,11 +58,6 @@ const BEHIND_MICROS: i64 = 50_000;
 /// walsender a wake-up: reading in large pieces more than doubles its rate (0.2 to 1 ms measured alike; the runtime's
 /// timer rounds up to milliseconds).
 const PACE: Duration = Duration::from_micros(500);
-
-/// How long a stream that is behind lets transactions gather before the next batch, and bytes of folded changes that are enough.
-/// Each batch has its price, however small it is, and of several changes of one row only the last is written.
-const GATHER: Duration = Duration::from_millis(10);
-const GATHER_BYTES: usize = 256 << 10;
 
 /// How long the source may say nothing, although every status asks for a reply.
 const MOST_SILENCE: Duration = Duration::from_secs(60);
@@ -164,6 +160,8 @@ pub struct Stream {
     progress: Progress,
     pending: Pending,
     in_flight: Option<InFlight>,
+    /// Chunks of the open transaction that are staged.
+    chunks: u64,
     idle: Option<Position>,
     stored_at: Instant,
     /// The next keepalive is stored at once: somebody waits for the position, or it is due.
@@ -234,6 +232,7 @@ impl Stream {
             progress: Progress::at(start.checkpoint),
             pending: Pending::default(),
             in_flight: None,
+            chunks: 0,
             idle: None,
             stored_at: Instant::now(),
             store_next: None,
@@ -287,8 +286,12 @@ impl Stream {
         let mut feedback = tokio::time::interval(self.feedback_interval);
         feedback.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.drain().await?;
-            self.submit().await?;
+            loop {
+                self.drain().await?;
+                if !self.submit().await? {
+                    break;
+                }
+            }
             self.grant_pause().await?;
             let reading = self.may_read();
             let deadline = self.deadline(reading);
@@ -319,8 +322,15 @@ impl Stream {
         if comes_to_stand && !self.assembler.is_open() {
             return false;
         }
+        if self.assembler.bytes() >= CHUNK_BYTES {
+            return false;
+        }
         if self.pending.is_empty() {
             return true;
+        }
+        // The end of a transaction in chunks goes alone: one that breaks a read model leaves it as it was before.
+        if self.chunks > 0 {
+            return false;
         }
         let careful = self.careful_until.is_some();
         !careful && self.pending.bytes() + self.assembler.bytes() < MOST_PENDING_BYTES
@@ -411,47 +421,6 @@ impl Stream {
         self.send_status(false).await
     }
 
-    /// Hands the next batch to the applier, if it is free.
-    async fn submit(&mut self) -> Result<()> {
-        if self.in_flight.is_some() || self.stands_still() {
-            return Ok(());
-        }
-        if std::mem::take(&mut self.harden_due) {
-            self.in_flight = Some(InFlight::new(self.progress.applied()));
-            return self.applier.submit(Job::Harden).await;
-        }
-        if self.gathers() {
-            return Ok(());
-        }
-        let Some(batch) = self.pending.take() else {
-            return Ok(());
-        };
-        self.in_flight = Some(InFlight {
-            lsn: batch.position.lsn,
-            transactions: batch.transactions,
-            since: Instant::now(),
-            commit_time: batch.position.commit_time,
-            merge: None,
-        });
-        self.backlog_since = None;
-        self.applier.submit(Job::Apply(batch)).await
-    }
-
-    /// Whether the next batch waits for more: latency is lost already, and larger batches catch up sooner.
-    fn gathers(&mut self) -> bool {
-        let small = self.pending.bytes() < GATHER_BYTES && !self.pending.is_empty();
-        if !self.behind || !small || self.careful_until.is_some() {
-            self.gathers_until = None;
-            return false;
-        }
-        let now = Instant::now();
-        let gathers = *self.gathers_until.get_or_insert(now + GATHER) > now;
-        if !gathers {
-            self.gathers_until = None;
-        }
-        gathers
-    }
-
     /// A job of the applier has ended.
     async fn applied(&mut self, done: Result<Done>) -> Result<()> {
         let Some(job) = self.in_flight.take() else {
@@ -470,6 +439,7 @@ impl Stream {
                 self.apply_progress(job.lsn);
                 self.stored_at = Instant::now();
             }
+            (Ok(Done::Staged), _) => {}
             (Ok(Done::Hardened), _) => self.progress.harden(job.lsn),
             (Ok(Done::Refused(index, error)), _) => {
                 let told = again(&error);

@@ -10,13 +10,14 @@ use crate::fold::{Final, Fold};
 use crate::target::error::{Refusal, copied_column, from_sqlx, too_many};
 use crate::target::model::{MOST_REJECTED, TargetModel};
 use crate::target::staging::{self, Part};
-use crate::target::writer::{copy_pieces, execute, stage};
+use crate::target::statement::{copy_pieces, execute};
+use crate::target::writer::stage;
 
 /// Rows that go into the stage or a shadow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Rows<'a> {
-    /// Final states of a batch, for the stage.
-    Finals(&'a [Final<'a>]),
+    /// Final states of a batch, for this table, which is like the stage.
+    Finals(&'a [Final<'a>], &'a str),
     /// Lines that the source's COPY wrote, for the shadow.
     Lines(&'a [&'a [u8]]),
 }
@@ -24,14 +25,14 @@ pub(crate) enum Rows<'a> {
 impl Rows<'_> {
     fn len(self) -> usize {
         match self {
-            Self::Finals(rows) => rows.len(),
+            Self::Finals(rows, _) => rows.len(),
             Self::Lines(lines) => lines.len(),
         }
     }
 
     fn copy_sql(self, model: &TargetModel, with_why: bool) -> String {
         let (table, columns) = match self {
-            Self::Finals(_) => (model.stage(), model.stage_columns()),
+            Self::Finals(_, table) => (table.to_owned(), model.stage_columns()),
             Self::Lines(_) => (model.shadow(), model.copy_columns()),
         };
         let why = if with_why { ", e1, e2, e3" } else { "" };
@@ -46,7 +47,7 @@ impl Rows<'_> {
     ) -> Result<(), sqlx::Error> {
         let sql = self.copy_sql(model, false);
         match self {
-            Self::Finals(rows) => {
+            Self::Finals(rows, _) => {
                 let rows = rows.get(low..high).unwrap_or_default().iter();
                 copy_pieces(conn, &sql, rows, |row, out| {
                     staging::copy_row(model, *row, Part::Whole, &[], out);
@@ -64,7 +65,7 @@ impl Rows<'_> {
     fn in_part(self, model: &TargetModel, at: usize, part: Part, why: &[Option<&str>]) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Finals(rows) => {
+            Self::Finals(rows, _) => {
                 if let Some(row) = rows.get(at) {
                     staging::copy_row(model, *row, part, why, &mut out);
                 }
@@ -79,14 +80,20 @@ impl Rows<'_> {
     }
 }
 
-/// Fills the session's stage within the transaction that is open; where the read model sets refused rows apart, without what a
-/// type of the lookup refuses.
-pub(crate) async fn stage_taken(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Result<()> {
+/// Fills the session's stage, or a table like it, within the transaction that is open; where the read model sets refused rows
+/// apart, without what a type of the lookup refuses. `refused` counts those rows, over all calls.
+pub(crate) async fn stage_taken(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    table: &str,
+    fold: &Fold,
+    refused: &mut i64,
+) -> Result<()> {
     if !model.isolates() {
-        return stage(conn, model, fold.finals()).await;
+        return stage(conn, model, table, fold.finals()).await;
     }
     let rows: Vec<Final<'_>> = fold.finals().collect();
-    copy(conn, model, Rows::Finals(&rows), &mut 0).await
+    copy(conn, model, Rows::Finals(&rows, table), refused).await
 }
 
 /// Copies the rows within the transaction that is open. `refused` counts the live rows that a type refuses, over all calls.

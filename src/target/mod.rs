@@ -12,4 +12,5 @@ pub mod model;
 pub mod report;
 pub mod shadow;
 pub mod staging;
+mod statement;
 pub mod writer;

@@ -177,6 +177,11 @@ impl TargetModel {
         format!("pg_temp.stage_{}", self.id)
     }
 
+    /// The session's table of a chunk of a large transaction, quoted.
+    pub fn chunk(&self) -> String {
+        format!("pg_temp.chunk_{}", self.id)
+    }
+
     fn touched(&self) -> String {
         format!("pg_temp.touched_{}", self.id)
     }
@@ -249,6 +254,15 @@ impl TargetModel {
         format!(
             "CREATE TEMPORARY TABLE stage_{id} ({columns}) ON COMMIT DELETE ROWS;\n\
              CREATE TEMPORARY TABLE touched_{id} ({touched}) ON COMMIT DELETE ROWS;",
+            id = self.id,
+            columns = self.stage_definition(),
+        )
+    }
+
+    /// Makes the session's table of a chunk of a large transaction.
+    pub fn create_chunk(&self) -> String {
+        format!(
+            "CREATE TEMPORARY TABLE chunk_{id} ({columns}) ON COMMIT DELETE ROWS;",
             id = self.id,
             columns = self.stage_definition(),
         )
@@ -565,6 +579,8 @@ mod tests {
             model.create_rejected(),
             model.create_tries(),
             model.apply_function(),
+            model.create_chunk(),
+            model.fold_chunk_function(),
             model.catch_up_function(),
             model.compare(5),
         ] {

@@ -17,7 +17,7 @@ use crate::sql::ident;
 use crate::target::careful::{self, Rows};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
-use crate::target::writer::{Transaction, execute};
+use crate::target::statement::{Transaction, execute};
 
 /// Bytes after which a copy's transaction is committed and the next one begins, so that none stays open long.
 const COPY_TRANSACTION_BYTES: usize = 64 << 20;
@@ -182,7 +182,7 @@ impl ShadowWriter {
         let result = async {
             for (model, fold) in folds {
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-                careful::stage_taken(tx.conn(), model, &fold).await?;
+                careful::stage_taken(tx.conn(), model, &model.stage(), &fold, &mut 0).await?;
                 sqlx::query(AssertSqlSafe(model.catch_up_call()))
                     .bind(clear)
                     .bind(resolve)

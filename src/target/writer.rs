@@ -21,9 +21,15 @@ use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
 use crate::target::error::{Refusal, from_sqlx};
 use crate::target::model::TargetModel;
 use crate::target::staging::{self, Part};
+use crate::target::statement::{Transaction, copy_pieces, execute};
 
+mod chunks;
 mod isolate;
 mod merge;
+mod staged;
+
+use chunks::Chunks;
+use staged::{Owner, Staged};
 
 pub use isolate::Rejected;
 
@@ -32,9 +38,6 @@ const ONE_STATEMENT_ROWS: usize = 500;
 
 /// Most bytes that go as arguments of one statement.
 const ONE_STATEMENT_BYTES: usize = 1 << 20;
-
-/// Bytes of COPY data a message.
-const COPY_PIECE_BYTES: usize = 256 * 1024;
 
 /// Rows written since the last planning after which the session's plans are made anew at the earliest: a plan made for
 /// an empty table reads a large one from end to end.
@@ -65,6 +68,8 @@ pub struct Batch {
     pub suspended: Vec<(usize, Error)>,
     /// Number of source transactions.
     pub transactions: u64,
+    /// Chunks of the transaction that were staged before.
+    pub chunks: u64,
 }
 
 /// What became of one read model's rows.
@@ -128,6 +133,8 @@ pub struct Writer {
     written_since_planning: i64,
     planned_rows: i64,
     culprit: Option<usize>,
+    chunks_prepared: HashSet<i32>,
+    chunks: Chunks,
     /// Most keys of written rows of each kind that are reported (all at log level debug).
     pub report_keys: i32,
 }
@@ -155,6 +162,8 @@ impl Writer {
             written_since_planning: 0,
             planned_rows: 0,
             culprit: None,
+            chunks_prepared: HashSet::new(),
+            chunks: Chunks::default(),
             report_keys: 0,
         })
     }
@@ -167,6 +176,7 @@ impl Writer {
         // Its columns may be others than before.
         self.prepared.remove(&model.id);
         self.isolation_prepared.remove(&model.id);
+        self.chunks_prepared.remove(&model.id);
         if let Some(place) = self.models.get_mut(index) {
             *place = Some(model);
         }
@@ -206,6 +216,10 @@ impl Writer {
     /// [`Writer::culprit`] tells the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         self.culprit = None;
+        if batch.chunks > 0 {
+            return self.apply_chunked(&batch).await;
+        }
+        self.abandon_chunks().await?;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.replan(&indexes).await?;
         for index in indexes {
@@ -229,10 +243,16 @@ impl Writer {
         if let [(index, fold)] = folds.as_slice()
             && batch.suspended.is_empty()
             && small(fold)
+            && let Some(written) = self.apply_small(*index, fold, &batch.position).await?
         {
-            return self.apply_small(*index, fold, &batch.position).await;
+            return Ok(vec![(*index, written)]);
         }
-        let large = folds.iter().any(|(_, fold)| fold.len() > ONE_STATEMENT_ROWS);
+        let owner = Owner {
+            models: &self.models,
+            bookkeeping: &self.bookkeeping,
+            epoch: self.epoch,
+            keys: self.report_keys,
+        };
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let mut current = None;
         let result = async {
@@ -240,16 +260,15 @@ impl Writer {
             let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in folds {
                 current = Some(*index);
-                let model = model_of(&self.models, *index)?;
-                if large {
-                    execute(tx.conn(), model.plan_for(fold.len())).await?;
-                }
-                let written = stage_and_merge(tx.conn(), model, fold, self.report_keys).await?;
-                all.push((*index, written));
+                let model = model_of(owner.models, *index)?;
+                stage(tx.conn(), model, &model.stage(), fold.finals())
+                    .await
+                    .map_err(|error| name(error, model))?;
+                let mut staged = Staged::none(*index);
+                staged.add(fold);
+                all.push(staged);
             }
-            let owner = (self.models.as_slice(), &self.bookkeeping, self.epoch);
-            close(tx.conn(), owner, batch, &mut current).await?;
-            Ok(all)
+            staged::merge(tx.conn(), owner, &all, batch, &mut current).await
         }
         .await;
         let result = tx.end(result).await;
@@ -275,44 +294,25 @@ impl Writer {
         result
     }
 
-    /// A small batch of one read model: one statement where its values fit into one.
+    /// A small batch of one read model in one statement; `None` if its values do not fit into one.
     async fn apply_small(
         &mut self,
         index: usize,
         fold: &Fold,
         position: &Position,
-    ) -> Result<Vec<(usize, Written)>> {
+    ) -> Result<Option<Written>> {
         let model = self.model(index)?;
-        let arrays = if model.fits_one_statement() {
-            staging::arrays(&model, fold)
-        } else {
-            None
+        if !model.fits_one_statement() {
+            return Ok(None);
+        }
+        let Some(arrays) = staging::arrays(&model, fold) else {
+            return Ok(None);
         };
-        let written = match arrays {
-            Some(arrays) => {
-                let how = (fold.clear(), fold.has_unchanged(), self.report_keys);
-                apply_arrays(&mut self.conn, &model, (self.epoch, position), how, arrays).await
-            }
-            None => self.apply_rows(&model, position, fold).await,
-        };
+        let how = (fold.clear(), fold.has_unchanged(), self.report_keys);
+        let written = apply_arrays(&mut self.conn, &model, (self.epoch, position), how, arrays).await;
         let written = written.inspect_err(|error| self.blame(index, error))?;
         self.written_since_planning += written.changed();
-        Ok(vec![(index, written)])
-    }
-
-    /// One read model's rows by COPY.
-    async fn apply_rows(&mut self, model: &TargetModel, position: &Position, fold: &Fold) -> Result<Written> {
-        let mut tx = Transaction::begin(&mut self.conn).await?;
-        let result = async {
-            advance(tx.conn(), self.epoch, position).await?;
-            let written = stage_and_merge(tx.conn(), model, fold, self.report_keys).await?;
-            check_constraints(tx.conn())
-                .await
-                .map_err(|(error, _)| name(error, model))?;
-            Ok(written)
-        }
-        .await;
-        tx.end(result).await
+        Ok(Some(written))
     }
 
     fn blame(&mut self, index: usize, error: &Error) {
@@ -326,11 +326,13 @@ impl Writer {
 
     /// Stores a position that the stream passed without a change.
     pub async fn store(&mut self, position: &Position) -> Result<()> {
+        self.abandon_chunks().await?;
         advance(&mut self.conn, self.epoch, position).await
     }
 
     /// Makes everything that this session has committed durable, where it commits asynchronously: WAL is flushed in order.
     pub async fn harden(&mut self) -> Result<()> {
+        self.abandon_chunks().await?;
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
             execute(tx.conn(), "SET LOCAL synchronous_commit = on".to_owned()).await?;
@@ -386,43 +388,6 @@ impl Writer {
     }
 }
 
-/// A transaction that is rolled back unless it was ended well.
-#[derive(Debug)]
-pub(crate) struct Transaction<'a>(&'a mut PgConnection);
-
-impl<'a> Transaction<'a> {
-    pub(crate) async fn begin(conn: &'a mut PgConnection) -> Result<Self> {
-        execute(conn, "BEGIN".to_owned()).await?;
-        Ok(Self(conn))
-    }
-
-    pub(crate) fn conn(&mut self) -> &mut PgConnection {
-        self.0
-    }
-
-    pub(crate) async fn end<T>(self, result: Result<T>) -> Result<T> {
-        match result {
-            Ok(value) => {
-                execute(self.0, "COMMIT".to_owned()).await?;
-                Ok(value)
-            }
-            Err(error) => {
-                // The first error is the one to tell; a connection that is gone has rolled back by itself.
-                let _ = execute(self.0, "ROLLBACK".to_owned()).await;
-                Err(error)
-            }
-        }
-    }
-}
-
-pub(crate) async fn execute(conn: &mut PgConnection, sql: String) -> Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(conn)
-        .await
-        .map_err(from_sqlx)?;
-    Ok(())
-}
-
 /// Checks what is checked at the commit otherwise; an error comes with the table whose constraint it is.
 async fn check_constraints(conn: &mut PgConnection) -> Result<(), (Error, Option<TableName>)> {
     let checked = sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(conn).await;
@@ -431,25 +396,6 @@ async fn check_constraints(conn: &mut PgConnection) -> Result<(), (Error, Option
             Refusal::of(&error).and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
         (from_sqlx(error), table)
     })
-}
-
-/// What ends every batch, once for all its read models: checks what is checked late, since a deferred constraint may look from
-/// one lookup to another, and suspends those that take part no more. `current` becomes the one whose fault an error is.
-async fn close(
-    conn: &mut PgConnection,
-    (models, bookkeeping, epoch): (&[Option<TargetModel>], &Bookkeeping, i64),
-    batch: &Batch,
-    current: &mut Option<usize>,
-) -> Result<()> {
-    if let Err((error, table)) = check_constraints(conn).await {
-        *current = table.and_then(|table| index_of(models, &table)).or(*current);
-        return Err(error);
-    }
-    for (index, error) in &batch.suspended {
-        let id = model_of(models, *index)?.id;
-        bookkeeping.suspend(conn, epoch, id, error).await?;
-    }
-    Ok(())
 }
 
 /// The read model that keeps this lookup.
@@ -476,54 +422,19 @@ async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Re
     Ok(())
 }
 
-/// Fills the session's stage of the read model by COPY.
+/// Fills the session's stage of the read model, or a table like it, by COPY.
 pub(crate) async fn stage<'a>(
     conn: &mut PgConnection,
     model: &TargetModel,
+    table: &str,
     rows: impl Iterator<Item = Final<'a>>,
 ) -> Result<()> {
-    let sql = format!("COPY {} ({}) FROM STDIN", model.stage(), model.stage_columns());
+    let sql = format!("COPY {table} ({}) FROM STDIN", model.stage_columns());
     copy_pieces(conn, &sql, rows, |row, out| {
         staging::copy_row(model, row, Part::Whole, &[], out);
     })
     .await
     .map_err(from_sqlx)
-}
-
-/// COPY of rows that `append` writes.
-pub(crate) async fn copy_pieces<T>(
-    conn: &mut PgConnection,
-    sql: &str,
-    rows: impl Iterator<Item = T>,
-    append: impl Fn(T, &mut Vec<u8>),
-) -> Result<(), sqlx::Error> {
-    let mut copy = conn.copy_in_raw(sql).await?;
-    let mut buffer = Vec::with_capacity(COPY_PIECE_BYTES);
-    for row in rows {
-        append(row, &mut buffer);
-        if buffer.len() >= COPY_PIECE_BYTES {
-            copy.send(buffer.as_slice()).await?;
-            buffer.clear();
-        }
-    }
-    if !buffer.is_empty() {
-        copy.send(buffer.as_slice()).await?;
-    }
-    copy.finish().await?;
-    Ok(())
-}
-
-async fn stage_and_merge(
-    conn: &mut PgConnection,
-    model: &TargetModel,
-    fold: &Fold,
-    keys: i32,
-) -> Result<Written> {
-    stage(conn, model, fold.finals())
-        .await
-        .map_err(|error| name(error, model))?;
-    let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-    call(conn, model, &model.merge_call(), clear, resolve, keys).await
 }
 
 /// The one statement of a small batch. `how` is: clear, resolve, most keys that are told.

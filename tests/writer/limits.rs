@@ -249,6 +249,7 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
         folds: vec![(0, rig.fold(0, &["=1|A|new|-"]))],
         suspended: Vec::new(),
         transactions: 1,
+        chunks: 0,
     };
     new.apply(batch).await.unwrap();
     assert_eq!(rows(&rig.db, "SELECT code, label FROM lookup").await, ["A|new"]);

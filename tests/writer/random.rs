@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use cdc::error::Class;
+use cdc::error::{Class, Result};
 use cdc::fold::Fold;
 use cdc::target::shadow::{Difference, ShadowWriter};
-use cdc::target::writer::MergePosition;
+use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
@@ -346,7 +346,12 @@ impl Run {
                 (1, self.rig.fold(1, &[format!("=x|{number}")])),
             );
         }
-        if let Err(error) = self.rig.apply(folds).await {
+        let applied = if folds.len() == 1 && self.random.u8(..3) == 0 {
+            self.in_chunks(&changes).await
+        } else {
+            self.rig.apply(folds).await
+        };
+        if let Err(error) = applied {
             panic!("seed {}, {what}: {error:?}", self.seed);
         }
         self.source.settle();
@@ -362,6 +367,27 @@ impl Run {
             assert_eq!(written.changed(), 0, "seed {}, {what} again", self.seed);
             self.assert_shown(&format!("{what} again")).await;
         }
+    }
+
+    /// The changes as those of one large transaction, cut anywhere.
+    async fn in_chunks(&mut self, changes: &[String]) -> Result<Vec<(usize, Written)>> {
+        let mut chunks = Vec::new();
+        let mut rest = changes;
+        while self.random.u8(..4) > 0 {
+            let (chunk, later) = rest.split_at(self.random.usize(..=rest.len().min(4)));
+            chunks.push(chunk);
+            rest = later;
+        }
+        chunks.push(rest);
+        if self.random.u8(..8) == 0 {
+            // The connection to the source was lost before its end.
+            for chunk in &chunks {
+                let fold = self.rig.fold(0, chunk);
+                self.rig.writer.stage_chunk(&[(0, fold)]).await?;
+            }
+            self.rig.writer.abandon_chunks().await?;
+        }
+        self.rig.write_in_chunks(0, &chunks).await
     }
 
     /// An exact copy beside the stream, merged where both stand.

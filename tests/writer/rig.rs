@@ -263,6 +263,28 @@ impl Rig {
             folds,
             suspended: Vec::new(),
             transactions: 1,
+            chunks: 0,
+        };
+        self.writer.apply(batch).await
+    }
+
+    /// Writes changes of one read model as a transaction that comes in chunks: all but the last are staged before its end.
+    pub async fn write_in_chunks(
+        &mut self,
+        index: usize,
+        chunks: &[&[impl AsRef<str>]],
+    ) -> Result<Vec<(usize, Written)>> {
+        let (last, before) = chunks.split_last().unwrap();
+        for chunk in before {
+            let fold = self.fold(index, chunk);
+            self.writer.stage_chunk(&[(index, fold)]).await?;
+        }
+        let batch = Batch {
+            position: self.position(),
+            folds: vec![(index, self.fold(index, last))],
+            suspended: Vec::new(),
+            transactions: 1,
+            chunks: u64::try_from(before.len()).unwrap(),
         };
         self.writer.apply(batch).await
     }

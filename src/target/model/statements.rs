@@ -119,6 +119,53 @@ impl TargetModel {
         )
     }
 
+    /// Adds a chunk of a large transaction to the session's stage.
+    pub fn fold_chunk_function(&self) -> String {
+        let n = self.identity_types.len();
+        let flags: Vec<usize> = self.toastable().collect();
+        let carried = (1..=self.columns.len()).map(|p| {
+            if flags.contains(&p) {
+                format!("CASE WHEN s.u{p} AND b.state IS NOT NULL THEN b.p{p} ELSE s.p{p} END")
+            } else {
+                format!("s.p{p}")
+            }
+        });
+        let still_out = flags
+            .iter()
+            .map(|u| format!("s.u{u} AND (b.state IS NULL OR b.u{u})"));
+        let start = (1..=n)
+            .map(|o| format!("CASE WHEN b.state IS NOT NULL THEN b.o{o} WHEN NOT _cleared THEN s.o{o} END"));
+        self.fill(
+            include_str!("../../../sql/target/fold_chunk.sql"),
+            &[
+                ("function", &format!("pg_temp.fold_chunk_{}", self.id)),
+                ("stage", &self.stage()),
+                ("chunk", &self.chunk()),
+                (
+                    "before_is_start",
+                    &join(" AND ", (1..=n).map(|i| format!("b.i{i} = s.o{i}"))),
+                ),
+                ("start", &join(", ", start)),
+                ("o", &numbered("", "o", n)),
+                (
+                    "p_and_u",
+                    &join(
+                        ", ",
+                        (1..=self.columns.len())
+                            .map(|p| format!("p{p}"))
+                            .chain(flags.iter().map(|u| format!("u{u}"))),
+                    ),
+                ),
+                ("carried", &join(", ", carried.chain(still_out))),
+            ],
+        )
+    }
+
+    /// The call of [`Self::fold_chunk_function`].
+    pub fn fold_chunk_call(&self) -> String {
+        format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
+    }
+
     /// The call of the writer over the session's stage.
     pub fn merge_call(&self) -> String {
         format!("SELECT * FROM pg_temp.merge_{}($1, $2, $3)", self.id)

@@ -3,10 +3,8 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{
-    Batch, ONE_STATEMENT_ROWS, Transaction, Writer, Written, advance, close, execute, model_of, name,
-    read_written,
-};
+use super::staged::{self, Owner, Staged};
+use super::{Batch, Transaction, Writer, Written, advance, execute, model_of, name, read_written};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::lsn::Lsn;
@@ -78,36 +76,28 @@ impl Writer {
         for (index, _) in &folds {
             self.prepare_isolation(*index).await?;
         }
+        let owner = Owner {
+            models: &self.models,
+            bookkeeping: &self.bookkeeping,
+            epoch: self.epoch,
+            keys: self.report_keys,
+        };
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let mut current = None;
         let result = async {
             advance(tx.conn(), self.epoch, &batch.position).await?;
-            let lsn = batch.position.lsn;
-            let mut all: Vec<(usize, Written)> = Vec::with_capacity(folds.len());
+            let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in &folds {
                 current = Some(*index);
-                let model = model_of(&self.models, *index)?;
-                let written = apply_one(tx.conn(), model, fold, (self.report_keys, lsn)).await?;
-                all.push((*index, written));
+                let model = model_of(owner.models, *index)?;
+                let mut staged = Staged::none(*index);
+                staged.add(fold);
+                careful::stage_taken(tx.conn(), model, &model.stage(), fold, &mut staged.refused)
+                    .await
+                    .map_err(|error| name(error, model))?;
+                all.push(staged);
             }
-            if folds.len() > 1 {
-                let tried = all.iter_mut().map(|(index, written)| (*index, written));
-                self.bookkeeping
-                    .retry(
-                        tx.conn(),
-                        &self.models,
-                        tried.collect(),
-                        (&mut current, false, lsn),
-                    )
-                    .await?;
-            }
-            let owner = (self.models.as_slice(), &self.bookkeeping, self.epoch);
-            close(tx.conn(), owner, batch, &mut current).await?;
-            for (index, written) in &mut all {
-                let id = model_of(&self.models, *index)?.id;
-                self.bookkeeping.read_rejected(tx.conn(), id, written).await?;
-            }
-            Ok(all)
+            staged::isolate(tx.conn(), owner, &all, batch, &mut current).await
         }
         .await;
         let result = tx.end(result).await;
@@ -128,29 +118,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-async fn apply_one(
-    conn: &mut PgConnection,
-    model: &TargetModel,
-    fold: &Fold,
-    (keys, lsn): (i32, Lsn),
-) -> Result<Written> {
-    if fold.len() > ONE_STATEMENT_ROWS {
-        execute(conn, model.plan_for(fold.len())).await?;
-    }
-    careful::stage_taken(conn, model, fold)
-        .await
-        .map_err(|error| name(error, model))?;
-    let how = How {
-        shadow: false,
-        clear: fold.clear(),
-        resolve: fold.has_unchanged(),
-        keys,
-        again: false,
-        lsn,
-    };
-    call_isolating(conn, model, how).await
 }
 
 /// Calls the isolating writer over the stage or the shadow.

@@ -21,6 +21,7 @@ impl Writer {
         position: &MergePosition,
         keys: i32,
     ) -> Result<Vec<Merged>> {
+        self.abandon_chunks().await?;
         for index in indexes {
             self.prepare(*index).await?;
             let model = self.model(*index)?;

@@ -1,0 +1,95 @@
+//! What the applier gets next: a batch of whole transactions, or a chunk of one that does not fit into memory.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{InFlight, Stream, rewritten};
+use crate::error::Result;
+use crate::progress::Verdict;
+use crate::run::applier::Job;
+use crate::run::pending::{CHUNK_BYTES, Pending};
+
+/// How long a stream that is behind lets transactions gather before the next batch, and bytes of folded changes that are enough.
+/// Each batch has its price, however small it is, and of several changes of one row only the last is written.
+const GATHER: Duration = Duration::from_millis(10);
+const GATHER_BYTES: usize = 256 << 10;
+
+impl Stream {
+    /// Hands the next batch or chunk to the applier, if it is free; returns whether more may be read than before.
+    pub(super) async fn submit(&mut self) -> Result<bool> {
+        if self.in_flight.is_some() || self.stands_still() {
+            return Ok(false);
+        }
+        if self.harden_due && self.chunks == 0 {
+            self.harden_due = false;
+            self.in_flight = Some(InFlight::new(self.progress.applied()));
+            self.applier.submit(Job::Harden).await?;
+            return Ok(false);
+        }
+        if self.gathers() {
+            return Ok(false);
+        }
+        let Some(mut batch) = self.pending.take() else {
+            return self.submit_chunk().await;
+        };
+        batch.chunks = std::mem::take(&mut self.chunks);
+        self.in_flight = Some(InFlight {
+            lsn: batch.position.lsn,
+            transactions: batch.transactions,
+            since: Instant::now(),
+            commit_time: batch.position.commit_time,
+            merge: None,
+        });
+        self.backlog_since = None;
+        self.applier.submit(Job::Apply(batch)).await?;
+        Ok(true)
+    }
+
+    /// Hands over what the open transaction has changed so far, once that is much.
+    async fn submit_chunk(&mut self) -> Result<bool> {
+        let Some(id) = self
+            .assembler
+            .open_transaction()
+            .filter(|_| self.assembler.bytes() >= CHUNK_BYTES)
+        else {
+            return Ok(false);
+        };
+        let changes = self.assembler.take_chunk();
+        match self.replay.judge(id, true) {
+            Verdict::Skip => return Ok(true),
+            Verdict::Rewritten => return Err(rewritten()),
+            Verdict::Apply => {}
+        }
+        self.chunks += 1;
+        tracing::debug!(
+            xid = id.xid,
+            changes = changes.len(),
+            "staging a chunk of a large transaction"
+        );
+        self.in_flight = Some(InFlight {
+            transactions: 1,
+            ..InFlight::new(id.commit_lsn)
+        });
+        self.backlog_since = None;
+        let mut chunk = Pending::default();
+        chunk.add_part(changes);
+        self.applier.submit(Job::Stage(chunk.take_folds().0)).await?;
+        Ok(true)
+    }
+
+    /// Whether the next batch waits for more: latency is lost already, and larger batches catch up sooner.
+    fn gathers(&mut self) -> bool {
+        let small = self.pending.bytes() < GATHER_BYTES && !self.pending.is_empty();
+        if !self.behind || !small || self.careful_until.is_some() {
+            self.gathers_until = None;
+            return false;
+        }
+        let now = Instant::now();
+        let gathers = *self.gathers_until.get_or_insert(now + GATHER) > now;
+        if !gathers {
+            self.gathers_until = None;
+        }
+        gathers
+    }
+}

@@ -1,0 +1,191 @@
+//! A transaction that is too large to be kept in memory: it is staged chunk by chunk, in one transaction of the target that stays
+//! open, and merged once, with the last chunk. Nothing of it is seen before.
+//!
+//! A chunk of nothing but new rows is added to the stage as it is; any other is folded into it by the server
+//! (`sql/target/fold_chunk.sql`), by the rule of [`Fold`].
+
+use std::collections::HashSet;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::staged::{self, Owner, Staged};
+use super::{Batch, Writer, Written, advance, execute, model_of, name};
+use crate::error::{Class, Error, Result};
+use crate::fold::Fold;
+use crate::target::careful;
+use crate::target::error::from_sqlx;
+use crate::target::model::TargetModel;
+
+/// Settings of the transaction into which chunks are staged: the plans are made for the rows in hand, never by nested loops over
+/// tables that were empty when they were planned.
+const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off; \
+                     SET LOCAL enable_nestloop = off";
+
+/// The chunks that are staged and wait for the end of their transaction.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    count: u64,
+    staged: Vec<Staged>,
+    /// Read models whose staging tables were made in the transaction that is open.
+    made: HashSet<i32>,
+}
+
+impl Writer {
+    /// Stages the next chunk of a transaction whose end is to come. The batch that has it says how many chunks there were.
+    ///
+    /// # Errors
+    /// As [`Writer::apply`]; what was staged before is gone then.
+    pub async fn stage_chunk(&mut self, folds: &[(usize, Fold)]) -> Result<()> {
+        self.culprit = None;
+        let staged = self.add_chunk(folds).await;
+        if staged.is_err() {
+            self.abandon_chunks().await?;
+        }
+        staged
+    }
+
+    /// Forgets what was staged of a transaction whose end does not come.
+    pub async fn abandon_chunks(&mut self) -> Result<()> {
+        let chunks = std::mem::take(&mut self.chunks);
+        if chunks.count == 0 {
+            return Ok(());
+        }
+        for id in chunks.made {
+            self.prepared.remove(&id);
+            self.isolation_prepared.remove(&id);
+            self.chunks_prepared.remove(&id);
+        }
+        execute(&mut self.conn, "ROLLBACK".to_owned()).await
+    }
+
+    async fn add_chunk(&mut self, folds: &[(usize, Fold)]) -> Result<()> {
+        if self.chunks.count == 0 {
+            for (index, _) in folds {
+                self.prepare_chunks(*index).await?;
+            }
+            execute(&mut self.conn, BEGIN.to_owned()).await?;
+        }
+        self.chunks.count += 1;
+        for (index, fold) in folds.iter().filter(|(_, fold)| !fold.is_empty()) {
+            self.prepare_chunks(*index).await?;
+            let added = self.add_to_stage(*index, fold).await;
+            added.inspect_err(|error| self.blame(*index, error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables and functions for chunks of a read model, once a session.
+    async fn prepare_chunks(&mut self, index: usize) -> Result<()> {
+        let model = self.model(index)?;
+        if self.chunks_prepared.contains(&model.id) {
+            return Ok(());
+        }
+        if self.chunks.count > 0 {
+            self.chunks.made.insert(model.id);
+        }
+        self.prepare(index).await?;
+        if model.isolates() {
+            self.prepare_isolation(index).await?;
+        }
+        let drop = format!("DROP TABLE IF EXISTS {}", model.chunk());
+        for sql in [drop, model.create_chunk(), model.fold_chunk_function()] {
+            execute(&mut self.conn, sql).await?;
+        }
+        self.chunks_prepared.insert(model.id);
+        Ok(())
+    }
+
+    async fn add_to_stage(&mut self, index: usize, fold: &Fold) -> Result<()> {
+        let model = model_of(&self.models, index)?;
+        let at = self.chunks.staged.iter().position(|one| one.index == index);
+        let mut staged = match at.map(|at| self.chunks.staged.swap_remove(at)) {
+            Some(staged) => staged,
+            None => Staged::none(index),
+        };
+        let first = staged == Staged::none(index);
+        let as_it_is = first || fold.only_new();
+        let table = if as_it_is { model.stage() } else { model.chunk() };
+        careful::stage_taken(&mut self.conn, model, &table, fold, &mut staged.refused)
+            .await
+            .map_err(|error| name(error, model))?;
+        if !as_it_is {
+            fold_in(&mut self.conn, model, fold, staged.clear).await?;
+        }
+        staged.add(fold);
+        self.chunks.staged.push(staged);
+        Ok(())
+    }
+
+    /// Writes a batch that begins with staged chunks, and its checkpoint.
+    pub(super) async fn apply_chunked(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
+        let written = self.finish_chunks(batch).await;
+        if written.is_err() {
+            // The first error is the one to tell; a connection that is gone has rolled back by itself.
+            let _ = self.abandon_chunks().await;
+            return written;
+        }
+        self.chunks = Chunks::default();
+        execute(&mut self.conn, "COMMIT".to_owned()).await?;
+        written
+    }
+
+    async fn finish_chunks(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
+        if batch.chunks != self.chunks.count {
+            return Err(Error::new(
+                Class::Transient,
+                format!(
+                    "{} chunks of a large transaction were to be there, found {}",
+                    batch.chunks, self.chunks.count
+                ),
+            ));
+        }
+        self.add_chunk(&batch.folds).await?;
+        advance(&mut self.conn, self.epoch, &batch.position).await?;
+        // A read model that cannot take the transaction leaves before it.
+        let leaves = |one: &Staged| batch.suspended.iter().any(|(index, _)| *index == one.index);
+        let staged: Vec<Staged> = self
+            .chunks
+            .staged
+            .iter()
+            .filter(|one| !leaves(one))
+            .copied()
+            .collect();
+        let mut current = None;
+        let owner = Owner {
+            models: &self.models,
+            bookkeeping: &self.bookkeeping,
+            epoch: self.epoch,
+            keys: self.report_keys,
+        };
+        let of = |one: &Staged| model_of(owner.models, one.index);
+        let has_refused =
+            |one: &Staged| one.refused > 0 || of(one).is_ok_and(|model| self.rejecting.contains(&model.id));
+        if !staged.iter().any(has_refused) {
+            execute(&mut self.conn, "SAVEPOINT chunks".to_owned()).await?;
+            let merged = staged::merge(&mut self.conn, owner, &staged, batch, &mut current).await;
+            let isolates = staged.iter().any(|one| of(one).is_ok_and(TargetModel::isolates));
+            match merged {
+                Err(error) if error.class() == Class::Refused && isolates => {
+                    execute(&mut self.conn, "ROLLBACK TO SAVEPOINT chunks".to_owned()).await?;
+                }
+                merged => return self.note_written(merged, current),
+            }
+        }
+        let written = staged::isolate(&mut self.conn, owner, &staged, batch, &mut current).await;
+        let all = self.note_written(written, current)?;
+        self.note_rejecting(&all)?;
+        Ok(all)
+    }
+}
+
+/// Folds the chunk's rows into the stage; `cleared` tells whether a chunk before held a TRUNCATE.
+async fn fold_in(conn: &mut PgConnection, model: &TargetModel, fold: &Fold, cleared: bool) -> Result<()> {
+    sqlx::query(AssertSqlSafe(model.fold_chunk_call()))
+        .bind(fold.clear())
+        .bind(cleared)
+        .bind(fold.has_unchanged())
+        .execute(conn)
+        .await
+        .map_err(|error| name(from_sqlx(error), model))?;
+    Ok(())
+}

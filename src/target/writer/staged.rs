@@ -1,0 +1,160 @@
+//! What stands in the stage becomes rows: for each read model that was staged, its map, its lookup, and what is set apart.
+//!
+//! Plainly, or by the isolating run (`isolate.rs`) where the target refuses rows; in both cases within the transaction that
+//! is open, behind the fence.
+
+use sqlx::PgConnection;
+
+use super::{
+    Batch, ONE_STATEMENT_ROWS, Written, call, check_constraints, execute, index_of, isolate, model_of, name,
+};
+use crate::error::Result;
+use crate::fold::Fold;
+use crate::target::bookkeeping::Bookkeeping;
+use crate::target::model::TargetModel;
+
+/// The session's read models, and under which epoch it writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) models: &'a [Option<TargetModel>],
+    pub(super) bookkeeping: &'a Bookkeeping,
+    pub(super) epoch: i64,
+    /// Most keys of written rows of each kind that are told.
+    pub(super) keys: i32,
+}
+
+/// Final states of one read model that stand in its stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Staged {
+    pub(super) index: usize,
+    /// Whether what is not among them is gone.
+    pub(super) clear: bool,
+    /// Whether some of them lack a value that the stream left out.
+    pub(super) resolve: bool,
+    pub(super) rows: usize,
+    /// Rows that a type of the lookup refused.
+    pub(super) refused: i64,
+}
+
+impl Staged {
+    /// Nothing yet.
+    pub(super) fn none(index: usize) -> Self {
+        Self {
+            index,
+            clear: false,
+            resolve: false,
+            rows: 0,
+            refused: 0,
+        }
+    }
+
+    /// Notes the next rows.
+    pub(super) fn add(&mut self, fold: &Fold) {
+        if fold.clear() {
+            self.rows = 0;
+        }
+        self.clear |= fold.clear();
+        self.resolve |= fold.has_unchanged();
+        self.rows = self.rows.saturating_add(fold.len());
+    }
+}
+
+/// Merges all that is staged; `current` becomes the read model whose fault an error is.
+pub(super) async fn merge(
+    conn: &mut PgConnection,
+    owner: Owner<'_>,
+    staged: &[Staged],
+    batch: &Batch,
+    current: &mut Option<usize>,
+) -> Result<Vec<(usize, Written)>> {
+    let mut all = Vec::with_capacity(staged.len());
+    for one in staged {
+        *current = Some(one.index);
+        let model = model_of(owner.models, one.index)?;
+        plan(conn, model, staged, *one).await?;
+        let written = call(
+            conn,
+            model,
+            &model.merge_call(),
+            one.clear,
+            one.resolve,
+            owner.keys,
+        )
+        .await?;
+        all.push((one.index, written));
+    }
+    close(conn, owner, (batch, staged.len() == 1), current).await?;
+    Ok(all)
+}
+
+/// The same, with the rows set apart that the target refuses.
+pub(super) async fn isolate(
+    conn: &mut PgConnection,
+    owner: Owner<'_>,
+    staged: &[Staged],
+    batch: &Batch,
+    current: &mut Option<usize>,
+) -> Result<Vec<(usize, Written)>> {
+    let lsn = batch.position.lsn;
+    let mut all: Vec<(usize, Written)> = Vec::with_capacity(staged.len());
+    for one in staged {
+        *current = Some(one.index);
+        let model = model_of(owner.models, one.index)?;
+        plan(conn, model, staged, *one).await?;
+        let how = isolate::How {
+            shadow: false,
+            clear: one.clear,
+            resolve: one.resolve,
+            keys: owner.keys,
+            again: false,
+            lsn,
+        };
+        all.push((one.index, isolate::call_isolating(conn, model, how).await?));
+    }
+    if staged.len() > 1 {
+        let tried = all.iter_mut().map(|(index, written)| (*index, written));
+        owner
+            .bookkeeping
+            .retry(conn, owner.models, tried.collect(), (current, false, lsn))
+            .await?;
+    }
+    close(conn, owner, (batch, staged.len() == 1), current).await?;
+    for (index, written) in &mut all {
+        let id = model_of(owner.models, *index)?.id;
+        owner.bookkeeping.read_rejected(conn, id, written).await?;
+    }
+    Ok(all)
+}
+
+/// The plans that were kept are those of small batches.
+async fn plan(conn: &mut PgConnection, model: &TargetModel, staged: &[Staged], one: Staged) -> Result<()> {
+    if staged.iter().any(|staged| staged.rows > ONE_STATEMENT_ROWS) {
+        execute(conn, model.plan_for(one.rows)).await?;
+    }
+    Ok(())
+}
+
+/// What ends every batch, once for all its read models: checks what is checked late, since a deferred constraint may look from
+/// one lookup to another, and suspends those that take part no more.
+async fn close(
+    conn: &mut PgConnection,
+    owner: Owner<'_>,
+    (batch, sole): (&Batch, bool),
+    current: &mut Option<usize>,
+) -> Result<()> {
+    if let Err((error, table)) = check_constraints(conn).await {
+        let told = table.and_then(|table| index_of(owner.models, &table));
+        *current = told.or(*current);
+        // Of several, the last one is only a guess.
+        let known = told.or(current.filter(|_| sole));
+        return Err(match known {
+            Some(index) => name(error, model_of(owner.models, index)?),
+            None => error,
+        });
+    }
+    for (index, error) in &batch.suspended {
+        let id = model_of(owner.models, *index)?.id;
+        owner.bookkeeping.suspend(conn, owner.epoch, id, error).await?;
+    }
+    Ok(())
+}
