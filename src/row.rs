@@ -11,6 +11,9 @@ const NULL: u32 = u32::MAX;
 /// Mark of an unchanged out-of-line value in place of a length.
 const UNCHANGED: u32 = u32::MAX - 1;
 
+/// Bytes from which on a row takes its builder's buffer over, rather than being copied beside it.
+const LARGE: usize = 1 << 20;
+
 /// One value of a row, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell<'a> {
@@ -123,6 +126,9 @@ impl RowBuilder {
 
     /// The row of the cells pushed since the last call.
     pub fn finish(&mut self) -> Row {
+        if self.0.len() >= LARGE {
+            return Row(std::mem::take(&mut self.0).into_boxed_slice());
+        }
         let row = Row(self.0.as_slice().into());
         self.0.clear();
         row

@@ -7,10 +7,11 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold};
+use crate::target::copy_buffer::{CopyBuffer, copy_rows};
 use crate::target::error::{Refusal, copied_column, from_sqlx, too_many};
 use crate::target::model::{MOST_REJECTED, TargetModel};
 use crate::target::staging::{self, Part};
-use crate::target::statement::{copy_pieces, execute};
+use crate::target::statement::execute;
 use crate::target::writer::stage;
 
 /// Rows that go into the stage or a shadow.
@@ -22,7 +23,7 @@ pub(crate) enum Rows<'a> {
     Lines(&'a [&'a [u8]]),
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
     fn len(self) -> usize {
         match self {
             Self::Finals(rows, _) => rows.len(),
@@ -49,34 +50,39 @@ impl Rows<'_> {
         match self {
             Self::Finals(rows, _) => {
                 let rows = rows.get(low..high).unwrap_or_default().iter();
-                copy_pieces(conn, &sql, rows, |row, out| {
+                copy_rows(conn, &sql, rows, |row, out| {
                     staging::copy_row(model, *row, Part::Whole, &[], out);
                 })
                 .await
             }
             Self::Lines(lines) => {
                 let lines = lines.get(low..high).unwrap_or_default().iter();
-                copy_pieces(conn, &sql, lines, |line, out| out.extend_from_slice(line)).await
+                copy_rows(conn, &sql, lines, |line, out| out.push_data(line)).await
             }
         }
     }
 
     /// The row at this place in part; empty if nothing of it need be written.
-    fn in_part(self, model: &TargetModel, at: usize, part: Part, why: &[Option<&str>]) -> Vec<u8> {
-        let mut out = Vec::new();
+    fn in_part(
+        self,
+        model: &TargetModel,
+        at: usize,
+        part: Part,
+        why: &[Option<&'a str>],
+        out: &mut CopyBuffer<'a>,
+    ) {
         match self {
             Self::Finals(rows, _) => {
                 if let Some(row) = rows.get(at) {
-                    staging::copy_row(model, *row, part, why, &mut out);
+                    staging::copy_row(model, *row, part, why, out);
                 }
             }
             Self::Lines(lines) => {
                 if let Some(line) = lines.get(at) {
-                    staging::copy_line_in_part(model, line, part, why, &mut out);
+                    staging::copy_line_in_part(model, line, part, why, out);
                 }
             }
         }
-        out
     }
 }
 
@@ -153,9 +159,8 @@ async fn copy_in_part(
     ];
     let sql = rows.copy_sql(model, true);
     for part in [Part::Key, Part::Identity] {
-        let line = rows.in_part(model, at, part, &why);
-        let copied = copy_pieces(conn, &sql, std::iter::once(line), |line, out| {
-            out.extend_from_slice(&line);
+        let copied = copy_rows(conn, &sql, std::iter::once(at), |at, out| {
+            rows.in_part(model, at, part, &why, out);
         });
         match copied.await {
             Ok(()) => {

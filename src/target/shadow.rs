@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::fold::Fold;
 use crate::sql::ident;
 use crate::target::careful::{self, Rows};
+use crate::target::copy_buffer::Gathered;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
@@ -112,6 +113,7 @@ impl ShadowWriter {
         let mut ended = false;
         while !ended {
             let mut copy = self.conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
+            let mut gathered = Gathered::default();
             let mut sent = 0;
             while sent < COPY_TRANSACTION_BYTES {
                 let piece = match rows.try_next().await {
@@ -127,8 +129,9 @@ impl ShadowWriter {
                 };
                 sent += piece.len();
                 copied.add(piece.len());
-                copy.send(&piece[..]).await.map_err(from_sqlx)?;
+                gathered.add(&mut copy, &piece).await.map_err(from_sqlx)?;
             }
+            gathered.send(&mut copy).await.map_err(from_sqlx)?;
             copy.finish().await.map_err(from_sqlx)?;
         }
         execute(&mut self.conn, model.index_shadow()).await

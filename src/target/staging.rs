@@ -6,6 +6,7 @@
 
 use crate::fold::{Final, Fold};
 use crate::row::{Cell, Row};
+use crate::target::copy_buffer::CopyBuffer;
 use crate::target::model::TargetModel;
 
 /// State of a stage row.
@@ -41,11 +42,12 @@ impl State {
 }
 
 /// Calls `cell` for each value of the stage row, in the order of [`TargetModel::stage_columns`].
-fn each_cell(model: &TargetModel, row: Final<'_>, part: Part, mut cell: impl FnMut(Option<&[u8]>)) {
+fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl FnMut(Option<&'a [u8]>)) {
     let identity = model.model.identity.len();
-    let nulls = |cell: &mut dyn FnMut(Option<&[u8]>), count: usize| (0..count).for_each(|_| cell(None));
-    let values =
-        |cell: &mut dyn FnMut(Option<&[u8]>), row: &Row| row.cells().for_each(|value| cell(value.text()));
+    let nulls = |cell: &mut dyn FnMut(Option<&'a [u8]>), count: usize| (0..count).for_each(|_| cell(None));
+    let values = |cell: &mut dyn FnMut(Option<&'a [u8]>), row: &'a Row| {
+        row.cells().for_each(|value| cell(value.text()))
+    };
     match row.start {
         Some(start) => values(&mut cell, start),
         None => nulls(&mut cell, identity),
@@ -82,73 +84,65 @@ fn each_cell(model: &TargetModel, row: Final<'_>, part: Part, mut cell: impl FnM
 }
 
 /// Appends the stage row, or part of it, in COPY's text format; `why` goes into the last columns.
-pub fn copy_row(model: &TargetModel, row: Final<'_>, part: Part, why: &[Option<&str>], out: &mut Vec<u8>) {
+pub(crate) fn copy_row<'a>(
+    model: &TargetModel,
+    row: Final<'a>,
+    part: Part,
+    why: &[Option<&'a str>],
+    out: &mut CopyBuffer<'a>,
+) {
     let mut first = true;
-    let mut put = |value: Option<&[u8]>| {
+    let mut put = |value: Option<&'a [u8]>| {
         if !std::mem::take(&mut first) {
-            out.push(b'\t');
+            out.push(b"\t");
         }
         match value {
-            None => out.extend_from_slice(b"\\N"),
-            Some(text) => copy_text(text, out),
+            None => out.push(b"\\N"),
+            Some(text) => out.push_value(text),
         }
     };
     each_cell(model, row, part, &mut put);
     for name in why {
         put(name.map(str::as_bytes));
     }
-    out.push(b'\n');
+    out.push(b"\n");
 }
 
 /// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if asked for, its key. False for a
 /// dead row: it is not remembered.
-pub fn copy_line_in_part(
+pub(crate) fn copy_line_in_part<'a>(
     model: &TargetModel,
-    line: &[u8],
+    line: &'a [u8],
     part: Part,
-    why: &[Option<&str>],
-    out: &mut Vec<u8>,
+    why: &[Option<&'a str>],
+    out: &mut CopyBuffer<'a>,
 ) -> bool {
     let identity = model.identity_width();
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut fields = line.split(|byte| *byte == b'\t');
-    let start = out.len();
-    for field in fields.by_ref().take(identity) {
-        out.extend_from_slice(field);
-        out.push(b'\t');
-    }
+    let of_identity: Vec<&[u8]> = fields.by_ref().take(identity).collect();
     if fields.next() == Some(State::Dead.text().as_bytes()) {
-        out.truncate(start);
         return false;
     }
-    out.extend_from_slice(State::Refused.text().as_bytes());
+    for field in of_identity {
+        out.push_data(field);
+        out.push(b"\t");
+    }
+    out.push(State::Refused.text().as_bytes());
     for (column, field) in fields.enumerate() {
-        out.push(b'\t');
+        out.push(b"\t");
         let staged = part == Part::Key && model.is_key(column);
-        out.extend_from_slice(if staged { field } else { b"\\N" });
+        out.push_data(if staged { field } else { b"\\N" });
     }
     for name in why {
-        out.push(b'\t');
+        out.push(b"\t");
         match name {
-            None => out.extend_from_slice(b"\\N"),
-            Some(name) => copy_text(name.as_bytes(), out),
+            None => out.push(b"\\N"),
+            Some(name) => out.push_value(name.as_bytes()),
         }
     }
-    out.push(b'\n');
+    out.push(b"\n");
     true
-}
-
-/// Appends a value with COPY's escapes (manual, COPY, "Text Format").
-fn copy_text(text: &[u8], out: &mut Vec<u8>) {
-    for &byte in text {
-        match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            byte => out.push(byte),
-        }
-    }
 }
 
 /// One array of values for each column of the stage; `None` if a value is not UTF-8 (it goes by COPY then, and the
@@ -168,16 +162,4 @@ pub fn arrays(model: &TargetModel, fold: &Fold) -> Option<Vec<Vec<Option<String>
         });
     }
     valid.then_some(arrays)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copy_text_escapes_what_copy_would_read_otherwise() {
-        let mut out = Vec::new();
-        copy_text(b"a\\N\tb\nc\r\xc3\xa4 \\.", &mut out);
-        assert_eq!(out, b"a\\\\N\\tb\\nc\\r\xc3\xa4 \\\\.");
-    }
 }

@@ -1,12 +1,9 @@
-//! Transactions, statements and COPY of the target's sessions.
+//! Transactions and statements of the target's sessions.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::Result;
 use crate::target::error::from_sqlx;
-
-/// Bytes of COPY data a message.
-const COPY_PIECE_BYTES: usize = 256 * 1024;
 
 /// A transaction that is rolled back unless it was ended well.
 #[derive(Debug)]
@@ -42,28 +39,5 @@ pub(crate) async fn execute(conn: &mut PgConnection, sql: String) -> Result<()> 
         .execute(conn)
         .await
         .map_err(from_sqlx)?;
-    Ok(())
-}
-
-/// COPY of rows that `append` writes.
-pub(crate) async fn copy_pieces<T>(
-    conn: &mut PgConnection,
-    sql: &str,
-    rows: impl Iterator<Item = T>,
-    append: impl Fn(T, &mut Vec<u8>),
-) -> Result<(), sqlx::Error> {
-    let mut copy = conn.copy_in_raw(sql).await?;
-    let mut buffer = Vec::with_capacity(COPY_PIECE_BYTES);
-    for row in rows {
-        append(row, &mut buffer);
-        if buffer.len() >= COPY_PIECE_BYTES {
-            copy.send(buffer.as_slice()).await?;
-            buffer.clear();
-        }
-    }
-    if !buffer.is_empty() {
-        copy.send(buffer.as_slice()).await?;
-    }
-    copy.finish().await?;
     Ok(())
 }

@@ -18,10 +18,11 @@ use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::TransactionId;
 use crate::sql::{TableName, fill, ident};
 use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
+use crate::target::copy_buffer::copy_rows;
 use crate::target::error::{Refusal, from_sqlx};
 use crate::target::model::TargetModel;
 use crate::target::staging::{self, Part};
-use crate::target::statement::{Transaction, copy_pieces, execute};
+use crate::target::statement::{Transaction, execute};
 
 mod chunks;
 mod isolate;
@@ -430,7 +431,7 @@ pub(crate) async fn stage<'a>(
     rows: impl Iterator<Item = Final<'a>>,
 ) -> Result<()> {
     let sql = format!("COPY {table} ({}) FROM STDIN", model.stage_columns());
-    copy_pieces(conn, &sql, rows, |row, out| {
+    copy_rows(conn, &sql, rows, |row, out| {
         staging::copy_row(model, row, Part::Whole, &[], out);
     })
     .await

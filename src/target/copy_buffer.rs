@@ -1,0 +1,176 @@
+//! What goes to the server as COPY data: small rows gathered into large messages, large values in pieces.
+//!
+//! A message for each row costs a system call on both sides; a large value copied into a buffer costs its size in memory.
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgCopyIn;
+
+/// A COPY that is under way.
+pub(crate) type Copy<'c> = PgCopyIn<&'c mut PgConnection>;
+
+/// Bytes of COPY data a message.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Rows in COPY's text format that wait to be sent. Large values are borrowed until then.
+#[derive(Debug, Default)]
+pub(crate) struct CopyBuffer<'a> {
+    bytes: Vec<u8>,
+    /// Large values with their places in `bytes`, in order.
+    large: Vec<(usize, Large<'a>)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Large<'a> {
+    /// To be escaped.
+    Value(&'a [u8]),
+    /// COPY data as it is.
+    Data(&'a [u8]),
+}
+
+impl<'a> CopyBuffer<'a> {
+    /// Appends a short text that needs no escapes.
+    pub(crate) fn push(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+    }
+
+    /// Appends a value with COPY's escapes.
+    pub(crate) fn push_value(&mut self, value: &'a [u8]) {
+        if value.len() < PIECE_BYTES {
+            escape(value, &mut self.bytes);
+        } else {
+            self.large.push((self.bytes.len(), Large::Value(value)));
+        }
+    }
+
+    /// Appends what is COPY data already.
+    pub(crate) fn push_data(&mut self, data: &'a [u8]) {
+        if data.len() < PIECE_BYTES {
+            self.bytes.extend_from_slice(data);
+        } else {
+            self.large.push((self.bytes.len(), Large::Data(data)));
+        }
+    }
+
+    /// Whether it is time to send.
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= PIECE_BYTES || !self.large.is_empty()
+    }
+
+    /// Sends everything and is empty then.
+    pub(crate) async fn send(&mut self, copy: &mut Copy<'_>) -> Result<(), sqlx::Error> {
+        let mut sent = 0;
+        let mut escaped = Vec::new();
+        for (at, large) in self.large.drain(..) {
+            send_slice(copy, self.bytes.get(sent..at)).await?;
+            sent = at;
+            match large {
+                Large::Data(data) => {
+                    send_slice(copy, Some(data)).await?;
+                }
+                Large::Value(value) => {
+                    for piece in value.chunks(PIECE_BYTES) {
+                        escaped.clear();
+                        escape(piece, &mut escaped);
+                        copy.send(escaped.as_slice()).await?;
+                    }
+                }
+            }
+        }
+        send_slice(copy, self.bytes.get(sent..)).await?;
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+/// Sends data in messages of bounded size.
+async fn send_slice(copy: &mut Copy<'_>, data: Option<&[u8]>) -> Result<(), sqlx::Error> {
+    for piece in data.unwrap_or_default().chunks(PIECE_BYTES * 2) {
+        copy.send(piece).await?;
+    }
+    Ok(())
+}
+
+/// COPY of rows that `append` writes.
+pub(crate) async fn copy_rows<'a, T>(
+    conn: &mut PgConnection,
+    sql: &str,
+    rows: impl Iterator<Item = T>,
+    append: impl Fn(T, &mut CopyBuffer<'a>),
+) -> Result<(), sqlx::Error> {
+    let mut copy = conn.copy_in_raw(sql).await?;
+    let mut buffer = CopyBuffer::default();
+    for row in rows {
+        append(row, &mut buffer);
+        if buffer.is_full() {
+            buffer.send(&mut copy).await?;
+        }
+    }
+    buffer.send(&mut copy).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+/// Gathers COPY data that comes in pieces of any size, and sends it.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered(Vec<u8>);
+
+impl Gathered {
+    /// Adds the next piece; what is large enough is sent.
+    pub(crate) async fn add(&mut self, copy: &mut Copy<'_>, piece: &[u8]) -> Result<(), sqlx::Error> {
+        if piece.len() >= PIECE_BYTES {
+            self.send(copy).await?;
+            return send_slice(copy, Some(piece)).await;
+        }
+        self.0.extend_from_slice(piece);
+        if self.0.len() >= PIECE_BYTES {
+            self.send(copy).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the rest.
+    pub(crate) async fn send(&mut self, copy: &mut Copy<'_>) -> Result<(), sqlx::Error> {
+        send_slice(copy, Some(&self.0)).await?;
+        self.0.clear();
+        Ok(())
+    }
+}
+
+/// Appends a value with COPY's escapes (manual, COPY, "Text Format").
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            byte => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_what_copy_would_read_otherwise() {
+        let mut out = Vec::new();
+        escape(b"a\\N\tb\nc\r\xc3\xa4 \\.", &mut out);
+        assert_eq!(out, b"a\\\\N\\tb\\nc\\r\xc3\xa4 \\\\.");
+    }
+
+    #[test]
+    fn large_values_keep_their_places_and_are_not_copied() {
+        let large = vec![b'x'; PIECE_BYTES];
+        let mut buffer = CopyBuffer::default();
+        buffer.push(b"1\t");
+        buffer.push_value(b"a\tb");
+        assert!(!buffer.is_full());
+        buffer.push_value(&large);
+        buffer.push(b"\n");
+        assert!(buffer.is_full());
+        assert_eq!(buffer.bytes, b"1\ta\\tb\n");
+        assert!(matches!(buffer.large.as_slice(), [(6, Large::Value(value))] if value.len() == large.len()));
+    }
+}
