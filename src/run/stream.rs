@@ -51,6 +51,9 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// that shuts down could not tell us.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same while a large transaction is staged: closed too early it would have to be staged from its start, again and again.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A transaction that is sent this long after its commit, by the source's own clock, tells that the stream is behind.
 const BEHIND_MICROS: i64 = 50_000;
 
@@ -510,7 +513,12 @@ impl Stream {
         } else if self.backlog_since.is_none() {
             self.backlog_since = Some(Instant::now());
         }
-        let backlog = self.backlog_since.map(|since| since + BACKLOG_PATIENCE);
+        let patience = if self.chunks > 0 {
+            CHUNK_PATIENCE
+        } else {
+            BACKLOG_PATIENCE
+        };
+        let backlog = self.backlog_since.map(|since| since + patience);
         let shutdown = self.shutdown.map(|(_, deadline)| deadline);
         match (backlog, shutdown) {
             (Some(a), Some(b)) => a.min(b),

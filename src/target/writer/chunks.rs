@@ -39,7 +39,8 @@ impl Writer {
         self.culprit = None;
         let staged = self.add_chunk(folds).await;
         if staged.is_err() {
-            self.abandon_chunks().await?;
+            // The first error is the one to tell; a connection that is gone has rolled back by itself.
+            let _ = self.abandon_chunks().await;
         }
         staged
     }
@@ -97,12 +98,14 @@ impl Writer {
 
     async fn add_to_stage(&mut self, index: usize, fold: &Fold) -> Result<()> {
         let model = model_of(&self.models, index)?;
-        let at = self.chunks.staged.iter().position(|one| one.index == index);
-        let mut staged = match at.map(|at| self.chunks.staged.swap_remove(at)) {
-            Some(staged) => staged,
-            None => Staged::none(index),
+        // In the order in which they came: one lookup may refer to another.
+        if !self.chunks.staged.iter().any(|one| one.index == index) {
+            self.chunks.staged.push(Staged::none(index));
+        }
+        let Some(staged) = self.chunks.staged.iter_mut().find(|one| one.index == index) else {
+            return Ok(());
         };
-        let first = staged == Staged::none(index);
+        let first = *staged == Staged::none(index);
         let as_it_is = first || fold.only_new();
         let table = if as_it_is { model.stage() } else { model.chunk() };
         careful::stage_taken(&mut self.conn, model, &table, fold, &mut staged.refused)
@@ -112,7 +115,6 @@ impl Writer {
             fold_in(&mut self.conn, model, fold, staged.clear).await?;
         }
         staged.add(fold);
-        self.chunks.staged.push(staged);
         Ok(())
     }
 
@@ -120,7 +122,6 @@ impl Writer {
     pub(super) async fn apply_chunked(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
         let written = self.finish_chunks(batch).await;
         if written.is_err() {
-            // The first error is the one to tell; a connection that is gone has rolled back by itself.
             let _ = self.abandon_chunks().await;
             return written;
         }
