@@ -63,6 +63,7 @@ pub async fn copy_all(
     let reader = shared.source_session("copy").await?;
     let observer = shared.source_session("observer").await?;
     let snapshot = Snapshot::open(reader, &observer, snapshot_name, SETTLE_PATIENCE).await?;
+    tracing::debug!("the snapshot has settled");
     let mut copied = Vec::with_capacity(models.len());
     for to_copy in models {
         snapshot.lock_table(&to_copy.settings.source).await?;
@@ -109,6 +110,11 @@ async fn copy_one(
     stop: &CancellationToken,
 ) -> Result<()> {
     let model = &to_copy.model;
+    tracing::debug!(
+        read_model = to_copy.settings.name(),
+        estimated_rows = estimate,
+        "begins to copy"
+    );
     let copied = Counter::default();
     let mut progress = Progress::new(shared, to_copy, estimate, &copied);
     let how = (snapshot, observer, stop);

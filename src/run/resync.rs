@@ -105,13 +105,14 @@ pub async fn resync(
             .await
             .is_err()
         {
-            break;
+            return result;
         }
         let ended = shared
             .bookkeeping
             .set_copy_progress(shadow.connection(), *id, None);
         let _ = ended.await;
     }
+    tracing::debug!("nothing of the copies is left");
     result
 }
 
@@ -158,6 +159,7 @@ impl Copying<'_> {
         if ready.is_empty() {
             return Ok(self.outcome(slot.consistent_point, Vec::new(), Vec::new()));
         }
+        tracing::debug!(slot = name, lsn = %slot.consistent_point, "the copies catch up with the source");
         replication
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
@@ -238,8 +240,10 @@ impl Copying<'_> {
             reply,
             resume: resumed,
         };
+        tracing::debug!(at_least = %catch_up.received, "the stream is asked to stand still");
         self.commands.send(pause).await.map_err(|_| stream_gone())?;
         let position = catch_up.while_waiting(position).await?;
+        tracing::debug!(lsn = %position, "the stream stands still: the copies are brought to its position");
         tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, shadow, ready))
             .await
             .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
@@ -261,6 +265,7 @@ impl Copying<'_> {
             .iter()
             .map(|to_copy| (to_copy.index, to_copy.model.clone()))
             .collect();
+        tracing::debug!(lsn = %position, "merging the copies");
         let (reply, merged) = oneshot::channel();
         self.commands
             .send(Command::Merge {
@@ -271,6 +276,7 @@ impl Copying<'_> {
             .await
             .map_err(|_| stream_gone())?;
         let merged = merged.await.map_err(|_| stream_gone())??;
+        tracing::debug!(lsn = %position, "merged the copies");
         drop(resume);
         let mut written = Vec::new();
         for (index, merged) in merged {

@@ -260,6 +260,7 @@ impl<'a> Session<'a> {
         report::resync_started(why, &names);
         if source::facts::slot(&self.client, &name).await?.is_some() {
             source::slot::drop(&mut self.replication, &name).await?;
+            tracing::debug!(slot = name, "dropped the old slot");
         }
         let wanted = Wanted {
             name: &name,
@@ -305,7 +306,9 @@ impl<'a> Session<'a> {
             }
         }
         let position = MergePosition::Start(slot.consistent_point, self.source.clone());
+        tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
         let merged = self.writer.merge(&indexes, &position, 0).await?;
+        tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
         // From here on it is healed, whatever happens to the notes about it.
         process.gap = None;
         let mut written = Vec::new();

@@ -36,6 +36,7 @@ pub async fn create_slot(
     (replication, observer): (&mut Replication, &Client),
     stop: &CancellationToken,
 ) -> Result<CreatedSlot> {
+    tracing::debug!(slot = wanted.name, temporary = wanted.temporary, "making a slot");
     let (tell, mut told) = watch::channel(None);
     let result = {
         let waits = Waits { stop, tell: &tell };
@@ -54,6 +55,9 @@ pub async fn create_slot(
             () = noting => Err(Error::transient("nobody notes what the slot waits for")),
         }
     };
+    if let Ok(slot) = &result {
+        tracing::debug!(slot = slot.name, lsn = %slot.consistent_point, "made a slot");
+    }
     let noted = told.borrow().is_some();
     if noted && let Err(error) = store(shared, wanted.resync, None).await {
         tracing::debug!(%error, "could not note that a copy waits no more");

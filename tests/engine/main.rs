@@ -7,6 +7,7 @@ mod support;
 
 mod alter;
 mod budget;
+mod death;
 mod encodings;
 mod heal;
 mod life;
