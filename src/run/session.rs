@@ -322,12 +322,9 @@ impl<'a> Session<'a> {
             }
         }
         let conn = self.writer.connection();
-        let id = bookkeeping
-            .start_resync(conn, if why == "first copy" { "first copy" } else { "heal" })
-            .await?;
-        let result = report::result(&written);
+        let origin = if why == "first copy" { "first copy" } else { "heal" };
         bookkeeping
-            .finish_resync(conn, id, Some(slot.consistent_point), Some(&result), None)
+            .note_copy(conn, origin, slot.consistent_point, &report::result(&written))
             .await?;
         for (to_copy, _) in &copied {
             shadow

@@ -16,7 +16,7 @@ use crate::support::{Cdc, Pair, Signal, labels_pair, pg, rows, value, wait_until
 use crate::wait_rows;
 
 /// Rows: enough that a copy has a middle.
-const ROWS: usize = 20_000;
+const ROWS: usize = 5_000;
 
 /// What is ended at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +49,11 @@ const IN_MERGE: u8 = 1;
 /// When a resync, or a healing, that is merged is about to be noted.
 const IN_NOTE: u8 = 2;
 
-const RESYNC: [(&str, At); 13] = [
+const RESYNC: [(&str, At); 11] = [
     ("requested", At::Requested),
-    ("begun", At::Log("resync started")),
     ("slot being made", At::Blocked("making a slot")),
     ("slot made", At::Log("made a slot")),
     ("snapshot settled", At::Log("the snapshot has settled")),
-    ("copying", At::Log("begins to copy")),
     ("in the middle of the copy", At::Reading),
     ("copied", At::Log("copied")),
     ("catching up", At::Log("the copies catch up with the source")),
@@ -65,7 +63,7 @@ const RESYNC: [(&str, At); 13] = [
     ("slot dropped", At::Log("nothing of the copies is left")),
 ];
 
-const HEALING: [(&str, At); 11] = [
+const HEALING: [(&str, At); 10] = [
     (
         "gap found",
         At::Log(
@@ -76,7 +74,6 @@ const HEALING: [(&str, At); 11] = [
     ("old slot dropped", At::Log("dropped the old slot")),
     ("new slot being made", At::Blocked("making a slot")),
     ("new slot made", At::Log("made a slot")),
-    ("snapshot settled", At::Log("the snapshot has settled")),
     ("in the middle of the copy", At::Reading),
     ("before the merge", At::Log("merging the copies")),
     ("merge under way", At::Held(IN_MERGE)),
@@ -162,6 +159,7 @@ impl Scene {
             .batch_execute("UPDATE labels_lookup SET label = 'edited' WHERE code = 'MRS'")
             .await
             .unwrap();
+        self.hold(at).await;
         let ask = "INSERT INTO cdc.resync (origin) VALUES ('request') RETURNING id";
         let (id, cdc) = if at == At::Requested {
             let cdc = Cdc::run(&self.pair);
@@ -179,14 +177,12 @@ impl Scene {
     /// The slot has passed what was applied, so every row has to be copied anew; that ends at this step.
     async fn healing(&mut self, step: &str, at: At, end: End) {
         let busy = Busy::start(&self.pair);
+        let lost = "UPDATE labels SET label = 'lost ' || substr(md5(random()::text), 1, 9) WHERE code = 'MR'";
+        self.source.batch_execute(lost).await.unwrap();
         let slot = &self.pair.slot;
-        self.source
-            .batch_execute(&format!(
-                "UPDATE labels SET label = 'lost ' || substr(md5(random()::text), 1, 9) WHERE code = 'MR';
-                 SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())"
-            ))
-            .await
-            .unwrap();
+        let skip = format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())");
+        self.source.batch_execute(&skip).await.unwrap();
+        self.hold(at).await;
         let cdc = Cdc::run(&self.pair);
         let cdc = self.end_at(step, at, end, cdc).await;
         self.finish(step, busy, cdc).await;
@@ -194,7 +190,6 @@ impl Scene {
 
     /// Ends what is to be ended once the step is reached; returns the process that goes on.
     async fn end_at(&mut self, step: &str, at: At, end: End, mut cdc: Cdc) -> Cdc {
-        self.hold(at).await;
         match at {
             At::Requested => {}
             At::Log(message) | At::Blocked(message) => until_logged(step, &cdc, message).await,
@@ -372,14 +367,14 @@ async fn change(url: String, stop: Arc<AtomicBool>) {
         client
             .batch_execute(&format!(
                 "BEGIN;
-                 UPDATE labels SET label = '{n}' WHERE code IN (SELECT 'L' || i FROM generate_series({first}, {first} + 20) i);
+                 UPDATE labels SET label = '{n}' WHERE code IN (SELECT 'L' || i FROM generate_series({first}, {first} + 5) i);
                  UPDATE labels SET deleted_at = now() WHERE code = 'L{first}' AND deleted_at IS NULL;
                  INSERT INTO labels (code, label, display_name) VALUES ('L{first}', 'heir {n}', '');
                  COMMIT"
             ))
             .await
             .unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
 }
 
@@ -388,6 +383,6 @@ async fn read(url: String, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         let seen = value(&client, "SELECT count(*) FROM labels_lookup").await;
         assert_eq!(seen, ROWS.to_string(), "readers see every row");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
 }
