@@ -18,7 +18,7 @@ use crate::schedule::Schedule;
 use crate::settings::{ReadModelSettings, Settings};
 
 pub use copy::Copy;
-pub use text::{progress, render};
+pub use text::{progress_line, render};
 pub use verdict::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS};
 
 /// What `cdc status --json` prints.

@@ -1,7 +1,9 @@
-//! Logs: text on a terminal, JSON elsewhere, always to stderr.
+//! Logs: text on a terminal, with the progress of copies below it (`line`); JSON elsewhere; always to stderr.
 //!
 //! Level and filters come from `--log-level` or `CDC_LOG`. Control characters in messages and fields are escaped:
 //! a server's message must not be able to forge a line or steer a terminal.
+
+pub mod line;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -39,12 +41,16 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
     } else {
         LogFormat::Json
     });
+    let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
+    if terminal && !dumb && format == LogFormat::Text {
+        line::turn_on();
+    }
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
             let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let layer = tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
+                .with_writer(|| line::Above)
                 .with_ansi(colour)
                 .with_target(false)
                 .fmt_fields(debug_fn(write_field).delimited(" "));
@@ -56,7 +62,7 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
                 .flatten_event(true)
                 .with_current_span(true)
                 .with_span_list(false)
-                .with_writer(std::io::stderr);
+                .with_writer(|| line::Above);
             registry.with(layer).try_init()
         }
     };

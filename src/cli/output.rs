@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 
 use crate::error::{Error, Result};
 use crate::telemetry::escaped;
+use crate::telemetry::line::Above;
 
 /// Writes a command's result to stdout; that the reader has closed the pipe (`cdc status | head -1`) is no error.
 ///
@@ -22,7 +23,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes a line to stderr for the user; nothing can be done if that fails.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = Above.write_all(format!("{text}\n").as_bytes());
 }
 
 /// Writes the error to stderr.

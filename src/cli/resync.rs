@@ -1,6 +1,5 @@
 //! `cdc resync`: compares lookup tables with their sources and repairs differences; `cdc verify` only compares.
 
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,10 +11,9 @@ use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::sql::TableName;
-use crate::status::progress;
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::telemetry::escaped;
+use crate::telemetry::line;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,9 +111,8 @@ pub async fn verify(args: &VerifyArgs, context: &Context) -> Result<Outcome> {
     run(&args, context).await
 }
 
-/// How often the progress of a copy is shown on a terminal, and how much of a line it may take.
+/// How often the progress of a copy is shown on a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
-const LINE_WIDTH: usize = 79;
 
 /// How often the result is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -216,8 +213,8 @@ async fn wait(
 ) -> Result<(Option<Value>, Option<String>)> {
     let mut told = None;
     let mut seen = Instant::now();
-    // Where this process copies, its log tells the progress.
-    let mut line = Line::new(asked && std::io::stderr().is_terminal());
+    // Where this process copies, it shows the progress by itself.
+    let mut line = Line::new(asked && line::is_on());
     loop {
         line.show(bookkeeping, conn).await?;
         if !asked || bookkeeping.owner_is_alive(conn).await? {
@@ -241,7 +238,7 @@ async fn wait(
     }
 }
 
-/// The progress of running copies in one line of a terminal, written over again; it is gone at the end.
+/// The progress of the copies of the running cdc on a terminal; it is gone at the end.
 struct Line {
     shown: Option<Instant>,
     terminal: bool,
@@ -261,27 +258,19 @@ impl Line {
         }
         let seen = target::report::bookkeeping(conn, bookkeeping.schema_name()).await?;
         let models = seen.map(|seen| seen.read_models).unwrap_or_default();
-        let copies = models.iter().filter_map(|model| {
-            let copy = model.copy.as_ref()?;
-            Some(escaped(&format!("{}: {}", model.name, progress(copy)), false))
-        });
+        let copies = models
+            .iter()
+            .filter_map(|model| Some((model.name.as_str(), model.copy.as_ref()?)));
         self.shown = Some(Instant::now());
-        self.write(&copies.collect::<Vec<_>>().join("; "));
+        line::show(copies);
         Ok(())
-    }
-
-    /// Back to the line's begin, clear it, write.
-    fn write(&self, text: &str) {
-        let text: String = text.chars().take(LINE_WIDTH).collect();
-        let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            self.write("");
+            line::clear();
         }
     }
 }

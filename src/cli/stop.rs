@@ -75,6 +75,7 @@ async fn watch(stop: Stop, mut terminate: Signal, mut interrupt: Signal) {
             _ = interrupt.recv() => 130,
         };
         if seen {
+            crate::telemetry::line::clear();
             std::process::exit(code);
         }
         seen = true;

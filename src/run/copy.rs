@@ -22,6 +22,7 @@ use crate::status::Copy;
 use crate::target::bookkeeping::CopyProgress;
 use crate::target::model::TargetModel;
 use crate::target::shadow::{Counter, ShadowWriter};
+use crate::telemetry::line;
 
 /// How long a snapshot may take to settle; a hung synchronous standby makes it endless.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
@@ -29,7 +30,7 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How often the copy looks whether somebody waits for its lock, and tells its progress.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the log tells the progress of a copy.
+/// How often the log tells the progress of a copy, where no terminal shows it.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the target may take to note the progress.
@@ -110,11 +111,6 @@ async fn copy_one(
     stop: &CancellationToken,
 ) -> Result<()> {
     let model = &to_copy.model;
-    tracing::debug!(
-        read_model = to_copy.settings.name(),
-        estimated_rows = estimate,
-        "begins to copy"
-    );
     let copied = Counter::default();
     let mut progress = Progress::new(shared, to_copy, estimate, &copied);
     let how = (snapshot, observer, stop);
@@ -140,7 +136,7 @@ async fn copy_one(
     Ok(())
 }
 
-/// Tells how far a copy is: `status` every second, the log now and then.
+/// Tells how far a copy is: `status` and a terminal every second, a log without one now and then.
 struct Progress<'a> {
     shared: &'a Shared,
     to_copy: &'a ToCopy,
@@ -168,9 +164,11 @@ impl<'a> Progress<'a> {
     async fn tell(&mut self) {
         let (rows, bytes) = self.copied.read();
         let seconds = self.started.elapsed().as_secs_f64();
-        if self.logged.elapsed() >= LOG_INTERVAL {
+        let copy = Copy::new(rows, self.estimate, Some(bytes), Some(seconds));
+        if line::is_on() {
+            line::show([(self.to_copy.settings.name().as_str(), &copy)]);
+        } else if self.logged.elapsed() >= LOG_INTERVAL {
             self.logged = Instant::now();
-            let copy = Copy::new(rows, self.estimate, Some(bytes), Some(seconds));
             tracing::info!(
                 read_model = self.to_copy.settings.name(),
                 rows,
@@ -192,6 +190,7 @@ impl<'a> Progress<'a> {
     }
 
     async fn end(&mut self) {
+        line::clear();
         if self.conn.is_some() {
             self.store(None).await;
         }
@@ -215,6 +214,13 @@ impl<'a> Progress<'a> {
             .bookkeeping
             .set_copy_progress(conn, id, progress)
             .await
+    }
+}
+
+impl Drop for Progress<'_> {
+    /// A copy that is given up tells its end too.
+    fn drop(&mut self) {
+        line::clear();
     }
 }
 

@@ -213,7 +213,7 @@ fn side(side: &SideStatus) -> String {
 }
 
 /// `40 of about 80 rows, 50 %, 3 MB, 1200 rows/s, 2 min left`
-pub fn progress(copy: &Copy) -> String {
+pub(super) fn progress(copy: &Copy) -> String {
     let mut parts = match (copy.estimated_rows, copy.percent) {
         (Some(estimate), Some(percent)) => {
             vec![
@@ -227,6 +227,14 @@ pub fn progress(copy: &Copy) -> String {
     parts.extend(copy.rows_per_second.map(|rate| format!("{rate:.0} rows/s")));
     parts.extend(copy.seconds_left.map(|left| format!("{} left", duration(left))));
     parts.join(", ")
+}
+
+/// The progress of copies in one line, each with the name of its read model; empty if there is none.
+pub fn progress_line<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) -> String {
+    let copies = copies
+        .into_iter()
+        .map(|(name, copy)| format!("{}: {}", clip(name, 28), progress(copy)));
+    copies.collect::<Vec<_>>().join("; ")
 }
 
 /// An RFC 3339 time, to the second, as people read it.
@@ -312,6 +320,21 @@ source      localhost:5432/master as cdc, PostgreSQL 15.18
 target      localhost:5432/ as , PostgreSQL 16.14
 schedule    0 2 * * * (UTC), next 2026-11-26 02:00:00
 "
+        );
+    }
+
+    #[test]
+    fn progress_of_copies_is_one_line() {
+        let known = Copy::new(500, Some(2000), Some(40_000), Some(10.0));
+        let unknown = Copy::new(1, None, Some(10), None);
+        assert_eq!(progress_line([]), "");
+        assert_eq!(
+            progress_line([("public.labels_lookup", &known)]),
+            "public.labels_lookup: 500 of about 2000 rows, 25 %, 39 kB, 50 rows/s, 30 s left"
+        );
+        assert_eq!(
+            progress_line([("a.b", &unknown), ("c.d", &unknown)]),
+            "a.b: 1 row so far, 10 B; c.d: 1 row so far, 10 B"
         );
     }
 

@@ -1,0 +1,171 @@
+//! The progress of copies in the last line of a terminal, written over again, below the lines of the log.
+//!
+//! Everything that goes to stderr passes here, so that the line is cleared before another one is written, and comes back
+//! below it. Where stderr is no terminal nothing is shown, and bytes pass as they are.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::status::{Copy, progress_line};
+use crate::telemetry::escaped;
+
+/// Longest text: terminals are rarely narrower, and one that is does not wrap it.
+const MOST_CHARACTERS: usize = 99;
+
+/// To the begin of the line, and clear it (ECMA-48).
+const CLEAR: &[u8] = b"\r\x1b[K";
+
+/// What would not fit is cut by the terminal, so that the line stays one line.
+const NO_WRAP: &[u8] = b"\x1b[?7l";
+const WRAP: &[u8] = b"\x1b[?7h";
+
+static LINE: Mutex<Line> = Mutex::new(Line {
+    on: false,
+    shown: String::new(),
+});
+
+/// The last line of the terminal.
+#[derive(Debug)]
+struct Line {
+    on: bool,
+    /// What stands there; empty if nothing does.
+    shown: String,
+}
+
+impl Line {
+    /// Shows this text in place of what is shown; an empty one clears.
+    fn show(&mut self, out: &mut impl Write, text: &str) -> io::Result<()> {
+        if !self.on {
+            return Ok(());
+        }
+        let clear = if self.shown.is_empty() { &[] } else { CLEAR };
+        self.shown = escaped(text, false).chars().take(MOST_CHARACTERS).collect();
+        out.write_all(&[clear, &self.drawn()].concat())?;
+        out.flush()
+    }
+
+    /// Writes whole lines above it.
+    fn write(&self, out: &mut impl Write, lines: &[u8]) -> io::Result<()> {
+        if self.shown.is_empty() {
+            out.write_all(lines)?;
+        } else {
+            // At once: nothing of another process comes in between.
+            out.write_all(&[CLEAR, lines, &self.drawn()].concat())?;
+        }
+        out.flush()
+    }
+
+    fn drawn(&self) -> Vec<u8> {
+        if self.shown.is_empty() {
+            Vec::new()
+        } else {
+            [NO_WRAP, self.shown.as_bytes(), WRAP].concat()
+        }
+    }
+}
+
+/// From now on there is a terminal to show it on.
+pub(super) fn turn_on() {
+    line().on = true;
+}
+
+/// Whether there is a terminal to show it on.
+pub fn is_on() -> bool {
+    line().on
+}
+
+/// Shows how far these copies are, by name; none clears the line.
+pub fn show<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) {
+    // Nothing can be done if stderr is closed.
+    let _ = line().show(&mut io::stderr().lock(), &progress_line(copies));
+}
+
+/// Clears it.
+pub fn clear() {
+    let mut line = line();
+    if !line.shown.is_empty() {
+        let _ = line.show(&mut io::stderr().lock(), "");
+    }
+}
+
+/// Writes to stderr, above the line. Each write is one or more whole lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Above;
+
+impl Write for Above {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        line().write(&mut io::stderr().lock(), lines)?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// A panic elsewhere leaves nothing half done here.
+fn line() -> MutexGuard<'static, Line> {
+    LINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a terminal shows: lines, the last of which is not ended.
+    fn screen(bytes: &[u8]) -> Vec<String> {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let text = text.replace("\x1b[?7l", "").replace("\x1b[?7h", "");
+        text.split('\n')
+            .map(|line| line.rsplit("\r\x1b[K").next().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn lines_of_the_log_stand_above_it() {
+        let mut line = Line {
+            on: true,
+            shown: String::new(),
+        };
+        let mut out = Vec::new();
+        line.write(&mut out, b"INFO one\n").unwrap();
+        assert_eq!(out, b"INFO one\n");
+        line.show(&mut out, "labels: 10 rows").unwrap();
+        assert_eq!(screen(&out), ["INFO one", "labels: 10 rows"]);
+        line.write(&mut out, b"INFO two\n").unwrap();
+        assert_eq!(screen(&out), ["INFO one", "INFO two", "labels: 10 rows"]);
+        line.show(&mut out, "labels: 20 rows").unwrap();
+        assert_eq!(screen(&out), ["INFO one", "INFO two", "labels: 20 rows"]);
+        line.show(&mut out, "").unwrap();
+        assert_eq!(screen(&out), ["INFO one", "INFO two", ""]);
+        let before = out.len();
+        line.write(&mut out, b"INFO three\n").unwrap();
+        assert_eq!(out.get(before..), Some(&b"INFO three\n"[..]));
+    }
+
+    #[test]
+    fn it_is_one_line_without_control_characters() {
+        let mut line = Line {
+            on: true,
+            shown: String::new(),
+        };
+        let mut out = Vec::new();
+        line.show(&mut out, &format!("a\nb\x1b[2J{}", "c".repeat(200)))
+            .unwrap();
+        assert_eq!(screen(&out).len(), 1);
+        assert_eq!(line.shown.chars().count(), MOST_CHARACTERS);
+        assert!(line.shown.starts_with("a\\nb\\u{1b}[2Jc"));
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_shown() {
+        let mut line = Line {
+            on: false,
+            shown: String::new(),
+        };
+        let mut out = Vec::new();
+        line.show(&mut out, "labels").unwrap();
+        line.write(&mut out, b"{}\n").unwrap();
+        assert_eq!(out, b"{}\n");
+    }
+}
