@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use cdc::cluster::Stop;
+use cdc::cluster::{Cluster, Options, Stop};
 
 use crate::support::{
     self, Cdc, Side, Signal, labels_pair, labels_pair_on, own_cluster, pg, target, value, wait_in_step,
     wait_until,
 };
-use crate::{count_log, wait_log};
+use crate::{count_log, wait_log, wait_rows};
 
 /// The time in which a server or the process has to end.
 const SOON: Duration = Duration::from_secs(10);
@@ -236,4 +236,71 @@ async fn zombie_writes_nothing() {
         wait_in_step(&source, &target).await;
     }
     assert_eq!(count_log(&zombie, "applied changes"), 0);
+}
+
+/// A password that is changed under a process that runs is not its end: it says so, and comes back once it is right again.
+#[tokio::test]
+async fn password_that_was_changed_is_waited_for() {
+    let cluster = |side: Side, name: &str| {
+        Cluster::start(&Options {
+            name: name.to_owned(),
+            pg_bin: side.programs(),
+            tcp: true,
+            password: Some("right".to_owned()),
+            ..Options::default()
+        })
+        .unwrap()
+    };
+    let on_source = cluster(Side::Source, "password-source");
+    let on_target = cluster(Side::Target, "password-target");
+    // The test comes by the sockets, which ask for none.
+    let (mut pair, source, target) = labels_pair_on(&on_source, &on_target).await;
+    pair.source_url = on_source.tcp_url(&pair.source_database);
+    pair.target_url = on_target.tcp_url(&pair.target_database);
+    let mut cdc = Cdc::run(&pair);
+    wait_log(&cdc, "\"streaming\"").await;
+    wait_in_step(&source, &target).await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc %'";
+    for (side, name) in [(&source, "source"), (&target, "target")] {
+        side.batch_execute("ALTER ROLE postgres PASSWORD 'other'")
+            .await
+            .unwrap();
+        side.batch_execute(end).await.unwrap();
+        let sql = format!("UPDATE labels SET label = 'missed by the {name}' WHERE code = 'MR'");
+        source.batch_execute(&sql).await.unwrap();
+        wait_until("the log says why", async || {
+            let tries = cdc.log();
+            let refused = tries.lines().filter(|line| {
+                line.contains("trying again")
+                    && line.contains("password authentication failed")
+                    && line.contains(name)
+                    && line.contains("\"hint\":")
+            });
+            match refused.count() {
+                0 | 1 => Err("too few tries".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        assert!(cdc.is_running());
+        if name == "source" {
+            let told = "SELECT state, error LIKE '%password authentication failed%', error_hint IS NOT NULL FROM cdc.pipeline";
+            wait_rows(&target, told, &["retrying|t|t"]).await;
+            let shown = pair.clone();
+            let output = tokio::task::spawn_blocking(move || Cdc::output(&shown, &["status"])).await;
+            // Long lines are broken at blanks.
+            let text = String::from_utf8(output.unwrap().stdout).unwrap();
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(
+                text.contains("password authentication failed") && text.contains("hint: "),
+                "{text}"
+            );
+        }
+        side.batch_execute("ALTER ROLE postgres PASSWORD 'right'")
+            .await
+            .unwrap();
+        wait_in_step(&source, &target).await;
+    }
+    assert!(!cdc.log().contains("copied again"), "{}", cdc.log());
+    assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
 }
