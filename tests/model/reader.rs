@@ -1,0 +1,271 @@
+//! The consumer without servers: bytes to lookups by the crate's decoder, assembler, replay and fold, and the writer in
+//! memory. It keeps a checkpoint and an acknowledged position, and can be started again from them at any time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cdc::facts::{ReplicaIdentity, SourceColumn, SourceTable, UniqueIndex};
+use cdc::identity::{Basis, identity};
+use cdc::lsn::Lsn;
+use cdc::progress::{Progress, Replay, TransactionId, Verdict};
+use cdc::protocol::pgoutput::decode;
+use cdc::read_model::{ReadModel, Remembering};
+use cdc::run::pending::Pending;
+use cdc::settings::{ColumnMapping, OnRowError, ReadModelSettings};
+use cdc::sql::TableName;
+use cdc::transaction::{Assembler, Transaction};
+
+use crate::source::{Identity, Kind, Storage, Stored, Table, Unique};
+use crate::statement::{live_rows, soft_delete};
+use crate::wire::{self, text};
+use crate::writer::{Target, Value, Values};
+
+/// The lookups of two read models of one table: by code and by id.
+pub type Lookups = [BTreeMap<Values, Values>; 2];
+
+/// What the catalog says of the table.
+fn facts(kind: Kind) -> SourceTable {
+    let columns = wire::columns(kind)
+        .into_iter()
+        .zip(1..)
+        .map(|((name, of, oid), number)| SourceColumn {
+            name: name.to_owned(),
+            number,
+            type_oid: oid,
+            type_name: of.to_owned(),
+            bare_type_name: of.to_owned(),
+            not_null: name == "id" || (name == "code" && kind.identifies_by_code()),
+            toastable: of == "text" && kind.storage != Storage::Plain,
+            generated: false,
+            builtin: true,
+            collatable: of == "text",
+            boolean: of == "boolean",
+        });
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let index = |columns: &[&str], predicate: Option<&str>| UniqueIndex {
+        name: columns.join("_"),
+        columns: names(columns),
+        predicate: predicate.map(str::to_owned),
+        immediate: true,
+    };
+    let mut unique_indexes = vec![index(&["id"], None)];
+    if kind.unique == Unique::AtOnce {
+        unique_indexes.push(index(&["code"], live_rows(kind)));
+    }
+    let (replica_identity, primary_key, identity_index): (_, &[&str], &[&str]) = match kind.identity {
+        Identity::PrimaryKey => (ReplicaIdentity::Default, &["id"], &[]),
+        Identity::PrimaryKeyIsKey => (ReplicaIdentity::Default, &["code"], &[]),
+        Identity::Index => (ReplicaIdentity::Index, &["id"], &["code", "id"]),
+        Identity::IndexIsKey => (ReplicaIdentity::Index, &["id"], &["code"]),
+        Identity::Full => (ReplicaIdentity::Full, &["id"], &[]),
+        Identity::FullAlone => (ReplicaIdentity::Full, &[], &[]),
+    };
+    SourceTable {
+        oid: wire::LABELS,
+        name: TableName::new("public", "labels"),
+        kind: 'r',
+        persistence: 'p',
+        replica_identity,
+        columns: columns.collect(),
+        primary_key: names(primary_key),
+        deferrable_primary_key: false,
+        identity_index: names(identity_index),
+        unique_indexes,
+        leaves: Vec::new(),
+        has_inheritance_children: false,
+        row_security_applies: false,
+        may_select: true,
+        owned: true,
+        estimated_rows: -1.0,
+    }
+}
+
+fn bind(kind: Kind, name: &str, key: &str, columns: &[(&str, &str)]) -> ReadModel {
+    let soft_delete = soft_delete(kind).map(|(name, _)| name);
+    let settings = ReadModelSettings {
+        source: TableName::new("public", "labels"),
+        target: TableName::new("public", name),
+        key: vec![key.to_owned()],
+        columns: columns
+            .iter()
+            .map(|(target, source)| ColumnMapping {
+                target: (*target).to_owned(),
+                source: (*source).to_owned(),
+            })
+            .collect(),
+        soft_delete: soft_delete.map(str::to_owned),
+        synced_at: None,
+        on_row_error: OnRowError::Isolate,
+    };
+    let table = facts(kind);
+    let identity = identity(&table, &[key.to_owned()], soft_delete).unwrap();
+    let remembering = match identity.basis {
+        Basis::Key => Remembering::OldTuple,
+        Basis::PrimaryKey | Basis::Index => Remembering::Map,
+    };
+    ReadModel::bind(&settings, &table, &identity.columns, remembering).unwrap()
+}
+
+/// What the lookups should show of the table: under each code the live row with the smallest id.
+pub fn expected(table: &Table) -> Lookups {
+    let row = |row: &Stored, columns: &[&str]| -> Values {
+        columns
+            .iter()
+            .map(|column| text(table.kind, row, column).map_or(Value::Null, Value::Text))
+            .collect()
+    };
+    let mut lookups = Lookups::default();
+    for live in table.live() {
+        if live.code.is_some() {
+            let key = row(live, &["code"]);
+            lookups[0]
+                .entry(key)
+                .or_insert_with(|| row(live, &["label", "code", "note"]));
+        }
+        lookups[1].insert(row(live, &["id"]), row(live, &["id", "note"]));
+    }
+    lookups
+}
+
+/// The consumer.
+pub struct Reader {
+    models: [Arc<ReadModel>; 2],
+    targets: [Target; 2],
+    checkpoint: Lsn,
+    last: Option<TransactionId>,
+    /// The slot's position: what was acknowledged.
+    pub slot: Lsn,
+    assembler: Assembler,
+    replay: Replay,
+    progress: Progress,
+    pending: Pending,
+}
+
+impl Reader {
+    pub fn new(kind: Kind) -> Self {
+        let models = [
+            bind(
+                kind,
+                "labels_lookup",
+                "code",
+                &[("label", "label"), ("code", "code"), ("note", "note")],
+            ),
+            bind(kind, "labels_by_id", "id", &[("id", "id"), ("text", "note")]),
+        ];
+        let mut reader = Self {
+            models: models.map(Arc::new),
+            targets: Default::default(),
+            checkpoint: Lsn::ZERO,
+            last: None,
+            slot: Lsn::ZERO,
+            assembler: Assembler::new(),
+            replay: Replay::new(Lsn::ZERO, None, Lsn::ZERO),
+            progress: Progress::default(),
+            pending: Pending::default(),
+        };
+        reader.start();
+        reader
+    }
+
+    /// Starts again: only what the target and the slot have stored is known.
+    pub fn start(&mut self) {
+        self.assembler = Assembler::new();
+        for model in &self.models {
+            self.assembler.add(Some(Arc::clone(model)));
+        }
+        self.replay = Replay::new(self.checkpoint, self.last, self.slot);
+        self.progress = Progress::at(self.checkpoint);
+        self.pending = Pending::default();
+    }
+
+    pub fn checkpoint(&self) -> Lsn {
+        self.checkpoint
+    }
+
+    /// The last applied transaction with changes, if it must come again.
+    pub fn last_to_come(&self) -> Option<TransactionId> {
+        self.last.filter(|last| last.commit_lsn >= self.slot)
+    }
+
+    /// A judge as at the start.
+    pub fn judge(&self) -> Replay {
+        Replay::new(self.checkpoint, self.last, self.slot)
+    }
+
+    /// Reads a whole transaction; what was applied must be skipped, and the rest must not.
+    pub fn read(&mut self, messages: &[Vec<u8>]) -> Result<(), String> {
+        let mut whole: Option<Transaction> = None;
+        for bytes in messages {
+            let message = decode(bytes).map_err(|error| error.to_string())?;
+            if whole.is_some() {
+                return Err("a transaction was handed on before its end".to_owned());
+            }
+            whole = self.assembler.take(&message).map_err(|error| error.to_string())?;
+        }
+        let transaction = whole.ok_or("a transaction was not handed on at its end")?;
+        if let Some((index, error)) = transaction.broken.first() {
+            return Err(format!("read model {index} is broken: {error}"));
+        }
+        let applied = transaction.id.commit_lsn < self.checkpoint;
+        let expected = if applied { Verdict::Skip } else { Verdict::Apply };
+        let verdict = self.replay.judge(transaction.id, transaction.has_changes);
+        if verdict != expected || self.replay.is_proved() == applied {
+            return Err(format!(
+                "commit {} with checkpoint {}: expected {expected:?}, found {verdict:?}, proved: {}",
+                transaction.id.commit_lsn,
+                self.checkpoint,
+                self.replay.is_proved()
+            ));
+        }
+        if verdict == Verdict::Apply {
+            self.progress.receive(transaction.end_lsn);
+            self.pending.add(transaction);
+        }
+        Ok(())
+    }
+
+    /// Applies what waits, with its checkpoint.
+    pub fn apply(&mut self) -> Result<(), String> {
+        let Some(batch) = self.pending.take() else {
+            return Ok(());
+        };
+        for (index, fold) in batch.folds.iter().filter(|(_, fold)| !fold.is_empty()) {
+            self.targets[*index].apply(&self.models[*index], fold)?;
+        }
+        self.checkpoint = self.checkpoint.max(batch.position.lsn);
+        self.last = batch.position.last.or(self.last);
+        self.progress.apply(batch.position.lsn);
+        Ok(())
+    }
+
+    /// The stream has passed a position without another transaction; it is stored.
+    pub fn pass(&mut self, position: Lsn) -> Result<(), String> {
+        if self.replay.pass(position) != Verdict::Skip || !self.replay.is_proved() {
+            return Err(format!(
+                "the stream cannot pass {position}, with checkpoint {}",
+                self.checkpoint
+            ));
+        }
+        self.checkpoint = self.checkpoint.max(position);
+        self.progress.apply(position);
+        Ok(())
+    }
+
+    /// The target has flushed what it has, and the server is told.
+    pub fn acknowledge(&mut self) -> Result<(), String> {
+        self.progress.harden(self.checkpoint);
+        self.slot = self.progress.acknowledge();
+        if self.slot != self.checkpoint || self.progress.received() < self.checkpoint {
+            return Err(format!(
+                "{} is acknowledged with checkpoint {}",
+                self.slot, self.checkpoint
+            ));
+        }
+        Ok(())
+    }
+
+    /// By code, and by id.
+    pub fn lookups(&self) -> [&BTreeMap<Values, Values>; 2] {
+        [&self.targets[0].lookup, &self.targets[1].lookup]
+    }
+}

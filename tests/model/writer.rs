@@ -1,0 +1,203 @@
+//! The writer in memory: what `sql/target/merge.sql`, `take_in.sql` and `share_out_keys.sql` do with the final states of
+//! a batch, without the short ways that they take where nothing changes hands.
+
+use std::collections::BTreeMap;
+
+use cdc::fold::{Final, Fold};
+use cdc::read_model::ReadModel;
+use cdc::row::{Cell, Row};
+
+/// A value; NULL sorts first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Value {
+    Null,
+    Unchanged,
+    Text(String),
+}
+
+/// The values of an identity, of a key or of a whole lookup row.
+pub type Values = Vec<Value>;
+
+fn values(row: &Row) -> Values {
+    let value = |cell| match cell {
+        Cell::Null => Value::Null,
+        Cell::Unchanged => Value::Unchanged,
+        Cell::Text(text) => Value::Text(String::from_utf8(text.to_vec()).unwrap()),
+    };
+    row.cells().map(value).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Shown,
+    Waits,
+    Dead,
+}
+
+/// A row of the map.
+#[derive(Debug, Clone)]
+struct Entry {
+    key: Values,
+    state: State,
+    /// Of a row that is not shown.
+    values: Values,
+}
+
+/// A staged final state.
+#[derive(Debug)]
+struct Staged {
+    start: Option<Values>,
+    /// Identity, whether it is live, and values; `None` of a row that is gone or need not be remembered.
+    now: Option<(Values, bool, Values)>,
+}
+
+/// A lookup table with its map.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// The lookup's rows by key.
+    pub lookup: BTreeMap<Values, Values>,
+    map: BTreeMap<Values, Entry>,
+}
+
+/// The final state as `target/staging.rs` stages it: a dead row without a value that could be left out later is not
+/// remembered.
+fn stage(model: &ReadModel, state: Final<'_>) -> Staged {
+    let now = state.now.filter(|now| now.live || model.keeps_dead_rows());
+    Staged {
+        start: state.start.map(values),
+        now: now.map(|now| (values(now.identity), now.live, values(now.values))),
+    }
+}
+
+impl Target {
+    /// Brings lookup and map to the final states.
+    pub fn apply(&mut self, model: &ReadModel, fold: &Fold) -> Result<(), String> {
+        let key = |values: &Values| -> Values { model.key.iter().map(|at| values[*at].clone()).collect() };
+        let mut staged: Vec<Staged> = fold.finals().map(|state| stage(model, state)).collect();
+        if fold.has_unchanged() {
+            self.resolve(&mut staged);
+        }
+        let mut left_out = staged.iter().filter_map(|row| row.now.as_ref());
+        if left_out.any(|(_, _, values)| values.contains(&Value::Unchanged)) {
+            return Err("an update left out a value that nobody holds".to_owned());
+        }
+        let touched = self.touched(fold.clear(), &staged, &key);
+        let mut live = self.take_in(fold.clear(), staged, &key)?;
+        for key in touched.keys() {
+            self.share_out(key, &mut live)?;
+        }
+        for (key, claimed) in touched {
+            let shown = |entry: &Entry| entry.state == State::Shown && entry.key == key;
+            if !claimed && !self.map.values().any(shown) {
+                self.lookup.remove(&key);
+            }
+        }
+        for values in live.into_values() {
+            self.lookup.insert(key(&values), values);
+        }
+        Ok(())
+    }
+
+    /// Left-out values are in the lookup row that the map names, or in the map.
+    fn resolve(&self, staged: &mut [Staged]) {
+        for row in staged {
+            let (Some(start), Some((_, _, values))) = (&row.start, &mut row.now) else {
+                continue;
+            };
+            let Some(entry) = self.map.get(start) else {
+                continue;
+            };
+            let held = match entry.state {
+                State::Shown => self.lookup.get(&entry.key),
+                State::Waits | State::Dead => Some(&entry.values),
+            };
+            for (value, held) in values.iter_mut().zip(held.into_iter().flatten()) {
+                if *value == Value::Unchanged {
+                    *value = held.clone();
+                }
+            }
+        }
+    }
+
+    /// Keys that may change hands, and whether a final state claims them.
+    fn touched(
+        &self,
+        clear: bool,
+        staged: &[Staged],
+        key: &impl Fn(&Values) -> Values,
+    ) -> BTreeMap<Values, bool> {
+        let mut touched = BTreeMap::new();
+        if clear {
+            touched.extend(self.lookup.keys().map(|key| (key.clone(), false)));
+        }
+        let named = staged.iter().flat_map(|row| {
+            let now = row.now.as_ref().map(|now| &now.0);
+            [row.start.as_ref(), now].into_iter().flatten()
+        });
+        let entries: Vec<&Entry> = if clear {
+            self.map.values().collect()
+        } else {
+            named.filter_map(|identity| self.map.get(identity)).collect()
+        };
+        let claims = entries.into_iter().filter(|entry| entry.state != State::Dead);
+        touched.extend(claims.map(|entry| (entry.key.clone(), false)));
+        let live = staged
+            .iter()
+            .filter_map(|row| row.now.as_ref())
+            .filter(|now| now.1);
+        touched.extend(live.map(|now| (key(&now.2), true)));
+        touched
+    }
+
+    /// The map takes the final states in; returns the values of the live ones by identity.
+    fn take_in(
+        &mut self,
+        clear: bool,
+        staged: Vec<Staged>,
+        key: &impl Fn(&Values) -> Values,
+    ) -> Result<BTreeMap<Values, Values>, String> {
+        if clear {
+            self.map.clear();
+        }
+        for start in staged.iter().filter_map(|row| row.start.as_ref()) {
+            self.map.remove(start);
+        }
+        let mut live = BTreeMap::new();
+        for (identity, is_live, values) in staged.into_iter().filter_map(|row| row.now) {
+            let entry = Entry {
+                key: key(&values),
+                state: if is_live { State::Shown } else { State::Dead },
+                values: if is_live { Values::new() } else { values.clone() },
+            };
+            if self.map.insert(identity.clone(), entry).is_some() {
+                return Err(format!("two rows have the identity {identity:?}"));
+            }
+            if is_live {
+                live.insert(identity, values);
+            }
+        }
+        Ok(live)
+    }
+
+    /// Of the rows that claim the key the smallest identity is shown, the others wait with their values.
+    fn share_out(&mut self, key: &Values, live: &mut BTreeMap<Values, Values>) -> Result<(), String> {
+        let claims = |entry: &Entry| entry.state != State::Dead && entry.key == *key;
+        let mut claimants = self.map.iter_mut().filter(|(_, entry)| claims(entry));
+        let Some((winner, entry)) = claimants.next() else {
+            return Ok(());
+        };
+        for (identity, entry) in claimants {
+            let values = live.remove(identity);
+            if entry.state == State::Shown {
+                let values = values.or_else(|| self.lookup.get(key).cloned());
+                entry.values = values.ok_or("a row that waits has no values")?;
+            }
+            entry.state = State::Waits;
+        }
+        if entry.state == State::Waits && !live.contains_key(winner) {
+            live.insert(winner.clone(), std::mem::take(&mut entry.values));
+        }
+        entry.state = State::Shown;
+        Ok(())
+    }
+}
