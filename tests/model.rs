@@ -17,21 +17,25 @@
 mod history;
 #[path = "model/reader.rs"]
 mod reader;
+#[path = "model/server.rs"]
+mod server;
 #[path = "model/source.rs"]
 mod source;
 #[path = "model/statement.rs"]
 mod statement;
+mod support;
 #[path = "model/wire.rs"]
 mod wire;
 #[path = "model/writer.rs"]
 mod writer;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use history::History;
 
 /// Histories of a run that is not told otherwise.
-const HISTORIES: u64 = 20_000;
+const HISTORIES: u64 = 5_000;
 
 /// A number from the environment.
 fn number(variable: &str) -> Option<u64> {
@@ -65,7 +69,16 @@ fn lookups_equal_the_source_after_every_batch() {
     let first = fastrand::u64(..1 << 32);
     let count = number("CDC_TEST_HISTORIES").unwrap_or(HISTORIES);
     let started = Instant::now();
-    (first..first + count).for_each(check);
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                seeds.take_while(|seed| *seed < first + count).for_each(check);
+            });
+        }
+    });
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("{count} histories from seed {first} in {seconds:.1} s");
 }

@@ -191,15 +191,42 @@ impl History {
         all
     }
 
+    /// The statements that make the tables.
+    pub fn tables(&self) -> String {
+        tables(self.kind)
+    }
+
+    /// Each transaction as SQL, and the messages that tell of it.
+    pub fn told(&self) -> Vec<(String, Vec<Vec<u8>>)> {
+        let sent = self.sent().expect("a server accepts it");
+        let mut described = false;
+        self.transactions
+            .iter()
+            .zip(&sent)
+            .map(|(transaction, sent)| {
+                let messages = wire::transaction(self.kind, sent.place, &sent.events, &mut described);
+                (self.transaction_sql(transaction), messages)
+            })
+            .collect()
+    }
+
+    fn transaction_sql(&self, transaction: &Transaction) -> String {
+        let mut sql = "BEGIN;\n".to_owned();
+        for statement in &transaction.statements {
+            statement.write_sql(self.kind, &mut sql);
+        }
+        sql + "COMMIT;\n"
+    }
+
     /// The history for psql, with what the consumer did as comments.
     pub fn sql(&self) -> String {
         let mut sql = tables(self.kind);
         for (transaction, number) in self.transactions.iter().zip(1..) {
-            let _ = writeln!(sql, "\n-- transaction {number}\nBEGIN;");
-            for statement in &transaction.statements {
-                statement.write_sql(self.kind, &mut sql);
-            }
-            sql.push_str("COMMIT;\n");
+            let _ = write!(
+                sql,
+                "\n-- transaction {number}\n{}",
+                self.transaction_sql(transaction)
+            );
             let Then {
                 apply,
                 pass,

@@ -54,7 +54,7 @@ impl Statement {
                 format!("INSERT INTO labels VALUES ({values})")
             }
             Self::Update { id, set } => {
-                let set: Vec<String> = set.iter().map(|set| assignment(kind, *set)).collect();
+                let set: Vec<String> = set.iter().filter_map(|set| assignment(kind, *set)).collect();
                 let set = if set.is_empty() {
                     "label = label".to_owned()
                 } else {
@@ -83,18 +83,15 @@ impl Statement {
     }
 }
 
-fn assignment(kind: Kind, set: Set) -> String {
-    match set {
+/// `None` of a soft-delete column that the table does not have.
+fn assignment(kind: Kind, set: Set) -> Option<String> {
+    Some(match set {
         Set::Id(id) => format!("id = {id}"),
         Set::Code(value) => format!("code = {}", code(kind, value)),
         Set::Label(number) => format!("label = {}", label(number)),
         Set::Note(value) => format!("note = {}", note(value)),
-        Set::Mark(value) => format!(
-            "{} = {}",
-            soft_delete(kind).map_or("", |(name, _)| name),
-            mark(kind, value).unwrap_or_default()
-        ),
-    }
+        Set::Mark(value) => format!("{} = {}", soft_delete(kind)?.0, mark(kind, value)?),
+    })
 }
 
 fn code(kind: Kind, code: Option<u8>) -> String {
