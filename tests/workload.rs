@@ -3,7 +3,8 @@
 //! the newest one when the source is quiet.
 //!
 //! Random sessions change `labels`, a reader looks at the lookup all the time, and an oracle that does not
-//! know `cdc` says which states there were (`workload/oracle.rs`). `CDC_TEST_SEED` replays what the sessions choose,
+//! know `cdc` says which states there were (`workload/oracle.rs`). What goes wrong is told with the last statements as SQL
+//! for psql (`workload/journal.rs`). `CDC_TEST_SEED` replays what the sessions choose,
 //! `CDC_TEST_SECONDS` and `CDC_TEST_KILLS` make it longer; `make campaign` does.
 
 // Helpers assert by panicking, as tests do.
@@ -14,6 +15,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "workload/journal.rs"]
+mod journal;
 #[path = "workload/oracle.rs"]
 mod oracle;
 #[path = "workload/sessions.rs"]

@@ -11,10 +11,16 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::journal::{Journal, quote};
+
 /// Values above this many bytes are held and shown as their beginning, length and hash.
 const SHOWN_BYTES: usize = 60;
 /// Commits that are shown before and after the place of a failure.
 const SHOWN_COMMITS: usize = 12;
+/// Commits before a failure that are told as SQL.
+const SQL_COMMITS: usize = 40;
+/// Rows that are told as SQL of the table before these.
+const SQL_ROWS: usize = 200;
 
 /// What one look at the lookups showed.
 #[derive(Debug, Clone)]
@@ -57,6 +63,17 @@ fn hash(value: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+/// A value that may have been compacted, for SQL: as long as it was, with another end.
+fn sql_value(value: &str) -> String {
+    let compacted = value
+        .rsplit_once("..(")
+        .and_then(|(_, rest)| rest.split_once(" bytes, "));
+    match compacted.and_then(|(bytes, _)| bytes.parse::<usize>().ok()) {
+        Some(bytes) => format!("rpad({}, {bytes}, '.')", quote(value)),
+        None => quote(value),
+    }
 }
 
 fn compact(value: &str) -> String {
@@ -157,6 +174,26 @@ impl Table {
         }
         lines.sort();
         lines
+    }
+
+    /// The rows as INSERTs.
+    fn write_sql(&self, sql: &mut String) {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_by_key(|(id, _)| *id);
+        for (id, row) in rows.iter().take(SQL_ROWS) {
+            let _ = writeln!(
+                sql,
+                "INSERT INTO labels (id, code, label, display_name, deleted_at) VALUES ({}, {}, {}, {}, {});",
+                quote(id),
+                quote(&row.code),
+                sql_value(&row.label),
+                sql_value(&row.display_name),
+                if row.live { "NULL" } else { "now()" }
+            );
+        }
+        if rows.len() > SQL_ROWS {
+            let _ = writeln!(sql, "-- and {} more rows", rows.len() - SQL_ROWS);
+        }
     }
 
     fn change(&mut self, text: &str) {
@@ -291,6 +328,14 @@ struct Commit {
     changes: Vec<String>,
 }
 
+/// A sample that should not have been.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub why: String,
+    /// Number of the last commit that may have to do with it.
+    pub commit: usize,
+}
+
 /// The source's life.
 #[derive(Debug)]
 pub struct History {
@@ -361,7 +406,7 @@ impl History {
     }
 
     /// Each sample is a committed state, and none is older than the one before; returns how many states were seen.
-    pub fn check(&self, samples: &[Sample]) -> Result<usize, String> {
+    pub fn check(&self, samples: &[Sample]) -> Result<usize, Failure> {
         let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
         for (place, state) in self.states.iter().enumerate() {
             places.entry(*state).or_default().push(place);
@@ -389,7 +434,7 @@ impl History {
         text
     }
 
-    fn explain(&self, samples: &[Sample], number: usize, reached: usize, earlier: &[usize]) -> String {
+    fn explain(&self, samples: &[Sample], number: usize, reached: usize, earlier: &[usize]) -> Failure {
         let sample = &samples[number];
         let mut text = format!("sample {number}, at {:.3?}, ", sample.at);
         let mut near = reached;
@@ -452,7 +497,32 @@ impl History {
                 let _ = writeln!(text, "      {short}");
             }
         }
-        text
+        Failure {
+            why: text,
+            commit: end.min(self.commits.len()),
+        }
+    }
+
+    /// The last commits up to this one as SQL for psql, beginning with the rows that were there. Run one after the other
+    /// the statements may choose other rows than they did beside each other.
+    pub fn sql(&self, commit: usize, journal: &Journal) -> String {
+        // The first commit made the tables.
+        let earliest = commit.saturating_sub(SQL_COMMITS).max(1).min(commit);
+        let xids: Vec<&str> = self.commits[earliest..commit]
+            .iter()
+            .map(|commit| commit.xid.as_str())
+            .collect();
+        let first = earliest + journal.first_shown(&xids);
+        let mut sql = format!("-- labels after commit {first}\nTRUNCATE labels;\n");
+        self.each_state(|place, table| {
+            if place == first {
+                table.write_sql(&mut sql);
+            }
+        });
+        for (commit, number) in self.commits[first..commit].iter().zip(first + 1..) {
+            journal.write_sql(number, &commit.xid, &mut sql);
+        }
+        sql
     }
 
     fn each_state(&self, mut look: impl FnMut(usize, &Table)) {
@@ -521,6 +591,7 @@ fn oracle_follows_what_test_decoding_says() {
         history
             .check(&[second, first.clone()])
             .unwrap_err()
+            .why
             .contains("goes back")
     );
     let half = state(&["c|A|it's ] new-tuple: |"]);
@@ -528,6 +599,7 @@ fn oracle_follows_what_test_decoding_says() {
         history
             .check(&[first, half])
             .unwrap_err()
+            .why
             .contains("no committed state")
     );
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Error, NoTls};
+use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
+
+use super::journal::{Entry, Journal};
 
 /// Ids are few, so that they come again after their rows are gone.
 const IDS: u32 = 120;
@@ -41,12 +43,25 @@ pub async fn connect(url: &str) -> Result<Client, Error> {
     Ok(client)
 }
 
+/// Ends a transaction; returns its id if it has one.
+async fn end(client: &Client, how: &str) -> Result<Option<String>, Error> {
+    let messages = client
+        .simple_query(&format!("SELECT txid_current_if_assigned(); {how}"))
+        .await?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}
+
 /// The running sessions.
 #[derive(Debug)]
 pub struct Sessions {
     stop: Arc<AtomicBool>,
     /// Transactions that were committed, as far as the sessions know.
     pub committed: Arc<AtomicU64>,
+    /// What they were.
+    pub journal: Arc<Journal>,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -55,6 +70,7 @@ impl Sessions {
     pub fn start(url: &str, name: &str, seed: u64, number: u32, habits: Habits) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let committed = Arc::new(AtomicU64::new(0));
+        let journal = Arc::new(Journal::default());
         let handles = (0..number).map(|session| {
             let session = Session {
                 url: url.to_owned(),
@@ -65,6 +81,8 @@ impl Sessions {
                 habits,
                 stop: Arc::clone(&stop),
                 committed: Arc::clone(&committed),
+                journal: Arc::clone(&journal),
+                statements: Vec::new(),
             };
             tokio::spawn(session.run())
         });
@@ -72,6 +90,7 @@ impl Sessions {
             handles: handles.collect(),
             stop,
             committed,
+            journal,
         }
     }
 
@@ -92,6 +111,9 @@ struct Session {
     habits: Habits,
     stop: Arc<AtomicBool>,
     committed: Arc<AtomicU64>,
+    journal: Arc<Journal>,
+    /// What the open transaction has run.
+    statements: Vec<String>,
 }
 
 impl Session {
@@ -140,6 +162,7 @@ impl Session {
     }
 
     async fn transaction(&mut self, client: &Client) -> Result<(), Error> {
+        self.statements.clear();
         client.batch_execute("BEGIN").await?;
         let statements = match self.rng.u32(0..100) {
             0..=49 => 1,
@@ -151,29 +174,52 @@ impl Session {
                 self.savepoint(client).await?;
             } else {
                 let statement = self.statement();
-                client.batch_execute(&statement).await?;
+                self.execute(client, statement).await?;
             }
         }
         match self.rng.u32(0..100) {
             0..=7 => client.batch_execute("ROLLBACK").await,
             8..=10 => {
                 let name = self.prepared.clone();
-                client
-                    .batch_execute(&format!("PREPARE TRANSACTION {name}"))
-                    .await?;
-                let how = if self.rng.bool() { "COMMIT" } else { "ROLLBACK" };
-                client.batch_execute(&format!("{how} PREPARED {name}")).await
+                let xid = end(client, &format!("PREPARE TRANSACTION {name}")).await?;
+                let commit = self.rng.bool();
+                let how = if commit { "COMMIT" } else { "ROLLBACK" };
+                client.batch_execute(&format!("{how} PREPARED {name}")).await?;
+                self.note(xid.filter(|_| commit));
+                Ok(())
             }
-            _ => client.batch_execute("COMMIT").await,
+            _ => {
+                let xid = end(client, "COMMIT").await?;
+                self.note(xid);
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a statement and remembers it, also if it fails: a savepoint may be rolled back to behind it.
+    async fn execute(&mut self, client: &Client, statement: String) -> Result<(), Error> {
+        let done = client.batch_execute(&statement).await;
+        self.statements.push(statement);
+        done
+    }
+
+    /// The open transaction was committed; without an id it wrote nothing.
+    fn note(&mut self, xid: Option<String>) {
+        if let Some(xid) = xid {
+            self.journal.add(Entry {
+                session: self.number,
+                xid,
+                statements: std::mem::take(&mut self.statements),
+            });
         }
     }
 
     async fn savepoint(&mut self, client: &Client) -> Result<(), Error> {
-        client.batch_execute("SAVEPOINT s").await?;
+        self.execute(client, "SAVEPOINT s".to_owned()).await?;
         let mut failed = false;
         for _ in 0..self.rng.u32(1..4) {
             let statement = self.statement();
-            if let Err(error) = client.batch_execute(&statement).await {
+            if let Err(error) = self.execute(client, statement).await {
                 if error.as_db_error().is_none() {
                     return Err(error);
                 }
@@ -181,11 +227,12 @@ impl Session {
                 break;
             }
         }
-        if failed || self.rng.bool() {
-            client.batch_execute("ROLLBACK TO SAVEPOINT s").await
+        let end = if failed || self.rng.bool() {
+            "ROLLBACK TO SAVEPOINT s"
         } else {
-            client.batch_execute("RELEASE SAVEPOINT s").await
-        }
+            "RELEASE SAVEPOINT s"
+        };
+        self.execute(client, end.to_owned()).await
     }
 
     fn statement(&mut self) -> String {

@@ -12,7 +12,8 @@ use fastrand::Rng;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::oracle::{History, Lookups, Sample, line};
+use super::journal::Journal;
+use super::oracle::{Failure, History, Lookups, Sample, line};
 use super::sessions::{CODES, Habits, Sessions, connect};
 use super::support::{
     self, Cdc, Pair, SOURCE_SQL, Signal, TARGET_SQL, database_pair, database_pair_on, pg, value,
@@ -150,6 +151,8 @@ pub struct Stage {
     pub until: Instant,
     name: &'static str,
     seed: u64,
+    /// The statements that made the source's tables.
+    tables: String,
     lookups: Lookups,
     sessions: Option<Sessions>,
     reader: Option<Reader>,
@@ -198,7 +201,8 @@ impl Stage {
             ),
         )
         .await;
-        source.batch_execute(&source_sql(plan)).await.unwrap();
+        let tables = source_sql(plan);
+        source.batch_execute(&tables).await.unwrap();
         let habits = Habits {
             deferrable: plan.unique != Unique::AtOnce,
             large: plan.large,
@@ -213,6 +217,7 @@ impl Stage {
             until: Instant::now() + seconds(),
             name,
             seed,
+            tables,
             lookups,
             sessions: Some(sessions),
             reader: Some(reader),
@@ -265,6 +270,7 @@ impl Stage {
     pub async fn finish_within(mut self, within: Duration, cdcs: Vec<Cdc>) {
         let sessions = self.sessions.take().unwrap();
         let committed = sessions.committed.load(Ordering::Relaxed);
+        let journal = Arc::clone(&sessions.journal);
         sessions.finish().await;
         let quiet = Instant::now();
         let source = pg(&self.pair.source_url).await;
@@ -284,16 +290,21 @@ impl Stage {
         let seed = self.seed;
         let states = match outcome {
             Ok(states) => states,
-            Err(why) => panic!("{}: CDC_TEST_SEED={seed}: {why}", self.name),
+            Err(Failure { why, commit }) => panic!(
+                "{}: CDC_TEST_SEED={seed}: {why}\n{}",
+                self.name,
+                self.sql(&history, commit, &journal)
+            ),
         };
         if rest.is_none() {
             let last = samples
                 .last()
                 .map_or_else(String::new, |last| history.difference(last));
             panic!(
-                "{}: CDC_TEST_SEED={seed}: at rest after {REST:?} the lookups are not the newest state ({} commits):\n{last}",
+                "{}: CDC_TEST_SEED={seed}: at rest after {REST:?} the lookups are not the newest state ({} commits):\n{last}\n{}",
                 self.name,
-                history.commits()
+                history.commits(),
+                self.sql(&history, history.commits(), &journal)
             );
         }
         let rest = rest.unwrap().saturating_duration_since(quiet);
@@ -312,6 +323,16 @@ impl Stage {
             rest,
         );
         assert!(history.commits() > 20, "the workload does nothing");
+    }
+
+    /// The last commits up to this one, for psql.
+    fn sql(&self, history: &History, commit: usize, journal: &Journal) -> String {
+        format!(
+            "as SQL, CDC_TEST_SEED={}:\n\n{}\n{}",
+            self.seed,
+            self.tables.trim(),
+            history.sql(commit, journal)
+        )
     }
 
     /// A source that lost nothing is no reason to copy anew, and nothing in this workload can be refused.
