@@ -199,6 +199,12 @@ impl Session {
     /// Runs a statement and remembers it, also if it fails: a savepoint may be rolled back to behind it.
     async fn execute(&mut self, client: &Client, statement: String) -> Result<(), Error> {
         let done = client.batch_execute(&statement).await;
+        // What the server cannot read (class 42) would otherwise be rolled back like a conflict, and never be tried.
+        if let Err(error) = &done
+            && error.code().is_some_and(|code| code.code().starts_with("42"))
+        {
+            panic!("{statement}: {error:?}");
+        }
         self.statements.push(statement);
         done
     }
@@ -366,9 +372,9 @@ impl Session {
         let rows = if self.rng.bool() { 2 } else { self.rng.u32(3..5) };
         if self.habits.deferrable {
             return format!(
-                "WITH some AS (SELECT id, code, row_number() OVER (ORDER BY md5(id::text || '{salt}')) n, count(*) OVER () k FROM \
+                "WITH chosen AS (SELECT id, code, row_number() OVER (ORDER BY md5(id::text || '{salt}')) n, count(*) OVER () k FROM \
                  (SELECT id, code FROM labels WHERE deleted_at IS NULL ORDER BY md5(id::text || '{salt}') LIMIT {rows}) s) \
-                 UPDATE labels l SET code = o.code FROM some m JOIN some o ON o.n = m.n % m.k + 1 WHERE l.id = m.id"
+                 UPDATE labels l SET code = o.code FROM chosen m JOIN chosen o ON o.n = m.n % m.k + 1 WHERE l.id = m.id"
             );
         }
         let aside = self.number;
