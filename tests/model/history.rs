@@ -40,6 +40,9 @@ struct Then {
     describe: bool,
 }
 
+/// Leaves one of these out.
+type Clear = fn(&mut Then);
+
 /// What happened to a table, and to the consumer.
 #[derive(Debug, Clone)]
 pub struct History {
@@ -172,7 +175,7 @@ impl History {
                 start,
                 describe,
             } = self.transactions[at].then;
-            let flags: [(bool, fn(&mut Then)); 5] = [
+            let flags: [(bool, Clear); 5] = [
                 (start, |then| then.start = false),
                 (pass, |then| then.pass = false),
                 (acknowledge, |then| then.acknowledge = false),
