@@ -9,6 +9,7 @@ mod alter;
 mod budget;
 mod death;
 mod encodings;
+mod failover;
 mod heal;
 mod life;
 mod refused;
