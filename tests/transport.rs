@@ -10,6 +10,7 @@
 
 mod support;
 mod transport {
+    mod copies;
     mod handshake;
     pub mod place;
     mod slots;
