@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign build check
+.PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs build check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,22 @@ campaign: ## Hunt for lost and mixed states for some 15 minutes (CDC_TEST_SEED r
 	@scripts/postgres
 	CDC_TEST_SECONDS=$${CDC_TEST_SECONDS:-60} CDC_TEST_KILLS=$${CDC_TEST_KILLS:-100} \
 		$(CARGO) test --locked --test workload -- --nocapture --test-threads 2
+
+# On PostgreSQL 18 if it was fetched and nothing else is asked for.
+ON_18 = if [ -x .postgres/18/bin/postgres ]; then \
+		export CDC_TEST_SOURCE_BIN="$${CDC_TEST_SOURCE_BIN:-$$PWD/.postgres/18/bin}"; \
+		export CDC_TEST_TARGET_BIN="$${CDC_TEST_TARGET_BIN:-$$PWD/.postgres/18/bin}"; \
+	fi
+
+campaign-copies: ## Copy 1,000 times beside 16 writers; nothing may be lost at the source (CDC_TEST_COPIES)
+	@scripts/postgres
+	@$(ON_18); CDC_TEST_COPIES=$${CDC_TEST_COPIES:-1000} \
+		$(CARGO) test --locked --test transport copies_beside -- --nocapture
+
+campaign-resyncs: ## Resync and compare 1,000 times beside 16 writers; nothing may differ (CDC_TEST_RESYNCS)
+	@scripts/postgres
+	@$(ON_18); CDC_TEST_RESYNCS=$${CDC_TEST_RESYNCS:-1000} \
+		$(CARGO) test --locked --test workload resync_beside -- --nocapture
 
 build: ## Build target/release/cdc
 	$(CARGO) build --release --locked

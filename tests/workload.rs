@@ -4,8 +4,8 @@
 //!
 //! Random sessions change `labels`, a reader looks at the lookup all the time, and an oracle that does not
 //! know `cdc` says which states there were (`workload/oracle.rs`). What goes wrong is told with the last statements as SQL
-//! for psql (`workload/journal.rs`). `CDC_TEST_SEED` replays what the sessions choose,
-//! `CDC_TEST_SECONDS` and `CDC_TEST_KILLS` make it longer; `make campaign` does.
+//! for psql (`workload/journal.rs`). `CDC_TEST_SEED` replays what the sessions choose, `CDC_TEST_SECONDS`, `CDC_TEST_KILLS`
+//! and `CDC_TEST_RESYNCS` make it longer; `make campaign` and `make campaign-resyncs` do.
 
 // Helpers assert by panicking, as tests do.
 #![allow(
@@ -34,6 +34,9 @@ use serde_json::Value;
 use sessions::connect;
 use stage::{Identity, Plan, Stage, Unique, number, seed};
 use support::{Cdc, Side, Signal, own_cluster};
+
+/// Resyncs, and dry runs, beside the workload of one stage.
+const RESYNCS_OF_A_STAGE: u64 = 50;
 
 /// Only the workload, on one kind of table.
 async fn undisturbed(name: &'static str, plan: Plan) {
@@ -207,44 +210,72 @@ async fn restarts_of_the_servers_lose_nothing() {
     stage.finish(vec![cdc]).await;
 }
 
+/// A resync and a dry run of every kind of table find nothing, as often as asked for. The oracle holds every state that it has
+/// seen, so a long campaign is made of stages, each with a seed of its own.
 #[tokio::test]
 async fn resync_beside_the_stream_finds_nothing_to_repair() {
-    let (seed, plan) = any();
+    let wanted = number("CDC_TEST_RESYNCS", 4);
+    let first = seed();
+    let (started, mut done) = (Instant::now(), 0);
+    for stage in 0.. {
+        done += resyncs(first + stage, RESYNCS_OF_A_STAGE.min(wanted - done)).await;
+        if done >= wanted {
+            break;
+        }
+    }
+    let took = started.elapsed();
+    let rate = u128::from(done) * 60_000 / took.as_millis().max(1);
+    eprintln!(
+        "resync: CDC_TEST_SEED={first} and those after it: {done} resyncs and {done} dry runs in {took:.0?} ({rate} of each a minute)"
+    );
+}
+
+/// One stage: at least so many pairs of a resync and a dry run, and for as long as the workload takes. Returns how many.
+async fn resyncs(seed: u64, pairs: u64) -> u64 {
+    let plan = Plan {
+        crowded: true,
+        ..Plan::any(&mut Rng::with_seed(seed))
+    };
     let mut stage = Stage::set("resync", seed, plan).await;
     let cdc = Cdc::run(&stage.pair);
-    let mut dry = false;
     let mut done = 0;
-    while !stage.is_over() || done < 2 {
-        let arguments: &[&str] = if dry {
-            &["resync", "--json", "--dry-run"]
-        } else {
-            &["resync", "--json"]
-        };
-        let output = stage.command(arguments).await;
-        assert!(output.status.success(), "cdc {arguments:?}: {output:?}");
-        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let kinds = if dry {
-            ["missing", "extra", "different"]
-        } else {
-            ["inserted", "updated", "deleted"]
-        };
-        let lookups = result.as_object().unwrap();
-        assert_eq!(lookups.len(), if plan.by_id { 2 } else { 1 }, "{result}");
-        for found in lookups.values() {
-            for kind in kinds {
-                assert_eq!(
-                    found[kind].as_i64(),
-                    Some(0),
-                    "CDC_TEST_SEED={seed}: cdc {arguments:?}: {result}"
-                );
-            }
-        }
-        dry = !dry;
-        done += 1;
+    while !stage.is_over() || done < pairs {
+        finds_nothing(&stage, seed, &plan, false).await;
         stage.pause(0..100).await;
+        finds_nothing(&stage, seed, &plan, true).await;
+        stage.pause(0..100).await;
+        done += 1;
     }
-    eprintln!("resync: {done} done");
     stage.finish(vec![cdc]).await;
+    done
+}
+
+async fn finds_nothing(stage: &Stage, seed: u64, plan: &Plan, dry: bool) {
+    let (arguments, kinds) = if dry {
+        (
+            &["resync", "--json", "--dry-run"][..],
+            ["missing", "extra", "different"],
+        )
+    } else {
+        (&["resync", "--json"][..], ["inserted", "updated", "deleted"])
+    };
+    let output = stage.command(arguments).await;
+    assert!(
+        output.status.success(),
+        "CDC_TEST_SEED={seed}: cdc {arguments:?}: {output:?}"
+    );
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lookups = result.as_object().unwrap();
+    assert_eq!(lookups.len(), if plan.by_id { 2 } else { 1 }, "{result}");
+    for found in lookups.values() {
+        for kind in kinds {
+            assert_eq!(
+                found[kind].as_i64(),
+                Some(0),
+                "CDC_TEST_SEED={seed}: cdc {arguments:?}: {result}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

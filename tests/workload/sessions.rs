@@ -32,6 +32,8 @@ pub struct Habits {
     pub bulk: u32,
     /// One statement in so many is TRUNCATE; 0 is never.
     pub truncate: u32,
+    /// So many sessions that they must not wait for each other for long.
+    pub crowded: bool,
 }
 
 /// Connects; unlike the harness's `pg` it may fail.
@@ -132,10 +134,12 @@ impl Session {
 
     async fn connected(&mut self) -> Result<(), Error> {
         let client = connect(&self.url).await?;
+        // A copy waits for every open transaction.
+        let patience = if self.habits.crowded { "50ms" } else { "500ms" };
         client
-            .batch_execute(
-                "SET deadlock_timeout = '20ms'; SET lock_timeout = '500ms'; SET statement_timeout = '10s'",
-            )
+            .batch_execute(&format!(
+                "SET deadlock_timeout = '20ms'; SET lock_timeout = '{patience}'; SET statement_timeout = '10s'"
+            ))
             .await?;
         // A transaction that was prepared when the connection broke would hold its locks for ever.
         let _ = client

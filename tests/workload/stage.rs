@@ -23,8 +23,9 @@ use super::support::{
 const REST: Duration = Duration::from_secs(40);
 /// How long one resync may take beside the workload.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Concurrent sessions of the workload.
+/// Concurrent sessions of the workload, and of a crowded one.
 const SESSIONS: u32 = 4;
+const CROWD: u32 = 16;
 
 const SEED_INDEX: &str = "CREATE UNIQUE INDEX labels_code_live ON labels (code) WHERE deleted_at IS NULL;";
 
@@ -93,6 +94,8 @@ pub struct Plan {
     pub bulk: u32,
     /// One statement in so many is TRUNCATE; 0 is never.
     pub truncate: u32,
+    /// More sessions than usual.
+    pub crowded: bool,
 }
 
 impl Plan {
@@ -120,6 +123,7 @@ impl Plan {
             one_database: false,
             bulk: if rng.u32(0..4) == 0 { 100 } else { 0 },
             truncate: [0, 400, 1500][rng.usize(0..3)],
+            crowded: false,
         }
     }
 }
@@ -208,8 +212,10 @@ impl Stage {
             large: plan.large,
             bulk: plan.bulk,
             truncate: plan.truncate,
+            crowded: plan.crowded,
         };
-        let sessions = Sessions::start(&pair.source_url, &pair.slot, seed, SESSIONS, habits);
+        let number = if plan.crowded { CROWD } else { SESSIONS };
+        let sessions = Sessions::start(&pair.source_url, &pair.slot, seed, number, habits);
         let reader = Reader::start(&pair.target_url, lookups);
         Self {
             pair,
