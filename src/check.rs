@@ -4,6 +4,7 @@
 //! worst first. An error is what keeps `cdc run` from working, or the application from writing; a warning is what
 //! will hurt one day; a note is what is good to know.
 
+mod failover;
 mod server;
 mod source;
 mod target;

@@ -52,6 +52,10 @@ pub struct SourceServer {
     pub prepared_transactions: u32,
     /// Whether commits wait for synchronous standbys.
     pub synchronous_standbys: bool,
+    /// Physical replication slots (those of standbys) by name, and whether somebody reads them.
+    pub standby_slots: Vec<(String, bool)>,
+    /// synchronized_standby_slots (17 and later): what they have not received is not streamed.
+    pub synchronized_standby_slots: Vec<String>,
     /// server_encoding.
     pub encoding: String,
 }

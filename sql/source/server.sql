@@ -27,6 +27,12 @@ SELECT pg_catalog.current_setting('server_version_num')::bigint AS version,
         WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()) AS oldest_write_seconds,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts) AS prepared_transactions,
        pg_catalog.current_setting('synchronous_standby_names') <> '' AS synchronous_standbys,
+       ARRAY(SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots s
+             WHERE s.slot_type = 'physical' AND NOT s.temporary ORDER BY s.slot_name) AS standby_slots,
+       ARRAY(SELECT s.active FROM pg_catalog.pg_replication_slots s
+             WHERE s.slot_type = 'physical' AND NOT s.temporary ORDER BY s.slot_name) AS standby_slots_used,
+       -- PostgreSQL 17.
+       (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'synchronized_standby_slots') AS synchronized_standby_slots,
        pg_catalog.current_setting('server_encoding') AS encoding
 FROM pg_catalog.pg_roles r
 WHERE r.rolname = current_user

@@ -259,6 +259,34 @@ fn source_server_and_role_are_checked() {
 }
 
 #[test]
+fn standbys_that_the_stream_waits_for_or_that_cannot_take_the_slot_along_are_told() {
+    let standby = |version: u32, used: bool, synchronized: &[&str]| {
+        let synchronized = strings(synchronized);
+        move |c: &mut Case| {
+            c.source.server.version = version;
+            c.source.server.standby_slots = vec![("east".to_owned(), used)];
+            c.source.server.synchronized_standby_slots = synchronized;
+        }
+    };
+    finds("note", "does not follow a failover", standby(160_000, true, &[]));
+    finds(
+        "note",
+        "synchronized_standby_slots is empty",
+        standby(170_000, true, &[]),
+    );
+    finds("warning", "is read by nobody", standby(180_000, false, &["east"]));
+    finds(
+        "warning",
+        "does not exist",
+        standby(180_000, true, &["east", "west"]),
+    );
+    let mut case = Case::good();
+    standby(180_000, true, &["east"])(&mut case);
+    let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+    assert!(!findings.iter().any(|finding| finding.message.contains("standby")));
+}
+
+#[test]
 fn connection_to_a_server_elsewhere_is_checked() {
     let host = |name: &str| {
         let name = name.to_owned();

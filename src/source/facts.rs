@@ -42,6 +42,17 @@ pub async fn server(client: &Client) -> Result<SourceServer> {
         oldest_write_seconds: get(&row, "oldest_write_seconds")?,
         prepared_transactions: small(&row, "prepared_transactions")?,
         synchronous_standbys: get(&row, "synchronous_standbys")?,
+        standby_slots: {
+            let names: Vec<String> = get(&row, "standby_slots")?;
+            let used: Vec<bool> = get(&row, "standby_slots_used")?;
+            names.into_iter().zip(used).collect()
+        },
+        synchronized_standby_slots: get::<Option<String>>(&row, "synchronized_standby_slots")?
+            .unwrap_or_default()
+            .split(',')
+            .map(|name| name.trim().trim_matches('"').to_owned())
+            .filter(|name| !name.is_empty())
+            .collect(),
         encoding: get(&row, "encoding")?,
     })
 }
