@@ -16,6 +16,7 @@ CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys 
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
 LANGUAGE plpgsql AS $cdc$
 DECLARE
+    _new boolean;
     _straight boolean := false;
     _staged bigint;
     _kept bigint;
@@ -28,10 +29,17 @@ BEGIN
     BEGIN
         -- Rows that are all new, into empty tables or from a batch of inserts, go in as they are, unless one of them or its
         -- key is known after all. The map is asked too: a key is claimed although somebody took its row out of the lookup.
-        IF (CASE WHEN _clear THEN NOT EXISTS (SELECT FROM {{map}}) AND NOT EXISTS (SELECT FROM {{lookup}})
-                 ELSE NOT EXISTS (SELECT FROM {{stage}} s WHERE s.o1 IS NOT NULL OR s.state NOT IN ('l', 'd'))
-                     AND (SELECT count(*) FROM {{stage}} s JOIN {{map}} m ON {{stage_is_map_key}}
-                          WHERE _clear IS NOT NULL AND s.state = 'l' AND m.state = 's') = 0 END) THEN
+        -- Asked one after the other: as one expression it would be planned anew for each batch.
+        IF _clear THEN
+            _new := NOT EXISTS (SELECT FROM {{map}}) AND NOT EXISTS (SELECT FROM {{lookup}});
+        ELSE
+            _new := NOT EXISTS (SELECT FROM {{stage}} s WHERE s.o1 IS NOT NULL OR s.state NOT IN ('l', 'd'));
+            IF _new THEN
+                SELECT count(*) = 0 INTO _new FROM {{stage}} s JOIN {{map}} m ON {{stage_is_map_key}}
+                WHERE _clear IS NOT NULL AND s.state = 'l' AND m.state = 's';
+            END IF;
+        END IF;
+        IF _new THEN
             BEGIN
                 INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
                 SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE 'd' END, {{kept_values}}
