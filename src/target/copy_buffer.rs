@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgCopyIn;
 
 /// A COPY that is under way.
-pub(crate) type Copy<'c> = PgCopyIn<&'c mut PgConnection>;
+type Copy<'c> = PgCopyIn<&'c mut PgConnection>;
 
 /// Bytes of COPY data a message.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -57,7 +57,7 @@ impl<'a> CopyBuffer<'a> {
     }
 
     /// Sends everything and is empty then.
-    pub(crate) async fn send(&mut self, copy: &mut Copy<'_>) -> Result<(), sqlx::Error> {
+    async fn send(&mut self, copy: &mut Copy<'_>) -> Result<(), sqlx::Error> {
         let mut sent = 0;
         let mut escaped = Vec::new();
         for (at, large) in self.large.drain(..) {

@@ -35,11 +35,9 @@ impl Stream {
         };
         batch.chunks = std::mem::take(&mut self.chunks);
         self.in_flight = Some(InFlight {
-            lsn: batch.position.lsn,
             transactions: batch.transactions,
-            since: Instant::now(),
             commit_time: batch.position.commit_time,
-            merge: None,
+            ..InFlight::new(batch.position.lsn)
         });
         self.backlog_since = None;
         self.applier.submit(Job::Apply(batch)).await?;

@@ -36,13 +36,7 @@ impl Stream {
             return Ok(());
         };
         self.stored_at = Instant::now();
-        self.in_flight = Some(InFlight {
-            lsn: position.lsn,
-            transactions: 0,
-            since: Instant::now(),
-            commit_time: None,
-            merge: None,
-        });
+        self.in_flight = Some(InFlight::new(position.lsn));
         self.applier.submit(Job::Store(position)).await
     }
 

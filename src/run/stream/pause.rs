@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::{Command, InFlight, StoreNext, Stream};
 use crate::error::{Error, Result};
@@ -67,11 +66,8 @@ impl Stream {
                     position: MergePosition::Running(lsn, request),
                 };
                 self.in_flight = Some(InFlight {
-                    lsn,
-                    transactions: 0,
-                    since: Instant::now(),
-                    commit_time: None,
                     merge: Some(reply),
+                    ..InFlight::new(lsn)
                 });
                 self.applier.submit(job).await
             }

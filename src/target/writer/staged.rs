@@ -69,9 +69,7 @@ pub(super) async fn merge(
 ) -> Result<Vec<(usize, Written)>> {
     let mut all = Vec::with_capacity(staged.len());
     for one in staged {
-        *current = Some(one.index);
-        let model = model_of(owner.models, one.index)?;
-        plan(conn, model, staged, *one).await?;
+        let model = turn_to(conn, owner, staged, *one, current).await?;
         let written = call(
             conn,
             model,
@@ -98,9 +96,7 @@ pub(super) async fn isolate(
     let lsn = batch.position.lsn;
     let mut all: Vec<(usize, Written)> = Vec::with_capacity(staged.len());
     for one in staged {
-        *current = Some(one.index);
-        let model = model_of(owner.models, one.index)?;
-        plan(conn, model, staged, *one).await?;
+        let model = turn_to(conn, owner, staged, *one, current).await?;
         let how = isolate::How {
             shadow: false,
             clear: one.clear,
@@ -126,12 +122,20 @@ pub(super) async fn isolate(
     Ok(all)
 }
 
-/// The plans that were kept are those of small batches.
-async fn plan(conn: &mut PgConnection, model: &TargetModel, staged: &[Staged], one: Staged) -> Result<()> {
+/// The next read model's turn: it is to blame for an error from now on. The plans that were kept are those of small batches.
+async fn turn_to<'a>(
+    conn: &mut PgConnection,
+    owner: Owner<'a>,
+    staged: &[Staged],
+    one: Staged,
+    current: &mut Option<usize>,
+) -> Result<&'a TargetModel> {
+    *current = Some(one.index);
+    let model = model_of(owner.models, one.index)?;
     if staged.iter().any(|staged| staged.rows > ONE_STATEMENT_ROWS) {
         execute(conn, model.plan_for(one.rows)).await?;
     }
-    Ok(())
+    Ok(model)
 }
 
 /// What ends every batch, once for all its read models: checks what is checked late, since a deferred constraint may look from
