@@ -201,13 +201,15 @@ impl Writer {
     pub async fn warm(&mut self, index: usize) -> Result<()> {
         self.prepare(index).await?;
         let model = self.model(index)?;
+        let left_for_later = |result: Result<()>| match result {
+            Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
+            result => result,
+        };
+        left_for_later(execute(&mut self.conn, model.analyze_map()).await)?;
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let warmed = warm_up(tx.conn(), &model, self.epoch).await;
         execute(tx.conn(), "ROLLBACK".to_owned()).await?;
-        match warmed {
-            Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
-            warmed => warmed,
-        }
+        left_for_later(warmed)
     }
 
     /// Writes a batch and its checkpoint. Rows that the target refuses are set apart, unless the read model stops at them.

@@ -6,7 +6,7 @@ use cdc::target::writer::Batch;
 
 use crate::cases::{TABLES, labels, other};
 use crate::rig::{Rig, Shape, shape};
-use crate::support::{rows, value, wait_until};
+use crate::support::{self, rows, value, wait_until};
 
 #[tokio::test]
 async fn equal_means_equal_bytes_of_what_was_assigned() {
@@ -388,6 +388,49 @@ async fn large_batch_into_small_tables_reads_them_once() {
         .await;
         assert!(blocks < 1_000_000, "{table}: {blocks} blocks");
     }
+}
+
+/// A process begins with tables that were filled a moment ago, so that the server knows nothing of them.
+#[tokio::test]
+async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with_all_of_them() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&labels(true)).await;
+    rig.db
+        .batch_execute(&format!(
+            "ALTER TABLE lookup SET (autovacuum_enabled = off);
+             ALTER TABLE {map} SET (autovacuum_enabled = off);
+             INSERT INTO lookup SELECT 'C' || n, 'label ' || n FROM generate_series(1, 200000) n;
+             INSERT INTO {map} (i1, k1, state) SELECT n, 'C' || n, 's' FROM generate_series(1, 200000) n;",
+            map = rig.models[0].target.map()
+        ))
+        .await
+        .unwrap();
+    let insert: Vec<String> = (200_001..202_501)
+        .map(|id| format!("+{id}|C{id}|label {id}|-"))
+        .collect();
+    rig.writer = rig.another_writer().await;
+    rig.writer.warm(0).await.unwrap();
+    // Plans of this session, with what they did, go into the server's log.
+    sqlx::raw_sql(
+        "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
+         SET auto_explain.log_timing = off; SET auto_explain.log_nested_statements = on;",
+    )
+    .execute(rig.writer.connection())
+    .await
+    .unwrap();
+    let before = support::target().log().len();
+    assert_eq!(rig.write(0, &insert).await.unwrap().inserted, 2_500);
+    let update: Vec<String> = (99_000..100_000)
+        .map(|id| format!("={id}|C{id}|new {id}|-"))
+        .collect();
+    assert_eq!(rig.write(0, &update).await.unwrap().updated, 1_000);
+    let log = support::target().log();
+    let compared = log[before..]
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Rows Removed by Join Filter: "))
+        .map(|rows| rows.parse::<u64>().unwrap());
+    assert!(log[before..].contains("merge_"), "no plans in the log");
+    assert_eq!(compared.max().unwrap_or(0).max(10_000), 10_000);
 }
 
 /// The read model stops at its first refused row.
