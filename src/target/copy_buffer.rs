@@ -51,6 +51,20 @@ impl<'a> CopyBuffer<'a> {
         }
     }
 
+    /// Appends a row of values; `None` is NULL.
+    pub(crate) fn push_row(&mut self, values: impl Iterator<Item = Option<&'a [u8]>>) {
+        let mut separator: &[u8] = b"";
+        for value in values {
+            self.push(separator);
+            separator = b"\t";
+            match value {
+                None => self.push(b"\\N"),
+                Some(text) => self.push_value(text),
+            }
+        }
+        self.push(b"\n");
+    }
+
     /// Whether it is time to send.
     fn is_full(&self) -> bool {
         self.bytes.len() >= PIECE_BYTES || !self.large.is_empty()

@@ -11,6 +11,7 @@ use crate::read_model::{BoundColumn, ReadModel};
 use crate::settings::OnRowError;
 use crate::sql::{ident, idents};
 
+mod new_rows;
 mod statements;
 
 pub use statements::MOST_REJECTED;
@@ -581,6 +582,7 @@ mod tests {
             model.apply_function(),
             model.create_chunk(),
             model.fold_chunk_function(),
+            model.claimed_keys(),
             model.catch_up_function(),
             model.compare(5),
         ] {

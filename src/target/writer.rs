@@ -1,7 +1,8 @@
 //! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the target.
 //!
 //! A small batch of one read model is one statement and one commit. Anything else is a transaction that advances the
-//! checkpoint first (fence and lock), stages each read model's final states by COPY and merges them. Exact copies
+//! checkpoint first (fence and lock), stages each read model's final states by COPY and merges them; many rows that are all
+//! new go past the stage (`new_rows.rs`). Exact copies
 //! are merged by the same function, with the shadow in place of the stage. A batch with rows that the target refuses is
 //! written once more by the isolating run (`isolate.rs`).
 //!
@@ -27,9 +28,11 @@ use crate::target::statement::{Transaction, execute};
 mod chunks;
 mod isolate;
 mod merge;
+mod new_rows;
 mod staged;
 
 use chunks::Chunks;
+use new_rows::NewRows;
 use staged::{Owner, Staged};
 
 pub use isolate::Rejected;
@@ -136,6 +139,7 @@ pub struct Writer {
     culprit: Option<usize>,
     chunks_prepared: HashSet<i32>,
     chunks: Chunks,
+    new_rows: NewRows,
     /// Most keys of written rows of each kind that are reported (all at log level debug).
     pub report_keys: i32,
 }
@@ -165,6 +169,7 @@ impl Writer {
             culprit: None,
             chunks_prepared: HashSet::new(),
             chunks: Chunks::default(),
+            new_rows: NewRows::default(),
             report_keys: 0,
         })
     }
@@ -261,17 +266,18 @@ impl Writer {
         let result = async {
             advance(tx.conn(), self.epoch, &batch.position).await?;
             let mut all = Vec::with_capacity(folds.len());
-            for (index, fold) in folds {
+            let mut staged = Vec::new();
+            for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
-                stage(tx.conn(), model, &model.stage(), fold.finals())
-                    .await
-                    .map_err(|error| name(error, model))?;
-                let mut staged = Staged::none(*index);
-                staged.add(fold);
-                all.push(staged);
+                match self.new_rows.write(tx.conn(), model, fold, owner.keys).await? {
+                    Some(written) => all.push((*index, written)),
+                    None => staged.push(stage_fold(tx.conn(), model, *index, fold).await?),
+                }
             }
-            staged::merge(tx.conn(), owner, &all, batch, &mut current).await
+            let whole = (batch, folds.len() == 1);
+            all.extend(staged::merge(tx.conn(), owner, &staged, whole, &mut current).await?);
+            Ok(all)
         }
         .await;
         let result = tx.end(result).await;
@@ -423,6 +429,21 @@ async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Re
         .await
         .map_err(from_sqlx)?;
     Ok(())
+}
+
+/// Puts a read model's final states into the session's stage.
+async fn stage_fold(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    index: usize,
+    fold: &Fold,
+) -> Result<Staged> {
+    stage(conn, model, &model.stage(), fold.finals())
+        .await
+        .map_err(|error| name(error, model))?;
+    let mut staged = Staged::none(index);
+    staged.add(fold);
+    Ok(staged)
 }
 
 /// Fills the session's stage of the read model, or a table like it, by COPY.

@@ -9,6 +9,7 @@ mod cases;
 mod domains;
 mod isolate;
 mod limits;
+mod new_rows;
 mod random;
 mod rig;
 mod tables;

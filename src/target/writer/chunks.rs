@@ -163,7 +163,8 @@ impl Writer {
             |one: &Staged| one.refused > 0 || of(one).is_ok_and(|model| self.rejecting.contains(&model.id));
         if !staged.iter().any(has_refused) {
             execute(&mut self.conn, "SAVEPOINT chunks".to_owned()).await?;
-            let merged = staged::merge(&mut self.conn, owner, &staged, batch, &mut current).await;
+            let whole = (batch, staged.len() == 1);
+            let merged = staged::merge(&mut self.conn, owner, &staged, whole, &mut current).await;
             let isolates = staged.iter().any(|one| of(one).is_ok_and(TargetModel::isolates));
             match merged {
                 Err(error) if error.class() == Class::Refused && isolates => {

@@ -59,12 +59,13 @@ impl Staged {
     }
 }
 
-/// Merges all that is staged; `current` becomes the read model whose fault an error is.
+/// Merges all that is staged; `current` becomes the read model whose fault an error is. `sole` tells whether the batch has rows
+/// of one read model only.
 pub(super) async fn merge(
     conn: &mut PgConnection,
     owner: Owner<'_>,
     staged: &[Staged],
-    batch: &Batch,
+    (batch, sole): (&Batch, bool),
     current: &mut Option<usize>,
 ) -> Result<Vec<(usize, Written)>> {
     let mut all = Vec::with_capacity(staged.len());
@@ -81,7 +82,7 @@ pub(super) async fn merge(
         .await?;
         all.push((one.index, written));
     }
-    close(conn, owner, (batch, staged.len() == 1), current).await?;
+    close(conn, owner, (batch, sole), current).await?;
     Ok(all)
 }
 

@@ -1,0 +1,159 @@
+//! Many rows that are all new go straight into map and lookup by `COPY`, without the stage.
+//!
+//! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has to be looked for. That no
+//! identity and no key is known is held by the unique indexes, and asked of the map for a key whose row somebody took out of
+//! the lookup. Whatever the target has against a row, all of it is undone, and the batch goes the usual way.
+
+use std::collections::HashMap;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+
+use super::{ONE_STATEMENT_ROWS, Written, execute};
+use crate::error::{Error, Result};
+use crate::fold::{Final, Fold, Now};
+use crate::row::Cell;
+use crate::target::copy_buffer::{CopyBuffer, copy_rows};
+use crate::target::error::from_sqlx;
+use crate::target::model::TargetModel;
+
+/// Most batches that go the usual way before this one is tried again.
+const MOST_PASSED_OVER: u32 = 64;
+
+/// The way past the stage, and the read models of which a batch was refused there: not every one shall be written twice.
+#[derive(Debug, Default)]
+pub(super) struct NewRows(HashMap<i32, Refused>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Refused {
+    /// Batches that still go the usual way.
+    waiting: u32,
+    /// Batches that went it the last time.
+    waited: u32,
+}
+
+impl NewRows {
+    /// Writes the rows within the transaction that is open. `None` if they are not all new, are few, or the target has
+    /// something against one of them: nothing is written then. Keys are not told, so it is not the way where `keys` are asked for.
+    pub(super) async fn write(
+        &mut self,
+        conn: &mut PgConnection,
+        model: &TargetModel,
+        fold: &Fold,
+        keys: i32,
+    ) -> Result<Option<Written>> {
+        let all_new = fold.len() > ONE_STATEMENT_ROWS && fold.only_new() && !fold.has_unchanged();
+        if !all_new || keys > 0 || !self.is_due(model) {
+            return Ok(None);
+        }
+        let Some(keys) = keys_of(model, fold) else {
+            return Ok(None);
+        };
+        let settings = model.plan_for(fold.len());
+        execute(conn, format!("SAVEPOINT new_rows; {settings}")).await?;
+        match copy(conn, model, fold, keys).await {
+            Ok(Some(written)) => {
+                let count = model.count_new(written.inserted);
+                execute(conn, format!("{count}; RELEASE SAVEPOINT new_rows")).await?;
+                self.0.remove(&model.id);
+                return Ok(Some(written));
+            }
+            Ok(None) => {}
+            // Only the server's own word is an answer.
+            Err(error) if error.sqlstate().is_some() => tracing::debug!(%error, "new rows go by the stage"),
+            Err(error) => return Err(error),
+        }
+        execute(conn, "ROLLBACK TO SAVEPOINT new_rows".to_owned()).await?;
+        self.put_off(model);
+        Ok(None)
+    }
+
+    fn is_due(&mut self, model: &TargetModel) -> bool {
+        match self.0.get_mut(&model.id) {
+            Some(refused) if refused.waiting > 0 => {
+                refused.waiting -= 1;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn put_off(&mut self, model: &TargetModel) {
+        let refused = self.0.entry(model.id).or_default();
+        refused.waited = refused.waited.saturating_mul(2).clamp(1, MOST_PASSED_OVER);
+        refused.waiting = refused.waited;
+    }
+}
+
+/// Writes the rows unless one of their keys is claimed.
+async fn copy(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    fold: &Fold,
+    keys: Vec<Vec<Option<String>>>,
+) -> Result<Option<Written>> {
+    let mut query = sqlx::query(AssertSqlSafe(model.claimed_keys()));
+    for column in keys {
+        query = query.bind(column);
+    }
+    let row = query.fetch_one(&mut *conn).await.map_err(from_sqlx)?;
+    let now: String = row.try_get(0).map_err(from_sqlx)?;
+    if row.try_get(1).map_err(from_sqlx)? {
+        return Ok(None);
+    }
+    let kept = model.model.keeps_dead_rows();
+    let mut rows: Vec<Now<'_>> = rows(fold).filter(|row| row.live || kept).collect();
+    // In order of each table's index, or nearly so: page after page of it is written.
+    rows.sort_by_cached_key(|row| row.identity.cell(0).text());
+    copy_rows(conn, &model.copy_map(), rows.iter().copied(), |row, out| {
+        map_entry(model, row, out);
+    })
+    .await
+    .map_err(from_sqlx)?;
+    rows.retain(|row| row.live);
+    let first = model.key_places().next().unwrap_or_default();
+    rows.sort_by_cached_key(|row| row.values.cell(first).text());
+    let time = model.model.settings.synced_at.is_some().then_some(now.as_bytes());
+    copy_rows(conn, &model.copy_lookup(), rows.iter().copied(), |row, out| {
+        let values = row.values.cells().map(Cell::text);
+        out.push_row(values.chain(time.map(Some)));
+    })
+    .await
+    .map_err(from_sqlx)?;
+    let shown = i64::try_from(rows.len()).map_err(|_| Error::transient("a batch of too many rows"))?;
+    Ok(Some(Written {
+        inserted: shown,
+        total: shown,
+        ..Written::default()
+    }))
+}
+
+fn rows(fold: &Fold) -> impl Iterator<Item = Now<'_>> {
+    fold.finals().filter_map(|Final { now, .. }| now)
+}
+
+/// Appends the map's entry, in the order of [`TargetModel::copy_map`].
+fn map_entry<'a>(model: &TargetModel, row: Now<'a>, out: &mut CopyBuffer<'a>) {
+    let identity = row.identity.cells().map(Cell::text);
+    let key = model.key_places().map(|place| row.values.cell(place).text());
+    let state: &[u8] = if row.live { b"s" } else { b"d" };
+    let kept = model.model.keeps_dead_rows();
+    let values = row.values.cells().map(Cell::text);
+    let values = values
+        .map(|value| value.filter(|_| !row.live))
+        .take_while(|_| kept);
+    out.push_row(identity.chain(key).chain([Some(state)]).chain(values));
+}
+
+/// The keys of the live rows, an array for each key column; `None` if one is not UTF-8.
+fn keys_of(model: &TargetModel, fold: &Fold) -> Option<Vec<Vec<Option<String>>>> {
+    let column = |place: usize| -> Option<Vec<Option<String>>> {
+        rows(fold)
+            .filter(|row| row.live)
+            .map(|row| match row.values.cell(place).text() {
+                None => Some(None),
+                Some(text) => String::from_utf8(text.to_vec()).ok().map(Some),
+            })
+            .collect()
+    };
+    model.key_places().map(column).collect()
+}

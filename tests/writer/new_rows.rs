@@ -1,0 +1,224 @@
+//! Many rows that are all new: by `COPY` into map and lookup, or by the stage if the target has something against one.
+
+use cdc::error::Class;
+use cdc::target::writer::Written;
+
+use crate::cases::{TABLES, assert_consistent, labels, other};
+use crate::limits::stopping;
+use crate::rig::{Rig, shape};
+use crate::support::{rows, value};
+
+/// Each statement that writes lookup rows is noted.
+const NOTED: &str = "
+    CREATE TABLE statements (text text NOT NULL);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO public.statements SELECT split_part(current_query(), '' '', 1); RETURN NULL; END';
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON lookup EXECUTE FUNCTION note();";
+
+/// Inserts of live rows with these ids, more than go as one statement.
+fn inserts(ids: std::ops::Range<u32>) -> Vec<String> {
+    ids.map(|id| format!("+{id}|C{id}|label {id}|-")).collect()
+}
+
+/// The rig with both read models; [`ways`] tells how the last batch was written.
+async fn rig(tables: &str) -> Rig {
+    let mut rig = Rig::new(&format!("{TABLES}{NOTED}{tables}")).await;
+    rig.add(&labels(true)).await;
+    rig.add(&other()).await;
+    rig
+}
+
+async fn ways(rig: &Rig) -> Vec<String> {
+    rows(
+        &rig.db,
+        "WITH noted AS (DELETE FROM statements RETURNING text) SELECT DISTINCT text FROM noted ORDER BY 1",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn new_rows_are_copied_past_the_stage() {
+    let mut rig = rig("").await;
+    rig.write(0, &["+1|A|one|-"]).await.unwrap();
+    ways(&rig).await;
+    let mut batch = inserts(100..700);
+    batch.push("+700|C700|dead|2020-01-01 00:00:00+00".to_owned());
+    batch.push(r"+701|tab	\|back\slash and \N|-".to_owned());
+    let written = rig.write(0, &batch).await.unwrap();
+    assert_eq!((written.inserted, written.total), (601, 601));
+    assert_eq!(ways(&rig).await, ["COPY"]);
+    assert_consistent(&rig, "copied").await;
+    let sql = "SELECT code, label, synced > now() - interval '1 minute' FROM lookup WHERE code IN ('C100', 'C700', E'tab\t\\\\')";
+    let shown = rows(&rig.db, sql).await;
+    assert_eq!(shown.len(), 2);
+    assert!(shown.contains(&"C100|label 100|t".to_owned()), "{shown:?}");
+    assert!(
+        shown.contains(&"tab\t\\|back\\slash and \\N|t".to_owned()),
+        "{shown:?}"
+    );
+    // The values of the dead row were kept, and shown rows are found by their identities.
+    rig.write(0, &["=700|C700|u|-", "=100|C101|u|-", "=101|C100|u|-", "-102"])
+        .await
+        .unwrap();
+    let sql =
+        "SELECT code || '=' || label FROM lookup WHERE code IN ('C100', 'C101', 'C102', 'C700') ORDER BY 1";
+    assert_eq!(
+        rows(&rig.db, sql).await,
+        ["C100=label 101", "C101=label 100", "C700=dead"]
+    );
+    assert_consistent(&rig, "changed later").await;
+}
+
+#[tokio::test]
+async fn of_several_read_models_each_goes_its_way() {
+    let mut rig = rig("").await;
+    let folds = vec![(0, rig.fold(0, &inserts(0..600))), (1, rig.fold(1, &["+x|y"]))];
+    let written = rig.apply(folds).await.unwrap();
+    let inserted: Vec<(usize, i64)> = written.iter().map(|(index, of)| (*index, of.inserted)).collect();
+    assert_eq!(inserted, [(0, 600), (1, 1)]);
+    assert_eq!(ways(&rig).await, ["COPY"]);
+    assert_eq!(value(&rig.db, "SELECT label FROM other").await, "y");
+    assert_consistent(&rig, "two read models").await;
+}
+
+/// Rows that are not all new are told from others by map and lookup, whatever the stream says.
+#[tokio::test]
+async fn rows_that_are_known_after_all_go_by_the_stage() {
+    let known = "+1|C5|one|-";
+    // What was written before, what somebody did to the tables, and what is shown.
+    let cases: [(&str, &[&str], &str, &[&str]); 4] = [
+        (
+            "a key in the lookup that nobody claims",
+            &[],
+            "INSERT INTO lookup VALUES ('C5', 'foreign')",
+            &["label 5"],
+        ),
+        // Of two live rows with one key the one with the smallest identity is shown.
+        ("a key of another row", &[known], "", &["one"]),
+        (
+            "a key of another row that somebody took out of the lookup",
+            &[known],
+            "DELETE FROM lookup",
+            &[],
+        ),
+        (
+            "an identity that the map has",
+            &[known],
+            "UPDATE cdc.map_1 SET i1 = 5",
+            &["label 5"],
+        ),
+    ];
+    for (case, start, by_hand, expected) in cases {
+        let mut rig = rig("").await;
+        rig.write(0, start).await.unwrap();
+        rig.db.batch_execute(by_hand).await.unwrap();
+        ways(&rig).await;
+        rig.write(0, &inserts(5..605)).await.unwrap();
+        assert!(!ways(&rig).await.contains(&"COPY".to_owned()), "{case}");
+        let found = rows(&rig.db, "SELECT label FROM lookup WHERE code = 'C5'").await;
+        assert_eq!(found, expected, "{case}");
+        let shown = value(&rig.db, "SELECT count(*) FROM cdc.map_1 WHERE state = 's'").await;
+        assert_eq!(shown, "600", "{case}");
+    }
+}
+
+/// A batch that is refused is not tried again with each one that follows.
+#[tokio::test]
+async fn refused_batches_are_put_off() {
+    let mut rig = rig("").await;
+    let tried = async |rig: &mut Rig, round: u32| -> bool {
+        // Under a key that the lookup has.
+        let from = 1000 * round;
+        let sql = format!("INSERT INTO lookup VALUES ('C{from}', 'foreign')");
+        rig.db.batch_execute(&sql).await.unwrap();
+        let before = value(&rig.db, "SELECT last_value FROM tries").await;
+        rig.write(0, &inserts(from..from + 501)).await.unwrap();
+        before != value(&rig.db, "SELECT last_value FROM tries").await
+    };
+    // What a sequence gave stays when the try is undone.
+    rig.db
+        .batch_execute(
+            "CREATE SEQUENCE tries;
+             CREATE FUNCTION tried() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN IF current_query() LIKE ''COPY%'' THEN PERFORM nextval(''public.tries''); END IF; RETURN NULL; END';
+             CREATE TRIGGER tried BEFORE INSERT ON lookup EXECUTE FUNCTION tried();
+             SELECT nextval('tries');",
+        )
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    for round in 1..9 {
+        seen.push(tried(&mut rig, round).await);
+    }
+    assert_eq!(seen, [true, false, true, false, false, true, false, false]);
+}
+
+#[tokio::test]
+async fn refused_rows_are_set_apart_and_late_constraints_name_the_read_model() {
+    let mut checked = rig("ALTER TABLE lookup ADD CHECK (label <> 'label 7');").await;
+    let written: Written = checked.write(0, &inserts(0..600)).await.unwrap();
+    assert_eq!((written.inserted, written.rejected_in_all), (599, 1));
+
+    let mut late = Rig::new(
+        "CREATE TABLE kind (label text PRIMARY KEY);
+         INSERT INTO kind SELECT 'label ' || n FROM generate_series(0, 599) n WHERE n <> 7;
+         CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label text REFERENCES kind DEFERRABLE INITIALLY DEFERRED,
+             synced timestamptz);",
+    )
+    .await;
+    late.add(&stopping(labels(false))).await;
+    let error = late.write(0, &inserts(0..600)).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate()), (Class::Refused, Some("23503")));
+    assert!(
+        error.to_string().contains("read model \"public.lookup\""),
+        "{error}"
+    );
+    assert_eq!(late.writer.culprit(), Some(0));
+    assert_eq!(value(&late.db, "SELECT count(*) FROM lookup").await, "0");
+}
+
+/// What arrives is the same, byte for byte, as what comes by the stage.
+#[tokio::test]
+async fn types_arrive_as_by_the_stage() {
+    let types = [
+        ("n", "numeric(10,2)", "1.005"),
+        ("v", "varchar(3)", "ab "),
+        ("c", "char(5)", "ab"),
+        ("t", "timestamptz(0)", "2020-01-01 00:00:00.6+00"),
+        ("i", "interval", "1 day 24:00:00"),
+        ("a", "numeric(4,1)[]", "{1.25,NULL,2}"),
+        ("b", "bytea", r"\x0001ff"),
+        ("j", "json", r#"{"a":  1, "b": "\t"}"#),
+        ("f", "float8", "-0"),
+        ("d", "small", "12.345"),
+    ];
+    let definitions: Vec<String> = types.iter().map(|(name, of, _)| format!("{name} {of}")).collect();
+    let definitions = definitions.join(", ");
+    let mut rig = Rig::new(&format!(
+        "CREATE DOMAIN small AS numeric(4,1) CHECK (VALUE < 100);
+         CREATE TABLE copied (k numeric(8,1) PRIMARY KEY, {definitions});
+         CREATE TABLE staged (k numeric(8,1) PRIMARY KEY, {definitions});"
+    ))
+    .await;
+    let names: Vec<&str> = ["k"]
+        .into_iter()
+        .chain(types.iter().map(|(name, ..)| *name))
+        .collect();
+    let columns: Vec<(&str, &str)> = names.iter().map(|name| (*name, "text")).collect();
+    let projected: Vec<(&str, &str)> = names.iter().map(|name| (*name, *name)).collect();
+    let values: Vec<&str> = types.iter().map(|(.., value)| *value).collect();
+    let insert = |id: u32| format!("+{id}|{}", values.join("|"));
+    for table in ["copied", "staged"] {
+        rig.add(&shape(table, &columns, &["k"], &projected, 1, false))
+            .await;
+    }
+    let many: Vec<String> = (0..600).map(insert).collect();
+    rig.write(0, &many).await.unwrap();
+    for some in many.chunks(300) {
+        rig.write(1, some).await.unwrap();
+    }
+    let all = |table: &str| format!("SELECT x::text FROM {table} x ORDER BY k");
+    let copied = rows(&rig.db, &all("copied")).await;
+    assert_eq!(copied.len(), 600);
+    assert_eq!(copied, rows(&rig.db, &all("staged")).await);
+}
