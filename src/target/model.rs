@@ -278,10 +278,15 @@ impl TargetModel {
         )
     }
 
-    /// Indexes the shadow by identity, once it is filled.
+    /// Tells the server what the shadow holds, once it is filled.
+    pub fn analyze_shadow(&self) -> String {
+        format!("ANALYZE {}", self.shadow())
+    }
+
+    /// Indexes the shadow by identity, for the changes that bring it forward.
     pub fn index_shadow(&self) -> String {
         let (shadow, i) = (self.shadow(), numbered("", "i", self.identity_types.len()));
-        format!("ALTER TABLE {shadow} ADD PRIMARY KEY ({i});\nANALYZE {shadow};")
+        format!("ALTER TABLE {shadow} ADD PRIMARY KEY ({i})")
     }
 
     fn stage_definition(&self) -> String {
@@ -571,6 +576,8 @@ mod tests {
         let model = bind(&lookup()).unwrap();
         for sql in [
             model.create_map(),
+            model.drop_map_indexes(),
+            model.make_map_indexes(),
             model.create_stage(),
             model.create_shadow(),
             model.merge_function(),

@@ -134,7 +134,7 @@ impl ShadowWriter {
             gathered.send(&mut copy).await.map_err(from_sqlx)?;
             copy.finish().await.map_err(from_sqlx)?;
         }
-        execute(&mut self.conn, model.index_shadow()).await
+        execute(&mut self.conn, model.analyze_shadow()).await
     }
 
     /// The same in small pieces, after a row was refused: rows that the lookup's types refuse are found and kept by their identity.
@@ -170,13 +170,14 @@ impl ShadowWriter {
             let taken = careful::copy(tx.conn(), model, Rows::Lines(&lines), &mut refused).await;
             tx.end(taken).await?;
         }
-        execute(&mut self.conn, model.index_shadow()).await
+        execute(&mut self.conn, model.analyze_shadow()).await
     }
 
     /// Brings the shadows forward by whole transactions.
     pub async fn catch_up(&mut self, folds: Vec<(&TargetModel, Fold)>) -> Result<()> {
         for (model, _) in &folds {
             if self.prepared.insert(model.id) {
+                execute(&mut self.conn, model.index_shadow()).await?;
                 execute(&mut self.conn, model.create_stage()).await?;
                 execute(&mut self.conn, model.catch_up_function()).await?;
             }

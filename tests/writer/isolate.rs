@@ -317,7 +317,7 @@ async fn a_row_that_may_not_be_deleted_stays() {
 }
 
 /// Fills a shadow with these lines.
-async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
+pub async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
     let model = rig.models[index].target.clone();
     let mut shadow = ShadowWriter::new(rig.session().await);
     let pieces = || {

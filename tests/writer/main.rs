@@ -7,6 +7,7 @@ mod support;
 
 mod cases;
 mod domains;
+mod first_copy;
 mod isolate;
 mod limits;
 mod new_rows;

@@ -119,7 +119,7 @@ pub struct Rig {
     pub bookkeeping: Bookkeeping,
     pub models: Vec<Bound>,
     pub lsn: u64,
-    url: String,
+    pub url: String,
 }
 
 impl Rig {

@@ -7,6 +7,9 @@ use crate::sql::{fill, ident, literal};
 /// row up in their indexes: a lookup takes some 2 microseconds, reading and probing a row of 100 bytes some 0.15.
 const HASHED_BYTES_A_ROW: usize = 1300;
 
+/// Bytes of a shadow from which on the indexes of an empty map are made after the rows.
+const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
+
 /// Most rows of a read model that are set apart; with more it is suspended.
 pub const MOST_REJECTED: i64 = 1000;
 
@@ -202,6 +205,20 @@ impl TargetModel {
              THEN ANALYZE (SKIP_LOCKED) {map}; END IF; END $cdc$",
             literal(&map)
         )
+    }
+
+    /// Takes the indexes of an empty map away, if the shadow is large.
+    pub fn drop_map_indexes(&self) -> String {
+        let least_bytes = LEAST_BYTES_TO_INDEX_LATER.to_string();
+        self.fill(
+            include_str!("../../../sql/target/drop_map_indexes.sql"),
+            &[("least_bytes", &least_bytes)],
+        )
+    }
+
+    /// Makes the indexes of the map that are not there.
+    pub fn make_map_indexes(&self) -> String {
+        self.fill(include_str!("../../../sql/target/make_map_indexes.sql"), &[])
     }
 
     /// The call of the writer over the shadow.
@@ -406,6 +423,8 @@ impl TargetModel {
             ("tries", self.tries()),
             ("rejected", self.rejected()),
             ("lookup_name", literal(&self.lookup())),
+            ("map_name", literal(&self.map())),
+            ("shadow_name", literal(&self.shadow())),
             ("resolve", resolve),
             ("left_out", left_out),
             ("i", numbered("", "i", n)),

@@ -246,7 +246,10 @@ async fn merge_rows(
         healed = (before.rejected_in_all - written.rejected_in_all).max(0);
         written
     } else {
-        call(conn, model, &model.merge_shadow_call(), true, false, how.keys).await?
+        execute(conn, model.drop_map_indexes()).await?;
+        let written = call(conn, model, &model.merge_shadow_call(), true, false, how.keys).await?;
+        execute(conn, model.make_map_indexes()).await?;
+        written
     };
     if how.check {
         check_constraints(conn)

@@ -1,0 +1,84 @@
+//! A large first copy: the map's indexes are made once it is full.
+
+use cdc::target::writer::{MergePosition, Written};
+
+use crate::cases::{TABLES, assert_consistent, labels};
+use crate::isolate::fill;
+use crate::rig::Rig;
+use crate::support::{pg, rows, value};
+
+const INDEXES: &str = "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid)
+    FROM pg_index WHERE indrelid = 'cdc.map_1'::regclass ORDER BY 1";
+
+/// Rows of a shadow of more than a megabyte.
+fn lines() -> Vec<String> {
+    (0..20_000)
+        .map(|id| format!("{id}|l|C{id}|a label that is long enough {id}"))
+        .collect()
+}
+
+async fn rig() -> (Rig, Vec<String>) {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&labels(true)).await;
+    let indexes = rows(&rig.db, INDEXES).await;
+    assert_eq!(indexes.len(), 2);
+    (rig, indexes)
+}
+
+async fn merge(rig: &mut Rig, lines: &[String]) -> Written {
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let model = rig.models[0].target.clone();
+    let mut shadow = fill(rig, 0, &lines).await;
+    let position = MergePosition::Running(rig.position().lsn, None);
+    let mut merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
+    shadow.drop("cdc", model.id, 0).await.unwrap();
+    merged.remove(0).1.unwrap()
+}
+
+#[tokio::test]
+async fn large_first_copy_leaves_the_map_with_its_indexes() {
+    let (mut rig, indexes) = rig().await;
+    // The plans that the stream keeps are those of a map with indexes.
+    rig.writer.warm(0).await.unwrap();
+    let written = merge(&mut rig, &lines()).await;
+    assert_eq!(written.inserted, 20_000);
+    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_consistent(&rig, "copied").await;
+    rig.write(0, &["=7|C7|new|-", "-8", "+20000|C8|eight|-"])
+        .await
+        .unwrap();
+    let sql = "SELECT code || '=' || label FROM lookup WHERE code IN ('C7', 'C8') ORDER BY 1";
+    assert_eq!(rows(&rig.db, sql).await, ["C7=new", "C8=eight"]);
+    // Again, with the map as it is.
+    let written = merge(&mut rig, &lines()).await;
+    assert_eq!((written.inserted, written.updated, written.deleted), (0, 2, 0));
+    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_consistent(&rig, "copied again").await;
+}
+
+#[tokio::test]
+async fn large_first_copy_does_not_wait_for_a_reader_of_the_map() {
+    let (mut rig, indexes) = rig().await;
+    let reader = pg(&rig.url).await;
+    reader
+        .batch_execute("BEGIN; SELECT FROM cdc.map_1")
+        .await
+        .unwrap();
+    assert_eq!(merge(&mut rig, &lines()).await.inserted, 20_000);
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_consistent(&rig, "beside a reader").await;
+}
+
+#[tokio::test]
+async fn refused_row_of_a_large_first_copy_is_set_apart() {
+    let (mut rig, indexes) = rig().await;
+    rig.db
+        .batch_execute("ALTER TABLE lookup ADD CHECK (code <> 'C77')")
+        .await
+        .unwrap();
+    let written = merge(&mut rig, &lines()).await;
+    assert_eq!((written.inserted, written.rejected_in_all), (19_999, 1));
+    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_eq!(value(&rig.db, "SELECT key FROM cdc.rejected").await, "C77");
+}
