@@ -8,15 +8,18 @@
 --   tries    lookup rows to be written: n number, op d delete, u update, v insert, k1.. key, w1.. identity and p1.. values of the row
 --            that shall be shown, e1.. why it was refused, swap: whether deleting and inserting may help
 --   rejected i1.. identity, k1.. key, state r, x, or d (a row that could not be deleted: it has no identity any more), e1.. why
+--   earlier  entries of rejected whose rows are tried anew. One that is refused again as it was, by the same name under the same
+--            key, gets its entry back: it tells since when.
 --
 -- Shown under a key is the smallest identity among the accepted rows that claim it. If there is none, what stands under the
 -- key of a refused row stays.
 --
 -- Rows are tried in halves, so few bad rows among many cost little. _isolate false: the first refusal is raised.
 -- _again: the rows of this batch that were refused are tried once more, since another lookup has changed.
+-- _refused: rows of this batch that are refused, also those that were before.
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys integer, _isolate boolean, _again boolean, _lsn text,
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
-    OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[])
+    OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[], OUT _refused bigint)
 LANGUAGE plpgsql AS $cdc$
 DECLARE
     _most CONSTANT integer := {{most_rejected}};
@@ -46,12 +49,18 @@ BEGIN
     ELSE
 {{left_out_values}}
 {{take_in}}
-        DELETE FROM {{rejected}} r USING {{stage}} s WHERE s.state = 'x' AND {{stage_is_rejected}};
+        DELETE FROM {{rejected}} r USING {{stage}} s
+        WHERE s.state = 'x' AND {{stage_is_rejected}} AND NOT (r.state = 'x' AND {{rejected_as_stage}});
         INSERT INTO {{rejected}} ({{i}}, {{k}}, state, e1, e2, e3, lsn)
-        SELECT {{s_i}}, {{s_key}}, 'x', s.e1, s.e2, s.e3, _lsn::pg_catalog.pg_lsn FROM {{stage}} s WHERE s.state = 'x';
+        SELECT {{s_i}}, {{s_key}}, 'x', s.e1, s.e2, s.e3, _lsn::pg_catalog.pg_lsn FROM {{stage}} s
+        WHERE s.state = 'x' AND NOT EXISTS (SELECT FROM {{rejected}} r WHERE {{stage_is_rejected}});
+        DELETE FROM {{earlier}};
     END IF;
-    DELETE FROM {{rejected}} r
-    WHERE r.state <> 'd' AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{rejected_is_map}} AND m.state IN ('r', 'x'));
+    WITH gone AS (
+        DELETE FROM {{rejected}} r
+        WHERE r.state <> 'd' AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{rejected_is_map}} AND m.state IN ('r', 'x'))
+        RETURNING r.*)
+    INSERT INTO {{earlier}} SELECT * FROM gone;
 
     LOOP
 {{share_out_keys}}
@@ -160,14 +169,21 @@ BEGIN
         UPDATE {{stage}} s SET state = 'r'
         FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND s.state = 'l' AND {{stage_is_winner}};
         DELETE FROM {{rejected}} r USING {{tries}} t
-        WHERE t.e1 IS NOT NULL AND t.op = 'd' AND r.state = 'd' AND {{rejected_is_touched}};
+        WHERE t.e1 IS NOT NULL AND t.op = 'd' AND r.state = 'd' AND {{rejected_is_touched}} AND NOT {{rejected_as_tried}};
+        WITH back AS (
+            DELETE FROM {{earlier}} r USING {{tries}} t
+            WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND r.state = 'r' AND {{rejected_is_winner}} AND {{rejected_as_tried}}
+            RETURNING r.*)
+        INSERT INTO {{rejected}} OVERRIDING SYSTEM VALUE SELECT * FROM back;
         INSERT INTO {{rejected}} ({{i}}, {{k}}, state, e1, e2, e3, lsn)
         SELECT {{t_w}}, {{t_k}}, CASE t.op WHEN 'd' THEN 'd' ELSE 'r' END, t.e1, t.e2, t.e3, _lsn::pg_catalog.pg_lsn
-        FROM {{tries}} t WHERE t.e1 IS NOT NULL;
+        FROM {{tries}} t
+        WHERE t.e1 IS NOT NULL AND CASE t.op
+            WHEN 'd' THEN NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'd' AND {{rejected_is_touched}})
+            ELSE NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'r' AND {{rejected_is_winner}}) END;
         -- The next one that claims such a key is tried.
         UPDATE {{touched}} t SET open = false WHERE t.open;
-        UPDATE {{touched}} t SET open = true
-        FROM {{rejected}} r WHERE r.state = 'r' AND t.w1 IS NOT NULL AND {{rejected_is_winner}};
+        UPDATE {{touched}} t SET open = true FROM {{tries}} x WHERE x.e1 IS NOT NULL AND x.op <> 'd' AND {{tried_is_winner}};
         EXIT WHEN NOT FOUND;
         IF (SELECT count(*) FROM {{rejected}}) > _most THEN
             EXIT;
@@ -208,7 +224,9 @@ BEGIN
     FROM {{rejected}} r
     WHERE NOT EXISTS (SELECT FROM {{schema}}.rejection x WHERE x.read_model = {{id}} AND x.n = r.n);
 
-    SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
+    SELECT count(*) FILTER (WHERE s.state = 'l'), count(*) FILTER (WHERE s.state = 'r') INTO _total, _refused FROM {{stage}} s;
+    SELECT _refused + count(*) INTO _refused FROM {{touched}} t
+    WHERE EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'd' AND {{rejected_is_touched}});
     UPDATE {{schema}}.read_model r
     SET rows = CASE WHEN _clear THEN (SELECT count(*) FROM {{lookup}}) ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
         last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END

@@ -191,6 +191,10 @@ impl TargetModel {
         format!("pg_temp.tries_{}", self.id)
     }
 
+    fn earlier(&self) -> String {
+        format!("pg_temp.earlier_{}", self.id)
+    }
+
     /// The rows that are set apart, quoted.
     pub fn rejected(&self) -> String {
         format!("{}.rejected_{}", self.schema, self.id)
@@ -228,7 +232,7 @@ impl TargetModel {
         )
     }
 
-    /// Makes the session's table of lookup rows that are tried in pieces.
+    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of rows that are tried anew.
     pub fn create_tries(&self) -> String {
         let columns = [
             self.key_columns("k"),
@@ -238,8 +242,10 @@ impl TargetModel {
         .join(", ");
         format!(
             "CREATE TEMPORARY TABLE tries_{id} (n integer PRIMARY KEY, op \"char\" NOT NULL, {columns}, {WHY}, \
-             swap boolean NOT NULL DEFAULT false) ON COMMIT DELETE ROWS;",
+             swap boolean NOT NULL DEFAULT false) ON COMMIT DELETE ROWS;\n\
+             CREATE TEMPORARY TABLE earlier_{id} (LIKE {rejected}) ON COMMIT DELETE ROWS;",
             id = self.id,
+            rejected = self.rejected(),
         )
     }
 

@@ -93,8 +93,10 @@ pub struct Written {
     pub updated_keys: Vec<String>,
     /// Keys of deleted rows, if they were asked for.
     pub deleted_keys: Vec<String>,
-    /// Rows that the target refused and that were set apart now.
+    /// Rows that the target refused and that were set apart now, without those that it had refused before in the same way.
     pub rejected: Vec<Rejected>,
+    /// Rows of this batch that the target refuses, whether it did before or not.
+    pub refused: i64,
     /// Rows that are set apart by now.
     pub rejected_in_all: i64,
 }
@@ -136,6 +138,7 @@ pub struct Writer {
     rejecting: HashSet<i32>,
     written_since_planning: i64,
     planned_rows: i64,
+    planned_for_many: bool,
     culprit: Option<usize>,
     chunks_prepared: HashSet<i32>,
     chunks: Chunks,
@@ -166,6 +169,7 @@ impl Writer {
             rejecting: HashSet::new(),
             written_since_planning: 0,
             planned_rows: 0,
+            planned_for_many: false,
             culprit: None,
             chunks_prepared: HashSet::new(),
             chunks: Chunks::default(),
@@ -382,11 +386,13 @@ impl Writer {
         model_of(&self.models, index).cloned()
     }
 
-    /// Lets the server plan anew once the tables have doubled.
+    /// Lets the server plan anew once the tables have doubled, and after many rows at once that were set apart in part.
     async fn replan(&mut self, indexes: &[usize]) -> Result<()> {
-        if self.written_since_planning < self.planned_rows.max(REPLAN_ROWS) {
+        let grown = self.written_since_planning >= self.planned_rows.max(REPLAN_ROWS);
+        if !grown && !self.planned_for_many {
             return Ok(());
         }
+        self.planned_for_many = false;
         self.planned_rows += self.written_since_planning;
         self.written_since_planning = 0;
         execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;

@@ -341,6 +341,14 @@ impl TargetModel {
         let differs = |left: &str, right: &str| {
             format!("ROW({left})::record OPERATOR(pg_catalog.*<>) ROW({right})::record")
         };
+        // An entry of a refused row says the same of it, to the letter.
+        let refused_as = |of: &str, key: &str| {
+            format!(
+                "(ROW({})::record OPERATOR(pg_catalog.*=) ROW({key})::record \
+                 AND (r.e1, r.e2, r.e3) IS NOT DISTINCT FROM ({of}.e1, {of}.e2, {of}.e3))",
+                numbered("r.", "k", keys)
+            )
+        };
         let synced_at = self.model.settings.synced_at.as_ref().map(|name| ident(name));
         let assign = join(
             ", ",
@@ -422,6 +430,7 @@ impl TargetModel {
             ("shadow", self.shadow()),
             ("tries", self.tries()),
             ("rejected", self.rejected()),
+            ("earlier", self.earlier()),
             ("lookup_name", literal(&self.lookup())),
             ("map_name", literal(&self.map())),
             ("shadow_name", literal(&self.shadow())),
@@ -508,6 +517,9 @@ impl TargetModel {
             ("stage_is_rejected", same("s.i", "r.i")),
             ("rejected_is_map", same("r.i", "m.i")),
             ("rejected_is_winner", same("r.i", "t.w")),
+            ("tried_is_winner", same("x.w", "t.w")),
+            ("rejected_as_stage", refused_as("s", &stage_key(false))),
+            ("rejected_as_tried", refused_as("t", &numbered("t.", "k", keys))),
             ("stage_is_touched", key_is(&in_stage, &in_touched)),
             ("map_assign", map_assign),
             ("map_differs", map_differs),

@@ -16,6 +16,9 @@ use crate::target::model::TargetModel;
 /// How often rows that were refused are tried once more after other lookups have changed.
 const MOST_ROUNDS: usize = 2;
 
+/// More live rows than this in a batch are many: its plans are not kept for the next one.
+const MANY_ROWS: i64 = 500;
+
 /// A row that was set apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
@@ -62,7 +65,10 @@ impl Writer {
         if !self.isolation_prepared.insert(model.id) {
             return Ok(());
         }
-        let drop = format!("DROP TABLE IF EXISTS pg_temp.tries_{}", model.id);
+        let drop = format!(
+            "DROP TABLE IF EXISTS pg_temp.tries_{id}, pg_temp.earlier_{id}",
+            id = model.id
+        );
         for sql in [drop, model.create_tries(), model.isolate_function()] {
             execute(&mut self.conn, sql).await?;
         }
@@ -112,6 +118,8 @@ impl Writer {
             let id = model_of(&self.models, *index)?.id;
             if written.rejected_in_all > 0 {
                 self.rejecting.insert(id);
+                // Plans that were made for many rows read all of map and lookup for each small batch, too.
+                self.planned_for_many |= written.total > MANY_ROWS;
             } else {
                 self.rejecting.remove(&id);
             }
@@ -136,7 +144,10 @@ pub(super) async fn call_isolating(
         .fetch_one(conn)
         .await
         .map_err(|error| name(from_sqlx(error), model))?;
-    read_written(&row)
+    Ok(Written {
+        refused: row.try_get(7).map_err(from_sqlx)?,
+        ..read_written(&row)?
+    })
 }
 
 impl Bookkeeping {
@@ -150,12 +161,7 @@ impl Bookkeeping {
     ) -> Result<()> {
         let mut before = None;
         for _ in 0..MOST_ROUNDS {
-            let mut refused = 0;
-            for (index, written) in all.iter_mut() {
-                self.read_rejected(conn, model_of(models, *index)?.id, written)
-                    .await?;
-                refused += written.rejected.len();
-            }
+            let refused: i64 = all.iter().map(|(_, written)| written.refused).sum();
             if refused == 0 || before == Some(refused) {
                 break;
             }
@@ -174,6 +180,13 @@ impl Bookkeeping {
                 written.inserted += more.inserted;
                 written.updated += more.updated;
                 written.deleted += more.deleted;
+                written.refused = more.refused;
+            }
+        }
+        if before.is_some() {
+            for (index, written) in &mut all {
+                self.read_rejected(conn, model_of(models, *index)?.id, written)
+                    .await?;
             }
         }
         Ok(())
