@@ -8,11 +8,14 @@
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
 //! | the table or the lookup was made again or renamed, the lookup's columns changed | bound anew and copied |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) | one resync of that read model |
+//! | bookkeeping or a map is gone at the target | made again and copied |
+//! | lookup or map have another number of rows than was written | one resync of that read model |
 //!
 //! Between two looks it tells the stream when somebody waits in `wait_for` for a position.
 //!
 //! A TRUNCATE that the stream brought looks like a rewrite: the resync then finds nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +33,7 @@ use crate::source;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
-use crate::target::bookkeeping::ModelState;
+use crate::target::bookkeeping::{Damage, ModelState};
 
 /// How often the watch looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -44,6 +47,11 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the target may not be seen before the session gives the batch in hand up.
 const MOST_BLINDNESS: Duration = Duration::from_secs(90);
 
+/// Longest delay between two resyncs of a read model whose rows are miscounted again and again.
+const MOST_ASKING_DELAY: Duration = Duration::from_secs(3600);
+
+const ANOTHER_FILE: &str = "the source's table has another file";
+
 /// What a session's watch compares with.
 pub struct Watch {
     shared: Arc<Shared>,
@@ -52,6 +60,9 @@ pub struct Watch {
     ids: Vec<i32>,
     looks: Vec<Look>,
     shapes: Vec<String>,
+    /// Read models that were miscounted when it was looked last, and when a resync of them may be asked for again: what
+    /// comes back at once must not load the master.
+    miscounted: HashMap<i32, (Backoff, Instant)>,
     commands: mpsc::Sender<Command>,
     seen_at: Instant,
 }
@@ -90,7 +101,7 @@ pub async fn compare_with_stored(
                 .await?;
             bound.state = ModelState::Suspended;
         } else if in_step && storage.is_some_and(|storage| storage != look.storage) {
-            ask_for_resync(shared, target, &bound.settings.name()).await?;
+            ask_for_resync(shared, target, &bound.settings.name(), ANOTHER_FILE).await?;
         }
         shared
             .bookkeeping
@@ -100,10 +111,10 @@ pub async fn compare_with_stored(
     Ok(looks)
 }
 
-async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str) -> Result<()> {
+async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str, why: &str) -> Result<()> {
     tracing::info!(
         read_model = name,
-        "the source's table has another file: a resync will tell whether rows changed"
+        "{why}: a resync will tell whether rows changed"
     );
     shared
         .bookkeeping
@@ -127,6 +138,7 @@ impl Watch {
             ids: bound.iter().map(|bound| bound.id).collect(),
             looks,
             shapes,
+            miscounted: HashMap::new(),
             commands,
             seen_at: Instant::now(),
         }
@@ -215,7 +227,7 @@ impl Watch {
             if before.storage != now.storage
                 && let (Some(lookup), Some(id)) = (self.lookups.get(index), self.ids.get(index))
             {
-                ask_for_resync(&self.shared, target, &lookup.to_string()).await?;
+                ask_for_resync(&self.shared, target, &lookup.to_string(), ANOTHER_FILE).await?;
                 self.shared
                     .bookkeeping
                     .set_watched(target, *id, &now.published, &now.storage)
@@ -229,11 +241,40 @@ impl Watch {
             .iter()
             .zip(&self.shapes)
             .position(|(before, now)| before != now);
-        Ok(changed.and_then(|at| self.lookups.get(at)).map(|lookup| {
-            Error::transient(format!(
+        if let Some(lookup) = changed.and_then(|at| self.lookups.get(at)) {
+            return Ok(Some(Error::transient(format!(
                 "lookup table \"{lookup}\" was altered, dropped or made again"
-            ))
-        }))
+            ))));
+        }
+        self.look_for_damage(target).await
+    }
+
+    /// Looks at what only the target knows.
+    async fn look_for_damage(&mut self, target: &mut PgConnection) -> Result<Option<Error>> {
+        let models: Vec<(i32, &TableName)> = self.ids.iter().copied().zip(&self.lookups).collect();
+        let miscounted = match self.shared.bookkeeping.damage(target, &models).await? {
+            Some(Damage::Gone(table)) => {
+                return Ok(Some(Error::transient(format!(
+                    "table {table} of the bookkeeping is gone"
+                ))));
+            }
+            Some(Damage::Miscounted(ids)) => ids,
+            None => Vec::new(),
+        };
+        self.miscounted.retain(|id, _| miscounted.contains(id));
+        for (id, lookup) in models.iter().filter(|(id, _)| miscounted.contains(id)) {
+            let name = lookup.to_string();
+            let (backoff, next) = self
+                .miscounted
+                .entry(*id)
+                .or_insert_with(|| (Backoff::new(LOOK_INTERVAL, MOST_ASKING_DELAY), Instant::now()));
+            if *next <= Instant::now() && !self.shared.bookkeeping.is_asked_for(target, &name).await? {
+                let why = "the lookup or its map has another number of rows than was written";
+                ask_for_resync(&self.shared, target, &name, why).await?;
+                *next = Instant::now() + backoff.next_delay(0.0);
+            }
+        }
+        Ok(None)
     }
 
     async fn pause(&self, delay: Duration) {

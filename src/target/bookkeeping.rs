@@ -11,10 +11,12 @@ use crate::progress::TransactionId;
 use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
 
+mod damage;
 mod progress;
 mod resyncs;
 mod schema;
 
+pub use damage::Damage;
 pub use progress::CopyProgress;
 
 /// The bookkeeping of one pipeline.

@@ -175,7 +175,9 @@ impl Couple {
             if found == ["t"] {
                 Ok(())
             } else {
-                Err(format!("{found:?}"))
+                let log = self.standby.log();
+                let about = log.lines().rev().filter(|line| line.contains("slot")).take(6);
+                Err(format!("{found:?}; {:#?}", about.collect::<Vec<_>>()))
             }
         })
         .await;

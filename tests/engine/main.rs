@@ -7,6 +7,7 @@ mod support;
 
 mod alter;
 mod budget;
+mod causes;
 mod death;
 mod encodings;
 mod failover;
