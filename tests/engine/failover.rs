@@ -152,35 +152,41 @@ impl Couple {
         wait_rows(&self.source, setting, &["standby"]).await;
     }
 
-    /// Waits until the standby holds a copy of the slot that survives a promotion.
+    /// Waits until the standby holds a copy of the slot that survives a promotion, and keeps it up to date from then on.
+    ///
+    /// The first copy is made by hand: the worker naps for up to 30 s once it has found nothing for a while. It is kept only if
+    /// the primary's slot has seen that every transaction the standby knows is over.
     async fn until_synchronized(&self) {
         let standby = pg(&self.standby_url()).await;
-        // Turned on only now: the worker naps for up to 30 s once it has found nothing for a while.
+        let query = format!(
+            "SELECT synced AND NOT temporary AND invalidation_reason IS NULL FROM pg_replication_slots WHERE slot_name = '{}'",
+            self.pair.slot
+        );
+        wait_until("the standby holds the slot", async || {
+            let end = "SELECT greatest(pg_log_standby_snapshot(), pg_current_wal_insert_lsn())";
+            let end = value(&self.source, end).await;
+            let confirmed = format!("SELECT cdc.wait_for('{end}', '5 s')");
+            let confirmed = value(&self.target, &confirmed).await;
+            standby
+                .batch_execute("SELECT pg_sync_replication_slots()")
+                .await
+                .unwrap();
+            let found = rows(&standby, &query).await;
+            if found == ["t"] {
+                return Ok(());
+            }
+            let log = self.standby.log();
+            let about = log.lines().rev().filter(|line| line.contains("slot")).take(6);
+            let about: Vec<_> = about.collect();
+            Err(format!("{found:?}, confirmed {end}: {confirmed}, {about:#?}"))
+        })
+        .await;
         for sql in [
             "ALTER SYSTEM SET sync_replication_slots = on",
             "SELECT pg_reload_conf()",
         ] {
             standby.batch_execute(sql).await.unwrap();
         }
-        let query = format!(
-            "SELECT synced AND NOT temporary AND invalidation_reason IS NULL FROM pg_replication_slots WHERE slot_name = '{}'",
-            self.pair.slot
-        );
-        wait_until("the standby holds the slot", async || {
-            // It follows the primary's slot, which moves with what is written.
-            let write =
-                "UPDATE labels SET updated_at = now() WHERE code = 'DR'; SELECT pg_log_standby_snapshot()";
-            self.source.batch_execute(write).await.unwrap();
-            let found = rows(&standby, &query).await;
-            if found == ["t"] {
-                Ok(())
-            } else {
-                let log = self.standby.log();
-                let about = log.lines().rev().filter(|line| line.contains("slot")).take(6);
-                Err(format!("{found:?}; {:#?}", about.collect::<Vec<_>>()))
-            }
-        })
-        .await;
     }
 
     /// Makes the standby the new primary.
