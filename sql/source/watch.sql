@@ -5,6 +5,7 @@
 -- membership   oids of the publication's entries for the table: others mean that it was taken out and put back
 -- columns      numbers, names and types: another number under one name is another column
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
+-- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
     SELECT w.name, c.oid AS root, c.oid
     FROM pg_catalog.unnest($2::text[]) w (name)
@@ -23,6 +24,7 @@ SELECT t.name,
         WHERE p.pubname = $1::text AND r.prrelid = ANY (pg_catalog.array_agg(t.oid))) AS membership,
        (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.attname, a.atttypid), ' ' ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
-       pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage
+       pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage,
+       pg_catalog.to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL AS schemas
 FROM tables t
 GROUP BY t.name, t.root

@@ -1,8 +1,8 @@
 //! The watch's look at the source: what the stream does not tell.
 //!
 //! A publication that is made again, a table that is taken out and put back, renamed or made again, a rewrite, TRUNCATE of one
-//! partition, ATTACH and DETACH: none of it comes by the stream, or not on every version. One cheap query of the
-//! catalogs tells.
+//! partition, ATTACH and DETACH: none of it comes by the stream, or not on every version. A cheap query of the catalogs
+//! tells, and another one where the server knows publications of whole schemas.
 
 use tokio_postgres::Client;
 
@@ -34,7 +34,9 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
         .await
         .map_err(from_driver)?;
     let mut looks = vec![Look::default(); tables.len()];
+    let mut schemas = false;
     for row in rows {
+        schemas = row.try_get("schemas").map_err(from_driver)?;
         let name: String = row.try_get("name").map_err(from_driver)?;
         let text = |column: &str| -> Result<String> {
             Ok(row
@@ -53,5 +55,31 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
             *place = look.clone();
         }
     }
+    if schemas {
+        look_at_schemas(client, publication, &names, &mut looks).await?;
+    }
     Ok(looks)
+}
+
+/// Adds what a table is published by because its schema is. Where no schema is published nothing is added.
+async fn look_at_schemas(
+    client: &Client,
+    publication: &str,
+    names: &[String],
+    looks: &mut [Look],
+) -> Result<()> {
+    let sql = include_str!("../../sql/source/watch_schemas.sql");
+    let rows = client
+        .query(sql, &[&publication, &names])
+        .await
+        .map_err(from_driver)?;
+    for row in rows {
+        let text = |column: &str| -> Result<String> { row.try_get(column).map_err(from_driver) };
+        let (name, entry, version) = (text("name")?, text("entry")?, text("version")?);
+        for (look, _) in looks.iter_mut().zip(names).filter(|(_, of)| **of == name) {
+            look.published.push_str(&format!(" / {entry}"));
+            look.storage.push_str(&format!(" / {version}"));
+        }
+    }
+    Ok(())
 }

@@ -238,6 +238,60 @@ async fn publication_that_was_changed_while_stopped() {
     }
 }
 
+/// A table may be published because its schema is.
+#[tokio::test]
+async fn schema_that_is_taken_out_of_the_publication() {
+    let (pair, source, target) = labels_pair().await;
+    let version = value(&source, "SELECT current_setting('server_version_num')").await;
+    if version.parse::<u32>().unwrap() < 150_000 {
+        eprintln!("NOT RUN: publications of schemas need PostgreSQL 15.");
+        return;
+    }
+    source
+        .batch_execute("CREATE SCHEMA away; CREATE PUBLICATION cdc FOR TABLES IN SCHEMA public")
+        .await
+        .unwrap();
+    let mut cdc = Cdc::run(&pair);
+    goes_on("start", &source, &target).await;
+    let out = "ALTER PUBLICATION cdc DROP TABLES IN SCHEMA public";
+    let back = "ALTER PUBLICATION cdc ADD TABLES IN SCHEMA public";
+    // For so long that it is noticed.
+    for statement in [out, CHANGE] {
+        source.batch_execute(statement).await.unwrap();
+    }
+    wait_until("it says what is missing", async || {
+        let told = rows(&target, "SELECT error || ' / ' || error_hint FROM cdc.pipeline").await;
+        let hint = r#"ALTER PUBLICATION "cdc" ADD TABLE "public"."labels""#;
+        if told.iter().all(|told| told.contains(hint)) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    })
+    .await;
+    source.batch_execute(back).await.unwrap();
+    goes_on("out and back", &source, &target).await;
+    let moves = [
+        "ALTER TABLE labels SET SCHEMA away",
+        "UPDATE away.labels SET label = 'away' || clock_timestamp() WHERE code = 'MR'",
+        "ALTER TABLE away.labels SET SCHEMA public",
+    ];
+    for stopped in [false, true] {
+        for statements in [[out, CHANGE, back], moves] {
+            if stopped {
+                cdc.stop(Signal::Term).await;
+            }
+            for statement in statements {
+                source.batch_execute(statement).await.unwrap();
+            }
+            if stopped {
+                cdc = Cdc::run(&pair);
+            }
+            goes_on(&format!("{statements:?}, stopped {stopped}"), &source, &target).await;
+        }
+    }
+}
+
 /// Without publish_via_partition_root changes come under the names of the partitions, which nobody follows.
 #[tokio::test]
 async fn partitions_that_are_published_under_their_own_names() {
