@@ -174,6 +174,47 @@ mod tests {
             "2026-10-25T00:30:00Z",
             "2026-10-26T01:30:00Z",
         );
+        // The day after the gap it is 02:30 again; between the two 02:30 of October none was missed.
+        check(
+            "30 2 * * *",
+            "Europe/Berlin",
+            "2026-03-29T01:00:00Z",
+            "2026-03-30T00:30:00Z",
+        );
+        let schedule = Schedule::parse("30 2 * * *", "Europe/Berlin").unwrap();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert!(schedule.was_due(at("2026-10-24T00:30:00Z"), at("2026-10-25T00:30:00Z")));
+        assert!(!schedule.was_due(at("2026-10-25T00:30:00Z"), at("2026-10-25T23:59:59Z")));
+        // A year of it: one turn on each day of the calendar, whatever the day's length.
+        let (mut time, mut days) = (at("2026-01-01T00:00:00Z"), Vec::new());
+        while let Some(next) = schedule
+            .next_after(time)
+            .filter(|next| *next < at("2027-01-01T00:00:00Z"))
+        {
+            days.push(next.to_zoned(schedule.zone.clone()).date());
+            time = next;
+        }
+        assert_eq!(days.len(), 365);
+        assert!(days.windows(2).all(|pair| pair[0].tomorrow().unwrap() == pair[1]));
+    }
+
+    #[test]
+    fn times_that_come_every_half_hour_come_in_both_hours_of_the_overlap_and_not_in_the_gap() {
+        let between = |from: &str, to: &str| {
+            let schedule = Schedule::parse("*/30 * * * *", "Europe/Berlin").unwrap();
+            let (mut time, to) = (
+                from.parse::<Timestamp>().unwrap(),
+                to.parse::<Timestamp>().unwrap(),
+            );
+            let mut count = 0;
+            while let Some(next) = schedule.next_after(time).filter(|next| *next <= to) {
+                (time, count) = (next, count + 1);
+            }
+            count
+        };
+        // Local midnight to midnight: 25 hours and 23 hours.
+        assert_eq!(between("2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"), 50);
+        assert_eq!(between("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"), 46);
     }
 
     #[test]
@@ -182,6 +223,9 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         assert!(schedule.was_due(at("2026-11-24T02:00:05Z"), at("2026-11-25T06:00:00Z")));
         assert!(!schedule.was_due(at("2026-11-25T02:00:05Z"), at("2026-11-25T06:00:00Z")));
+        // Several are made up by one.
+        let (last, now) = (at("2026-11-20T02:00:05Z"), at("2026-11-25T06:00:00Z"));
+        assert!(schedule.was_due(last, now) && !schedule.was_due(now, now));
     }
 
     #[test]
