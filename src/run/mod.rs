@@ -22,6 +22,7 @@ pub mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +110,8 @@ pub struct Process {
     careful_until: Option<Lsn>,
     cannot_take: Vec<(usize, Error)>,
     streaming_since: Option<Instant>,
+    /// The error that ended the last session, and since when each session has ended so.
+    trouble: Option<(String, Timestamp)>,
     /// Delays between healings, and when the last one ended.
     healing: Option<(Backoff, Instant)>,
 }
@@ -144,6 +147,19 @@ impl Process {
             () = tokio::time::sleep(delay) => {}
         }
         *last = Instant::now();
+    }
+
+    /// Since when each session has ended with this error.
+    fn since(&mut self, error: &Error) -> Timestamp {
+        let message = error.to_string();
+        match &self.trouble {
+            Some((same, since)) if *same == message => *since,
+            _ => {
+                let now = Timestamp::now();
+                self.trouble = Some((message, now));
+                now
+            }
+        }
     }
 
     fn learn(&mut self, error: &Error, refused: Option<Refused>) {
@@ -204,9 +220,14 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
             .is_some_and(|since| since.elapsed() > GOOD_SESSION)
         {
             backoff.reset();
+            process.trouble = None;
         }
+        let since = process
+            .since(&error)
+            .strftime("%Y-%m-%d %H:%M:%S UTC")
+            .to_string();
         let delay = backoff.next_delay(fastrand::f64());
-        tracing::warn!(%error, detail = error.detail(), hint = error.hint(), attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
+        tracing::warn!(%error, detail = error.detail(), hint = error.hint(), since, attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
         if let Some(why) = shared.budget.exceeded() {
             match budget::give_up(shared, process.epoch, &why).await {
                 Ok(true) => process.gap = Some(why),
@@ -215,6 +236,7 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
             }
         }
         if let Some(epoch) = process.epoch {
+            let error = error.context(format_args!("since {since}"));
             session::tell_state(shared, epoch, "retrying", &error).await;
         }
         tokio::select! {

@@ -265,7 +265,7 @@ pub fn class_of(sqlstate: &str) -> Class {
 }
 
 /// Whether the text of such an error is the server's own and not about a row.
-fn words_are_the_servers(sqlstate: &str) -> bool {
+pub(crate) fn words_are_the_servers(sqlstate: &str) -> bool {
     matches!(sqlstate, SQLSTATE_FENCED | SQLSTATE_UNRESOLVED)
         || matches!(
             sqlstate.get(..2),

@@ -20,7 +20,7 @@ use crate::progress::TransactionId;
 use crate::sql::{TableName, fill, ident};
 use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
 use crate::target::copy_buffer::copy_rows;
-use crate::target::error::{Refusal, from_sqlx};
+use crate::target::error::{Refusal, from_sqlx, words_are_the_servers};
 use crate::target::model::TargetModel;
 use crate::target::staging::{self, Part};
 use crate::target::statement::{Transaction, execute};
@@ -574,6 +574,8 @@ fn name(error: Error, model: &TargetModel) -> Error {
     const FINAL: [&str; 6] = ["42", "0A", "54", "2F", "38", "39"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
+    let unknown =
+        !sqlstate.is_empty() && error.class() == Class::Transient && !words_are_the_servers(sqlstate);
     let error = if is_final {
         error.with_class(Class::Broken)
     } else {
@@ -583,6 +585,8 @@ fn name(error: Error, model: &TargetModel) -> Error {
         Class::Refused | Class::Broken => {
             error.context(format!("read model \"{}\"", model.model.settings.name()))
         }
+        // A code that nobody knows, as a trigger may raise it: tried for ever, so that it must be said where.
+        _ if unknown => error.context(format!("read model \"{}\"", model.model.settings.name())),
         _ => error,
     }
 }

@@ -526,3 +526,48 @@ async fn role_that_loses_the_right_to_replicate() {
     goes_on("may again", &source, &target).await;
     assert_eq!(count_log(&cdc, "the stream cannot go on"), 0, "nothing is copied");
 }
+
+/// A code of its own is not known to be final, so it is tried for ever: it is said which read model, what and since when.
+#[tokio::test]
+async fn trigger_with_an_error_code_of_its_own() {
+    let (pair, source, target) = labels_pair().await;
+    let mut cdc = Cdc::run(&pair);
+    goes_on("start", &source, &target).await;
+    target
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE EXCEPTION 'secret %', NEW.label USING ERRCODE = 'ZZ123'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON labels_lookup FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await
+        .unwrap();
+    source.batch_execute(CHANGE).await.unwrap();
+    let told = wait_until("it says what is in the way", async || {
+        let told = rows(&target, "SELECT error FROM cdc.pipeline WHERE state = 'retrying'").await;
+        let what = "UTC: read model \"public.labels_lookup\": the target reported SQLSTATE ZZ123";
+        match told.first() {
+            Some(told) if told.starts_with("since 2") && told.ends_with(what) => Ok(told.clone()),
+            _ => Err(format!("{told:?}")),
+        }
+    })
+    .await;
+    wait_until("it is tried again", async || match count_log(&cdc, "ZZ123") {
+        0..4 => Err(cdc.log()),
+        _ => Ok(()),
+    })
+    .await;
+    // The same time, however often it was tried.
+    wait_rows(
+        &target,
+        "SELECT error FROM cdc.pipeline WHERE state = 'retrying'",
+        &[&told],
+    )
+    .await;
+    target
+        .batch_execute("DROP TRIGGER refuse ON labels_lookup")
+        .await
+        .unwrap();
+    goes_on("without the trigger", &source, &target).await;
+    assert!(!cdc.log().contains("secret"), "{}", cdc.log());
+    assert!(cdc.is_running());
+}
