@@ -574,6 +574,7 @@ fn name(error: Error, model: &TargetModel) -> Error {
     const FINAL: [&str; 6] = ["42", "0A", "54", "2F", "38", "39"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
+    // A code of somebody's own, as a trigger may raise it, is tried for ever.
     let unknown =
         !sqlstate.is_empty() && error.class() == Class::Transient && !words_are_the_servers(sqlstate);
     let error = if is_final {
@@ -582,11 +583,9 @@ fn name(error: Error, model: &TargetModel) -> Error {
         error
     };
     match error.class() {
-        Class::Refused | Class::Broken => {
+        class if unknown || matches!(class, Class::Refused | Class::Broken) => {
             error.context(format!("read model \"{}\"", model.model.settings.name()))
         }
-        // A code that nobody knows, as a trigger may raise it: tried for ever, so that it must be said where.
-        _ if unknown => error.context(format!("read model \"{}\"", model.model.settings.name())),
         _ => error,
     }
 }

@@ -12,7 +12,7 @@ use crate::rig::{Rig, Shape, shape};
 use crate::support::{rows, value};
 
 /// A lookup that refuses in many ways, and a second one.
-const TABLES: &str = "
+pub const TABLES: &str = "
     CREATE TABLE kind (number text PRIMARY KEY);
     INSERT INTO kind SELECT n::text FROM generate_series(0, 99) n;
     CREATE TABLE lookup (code varchar(10) PRIMARY KEY CHECK (code <> 'FORBIDDEN'), label varchar(12) NOT NULL,
@@ -23,16 +23,16 @@ const TABLES: &str = "
     CREATE TABLE other (code text PRIMARY KEY, label text);";
 
 /// A report's rows that keep the lookup's rows from going.
-const KEPT: &str =
+pub const KEPT: &str =
     "CREATE TABLE kept (code varchar(10) REFERENCES lookup); INSERT INTO kept SELECT code FROM lookup;";
 
-const LOOKUP: &str =
+pub const LOOKUP: &str =
     "SELECT code, label, coalesce(number, '-') FROM lookup WHERE code <> 'ZZ' ORDER BY code COLLATE \"C\"";
-const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \
+pub const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \
     coalesce(constraint_name, column_name, '-') FROM cdc.rejected ORDER BY 1, 2";
 
 /// Master rows are `id|code|label|number|deleted_at`.
-fn model() -> Shape {
+pub fn model() -> Shape {
     let columns = [
         ("id", "bigint"),
         ("code", "text"),
@@ -169,7 +169,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-async fn start(rig: &mut Rig) {
+pub async fn start(rig: &mut Rig) {
     rig.db.batch_execute("DELETE FROM lookup").await.unwrap();
     let mut from = vec!["!"];
     from.extend(START);
@@ -343,7 +343,7 @@ pub async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
 }
 
 /// Merges a copy of these lines; tells what a dry run would have found before.
-async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
+pub async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
     let model = rig.models[0].target.clone();
     let mut shadow = fill(rig, 0, lines).await;
     let found = shadow.compare(&model, 10).await.unwrap();
@@ -491,104 +491,6 @@ async fn few_bad_rows_among_many_good_ones() {
     let written = rig.write(0, &batch).await.unwrap();
     assert_eq!((written.inserted, written.rejected.len()), (20, 40));
     assert_counted(&rig, "many").await;
-}
-
-/// Whoever looks at the view wants to know since when a row is refused, however often it was tried meanwhile.
-#[tokio::test]
-async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
-    let mut rig = Rig::new(TABLES).await;
-    rig.add(&model()).await;
-    start(&mut rig).await;
-    rig.db.batch_execute(KEPT).await.unwrap();
-    let bad = [
-        "=1|A|TRIGGER|1|-",
-        "+4|D|far too long for it|4|-",
-        "-2",
-        "+5|E|five|5|-",
-    ];
-    let written = rig.write(0, &bad).await.unwrap();
-    assert_eq!((written.refused, written.rejected.len()), (2, 3));
-    let entries = "SELECT concat_ws('|', r.n, x.identity, x.key, x.sqlstate, x.lsn, x.refused_at) FROM cdc.rejection x JOIN cdc.rejected_1 r
-                   ON r.n = x.n AND r.at = x.refused_at AND r.lsn = x.lsn ORDER BY r.n";
-    let first = rows(&rig.db, entries).await;
-    assert_eq!(first.len(), 3);
-    let again: &[&[&str]] = &[
-        &["=1|A|TRIGGER|8|-"],
-        &["=4|D|much too long for it|4|-"],
-        // Each is tried again with the others, and the row of B that cannot go too.
-        &[
-            "=1|A|TRIGGER|9|-",
-            "=4|D|far too long again|4|-",
-            "+2|B|TRIGGER|2|-",
-            "-2",
-        ],
-        &["=1|A|fine|9|-", "=1|A|TRIGGER|9|-"],
-    ];
-    for batch in again {
-        let written = rig.write(0, batch).await.unwrap();
-        assert_eq!(rows(&rig.db, entries).await, first, "{batch:?}");
-        assert_eq!(
-            (written.rejected.len(), written.rejected_in_all),
-            (0, 3),
-            "{batch:?}"
-        );
-    }
-    let copy = [
-        "0|l|ZZ|good|\\N",
-        "1|l|A|TRIGGER|1",
-        "4|l|D|far too long for it|4",
-        "5|l|E|five|5",
-    ];
-    for _ in 0..2 {
-        let (_, written) = resync(&mut rig, &copy).await;
-        assert_eq!(rows(&rig.db, entries).await, first, "a resync");
-        assert_eq!(
-            (written.changed(), written.rejected.len(), written.rejected_in_all),
-            (0, 0, 3)
-        );
-    }
-    // Another reason or another key is another entry, with a new number and time; so is one after a good state.
-    for batch in [
-        &["=1|A|far too long for it|9|-", "=4|D|TRIGGER|4|-"][..],
-        &["=1|A|TRIGGER|9|-", "=4|X|TRIGGER|4|-"],
-    ] {
-        let before = rows(&rig.db, entries).await;
-        let written = rig.write(0, batch).await.unwrap();
-        let after = rows(&rig.db, entries).await;
-        assert_eq!((written.rejected.len(), after.len()), (2, 3), "{batch:?}");
-        let kept: Vec<&String> = after.iter().filter(|entry| before.contains(entry)).collect();
-        assert!(
-            kept.len() == 1 && kept[0].contains("|B|23503|"),
-            "{before:?} {after:?}"
-        );
-    }
-    rig.write(0, &["=1|A|fine|9|-"]).await.unwrap();
-    let before = rows(&rig.db, entries).await;
-    rig.write(0, &["=1|A|TRIGGER|9|-"]).await.unwrap();
-    let after = rows(&rig.db, entries).await;
-    assert_eq!((before.len(), after.len()), (2, 3));
-    assert_eq!(after[..2], before[..], "what was not touched");
-}
-
-/// What was refused before and stays so does not keep a row from being tried once more after another lookup's turn.
-#[tokio::test]
-async fn a_row_that_was_refused_before_waits_for_another_lookup_too() {
-    let mut rig = Rig::new(
-        "CREATE TABLE other (code text PRIMARY KEY, label text);
-         CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label text, number text REFERENCES other);",
-    )
-    .await;
-    rig.add(&model()).await;
-    rig.add(&other()).await;
-    rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"]).await.unwrap();
-    assert_eq!(rows(&rig.db, REJECTED).await.len(), 1);
-    let folds = vec![
-        (0, rig.fold(0, &["=1|A|uno|x|-"])),
-        (1, rig.fold(1, &["+x|fine"])),
-    ];
-    rig.apply(folds).await.unwrap();
-    assert_eq!(rows(&rig.db, REJECTED).await, [""; 0]);
-    assert_eq!(rows(&rig.db, LOOKUP).await, ["A|uno|x"]);
 }
 
 #[tokio::test]

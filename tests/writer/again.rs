@@ -1,0 +1,104 @@
+//! Rows that the target refuses again, or takes at last after another lookup's turn.
+
+use crate::cases::other;
+use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, model, resync, start};
+use crate::rig::Rig;
+use crate::support::rows;
+
+/// Whoever looks at the view wants to know since when a row is refused, however often it was tried meanwhile.
+#[tokio::test]
+async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&model()).await;
+    start(&mut rig).await;
+    rig.db.batch_execute(KEPT).await.unwrap();
+    let bad = [
+        "=1|A|TRIGGER|1|-",
+        "+4|D|far too long for it|4|-",
+        "-2",
+        "+5|E|five|5|-",
+    ];
+    let written = rig.write(0, &bad).await.unwrap();
+    assert_eq!((written.refused, written.rejected.len()), (2, 3));
+    let entries = "SELECT concat_ws('|', r.n, x.identity, x.key, x.sqlstate, x.lsn, x.refused_at) FROM cdc.rejection x JOIN cdc.rejected_1 r
+                   ON r.n = x.n AND r.at = x.refused_at AND r.lsn = x.lsn ORDER BY r.n";
+    let first = rows(&rig.db, entries).await;
+    assert_eq!(first.len(), 3);
+    let again: &[&[&str]] = &[
+        &["=1|A|TRIGGER|8|-"],
+        &["=4|D|much too long for it|4|-"],
+        // Each is tried again with the others, and the row of B that cannot go too.
+        &[
+            "=1|A|TRIGGER|9|-",
+            "=4|D|far too long again|4|-",
+            "+2|B|TRIGGER|2|-",
+            "-2",
+        ],
+        &["=1|A|fine|9|-", "=1|A|TRIGGER|9|-"],
+    ];
+    for batch in again {
+        let written = rig.write(0, batch).await.unwrap();
+        assert_eq!(rows(&rig.db, entries).await, first, "{batch:?}");
+        assert_eq!(
+            (written.rejected.len(), written.rejected_in_all),
+            (0, 3),
+            "{batch:?}"
+        );
+    }
+    let copy = [
+        "0|l|ZZ|good|\\N",
+        "1|l|A|TRIGGER|1",
+        "4|l|D|far too long for it|4",
+        "5|l|E|five|5",
+    ];
+    for _ in 0..2 {
+        let (_, written) = resync(&mut rig, &copy).await;
+        assert_eq!(rows(&rig.db, entries).await, first, "a resync");
+        assert_eq!(
+            (written.changed(), written.rejected.len(), written.rejected_in_all),
+            (0, 0, 3)
+        );
+    }
+    // Another reason or another key is another entry, with a new number and time; so is one after a good state.
+    for batch in [
+        &["=1|A|far too long for it|9|-", "=4|D|TRIGGER|4|-"][..],
+        &["=1|A|TRIGGER|9|-", "=4|X|TRIGGER|4|-"],
+    ] {
+        let before = rows(&rig.db, entries).await;
+        let written = rig.write(0, batch).await.unwrap();
+        let after = rows(&rig.db, entries).await;
+        assert_eq!((written.rejected.len(), after.len()), (2, 3), "{batch:?}");
+        let kept: Vec<&String> = after.iter().filter(|entry| before.contains(entry)).collect();
+        assert!(
+            kept.len() == 1 && kept[0].contains("|B|23503|"),
+            "{before:?} {after:?}"
+        );
+    }
+    rig.write(0, &["=1|A|fine|9|-"]).await.unwrap();
+    let before = rows(&rig.db, entries).await;
+    rig.write(0, &["=1|A|TRIGGER|9|-"]).await.unwrap();
+    let after = rows(&rig.db, entries).await;
+    assert_eq!((before.len(), after.len()), (2, 3));
+    assert_eq!(after[..2], before[..], "what was not touched");
+}
+
+/// What was refused before and stays so does not keep a row from being tried once more after another lookup's turn.
+#[tokio::test]
+async fn a_row_that_was_refused_before_waits_for_another_lookup_too() {
+    let mut rig = Rig::new(
+        "CREATE TABLE other (code text PRIMARY KEY, label text);
+         CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label text, number text REFERENCES other);",
+    )
+    .await;
+    rig.add(&model()).await;
+    rig.add(&other()).await;
+    rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"]).await.unwrap();
+    assert_eq!(rows(&rig.db, REJECTED).await.len(), 1);
+    let folds = vec![
+        (0, rig.fold(0, &["=1|A|uno|x|-"])),
+        (1, rig.fold(1, &["+x|fine"])),
+    ];
+    rig.apply(folds).await.unwrap();
+    assert_eq!(rows(&rig.db, REJECTED).await, [""; 0]);
+    assert_eq!(rows(&rig.db, LOOKUP).await, ["A|uno|x"]);
+}
