@@ -11,7 +11,7 @@
 //! Does no I/O, so it cannot fail. An unchanged out-of-line value is filled in from the row's earlier state in the
 //! batch; where there is none it stays marked, and the writer finds it in the target by the start identity.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use foldhash::fast::RandomState;
 
@@ -56,8 +56,13 @@ struct Entry {
     values: Row,
 }
 
-/// Bytes of a final state beside its rows.
-const ENTRY_BYTES: usize = size_of::<(Row, Entry)>();
+impl Entry {
+    /// Approximate bytes in memory, with the identity under which it stands.
+    fn bytes(&self, identity: &Row) -> usize {
+        let start = self.start.as_ref().map_or(0, Row::bytes);
+        size_of::<(Row, Self)>() + start + identity.bytes() + self.values.bytes()
+    }
+}
 
 impl Fold {
     /// Adds the next change.
@@ -81,16 +86,16 @@ impl Fold {
             .gone
             .remove_entry(&new.identity)
             .map(|(identity, ())| identity);
+        if let Some(start) = &start {
+            self.bytes = self.bytes.saturating_sub(start.bytes());
+        }
         self.put(start, new);
     }
 
     fn update(&mut self, old: Option<Row>, mut new: Image) {
         let current = old.unwrap_or_else(|| new.identity.clone());
-        let start = match self.rows.remove(&current) {
+        let start = match self.take(&current) {
             Some(before) => {
-                self.bytes = self
-                    .bytes
-                    .saturating_sub(ENTRY_BYTES + current.bytes() + before.values.bytes());
                 new.values = fill_unchanged(new.values, &before.values);
                 before.start
             }
@@ -101,38 +106,45 @@ impl Fold {
         self.put(start, new);
     }
 
+    fn delete(&mut self, identity: Row) {
+        match self.take(&identity) {
+            Some(entry) => self.leave(entry.start),
+            None if self.clear => {}
+            None => self.leave(Some(identity)),
+        }
+    }
+
     fn put(&mut self, start: Option<Row>, new: Image) {
-        self.bytes += ENTRY_BYTES + new.identity.bytes() + new.values.bytes();
         let entry = Entry {
             start,
             live: new.live,
             values: new.values,
         };
-        if let Some(Entry {
-            start: Some(start), ..
-        }) = self.rows.insert(new.identity, entry)
-        {
+        self.bytes += entry.bytes(&new.identity);
+        match self.rows.entry(new.identity) {
+            hash_map::Entry::Vacant(place) => {
+                place.insert(entry);
+            }
             // Two rows with one identity cannot be at a commit; the one that was there first is gone.
-            self.gone.insert(start, ());
+            hash_map::Entry::Occupied(mut place) => {
+                let before = place.insert(entry);
+                self.bytes = self.bytes.saturating_sub(before.bytes(place.key()));
+                self.leave(before.start);
+            }
         }
     }
 
-    fn delete(&mut self, identity: Row) {
-        match self.rows.remove(&identity) {
-            Some(entry) => {
-                self.bytes = self
-                    .bytes
-                    .saturating_sub(ENTRY_BYTES + identity.bytes() + entry.values.bytes());
-                if let Some(start) = entry.start {
-                    self.bytes += start.bytes();
-                    self.gone.insert(start, ());
-                }
-            }
-            None if self.clear => {}
-            None => {
-                self.bytes += identity.bytes();
-                self.gone.insert(identity, ());
-            }
+    fn take(&mut self, identity: &Row) -> Option<Entry> {
+        let entry = self.rows.remove(identity)?;
+        self.bytes = self.bytes.saturating_sub(entry.bytes(identity));
+        Some(entry)
+    }
+
+    /// A row that was there at the start is not any more.
+    fn leave(&mut self, start: Option<Row>) {
+        if let Some(start) = start {
+            self.bytes += start.bytes();
+            self.gone.insert(start, ());
         }
     }
 
@@ -232,6 +244,14 @@ mod tests {
         Change::Delete(row(identity))
     }
 
+    fn folded(changes: Vec<Change>) -> Fold {
+        let mut fold = Fold::default();
+        for change in changes {
+            fold.add(change);
+        }
+        fold
+    }
+
     /// Finals as text, sorted: `start -> identity=value`.
     fn check(changes: Vec<Change>, clear: bool, expected: &[&str]) {
         let show = |row: &Row| {
@@ -242,10 +262,7 @@ mod tests {
                 })
                 .collect::<String>()
         };
-        let mut fold = Fold::default();
-        for change in changes {
-            fold.add(change);
-        }
+        let fold = folded(changes);
         assert_eq!(fold.clear(), clear);
         let mut finals: Vec<_> = fold
             .finals()
@@ -365,6 +382,82 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_a_stream_says_of_rows_that_cannot_be_there_is_taken_as_far_as_it_goes() {
+        // After a TRUNCATE nothing of before is there to be looked up.
+        check(
+            vec![Change::Truncate, update(None, "1", "a"), delete("2")],
+            true,
+            &["new -> 1=a"],
+        );
+        // The row that came to an identity last has it.
+        check(
+            vec![update(None, "2", "b"), update(Some("1"), "2", "a")],
+            false,
+            &["1 -> 2=a", "2 -> gone"],
+        );
+    }
+
+    #[test]
+    fn a_fold_says_what_the_writer_may_leave_out() {
+        // Changes; whether it is empty, holds new rows only, lacks a value; number of final states.
+        for (changes, empty, only_new, unchanged, len) in [
+            (vec![], true, true, false, 0),
+            (vec![insert("1", "a"), delete("1")], true, true, false, 0),
+            (vec![Change::Truncate], false, false, false, 0),
+            (vec![Change::Truncate, insert("1", "a")], false, false, false, 1),
+            (vec![insert("1", "a"), insert("2", "b")], false, true, false, 2),
+            (vec![insert("1", "a"), delete("2")], false, false, false, 2),
+            (vec![delete("2")], false, false, false, 1),
+            (
+                vec![insert("1", "a"), update(None, "2", "u")],
+                false,
+                false,
+                true,
+                2,
+            ),
+        ] {
+            let told = format!("{changes:?}");
+            let fold = folded(changes);
+            assert_eq!(
+                (fold.is_empty(), fold.only_new(), fold.has_unchanged(), fold.len()),
+                (empty, only_new, unchanged, len),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fold_is_as_large_as_the_rows_that_it_holds_and_the_state_of_each_that_is_there() {
+        let state = size_of::<(Row, Entry)>();
+        let (text, long) = (row("1").bytes(), row("longer").bytes());
+        for (changes, bytes) in [
+            (vec![], 0),
+            (vec![insert("1", "longer")], state + text + long),
+            (vec![insert("1", "longer"), delete("1")], 0),
+            (
+                vec![insert("1", "longer"), update(None, "1", "a")],
+                state + 2 * text,
+            ),
+            // With the identity that it had at the start.
+            (vec![update(None, "1", "longer")], state + 2 * text + long),
+            (vec![update(Some("longer"), "1", "a")], state + 2 * text + long),
+            (vec![delete("longer")], long),
+            (
+                vec![delete("longer"), insert("longer", "a")],
+                state + 2 * long + text,
+            ),
+            (vec![update(None, "1", "longer"), Change::Truncate], 0),
+            (
+                vec![update(None, "2", "longer"), update(Some("1"), "2", "a")],
+                state + 4 * text,
+            ),
+        ] {
+            let told = format!("{changes:?}");
+            assert_eq!(folded(changes).bytes(), bytes, "{told}");
+        }
+    }
+
     /// A table as a plain map, to compare with: identity -> (start identity, value).
     type Table = BTreeMap<u8, (Option<u8>, u8)>;
 
@@ -409,6 +502,12 @@ mod tests {
             };
             let at_start = state.clone();
             let finals: Vec<_> = fold.finals().collect();
+            let bytes = |row: Option<&Row>| row.map_or(0, Row::bytes);
+            let held: usize = finals.iter().map(|one| {
+                let now = one.now.map_or(0, |now| size_of::<(Row, Entry)>() + bytes(Some(now.identity)) + bytes(Some(now.values)));
+                bytes(one.start) + now
+            }).sum();
+            prop_assert_eq!(fold.bytes(), held);
             for start in finals.iter().filter_map(|f| f.start) {
                 state.remove(&text(start));
             }
