@@ -13,6 +13,10 @@
     clippy::indexing_slicing
 )]
 
+#[path = "model/author.rs"]
+mod author;
+#[path = "model/copy.rs"]
+mod copy;
 #[path = "model/history.rs"]
 mod history;
 #[path = "model/reader.rs"]

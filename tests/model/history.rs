@@ -5,17 +5,13 @@ use std::fmt::Write as _;
 use cdc::lsn::{Lsn, PgTimestamp};
 use cdc::progress::{TransactionId, Verdict};
 
+use crate::author::Author;
+use crate::copy::Copy;
 use crate::reader::{Reader, expected};
-use crate::source::{Event, Kind, Mark, Note, Refused, SoftDelete, Stored, Table, Unique, Which};
-use crate::statement::{Set, Statement, tables};
-use crate::wire::{self, Place};
-
-/// Ids from 1 to this one: few, so that they come again.
-const IDS: u8 = 7;
-/// Codes below this one.
-const CODES: u8 = 5;
-/// A code to put a row aside with.
-const ASIDE: u8 = 99;
+use crate::source::{Event, Kind, Note, Refused, Stored, Table};
+use crate::statement::{Statement, tables};
+use crate::wire::{self, Cuts, Place};
+use crate::writer::Target;
 
 /// A transaction of the source, and what the consumer does once it has read it.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +19,17 @@ pub struct Transaction {
     pub statements: Vec<Statement>,
     /// Bytes of WAL between its end and the next commit record; 0 is back to back.
     gap: u64,
+    read: Read,
     then: Then,
+}
+
+/// How the transaction is read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Read {
+    /// It is large: what was read so far is taken as a chunk.
+    cuts: Cuts,
+    /// After so many messages the consumer starts again, once.
+    breaks_off: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +44,8 @@ struct Then {
     start: bool,
     /// The tables are described again before the next change.
     describe: bool,
+    /// An exact copy begins at this point.
+    copy: bool,
 }
 
 /// Leaves one of these out.
@@ -56,7 +64,14 @@ struct Sent {
     /// Position before the next commit record.
     passed: u64,
     events: Vec<Event>,
+    read: Read,
     table: Table,
+}
+
+impl Sent {
+    fn messages(&self, described: &mut bool) -> Vec<Vec<u8>> {
+        wire::transaction(self.table.kind, self.place, &self.events, described)
+    }
 }
 
 impl History {
@@ -65,11 +80,7 @@ impl History {
         let mut random = fastrand::Rng::with_seed(seed);
         let kind = Kind::any(&mut random);
         let restarts = random.u8(0..4);
-        let mut author = Author {
-            table: Table::new(kind),
-            number: 0,
-            random,
-        };
+        let mut author = Author::new(kind, random);
         let mut transactions = Vec::new();
         for _ in 0..author.random.usize(2..14) {
             let Some(statements) = author.transaction() else {
@@ -80,12 +91,21 @@ impl History {
             transactions.push(Transaction {
                 statements,
                 gap: if random.bool() { 0 } else { random.u64(1..20) },
+                read: Read {
+                    cuts: match random.u8(0..6) {
+                        0 => Cuts(u16::MAX),
+                        1 => Cuts(random.u16(..) & random.u16(..)),
+                        _ => Cuts::default(),
+                    },
+                    breaks_off: (restarts >= 2 && random.u8(0..3) == 0).then(|| random.u8(1..12)),
+                },
                 then: Then {
                     apply,
                     pass: apply && random.u8(0..4) == 0,
                     acknowledge: random.u8(0..3) == 0,
                     start: restarts == 3 || (restarts == 2 && random.u8(0..4) == 0),
                     describe: random.u8(0..5) == 0,
+                    copy: random.u8(0..12) == 0,
                 },
             });
         }
@@ -108,6 +128,7 @@ impl History {
                     time: i64::from(xid) * 1000,
                 },
                 events,
+                read: transaction.read,
                 passed: end_lsn + transaction.gap,
                 table: table.clone(),
             });
@@ -123,13 +144,18 @@ impl History {
         let sent = self.sent()?;
         let mut reader = Reader::new(self.kind);
         let mut described = false;
+        let mut copies = Vec::new();
         for (at, transaction) in self.transactions.iter().enumerate() {
             let last = at + 1 == sent.len();
             let mut then = transaction.then;
             then.apply |= last;
-            let done = step(&mut reader, self.kind, &sent[..=at], then, &mut described);
+            let done = step(&mut reader, &sent[..=at], then, &mut described);
+            let done = done.and_then(|()| follow(&mut copies, &sent[at], then));
             if let Err(why) = done {
                 return Ok(Err((at, why)));
+            }
+            if then.copy {
+                copies.push(Copy::new(self.kind, &sent[at].table, reader.targets()));
             }
         }
         Ok(Ok(()))
@@ -174,8 +200,10 @@ impl History {
                 acknowledge,
                 start,
                 describe,
+                copy,
             } = self.transactions[at].then;
-            let flags: [(bool, Clear); 5] = [
+            let flags: [(bool, Clear); 6] = [
+                (copy, |then| then.copy = false),
                 (start, |then| then.start = false),
                 (pass, |then| then.pass = false),
                 (acknowledge, |then| then.acknowledge = false),
@@ -189,6 +217,13 @@ impl History {
             }
             if self.transactions[at].gap > 0 {
                 with(&|transactions| transactions[at].gap = 0);
+            }
+            let Read { cuts, breaks_off } = self.transactions[at].read;
+            if breaks_off.is_some() {
+                with(&|transactions| transactions[at].read.breaks_off = None);
+            }
+            for bit in (0..16).map(|bit| 1 << bit).filter(|bit| cuts.0 & bit != 0) {
+                with(&|transactions| transactions[at].read.cuts.0 &= !bit);
             }
         }
         all
@@ -207,7 +242,7 @@ impl History {
             .iter()
             .zip(&sent)
             .map(|(transaction, sent)| {
-                let messages = wire::transaction(self.kind, sent.place, &sent.events, &mut described);
+                let messages = sent.messages(&mut described);
                 (self.transaction_sql(transaction), messages)
             })
             .collect()
@@ -230,12 +265,24 @@ impl History {
                 "\n-- transaction {number}\n{}",
                 self.transaction_sql(transaction)
             );
+            let Read { cuts, breaks_off } = transaction.read;
+            if let Some(messages) = breaks_off {
+                let _ = writeln!(sql, "-- cdc starts again after {messages} of its messages");
+            }
+            if cuts != Cuts::default() {
+                let after: Vec<_> = (0..16)
+                    .filter(|message| cuts.after(*message))
+                    .map(|at| at + 1)
+                    .collect();
+                let _ = writeln!(sql, "-- it comes in chunks, cut after messages {after:?}");
+            }
             let Then {
                 apply,
                 pass,
                 acknowledge,
                 start,
                 describe,
+                copy,
             } = transaction.then;
             for (did, what) in [
                 (apply || number == self.transactions.len(), "the batch ends"),
@@ -243,6 +290,7 @@ impl History {
                 (acknowledge, "what is applied is acknowledged"),
                 (start, "cdc starts again"),
                 (describe, "the tables are described again"),
+                (copy, "an exact copy begins"),
             ] {
                 if did {
                     let _ = writeln!(sql, "-- {what}");
@@ -296,18 +344,20 @@ fn less(statements: &[Statement]) -> Vec<Vec<Statement>> {
 }
 
 /// The consumer reads the last of these transactions, and does what it does then.
-fn step(
-    reader: &mut Reader,
-    kind: Kind,
-    sent: &[Sent],
-    then: Then,
-    described: &mut bool,
-) -> Result<(), String> {
-    let Some(now) = sent.last() else { return Ok(()) };
-    reader.read(&wire::transaction(kind, now.place, &now.events, described))?;
+fn step(reader: &mut Reader, sent: &[Sent], then: Then, described: &mut bool) -> Result<(), String> {
+    let Some((now, before)) = sent.split_last() else {
+        return Ok(());
+    };
+    if let Some(messages) = now.read.breaks_off {
+        let all = now.messages(described);
+        let beginning = &all[..usize::from(messages).min(all.len() - 1)];
+        reader.read_beginning(beginning, now.read.cuts)?;
+        start_again(reader, before, described)?;
+    }
+    read(reader, now, described)?;
     if then.apply {
         reader.apply()?;
-        compare(reader, &now.table)?;
+        compare(reader.targets(), &now.table)?;
         if then.pass {
             reader.pass(Lsn(now.passed))?;
         }
@@ -320,26 +370,54 @@ fn step(
     }
     if then.start {
         rewritten_histories_are_noticed(reader, sent)?;
-        reader.start();
-        *described = false;
-        let slot = reader.slot;
-        for again in sent.iter().filter(|sent| Lsn(sent.place.commit_lsn) >= slot) {
-            reader.read(&wire::transaction(kind, again.place, &again.events, described))?;
-        }
+        start_again(reader, sent, described)?;
         if then.apply {
             reader.pass(reader.checkpoint())?;
             reader.apply()?;
-            compare(reader, &now.table)?;
+            compare(reader.targets(), &now.table)?;
+        }
+    }
+    Ok(())
+}
+
+fn read(reader: &mut Reader, sent: &Sent, described: &mut bool) -> Result<(), String> {
+    if reader.read(&sent.messages(described), sent.read.cuts)? {
+        compare(reader.targets(), &sent.table)?;
+    }
+    Ok(())
+}
+
+/// All that was sent comes again from the slot's position on.
+fn start_again(reader: &mut Reader, sent: &[Sent], described: &mut bool) -> Result<(), String> {
+    reader.start();
+    *described = false;
+    let slot = reader.slot;
+    for again in sent.iter().filter(|sent| Lsn(sent.place.commit_lsn) >= slot) {
+        read(reader, again, described)?;
+    }
+    Ok(())
+}
+
+/// The copies that have begun read the transaction; where a batch ends they are written, and merged to see what comes of it.
+fn follow(copies: &mut [Copy], sent: &Sent, then: Then) -> Result<(), String> {
+    for copy in copies {
+        let messages = sent.messages(&mut copy.described);
+        copy.read(&messages, sent.read.cuts)?;
+        if then.apply {
+            copy.write()?;
+            compare(&copy.merged()?, &sent.table)
+                .map_err(|why| format!("after the merge of a copy:\n{why}"))?;
         }
     }
     Ok(())
 }
 
 /// Nothing, or what each lookup shows and should not, and the reverse.
-fn compare(reader: &Reader, table: &Table) -> Result<(), String> {
+fn compare(targets: &[Target; 2], table: &Table) -> Result<(), String> {
     let expected = expected(table);
     let mut text = String::new();
-    for (number, (found, expected)) in reader.lookups().into_iter().zip(&expected).enumerate() {
+    for (number, (target, expected)) in targets.iter().zip(&expected).enumerate() {
+        let found = &target.lookup;
         let name = ["by code", "by id"][number];
         for row in found
             .values()
@@ -420,168 +498,5 @@ fn id(place: Place) -> TransactionId {
         commit_lsn: Lsn(place.commit_lsn),
         xid: place.xid,
         commit_time: PgTimestamp(place.time),
-    }
-}
-
-/// Writes random transactions that the server accepts.
-struct Author {
-    table: Table,
-    /// Counts up, so that every value is another one.
-    number: u32,
-    random: fastrand::Rng,
-}
-
-impl Author {
-    /// A transaction; `None` if the server would refuse its commit.
-    fn transaction(&mut self) -> Option<Vec<Statement>> {
-        let before = self.table.clone();
-        let mut statements = Vec::new();
-        if self.random.u8(0..15) > 0 {
-            for _ in 0..self.random.usize(1..=5) {
-                self.some(&mut statements, true);
-            }
-        }
-        let mut again = before.clone();
-        if again.run(&statements).is_err() {
-            self.table = before;
-            return None;
-        }
-        Some(statements)
-    }
-
-    /// Adds statements that belong together, as far as the server accepts them.
-    fn some(&mut self, statements: &mut Vec<Statement>, outermost: bool) {
-        if outermost && self.random.u8(0..10) == 0 {
-            let before = self.table.clone();
-            let mut inner = Vec::new();
-            for _ in 0..self.random.usize(1..4) {
-                self.some(&mut inner, false);
-            }
-            let kept = self.random.bool();
-            if !kept {
-                self.table = before;
-            }
-            statements.push(Statement::Savepoint {
-                statements: inner,
-                kept,
-            });
-            return;
-        }
-        for statement in self.idea() {
-            let mut trial = self.table.clone();
-            if trial.statement(&statement, &mut Vec::new()).is_ok() {
-                self.table = trial;
-                statements.push(statement);
-            }
-        }
-    }
-
-    fn idea(&mut self) -> Vec<Statement> {
-        let ids: Vec<u8> = self.table.rows.keys().copied().collect();
-        let Some(id) = self.random.choice(ids.iter().copied()) else {
-            return vec![self.insert()];
-        };
-        let update = |id, set: &[Set]| Statement::Update {
-            id,
-            set: set.to_vec(),
-        };
-        match self.random.u8(0..100) {
-            0..=21 => vec![self.insert()],
-            22..=33 => vec![update(id, &[Set::Label(self.next())])],
-            34..=39 => vec![update(id, &[Set::Note(self.note())])],
-            40..=47 => vec![update(id, &[Set::Code(self.code())])],
-            48..=58 => vec![update(id, &[Set::Mark(self.mark())])],
-            59..=62 => {
-                let set = [
-                    Set::Code(self.code()),
-                    Set::Mark(self.mark()),
-                    Set::Label(self.next()),
-                ];
-                vec![update(id, &set[..self.random.usize(1..=3)])]
-            }
-            63..=66 => vec![update(id, &[Set::Id(self.random.u8(1..=IDS))])],
-            67..=68 => vec![update(
-                id,
-                &[Set::Id(self.random.u8(1..=IDS)), Set::Code(self.code())],
-            )],
-            69..=70 => vec![update(id, &[])],
-            71..=78 => self.rotate(ids),
-            79..=86 => vec![Statement::Delete(id)],
-            87..=89 => vec![Statement::Delete(id), self.insert_as(id)],
-            90..=92 => {
-                let new = self.insert();
-                let Statement::Insert(row) = new else {
-                    return vec![new];
-                };
-                vec![new, Statement::Delete(row.id), self.insert_as(row.id)]
-            }
-            93 => vec![Statement::Relabel(self.next())],
-            94 if self.random.u8(0..3) == 0 => vec![Statement::Truncate],
-            _ => vec![Statement::Elsewhere],
-        }
-    }
-
-    /// Two or three rows pass their codes on: straight, or by way of a code that nobody has.
-    fn rotate(&mut self, mut ids: Vec<u8>) -> Vec<Statement> {
-        self.random.shuffle(&mut ids);
-        ids.truncate(self.random.usize(2..4));
-        let codes: Vec<_> = ids.iter().map(|id| self.table.rows[id].code).collect();
-        let set = |at: usize, code| Statement::Update {
-            id: ids[at],
-            set: vec![Set::Code(code)],
-        };
-        let count = ids.len();
-        let heirs = (0..count).map(|at| set(at, codes[(at + 1) % count]));
-        let at_once = self.table.kind.unique == Unique::AtOnce || self.table.kind.code_is_identity();
-        if at_once || self.random.u8(0..4) == 0 {
-            // The first one steps aside, and each takes the code that was just given up.
-            let aside = std::iter::once(set(0, Some(ASIDE)));
-            return aside.chain(heirs.rev()).collect();
-        }
-        heirs.collect()
-    }
-
-    fn insert(&mut self) -> Statement {
-        let id = self.random.u8(1..=IDS);
-        self.insert_as(id)
-    }
-
-    fn insert_as(&mut self, id: u8) -> Statement {
-        Statement::Insert(Stored {
-            id,
-            code: self.code(),
-            label: self.next(),
-            note: self.note(),
-            mark: if self.random.u8(0..5) == 0 {
-                self.mark()
-            } else {
-                Mark::Null
-            },
-            out: Which::default(),
-        })
-    }
-
-    fn next(&mut self) -> u32 {
-        self.number += 1;
-        self.number
-    }
-
-    fn code(&mut self) -> Option<u8> {
-        (self.random.u8(0..12) > 0).then(|| self.random.u8(0..CODES))
-    }
-
-    fn note(&mut self) -> Note {
-        Note {
-            number: self.next(),
-            large: self.random.bool(),
-        }
-    }
-
-    fn mark(&mut self) -> Mark {
-        match self.table.kind.soft_delete {
-            SoftDelete::Absent => Mark::Null,
-            SoftDelete::Timestamp => [Mark::Null, Mark::Dead][self.random.usize(0..2)],
-            SoftDelete::Boolean => [Mark::Null, Mark::False, Mark::Dead, Mark::Dead][self.random.usize(0..4)],
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The consumer without servers: bytes to lookups by the crate's decoder, assembler, replay and fold, and the writer in
-//! memory. It keeps a checkpoint and an acknowledged position, and can be started again from them at any time.
+//! memory. It keeps a checkpoint and an acknowledged position, and can be started again from them at any time, within a
+//! large transaction too, which is staged chunk by chunk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use cdc::transaction::{Assembler, Transaction};
 
 use crate::source::{Identity, Kind, Storage, Stored, Table, Unique};
 use crate::statement::{live_rows, soft_delete};
-use crate::wire::{self, text};
-use crate::writer::{Target, Value, Values};
+use crate::wire::{self, Cuts, text};
+use crate::writer::{Stage, Target, Value, Values};
 
 /// The lookups of two read models of one table: by code and by id.
 pub type Lookups = [BTreeMap<Values, Values>; 2];
@@ -80,6 +81,25 @@ fn facts(kind: Kind) -> SourceTable {
     }
 }
 
+/// The read models.
+pub fn models(kind: Kind) -> [Arc<ReadModel>; 2] {
+    let by_code = [("label", "label"), ("code", "code"), ("note", "note")];
+    let by_id = [("id", "id"), ("text", "note")];
+    [
+        Arc::new(bind(kind, "labels_lookup", "code", &by_code)),
+        Arc::new(bind(kind, "labels_by_id", "id", &by_id)),
+    ]
+}
+
+/// An assembler that both take part in.
+pub fn assembler(models: &[Arc<ReadModel>; 2]) -> Assembler {
+    let mut assembler = Assembler::new();
+    for model in models {
+        assembler.add(Some(Arc::clone(model)));
+    }
+    assembler
+}
+
 fn bind(kind: Kind, name: &str, key: &str, columns: &[(&str, &str)]) -> ReadModel {
     let soft_delete = soft_delete(kind).map(|(name, _)| name);
     let settings = ReadModelSettings {
@@ -139,21 +159,15 @@ pub struct Reader {
     replay: Replay,
     progress: Progress,
     pending: Pending,
+    /// What the chunks of the open transaction have staged, and how many they are.
+    stages: [Stage; 2],
+    chunks: u32,
 }
 
 impl Reader {
     pub fn new(kind: Kind) -> Self {
-        let models = [
-            bind(
-                kind,
-                "labels_lookup",
-                "code",
-                &[("label", "label"), ("code", "code"), ("note", "note")],
-            ),
-            bind(kind, "labels_by_id", "id", &[("id", "id"), ("text", "note")]),
-        ];
         let mut reader = Self {
-            models: models.map(Arc::new),
+            models: models(kind),
             targets: Default::default(),
             checkpoint: Lsn::ZERO,
             last: None,
@@ -162,6 +176,8 @@ impl Reader {
             replay: Replay::new(Lsn::ZERO, None, Lsn::ZERO),
             progress: Progress::default(),
             pending: Pending::default(),
+            stages: Default::default(),
+            chunks: 0,
         };
         reader.start();
         reader
@@ -169,13 +185,12 @@ impl Reader {
 
     /// Starts again: only what the target and the slot have stored is known.
     pub fn start(&mut self) {
-        self.assembler = Assembler::new();
-        for model in &self.models {
-            self.assembler.add(Some(Arc::clone(model)));
-        }
+        self.assembler = assembler(&self.models);
         self.replay = Replay::new(self.checkpoint, self.last, self.slot);
         self.progress = Progress::at(self.checkpoint);
         self.pending = Pending::default();
+        self.stages = Default::default();
+        self.chunks = 0;
     }
 
     pub fn checkpoint(&self) -> Lsn {
@@ -192,36 +207,82 @@ impl Reader {
         Replay::new(self.checkpoint, self.last, self.slot)
     }
 
-    /// Reads a whole transaction; what was applied must be skipped, and the rest must not.
-    pub fn read(&mut self, messages: &[Vec<u8>]) -> Result<(), String> {
-        let mut whole: Option<Transaction> = None;
-        for bytes in messages {
+    /// Reads a whole transaction; what was applied must be skipped, and the rest must not. Returns whether it is applied at
+    /// once, as one that came in chunks is.
+    pub fn read(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<bool, String> {
+        let transaction = self
+            .take(messages, cuts)?
+            .ok_or("a transaction was not handed on at its end")?;
+        if let Some((index, error)) = transaction.broken.first() {
+            return Err(format!("read model {index} is broken: {error}"));
+        }
+        if self.judged(transaction.id, transaction.has_changes)? == Verdict::Apply {
+            self.progress.receive(transaction.end_lsn);
+            self.pending.add(transaction);
+        }
+        let at_once = self.chunks > 0;
+        if at_once {
+            self.apply()?;
+        }
+        Ok(at_once)
+    }
+
+    /// Reads the beginning of a transaction, of which nothing may be seen.
+    pub fn read_beginning(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<(), String> {
+        match self.take(messages, cuts)? {
+            None => Ok(()),
+            Some(_) => Err("a transaction was handed on without its end".to_owned()),
+        }
+    }
+
+    fn take(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<Option<Transaction>, String> {
+        let mut whole = None;
+        for (at, bytes) in messages.iter().enumerate() {
             let message = decode(bytes).map_err(|error| error.to_string())?;
             if whole.is_some() {
                 return Err("a transaction was handed on before its end".to_owned());
             }
             whole = self.assembler.take(&message).map_err(|error| error.to_string())?;
+            if cuts.after(at) {
+                self.stage_chunk()?;
+            }
         }
-        let transaction = whole.ok_or("a transaction was not handed on at its end")?;
-        if let Some((index, error)) = transaction.broken.first() {
-            return Err(format!("read model {index} is broken: {error}"));
+        Ok(whole)
+    }
+
+    /// Stages what the open transaction has changed so far, behind all that was read before it.
+    fn stage_chunk(&mut self) -> Result<(), String> {
+        let changes = self.assembler.bytes() > 0;
+        let Some(id) = self.assembler.open_transaction().filter(|_| changes) else {
+            return Ok(());
+        };
+        self.apply()?;
+        let changes = self.assembler.take_chunk();
+        if self.judged(id, true)? == Verdict::Skip {
+            return Ok(());
         }
-        let applied = transaction.id.commit_lsn < self.checkpoint;
+        let mut chunk = Pending::default();
+        chunk.add_part(changes);
+        for (index, fold) in chunk.take_folds().0 {
+            self.stages[index].add(&self.models[index], &fold);
+        }
+        self.chunks += 1;
+        Ok(())
+    }
+
+    fn judged(&mut self, id: TransactionId, has_changes: bool) -> Result<Verdict, String> {
+        let applied = id.commit_lsn < self.checkpoint;
         let expected = if applied { Verdict::Skip } else { Verdict::Apply };
-        let verdict = self.replay.judge(transaction.id, transaction.has_changes);
+        let verdict = self.replay.judge(id, has_changes);
         if verdict != expected || self.replay.is_proved() == applied {
             return Err(format!(
                 "commit {} with checkpoint {}: expected {expected:?}, found {verdict:?}, proved: {}",
-                transaction.id.commit_lsn,
+                id.commit_lsn,
                 self.checkpoint,
                 self.replay.is_proved()
             ));
         }
-        if verdict == Verdict::Apply {
-            self.progress.receive(transaction.end_lsn);
-            self.pending.add(transaction);
-        }
-        Ok(())
+        Ok(verdict)
     }
 
     /// Applies what waits, with its checkpoint.
@@ -230,7 +291,12 @@ impl Reader {
             return Ok(());
         };
         for (index, fold) in batch.folds.iter().filter(|(_, fold)| !fold.is_empty()) {
-            self.targets[*index].apply(&self.models[*index], fold)?;
+            self.stages[*index].add(&self.models[*index], fold);
+        }
+        self.chunks = 0;
+        let staged = self.targets.iter_mut().zip(&self.models).zip(&mut self.stages);
+        for ((target, model), stage) in staged {
+            target.apply(model, std::mem::take(stage))?;
         }
         self.checkpoint = self.checkpoint.max(batch.position.lsn);
         self.last = batch.position.last.or(self.last);
@@ -265,7 +331,7 @@ impl Reader {
     }
 
     /// By code, and by id.
-    pub fn lookups(&self) -> [&BTreeMap<Values, Values>; 2] {
-        [&self.targets[0].lookup, &self.targets[1].lookup]
+    pub fn targets(&self) -> &[Target; 2] {
+        &self.targets
     }
 }

@@ -20,6 +20,17 @@ pub struct Place {
     pub time: i64,
 }
 
+/// After which of a transaction's messages what was read so far is taken as a chunk: one bit a message, from the first again
+/// after sixteen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cuts(pub u16);
+
+impl Cuts {
+    pub fn after(self, message: usize) -> bool {
+        self.0 & (1 << (message % 16)) != 0
+    }
+}
+
 /// The columns of `labels`: name, type, OID of the type.
 pub fn columns(kind: Kind) -> Vec<(&'static str, &'static str, u32)> {
     let mut columns = vec![

@@ -1,5 +1,5 @@
-//! The writer in memory: what `sql/target/merge.sql`, `take_in.sql` and `share_out_keys.sql` do with the final states of
-//! a batch, without the short ways that they take where nothing changes hands.
+//! The writer in memory: what `sql/target/fold_chunk.sql`, `merge.sql`, `take_in.sql` and `share_out_keys.sql` do with the
+//! final states of a batch, without the short ways that they take where nothing changes hands.
 
 use std::collections::BTreeMap;
 
@@ -43,12 +43,15 @@ struct Entry {
     values: Values,
 }
 
+/// Identity, whether it is live, and values.
+pub type Present = (Values, bool, Values);
+
 /// A staged final state.
 #[derive(Debug)]
-struct Staged {
-    start: Option<Values>,
-    /// Identity, whether it is live, and values; `None` of a row that is gone or need not be remembered.
-    now: Option<(Values, bool, Values)>,
+pub struct Staged {
+    pub start: Option<Values>,
+    /// `None` of a row that is gone or need not be remembered.
+    pub now: Option<Present>,
 }
 
 /// A lookup table with its map.
@@ -61,7 +64,7 @@ pub struct Target {
 
 /// The final state as `target/staging.rs` stages it: a dead row without a value that could be left out later is not
 /// remembered.
-fn stage(model: &ReadModel, state: Final<'_>) -> Staged {
+fn staged(model: &ReadModel, state: Final<'_>) -> Staged {
     let now = state.now.filter(|now| now.live || model.keeps_dead_rows());
     Staged {
         start: state.start.map(values),
@@ -69,20 +72,103 @@ fn stage(model: &ReadModel, state: Final<'_>) -> Staged {
     }
 }
 
+/// Final states that wait for the end of their transaction: of one fold, or of several chunks.
+#[derive(Debug, Default)]
+pub struct Stage {
+    pub rows: Vec<Staged>,
+    /// What is not among them is gone.
+    pub clear: bool,
+    /// Whether there is a chunk.
+    begun: bool,
+}
+
+impl Stage {
+    /// All rows that there are.
+    pub fn whole(rows: impl Iterator<Item = Present>) -> Self {
+        let row = |now| Staged {
+            start: None,
+            now: Some(now),
+        };
+        Self {
+            rows: rows.map(row).collect(),
+            clear: true,
+            begun: true,
+        }
+    }
+
+    /// Adds the next chunk: the first one, and one of new rows alone, as it is.
+    pub fn add(&mut self, model: &ReadModel, fold: &Fold) {
+        let chunk: Vec<Staged> = fold.finals().map(|state| staged(model, state)).collect();
+        if fold.clear() {
+            self.rows = chunk;
+        } else if !self.begun || fold.only_new() {
+            self.rows.extend(chunk);
+        } else {
+            self.fold_in(chunk);
+        }
+        self.begun = true;
+        self.clear |= fold.clear();
+    }
+
+    /// What a row was at the start of the chunk is what it was at the end of the ones before.
+    fn fold_in(&mut self, chunk: Vec<Staged>) {
+        let mut folded = Vec::new();
+        for Staged { start, mut now } in chunk {
+            let is_start =
+                |row: &Staged| start.is_some() && row.now.as_ref().map(|now| &now.0) == start.as_ref();
+            let before = self.rows.iter().position(is_start).map(|at| self.rows.remove(at));
+            let Some(before) = before else {
+                let start = start.filter(|_| !self.clear);
+                if now.is_some() || !self.clear {
+                    folded.push(Staged { start, now });
+                }
+                continue;
+            };
+            if let (Some((_, _, values)), Some((_, _, held))) = (&mut now, before.now) {
+                take_left_out(values, &held);
+            }
+            if now.is_some() || before.start.is_some() {
+                folded.push(Staged {
+                    start: before.start,
+                    now,
+                });
+            }
+        }
+        self.rows.extend(folded);
+    }
+}
+
+/// Takes the values that are left out from those that are held.
+pub fn take_left_out(values: &mut Values, held: &Values) {
+    for (value, held) in values.iter_mut().zip(held) {
+        if *value == Value::Unchanged {
+            value.clone_from(held);
+        }
+    }
+}
+
+/// Fails if a value is still left out.
+pub fn all_there(rows: &[Staged]) -> Result<(), String> {
+    let mut present = rows.iter().filter_map(|row| row.now.as_ref());
+    if present.any(|(_, _, values)| values.contains(&Value::Unchanged)) {
+        return Err("an update left out a value that nobody holds".to_owned());
+    }
+    Ok(())
+}
+
 impl Target {
     /// Brings lookup and map to the final states.
-    pub fn apply(&mut self, model: &ReadModel, fold: &Fold) -> Result<(), String> {
+    pub fn apply(&mut self, model: &ReadModel, stage: Stage) -> Result<(), String> {
         let key = |values: &Values| -> Values { model.key.iter().map(|at| values[*at].clone()).collect() };
-        let mut staged: Vec<Staged> = fold.finals().map(|state| stage(model, state)).collect();
-        if fold.has_unchanged() {
-            self.resolve(&mut staged);
-        }
-        let mut left_out = staged.iter().filter_map(|row| row.now.as_ref());
-        if left_out.any(|(_, _, values)| values.contains(&Value::Unchanged)) {
-            return Err("an update left out a value that nobody holds".to_owned());
-        }
-        let touched = self.touched(fold.clear(), &staged, &key);
-        let mut live = self.take_in(fold.clear(), staged, &key)?;
+        let Stage {
+            rows: mut staged,
+            clear,
+            ..
+        } = stage;
+        self.resolve(&mut staged);
+        all_there(&staged)?;
+        let touched = self.touched(clear, &staged, &key);
+        let mut live = self.take_in(clear, staged, &key)?;
         for key in touched.keys() {
             self.share_out(key, &mut live)?;
         }
@@ -111,10 +197,8 @@ impl Target {
                 State::Shown => self.lookup.get(&entry.key),
                 State::Waits | State::Dead => Some(&entry.values),
             };
-            for (value, held) in values.iter_mut().zip(held.into_iter().flatten()) {
-                if *value == Value::Unchanged {
-                    *value = held.clone();
-                }
+            if let Some(held) = held {
+                take_left_out(values, held);
             }
         }
     }
