@@ -177,6 +177,17 @@ mod tests {
             (progress.received(), progress.applied(), progress.acknowledge()),
             (Lsn(50), Lsn(30), Lsn(30))
         );
+        progress.apply(Lsn(60));
+        progress.harden(Lsn(55));
+        assert_eq!(
+            [
+                progress.received(),
+                progress.applied(),
+                progress.durable(),
+                progress.acknowledged()
+            ],
+            [Lsn(60), Lsn(60), Lsn(55), Lsn(30)]
+        );
     }
 
     fn transaction(commit_lsn: u64, xid: u32) -> TransactionId {

@@ -383,13 +383,32 @@ mod tests {
         bytes
     }
 
-    fn assembler() -> Assembler {
+    fn model() -> Arc<ReadModel> {
         let table = labels_table(ReplicaIdentity::Default);
         let settings = ReadModelSettings::labels();
         let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
+        Arc::new(model)
+    }
+
+    fn assembler() -> Assembler {
         let mut assembler = Assembler::new();
-        assembler.add(Some(Arc::new(model)));
+        assembler.add(Some(model()));
         assembler
+    }
+
+    /// Two read models of one table.
+    fn pair() -> Assembler {
+        let mut assembler = assembler();
+        assembler.add(Some(model()));
+        assembler
+    }
+
+    /// The read models of a transaction's changes, and those that it breaks.
+    fn told(transaction: &Transaction) -> (Vec<usize>, Vec<usize>) {
+        (
+            transaction.changes.iter().map(|(of, _)| *of).collect(),
+            transaction.broken.iter().map(|(of, _)| *of).collect(),
+        )
     }
 
     fn take(assembler: &mut Assembler, messages: &[Vec<u8>]) -> Result<Vec<Transaction>> {
@@ -403,6 +422,7 @@ mod tests {
     #[test]
     fn a_transaction_is_handed_on_at_its_commit_and_never_before() {
         let mut assembler = assembler();
+        assert!(!assembler.is_open());
         assert!(
             take(&mut assembler, &[begin(100), relation("label"), insert("1")])
                 .unwrap()
@@ -481,5 +501,56 @@ mod tests {
             (third.changes.len(), third.broken.len(), third.has_changes),
             (0, 0, true)
         );
+    }
+
+    #[test]
+    fn a_read_model_that_leaves_takes_its_part_of_the_open_transaction_along() {
+        let mut assembler = pair();
+        take(&mut assembler, &[begin(100), relation("label"), insert("1")]).unwrap();
+        assembler.deactivate(0);
+        let active: Vec<_> = (0..3).map(|index| assembler.is_active(index)).collect();
+        assert_eq!(active, [false, true, false]);
+        let end = take(&mut assembler, &[insert("2"), commit(100)]).unwrap();
+        assert_eq!(told(&end[0]), (vec![1, 1], vec![]));
+
+        let mut assembler = pair();
+        let both = [
+            begin(100),
+            relation("label"),
+            insert("1"),
+            relation("text"),
+            insert("2"),
+        ];
+        take(&mut assembler, &both).unwrap();
+        assembler.deactivate(1);
+        let end = take(&mut assembler, &[commit(100)]).unwrap();
+        assert_eq!(
+            told(&end[0]),
+            (vec![], vec![0]),
+            "that it is broken is told of the other one alone"
+        );
+    }
+
+    #[test]
+    fn a_read_model_that_comes_back_takes_part_without_another_description() {
+        let mut assembler = pair();
+        let first = [begin(100), relation("label"), insert("1"), commit(100)];
+        take(&mut assembler, &first).unwrap();
+        assembler.deactivate(0);
+        assembler.activate(0, model());
+        assert!(assembler.is_active(0));
+        let second = take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
+        assert_eq!(told(&second[0]), (vec![0, 1], vec![]));
+
+        // It came back to a table that it does not fit: the description that comes before the next change decides.
+        for (label, expected) in [("label", (vec![0], vec![])), ("text", (vec![], vec![0]))] {
+            let mut assembler = self::assembler();
+            take(&mut assembler, &[begin(100), relation("text"), commit(100)]).unwrap();
+            assembler.deactivate(0);
+            assembler.activate(0, model());
+            let messages = [begin(200), relation(label), insert("1"), commit(200)];
+            let next = take(&mut assembler, &messages).unwrap();
+            assert_eq!(told(&next[0]), expected, "{label}");
+        }
     }
 }

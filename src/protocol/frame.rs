@@ -420,6 +420,11 @@ mod tests {
             );
         }
         assert_eq!(length(b"d\0\0\0\x04", 100).unwrap(), Some(5));
+        // The largest row that a server can send, with what is around it; no more.
+        for (bytes, taken) in [(0x4000_0400, true), (0x4010_0000, false), (i32::MAX, false)] {
+            let header = [&b"d"[..], &bytes.to_be_bytes()].concat();
+            assert_eq!(length(&header, MAX_FRAME_BYTES).is_ok(), taken, "{bytes}");
+        }
     }
 
     #[test]
