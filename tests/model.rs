@@ -28,6 +28,8 @@ mod source;
 #[path = "model/statement.rs"]
 mod statement;
 mod support;
+#[path = "model/text.rs"]
+mod text;
 #[path = "model/wire.rs"]
 mod wire;
 #[path = "model/writer.rs"]
@@ -84,5 +86,7 @@ fn lookups_equal_the_source_after_every_batch() {
         }
     });
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!("{count} histories from seed {first} in {seconds:.1} s");
+    #[allow(clippy::as_conversions)]
+    let rate = count as f64 / seconds;
+    eprintln!("{count} histories from seed {first} in {seconds:.1} s: {rate:.0} a second");
 }

@@ -30,14 +30,14 @@ impl Author {
 
     /// A transaction; `None` if the server would refuse its commit.
     pub fn transaction(&mut self) -> Option<Vec<Statement>> {
-        let before = self.table.clone();
+        let before = self.table;
         let mut statements = Vec::new();
         if self.random.u8(0..15) > 0 {
             for _ in 0..self.random.usize(1..=5) {
                 self.some(&mut statements, true);
             }
         }
-        let mut again = before.clone();
+        let mut again = before;
         if again.run(&statements).is_err() {
             self.table = before;
             return None;
@@ -48,7 +48,7 @@ impl Author {
     /// Adds statements that belong together, as far as the server accepts them.
     fn some(&mut self, statements: &mut Vec<Statement>, outermost: bool) {
         if outermost && self.random.u8(0..10) == 0 {
-            let before = self.table.clone();
+            let before = self.table;
             let mut inner = Vec::new();
             for _ in 0..self.random.usize(1..4) {
                 self.some(&mut inner, false);
@@ -64,7 +64,7 @@ impl Author {
             return;
         }
         for statement in self.idea() {
-            let mut trial = self.table.clone();
+            let mut trial = self.table;
             if trial.statement(&statement, &mut Vec::new()).is_ok() {
                 self.table = trial;
                 statements.push(statement);
@@ -73,7 +73,7 @@ impl Author {
     }
 
     fn idea(&mut self) -> Vec<Statement> {
-        let ids: Vec<u8> = self.table.rows.keys().copied().collect();
+        let ids = self.table.rows.ids();
         let Some(id) = self.random.choice(ids.iter().copied()) else {
             return vec![self.insert()];
         };
@@ -121,7 +121,10 @@ impl Author {
     fn rotate(&mut self, mut ids: Vec<u8>) -> Vec<Statement> {
         self.random.shuffle(&mut ids);
         ids.truncate(self.random.usize(2..4));
-        let codes: Vec<_> = ids.iter().map(|id| self.table.rows[id].code).collect();
+        let codes: Vec<_> = ids
+            .iter()
+            .map(|id| self.table.rows.get(*id).and_then(|row| row.code))
+            .collect();
         let set = |at: usize, code| Statement::Update {
             id: ids[at],
             set: vec![Set::Code(code)],

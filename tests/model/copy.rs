@@ -9,8 +9,8 @@ use cdc::read_model::ReadModel;
 use cdc::run::pending::Pending;
 use cdc::transaction::Assembler;
 
-use crate::reader::{assembler, models};
-use crate::source::{Kind, Mark, Table};
+use crate::reader::{Reader, assembler};
+use crate::source::{Mark, Table};
 use crate::wire::{Cuts, text};
 use crate::writer::{Stage, Staged, Target, Value, Values, all_there, take_left_out};
 
@@ -20,7 +20,7 @@ type Shadow = BTreeMap<Values, (bool, Values)>;
 /// What `COPY` reads of the table: live rows, and the dead ones whose values are kept.
 fn shadow(model: &ReadModel, table: &Table) -> Shadow {
     let mut shadow = Shadow::new();
-    for row in table.rows.values() {
+    for row in table.rows.iter() {
         let value = |name: &str| text(table.kind, row, name).map_or(Value::Null, Value::Text);
         let values: Values = model.columns.iter().map(|column| value(&column.name)).collect();
         let live = row.mark != Mark::Dead && model.key.iter().all(|at| values[*at] != Value::Null);
@@ -45,12 +45,12 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// The table at the copy's point.
-    pub fn new(kind: Kind, table: &Table, lookups: &[Target; 2]) -> Self {
-        let models = models(kind);
+    /// The table at the copy's point, for the lookups as they are now.
+    pub fn new(table: &Table, reader: &Reader) -> Self {
+        let models = reader.models.clone();
         Self {
             shadows: [shadow(&models[0], table), shadow(&models[1], table)],
-            lookups: lookups.clone(),
+            lookups: reader.targets().clone(),
             assembler: assembler(&models),
             pending: Pending::default(),
             described: false,
@@ -59,7 +59,7 @@ impl Copy {
     }
 
     /// Reads the next transaction; its beginning is taken into the shadows where it is cut.
-    pub fn read(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<(), String> {
+    pub fn read(&mut self, messages: &[&[u8]], cuts: Cuts) -> Result<(), String> {
         for (at, bytes) in messages.iter().enumerate() {
             let message = decode(bytes).map_err(|error| error.to_string())?;
             let whole = self.assembler.take(&message).map_err(|error| error.to_string())?;

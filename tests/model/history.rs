@@ -8,7 +8,7 @@ use cdc::progress::{TransactionId, Verdict};
 use crate::author::Author;
 use crate::copy::Copy;
 use crate::reader::{Reader, expected};
-use crate::source::{Event, Kind, Note, Refused, Stored, Table};
+use crate::source::{Kind, Note, Refused, Stored, Table};
 use crate::statement::{Statement, tables};
 use crate::wire::{self, Cuts, Place};
 use crate::writer::Target;
@@ -63,15 +63,10 @@ struct Sent {
     place: Place,
     /// Position before the next commit record.
     passed: u64,
-    events: Vec<Event>,
+    messages: wire::Messages,
+    has_changes: bool,
     read: Read,
     table: Table,
-}
-
-impl Sent {
-    fn messages(&self, described: &mut bool) -> Vec<Vec<u8>> {
-        wire::transaction(self.table.kind, self.place, &self.events, described)
-    }
 }
 
 impl History {
@@ -120,17 +115,19 @@ impl History {
         for (transaction, xid) in self.transactions.iter().zip(700..) {
             let events = table.run(&transaction.statements)?;
             let end_lsn = commit_lsn + 48;
+            let place = Place {
+                commit_lsn,
+                end_lsn,
+                xid,
+                time: i64::from(xid) * 1000,
+            };
             sent.push(Sent {
-                place: Place {
-                    commit_lsn,
-                    end_lsn,
-                    xid,
-                    time: i64::from(xid) * 1000,
-                },
-                events,
+                place,
+                has_changes: !events.is_empty(),
+                messages: wire::Messages::new(self.kind, place, &events),
                 read: transaction.read,
                 passed: end_lsn + transaction.gap,
-                table: table.clone(),
+                table,
             });
             commit_lsn = end_lsn + transaction.gap;
         }
@@ -155,7 +152,7 @@ impl History {
                 return Ok(Err((at, why)));
             }
             if then.copy {
-                copies.push(Copy::new(self.kind, &sent[at].table, reader.targets()));
+                copies.push(Copy::new(&sent[at].table, &reader));
             }
         }
         Ok(Ok(()))
@@ -242,7 +239,8 @@ impl History {
             .iter()
             .zip(&sent)
             .map(|(transaction, sent)| {
-                let messages = sent.messages(&mut described);
+                let messages = sent.messages.tell(&mut described);
+                let messages = messages.into_iter().map(<[u8]>::to_vec).collect();
                 (self.transaction_sql(transaction), messages)
             })
             .collect()
@@ -349,7 +347,7 @@ fn step(reader: &mut Reader, sent: &[Sent], then: Then, described: &mut bool) ->
         return Ok(());
     };
     if let Some(messages) = now.read.breaks_off {
-        let all = now.messages(described);
+        let all = now.messages.tell(described);
         let beginning = &all[..usize::from(messages).min(all.len() - 1)];
         reader.read_beginning(beginning, now.read.cuts)?;
         start_again(reader, before, described)?;
@@ -381,7 +379,7 @@ fn step(reader: &mut Reader, sent: &[Sent], then: Then, described: &mut bool) ->
 }
 
 fn read(reader: &mut Reader, sent: &Sent, described: &mut bool) -> Result<(), String> {
-    if reader.read(&sent.messages(described), sent.read.cuts)? {
+    if reader.read(&sent.messages.tell(described), sent.read.cuts)? {
         compare(reader.targets(), &sent.table)?;
     }
     Ok(())
@@ -401,7 +399,7 @@ fn start_again(reader: &mut Reader, sent: &[Sent], described: &mut bool) -> Resu
 /// The copies that have begun read the transaction; where a batch ends they are written, and merged to see what comes of it.
 fn follow(copies: &mut [Copy], sent: &Sent, then: Then) -> Result<(), String> {
     for copy in copies {
-        let messages = sent.messages(&mut copy.described);
+        let messages = sent.messages.tell(&mut copy.described);
         copy.read(&messages, sent.read.cuts)?;
         if then.apply {
             copy.write()?;
@@ -440,7 +438,7 @@ fn rewritten_histories_are_noticed(reader: &Reader, sent: &[Sent]) -> Result<(),
     let checkpoint = reader.checkpoint();
     let again: Vec<(TransactionId, bool)> = sent
         .iter()
-        .map(|sent| (id(sent.place), !sent.events.is_empty()))
+        .map(|sent| (id(sent.place), sent.has_changes))
         .filter(|(id, _)| (reader.slot..checkpoint).contains(&id.commit_lsn))
         .collect();
     let judged = |history: &[(TransactionId, bool)]| {

@@ -27,9 +27,9 @@ pub type Lookups = [BTreeMap<Values, Values>; 2];
 /// What the catalog says of the table.
 fn facts(kind: Kind) -> SourceTable {
     let columns = wire::columns(kind)
-        .into_iter()
+        .iter()
         .zip(1..)
-        .map(|((name, of, oid), number)| SourceColumn {
+        .map(|(&(name, of, oid), number)| SourceColumn {
             name: name.to_owned(),
             number,
             type_oid: oid,
@@ -82,7 +82,7 @@ fn facts(kind: Kind) -> SourceTable {
 }
 
 /// The read models.
-pub fn models(kind: Kind) -> [Arc<ReadModel>; 2] {
+fn models(kind: Kind) -> [Arc<ReadModel>; 2] {
     let by_code = [("label", "label"), ("code", "code"), ("note", "note")];
     let by_id = [("id", "id"), ("text", "note")];
     [
@@ -149,7 +149,7 @@ pub fn expected(table: &Table) -> Lookups {
 
 /// The consumer.
 pub struct Reader {
-    models: [Arc<ReadModel>; 2],
+    pub models: [Arc<ReadModel>; 2],
     targets: [Target; 2],
     checkpoint: Lsn,
     last: Option<TransactionId>,
@@ -209,7 +209,7 @@ impl Reader {
 
     /// Reads a whole transaction; what was applied must be skipped, and the rest must not. Returns whether it is applied at
     /// once, as one that came in chunks is.
-    pub fn read(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<bool, String> {
+    pub fn read(&mut self, messages: &[&[u8]], cuts: Cuts) -> Result<bool, String> {
         let transaction = self
             .take(messages, cuts)?
             .ok_or("a transaction was not handed on at its end")?;
@@ -228,14 +228,14 @@ impl Reader {
     }
 
     /// Reads the beginning of a transaction, of which nothing may be seen.
-    pub fn read_beginning(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<(), String> {
+    pub fn read_beginning(&mut self, messages: &[&[u8]], cuts: Cuts) -> Result<(), String> {
         match self.take(messages, cuts)? {
             None => Ok(()),
             Some(_) => Err("a transaction was handed on without its end".to_owned()),
         }
     }
 
-    fn take(&mut self, messages: &[Vec<u8>], cuts: Cuts) -> Result<Option<Transaction>, String> {
+    fn take(&mut self, messages: &[&[u8]], cuts: Cuts) -> Result<Option<Transaction>, String> {
         let mut whole = None;
         for (at, bytes) in messages.iter().enumerate() {
             let message = decode(bytes).map_err(|error| error.to_string())?;

@@ -3,8 +3,6 @@
 //! A statement that the server would refuse (a row or a code that is there already) is an error here too. Which values
 //! are stored out of line follows the server's rules for the sizes that `statement.rs` writes as SQL.
 
-use std::collections::BTreeMap;
-
 use crate::statement::{Set, Statement};
 
 /// How the stream names an old row, and whether that is the lookup's key.
@@ -160,18 +158,46 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
-/// The table.
-#[derive(Debug, Clone)]
+/// Rows by id; ids are below 8.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rows([Option<Stored>; 8]);
+
+impl Rows {
+    pub fn get(&self, id: u8) -> Option<&Stored> {
+        self.0[usize::from(id)].as_ref()
+    }
+
+    /// Smallest id first.
+    pub fn iter(&self) -> impl Iterator<Item = &Stored> {
+        self.0.iter().flatten()
+    }
+
+    pub fn ids(&self) -> Vec<u8> {
+        self.iter().map(|row| row.id).collect()
+    }
+
+    /// Returns the row that was there.
+    fn insert(&mut self, row: Stored) -> Option<Stored> {
+        self.0[usize::from(row.id)].replace(row)
+    }
+
+    fn remove(&mut self, id: u8) -> Option<Stored> {
+        self.0[usize::from(id)].take()
+    }
+}
+
+/// The table: small enough to be copied for every trial.
+#[derive(Debug, Clone, Copy)]
 pub struct Table {
     pub kind: Kind,
-    pub rows: BTreeMap<u8, Stored>,
+    pub rows: Rows,
 }
 
 impl Table {
     pub fn new(kind: Kind) -> Self {
         Self {
             kind,
-            rows: BTreeMap::new(),
+            rows: Rows::default(),
         }
     }
 
@@ -193,18 +219,18 @@ impl Table {
             Statement::Insert(row) => self.insert(*row, events)?,
             Statement::Update { id, set } => self.update(*id, set, events)?,
             Statement::Relabel(label) => {
-                for id in self.rows.keys().copied().collect::<Vec<_>>() {
+                for id in self.rows.ids() {
                     self.update(id, &[Set::Label(*label)], events)?;
                 }
             }
-            Statement::Delete(id) => events.extend(self.rows.remove(id).map(Event::Delete)),
+            Statement::Delete(id) => events.extend(self.rows.remove(*id).map(Event::Delete)),
             Statement::Truncate => {
-                self.rows.clear();
+                self.rows = Rows::default();
                 events.push(Event::Truncate);
             }
             Statement::Elsewhere => events.push(Event::Elsewhere),
             Statement::Savepoint { statements, kept } => {
-                let (rows, before) = (self.rows.clone(), events.len());
+                let (rows, before) = (self.rows, events.len());
                 for statement in statements {
                     self.statement(statement, events)?;
                 }
@@ -226,7 +252,7 @@ impl Table {
         if row.code.is_none() && self.kind.identifies_by_code() {
             return Err(Refused);
         }
-        if self.rows.insert(row.id, row).is_some() {
+        if self.rows.insert(row).is_some() {
             return Err(Refused);
         }
         events.push(Event::Insert(row));
@@ -234,7 +260,7 @@ impl Table {
     }
 
     fn update(&mut self, id: u8, set: &[Set], events: &mut Vec<Event>) -> Result<(), Refused> {
-        let Some(old) = self.rows.remove(&id) else {
+        let Some(old) = self.rows.remove(id) else {
             return Ok(());
         };
         let mut new = old;
@@ -252,7 +278,7 @@ impl Table {
         if new.code.is_none() && self.kind.identifies_by_code() {
             return Err(Refused);
         }
-        if self.rows.insert(new.id, new).is_some() {
+        if self.rows.insert(new).is_some() {
             return Err(Refused);
         }
         events.push(Event::Update { old, new, unchanged });
@@ -276,7 +302,7 @@ impl Table {
 
     fn codes_are_unique(&self) -> Result<(), Refused> {
         let all = self.kind.code_is_identity();
-        let live = self.rows.values().filter(|row| all || row.mark != Mark::Dead);
+        let live = self.rows.iter().filter(|row| all || row.mark != Mark::Dead);
         let mut seen = [false; 256];
         for code in live.filter_map(|row| row.code) {
             if std::mem::replace(&mut seen[usize::from(code)], true) {
@@ -288,6 +314,6 @@ impl Table {
 
     /// The rows that are not soft-deleted, smallest id first.
     pub fn live(&self) -> impl Iterator<Item = &Stored> {
-        self.rows.values().filter(|row| row.mark != Mark::Dead)
+        self.rows.iter().filter(|row| row.mark != Mark::Dead)
     }
 }

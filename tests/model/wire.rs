@@ -5,6 +5,7 @@
 //! part; of a new row the values that are out of line and were not assigned are.
 
 use crate::source::{Event, Identity, Kind, Mark, Note, SoftDelete, Stored, Which};
+use crate::text::Text;
 
 /// OID of `labels`.
 pub const LABELS: u32 = 16400;
@@ -31,20 +32,30 @@ impl Cuts {
     }
 }
 
-/// The columns of `labels`: name, type, OID of the type.
-pub fn columns(kind: Kind) -> Vec<(&'static str, &'static str, u32)> {
-    let mut columns = vec![
+/// A column: name, type, OID of the type.
+type Column = (&'static str, &'static str, u32);
+
+/// The columns of `labels`.
+pub fn columns(kind: Kind) -> &'static [Column] {
+    const TIMESTAMP: &[Column] = &[
         ("id", "integer", 23),
         ("code", "text", 25),
         ("label", "text", 25),
         ("note", "text", 25),
+        ("deleted_at", "timestamp with time zone", 1184),
+    ];
+    const BOOLEAN: &[Column] = &[
+        TIMESTAMP[0],
+        TIMESTAMP[1],
+        TIMESTAMP[2],
+        TIMESTAMP[3],
+        ("deleted", "boolean", 16),
     ];
     match kind.soft_delete {
-        SoftDelete::Timestamp => columns.push(("deleted_at", "timestamp with time zone", 1184)),
-        SoftDelete::Boolean => columns.push(("deleted", "boolean", 16)),
-        SoftDelete::Absent => {}
+        SoftDelete::Timestamp => TIMESTAMP,
+        SoftDelete::Boolean => BOOLEAN,
+        SoftDelete::Absent => &TIMESTAMP[..4],
     }
-    columns
 }
 
 /// Columns that are part of the replica identity; all are under FULL.
@@ -61,18 +72,37 @@ fn is_full(kind: Kind) -> bool {
     matches!(kind.identity, Identity::Full | Identity::FullAlone)
 }
 
-/// The messages of a transaction. `described` tells whether this connection has had the tables' descriptions.
-pub fn transaction(kind: Kind, place: Place, events: &[Event], described: &mut bool) -> Vec<Vec<u8>> {
-    let mut messages = vec![begin(place)];
-    for event in events {
-        if !std::mem::replace(described, true) {
-            messages.push(labels(kind));
-            messages.push(elsewhere());
+/// The messages of a transaction, which may be told more than once.
+pub struct Messages {
+    begin: Vec<u8>,
+    /// What the tables are like, and then what has changed.
+    descriptions: [Vec<u8>; 2],
+    changes: Vec<Vec<u8>>,
+    commit: Vec<u8>,
+}
+
+impl Messages {
+    pub fn new(kind: Kind, place: Place, events: &[Event]) -> Self {
+        Self {
+            begin: begin(place),
+            descriptions: [labels(kind), elsewhere()],
+            changes: events.iter().map(|event| change(kind, event)).collect(),
+            commit: commit(place),
         }
-        messages.push(change(kind, event));
     }
-    messages.push(commit(place));
-    messages
+
+    /// All of them in order; `described` tells whether this connection has had the tables' descriptions.
+    pub fn tell(&self, described: &mut bool) -> Vec<&[u8]> {
+        let describes = !self.changes.is_empty() && !*described;
+        *described |= describes;
+        let descriptions = self.descriptions.iter().filter(|_| describes);
+        std::iter::once(&self.begin)
+            .chain(descriptions)
+            .chain(&self.changes)
+            .chain([&self.commit])
+            .map(Vec::as_slice)
+            .collect()
+    }
 }
 
 fn begin(place: Place) -> Vec<u8> {
@@ -115,8 +145,8 @@ fn labels(kind: Kind) -> Vec<u8> {
         Identity::Full | Identity::FullAlone => b'f',
     };
     let columns: Vec<_> = columns(kind)
-        .into_iter()
-        .map(|(name, _, oid)| (in_identity(kind, name), name, oid))
+        .iter()
+        .map(|&(name, _, oid)| (in_identity(kind, name), name, oid))
         .collect();
     relation(LABELS, "labels", identity, &columns)
 }
@@ -166,13 +196,13 @@ fn old_tuple(kind: Kind, row: &Stored, bytes: &mut Vec<u8>) {
     bytes.push(if is_full(kind) { b'O' } else { b'K' });
     let columns = columns(kind);
     bytes.extend(u16::try_from(columns.len()).unwrap().to_be_bytes());
-    for (name, _, _) in columns {
+    for &(name, _, _) in columns {
         let value = if in_identity(kind, name) {
             text(kind, row, name)
         } else {
             None
         };
-        cell(value.as_deref(), bytes);
+        cell(value, bytes);
     }
 }
 
@@ -180,41 +210,43 @@ fn new_tuple(kind: Kind, row: &Stored, unchanged: Which, bytes: &mut Vec<u8>) {
     bytes.push(b'N');
     let columns = columns(kind);
     bytes.extend(u16::try_from(columns.len()).unwrap().to_be_bytes());
-    for (name, _, _) in columns {
+    for &(name, _, _) in columns {
         if (name == "code" && unchanged.code) || (name == "note" && unchanged.note) {
             bytes.push(b'u');
         } else {
-            cell(text(kind, row, name).as_deref(), bytes);
+            cell(text(kind, row, name), bytes);
         }
     }
 }
 
-fn cell(value: Option<&str>, bytes: &mut Vec<u8>) {
+fn cell(value: Option<Text>, bytes: &mut Vec<u8>) {
     match value {
         None => bytes.push(b'n'),
         Some(text) => {
+            let text = text.as_bytes();
             bytes.push(b't');
             bytes.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
-            bytes.extend(text.as_bytes());
+            bytes.extend(text);
         }
     }
 }
 
 /// A value as text. Long values stand here under a short name: what is left out is decided by their storage.
-pub fn text(kind: Kind, row: &Stored, column: &str) -> Option<String> {
+pub fn text(kind: Kind, row: &Stored, column: &str) -> Option<Text> {
+    let numbered = |name, number| Some(Text::of(name, Some(number)));
     match column {
-        "id" => Some(row.id.to_string()),
-        "code" => row.code.map(|code| format!("C{code}")),
-        "label" => Some(format!("label {}", row.label)),
+        "id" => numbered("", u32::from(row.id)),
+        "code" => row.code.and_then(|code| numbered("C", u32::from(code))),
+        "label" => numbered("label ", row.label),
         "note" => {
             let Note { number, large } = row.note;
-            Some(format!("{} {number}", if large { "long note" } else { "note" }))
+            numbered(if large { "long note " } else { "note " }, number)
         }
         _ => match (row.mark, kind.soft_delete) {
             (Mark::Null, _) | (_, SoftDelete::Absent) => None,
-            (Mark::False, _) => Some("f".to_owned()),
-            (Mark::Dead, SoftDelete::Boolean) => Some("t".to_owned()),
-            (Mark::Dead, SoftDelete::Timestamp) => Some("2026-01-01 00:00:00+00".to_owned()),
+            (Mark::False, _) => Some(Text::of("f", None)),
+            (Mark::Dead, SoftDelete::Boolean) => Some(Text::of("t", None)),
+            (Mark::Dead, SoftDelete::Timestamp) => Some(Text::of("2026-01-01 00:00:00+00", None)),
         },
     }
 }

@@ -7,12 +7,14 @@ use cdc::fold::{Final, Fold};
 use cdc::read_model::ReadModel;
 use cdc::row::{Cell, Row};
 
+use crate::text::Text;
+
 /// A value; NULL sorts first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     Null,
     Unchanged,
-    Text(String),
+    Text(Text),
 }
 
 /// The values of an identity, of a key or of a whole lookup row.
@@ -22,7 +24,7 @@ fn values(row: &Row) -> Values {
     let value = |cell| match cell {
         Cell::Null => Value::Null,
         Cell::Unchanged => Value::Unchanged,
-        Cell::Text(text) => Value::Text(String::from_utf8(text.to_vec()).unwrap()),
+        Cell::Text(text) => Value::Text(Text::from(text)),
     };
     row.cells().map(value).collect()
 }
@@ -142,7 +144,7 @@ impl Stage {
 pub fn take_left_out(values: &mut Values, held: &Values) {
     for (value, held) in values.iter_mut().zip(held) {
         if *value == Value::Unchanged {
-            value.clone_from(held);
+            *value = *held;
         }
     }
 }
@@ -159,7 +161,7 @@ pub fn all_there(rows: &[Staged]) -> Result<(), String> {
 impl Target {
     /// Brings lookup and map to the final states.
     pub fn apply(&mut self, model: &ReadModel, stage: Stage) -> Result<(), String> {
-        let key = |values: &Values| -> Values { model.key.iter().map(|at| values[*at].clone()).collect() };
+        let key = |values: &Values| -> Values { model.key.iter().map(|at| values[*at]).collect() };
         let Stage {
             rows: mut staged,
             clear,
