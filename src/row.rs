@@ -157,6 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn a_large_row_takes_its_buffer_over_and_the_next_one_begins_anew() {
+        let large = vec![b'x'; LARGE];
+        let mut builder = RowBuilder::default();
+        for text in [large.as_slice(), b"small", b""] {
+            builder.push(Cell::Text(text));
+            let row = builder.finish();
+            assert_eq!(row.cells().collect::<Vec<_>>(), [Cell::Text(text)]);
+            assert_eq!(row.bytes(), 4 + text.len() + size_of::<Row>());
+        }
+    }
+
+    #[test]
+    fn only_a_text_has_a_text() {
+        assert_eq!(Cell::Text(b"MR").text(), Some(b"MR".as_slice()));
+        assert_eq!((Cell::Null.text(), Cell::Unchanged.text()), (None, None));
+        assert!(!Row::from_cells([Cell::Null, Cell::Text(b"u")]).has_unchanged());
+    }
+
+    #[test]
     fn debug_output_holds_no_value() {
         assert_eq!(
             format!("{:?}", Row::from_cells([Cell::Text(b"secret")])),

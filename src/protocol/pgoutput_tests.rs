@@ -229,6 +229,27 @@ fn delete_truncate_and_logical_message_are_read() {
             content_bytes: 3,
         }
     );
+    for (options, expected) in [(0, (false, false)), (1, (true, false)), (2, (false, true))] {
+        let bytes = Encoder::new(b'T').u32(1).u8(options).u32(5).0;
+        let Message::Truncate {
+            cascade,
+            restart_identity,
+            ..
+        } = decode(&bytes).unwrap()
+        else {
+            panic!("not a truncate");
+        };
+        assert_eq!((cascade, restart_identity), expected);
+    }
+    let bytes = Encoder::new(b'M').u8(0).u64(7).cstr("cdc").u32(0).0;
+    assert!(matches!(
+        decode(&bytes).unwrap(),
+        Message::Logical {
+            transactional: false,
+            content_bytes: 0,
+            ..
+        }
+    ));
 }
 
 #[test]

@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn debug_output_holds_no_value() {
-        let shown = format!("{:?}", decode(MIXED).unwrap());
-        assert_eq!(shown, "Tuple(4 columns, 14 bytes)");
+        let tuple = decode(MIXED).unwrap();
+        assert_eq!(format!("{tuple:?}"), "Tuple(4 columns, 14 bytes)");
+        assert_eq!(format!("{:?}", tuple.cells()), "TupleCells(14 bytes)");
     }
 }

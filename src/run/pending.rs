@@ -82,16 +82,17 @@ impl Pending {
         self.folds.iter().map(|(_, fold)| fold.bytes()).sum()
     }
 
-    /// Takes everything as a batch.
+    /// Takes everything as a batch; `None` if no transaction is whole.
     pub fn take(&mut self) -> Option<Batch> {
+        let position = self.position.take()?;
         let Self {
             folds,
             suspended,
-            position,
             transactions,
+            ..
         } = std::mem::take(self);
         Some(Batch {
-            position: position?,
+            position,
             folds,
             suspended,
             transactions,
@@ -103,5 +104,87 @@ impl Pending {
     pub fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::{Lsn, PgTimestamp};
+    use crate::progress::TransactionId;
+    use crate::row::{Cell, Row};
+
+    fn id(commit_lsn: u64) -> TransactionId {
+        TransactionId {
+            commit_lsn: Lsn(commit_lsn),
+            xid: 7,
+            commit_time: PgTimestamp(1),
+        }
+    }
+
+    /// A transaction that deletes one row for each of these read models.
+    fn transaction(commit_lsn: u64, of: &[usize]) -> Transaction {
+        let row = Row::from_cells([Cell::Text(&commit_lsn.to_be_bytes())]);
+        Transaction {
+            id: id(commit_lsn),
+            end_lsn: Lsn(commit_lsn + 8),
+            changes: of.iter().map(|of| (*of, Change::Delete(row.clone()))).collect(),
+            broken: Vec::new(),
+            has_changes: !of.is_empty(),
+        }
+    }
+
+    fn rows(folds: &[IndexedFold]) -> Vec<(usize, usize)> {
+        folds.iter().map(|(of, fold)| (*of, fold.len())).collect()
+    }
+
+    #[test]
+    fn a_batch_is_whole_transactions_and_ends_with_the_last_one() {
+        let mut pending = Pending::default();
+        assert!(pending.is_empty() && pending.take().is_none());
+        for (commit_lsn, of) in [(100, [3, 1].as_slice()), (200, &[1]), (300, &[])] {
+            pending.add(transaction(commit_lsn, of));
+        }
+        assert_eq!((pending.is_empty(), pending.transactions()), (false, 3));
+        let bytes = Row::from_cells([Cell::Text(&[0; 8])]).bytes();
+        assert_eq!(pending.bytes(), 3 * bytes);
+        let batch = pending.take().unwrap();
+        assert_eq!(rows(&batch.folds), [(3, 1), (1, 2)]);
+        let position = Position {
+            lsn: Lsn(308),
+            commit_time: Some(PgTimestamp(1)),
+            last: Some(id(200)),
+        };
+        assert_eq!(
+            (batch.position, batch.transactions, batch.chunks),
+            (position, 3, 0)
+        );
+        assert!(pending.is_empty() && pending.take().is_none() && pending.bytes() == 0);
+    }
+
+    #[test]
+    fn a_read_model_that_leaves_takes_its_rows_and_its_fault_along() {
+        let mut pending = Pending::default();
+        pending.add(transaction(100, &[0, 1]));
+        pending.add(Transaction {
+            broken: vec![(0, Error::broken("zero")), (1, Error::broken("one"))],
+            ..transaction(200, &[0, 1])
+        });
+        pending.forget(0);
+        let batch = pending.take().unwrap();
+        assert_eq!(rows(&batch.folds), [(1, 2)]);
+        let suspended: Vec<_> = batch.suspended.iter().map(|(of, _)| *of).collect();
+        assert_eq!(suspended, [1]);
+    }
+
+    #[test]
+    fn a_part_of_a_transaction_is_no_batch() {
+        let mut pending = Pending::default();
+        pending.add_part(transaction(100, &[2]).changes);
+        assert!(pending.is_empty() && pending.take().is_none());
+        pending.add_part(transaction(200, &[2]).changes);
+        let (folds, broken) = pending.take_folds();
+        assert_eq!((rows(&folds), broken.len()), (vec![(2, 2)], 0));
+        assert_eq!(rows(&pending.take_folds().0), []);
     }
 }
