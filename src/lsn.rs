@@ -77,4 +77,19 @@ mod tests {
             assert!(bad.parse::<Lsn>().is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn distance_is_counted_forward_only() {
+        assert_eq!(Lsn(30).bytes_since(Lsn(10)), 20);
+        assert_eq!(Lsn(10).bytes_since(Lsn(30)), 0);
+    }
+
+    #[test]
+    fn time_stamps_count_from_the_year_2000() {
+        // date -u -d 2026-01-01 +%s
+        let micros = 1_767_225_600_000_000;
+        let stamp = PgTimestamp::from_unix_micros(micros);
+        assert_eq!(stamp, PgTimestamp(820_540_800_000_000));
+        assert_eq!(stamp.unix_micros(), micros);
+    }
 }

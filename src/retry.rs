@@ -57,7 +57,9 @@ mod tests {
         for _ in 0..100 {
             assert!(backoff.next_delay(0.99) <= Duration::from_secs(2));
         }
+        assert_eq!(backoff.attempt(), 108);
         backoff.reset();
+        assert_eq!(backoff.attempt(), 0);
         assert_eq!(backoff.next_delay(1.0).as_millis(), 100);
     }
 }

@@ -138,6 +138,14 @@ mod tests {
         assert_eq!(ident("a\"b"), "\"a\"\"b\"");
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
+        assert_eq!(idents(["a", "B\""]), "\"a\", \"B\"\"\"");
+        assert_eq!(TableName::new("S", "a.b").quoted(), "\"S\".\"a.b\"");
+    }
+
+    #[test]
+    fn placeholders_are_filled_wherever_they_stand() {
+        let values = [("a", "1"), ("b", "{2}")];
+        assert_eq!(fill("{{a}} {{b}}{{a}} {a} {{c}}", &values), "1 {2}1 {a} {{c}}");
     }
 
     #[test]
@@ -148,6 +156,7 @@ mod tests {
             ("\"Sales\".\"Order Lines\"", "Sales", "Order Lines"),
             ("s.\"a\"\"b.c\"", "s", "a\"b.c"),
             ("größe.tabelle", "größe", "tabelle"),
+            (" _a1$.B_2 ", "_a1$", "b_2"),
         ] {
             assert_eq!(
                 text.parse::<TableName>().unwrap(),
@@ -160,6 +169,16 @@ mod tests {
         ] {
             assert!(bad.parse::<TableName>().is_err(), "{bad}");
         }
-        assert_eq!(TableName::new("public", "Order").to_string(), "public.\"Order\"");
+        for (name, shown) in [
+            ("order_2", "order_2"),
+            ("_order", "_order"),
+            ("Order", "\"Order\""),
+            ("2nd", "\"2nd\""),
+            ("order lines", "\"order lines\""),
+            ("größe", "\"größe\""),
+        ] {
+            let table = TableName::new("public", name);
+            assert_eq!(table.to_string(), format!("public.{shown}"));
+        }
     }
 }

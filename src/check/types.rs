@@ -49,7 +49,7 @@ pub(super) fn fit(source: (&str, &str), lookup: (&str, &str)) -> Fit {
             lookup.1
         )),
         (Family::Number, Family::Number) => number(source, lookup),
-        (Family::Time, Family::Time) => time(source.0, lookup.0),
+        (Family::Time, Family::Time) => time(source, lookup),
         (Family::Json, Family::Json) => Fit::Good,
         (Family::Other, Family::Other) if source.0 == lookup.0 => {
             Fit::Some(format!("values that {} does not take are refused", lookup.1))
@@ -122,13 +122,23 @@ fn number(source: (&str, &str), lookup: (&str, &str)) -> Fit {
     }
 }
 
-fn time(source: &str, lookup: &str) -> Fit {
+fn time(source: (&str, &str), lookup: (&str, &str)) -> Fit {
     let zoned = |bare: &str| bare.contains("with time zone");
-    if lookup == "date" {
+    let decimals = |type_name: &str| match modifier(type_name).first() {
+        Some(decimals) => *decimals,
+        None if type_name == "date" => 0,
+        None => 6,
+    };
+    if lookup.0 == "date" {
         Fit::Some("the time of day is cut off".to_owned())
-    } else if zoned(source) && !zoned(lookup) {
+    } else if decimals(source.1) > decimals(lookup.1) {
+        Fit::Some(format!(
+            "times are rounded to {} decimals of a second",
+            decimals(lookup.1)
+        ))
+    } else if zoned(source.0) && !zoned(lookup.0) {
         Fit::Some("times are stored as of UTC, without their zone".to_owned())
-    } else if !zoned(source) && zoned(lookup) {
+    } else if !zoned(source.0) && zoned(lookup.0) {
         Fit::Some("times are taken as UTC".to_owned())
     } else {
         Fit::Good
@@ -140,7 +150,10 @@ mod tests {
     use super::*;
 
     fn judge(source: &str, lookup: &str) -> &'static str {
-        let bare = |name: &str| name.split('(').next().unwrap().to_owned();
+        let bare = |name: &str| match name.split_once('(') {
+            Some((before, rest)) => format!("{before}{}", rest.split_once(')').unwrap().1),
+            None => name.to_owned(),
+        };
         match fit((&bare(source), source), (&bare(lookup), lookup)) {
             Fit::Good => "good",
             Fit::Some(_) => "some",
@@ -176,6 +189,53 @@ mod tests {
             ("s.mood", "s.mood", "good"),
             ("s.mood", "text", "good"),
             ("uuid", "uuid", "good"),
+            ("citext", "text", "good"),
+            ("s.citext", "character varying(5)", "some"),
+            ("character(3)", "character(3)", "good"),
+            ("character(3)", "character varying(3)", "good"),
+            ("character(4)", "character varying(3)", "some"),
+            ("name", "bpchar", "good"),
+            ("integer", "character varying(11)", "some"),
+            ("text", "jsonb", "some"),
+            ("jsonb", "json", "good"),
+            ("json", "boolean", "never"),
+            ("integer", "boolean", "never"),
+            ("boolean", "jsonb", "never"),
+            ("integer", "s.mood", "some"),
+            ("s.mood", "integer", "some"),
+            ("bit(3)", "bit(4)", "some"),
+            ("smallint", "integer", "good"),
+            ("integer", "smallint", "some"),
+            ("integer", "integer", "good"),
+            ("smallint", "real", "good"),
+            ("integer", "real", "some"),
+            ("integer", "double precision", "good"),
+            ("bigint", "double precision", "some"),
+            ("bigint", "numeric", "good"),
+            ("bigint", "numeric(20,0)", "some"),
+            ("double precision", "numeric", "good"),
+            ("numeric", "bigint", "some"),
+            ("numeric", "double precision", "some"),
+            ("numeric(10,2)", "numeric(11,3)", "good"),
+            ("numeric(10,2)", "numeric(10,1)", "some"),
+            ("numeric(10,2)", "numeric(10,3)", "some"),
+            ("numeric(5,-2)", "numeric(7,0)", "good"),
+            ("date", "timestamp without time zone", "good"),
+            ("date", "timestamp with time zone", "some"),
+            ("timestamp without time zone", "timestamp with time zone", "some"),
+            ("timestamp with time zone", "timestamp(3) with time zone", "some"),
+            (
+                "timestamp(3) with time zone",
+                "timestamp(3) without time zone",
+                "some",
+            ),
+            ("timestamp(3) with time zone", "timestamp with time zone", "good"),
+            (
+                "timestamp(3) without time zone",
+                "timestamp(4) without time zone",
+                "good",
+            ),
+            ("date", "timestamp(0) without time zone", "good"),
         ] {
             assert_eq!(judge(source, lookup), expected, "{source} into {lookup}");
         }
