@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::conninfo::Conninfo;
-use crate::facts::{KeyColumn, KeyIndex, LookupColumn, PublishedTable, ReplicaIdentity};
+use crate::facts::{KeyColumn, KeyIndex, Leaf, LookupColumn, PublishedTable, ReplicaIdentity};
 use crate::identity::tests::{column, labels, strings, unique};
 use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
 use crate::sql::TableName;
@@ -378,11 +378,50 @@ fn publication_is_checked() {
 }
 
 #[test]
+fn publications_that_leave_update_and_delete_alone_break_nothing() {
+    let breaks = |change: &dyn Fn(&mut Case)| {
+        let mut case = Case::good();
+        case.published().columns = Some(strings(&["code"]));
+        change(&mut case);
+        let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+        findings
+            .iter()
+            .any(|finding| finding.message.contains("makes UPDATE and DELETE"))
+    };
+    for (update, delete, expected) in [
+        (true, true, true),
+        (true, false, true),
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let found = breaks(&|c| {
+            let publication = &mut c.source.models[0].publications[0];
+            (publication.update, publication.delete) = (update, delete);
+        });
+        assert_eq!(found, expected, "UPDATE {update}, DELETE {delete}");
+    }
+    let elsewhere = |c: &mut Case| c.published().table.name = "leaf".to_owned();
+    assert!(!breaks(&elsewhere), "another table");
+    let leaf = |c: &mut Case| {
+        elsewhere(c);
+        c.table().leaves = vec![Leaf {
+            name: TableName::new("public", "leaf"),
+            replica_identity: ReplicaIdentity::Default,
+            has_primary_key: true,
+            identity_columns: strings(&["id"]),
+        }];
+    };
+    assert!(breaks(&leaf), "a partition of it");
+}
+
+#[test]
 fn source_table_is_checked() {
     finds("error", "does not exist at the source", |c| {
         c.source.models[0].table = None
     });
     finds("error", "a view", |c| c.table().kind = 'v');
+    finds("error", "a materialized view", |c| c.table().kind = 'm');
+    finds("error", "a foreign table", |c| c.table().kind = 'f');
     finds("note", "single partition", |c| c.table().kind = 'p');
     finds("error", "SET LOGGED", |c| c.table().persistence = 'u');
     finds("error", "inherit", |c| c.table().has_inheritance_children = true);
@@ -415,6 +454,15 @@ fn source_table_is_checked() {
     });
     finds("note", "CREATE UNIQUE INDEX CONCURRENTLY", |c| {
         c.table().unique_indexes.clear()
+    });
+    finds("note", "IS NULL;", |c| {
+        // On an expression.
+        c.table().unique_indexes = vec![unique("labels_lower", &[], None)];
+    });
+    finds("note", "IS NOT TRUE;", |c| {
+        c.settings.read_models[0].soft_delete = Some("hidden".to_owned());
+        c.table().columns.push(column("hidden", "boolean", false));
+        c.table().unique_indexes.clear();
     });
     finds("note", "costs much WAL", |c| {
         c.table().replica_identity = ReplicaIdentity::Full

@@ -110,6 +110,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn masked_url_is_as_plain_as_it_can_be() {
+        for (text, url) in [
+            (
+                "user=ann password=hunter2 host=db-1.example_x port=6000 dbname=app",
+                "postgresql://ann:****@db-1.example_x:6000/app",
+            ),
+            (
+                "user=ann host=::1 dbname='a b'",
+                "postgresql://ann@[::1]:5432/a%20b",
+            ),
+            (
+                "user=ann host=/run/a:b dbname=app",
+                "postgresql://ann@%2Frun%2Fa%3Ab:5432/app",
+            ),
+        ] {
+            let conninfo = Conninfo::parse(text, &Environment::default()).unwrap();
+            assert_eq!(conninfo.masked_url(), url);
+        }
+    }
+
+    #[test]
     fn masked_url_gives_the_same_but_for_the_password() {
         for text in [
             "user=ann",

@@ -1,0 +1,411 @@
+//! What follows from a status, case by case.
+
+use super::super::*;
+use super::{STALE_HEARTBEAT_SECONDS, Slot, age_seconds};
+use crate::conninfo::Conninfo;
+use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
+use std::time::Duration;
+
+pub(in super::super) fn settings() -> Settings {
+    Settings {
+        source: SourceSettings {
+            conninfo: Conninfo {
+                database: "master".to_owned(),
+                user: "cdc".to_owned(),
+                ..Conninfo::default()
+            },
+            publication: "cdc".to_owned(),
+            slot: "cdc".to_owned(),
+            max_retained_wal: None,
+            publish_projected_columns: false,
+        },
+        target: TargetSettings {
+            conninfo: Conninfo::default(),
+            schema: "cdc".to_owned(),
+            synchronous_commit: true,
+        },
+        read_models: vec![ReadModelSettings::labels()],
+        resync: ResyncSettings::default(),
+        status_interval: Duration::from_secs(10),
+    }
+}
+
+/// A pipeline at work, with everything applied.
+pub(in super::super) fn good() -> Observed {
+    Observed {
+        source: Ok(SourceSeen {
+            version: "15.18".to_owned(),
+            wal: Lsn(0x100),
+            slot: Some(Slot {
+                name: "cdc".to_owned(),
+                plugin: Some("pgoutput".to_owned()),
+                database: Some("master".to_owned()),
+                active_pid: Some(4711),
+                restart_lsn: Some(Lsn(0x80)),
+                confirmed_flush_lsn: Some(Lsn(0x100)),
+                wal_status: Some("reserved".to_owned()),
+                safe_wal_bytes: None,
+                invalidation_reason: None,
+                held_bytes: Some(1_258_291),
+            }),
+        }),
+        target: Ok(TargetSeen {
+            version: "16.14".to_owned(),
+            bookkeeping: Some(Bookkeeping {
+                pipeline: Some(PipelineStatus {
+                    state: "streaming".to_owned(),
+                    state_since: Some("2026-11-25T01:00:00.000000Z".to_owned()),
+                    owner: Some("db1:77".to_owned()),
+                    heartbeat_age_seconds: Some(3.2),
+                    session_present: true,
+                    ..PipelineStatus::default()
+                }),
+                checkpoint: Some(Checkpoint {
+                    lsn: "0/100".to_owned(),
+                    commit_time: Some("2026-11-25T02:11:40.250000Z".to_owned()),
+                    applied_at: Some("2026-11-25T02:11:40.300000Z".to_owned()),
+                    applied_age_seconds: Some(120.0),
+                    ..Checkpoint::default()
+                }),
+                read_models: vec![ReadModelStatus {
+                    name: "public.labels_lookup".to_owned(),
+                    source: "public.labels".to_owned(),
+                    state: "in_step".to_owned(),
+                    rows: Some(83),
+                    last_change_at: Some("2026-11-24T11:05:00.000000Z".to_owned()),
+                    last_resync: Some(LastResync {
+                        at: "2026-11-25T02:00:03.000000Z".to_owned(),
+                        repaired: 0,
+                    }),
+                    ..ReadModelStatus::default()
+                }],
+                resyncs: Vec::new(),
+                // 2026-11-25 02:00:03 and 02:13:40.
+                last_full_resync: Some(1_795_572_003_000_000),
+                now: 1_795_572_820_000_000,
+            }),
+        }),
+    }
+}
+
+fn bookkeeping(seen: &mut Observed) -> &mut Bookkeeping {
+    seen.target.as_mut().unwrap().bookkeeping.as_mut().unwrap()
+}
+
+fn pipeline(seen: &mut Observed) -> &mut PipelineStatus {
+    bookkeeping(seen).pipeline.as_mut().unwrap()
+}
+
+fn slot(seen: &mut Observed) -> &mut Slot {
+    seen.source.as_mut().unwrap().slot.as_mut().unwrap()
+}
+
+fn check(verdict: Verdict, healthy: bool, part: &str, change: impl FnOnce(&mut Observed)) {
+    let mut seen = good();
+    change(&mut seen);
+    let status = Status::new(&settings(), &seen);
+    let text = format!("{} {:?}", status.summary, status.problems);
+    assert_eq!((status.verdict, status.healthy), (verdict, healthy), "{text}");
+    assert!(text.contains(part), "{part:?} is not in {text}");
+}
+
+#[test]
+fn slot_above_the_wal_budget_is_said() {
+    let mut with_limit = settings();
+    with_limit.source.max_retained_wal = Some(1 << 20);
+    let mut seen = good();
+    slot(&mut seen).held_bytes = Some(3 << 20);
+    let status = Status::new(&with_limit, &seen);
+    assert_eq!((status.verdict, status.healthy), (Verdict::Slot, false));
+    assert_eq!(
+        status.summary,
+        "slot \"cdc\" holds 3 MB of WAL, more than source.max_retained_wal (1 MB)"
+    );
+    assert_eq!(status.slot.as_ref().unwrap().max_retained_bytes, Some(1 << 20));
+    let text = super::super::render(&status);
+    assert!(text.contains("holds 3 MB of at most 1 MB"), "{text}");
+    slot(&mut seen).held_bytes = Some(1 << 20);
+    assert!(Status::new(&with_limit, &seen).healthy);
+}
+
+#[test]
+fn quiet_source_means_in_step_however_old_the_checkpoint() {
+    check(Verdict::Ok, true, "public.labels_lookup is in step", |_| {});
+}
+
+#[test]
+fn nothing_is_known_without_the_target() {
+    check(
+        Verdict::Unknown,
+        false,
+        "the target could not be asked: refused",
+        |s| {
+            s.target = Err("refused".to_owned());
+        },
+    );
+    check(Verdict::Unknown, false, "refused", |s| {
+        s.source = Err("refused".to_owned());
+        s.target = Err("refused too".to_owned());
+    });
+}
+
+#[test]
+fn before_the_first_run_it_is_new() {
+    check(Verdict::New, false, "has not run yet", |s| {
+        s.target.as_mut().unwrap().bookkeeping = None;
+        s.source.as_mut().unwrap().slot = None;
+    });
+    check(Verdict::New, false, "has not run yet", |s| {
+        *bookkeeping(s) = Bookkeeping::default()
+    });
+}
+
+#[test]
+fn process_is_alive_by_heartbeat_or_session() {
+    check(Verdict::Ok, true, "in step", |s| {
+        pipeline(s).session_present = false
+    });
+    check(Verdict::Ok, true, "in step", |s| {
+        pipeline(s).heartbeat_age_seconds = Some(STALE_HEARTBEAT_SECONDS)
+    });
+    check(
+        Verdict::Stopped,
+        false,
+        "cdc is not running; the lookups were last",
+        |s| {
+            pipeline(s).session_present = false;
+            pipeline(s).heartbeat_age_seconds = Some(STALE_HEARTBEAT_SECONDS);
+        },
+    );
+    check(Verdict::Stopped, false, "Start cdc run", |s| {
+        pipeline(s).state = "stopped".to_owned()
+    });
+}
+
+#[test]
+fn trouble_of_the_process_comes_before_what_follows_from_it() {
+    check(Verdict::Retrying, false, "trying again: could not connect", |s| {
+        pipeline(s).state = "retrying".to_owned();
+        pipeline(s).error = Some("could not connect".to_owned());
+        s.source = Err("refused".to_owned());
+    });
+    check(Verdict::Unknown, false, "the source could not be asked", |s| {
+        s.source = Err("refused".to_owned())
+    });
+}
+
+#[test]
+fn copies_and_suspended_read_models_are_told() {
+    check(
+        Verdict::Copying,
+        false,
+        "everything is being copied: slot missing",
+        |s| {
+            pipeline(s).healing = Some("slot missing".to_owned());
+        },
+    );
+    check(
+        Verdict::Copying,
+        false,
+        "copied for the first time (40 of about 80 rows, 50 %)",
+        |s| {
+            let model = &mut bookkeeping(s).read_models[0];
+            model.state = "new".to_owned();
+            model.copy = Some(Copy::new(40, Some(80), None, None));
+        },
+    );
+    check(Verdict::Suspended, false, "last good state: column gone", |s| {
+        let model = &mut bookkeeping(s).read_models[0];
+        model.state = "suspended".to_owned();
+        model.reason = Some("column gone".to_owned());
+    });
+}
+
+#[test]
+fn slot_in_danger_is_told() {
+    check(Verdict::Slot, false, "does not exist", |s| {
+        s.source.as_mut().unwrap().slot = None
+    });
+    check(Verdict::Slot, false, "is lost", |s| {
+        slot(s).wal_status = Some("lost".to_owned())
+    });
+    check(Verdict::Slot, false, "about to be lost", |s| {
+        slot(s).wal_status = Some("unreserved".to_owned())
+    });
+    check(Verdict::Slot, false, "not a pgoutput slot", |s| {
+        slot(s).plugin = Some("wal2json".to_owned())
+    });
+    check(Verdict::Slot, false, "belongs to database", |s| {
+        slot(s).database = Some("other".to_owned())
+    });
+    check(Verdict::Ok, true, "nobody reads", |s| slot(s).active_pid = None);
+}
+
+#[test]
+fn age_counts_only_where_wal_is_not_applied() {
+    check(Verdict::Behind, false, "2 min", |s| {
+        s.source.as_mut().unwrap().wal = Lsn(0x200)
+    });
+    check(Verdict::Ok, true, "at most 4.0 s behind", |s| {
+        s.source.as_mut().unwrap().wal = Lsn(0x200);
+        bookkeeping(s).checkpoint.as_mut().unwrap().applied_age_seconds = Some(4.0);
+    });
+}
+
+#[test]
+fn age_of_a_stream_is_not_known_without_the_source() {
+    let age = |alive: bool, state: &str, lag_bytes: Option<u64>| {
+        let pipeline = PipelineStatus {
+            alive,
+            state: state.to_owned(),
+            ..PipelineStatus::default()
+        };
+        let checkpoint = Checkpoint {
+            lag_bytes,
+            applied_age_seconds: Some(7.0),
+            ..Checkpoint::default()
+        };
+        age_seconds(Some(&pipeline), Some(&checkpoint))
+    };
+    assert_eq!(age(true, "streaming", Some(0)), Some(0.0));
+    assert_eq!(age(true, "streaming", Some(5)), Some(7.0));
+    assert_eq!(age(true, "streaming", None), None);
+    // These store no idle position meanwhile, so the checkpoint is as old as it says.
+    assert_eq!(age(true, "copying", None), Some(7.0));
+    assert_eq!(age(false, "streaming", None), Some(7.0));
+    assert_eq!(age_seconds(None, Some(&Checkpoint::default())), None);
+}
+
+/// What is told of a read model and its resyncs after the change.
+fn problems(change: impl FnOnce(&mut Observed)) -> String {
+    let mut seen = good();
+    change(&mut seen);
+    format!("{:?}", Status::new(&settings(), &seen).problems)
+}
+
+#[test]
+fn what_is_over_or_told_already_is_not_told() {
+    let waits = |state: &str| {
+        vec![Resync {
+            state: state.to_owned(),
+            waiting_for: Some("pid 7".to_owned()),
+            ..Resync::default()
+        }]
+    };
+    assert!(!problems(|s| bookkeeping(s).resyncs = waits("done")).contains("pid 7"));
+    let told = problems(|s| {
+        bookkeeping(s).resyncs = waits("running");
+        pipeline(s).waiting_for = Some("pid 7".to_owned());
+    });
+    assert_eq!(told.matches("pid 7").count(), 1, "{told}");
+    let stopped = problems(|s| {
+        bookkeeping(s).read_models[0].state = "new".to_owned();
+        pipeline(s).state = "stopped".to_owned();
+        pipeline(s).session_present = false;
+    });
+    assert!(!stopped.contains("copied for the first time"), "{stopped}");
+    for (rejected, more) in [(1, false), (2, true)] {
+        let told = problems(|s| {
+            bookkeeping(s).read_models[0].rejected = rejected;
+            bookkeeping(s).read_models[0].rejections = vec![Rejection::default()];
+        });
+        assert_eq!(told.contains(", ..."), more, "{told}");
+    }
+}
+
+#[test]
+fn drift_and_failed_resyncs_are_told_and_stay_healthy() {
+    check(Verdict::Ok, true, "repaired 2 rows", |s| {
+        bookkeeping(s).read_models[0]
+            .last_resync
+            .as_mut()
+            .unwrap()
+            .repaired = 2;
+    });
+    check(Verdict::Ok, true, "the last resync failed: no slot", |s| {
+        bookkeeping(s).resyncs = vec![Resync {
+            state: "failed".to_owned(),
+            error: Some("no slot".to_owned()),
+            ..Resync::default()
+        }];
+    });
+    check(Verdict::Ok, true, "waits for pid 7", |s| {
+        bookkeeping(s).resyncs = vec![Resync {
+            state: "queued".to_owned(),
+            waiting_for: Some("pid 7".to_owned()),
+            ..Resync::default()
+        }];
+    });
+}
+
+#[test]
+fn refused_rows_are_told_by_key_and_stay_healthy() {
+    let told = "the target refuses 5 rows of public.labels_lookup: A (22001 label), 17 (P0001), -";
+    check(Verdict::Ok, true, told, |s| {
+        let model = &mut bookkeeping(s).read_models[0];
+        model.rejected = 5;
+        let row =
+            |key: Option<&str>, identity: Option<&str>, sqlstate: &str, column: Option<&str>| Rejection {
+                key: key.map(str::to_owned),
+                identity: identity.map(str::to_owned),
+                sqlstate: sqlstate.to_owned(),
+                column: column.map(str::to_owned),
+                ..Rejection::default()
+            };
+        model.rejections = vec![
+            row(Some("A"), Some("1"), "22001", Some("label")),
+            row(None, Some("17"), "P0001", None),
+            row(None, None, "23503", None),
+            row(Some("D"), None, "23503", None),
+        ];
+    });
+}
+
+#[test]
+fn json_has_the_fields_that_were_promised() {
+    let status = serde_json::to_value(Status::new(&settings(), &good())).unwrap();
+    for pointer in [
+        "/schema",
+        "/verdict",
+        "/summary",
+        "/healthy",
+        "/problems",
+        "/source/address",
+        "/source/reachable",
+        "/source/version",
+        "/source/error",
+        "/target/reachable",
+        "/slot/name",
+        "/slot/active",
+        "/slot/wal_status",
+        "/slot/held_bytes",
+        "/pipeline/alive",
+        "/pipeline/state",
+        "/pipeline/heartbeat_age_seconds",
+        "/checkpoint/lsn",
+        "/checkpoint/commit_time",
+        "/checkpoint/applied_at",
+        "/checkpoint/lag_bytes",
+        "/read_models/0/name",
+        "/read_models/0/source",
+        "/read_models/0/state",
+        "/read_models/0/reason",
+        "/read_models/0/rows",
+        "/read_models/0/age_seconds",
+        "/read_models/0/last_change_at",
+        "/read_models/0/last_resync/at",
+        "/read_models/0/last_resync/repaired",
+        "/read_models/0/copy",
+        "/read_models/0/rejected",
+        "/read_models/0/rejections",
+        "/resyncs",
+    ] {
+        assert!(status.pointer(pointer).is_some(), "{pointer}");
+    }
+    assert_eq!(status["schema"], 1);
+    assert_eq!(status["verdict"], "ok");
+    assert!(
+        status["problems"].is_array() && status["resyncs"].is_array(),
+        "lists are never null"
+    );
+}
