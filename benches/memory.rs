@@ -5,16 +5,17 @@
 //! first copy and by the stream. The result is compared with the source by a hash.
 #![allow(missing_docs, clippy::as_conversions, clippy::indexing_slicing)]
 
-#[path = "versus/measure.rs"]
-#[allow(dead_code)]
-mod measure;
+#[path = "support/mod.rs"]
+mod support;
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use cdc::cluster::{Cluster, Options};
-use tokio_postgres::{Client, NoTls};
+use anyhow::Result;
+use cdc::cluster::Cluster;
+use support::arguments::Arguments;
+use support::follower::{Follower, Kind};
+use support::{connect, hash, server};
+use tokio_postgres::Client;
 
 /// The master table, and a lookup with the same columns.
 const TABLE: &str =
@@ -22,6 +23,15 @@ const TABLE: &str =
     CREATE UNIQUE INDEX ON docs (code) WHERE deleted_at IS NULL;
     ALTER TABLE docs ALTER body SET STORAGE external;";
 const LOOKUP: &str = "CREATE TABLE docs_lookup (code text PRIMARY KEY, body text)";
+
+const READ_MODEL: &str = "
+[[read_model]]
+source = \"public.docs\"
+target = \"public.docs_lookup\"
+key = [\"code\"]
+columns = [\"code\", \"body\"]
+soft_delete = \"deleted_at\"
+";
 
 /// Bytes of the large rows.
 const LARGE: usize = 50_000_000;
@@ -69,43 +79,24 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> Result<()> {
-    let mut scale = 1.0;
-    let mut wanted = Vec::new();
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--scale" => scale = words.next().unwrap_or_default().parse()?,
-            "--case" => wanted.extend(words.next()),
-            "--bench" => {}
-            _ => bail!("cannot understand {word}"),
-        }
-    }
+    let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+    let arguments = Arguments::parse(1.0, &names, &[], &[])?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(measure_all(scale, &wanted))
+        .block_on(measure_all(&arguments))
 }
 
-async fn measure_all(scale: f64, wanted: &[String]) -> Result<()> {
-    let cluster = |name: &str| {
-        Cluster::start(&Options {
-            name: name.to_owned(),
-            tcp: true,
-            settings: [
-                ("shared_buffers", "256MB"),
-                ("max_wal_size", "4GB"),
-                ("synchronous_commit", "off"),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-            ..Options::default()
-        })
-    };
-    let (source, target) = (cluster("memory-source")?, cluster("memory-target")?);
-    println!("PostgreSQL {}, scale {scale}", source.programs().major());
+async fn measure_all(arguments: &Arguments) -> Result<()> {
+    let (source, target) = (server("memory-source", false)?, server("memory-target", false)?);
+    println!(
+        "PostgreSQL {}, scale {}",
+        source.programs().major(),
+        arguments.scale
+    );
     for case in CASES {
-        if wanted.is_empty() || wanted.iter().any(|name| name == case.name) {
-            run(&source, &target, case, scale).await?;
+        if arguments.wants(case.name) {
+            run(&source, &target, case, arguments.scale).await?;
         }
     }
     Ok(())
@@ -127,115 +118,46 @@ async fn run(source: &Cluster, target: &Cluster, case: &Case, scale: f64) -> Res
     at_source.batch_execute(&sql(case.before)).await?;
     println!("\n{} ({rows} rows)", case.name);
     let urls = (source.tcp_url(&database), target.tcp_url(&database));
-    let mut cdc = Consumer::start(&urls, &database)?;
-    read_by(&at_source, &database, 1).await?;
-    in_step(&at_source, &at_target).await?;
-    println!("  {:<44} {:6.1} MB", "first copy", cdc.peak());
+    let directory = source.socket_dir().to_owned();
+    let mut cdc = Follower::new(&database, Kind::cdc(READ_MODEL), urls, at_target, directory);
+    cdc.begin().await?;
+    cdc.wait_active(&at_source, true).await?;
+    in_step(&at_source, &cdc.target).await?;
+    println!("  {:<44} {:6.1} MB", "first copy", cdc.peak_mb());
     if !case.away.is_empty() {
-        cdc.stop()?;
+        cdc.halt(&at_source).await?;
         at_source.batch_execute(&sql(case.away)).await?;
         let started = Instant::now();
-        cdc = Consumer::start(&urls, &database)?;
-        in_step(&at_source, &at_target).await?;
+        cdc.go_on().await?;
+        in_step(&at_source, &cdc.target).await?;
         told("committed while it was away", &cdc, started);
     }
     for step in case.steps {
         let started = Instant::now();
         at_source.batch_execute(&sql(step)).await?;
-        in_step(&at_source, &at_target).await?;
+        in_step(&at_source, &cdc.target).await?;
         told(step.split(" FROM ").next().unwrap_or(step), &cdc, started);
     }
-    cdc.stop()?;
-    read_by(&at_source, &database, 0).await?;
-    at_source
-        .execute("SELECT pg_drop_replication_slot($1::text)", &[&database])
-        .await?;
-    Ok(())
+    cdc.remove(&at_source).await
 }
 
-fn told(what: &str, cdc: &Consumer, started: Instant) {
+fn told(what: &str, cdc: &Follower, started: Instant) {
     let what: String = what.chars().take(44).collect();
     println!(
         "  {what:<44} {:6.1} MB {:6.1} s",
-        cdc.peak(),
+        cdc.peak_mb(),
         started.elapsed().as_secs_f64()
     );
 }
 
-/// Waits until so many sessions read the slot; one does once the first copy is done.
-async fn read_by(source: &Client, slot: &str, readers: i64) -> Result<()> {
-    let query = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND active";
-    while source.query_one(query, &[&slot]).await?.get::<_, i64>(0) != readers {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
 /// Waits until the lookup is what the source has live.
 async fn in_step(source: &Client, target: &Client) -> Result<()> {
-    let hash = |table: &str| {
-        format!(
-            "SELECT count(*), coalesce(sum(hashtextextended(concat_ws('|', code, body), 0)), 0)::text FROM {table}"
-        )
-    };
-    let read = |row: tokio_postgres::Row| (row.get::<_, i64>(0), row.get::<_, String>(1));
-    let live = hash("docs WHERE deleted_at IS NULL");
-    let expected = read(source.query_one(&live, &[]).await?);
+    let columns = "code, body";
+    let expected = hash(source, columns, "docs WHERE deleted_at IS NULL").await?;
     loop {
-        if read(target.query_one(&hash("docs_lookup"), &[]).await?) == expected {
+        if hash(target, columns, "docs_lookup").await? == expected {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn connect(url: &str) -> Result<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-/// A `cdc run` of its own.
-struct Consumer(Child);
-
-impl Consumer {
-    fn start((source, target): &(String, String), slot: &str) -> Result<Self> {
-        let config = std::env::temp_dir().join(format!("cdc-memory-{}-{slot}.toml", std::process::id()));
-        std::fs::write(
-            &config,
-            format!(
-                "[source]\nurl = \"{source}\"\nslot = \"{slot}\"\n[target]\nurl = \"{target}\"\n\
-                 [[read_model]]\nsource = \"public.docs\"\ntarget = \"public.docs_lookup\"\nkey = [\"code\"]\n\
-                 columns = [\"code\", \"body\"]\nsoft_delete = \"deleted_at\"\n"
-            ),
-        )?;
-        let child = Command::new(env!("CARGO_BIN_EXE_cdc"))
-            .arg("--config")
-            .arg(&config)
-            .arg("run")
-            .env("CDC_LOG", "warn")
-            .stdin(Stdio::null())
-            .spawn()?;
-        Ok(Self(child))
-    }
-
-    fn peak(&self) -> f64 {
-        measure::peak_mb(self.0.id())
-    }
-
-    fn stop(mut self) -> Result<()> {
-        let pid = self.0.id().to_string();
-        Command::new("/bin/sh")
-            .args(["-c", "kill -s TERM \"$0\"", &pid])
-            .status()?;
-        self.0.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

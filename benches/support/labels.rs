@@ -1,4 +1,4 @@
-//! The scenarios: what stands in the master table before, and the load that the consumers must catch up with.
+//! The labels: master table, lookup, and the loads that must be caught up with.
 //!
 //! Every load is SQL that runs at the source. Ids are hashes, so that neither side sees them in index order.
 
@@ -14,22 +14,37 @@ CREATE TABLE labels (
 CREATE UNIQUE INDEX labels_code_live ON labels (code) WHERE deleted_at IS NULL;
 CREATE FUNCTION row_id(n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT md5(n::text)::uuid';";
 
+/// The lookup of `cdc`.
+pub const LOOKUP: &str = "
+CREATE TABLE labels_lookup (code varchar(10) PRIMARY KEY, label varchar(50) NOT NULL, display_name varchar(50) NOT NULL);";
+
+/// Its section in the configuration.
+pub const READ_MODEL: &str = "
+[[read_model]]
+source = \"public.labels\"
+target = \"public.labels_lookup\"
+key = [\"code\"]
+columns = [\"code\", \"label\", \"display_name\"]
+soft_delete = \"deleted_at\"
+";
+
+/// What a plain subscription fills: found by id, joined by code.
+pub const PLAIN: &str = "
+CREATE TABLE labels (id uuid PRIMARY KEY, code varchar(10) NOT NULL, label varchar(50) NOT NULL, display_name varchar(50) NOT NULL);
+CREATE INDEX labels_code ON labels (code);";
+
+/// What is published for a plain subscription.
+pub const PLAIN_COLUMNS: &str = "id, code, label, display_name";
+
+/// What is compared.
+pub const COMPARED: &str = "code, label, display_name";
+
 /// The row that tells that a consumer has arrived at the end of the load.
 pub const MARKER: &str = "END";
 
-/// One line of the table that is printed.
-#[derive(Debug, Clone, Copy)]
-pub struct Scenario {
-    /// Name on the command line.
-    pub name: &'static str,
-    /// What it is, for people.
-    pub title: &'static str,
-    /// What is done.
-    pub kind: Kind,
-    /// Changes at scale 1.
-    pub changes: u64,
-    /// Thousand changes a second of native replication on the reference machine, and the goal as its multiple.
-    pub reference: Option<(u32, f64)>,
+/// Tells whether the end of the load has arrived in this table.
+pub fn marker_is_in(table: &str) -> String {
+    format!("SELECT count(*) > 0 FROM {table} WHERE code = '{MARKER}'")
 }
 
 /// What is done in a scenario.
@@ -49,34 +64,14 @@ pub enum Kind {
     Latency,
 }
 
-/// All scenarios in the order in which they run.
-#[rustfmt::skip]
-pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "inserts-1", title: "inserts, 1/tx", kind: Kind::Inserts(1), changes: 50_000, reference: Some((182, 1.1)) },
-    Scenario { name: "inserts-100", title: "inserts, 100/tx", kind: Kind::Inserts(100), changes: 50_000, reference: Some((464, 1.0)) },
-    Scenario { name: "updates-100", title: "updates of distinct rows, 100/tx", kind: Kind::Updates(100), changes: 25_000, reference: Some((145, 1.5)) },
-    Scenario { name: "hot-1", title: "updates of 100 rows, 1/tx", kind: Kind::Hot, changes: 25_000, reference: Some((107, 2.5)) },
-    Scenario { name: "soft-10", title: "soft deletes and restores, 10/tx", kind: Kind::SoftDeletes(10), changes: 25_000, reference: Some((124, 2.0)) },
-    Scenario { name: "one-tx", title: "inserts, one transaction", kind: Kind::Inserts(0), changes: 50_000, reference: Some((272, 1.0)) },
-    Scenario { name: "copy", title: "first copy", kind: Kind::Copy, changes: 125_000, reference: Some((726, 1.0)) },
-    Scenario { name: "latency", title: "latency at 200 commits/s", kind: Kind::Latency, changes: 600, reference: None },
-];
-
-impl Scenario {
-    /// Number of changes at this scale; whole transactions.
-    pub fn changes_at(&self, scale: f64) -> u64 {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let changes = (self.changes as f64 * scale).round() as u64;
-        (changes / 300).max(1) * 300
-    }
-
+impl Kind {
     /// Rows that stand in the master table before the consumers begin.
-    pub fn rows_before(&self, changes: u64) -> u64 {
-        match self.kind {
-            Kind::Inserts(_) => 0,
-            Kind::Updates(_) | Kind::SoftDeletes(_) | Kind::Copy => changes,
-            Kind::Hot => 100,
-            Kind::Latency => 1,
+    pub fn rows_before(self, changes: u64) -> u64 {
+        match self {
+            Self::Inserts(_) => 0,
+            Self::Updates(_) | Self::SoftDeletes(_) | Self::Copy => changes,
+            Self::Hot => 100,
+            Self::Latency => 1,
         }
     }
 }
@@ -108,9 +103,20 @@ pub async fn commit_load(source: &Client, kind: Kind, changes: u64) -> Result<()
         ),
         Kind::Copy | Kind::Latency => return Ok(()),
     };
+    commit(source, &load).await?;
+    commit_marker(source).await
+}
+
+/// Commits a load without waiting for the disk.
+pub async fn commit(source: &Client, load: &str) -> Result<()> {
     source.batch_execute("SET synchronous_commit = off").await?;
-    source.batch_execute(&load).await?;
+    source.batch_execute(load).await?;
     source.batch_execute("SET synchronous_commit = on").await?;
+    Ok(())
+}
+
+/// Commits the row that ends a load.
+pub async fn commit_marker(source: &Client) -> Result<()> {
     let marker = format!(
         "INSERT INTO labels (id, code, label, display_name) VALUES (row_id(-1), '{MARKER}', 'end', 'end')"
     );
@@ -118,7 +124,8 @@ pub async fn commit_load(source: &Client, kind: Kind, changes: u64) -> Result<()
     Ok(())
 }
 
-fn insert(from: u64, to: u64) -> String {
+/// Rows of these numbers, in one statement.
+pub fn insert(from: u64, to: u64) -> String {
     format!(
         "INSERT INTO labels (id, code, label, display_name)
          SELECT row_id(n), 'C' || n, 'label ' || n, 'display name ' || n FROM generate_series({from}, {to}) n"
@@ -133,6 +140,7 @@ fn insert_block(each: u64) -> String {
     )
 }
 
-fn loop_of(transactions: u64, statement: &str) -> String {
+/// A statement with the number of its transaction as `t`, so many times.
+pub fn loop_of(transactions: u64, statement: &str) -> String {
     format!("DO $$ BEGIN FOR t IN 0..{transactions}::bigint - 1 LOOP {statement}; COMMIT; END LOOP; END $$")
 }
