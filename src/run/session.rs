@@ -351,11 +351,11 @@ impl<'a> Session<'a> {
         let source = &self.shared.settings.source;
         let sender_timeout = sender_timeout(&mut self.replication).await?;
         // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
-        for (index, bound) in self.bound.iter().enumerate() {
-            if bound.in_step().is_some() {
-                self.writer.warm(index).await?;
-            }
-        }
+        let in_step = self.bound.iter().enumerate();
+        let in_step: Vec<usize> = in_step
+            .filter_map(|(index, bound)| bound.in_step().map(|_| index))
+            .collect();
+        self.writer.warm_all(&in_step).await?;
         self.replication
             .start(&source.slot, Lsn::ZERO, &source.publication)
             .await?;

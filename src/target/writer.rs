@@ -30,6 +30,7 @@ mod isolate;
 mod merge;
 mod new_rows;
 mod staged;
+mod together;
 
 use chunks::Chunks;
 use new_rows::NewRows;
@@ -234,9 +235,7 @@ impl Writer {
         self.abandon_chunks().await?;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.replan(&indexes).await?;
-        for index in indexes {
-            self.prepare(index).await?;
-        }
+        self.prepare_missing(indexes).await?;
         if !self.has_rejected(&batch) {
             match self.apply_whole(&batch).await {
                 Err(error) if error.class() == Class::Refused && self.isolates(&batch) => {

@@ -22,13 +22,7 @@ impl Writer {
         keys: i32,
     ) -> Result<Vec<Merged>> {
         self.abandon_chunks().await?;
-        for index in indexes {
-            self.prepare(*index).await?;
-            let model = self.model(*index)?;
-            execute(&mut self.conn, model.merge_shadow_function()).await?;
-            self.prepare_isolation(*index).await?;
-            execute(&mut self.conn, model.isolate_shadow_function()).await?;
-        }
+        self.prepare_all(indexes, true).await?;
         let mut refused: Vec<(usize, Error)> = Vec::new();
         let mut one_by_one = false;
         let mut isolating = false;
@@ -41,6 +35,7 @@ impl Writer {
             {
                 Ok(mut all) => {
                     self.note_merged(&all)?;
+                    self.drop_isolation(indexes).await;
                     let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
                     self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
                     all.extend(refused.into_iter().map(|(index, error)| (index, Err(error))));
