@@ -39,9 +39,17 @@ pub async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// Removes a database and whoever is still in it.
+/// Removes a database and whoever is still in it: a session with many temporary tables takes its time to leave.
 pub fn drop_database(server: &Cluster, name: &str) -> Result<()> {
-    Ok(server.execute("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"))?)
+    let sql = format!("DROP DATABASE {name} WITH (FORCE)");
+    let mut tries = 0;
+    while let Err(error) = server.execute("postgres", &sql) {
+        tries += 1;
+        if tries == 12 {
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 /// Number of rows, and a hash of these columns that knows no order. `rows` is a table, and a condition if there is one.
