@@ -7,6 +7,7 @@ use cdc::protocol::pgoutput::{Message, OldTuple, decode};
 use cdc::protocol::tuple::Tuple;
 use cdc::row::Cell;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::history::History;
 use crate::support::{self, pg, rows};
@@ -20,6 +21,7 @@ async fn a_server_says_what_the_model_writes() {
     let client = pg(&pair.source_url).await;
     let slot = format!("model_{}", pair.source_database);
     let first = crate::number("CDC_TEST_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let mut compared = 0;
     for seed in first..first + HISTORIES {
         let history = History::any(seed);
         client
@@ -33,14 +35,25 @@ async fn a_server_says_what_the_model_writes() {
             .unwrap();
         let create = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
         rows(&client, &create).await;
+        let mut told = Ok(());
         for (sql, _) in history.told() {
-            client
-                .batch_execute(&sql)
-                .await
-                .unwrap_or_else(|error| panic!("CDC_TEST_SEED={seed}: {error:?}\n{sql}"));
+            told = client.batch_execute(&sql).await;
+            match &told {
+                Ok(()) => {}
+                // Codes that are checked at the commit: the server does not truncate before that.
+                Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => break,
+                Err(error) => panic!("CDC_TEST_SEED={seed}: {error:?}\n{sql}"),
+            }
+        }
+        if told.is_err() {
+            client.batch_execute("ROLLBACK").await.unwrap();
         }
         let found = read(&client, &slot).await;
         rows(&client, &format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+        if told.is_err() {
+            continue;
+        }
+        compared += 1;
         let mut expected = Reading::default();
         for (_, messages) in history.told() {
             messages.iter().for_each(|message| expected.take(message));
@@ -68,6 +81,7 @@ async fn a_server_says_what_the_model_writes() {
             );
         }
     }
+    assert!(compared > HISTORIES / 2, "{compared} histories");
 }
 
 /// What the slot says, as lines.
