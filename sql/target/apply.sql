@@ -13,5 +13,7 @@ BEGIN
     INTO _inserted, _updated, _deleted, _total, _inserted_keys, _updated_keys, _deleted_keys
     FROM {{merge}}(_clear, _resolve, _keys) m;
     SET CONSTRAINTS ALL IMMEDIATE;
+    DELETE FROM {{stage}};
+    DELETE FROM {{touched}};
 END
 $cdc$

@@ -15,5 +15,6 @@ BEGIN
     END IF;
     INSERT INTO {{shadow}} ({{i}}, state, {{p}}, e1, e2, e3)
     SELECT {{s_i}}, s.state, {{s_p}}, s.e1, s.e2, s.e3 FROM {{stage}} s WHERE s.state IN ('l', 'd', 'x');
+    TRUNCATE {{stage}};
 END
 $cdc$

@@ -6,7 +6,7 @@
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _cleared boolean, _resolve boolean) RETURNS void LANGUAGE plpgsql AS $cdc$
 BEGIN
     IF _clear THEN
-        DELETE FROM {{stage}};
+        TRUNCATE {{stage}};
         INSERT INTO {{stage}} SELECT s.* FROM {{chunk}} s;
     ELSE
         -- A type has refused the row, so the value that is left out now is not known.
@@ -23,6 +23,6 @@ BEGIN
         -- A row that came and went within the transaction is nothing.
         WHERE s.state <> 'g' OR CASE WHEN b.state IS NULL THEN NOT _cleared ELSE b.o1 IS NOT NULL END;
     END IF;
-    DELETE FROM {{chunk}};
+    TRUNCATE {{chunk}};
 END
 $cdc$

@@ -242,8 +242,8 @@ impl TargetModel {
         .join(", ");
         format!(
             "CREATE TEMPORARY TABLE tries_{id} (n integer PRIMARY KEY, op \"char\" NOT NULL, {columns}, {WHY}, \
-             swap boolean NOT NULL DEFAULT false) ON COMMIT DELETE ROWS;\n\
-             CREATE TEMPORARY TABLE earlier_{id} (LIKE {rejected}) ON COMMIT DELETE ROWS;",
+             swap boolean NOT NULL DEFAULT false);\n\
+             CREATE TEMPORARY TABLE earlier_{id} (LIKE {rejected});",
             id = self.id,
             rejected = self.rejected(),
         )
@@ -259,17 +259,30 @@ impl TargetModel {
         ]
         .join(", ");
         format!(
-            "CREATE TEMPORARY TABLE stage_{id} ({columns}) ON COMMIT DELETE ROWS;\n\
-             CREATE TEMPORARY TABLE touched_{id} ({touched}) ON COMMIT DELETE ROWS;",
+            "CREATE TEMPORARY TABLE stage_{id} ({columns});\n\
+             CREATE TEMPORARY TABLE touched_{id} ({touched});",
             id = self.id,
             columns = self.stage_definition(),
         )
     }
 
+    /// Empties the session's staging tables, also those of the isolating run, after many rows or few.
+    pub fn empty_stage(&self, many: bool, isolating: bool) -> String {
+        let mut tables = vec![self.stage(), self.touched()];
+        if isolating {
+            tables.extend([self.tries(), self.earlier()]);
+        }
+        if many {
+            format!("TRUNCATE {}", tables.join(", "))
+        } else {
+            join("; ", tables.iter().map(|table| format!("DELETE FROM {table}")))
+        }
+    }
+
     /// Makes the session's table of a chunk of a large transaction.
     pub fn create_chunk(&self) -> String {
         format!(
-            "CREATE TEMPORARY TABLE chunk_{id} ({columns}) ON COMMIT DELETE ROWS;",
+            "CREATE TEMPORARY TABLE chunk_{id} ({columns});",
             id = self.id,
             columns = self.stage_definition(),
         )

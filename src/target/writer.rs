@@ -30,11 +30,13 @@ mod isolate;
 mod merge;
 mod new_rows;
 mod staged;
+mod sweep;
 mod together;
 
 use chunks::Chunks;
 use new_rows::NewRows;
 use staged::{Owner, Staged};
+use sweep::{Dead, is_large};
 
 pub use isolate::Rejected;
 
@@ -139,11 +141,13 @@ pub struct Writer {
     rejecting: HashSet<i32>,
     written_since_planning: i64,
     planned_rows: i64,
-    planned_for_many: bool,
+    /// Whether the plans that are kept may not be those of small batches.
+    replan_soon: bool,
     culprit: Option<usize>,
     chunks_prepared: HashSet<i32>,
     chunks: Chunks,
     new_rows: NewRows,
+    dead: Dead,
     /// Most keys of written rows of each kind that are reported (all at log level debug).
     pub report_keys: i32,
 }
@@ -170,11 +174,12 @@ impl Writer {
             rejecting: HashSet::new(),
             written_since_planning: 0,
             planned_rows: 0,
-            planned_for_many: false,
+            replan_soon: false,
             culprit: None,
             chunks_prepared: HashSet::new(),
             chunks: Chunks::default(),
             new_rows: NewRows::default(),
+            dead: Dead::default(),
             report_keys: 0,
         })
     }
@@ -234,6 +239,7 @@ impl Writer {
         }
         self.abandon_chunks().await?;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
+        self.sweep(&indexes).await?;
         self.replan(&indexes).await?;
         self.prepare_missing(indexes).await?;
         if !self.has_rejected(&batch) {
@@ -275,7 +281,10 @@ impl Writer {
                 let model = model_of(owner.models, *index)?;
                 match self.new_rows.write(tx.conn(), model, fold, owner.keys).await? {
                     Some(written) => all.push((*index, written)),
-                    None => staged.push(stage_fold(tx.conn(), model, *index, fold).await?),
+                    None => {
+                        self.dead.add(model, fold);
+                        staged.push(stage_fold(tx.conn(), model, *index, fold).await?);
+                    }
                 }
             }
             let whole = (batch, folds.len() == 1);
@@ -284,6 +293,7 @@ impl Writer {
         }
         .await;
         let result = tx.end(result).await;
+        self.note_emptied(&folds, result.is_ok());
         self.note_written(result, current)
     }
 
@@ -320,6 +330,7 @@ impl Writer {
         let Some(arrays) = staging::arrays(&model, fold) else {
             return Ok(None);
         };
+        self.dead.add(&model, fold);
         let how = (fold.clear(), fold.has_unchanged(), self.report_keys);
         let written = apply_arrays(&mut self.conn, &model, (self.epoch, position), how, arrays).await;
         let written = written.inspect_err(|error| self.blame(index, error))?;
@@ -339,6 +350,7 @@ impl Writer {
     /// Stores a position that the stream passed without a change.
     pub async fn store(&mut self, position: &Position) -> Result<()> {
         self.abandon_chunks().await?;
+        self.sweep_all().await?;
         advance(&mut self.conn, self.epoch, position).await
     }
 
@@ -388,10 +400,10 @@ impl Writer {
     /// Lets the server plan anew once the tables have doubled, and after many rows at once that were set apart in part.
     async fn replan(&mut self, indexes: &[usize]) -> Result<()> {
         let grown = self.written_since_planning >= self.planned_rows.max(REPLAN_ROWS);
-        if !grown && !self.planned_for_many {
+        if !grown && !self.replan_soon {
             return Ok(());
         }
-        self.planned_for_many = false;
+        self.replan_soon = false;
         self.planned_rows += self.written_since_planning;
         self.written_since_planning = 0;
         execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
@@ -402,9 +414,10 @@ impl Writer {
     }
 }
 
-/// Checks what is checked at the commit otherwise; an error comes with the table whose constraint it is.
-async fn check_constraints(conn: &mut PgConnection) -> Result<(), (Error, Option<TableName>)> {
-    let checked = sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(conn).await;
+/// Checks what is checked at the commit otherwise, and runs what comes `then`; an error comes with the table whose constraint it is.
+async fn check_constraints(conn: &mut PgConnection, then: &str) -> Result<(), (Error, Option<TableName>)> {
+    let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {then}");
+    let checked = sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
     checked.map(|_| ()).map_err(|error| {
         let table =
             Refusal::of(&error).and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));

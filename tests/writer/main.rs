@@ -14,4 +14,5 @@ mod limits;
 mod new_rows;
 mod random;
 mod rig;
+mod sweep;
 mod tables;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Writer, Written, advance, execute, model_of, name};
+use super::{Batch, Writer, Written, advance, execute, is_large, model_of, name};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful;
@@ -115,6 +115,7 @@ impl Writer {
             fold_in(&mut self.conn, model, fold, staged.clear).await?;
         }
         staged.add(fold);
+        self.dead.add(model, fold);
         Ok(())
     }
 
@@ -125,8 +126,11 @@ impl Writer {
             let _ = self.abandon_chunks().await;
             return written;
         }
-        self.chunks = Chunks::default();
+        let chunks = std::mem::take(&mut self.chunks);
         execute(&mut self.conn, "COMMIT".to_owned()).await?;
+        for one in chunks.staged.iter().filter(|one| is_large(one.rows, one.bytes)) {
+            self.dead.truncated(model_of(&self.models, one.index)?);
+        }
         written
     }
 

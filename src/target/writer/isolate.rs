@@ -17,7 +17,7 @@ use crate::target::model::TargetModel;
 const MOST_ROUNDS: usize = 2;
 
 /// More live rows than this in a batch are many: its plans are not kept for the next one.
-const MANY_ROWS: i64 = 500;
+pub(super) const MANY_ROWS: i64 = 500;
 
 /// A row that was set apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +98,7 @@ impl Writer {
                 let model = model_of(owner.models, *index)?;
                 let mut staged = Staged::none(*index);
                 staged.add(fold);
+                self.dead.add(model, fold);
                 careful::stage_taken(tx.conn(), model, &model.stage(), fold, &mut staged.refused)
                     .await
                     .map_err(|error| name(error, model))?;
@@ -107,6 +108,7 @@ impl Writer {
         }
         .await;
         let result = tx.end(result).await;
+        self.note_emptied(&folds, result.is_ok());
         let all = self.note_written(result, current)?;
         self.note_rejecting(&all)?;
         Ok(all)
@@ -119,7 +121,7 @@ impl Writer {
             if written.rejected_in_all > 0 {
                 self.rejecting.insert(id);
                 // Plans that were made for many rows read all of map and lookup for each small batch, too.
-                self.planned_for_many |= written.total > MANY_ROWS;
+                self.replan_soon |= written.total > MANY_ROWS;
             } else {
                 self.rejecting.remove(&id);
             }

@@ -35,7 +35,6 @@ impl Writer {
             {
                 Ok(mut all) => {
                     self.note_merged(&all)?;
-                    self.drop_isolation(indexes).await;
                     let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
                     self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
                     all.extend(refused.into_iter().map(|(index, error)| (index, Err(error))));
@@ -137,7 +136,8 @@ impl Writer {
                     .await?;
                 *culprit = None;
             }
-            if let Err((error, table)) = check_constraints(tx.conn()).await {
+            let emptied = emptied(&self.models, &all)?;
+            if let Err((error, table)) = check_constraints(tx.conn(), &emptied).await {
                 *culprit = table.and_then(|table| index_of(&self.models, &table));
                 return Err(error);
             }
@@ -150,6 +150,18 @@ impl Writer {
         .await;
         tx.end(result).await
     }
+}
+
+/// What empties the tables that the merges have used; those that were refused were rolled back.
+fn emptied(models: &[Option<TargetModel>], all: &[Merged]) -> Result<String> {
+    let mut statements = Vec::new();
+    for (index, merged) in all {
+        if let Ok(written) = merged {
+            let many = written.total + written.deleted > isolate::MANY_ROWS;
+            statements.push(model_of(models, *index)?.empty_stage(many, true));
+        }
+    }
+    Ok(statements.join("; "))
 }
 
 /// How one copy is merged.
@@ -247,7 +259,7 @@ async fn merge_rows(
         written
     };
     if how.check {
-        check_constraints(conn)
+        check_constraints(conn, "")
             .await
             .map_err(|(error, _)| name(error, model))?;
     }

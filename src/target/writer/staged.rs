@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::{
     Batch, ONE_STATEMENT_ROWS, Written, call, check_constraints, execute, index_of, isolate, model_of, name,
+    sweep,
 };
 use crate::error::Result;
 use crate::fold::Fold;
@@ -32,6 +33,7 @@ pub(super) struct Staged {
     /// Whether some of them lack a value that the stream left out.
     pub(super) resolve: bool,
     pub(super) rows: usize,
+    pub(super) bytes: usize,
     /// Rows that a type of the lookup refused.
     pub(super) refused: i64,
 }
@@ -44,6 +46,7 @@ impl Staged {
             clear: false,
             resolve: false,
             rows: 0,
+            bytes: 0,
             refused: 0,
         }
     }
@@ -52,10 +55,12 @@ impl Staged {
     pub(super) fn add(&mut self, fold: &Fold) {
         if fold.clear() {
             self.rows = 0;
+            self.bytes = 0;
         }
         self.clear |= fold.clear();
         self.resolve |= fold.has_unchanged();
         self.rows = self.rows.saturating_add(fold.len());
+        self.bytes = self.bytes.saturating_add(fold.bytes());
     }
 }
 
@@ -82,7 +87,7 @@ pub(super) async fn merge(
         .await?;
         all.push((one.index, written));
     }
-    close(conn, owner, (batch, sole), current).await?;
+    close(conn, owner, staged, (batch, sole, false), current).await?;
     Ok(all)
 }
 
@@ -115,7 +120,7 @@ pub(super) async fn isolate(
             .retry(conn, owner.models, tried.collect(), (current, false, lsn))
             .await?;
     }
-    close(conn, owner, (batch, staged.len() == 1), current).await?;
+    close(conn, owner, staged, (batch, staged.len() == 1, true), current).await?;
     for (index, written) in &mut all {
         let id = model_of(owner.models, *index)?.id;
         owner.bookkeeping.read_rejected(conn, id, written).await?;
@@ -140,14 +145,18 @@ async fn turn_to<'a>(
 }
 
 /// What ends every batch, once for all its read models: checks what is checked late, since a deferred constraint may look from
-/// one lookup to another, and suspends those that take part no more.
+/// one lookup to another, empties the staging tables, and suspends those that take part no more.
 async fn close(
     conn: &mut PgConnection,
     owner: Owner<'_>,
-    (batch, sole): (&Batch, bool),
+    staged: &[Staged],
+    (batch, sole, isolating): (&Batch, bool, bool),
     current: &mut Option<usize>,
 ) -> Result<()> {
-    if let Err((error, table)) = check_constraints(conn).await {
+    let models = staged.iter().map(|one| model_of(owner.models, one.index));
+    let models: Vec<&TargetModel> = models.collect::<Result<_>>()?;
+    let emptied = sweep::empty(staged, &models, isolating);
+    if let Err((error, table)) = check_constraints(conn, &emptied).await {
         let told = table.and_then(|table| index_of(owner.models, &table));
         *current = told.or(*current);
         // Of several, the last one is only a guess.

@@ -1,8 +1,6 @@
 //! Preparing many read models in few transactions.
 //!
-//! A commit empties every staging table of the session that is emptied at commits, whether it was used or not, and makes its indexes anew
-//! (PostgreSQL, `PreCommit_on_commit_actions`). A commit for each statement makes preparing quadratic: measured on 15, 200 read models
-//! with columns of type text took more than ten minutes.
+//! Each read model takes a dozen statements, and a commit for each would wait for the disk.
 
 use super::{Writer, execute};
 use crate::error::Result;
@@ -62,24 +60,6 @@ impl Writer {
         self.isolation_prepared.remove(&id);
         self.chunks_prepared.remove(&id);
         Ok(())
-    }
-
-    /// Drops what the isolating run needs, where no rows are set apart: else every later commit would empty it.
-    pub(super) async fn drop_isolation(&mut self, indexes: &[usize]) {
-        for some in indexes.chunks(TOGETHER) {
-            let models = some.iter().filter_map(|index| self.model(*index).ok());
-            let unused: Vec<i32> = models
-                .map(|model| model.id)
-                .filter(|id| !self.rejecting.contains(id) && self.isolation_prepared.contains(id))
-                .collect();
-            if unused.is_empty() {
-                continue;
-            }
-            let tables: Vec<String> = unused.iter().map(|id| format!("pg_temp.tries_{id}")).collect();
-            // Where that fails they are made anew all the same, in place of these.
-            let _ = execute(&mut self.conn, format!("DROP TABLE {}", tables.join(", "))).await;
-            self.isolation_prepared.retain(|id| !unused.contains(id));
-        }
     }
 
     /// [`Writer::warm`] for several read models.

@@ -1,0 +1,113 @@
+//! The session's staging tables are empty after each batch, and stay small.
+
+use cdc::target::writer::MergePosition;
+use sqlx::Row as _;
+
+use crate::cases::{TABLES, labels, other};
+use crate::isolate::fill;
+use crate::rig::Rig;
+
+async fn rig() -> Rig {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&labels(true)).await;
+    rig.add(&other()).await;
+    rig
+}
+
+/// Name, rows and bytes of each staging table.
+async fn tables(rig: &mut Rig) -> Vec<(String, i64, i64)> {
+    let conn = rig.writer.connection();
+    let found = sqlx::query(
+        "SELECT relname::text, (xpath('//n/text()', query_to_xml('SELECT count(*) AS n FROM pg_temp.' || relname, true, true, '')))[1]::text::bigint,
+                pg_total_relation_size(oid)
+         FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r' ORDER BY 1",
+    )
+    .fetch_all(conn)
+    .await
+    .unwrap();
+    found
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect()
+}
+
+async fn assert_empty(rig: &mut Rig, case: &str) {
+    let found = tables(rig).await;
+    assert!(!found.is_empty(), "{case}");
+    let full: Vec<_> = found.iter().filter(|(_, rows, _)| *rows > 0).collect();
+    assert!(full.is_empty(), "{case}: {full:?}");
+}
+
+fn updates(ids: std::ops::Range<u32>, label: &str) -> Vec<String> {
+    ids.map(|id| format!("=1{id}|C{id}|{label}|-")).collect()
+}
+
+#[tokio::test]
+async fn staging_tables_are_empty_after_each_batch() {
+    let mut rig = rig().await;
+    let insert: Vec<String> = (0..700).map(|id| format!("+1{id}|C{id}|one|-")).collect();
+    rig.write(0, &insert[..300]).await.unwrap();
+    assert_empty(&mut rig, "few rows").await;
+    rig.write(0, &insert[300..]).await.unwrap();
+    rig.write(0, &updates(0..700, "two")).await.unwrap();
+    assert_empty(&mut rig, "many rows").await;
+    let folds = vec![
+        (0, rig.fold(0, &updates(0..5, "three"))),
+        (1, rig.fold(1, &["+x|y"])),
+    ];
+    rig.apply(folds).await.unwrap();
+    assert_empty(&mut rig, "two read models").await;
+    let (first, second) = (updates(0..600, "four"), updates(100..700, "five"));
+    let chunks = [first.as_slice(), second.as_slice(), &first[..1]];
+    rig.write_in_chunks(0, &chunks).await.unwrap();
+    assert_empty(&mut rig, "chunks").await;
+    rig.write(0, &["+9|FAR-TOO-LONG|x|-", "=10|C0|six|-"])
+        .await
+        .unwrap();
+    assert_empty(&mut rig, "a refused row").await;
+    let mut many = updates(0..700, "seven");
+    many.push("+8|FAR-TOO-LONG|x|-".to_owned());
+    rig.write(0, &many).await.unwrap();
+    assert_empty(&mut rig, "a refused row among many").await;
+    for lines in [
+        vec!["1|l|A|one", "2|l|FAR-TOO-LONG|two"],
+        vec!["1|l|A|one", "1|l|A|one"],
+    ] {
+        let model = rig.models[0].target.clone();
+        let mut shadow = fill(&rig, 0, &lines).await;
+        let position = MergePosition::Running(rig.position().lsn, None);
+        let _ = rig.writer.merge(&[0], &position, 20).await;
+        shadow.drop("cdc", model.id, 0).await.unwrap();
+        assert_empty(&mut rig, "a copy").await;
+    }
+}
+
+#[tokio::test]
+async fn dead_rows_of_staging_tables_are_vacuumed() {
+    let mut rig = rig().await;
+    let insert: Vec<String> = (0..400).map(|id| format!("+1{id}|C{id}|one|-")).collect();
+    rig.write(0, &insert).await.unwrap();
+    let mut most = 0;
+    for round in 0..60 {
+        rig.write(0, &updates(0..400, &format!("round {round}")))
+            .await
+            .unwrap();
+        let stage = tables(&mut rig)
+            .await
+            .into_iter()
+            .find(|(name, ..)| name == "stage_1");
+        most = stage.unwrap().2.max(most);
+    }
+    // 24,000 rows of some 70 bytes.
+    assert!(most < 1_000_000, "{most} bytes");
+    // A large transaction that breaks off leaves all of it dead.
+    let large: Vec<String> = (0..20_000)
+        .map(|id| format!("+2{id}|L{id}|some label|-"))
+        .collect();
+    let fold = rig.fold(0, &large);
+    rig.writer.stage_chunk(&[(0, fold)]).await.unwrap();
+    rig.writer.abandon_chunks().await.unwrap();
+    rig.write(0, &updates(0..1, "after it")).await.unwrap();
+    let found = tables(&mut rig).await;
+    assert!(found.iter().all(|(.., bytes)| *bytes < 200_000), "{found:?}");
+}
