@@ -136,6 +136,31 @@ fn password_comes_from_string_variable_or_file() {
     assert!(error.message().contains("different passwords"));
 }
 
+/// The file is read before the string is: which one it is must be known from the same sources.
+#[test]
+fn password_file_is_the_one_that_is_named_or_libpq_s_own() {
+    let service = [("/home/os/.pg_service.conf", "[app]\npassfile=/service\n")];
+    for (text, variables, expected) in [
+        ("host=db", &[][..], "/home/os/.pgpass"),
+        ("host=db", &[("PGPASSFILE", "/variable")], "/variable"),
+        (
+            "postgres://db/?passfile=/string",
+            &[("PGPASSFILE", "/variable")],
+            "/string",
+        ),
+        ("service=app", &[("PGPASSFILE", "/variable")], "/service"),
+    ] {
+        let found = Conninfo::password_file(text, &environment(variables, &service)).unwrap();
+        assert_eq!(found.as_deref(), Some(expected), "{text}");
+    }
+    let homeless = Environment {
+        home: None,
+        ..environment(&[], &[])
+    };
+    assert_eq!(Conninfo::password_file("host=db", &homeless).unwrap(), None);
+    assert!(Conninfo::password_file("nonsense", &homeless).is_err());
+}
+
 #[test]
 fn service_fills_gaps_before_the_environment() {
     let files = [

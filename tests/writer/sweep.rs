@@ -1,10 +1,11 @@
 //! The session's staging tables are empty after each batch, and stay small.
 
-use cdc::target::writer::MergePosition;
+use cdc::target::writer::{Batch, MergePosition};
 use sqlx::Row as _;
 
 use crate::cases::{TABLES, labels, other};
 use crate::isolate::fill;
+use crate::limits::stopping;
 use crate::rig::Rig;
 
 async fn rig() -> Rig {
@@ -80,6 +81,36 @@ async fn staging_tables_are_empty_after_each_batch() {
         shadow.drop("cdc", model.id, 0).await.unwrap();
         assert_empty(&mut rig, "a copy").await;
     }
+}
+
+/// One read model sets rows apart, the other stops at a refused row and has none.
+#[tokio::test]
+async fn refused_row_of_a_large_transaction_beside_a_read_model_that_stops_at_one() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&labels(true)).await;
+    rig.add(&stopping(other())).await;
+    let both = |rig: &Rig, id: u32, code: &str| {
+        vec![
+            (0, rig.fold(0, &[format!("+{id}|{code}|x|-")])),
+            (1, rig.fold(1, &[format!("+{code}|y")])),
+        ]
+    };
+    let chunk = both(&rig, 1, "FAR-TOO-LONG");
+    rig.writer.stage_chunk(&chunk).await.unwrap();
+    let batch = Batch {
+        position: rig.position(),
+        folds: both(&rig, 2, "B"),
+        suspended: Vec::new(),
+        transactions: 1,
+        chunks: 1,
+    };
+    let written = rig.writer.apply(batch).await.unwrap();
+    let told: Vec<_> = written
+        .iter()
+        .map(|(index, of)| (*index, of.inserted, of.rejected_in_all))
+        .collect();
+    assert_eq!(told, [(0, 1, 1), (1, 2, 0)]);
+    assert_empty(&mut rig, "chunks of two read models").await;
 }
 
 #[tokio::test]

@@ -84,10 +84,8 @@ impl Writer {
         if self.chunks.count > 0 {
             self.chunks.made.insert(model.id);
         }
-        self.prepare(index).await?;
-        if model.isolates() {
-            self.prepare_isolation(index).await?;
-        }
+        // Also where the read model stops at a refused row: another one of the transaction may have some.
+        self.prepare_isolation(index).await?;
         let drop = format!("DROP TABLE IF EXISTS {}", model.chunk());
         for sql in [drop, model.create_chunk(), model.fold_chunk_function()] {
             execute(&mut self.conn, sql).await?;
