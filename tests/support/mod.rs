@@ -23,8 +23,8 @@ use tokio_postgres::{Client, NoTls};
 #[allow(unused_imports)]
 pub use process::{Cdc, Signal};
 
-/// How long [`wait_until`] waits.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long [`wait_until`] waits: a hang is told, a slow machine is not.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The tables of the demo: `labels`, and `resources` with `labels_lookup`.
 pub const SOURCE_SQL: &str = include_str!("../../sql/demo/source.sql");
