@@ -51,16 +51,21 @@ impl<'a> CopyBuffer<'a> {
         }
     }
 
-    /// Appends a row of values; `None` is NULL.
+    /// Appends a value; `None` is NULL.
+    pub(crate) fn push_cell(&mut self, value: Option<&'a [u8]>) {
+        match value {
+            None => self.push(b"\\N"),
+            Some(text) => self.push_value(text),
+        }
+    }
+
+    /// Appends a row of values.
     pub(crate) fn push_row(&mut self, values: impl Iterator<Item = Option<&'a [u8]>>) {
         let mut separator: &[u8] = b"";
         for value in values {
             self.push(separator);
             separator = b"\t";
-            match value {
-                None => self.push(b"\\N"),
-                Some(text) => self.push_value(text),
-            }
+            self.push_cell(value);
         }
         self.push(b"\n");
     }

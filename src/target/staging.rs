@@ -96,10 +96,7 @@ pub(crate) fn copy_row<'a>(
         if !std::mem::take(&mut first) {
             out.push(b"\t");
         }
-        match value {
-            None => out.push(b"\\N"),
-            Some(text) => out.push_value(text),
-        }
+        out.push_cell(value);
     };
     each_cell(model, row, part, &mut put);
     for name in why {
@@ -136,10 +133,7 @@ pub(crate) fn copy_line_in_part<'a>(
     }
     for name in why {
         out.push(b"\t");
-        match name {
-            None => out.push(b"\\N"),
-            Some(name) => out.push_value(name.as_bytes()),
-        }
+        out.push_cell(name.map(str::as_bytes));
     }
     out.push(b"\n");
     true
