@@ -36,7 +36,7 @@ mod together;
 use chunks::Chunks;
 use new_rows::NewRows;
 use staged::{Owner, Staged};
-use sweep::{Dead, is_large};
+use sweep::Dead;
 
 pub use isolate::Rejected;
 
@@ -272,10 +272,10 @@ impl Writer {
         };
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let mut current = None;
+        let mut staged = Vec::new();
         let result = async {
             advance(tx.conn(), self.epoch, &batch.position).await?;
             let mut all = Vec::with_capacity(folds.len());
-            let mut staged = Vec::new();
             for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
@@ -293,7 +293,9 @@ impl Writer {
         }
         .await;
         let result = tx.end(result).await;
-        self.note_emptied(&folds, result.is_ok());
+        if result.is_ok() {
+            self.note_emptied(&staged);
+        }
         self.note_written(result, current)
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Writer, Written, advance, execute, is_large, model_of, name};
+use super::{Batch, Writer, Written, advance, execute, model_of, name};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful;
@@ -126,9 +126,7 @@ impl Writer {
         }
         let chunks = std::mem::take(&mut self.chunks);
         execute(&mut self.conn, "COMMIT".to_owned()).await?;
-        for one in chunks.staged.iter().filter(|one| is_large(one.rows, one.bytes)) {
-            self.dead.truncated(model_of(&self.models, one.index)?);
-        }
+        self.note_emptied(&chunks.staged);
         written
     }
 

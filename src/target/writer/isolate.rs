@@ -90,9 +90,9 @@ impl Writer {
         };
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let mut current = None;
+        let mut all = Vec::with_capacity(folds.len());
         let result = async {
             advance(tx.conn(), self.epoch, &batch.position).await?;
-            let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
@@ -108,7 +108,9 @@ impl Writer {
         }
         .await;
         let result = tx.end(result).await;
-        self.note_emptied(&folds, result.is_ok());
+        if result.is_ok() {
+            self.note_emptied(&all);
+        }
         let all = self.note_written(result, current)?;
         self.note_rejecting(&all)?;
         Ok(all)

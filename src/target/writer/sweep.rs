@@ -72,26 +72,22 @@ impl Dead {
 }
 
 /// Whether this is written so that the tables are truncated after it.
-pub(super) fn is_large(rows: usize, bytes: usize) -> bool {
-    rows > ONE_STATEMENT_ROWS || bytes > ONE_STATEMENT_BYTES
+fn is_large(one: &Staged) -> bool {
+    one.rows > ONE_STATEMENT_ROWS || one.bytes > ONE_STATEMENT_BYTES
 }
 
 /// What empties the tables after these read models, at the end of the transaction.
 pub(super) fn empty(staged: &[Staged], models: &[&TargetModel], isolating: bool) -> String {
     let statements = staged.iter().zip(models);
-    let statements =
-        statements.map(|(one, model)| model.empty_stage(is_large(one.rows, one.bytes), isolating));
+    let statements = statements.map(|(one, model)| model.empty_stage(is_large(one), isolating));
     statements.collect::<Vec<_>>().join("; ")
 }
 
 impl Writer {
-    /// Notes that a transaction with these folds has ended: committed, those with many rows have truncated their tables.
-    pub(super) fn note_emptied(&mut self, folds: &[&(usize, Fold)], committed: bool) {
-        for (index, fold) in folds {
-            if let (true, Ok(model)) = (
-                committed && is_large(fold.len(), fold.bytes()),
-                model_of(&self.models, *index),
-            ) {
+    /// Notes that a transaction has committed: those of these read models that had many rows have truncated their tables.
+    pub(super) fn note_emptied(&mut self, staged: &[Staged]) {
+        for one in staged.iter().filter(|one| is_large(one)) {
+            if let Ok(model) = model_of(&self.models, one.index) {
                 self.dead.truncated(model);
             }
         }
