@@ -14,6 +14,7 @@ BEGIN
     FROM {{merge}}(_clear, _resolve, _keys) m;
     SET CONSTRAINTS ALL IMMEDIATE;
     DELETE FROM {{stage}};
+    DELETE FROM {{moving}};
     DELETE FROM {{touched}};
 END
 $cdc$

@@ -48,6 +48,7 @@ BEGIN
         UPDATE {{touched}} t SET open = true;
     ELSE
 {{left_out_values}}
+{{find_moving}}
 {{take_in}}
         DELETE FROM {{rejected}} r USING {{stage}} s
         WHERE s.state = 'x' AND {{stage_is_rejected}} AND NOT (r.state = 'x' AND {{rejected_as_stage}});

@@ -5,6 +5,9 @@
 --            state l live, d dead (kept for its values), g gone, w waits for its key, x see isolate.sql
 --   map      i1.. identity, k1.. key, v1.. values of a row that is not shown, state s shown, w waits, d dead,
 --            r and x see isolate.sql: where there are such rows, that function writes, not this one
+--   moving   rows that are not shown under their key already: i1.. identity now, state as in the stage, c1.. key now,
+--            stage_row where the row stands, renamed whether it had another identity; was, k1.. and map_row: what the
+--            map says of the identity, or of the one at the start of the batch if it is gone
 --   touched  k1.. keys that may change hands in this batch, claimed whether a final state has it,
 --            w1.. identity of the row that is shown under it
 --
@@ -18,8 +21,8 @@ LANGUAGE plpgsql AS $cdc$
 DECLARE
     _new boolean;
     _straight boolean := false;
-    _staged bigint;
-    _kept bigint;
+    _shared boolean := false;
+    _live bigint;
 BEGIN
 {{left_out_values}}
     _inserted := 0;
@@ -60,24 +63,22 @@ BEGIN
             EXIT steps;
         END IF;
 
-        -- Rows that all stay shown under their keys: identities and keys are as they were.
+        -- Rows that stay shown under their keys leave the map as it is, and touch nobody else's key.
+{{find_moving}}
         IF NOT _clear THEN
-            SELECT count(*),
-                count(*) FILTER (WHERE s.state = 'l' AND NOT {{moved}} AND m.state = 's' AND {{key_is_as_it_was}})
-            INTO _staged, _kept
-            FROM {{stage}} s LEFT JOIN {{map}} m ON {{identity_is_map}}
-            WHERE _clear IS NOT NULL;
-            _straight := _kept = _staged;
+            _straight := NOT EXISTS (SELECT FROM {{moving}});
         END IF;
         IF NOT _straight THEN
 {{take_in}}
-            -- Two live rows with one key. Counted, not EXISTS: that is planned for the first row alone, by a nested loop, but
-            -- here there is none as a rule.
+            -- Two live rows with one key, or one that waited for a key that is free now. Counted, not EXISTS: that is planned for
+            -- the first row alone, by a nested loop, but here there is none as a rule.
             IF (SELECT count(*) FROM (
                     SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
                     WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
-                    GROUP BY {{t_k}} HAVING count(*) > 1 OR bool_or(m.state = 'w')) x) > 0 THEN
+                    GROUP BY {{t_k}}, t.claimed
+                    HAVING count(*) > t.claimed::integer OR bool_or(m.state = 'w')) x) > 0 THEN
 {{share_out_keys}}
+                _shared := true;
             END IF;
 
             -- Rows that nobody at the source can have: a key is never null there.
@@ -85,33 +86,37 @@ BEGIN
                 DELETE FROM {{lookup}} l WHERE {{no_lookup_key}};
             END IF;
 
-            -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted. Under
-            -- a claimed key somebody is shown by now.
+            -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
             WITH gone AS (
                 DELETE FROM {{lookup}} l USING {{touched}} t
-                WHERE NOT t.claimed AND {{lookup_is_touched}}
-                  AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state = 's')
+                WHERE _clear IS NOT NULL AND NOT t.claimed AND t.w1 IS NULL AND {{lookup_is_touched}}
                 RETURNING {{key_text}} AS key)
             SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
             FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
         END IF;
 
-        WITH changed AS (
+        IF _keys > 0 THEN
+            WITH changed AS (
+                UPDATE {{lookup}} l SET {{lookup_assign}}
+                FROM {{stage}} s
+                WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
+                RETURNING {{key_text}} AS key)
+            SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
+            FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
+        ELSE
             UPDATE {{lookup}} l SET {{lookup_assign}}
             FROM {{stage}} s
-            WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
-            RETURNING {{key_text}} AS key)
-        SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
-        FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
+            WHERE _clear IS NOT NULL AND s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}};
+            GET DIAGNOSTICS _updated = ROW_COUNT;
+        END IF;
 
-        IF NOT _straight OR _updated < _kept THEN
-            WITH new AS (
-                INSERT INTO {{lookup}} AS l ({{lookup_columns}})
-                SELECT {{stage_values}} FROM {{stage}} s
-                WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_stage}})
-                RETURNING {{key_text}} AS key)
-            SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
-            FROM (SELECT key, row_number() OVER () AS n FROM new) x;
+        -- Most rows that are missing are among those that came to be shown just now.
+        SELECT count(*) INTO _live FROM {{stage}} s WHERE s.state = 'l';
+        IF _updated < _live AND NOT (_straight OR _clear OR _shared) THEN
+{{insert_moving}}
+        END IF;
+        IF _updated + _inserted < _live THEN
+{{insert_missing}}
         END IF;
     END steps;
 

@@ -187,6 +187,10 @@ impl TargetModel {
         format!("pg_temp.touched_{}", self.id)
     }
 
+    fn moving(&self) -> String {
+        format!("pg_temp.moving_{}", self.id)
+    }
+
     fn tries(&self) -> String {
         format!("pg_temp.tries_{}", self.id)
     }
@@ -251,6 +255,15 @@ impl TargetModel {
 
     /// Makes the session's staging tables.
     pub fn create_stage(&self) -> String {
+        let moving = [
+            self.identity_columns("i", ""),
+            "state \"char\" NOT NULL".to_owned(),
+            self.key_columns("c"),
+            "stage_row tid, renamed boolean NOT NULL, was \"char\"".to_owned(),
+            self.key_columns("k"),
+            "map_row tid".to_owned(),
+        ]
+        .join(", ");
         let touched = [
             self.key_columns("k"),
             "claimed boolean NOT NULL".to_owned(),
@@ -260,6 +273,7 @@ impl TargetModel {
         .join(", ");
         format!(
             "CREATE TEMPORARY TABLE stage_{id} ({columns});\n\
+             CREATE TEMPORARY TABLE moving_{id} ({moving});\n\
              CREATE TEMPORARY TABLE touched_{id} ({touched});",
             id = self.id,
             columns = self.stage_definition(),
@@ -268,7 +282,7 @@ impl TargetModel {
 
     /// Empties the session's staging tables, also those of the isolating run, after many rows or few.
     pub fn empty_stage(&self, many: bool, isolating: bool) -> String {
-        let mut tables = vec![self.stage(), self.touched()];
+        let mut tables = vec![self.stage(), self.moving(), self.touched()];
         if isolating {
             tables.extend([self.tries(), self.earlier()]);
         }

@@ -375,7 +375,7 @@ impl Writer {
             return Ok(());
         }
         let drop = format!(
-            "DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.touched_{id}",
+            "DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.moving_{id}, pg_temp.touched_{id}",
             id = model.id
         );
         execute(&mut self.conn, drop).await?;

@@ -13,6 +13,10 @@ const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
 /// Most rows of a read model that are set apart; with more it is suspended.
 pub const MOST_REJECTED: i64 = 1000;
 
+const MERGE: &str = include_str!("../../../sql/target/merge.sql");
+
+const INSERT_MISSING: &str = include_str!("../../../sql/target/insert_missing.sql");
+
 const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
@@ -31,27 +35,42 @@ impl TargetModel {
     }
 
     fn merge(&self, name: &str, stage: &str) -> String {
-        self.writer(include_str!("../../../sql/target/merge.sql"), name, stage)
+        let stays = "(s.state = 'l' AND NOT {{moved}} AND m.state = 's' AND {{key_is_as_it_was}})";
+        let may_move = format!("{stays} IS NOT TRUE");
+        self.writer(MERGE, name, stage, &may_move)
     }
 
     /// The writer for this session's stage that sets refused rows apart.
     pub fn isolate_function(&self) -> String {
-        self.writer(ISOLATE, "isolate", &self.stage())
+        self.isolate("isolate", &self.stage())
     }
 
     /// The writer for the shadow that sets refused rows apart.
     pub fn isolate_shadow_function(&self) -> String {
-        self.writer(ISOLATE, "isolate_shadow", &self.shadow())
+        self.isolate("isolate_shadow", &self.shadow())
     }
 
-    fn writer(&self, template: &str, name: &str, stage: &str) -> String {
+    /// Every key is settled anew there.
+    fn isolate(&self, name: &str, stage: &str) -> String {
+        self.writer(ISOLATE, name, stage, "true")
+    }
+
+    fn writer(&self, template: &str, name: &str, stage: &str, may_move: &str) -> String {
         let function = format!("pg_temp.{name}_{}", self.id);
+        let insert = |of_these: &str| fill(INSERT_MISSING, &[("of_these", of_these)]);
         let own: &[(&str, &str)] = &[
             (
                 "left_out_values",
                 include_str!("../../../sql/target/left_out_values.sql"),
             ),
+            ("find_moving", include_str!("../../../sql/target/find_moving.sql")),
+            ("may_move", may_move),
             ("take_in", include_str!("../../../sql/target/take_in.sql")),
+            ("insert_missing", &insert("")),
+            (
+                "insert_moving",
+                &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid"),
+            ),
             (
                 "share_out_keys",
                 include_str!("../../../sql/target/share_out_keys.sql"),
@@ -426,6 +445,7 @@ impl TargetModel {
             ("id", self.id.to_string()),
             ("map", self.map()),
             ("lookup", self.lookup()),
+            ("moving", self.moving()),
             ("touched", self.touched()),
             ("shadow", self.shadow()),
             ("tries", self.tries()),
@@ -438,6 +458,7 @@ impl TargetModel {
             ("left_out", left_out),
             ("i", numbered("", "i", n)),
             ("k", numbered("", "k", keys)),
+            ("c", numbered("", "c", keys)),
             ("p", numbered("", "p", width)),
             ("v", numbered("", "v", width)),
             ("w", numbered("", "w", n)),
@@ -466,18 +487,27 @@ impl TargetModel {
                 ),
             ),
             ("x_k", numbered("x.", "k", keys)),
+            (
+                "x_c_as_k",
+                join(", ", (1..=keys).map(|k| format!("x.c{k} AS k{k}"))),
+            ),
             ("s_i", numbered("s.", "i", n)),
             ("s_p", numbered("s.", "p", width)),
-            ("s_o_as_i", join(", ", (1..=n).map(|i| format!("s.o{i} AS i{i}")))),
             ("s_key", stage_key(false)),
             ("s_key_as_k", stage_key(true)),
             ("l_key_as_k", lookup_key(true)),
             ("moved", moved("s.")),
-            ("other_moved", moved("o.")),
             ("start_is_map", same("s.o", "m.i")),
             ("start_is_shadow", same("s.o", "m.i")),
-            ("other_start_is_map", same("o.o", "m.i")),
             ("identity_is_map", same("s.i", "m.i")),
+            ("other_is_map", same("y.i", "m.i")),
+            (
+                "known_is_map",
+                join(
+                    " AND ",
+                    (1..=n).map(|i| format!("coalesce(s.i{i}, s.o{i}) = m.i{i}")),
+                ),
+            ),
             ("map_is_winner", same("m.i", "t.w")),
             ("stage_is_winner", same("s.i", "t.w")),
             (

@@ -1,0 +1,14 @@
+    -- The first step of the writers merge.sql and isolate.sql: which rows may change the map, and what it says of them now. An
+    -- identity that a row has left stands for itself, as one that is gone unless another row took it.
+    IF NOT _clear THEN
+        INSERT INTO {{moving}} ({{i}}, state, {{c}}, stage_row, renamed, was, {{k}}, map_row)
+        SELECT {{s_i}}, s.state, {{s_key}}, s.ctid, s.o1 IS NOT NULL AND s.i1 IS NOT NULL AND {{moved}}, m.state, {{m_k}}, m.ctid
+        FROM {{stage}} s LEFT JOIN {{map}} m ON {{known_is_map}}
+        WHERE _clear IS NOT NULL AND {{may_move}};
+        IF EXISTS (SELECT FROM {{moving}} x WHERE x.renamed) THEN
+            INSERT INTO {{moving}} (state, renamed, was, {{k}}, map_row)
+            SELECT 'g', false, m.state, {{m_k}}, m.ctid
+            FROM {{stage}} s JOIN {{map}} m ON {{start_is_map}}
+            WHERE _clear IS NOT NULL AND s.i1 IS NOT NULL AND {{moved}};
+        END IF;
+    END IF;
