@@ -182,7 +182,7 @@ pub struct SourceColumn {
     pub bare_type_name: String,
     /// NOT NULL.
     pub not_null: bool,
-    /// Whether a value can be stored out of line (variable length).
+    /// Whether a value can be stored out of line (variable length, in a table that has a place for such values by now).
     pub toastable: bool,
     /// Whether it is generated (attgenerated).
     pub generated: bool,

@@ -233,7 +233,7 @@ impl ReadModel {
             builder.push(value);
         }
         let identity = builder.finish();
-        for &at in &layout.columns {
+        for (&at, column) in layout.columns.iter().zip(&self.columns) {
             let mut value = cell(new, at);
             if value == Cell::Unchanged {
                 if let Some(old) = values_from {
@@ -241,6 +241,12 @@ impl ReadModel {
                 } else if let (Some(old), true) = (identity_from, layout.identity.contains(&at)) {
                     value = cell(old, at);
                 }
+            }
+            if value == Cell::Unchanged && !column.toastable {
+                return Err(Error::broken(format!(
+                    "an update left out column \"{}\": the table was altered and stores values out of line by now",
+                    column.name
+                )));
             }
             builder.push(value);
         }

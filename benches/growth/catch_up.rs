@@ -33,7 +33,7 @@ pub async fn lengths(bench: &Bench) -> Result<()> {
              SELECT row_id({rows} + n), 'C' || {rows} + n, 'label ' || n, 'display name ' || n
              FROM generate_series(t * 50 + 1, (t + 1) * 50) n;
              UPDATE labels SET label = 'new ' || t, updated_at = now() WHERE id IN
-             (SELECT row_id(n * 7919 % {rows} + 1) FROM generate_series(t * 50 + 1, (t + 1) * 50) n)"
+             (SELECT row_id(n::bigint * 7919 % {rows} + 1) FROM generate_series(t * 50 + 1, (t + 1) * 50) n)"
         );
         labels::commit(&source, &labels::loop_of(changes / 100, &load)).await?;
         labels::commit_marker(&source).await?;
@@ -65,7 +65,7 @@ pub async fn large_lookup(bench: &Bench) -> Result<()> {
     first_copies(&mut followers, &source, rows).await?;
     let load = format!(
         "UPDATE labels SET label = 'new ' || t, updated_at = now() WHERE id IN
-         (SELECT row_id(n * 7919 % {rows} + 1) FROM generate_series(t * 100 + 1, (t + 1) * 100) n)"
+         (SELECT row_id(n::bigint * 7919 % {rows} + 1) FROM generate_series(t * 100 + 1, (t + 1) * 100) n)"
     );
     labels::commit(&source, &labels::loop_of(updates / 100, &load)).await?;
     labels::commit_marker(&source).await?;

@@ -9,8 +9,13 @@ SELECT a.attname::text AS name,
            SELECT FROM pg_catalog.pg_constraint k
            WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated
        )) OR t.typnotnull AS not_null,
-       -- Whatever the storage is now: a value that was stored out of line before stays there.
-       a.attlen = -1 AS toastable,
+       -- Whatever the storage is now: a value that was stored out of line before stays there. A table whose rows are
+       -- always short has no place for such values, and one that has it keeps it.
+       a.attlen = -1 AND EXISTS (
+           SELECT FROM pg_catalog.pg_class c
+           WHERE (c.oid = a.attrelid OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(a.attrelid) p))
+             AND c.reltoastrelid <> 0
+       ) AS toastable,
        a.attgenerated <> '' AS generated,
        t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AS builtin,
        t.typcollation <> 0 AS collatable,

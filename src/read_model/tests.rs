@@ -221,6 +221,25 @@ fn dead_rows_are_kept_where_the_map_remembers_and_a_value_may_be_left_out() {
 }
 
 #[test]
+fn a_value_that_could_not_be_left_out_breaks_the_read_model_when_it_is() {
+    let (mut model, layout) = default_model();
+    model.columns[1].toastable = false;
+    let update = |tuple: &str| model.update(&layout, None, &cells(tuple));
+    assert!(update("1 MR Mr. u -").is_ok());
+    let error = update("1 MR u Mister -").unwrap_err();
+    assert_eq!(error.class(), crate::error::Class::Broken);
+    assert!(error.to_string().contains("left out column \"label\""), "{error}");
+    let (mut model, layout) = full_model();
+    model.columns[1].toastable = false;
+    let old = cells("1 MR Mr. Mister -");
+    assert!(
+        model
+            .update(&layout, Some(&old), &cells("1 MR u Mister -"))
+            .is_ok()
+    );
+}
+
+#[test]
 fn a_change_is_as_large_as_its_rows_and_itself() {
     let one = |text: &str| Row::from_cells([Cell::Text(text.as_bytes())]);
     let image = || Image {

@@ -55,6 +55,16 @@ pub fn batch(
     }
 }
 
+/// Read models that cannot take a transaction: a line each, with why.
+pub fn suspended(names: &[ReadModelSettings], broken: &[(usize, Error)], lsn: Lsn) {
+    for (index, error) in broken {
+        let Some(settings) = names.get(*index) else {
+            continue;
+        };
+        tracing::warn!(read_model = settings.name(), %error, %lsn, "read model is suspended before the transaction that it cannot take");
+    }
+}
+
 /// The target refuses rows: one line at warn that names no key, a line a row at debug.
 fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
     if written.rejected.is_empty() {

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, DEADLINE, Pair, database_pair, pg, rows, value, wait_until};
+use crate::support::{
+    Cdc, DEADLINE, Pair, database_pair, labels_pair, pg, rows, value, wait_in_step, wait_until,
+};
 use crate::{count_log, wait_log, wait_rows};
 
 /// How the stream names an old row.
@@ -194,4 +196,44 @@ async fn dead_rows_without_large_projected_values_are_not_kept() {
     assert_eq!(value(&target, map).await, "100|0");
     assert!(Cdc::output(&pair, &["resync"]).status.success());
     assert_eq!(value(&target, map).await, "100|0");
+}
+
+/// A table of short rows has no values out of line, so nothing is kept of its dead rows; once it is altered so that it has, the
+/// first value that is left out is noticed.
+#[tokio::test]
+async fn dead_rows_of_a_table_of_short_rows_are_not_kept_until_it_has_long_ones() {
+    let (pair, source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    let dead = "SELECT count(*) FROM cdc.map_1 WHERE state = 'd'";
+    source
+        .batch_execute("UPDATE labels SET deleted_at = now() WHERE code IN ('MR', 'MRS')")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    assert_eq!(value(&target, dead).await, "0");
+    let long = "(SELECT string_agg(chr(200 + n), '') FROM generate_series(1, 50) n)";
+    for step in [
+        "ALTER TABLE labels ADD COLUMN note text, ALTER note SET STORAGE EXTERNAL, ALTER label SET STORAGE EXTERNAL, SET (toast_tuple_target = 128)",
+        // Dead: the label is not kept, since it could not be left out before.
+        &format!("UPDATE labels SET note = repeat('n', 5000), label = {long} WHERE code = 'MR'"),
+        // Live: the lookup has it.
+        &format!("UPDATE labels SET note = repeat('n', 5000), label = {long} WHERE code = 'DR'"),
+        "UPDATE labels SET deleted_at = NULL WHERE code = 'MR'",
+        "UPDATE labels SET display_name = 'Doc' WHERE code = 'DR'",
+        "UPDATE labels SET deleted_at = now() WHERE code = 'DR'",
+        "UPDATE labels SET deleted_at = NULL, note = 'short' WHERE code = 'DR'",
+    ] {
+        source.batch_execute(step).await.unwrap();
+        wait_in_step(&source, &target).await;
+    }
+    let in_line = "SELECT count(*) FROM labels WHERE length(label) = 50";
+    assert_eq!(value(&source, in_line).await, "2");
+    // By the stream, or by the writer where the table was bound anew before.
+    assert_eq!(count_log(&cdc, "suspended before the transaction"), 1);
+    assert!(cdc.log().contains("an update left out "));
+    assert_eq!(
+        value(&target, "SELECT state FROM cdc.read_model").await,
+        "in_step"
+    );
 }

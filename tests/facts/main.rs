@@ -43,6 +43,7 @@ const SCHEMA: &str = "
     CREATE TABLE parts_2a PARTITION OF parts_2 FOR VALUES FROM (10) TO (15);
     ALTER TABLE parts_2a REPLICA IDENTITY FULL;
     CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent);
+    CREATE TABLE short_rows (id int PRIMARY KEY, code varchar(50));
     CREATE UNLOGGED TABLE fast (id int PRIMARY KEY);
     CREATE TABLE secret (id int PRIMARY KEY); ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
     CREATE TABLE twice (id int PRIMARY KEY, code text, deleted boolean);
@@ -247,6 +248,11 @@ async fn identities(admin: &tokio_postgres::Client) {
     }
     let late = source_table(admin, "late").await;
     assert!(late.deferrable_primary_key && late.primary_key.is_empty());
+    let column =
+        async |table: &str, column: &str| source_table(admin, table).await.column(column).unwrap().clone();
+    // A leaf may hold what the root cannot; rows that are always short hold nothing out of line.
+    assert!(column("parts", "code").await.toastable && !column("parts", "id").await.toastable);
+    assert!(!column("short_rows", "code").await.toastable);
     let parts = source_table(admin, "parts").await;
     assert_eq!(parts.kind, 'p');
     let leaves: Vec<_> = parts
