@@ -46,6 +46,10 @@ const ONE_STATEMENT_ROWS: usize = 500;
 /// Most bytes that go as arguments of one statement.
 const ONE_STATEMENT_BYTES: usize = 1 << 20;
 
+/// Most rows that are staged as arguments of one statement: `COPY` takes three writes, and the last one of a small one waits for
+/// the acknowledgement of the one before, which a server delays by 40 ms (sqlx leaves Nagle's algorithm on).
+const STAGED_BY_STATEMENT_ROWS: usize = 5000;
+
 /// Rows written since the last planning after which the session's plans are made anew at the earliest: a plan made for
 /// an empty table reads a large one from end to end.
 const REPLAN_ROWS: i64 = 1000;
@@ -458,9 +462,15 @@ async fn stage_fold(
     index: usize,
     fold: &Fold,
 ) -> Result<Staged> {
-    stage(conn, model, &model.stage(), fold.finals())
-        .await
-        .map_err(|error| name(error, model))?;
+    let few = fold.len() <= STAGED_BY_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES;
+    let arrays = (few && model.fits_one_statement())
+        .then(|| staging::arrays(model, fold))
+        .flatten();
+    match arrays {
+        Some(arrays) => stage_arrays(conn, model, arrays).await,
+        None => stage(conn, model, &model.stage(), fold.finals()).await,
+    }
+    .map_err(|error| name(error, model))?;
     let mut staged = Staged::none(index);
     staged.add(fold);
     Ok(staged)
@@ -479,6 +489,20 @@ pub(crate) async fn stage<'a>(
     })
     .await
     .map_err(from_sqlx)
+}
+
+/// Stages rows as arguments of one statement.
+async fn stage_arrays(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    arrays: Vec<Vec<Option<String>>>,
+) -> Result<()> {
+    let mut query = sqlx::query(AssertSqlSafe(model.stage_statement()));
+    for array in arrays {
+        query = query.bind(array);
+    }
+    query.execute(conn).await.map_err(from_sqlx)?;
+    Ok(())
 }
 
 /// The one statement of a small batch. `how` is: clear, resolve, most keys that are told.

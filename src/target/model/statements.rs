@@ -92,27 +92,6 @@ impl TargetModel {
     /// The one statement of a small batch.
     pub fn apply_function(&self) -> String {
         let width = self.stage_width();
-        let identity = self.identity_types.len();
-        let bare = |name: &str| name.split(" COLLATE ").next().unwrap_or(name).to_owned();
-        let mut types: Vec<String> = (0..2)
-            .flat_map(|_| self.identity_types.iter().map(|name| bare(name)))
-            .collect();
-        types.push("\"char\"".to_owned());
-        types.extend(self.columns.iter().map(|column| column.bare_type_name.clone()));
-        types.extend(self.toastable().map(|_| "boolean".to_owned()));
-        let names: Vec<String> = self.stage_columns().split(", ").map(str::to_owned).collect();
-        debug_assert_eq!(
-            (types.len(), names.len()),
-            (width, width),
-            "{identity} identity columns"
-        );
-        let casts = join(
-            ", ",
-            names
-                .iter()
-                .zip(&types)
-                .map(|(name, of)| format!("a.{name}::{of}")),
-        );
         self.fill(
             include_str!("../../../sql/target/apply.sql"),
             &[
@@ -125,9 +104,36 @@ impl TargetModel {
                     &join(", ", (1..=width).map(|n| format!("_a{n} text[]"))),
                 ),
                 ("arrays", &join(", ", (1..=width).map(|n| format!("_a{n}")))),
-                ("casts", &casts),
+                ("casts", &self.stage_casts()),
             ],
         )
+    }
+
+    /// Stages rows that come as one array of text for each column of the stage.
+    pub fn stage_statement(&self) -> String {
+        let arrays = join(", ", (1..=self.stage_width()).map(|n| format!("${n}::text[]")));
+        format!(
+            "INSERT INTO {stage} ({columns}) SELECT {casts} FROM unnest({arrays}) AS a({columns})",
+            stage = self.stage(),
+            columns = self.stage_columns(),
+            casts = self.stage_casts(),
+        )
+    }
+
+    /// The columns of the stage out of a row `a` of texts.
+    fn stage_casts(&self) -> String {
+        let bare = |name: &str| name.split(" COLLATE ").next().unwrap_or(name).to_owned();
+        let mut types: Vec<String> = (0..2)
+            .flat_map(|_| self.identity_types.iter().map(|name| bare(name)))
+            .collect();
+        types.push("\"char\"".to_owned());
+        types.extend(self.columns.iter().map(|column| column.bare_type_name.clone()));
+        types.extend(self.toastable().map(|_| "boolean".to_owned()));
+        let columns = self.stage_columns();
+        let names: Vec<&str> = columns.split(", ").collect();
+        debug_assert_eq!(types.len(), names.len(), "{columns}");
+        let casts = names.iter().zip(&types);
+        join(", ", casts.map(|(name, of)| format!("a.{name}::{of}")))
     }
 
     /// The call of the one statement, with its parameters numbered from 1.
