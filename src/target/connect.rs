@@ -114,6 +114,10 @@ async fn connect_to_host(
     }
 }
 
+/// Most statements that a session keeps prepared: some three for each of many read models. The library's own limit of 100
+/// would have each of them prepared anew, by one round trip more, from some forty read models on.
+const KEPT_STATEMENTS: usize = 2000;
+
 /// Tries the modes that sslmode stands for, in libpq's order.
 async fn open(
     conninfo: &Conninfo,
@@ -186,6 +190,7 @@ fn options(
         .password(conninfo.password.as_ref().map_or("", |secret| secret.expose()))
         .application_name(conninfo.application_name.as_deref().unwrap_or(application_name))
         .extra_float_digits(3)
+        .statement_cache_capacity(KEPT_STATEMENTS)
         .disable_statement_logging();
     options = match conninfo.ssl_root_cert.as_deref() {
         // No authorities but the system's; also takes the place of PGSSLROOTCERT.
