@@ -202,12 +202,124 @@ fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
     );
 }
 
-#[test]
-fn good_set_up_has_only_the_note_about_releases() {
-    let case = Case::good();
+/// Nothing is found but the note about releases.
+fn fine(change: impl FnOnce(&mut Case)) {
+    let mut case = Case::good();
+    change(&mut case);
     let findings = check(&case.settings, Some(&case.source), Some(&case.target));
     assert_eq!(findings.len(), 1, "{findings:#?}");
-    assert!(render(&findings).ends_with("Everything is ready. 0 errors, 0 warnings, 1 note.\n"));
+}
+
+#[test]
+fn good_set_up_has_only_the_note_about_releases() {
+    fine(|_| ());
+}
+
+#[test]
+fn the_last_line_counts_the_findings() {
+    let last = |change: &dyn Fn(&mut Case)| {
+        let mut case = Case::good();
+        change(&mut case);
+        let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+        render(&findings).lines().last().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        last(&|_| ()),
+        "Everything is ready. 0 errors, 0 warnings, 1 note."
+    );
+    assert_eq!(
+        last(&|c| c.source.server.prepared_transactions = 1),
+        "Ready, with warnings. 0 errors, 1 warning, 1 note."
+    );
+    assert_eq!(
+        last(&|c| c.source.server.in_recovery = true),
+        "Not ready. 1 error, 0 warnings, 1 note."
+    );
+    assert_eq!(
+        last(&|c| {
+            c.source.server.in_recovery = true;
+            c.source.server.may_replicate = false;
+            c.source.server.synchronous_standbys = true;
+        }),
+        "Not ready. 2 errors, 0 warnings, 2 notes."
+    );
+}
+
+#[test]
+fn findings_begin_at_their_limits() {
+    for version in [140_000, 189_999] {
+        fine(|c| {
+            c.source.server.version = version;
+            c.target.server.version = version;
+        });
+    }
+    finds("error: target", "too old", |c| c.target.server.version = 129_999);
+    finds("note: target", "not supported any more", |c| {
+        c.target.server.version = 139_999
+    });
+    fine(|c| c.source.server.slots = (8, 10));
+    fine(|c| c.source.server.wal_senders = (8, 10));
+    finds("warning", "no second walsender", |c| {
+        c.source.server.wal_senders = (9, 10)
+    });
+    let ours = |held: i64| slot(Some("pgoutput"), "master", "reserved", held);
+    // The slot that is there already needs none.
+    fine(|c| {
+        c.source.slot = Some(ours(0));
+        c.source.server.slots = (9, 10);
+    });
+    finds("warning", "no second replication slot", |c| {
+        c.source.slot = Some(ours(0));
+        c.source.server.slots = (10, 10);
+    });
+    // A slot that nobody reads has no walsender.
+    finds("error", "no walsender is free", |c| {
+        c.source.slot = Some(ours(0));
+        c.source.server.wal_senders = (10, 10);
+    });
+    fine(|c| c.source.slot = Some(ours((1 << 30) - 1)));
+    finds("warning", "1024 MB", |c| c.source.slot = Some(ours(1 << 30)));
+    fine(|c| c.source.server.oldest_write_seconds = Some(59));
+    finds("warning", "open for 60 s", |c| {
+        c.source.server.oldest_write_seconds = Some(60)
+    });
+    fine(|c| c.source.server.max_slot_wal_keep_size_mb = 0);
+    finds("note", "for 1 s is invalidated", |c| {
+        c.source.server.idle_slot_timeout_seconds = 1
+    });
+}
+
+#[test]
+fn lookups_that_will_do_are_taken_as_they_are() {
+    fine(|c| c.lookup().kind = 'p');
+    fine(|c| {
+        let more = lookup_column("more", "integer");
+        c.lookup().columns.push(more);
+        let last = c.lookup().columns.last_mut().unwrap();
+        last.not_null = false;
+    });
+    fine(|c| {
+        let more = lookup_column("more", "integer");
+        c.lookup().columns.push(more);
+        let last = c.lookup().columns.last_mut().unwrap();
+        last.not_null = true;
+        last.has_default = true;
+    });
+    // A row without its key is not shown, so the lookup's key may be NOT NULL: that is told of the source's alone.
+    finds("note: table", "such rows are left out", |c| {
+        c.table().columns[1].not_null = false;
+    });
+    fine(|c| c.lookup().columns[1].not_null = false);
+    finds("error", "(synced_at) is generated", |c| {
+        c.lookup().columns[3].generated = true
+    });
+    finds("error", "ADD COLUMN \\\"label\\\" <type>", |c| {
+        c.lookup().columns.remove(1);
+        c.table().columns.remove(2);
+    });
+    finds("error", "GRANT USAGE ON SCHEMA", |c| {
+        c.lookup().missing_privileges = strings(&["USAGE"]);
+    });
 }
 
 #[test]

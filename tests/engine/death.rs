@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, Signal, labels_pair, pg, rows, value, wait_until};
+use crate::support::{Cdc, DEADLINE, Pair, Signal, labels_pair, pg, rows, value, wait_until};
 use crate::wait_rows;
 
 /// Rows: enough that a copy has a middle.
@@ -194,8 +194,18 @@ impl Scene {
             At::Requested => {}
             At::Log(message) | At::Blocked(message) => until_logged(step, &cdc, message).await,
             At::Reading => {
-                let reads = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %' AND state = 'active' AND application_name LIKE 'cdc %'";
-                wait_rows(&self.source, reads, &["t"]).await;
+                // Looked for at the server: a copy takes some 10 ms.
+                let reading = "DO $$ BEGIN
+                    WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                                      AND query LIKE 'COPY %' AND state = 'active' AND application_name LIKE 'cdc %') LOOP
+                        PERFORM pg_sleep(0.0005), pg_stat_clear_snapshot();
+                    END LOOP; END $$";
+                let found = tokio::time::timeout(DEADLINE, self.source.batch_execute(reading)).await;
+                assert!(
+                    matches!(found, Ok(Ok(()))),
+                    "{step}: no copy: {found:?}\n{}",
+                    cdc.log()
+                );
             }
             At::Held(lock) => {
                 let held = format!(

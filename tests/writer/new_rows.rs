@@ -191,11 +191,20 @@ async fn types_arrive_as_by_the_stage() {
         ("j", "json", r#"{"a":  1, "b": "\t"}"#),
         ("f", "float8", "-0"),
         ("d", "small", "12.345"),
+        // Types with a function that casts from text, which reads otherwise.
+        ("r0", "regclass", "-"),
+        ("r1", "regclass", "1234567890"),
+        ("r2", "regclass", "pg_class"),
+        ("c1", "\"char\"", "x"),
+        ("m", "name", r#"a "quoted" \ name, {}"#),
+        ("x", "xml", "<a/>text"),
+        ("o", "own", r#"(1,"a \\ ""b""")"#),
     ];
     let definitions: Vec<String> = types.iter().map(|(name, of, _)| format!("{name} {of}")).collect();
     let definitions = definitions.join(", ");
     let mut rig = Rig::new(&format!(
-        "CREATE DOMAIN small AS numeric(4,1) CHECK (VALUE < 100);
+        "CREATE DOMAIN small AS numeric(4,1) CHECK (VALUE < 100); CREATE TYPE own AS (n int, t text);
+         CREATE FUNCTION own(text) RETURNS own LANGUAGE sql AS 'SELECT row(0, ''by the cast'')::own'; CREATE CAST (text AS own) WITH FUNCTION own(text);
          CREATE TABLE copied (k numeric(8,1) PRIMARY KEY, {definitions});
          CREATE TABLE staged (k numeric(8,1) PRIMARY KEY, {definitions});"
     ))
@@ -214,11 +223,14 @@ async fn types_arrive_as_by_the_stage() {
     }
     let many: Vec<String> = (0..600).map(insert).collect();
     rig.write(0, &many).await.unwrap();
+    // As one statement, and staged by one.
     for some in many.chunks(300) {
         rig.write(1, some).await.unwrap();
     }
+    let both = vec![(0, rig.fold(0, &[insert(600)])), (1, rig.fold(1, &[insert(600)]))];
+    rig.apply(both).await.unwrap();
     let all = |table: &str| format!("SELECT x::text FROM {table} x ORDER BY k");
     let copied = rows(&rig.db, &all("copied")).await;
-    assert_eq!(copied.len(), 600);
+    assert_eq!(copied.len(), 601);
     assert_eq!(copied, rows(&rig.db, &all("staged")).await);
 }

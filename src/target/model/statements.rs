@@ -133,7 +133,7 @@ impl TargetModel {
         let names: Vec<&str> = columns.split(", ").collect();
         debug_assert_eq!(types.len(), names.len(), "{columns}");
         let casts = names.iter().zip(&types);
-        join(", ", casts.map(|(name, of)| format!("a.{name}::{of}")))
+        join(", ", casts.map(|(name, of)| read_as(&format!("a.{name}"), of)))
     }
 
     /// The call of the one statement, with its parameters numbered from 1.
@@ -605,6 +605,18 @@ impl TargetModel {
             .collect();
         fill(&fill(template, own), &shared)
     }
+}
+
+/// A text read by a type's input function, as `COPY` does. A cast does the same but for types that have a function for it, which
+/// may read otherwise: `'-'::text::regclass` is an error, and what types of extensions do is not known. Elements of an array
+/// are always read by the input function.
+fn read_as(text: &str, of: &str) -> String {
+    let may_have_a_function = matches!(of, "regclass" | "\"char\"" | "name" | "xml") || of.contains('.');
+    if !may_have_a_function || of.ends_with("[]") {
+        return format!("{text}::{of}");
+    }
+    let quoted = format!("replace(replace({text}, E'\\\\', E'\\\\\\\\'), '\"', E'\\\\\"')");
+    format!("(('{{\"' || {quoted} || '\"}}')::{of}[])[1]")
 }
 
 /// What stands under the key of a row that is set apart.
