@@ -296,7 +296,7 @@ async fn password_that_was_changed_is_waited_for() {
                 "{text}"
             );
         }
-        side.batch_execute("ALTER ROLE postgres PASSWORD 'right'")
+        side.batch_execute("SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD 'right'")
             .await
             .unwrap();
         wait_in_step(&source, &target).await;

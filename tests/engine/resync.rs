@@ -180,7 +180,7 @@ async fn status_names_who_keeps_a_copy_from_beginning() {
 async fn progress_of_a_copy_is_shown_while_it_lasts() {
     let (pair, source, _target) = labels_pair().await;
     source
-        .batch_execute("INSERT INTO labels (code, label, display_name) SELECT 'L' || n, repeat('x', 50), repeat('y', 50) FROM generate_series(1, 200000) n; ANALYZE labels")
+        .batch_execute("INSERT INTO labels (code, label, display_name) SELECT 'L' || n, repeat('x', 50), repeat('y', 50) FROM generate_series(1, 1000000) n; ANALYZE labels")
         .await
         .unwrap();
     let cdc = Cdc::run(&pair);
@@ -195,7 +195,7 @@ async fn progress_of_a_copy_is_shown_while_it_lasts() {
     assert!(text.contains("copy public.labels_lookup: "), "{text}");
     crate::wait_log(&cdc, "\"copied\"").await;
     wait_status(&pair, "the copy has ended", |json| {
-        json["read_models"][0]["copy"].is_null() && json["read_models"][0]["rows"] == 200_003
+        json["read_models"][0]["copy"].is_null() && json["read_models"][0]["rows"] == 1_000_003
     })
     .await;
 }
