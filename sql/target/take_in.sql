@@ -25,10 +25,11 @@
             UNION ALL
             SELECT {{x_c_as_k}}, true FROM {{moving}} x WHERE x.state = 'l'
         ) x WHERE _clear IS NOT NULL GROUP BY {{x_k}};
-        -- An identity that another row has taken keeps its entry. Entries are found where they were read: nobody else writes here.
+        -- An identity that a row of the stage has taken keeps its entry, also if that row stays where it is: in a large transaction
+        -- a chunk may bring back what an earlier one took away. Entries are found where they were read: nobody else writes here.
         DELETE FROM {{map}} m USING {{moving}} x
         WHERE _clear IS NOT NULL AND m.ctid = x.map_row AND x.state NOT IN ('l', 'd', 'x')
-          AND NOT EXISTS (SELECT FROM {{moving}} y WHERE {{other_is_map}} AND y.state IN ('l', 'd', 'x'));
+          AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd', 'x'));
         UPDATE {{map}} m SET {{map_assign}}
         FROM {{moving}} x JOIN {{stage}} s ON s.ctid = x.stage_row
         WHERE _clear IS NOT NULL AND m.ctid = x.map_row AND s.state IN ('l', 'd', 'x') AND {{map_differs}};

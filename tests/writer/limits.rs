@@ -4,7 +4,7 @@ use cdc::error::Class;
 use cdc::settings::OnRowError;
 use cdc::target::writer::Batch;
 
-use crate::cases::{TABLES, labels, other};
+use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::rig::{Rig, Shape, shape};
 use crate::support::{self, rows, value, wait_until};
 
@@ -437,4 +437,28 @@ async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with
 pub fn stopping(mut shape: Shape) -> Shape {
     shape.settings.on_row_error = OnRowError::Stop;
     shape
+}
+
+/// Nothing is remembered of a dead row, so the chunk that brings it back does not find what an earlier one of the same transaction
+/// took away.
+#[tokio::test]
+async fn rows_that_die_and_come_back_within_a_large_transaction_keep_their_entries() {
+    for back in [
+        &["=1|A|one|-"][..],
+        &["-1", "+1|A|one|-"],
+        &["=1|A|other|-"],
+        &["=1|B|one|-"],
+    ] {
+        let mut rig = Rig::new(TABLES).await;
+        rig.add(&labels(false)).await;
+        rig.write(0, &["!"]).await.unwrap();
+        rig.write(0, &["+1|A|one|-", "+2|C|two|-"]).await.unwrap();
+        rig.write_in_chunks(0, &[&["=1|A|one|x"][..], back])
+            .await
+            .unwrap();
+        assert_consistent(&rig, &format!("{back:?}")).await;
+        rig.write(0, &["-1"]).await.unwrap();
+        assert_consistent(&rig, &format!("{back:?}, deleted")).await;
+        assert_eq!(rows(&rig.db, "SELECT code FROM lookup").await, ["C"], "{back:?}");
+    }
 }

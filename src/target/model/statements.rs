@@ -214,9 +214,9 @@ impl TargetModel {
             "SELECT pg_catalog.set_config('plan_cache_mode', 'force_custom_plan', true), \
              pg_catalog.set_config('jit', 'off', true), \
              pg_catalog.set_config('enable_material', 'off', true), \
-             pg_catalog.set_config('random_page_cost', '0.25', true), \
-             pg_catalog.set_config('enable_nestloop', CASE WHEN pg_catalog.pg_relation_size({map}) \
-             + pg_catalog.pg_relation_size({lookup}) < {most_bytes} THEN 'off' ELSE 'on' END, true)",
+             pg_catalog.set_config('enable_nestloop', CASE WHEN x.small THEN 'off' ELSE 'on' END, true), \
+             pg_catalog.set_config('random_page_cost', CASE WHEN x.small THEN '4' ELSE '0.25' END, true) \
+             FROM (SELECT pg_catalog.pg_relation_size({map}) + pg_catalog.pg_relation_size({lookup}) < {most_bytes} AS small) x",
             map = literal(&self.map()),
             lookup = literal(&self.lookup()),
         )
@@ -509,7 +509,6 @@ impl TargetModel {
             ("start_is_map", same("s.o", "m.i")),
             ("start_is_shadow", same("s.o", "m.i")),
             ("identity_is_map", same("s.i", "m.i")),
-            ("other_is_map", same("y.i", "m.i")),
             (
                 "known_is_map",
                 join(
