@@ -1,10 +1,10 @@
 //! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the target.
 //!
 //! A small batch of one read model is one statement and one commit. Anything else is a transaction that advances the
-//! checkpoint first (fence and lock), stages each read model's final states by COPY and merges them; many rows that are all
-//! new go past the stage (`new_rows.rs`). Exact copies
-//! are merged by the same function, with the shadow in place of the stage. A batch with rows that the target refuses is
-//! written once more by the isolating run (`isolate.rs`).
+//! checkpoint first (fence and lock), stages each read model's final states (few by a statement, many by COPY) and merges
+//! them; many rows that are all new go past the stage (`new_rows.rs`). Exact copies are merged by the same function, with
+//! the shadow in place of the stage. A batch with rows that the target refuses is written once more by the isolating run
+//! (`isolate.rs`).
 //!
 //! Nothing else writes lookup rows.
 
