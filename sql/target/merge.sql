@@ -22,7 +22,6 @@ DECLARE
     _new boolean;
     _straight boolean := false;
     _shared boolean := false;
-    _live bigint;
 BEGIN
 {{left_out_values}}
     _inserted := 0;
@@ -56,6 +55,7 @@ BEGIN
             END;
         END IF;
         IF _straight THEN
+            SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
             IF _keys > 0 THEN
                 SELECT array_agg(x.key) INTO _inserted_keys
                 FROM (SELECT {{stage_key_text}} AS key FROM {{stage}} s WHERE s.state = 'l' LIMIT _keys) x;
@@ -97,30 +97,25 @@ BEGIN
 
         IF _keys > 0 THEN
             WITH changed AS (
-                UPDATE {{lookup}} l SET {{lookup_assign}}
-                FROM {{stage}} s
-                WHERE s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}}
+{{update_shown}}
                 RETURNING {{key_text}} AS key)
             SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
             FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
         ELSE
-            UPDATE {{lookup}} l SET {{lookup_assign}}
-            FROM {{stage}} s
-            WHERE _clear IS NOT NULL AND s.state = 'l' AND {{lookup_is_stage}} AND {{lookup_differs}};
+{{update_shown}};
             GET DIAGNOSTICS _updated = ROW_COUNT;
         END IF;
 
         -- Most rows that are missing are among those that came to be shown just now.
-        SELECT count(*) INTO _live FROM {{stage}} s WHERE s.state = 'l';
-        IF _updated < _live AND NOT (_straight OR _clear OR _shared) THEN
+        SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
+        IF _updated < _total AND NOT (_straight OR _clear OR _shared) THEN
 {{insert_moving}}
         END IF;
-        IF _updated + _inserted < _live THEN
+        IF _updated + _inserted < _total THEN
 {{insert_missing}}
         END IF;
     END steps;
 
-    SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
     UPDATE {{schema}}.read_model r
     SET rows = CASE WHEN _clear THEN _total ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
         last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END

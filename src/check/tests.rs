@@ -174,11 +174,16 @@ fn lookup() -> LookupTable {
     }
 }
 
-/// `expected` is `error`, `warning` or `note`, and a part of the finding with its detail and fix.
-fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
+/// What is found after one change.
+fn found_after(change: impl FnOnce(&mut Case)) -> Vec<Finding> {
     let mut case = Case::good();
     change(&mut case);
-    let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+    check(&case.settings, Some(&case.source), Some(&case.target))
+}
+
+/// `expected` is `error`, `warning` or `note`, and a part of the finding with its detail and fix.
+fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
+    let findings = found_after(change);
     let text: Vec<String> = findings
         .iter()
         .map(|finding| {
@@ -204,9 +209,7 @@ fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
 
 /// Nothing is found but the note about releases.
 fn fine(change: impl FnOnce(&mut Case)) {
-    let mut case = Case::good();
-    change(&mut case);
-    let findings = check(&case.settings, Some(&case.source), Some(&case.target));
+    let findings = found_after(change);
     assert_eq!(findings.len(), 1, "{findings:#?}");
 }
 
@@ -218,10 +221,8 @@ fn good_set_up_has_only_the_note_about_releases() {
 #[test]
 fn the_last_line_counts_the_findings() {
     let last = |change: &dyn Fn(&mut Case)| {
-        let mut case = Case::good();
-        change(&mut case);
-        let findings = check(&case.settings, Some(&case.source), Some(&case.target));
-        render(&findings).lines().last().unwrap_or_default().to_owned()
+        let text = render(&found_after(change));
+        text.lines().last().unwrap_or_default().to_owned()
     };
     assert_eq!(
         last(&|_| ()),
@@ -292,19 +293,16 @@ fn findings_begin_at_their_limits() {
 #[test]
 fn lookups_that_will_do_are_taken_as_they_are() {
     fine(|c| c.lookup().kind = 'p');
-    fine(|c| {
-        let more = lookup_column("more", "integer");
-        c.lookup().columns.push(more);
-        let last = c.lookup().columns.last_mut().unwrap();
-        last.not_null = false;
-    });
-    fine(|c| {
-        let more = lookup_column("more", "integer");
-        c.lookup().columns.push(more);
-        let last = c.lookup().columns.last_mut().unwrap();
-        last.not_null = true;
-        last.has_default = true;
-    });
+    // Columns outside of the projection that fill themselves.
+    for (not_null, has_default) in [(false, false), (true, true)] {
+        fine(|c| {
+            c.lookup().columns.push(LookupColumn {
+                not_null,
+                has_default,
+                ..lookup_column("more", "integer")
+            });
+        });
+    }
     // A row without its key is not shown, so the lookup's key may be NOT NULL: that is told of the source's alone.
     finds("note: table", "such rows are left out", |c| {
         c.table().columns[1].not_null = false;

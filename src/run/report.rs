@@ -55,14 +55,10 @@ pub fn batch(
     }
 }
 
-/// Read models that cannot take a transaction: a line each, with why.
-pub fn suspended(names: &[ReadModelSettings], broken: &[(usize, Error)], lsn: Lsn) {
-    for (index, error) in broken {
-        let Some(settings) = names.get(*index) else {
-            continue;
-        };
-        tracing::warn!(read_model = settings.name(), %error, %lsn, "read model is suspended before the transaction that it cannot take");
-    }
+/// A read model that cannot take a transaction, which the stream names by its position.
+pub fn suspended(settings: &ReadModelSettings, error: &Error, lsn: Option<Lsn>) {
+    let lsn = lsn.map(tracing::field::display);
+    tracing::warn!(read_model = settings.name(), %error, lsn, "read model is suspended before the transaction that it cannot take");
 }
 
 /// The target refuses rows: one line at warn that names no key, a line a row at debug.

@@ -126,7 +126,7 @@ impl<'a> Session<'a> {
             let Some(bound) = bound.get_mut(index) else {
                 continue;
             };
-            tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended before the transaction that it cannot take");
+            report::suspended(&bound.settings, &error, None);
             shared
                 .bookkeeping
                 .suspend(&mut conn, claim.epoch, bound.id, &error)

@@ -402,7 +402,11 @@ impl Stream {
     /// A new transaction: it waits for the applier. One that changed nothing here (13 and 14 send them) only moves the position.
     fn take_in(&mut self, transaction: Transaction) {
         self.progress.receive(transaction.end_lsn);
-        report::suspended(&self.names, &transaction.broken, transaction.id.commit_lsn);
+        for (index, error) in &transaction.broken {
+            if let Some(settings) = self.names.get(*index) {
+                report::suspended(settings, error, Some(transaction.id.commit_lsn));
+            }
+        }
         if transaction.has_changes || !transaction.broken.is_empty() {
             self.pending.add(transaction);
         } else {

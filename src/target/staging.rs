@@ -139,9 +139,12 @@ pub(crate) fn copy_line_in_part<'a>(
     true
 }
 
-/// One array of values for each column of the stage; `None` if a value is not UTF-8 (it goes by COPY then, and the
-/// server judges it).
+/// One array of values for each column of the stage. `None` if those are too many for one statement, or a value is not UTF-8 (it
+/// goes by COPY then, and the server judges it).
 pub fn arrays(model: &TargetModel, fold: &Fold) -> Option<Vec<Vec<Option<String>>>> {
+    if !model.fits_one_statement() {
+        return None;
+    }
     let width = model.stage_width();
     let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(fold.len()); width];
     let mut valid = true;

@@ -330,9 +330,6 @@ impl Writer {
         position: &Position,
     ) -> Result<Option<Written>> {
         let model = self.model(index)?;
-        if !model.fits_one_statement() {
-            return Ok(None);
-        }
         let Some(arrays) = staging::arrays(&model, fold) else {
             return Ok(None);
         };
@@ -463,9 +460,7 @@ async fn stage_fold(
     fold: &Fold,
 ) -> Result<Staged> {
     let few = fold.len() <= STAGED_BY_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES;
-    let arrays = (few && model.fits_one_statement())
-        .then(|| staging::arrays(model, fold))
-        .flatten();
+    let arrays = few.then(|| staging::arrays(model, fold)).flatten();
     match arrays {
         Some(arrays) => stage_arrays(conn, model, arrays).await,
         None => stage(conn, model, &model.stage(), fold.finals()).await,

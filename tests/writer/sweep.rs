@@ -113,6 +113,12 @@ async fn refused_row_of_a_large_transaction_beside_a_read_model_that_stops_at_on
     assert_empty(&mut rig, "chunks of two read models").await;
 }
 
+async fn stage_bytes(rig: &mut Rig) -> i64 {
+    let tables = tables(rig).await;
+    let stage = tables.into_iter().find(|(name, ..)| name == "stage_1");
+    stage.unwrap().2
+}
+
 #[tokio::test]
 async fn dead_rows_of_staging_tables_are_vacuumed() {
     let mut rig = rig().await;
@@ -123,11 +129,7 @@ async fn dead_rows_of_staging_tables_are_vacuumed() {
         rig.write(0, &updates(0..400, &format!("round {round}")))
             .await
             .unwrap();
-        let stage = tables(&mut rig)
-            .await
-            .into_iter()
-            .find(|(name, ..)| name == "stage_1");
-        most = stage.unwrap().2.max(most);
+        most = stage_bytes(&mut rig).await.max(most);
     }
     // 24,000 rows of some 70 bytes.
     assert!(most < 1_000_000, "{most} bytes");
@@ -142,11 +144,7 @@ async fn dead_rows_of_staging_tables_are_vacuumed() {
             .map(|n| format!("+3{round}{n}|N{round}-{n}|new|-"))
             .collect();
         rig.write(0, &new).await.unwrap();
-        let stage = tables(&mut rig)
-            .await
-            .into_iter()
-            .find(|(name, ..)| name == "stage_1");
-        most = stage.unwrap().2.max(most);
+        most = stage_bytes(&mut rig).await.max(most);
     }
     assert!(most < 1_000_000, "{most} bytes, past the stage");
     // A large transaction that breaks off leaves all of it dead.

@@ -66,6 +66,10 @@ impl TargetModel {
             ("find_moving", include_str!("../../../sql/target/find_moving.sql")),
             ("may_move", may_move),
             ("take_in", include_str!("../../../sql/target/take_in.sql")),
+            (
+                "update_shown",
+                include_str!("../../../sql/target/update_shown.sql"),
+            ),
             ("insert_missing", &insert("")),
             (
                 "insert_moving",
