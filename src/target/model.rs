@@ -622,7 +622,6 @@ mod tests {
             model.apply_function(),
             model.create_chunk(),
             model.fold_chunk_function(),
-            model.claimed_keys(),
             model.catch_up_function(),
             model.compare(5),
         ] {

@@ -244,7 +244,8 @@ impl Writer {
         self.abandon_chunks().await?;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.sweep(&indexes).await?;
-        self.replan(&indexes).await?;
+        let needs_plans = !batch.folds.iter().all(|(_, fold)| new_rows::are_many(fold));
+        self.replan(&indexes, needs_plans).await?;
         self.prepare_missing(indexes).await?;
         if !self.has_rejected(&batch) {
             match self.apply_whole(&batch).await {
@@ -400,10 +401,11 @@ impl Writer {
         model_of(&self.models, index).cloned()
     }
 
-    /// Lets the server plan anew once the tables have doubled, and after many rows at once that were set apart in part.
-    async fn replan(&mut self, indexes: &[usize]) -> Result<()> {
+    /// Lets the server plan anew for a batch that needs plans once the tables have doubled, and after many rows at once that
+    /// were set apart in part.
+    async fn replan(&mut self, indexes: &[usize], needs_plans: bool) -> Result<()> {
         let grown = self.written_since_planning >= self.planned_rows.max(REPLAN_ROWS);
-        if !grown && !self.replan_soon {
+        if !(self.replan_soon || grown && needs_plans) {
             return Ok(());
         }
         self.replan_soon = false;

@@ -30,29 +30,6 @@ impl TargetModel {
         )
     }
 
-    /// The transaction's time, and whether one of these keys is claimed by a row that is shown. A parameter is an array of
-    /// texts for each key column.
-    ///
-    /// The lookup's index would tell too, but not of a key whose row somebody took out of the lookup.
-    pub fn claimed_keys(&self) -> String {
-        let n = self.key.len();
-        let same = self.key.iter().zip(1..).map(|(part, n)| {
-            let of = self
-                .columns
-                .get(part.column)
-                .map_or(String::new(), super::TargetColumn::definition);
-            format!("a.k{n}::{of} {} m.k{n}", part.equality)
-        });
-        format!(
-            "SELECT pg_catalog.now()::text, count(*) > 0 \
-             FROM pg_catalog.unnest({arrays}) AS a({k}) JOIN {map} m ON {same} WHERE m.state = 's'",
-            arrays = join(", ", (1..=n).map(|n| format!("${n}::text[]"))),
-            k = numbered("", "k", n),
-            map = self.map(),
-            same = join(" AND ", same),
-        )
-    }
-
     /// Counts the rows that were written by `COPY`.
     pub fn count_new(&self, rows: i64) -> String {
         format!(

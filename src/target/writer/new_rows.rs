@@ -1,12 +1,13 @@
 //! Many rows that are all new go straight into map and lookup by `COPY`, without the stage.
 //!
-//! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has to be looked for. That no
-//! identity and no key is known is held by the unique indexes, and asked of the map for a key whose row somebody took out of
-//! the lookup. Whatever the target has against a row, all of it is undone, and the batch goes the usual way.
+//! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has to be looked for: that no
+//! identity and no key is known is held by the unique indexes. (Where somebody took a row out of the lookup, another one may be
+//! shown under its key until that is found out; to ask the map for each key would cost a fifth of the target's time.) Whatever
+//! the target has against a row, all of it is undone, and the batch goes the usual way.
 
 use std::collections::HashMap;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use sqlx::PgConnection;
 
 use super::{ONE_STATEMENT_ROWS, Written, execute};
 use crate::error::{Error, Result};
@@ -41,23 +42,17 @@ impl NewRows {
         fold: &Fold,
         keys: i32,
     ) -> Result<Option<Written>> {
-        let all_new = fold.len() > ONE_STATEMENT_ROWS && fold.only_new() && !fold.has_unchanged();
-        if !all_new || keys > 0 || !self.is_due(model) {
+        if !are_many(fold) || keys > 0 || !self.is_due(model) {
             return Ok(None);
         }
-        let Some(keys) = keys_of(model, fold) else {
-            return Ok(None);
-        };
-        let settings = model.plan_for(fold.len());
-        execute(conn, format!("SAVEPOINT new_rows; {settings}")).await?;
-        match copy(conn, model, fold, keys).await {
-            Ok(Some(written)) => {
+        execute(conn, "SAVEPOINT new_rows".to_owned()).await?;
+        match copy(conn, model, fold).await {
+            Ok(written) => {
                 let count = model.count_new(written.inserted);
                 execute(conn, format!("{count}; RELEASE SAVEPOINT new_rows")).await?;
                 self.0.remove(&model.id);
                 return Ok(Some(written));
             }
-            Ok(None) => {}
             // Only the server's own word is an answer.
             Err(error) if error.sqlstate().is_some() => tracing::debug!(%error, "new rows go by the stage"),
             Err(error) => return Err(error),
@@ -84,22 +79,13 @@ impl NewRows {
     }
 }
 
-/// Writes the rows unless one of their keys is claimed.
-async fn copy(
-    conn: &mut PgConnection,
-    model: &TargetModel,
-    fold: &Fold,
-    keys: Vec<Vec<Option<String>>>,
-) -> Result<Option<Written>> {
-    let mut query = sqlx::query(AssertSqlSafe(model.claimed_keys()));
-    for column in keys {
-        query = query.bind(column);
-    }
-    let row = query.fetch_one(&mut *conn).await.map_err(from_sqlx)?;
-    let now: String = row.try_get(0).map_err(from_sqlx)?;
-    if row.try_get(1).map_err(from_sqlx)? {
-        return Ok(None);
-    }
+/// Whether these are rows for this way. No statement is planned for them.
+pub(super) fn are_many(fold: &Fold) -> bool {
+    fold.len() > ONE_STATEMENT_ROWS && fold.only_new() && !fold.has_unchanged()
+}
+
+/// Writes the map's entries, then the lookup's rows.
+async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Result<Written> {
     let kept = model.model.keeps_dead_rows();
     let mut rows: Vec<Now<'_>> = rows(fold).filter(|row| row.live || kept).collect();
     // In order of each table's index, or nearly so: page after page of it is written.
@@ -112,7 +98,11 @@ async fn copy(
     rows.retain(|row| row.live);
     let first = model.key_places().next().unwrap_or_default();
     rows.sort_by_cached_key(|row| row.values.cell(first).text());
-    let time = model.model.settings.synced_at.is_some().then_some(now.as_bytes());
+    let now = match model.model.settings.synced_at {
+        Some(_) => Some(transaction_time(conn).await?),
+        None => None,
+    };
+    let time = now.as_deref().map(str::as_bytes);
     copy_rows(conn, &model.copy_lookup(), rows.iter().copied(), |row, out| {
         let values = row.values.cells().map(Cell::text);
         out.push_row(values.chain(time.map(Some)));
@@ -120,11 +110,19 @@ async fn copy(
     .await
     .map_err(from_sqlx)?;
     let shown = i64::try_from(rows.len()).map_err(|_| Error::transient("a batch of too many rows"))?;
-    Ok(Some(Written {
+    Ok(Written {
         inserted: shown,
         total: shown,
         ..Written::default()
-    }))
+    })
+}
+
+/// The time of the transaction that is open, as text.
+async fn transaction_time(conn: &mut PgConnection) -> Result<String> {
+    sqlx::query_scalar("SELECT pg_catalog.now()::text")
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
 }
 
 fn rows(fold: &Fold) -> impl Iterator<Item = Now<'_>> {
@@ -142,18 +140,4 @@ fn map_entry<'a>(model: &TargetModel, row: Now<'a>, out: &mut CopyBuffer<'a>) {
         .map(|value| value.filter(|_| !row.live))
         .take_while(|_| kept);
     out.push_row(identity.chain(key).chain([Some(state)]).chain(values));
-}
-
-/// The keys of the live rows, an array for each key column; `None` if one is not UTF-8.
-fn keys_of(model: &TargetModel, fold: &Fold) -> Option<Vec<Vec<Option<String>>>> {
-    let column = |place: usize| -> Option<Vec<Option<String>>> {
-        rows(fold)
-            .filter(|row| row.live)
-            .map(|row| match row.values.cell(place).text() {
-                None => Some(None),
-                Some(text) => String::from_utf8(text.to_vec()).ok().map(Some),
-            })
-            .collect()
-    };
-    model.key_places().map(column).collect()
 }
