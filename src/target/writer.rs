@@ -284,7 +284,11 @@ impl Writer {
             for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
-                match self.new_rows.write(tx.conn(), model, fold, owner.keys).await? {
+                match self
+                    .new_rows
+                    .write(tx.conn(), model, fold, (owner.keys, false))
+                    .await?
+                {
                     Some(written) => all.push((*index, written)),
                     None => {
                         self.dead.add(model, fold);

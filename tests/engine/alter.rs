@@ -71,6 +71,56 @@ async fn identity_that_is_changed_while_running_comes_back_by_itself() {
     assert!(cdc.is_running());
 }
 
+/// In a transaction that does not fit into memory, after rows that went past the stage.
+#[tokio::test]
+async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothing_of_it() {
+    let (mut pair, source, target) = labels_pair().await;
+    pair.config += LABELS;
+    pair.config += TAGS;
+    source
+        .batch_execute(
+            "CREATE TABLE tags (tag text PRIMARY KEY, note text); INSERT INTO tags VALUES ('a', 'x')",
+        )
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "streaming").await;
+    source
+        .batch_execute(
+            "BEGIN;
+             INSERT INTO tags SELECT 't' || n, repeat('x', 100) FROM generate_series(1, 40000) n;
+             INSERT INTO labels (code, label, display_name) SELECT 'N' || n, 'new', repeat('x', 50) FROM generate_series(1, 40000) n;
+             ALTER TABLE tags RENAME note TO remark;
+             INSERT INTO tags SELECT 'u' || n, repeat('x', 100) FROM generate_series(1, 40000) n;
+             UPDATE labels SET label = 'on' WHERE code LIKE 'N1%';
+             COMMIT",
+        )
+        .await
+        .unwrap();
+    let tags = "SELECT count(*), min(tag) FROM tags_lookup";
+    wait_until("the other read model follows", async || {
+        assert_eq!(rows(&target, tags).await, ["1|a"], "the last good state");
+        let states = rows(&target, STATES).await;
+        let followed = lookup(&target).await.len() > 40_000;
+        let suspended = states == ["public.labels_lookup|in_step", "public.tags_lookup|suspended"];
+        if followed && suspended {
+            Ok(())
+        } else {
+            Err(format!("{states:?}"))
+        }
+    })
+    .await;
+    wait_in_step(&source, &target).await;
+    source
+        .batch_execute("ALTER TABLE tags RENAME remark TO note")
+        .await
+        .unwrap();
+    wait_rows(&target, tags, &["80001|a"]).await;
+    let again = count_log(&cdc, "read again for the others");
+    assert!(again >= 1, "{}", cdc.log());
+}
+
 #[tokio::test]
 async fn read_model_that_cannot_go_on_serves_its_last_state_while_the_others_go_on() {
     let (mut pair, source, target) = labels_pair().await;

@@ -11,6 +11,7 @@ mod domains;
 mod first_copy;
 mod isolate;
 mod limits;
+mod new_chunks;
 mod new_rows;
 mod random;
 mod rig;

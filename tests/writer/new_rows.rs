@@ -16,19 +16,19 @@ const NOTED: &str = "
     CREATE TRIGGER note AFTER INSERT OR UPDATE ON lookup EXECUTE FUNCTION note();";
 
 /// Inserts of live rows with these ids, more than go as one statement.
-fn inserts(ids: std::ops::Range<u32>) -> Vec<String> {
+pub fn inserts(ids: std::ops::Range<u32>) -> Vec<String> {
     ids.map(|id| format!("+{id}|C{id}|label {id}|-")).collect()
 }
 
 /// The rig with both read models; [`ways`] tells how the last batch was written.
-async fn rig(tables: &str) -> Rig {
+pub async fn rig(tables: &str) -> Rig {
     let mut rig = Rig::new(&format!("{TABLES}{NOTED}{tables}")).await;
     rig.add(&labels(true)).await;
     rig.add(&other()).await;
     rig
 }
 
-async fn ways(rig: &Rig) -> Vec<String> {
+pub async fn ways(rig: &Rig) -> Vec<String> {
     rows(
         &rig.db,
         "WITH noted AS (DELETE FROM statements RETURNING text) SELECT DISTINCT text FROM noted ORDER BY 1",

@@ -279,12 +279,22 @@ impl Rig {
             let fold = self.fold(index, chunk);
             self.writer.stage_chunk(&[(index, fold)]).await?;
         }
+        self.write_in_chunks_after(before.len(), index, last).await
+    }
+
+    /// Writes the end of a transaction of which so many chunks were staged.
+    pub async fn write_in_chunks_after(
+        &mut self,
+        staged: usize,
+        index: usize,
+        last: &[impl AsRef<str>],
+    ) -> Result<Vec<(usize, Written)>> {
         let batch = Batch {
             position: self.position(),
             folds: vec![(index, self.fold(index, last))],
             suspended: Vec::new(),
             transactions: 1,
-            chunks: u64::try_from(before.len()).unwrap(),
+            chunks: u64::try_from(staged).unwrap(),
         };
         self.writer.apply(batch).await
     }

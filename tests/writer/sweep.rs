@@ -148,9 +148,7 @@ async fn dead_rows_of_staging_tables_are_vacuumed() {
     }
     assert!(most < 1_000_000, "{most} bytes, past the stage");
     // A large transaction that breaks off leaves all of it dead.
-    let large: Vec<String> = (0..20_000)
-        .map(|id| format!("+2{id}|L{id}|some label|-"))
-        .collect();
+    let large = updates(0..20_000, "some label");
     let fold = rig.fold(0, &large);
     rig.writer.stage_chunk(&[(0, fold)]).await.unwrap();
     rig.writer.abandon_chunks().await.unwrap();

@@ -1,7 +1,8 @@
 //! A transaction that is too large to be kept in memory: it is staged chunk by chunk, in one transaction of the target that stays
 //! open, and merged once, with the last chunk. Nothing of it is seen before.
 //!
-//! A chunk of nothing but new rows is added to the stage as it is; any other is folded into it by the server
+//! Chunks of nothing but new rows that come before all others go past the stage (`new_rows.rs`), as if they were a batch of
+//! their own. Later ones are added to the stage as they are; any other is folded into it by the server
 //! (`sql/target/fold_chunk.sql`), by the rule of [`Fold`].
 
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::collections::HashSet;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Writer, Written, advance, execute, model_of, name};
+use super::{Batch, Transaction, Writer, Written, advance, execute, model_of, name};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful;
@@ -26,6 +27,8 @@ const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET L
 pub(super) struct Chunks {
     count: u64,
     staged: Vec<Staged>,
+    /// What went past the stage.
+    new_rows: Vec<(usize, Written)>,
     /// Read models whose staging tables were made in the transaction that is open.
     made: HashSet<i32>,
 }
@@ -69,10 +72,29 @@ impl Writer {
         self.chunks.count += 1;
         for (index, fold) in folds.iter().filter(|(_, fold)| !fold.is_empty()) {
             self.prepare_chunks(*index).await?;
-            let added = self.add_to_stage(*index, fold).await;
+            let added = match self.write_new_rows(*index, fold).await {
+                Ok(false) => self.add_to_stage(*index, fold).await,
+                result => result.map(|_| ()),
+            };
             added.inspect_err(|error| self.blame(*index, error))?;
         }
         Ok(())
+    }
+
+    /// Writes a chunk of new rows past the stage, and tells whether it could: not behind what is staged already, which may say
+    /// something else of the same rows, and not while rows of the read model are set apart.
+    async fn write_new_rows(&mut self, index: usize, fold: &Fold) -> Result<bool> {
+        let model = model_of(&self.models, index)?;
+        if self.chunks.staged.iter().any(|one| one.index == index) || self.rejecting.contains(&model.id) {
+            return Ok(false);
+        }
+        let how = (self.report_keys, true);
+        let written = self.new_rows.write(&mut self.conn, model, fold, how).await?;
+        let Some(written) = written else {
+            return Ok(false);
+        };
+        add_written(&mut self.chunks.new_rows, index, &written);
+        Ok(true)
     }
 
     /// Makes the tables and functions for chunks of a read model, once a session.
@@ -119,15 +141,39 @@ impl Writer {
 
     /// Writes a batch that begins with staged chunks, and its checkpoint.
     pub(super) async fn apply_chunked(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
-        let written = self.finish_chunks(batch).await;
-        if written.is_err() {
-            let _ = self.abandon_chunks().await;
-            return written;
-        }
+        let mut written = match self.finish_chunks(batch).await {
+            Ok(written) => written,
+            Err(error) => {
+                let _ = self.abandon_chunks().await;
+                return Err(error);
+            }
+        };
         let chunks = std::mem::take(&mut self.chunks);
         execute(&mut self.conn, "COMMIT".to_owned()).await?;
         self.note_emptied(&chunks.staged);
-        written
+        for (index, new_rows) in &chunks.new_rows {
+            add_written(&mut written, *index, new_rows);
+        }
+        Ok(written)
+    }
+
+    /// Read models that cannot take the transaction leave before it. Rows of theirs went past the stage, so that all of it is
+    /// undone, and the transaction comes again for the others.
+    async fn leave(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
+        self.abandon_chunks().await?;
+        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let suspended = async {
+            for (index, error) in &batch.suspended {
+                let id = model_of(&self.models, *index)?.id;
+                self.bookkeeping.suspend(tx.conn(), self.epoch, id, error).await?;
+            }
+            Ok(())
+        }
+        .await;
+        tx.end(suspended).await?;
+        Err(Error::transient(
+            "a read model was suspended in the middle of a large transaction, which is read again for the others",
+        ))
     }
 
     async fn finish_chunks(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
@@ -140,17 +186,15 @@ impl Writer {
                 ),
             ));
         }
+        let goes = |index: usize| batch.suspended.iter().any(|(of, _)| *of == index);
+        if self.chunks.new_rows.iter().any(|(index, _)| goes(*index)) {
+            return self.leave(batch).await;
+        }
         self.add_chunk(&batch.folds).await?;
         advance(&mut self.conn, self.epoch, &batch.position).await?;
         // A read model that cannot take the transaction leaves before it.
-        let leaves = |one: &Staged| batch.suspended.iter().any(|(index, _)| *index == one.index);
-        let staged: Vec<Staged> = self
-            .chunks
-            .staged
-            .iter()
-            .filter(|one| !leaves(one))
-            .copied()
-            .collect();
+        let staged = self.chunks.staged.iter().filter(|one| !goes(one.index));
+        let staged: Vec<Staged> = staged.copied().collect();
         let mut current = None;
         let owner = Owner {
             models: &self.models,
@@ -177,6 +221,18 @@ impl Writer {
         let all = self.note_written(written, current)?;
         self.note_rejecting(&all)?;
         Ok(all)
+    }
+}
+
+/// Adds what was written of a read model to what is told of it.
+fn add_written(all: &mut Vec<(usize, Written)>, index: usize, new_rows: &Written) {
+    match all.iter_mut().find(|(of, _)| *of == index) {
+        Some((_, written)) => {
+            written.inserted += new_rows.inserted;
+            written.total += new_rows.total;
+            written.inserted_keys.extend_from_slice(&new_rows.inserted_keys);
+        }
+        None => all.push((index, new_rows.clone())),
     }
 }
 

@@ -20,6 +20,9 @@ use crate::target::model::TargetModel;
 /// Most batches that go the usual way before this one is tried again.
 const MOST_PASSED_OVER: u32 = 64;
 
+/// Checks what is checked at the commit otherwise, and leaves what follows to it again.
+const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
+
 /// The way past the stage, and the read models of which a batch was refused there: not every one shall be written twice.
 #[derive(Debug, Default)]
 pub(super) struct NewRows(HashMap<i32, Refused>);
@@ -34,19 +37,24 @@ struct Refused {
 
 impl NewRows {
     /// Writes the rows within the transaction that is open. `None` if they are not all new, are few, or the target has
-    /// something against one of them: nothing is written then. Keys are not told, so it is not the way where `keys` are asked for.
+    /// something against one of them: nothing is written then. At most `keys` are told, as the source writes them;
+    /// `check` is whether constraints that are checked late are among what it may have against them. whether constraints that are checked late are among what it may have against them.
     pub(super) async fn write(
         &mut self,
         conn: &mut PgConnection,
         model: &TargetModel,
         fold: &Fold,
-        keys: i32,
+        (keys, check): (i32, bool),
     ) -> Result<Option<Written>> {
-        if !are_many(fold) || keys > 0 || !self.is_due(model) {
+        if !are_many(fold) || !self.is_due(model) {
             return Ok(None);
         }
         execute(conn, "SAVEPOINT new_rows".to_owned()).await?;
-        match copy(conn, model, fold).await {
+        let copied = match copy(conn, model, fold, usize::try_from(keys).unwrap_or_default()).await {
+            Ok(written) if check => execute(conn, CHECK.to_owned()).await.map(|()| written),
+            copied => copied,
+        };
+        match copied {
             Ok(written) => {
                 let count = model.count_new(written.inserted);
                 execute(conn, format!("{count}; RELEASE SAVEPOINT new_rows")).await?;
@@ -85,7 +93,7 @@ pub(super) fn are_many(fold: &Fold) -> bool {
 }
 
 /// Writes the map's entries, then the lookup's rows.
-async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Result<Written> {
+async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold, keys: usize) -> Result<Written> {
     let kept = model.model.keeps_dead_rows();
     let mut rows: Vec<Now<'_>> = rows(fold).filter(|row| row.live || kept).collect();
     // In order of each table's index, or nearly so: page after page of it is written.
@@ -113,8 +121,18 @@ async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold) -> Resu
     Ok(Written {
         inserted: shown,
         total: shown,
+        inserted_keys: rows.iter().take(keys).map(|row| key_text(model, *row)).collect(),
         ..Written::default()
     })
+}
+
+/// The key for the log.
+fn key_text(model: &TargetModel, row: Now<'_>) -> String {
+    let texts = model
+        .key_places()
+        .filter_map(|place| row.values.cell(place).text());
+    let texts: Vec<_> = texts.map(String::from_utf8_lossy).collect();
+    texts.join(", ")
 }
 
 /// The time of the transaction that is open, as text.
