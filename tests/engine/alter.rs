@@ -71,7 +71,7 @@ async fn identity_that_is_changed_while_running_comes_back_by_itself() {
     assert!(cdc.is_running());
 }
 
-/// In a transaction that does not fit into memory, after rows that went past the stage.
+/// In a transaction that does not fit into memory, after rows that went past the stage. Stream and watch may both find it first.
 #[tokio::test]
 async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothing_of_it() {
     let (mut pair, source, target) = labels_pair().await;
@@ -117,8 +117,6 @@ async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothi
         .await
         .unwrap();
     wait_rows(&target, tags, &["80001|a"]).await;
-    let again = count_log(&cdc, "read again for the others");
-    assert!(again >= 1, "{}", cdc.log());
 }
 
 #[tokio::test]
