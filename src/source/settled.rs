@@ -20,7 +20,7 @@ use crate::error::Error;
 pub struct XidSnapshot {
     /// All transactions below have ended.
     pub xmin: u64,
-    /// All transactions at or above are unseen.
+    /// All transactions at or above are unseen. Never below `xmin`.
     pub xmax: u64,
     /// Transactions in between that are taken for running, in ascending order.
     pub running: Vec<u64>,
@@ -37,12 +37,16 @@ impl FromStr for XidSnapshot {
                 .split(',')
                 .filter(|_| !list.is_empty())
                 .map(|xid| xid.parse().ok());
+            let xmin = xmin.parse().ok()?;
+            let xmax: u64 = xmax.parse().ok()?;
             let snapshot = Self {
-                xmin: xmin.parse().ok()?,
-                xmax: xmax.parse().ok()?,
+                xmin,
+                // A slot's snapshot may have the larger number first, when the last transactions before it were rolled back.
+                // Who reads rows asks for xmin first (XidInMVCCSnapshot in snapmgr.c): all below has ended.
+                xmax: xmax.max(xmin),
                 running: running.collect::<Option<_>>()?,
             };
-            let in_order = snapshot.running.is_sorted() && snapshot.xmin <= snapshot.xmax;
+            let in_order = snapshot.running.is_sorted();
             (in_order && parts.next().is_none()).then_some(snapshot)
         };
         parse().ok_or_else(|| {
@@ -87,6 +91,8 @@ mod tests {
         );
         assert_eq!(snapshot("797:797:").running, [0_u64; 0]);
         assert_eq!(snapshot("4294967300:4294967301:").xmin, 4_294_967_300);
+        // As exported from a slot on 18.4, behind a transaction that was rolled back.
+        assert_eq!(snapshot("244552:244551:"), snapshot("244552:244552:"));
         for bad in [
             "",
             "10",
@@ -94,7 +100,6 @@ mod tests {
             "10:20:x",
             "10:20:1,",
             "10:20:,",
-            "20:10:",
             "10:20:15,14",
             "10:20::",
             "-1:2:",
@@ -121,6 +126,10 @@ mod tests {
             ("10:12:", "12:13:12", true),
             ("10:12:11", "11:14:11,12,13", true),
             ("10:12:11", "10:14:10,11,12", false),
+            // What is below the larger number is seen if it was committed.
+            ("11:10:", "10:12:10", false),
+            ("11:10:", "11:12:11", true),
+            ("11:10:", "10:10:", false),
         ] {
             let (e, o) = (snapshot(exported), snapshot(ordinary));
             assert_eq!(is_settled(&e, &o), expected, "{exported} against {ordinary}");
