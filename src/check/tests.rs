@@ -1,9 +1,11 @@
 //! A table of cases: a good set-up, one change, and what is then found.
 
+mod tables;
+
 use super::*;
 use crate::conninfo::Conninfo;
-use crate::facts::{KeyColumn, KeyIndex, Leaf, LookupColumn, PublishedTable, ReplicaIdentity};
-use crate::identity::tests::{column, labels, strings, unique};
+use crate::facts::{KeyColumn, KeyIndex, LookupColumn, PublishedTable, ReplicaIdentity};
+use crate::identity::tests::{labels, strings};
 use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
 use crate::sql::TableName;
 use std::time::Duration;
@@ -291,36 +293,6 @@ fn findings_begin_at_their_limits() {
 }
 
 #[test]
-fn lookups_that_will_do_are_taken_as_they_are() {
-    fine(|c| c.lookup().kind = 'p');
-    // Columns outside of the projection that fill themselves.
-    for (not_null, has_default) in [(false, false), (true, true)] {
-        fine(|c| {
-            c.lookup().columns.push(LookupColumn {
-                not_null,
-                has_default,
-                ..lookup_column("more", "integer")
-            });
-        });
-    }
-    // A row without its key is not shown, so the lookup's key may be NOT NULL: that is told of the source's alone.
-    finds("note: table", "such rows are left out", |c| {
-        c.table().columns[1].not_null = false;
-    });
-    fine(|c| c.lookup().columns[1].not_null = false);
-    finds("error", "(synced_at) is generated", |c| {
-        c.lookup().columns[3].generated = true
-    });
-    finds("error", "ADD COLUMN \\\"label\\\" <type>", |c| {
-        c.lookup().columns.remove(1);
-        c.table().columns.remove(2);
-    });
-    finds("error", "GRANT USAGE ON SCHEMA", |c| {
-        c.lookup().missing_privileges = strings(&["USAGE"]);
-    });
-}
-
-#[test]
 fn side_that_could_not_be_asked_is_left_out() {
     let case = Case::good();
     assert!(check(&case.settings, None, None).is_empty());
@@ -488,105 +460,6 @@ fn publication_is_checked() {
 }
 
 #[test]
-fn publications_that_leave_update_and_delete_alone_break_nothing() {
-    let breaks = |change: &dyn Fn(&mut Case)| {
-        let mut case = Case::good();
-        case.published().columns = Some(strings(&["code"]));
-        change(&mut case);
-        let findings = check(&case.settings, Some(&case.source), Some(&case.target));
-        findings
-            .iter()
-            .any(|finding| finding.message.contains("makes UPDATE and DELETE"))
-    };
-    for (update, delete, expected) in [
-        (true, true, true),
-        (true, false, true),
-        (false, true, true),
-        (false, false, false),
-    ] {
-        let found = breaks(&|c| {
-            let publication = &mut c.source.models[0].publications[0];
-            (publication.update, publication.delete) = (update, delete);
-        });
-        assert_eq!(found, expected, "UPDATE {update}, DELETE {delete}");
-    }
-    let elsewhere = |c: &mut Case| c.published().table.name = "leaf".to_owned();
-    assert!(!breaks(&elsewhere), "another table");
-    let leaf = |c: &mut Case| {
-        elsewhere(c);
-        c.table().leaves = vec![Leaf {
-            name: TableName::new("public", "leaf"),
-            replica_identity: ReplicaIdentity::Default,
-            has_primary_key: true,
-            identity_columns: strings(&["id"]),
-        }];
-    };
-    assert!(breaks(&leaf), "a partition of it");
-}
-
-#[test]
-fn source_table_is_checked() {
-    finds("error", "does not exist at the source", |c| {
-        c.source.models[0].table = None
-    });
-    finds("error", "a view", |c| c.table().kind = 'v');
-    finds("error", "a materialized view", |c| c.table().kind = 'm');
-    finds("error", "a foreign table", |c| c.table().kind = 'f');
-    finds("note", "single partition", |c| c.table().kind = 'p');
-    finds("error", "SET LOGGED", |c| c.table().persistence = 'u');
-    finds("error", "inherit", |c| c.table().has_inheritance_children = true);
-    finds("error", "row-level security", |c| {
-        c.table().row_security_applies = true
-    });
-    finds(
-        "error",
-        "GRANT SELECT ON \\\"public\\\".\\\"labels\\\" TO \\\"cdc\\\"",
-        |c| c.table().may_select = false,
-    );
-    finds("error", "column \"label\" does not exist", |c| {
-        c.table().columns[2].name = "text".to_owned()
-    });
-    finds("error", "is generated", |c| c.table().columns[2].generated = true);
-    finds("error", "soft-delete column \"deleted_at\" does not exist", |c| {
-        c.table().columns.pop();
-    });
-    finds("warning", "every row counts as deleted", |c| {
-        c.table().columns[4].not_null = true
-    });
-    finds("warning", "any value but NULL", |c| {
-        c.table().columns[4] = column("deleted_at", "integer", false);
-    });
-    finds("note", "may be NULL; such rows", |c| {
-        c.table().columns[1].not_null = false
-    });
-    finds("warning", "3 keys (code)", |c| {
-        c.source.models[0].duplicates = Some(3)
-    });
-    finds("note", "CREATE UNIQUE INDEX CONCURRENTLY", |c| {
-        c.table().unique_indexes.clear()
-    });
-    finds("note", "IS NULL;", |c| {
-        // On an expression.
-        c.table().unique_indexes = vec![unique("labels_lower", &[], None)];
-    });
-    finds("note", "IS NOT TRUE;", |c| {
-        c.settings.read_models[0].soft_delete = Some("hidden".to_owned());
-        c.table().columns.push(column("hidden", "boolean", false));
-        c.table().unique_indexes.clear();
-    });
-    finds("note", "costs much WAL", |c| {
-        c.table().replica_identity = ReplicaIdentity::Full
-    });
-    finds("error", "deferrable", |c| {
-        c.table().primary_key.clear();
-        c.table().deferrable_primary_key = true;
-        let mut index = unique("labels_pkey", &["id"], None);
-        index.immediate = false;
-        c.table().unique_indexes.push(index);
-    });
-}
-
-#[test]
 fn target_server_is_checked() {
     finds("error", "takes no writes", |c| c.target.server.in_recovery = true);
     finds("error", "GRANT TEMPORARY", |c| {
@@ -605,68 +478,5 @@ fn target_server_is_checked() {
     });
     finds("error", "SQL_ASCII", |c| {
         c.source.server.encoding = "SQL_ASCII".to_owned()
-    });
-}
-
-#[test]
-fn lookup_table_is_checked() {
-    finds("note", "cdc setup and cdc run make it", |c| {
-        c.target.lookups[0] = None
-    });
-    finds("warning", "must exist at the target", |c| {
-        c.target.lookups[0] = None;
-        c.table().columns[1].builtin = false;
-    });
-    finds("error", "not a table", |c| c.lookup().kind = 'v');
-    finds("error", "crash would empty it", |c| c.lookup().persistence = 'u');
-    finds("error", "BYPASSRLS", |c| c.lookup().row_security_applies = true);
-    finds("error", "GRANT INSERT, DELETE ON", |c| {
-        c.lookup().missing_privileges = strings(&["INSERT", "DELETE", "USAGE"]);
-    });
-    finds("warning", "trigger t", |c| {
-        c.lookup().triggers = strings(&["trigger t"])
-    });
-    finds("note", "public.orders", |c| {
-        c.lookup().referenced_by = vec![TableName::new("public", "orders")]
-    });
-    finds("error", "no unique index on exactly its key", |c| {
-        c.lookup().unique_indexes.clear()
-    });
-    finds("error", "ADD COLUMN \\\"label\\\" character varying(50)", |c| {
-        c.lookup().columns.remove(1);
-    });
-    finds("error", "cannot be written", |c| {
-        c.lookup().columns[1].generated = true
-    });
-    finds("warning", "more than 50 characters", |c| {
-        c.table().columns[2] = column("label", "character varying(100)", true);
-    });
-    finds("error", "is boolean, the source's is", |c| {
-        c.table().columns[2] = column("label", "timestamp with time zone", true);
-        c.lookup().columns[1] = lookup_column("label", "boolean");
-    });
-    finds("warning", "values that s.short does not take are refused", |c| {
-        c.lookup().columns[1].declared_type_name = "s.short".to_owned();
-    });
-    finds("warning", "more than 20 characters", |c| {
-        c.lookup().columns[1] = LookupColumn {
-            declared_type_name: "s.short".to_owned(),
-            ..lookup_column("label", "character varying(20)")
-        };
-    });
-    finds("warning", "may be NULL at the source", |c| {
-        c.table().columns[2].not_null = false
-    });
-    finds("error", "no source column fills it", |c| {
-        c.lookup().columns.push(lookup_column("more", "integer"))
-    });
-    finds("error", "(synced_at) does not exist", |c| {
-        c.lookup().columns.pop();
-    });
-    finds("warning", "has no time zone", |c| {
-        c.lookup().columns[3] = lookup_column("updated_at", "timestamp without time zone");
-    });
-    finds("error", "not timestamptz", |c| {
-        c.lookup().columns[3] = lookup_column("updated_at", "text")
     });
 }
