@@ -9,7 +9,8 @@ pub(super) fn masked(conninfo: &Conninfo) -> String {
         .iter()
         .map(|host| {
             let name = if host.host.contains(':') && !host.is_unix() {
-                format!("[{}]", host.host)
+                // An address may have a zone: fe80::1%eth0.
+                format!("[{}]", encode(&host.host).replace("%3A", ":"))
             } else {
                 encode(&host.host)
             };
@@ -121,6 +122,10 @@ mod tests {
                 "postgresql://ann@[::1]:5432/a%20b",
             ),
             (
+                "user=ann host=fe80::1%eth0",
+                "postgresql://ann@[fe80::1%25eth0]:5432/ann",
+            ),
+            (
                 "user=ann host=/run/a:b dbname=app",
                 "postgresql://ann@%2Frun%2Fa%3Ab:5432/app",
             ),
@@ -136,6 +141,7 @@ mod tests {
             "user=ann",
             "user=ann password=hunter2 host=db port=6000 dbname=app",
             "postgres://%C3%A4nn%40x:hunter2@[::1]:1,two:2,%2Frun%2Fpg/a%2Fb?sslmode=require&options=-c%20a%3Db&connect_timeout=0",
+            "user=ann host=fe80::1%eth0",
             "user=ann host=a,b hostaddr=10.0.0.1,10.0.0.2 sslmode=disable target_session_attrs=read-write connect_timeout=3",
             "user=ann sslmode=verify-full sslrootcert=/ca sslcert=/c sslkey='/k k' channel_binding=require application_name=x",
         ] {
