@@ -257,9 +257,11 @@ fn findings_begin_at_their_limits() {
         });
     }
     finds("error: target", "too old", |c| c.target.server.version = 129_999);
-    finds("note: target", "not supported any more", |c| {
-        c.target.server.version = 139_999
-    });
+    for version in [130_000, 139_999] {
+        finds("note: target", "not supported any more", |c| {
+            c.target.server.version = version
+        });
+    }
     fine(|c| c.source.server.slots = (8, 10));
     fine(|c| c.source.server.wal_senders = (8, 10));
     finds("warning", "no second walsender", |c| {
@@ -441,6 +443,17 @@ fn publication_is_checked() {
         let error = Error::configuration("publication \"cdc\" does not publish what is needed");
         c.source.publication_plan = Err(error.with_hint("Run: ALTER"));
     });
+    // A table that is not there is told of once.
+    let findings = found_after(|c| {
+        c.source.models[0].table = None;
+        c.source.publication_plan = Err(Error::configuration("table \"public.labels\" does not exist"));
+    });
+    assert!(
+        !findings
+            .iter()
+            .any(|finding| finding.subject.starts_with("publication")),
+        "{findings:#?}"
+    );
     finds("warning", "column list", |c| {
         c.source.publication.as_mut().unwrap().tables[0].columns = Some(strings(&["id", "code"]));
     });
@@ -470,9 +483,20 @@ fn target_server_is_checked() {
         c.target.server.bookkeeping_exists = true;
         c.target.server.bookkeeping_usable = false;
     });
+    // A schema that is there needs nobody who may make it.
+    fine(|c| {
+        c.target.server.bookkeeping_exists = true;
+        c.target.server.may_create = false;
+    });
     finds("warning", "LATIN1", |c| {
         c.target.server.encoding = "LATIN1".to_owned()
     });
+    for target in ["LATIN1", "UTF8"] {
+        fine(|c| {
+            c.source.server.encoding = "LATIN1".to_owned();
+            c.target.server.encoding = target.to_owned();
+        });
+    }
     finds("warning", "count bytes there", |c| {
         c.target.server.encoding = "SQL_ASCII".to_owned()
     });

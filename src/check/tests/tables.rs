@@ -106,6 +106,7 @@ fn publications_that_leave_update_and_delete_alone_break_nothing() {
 #[test]
 fn lookups_that_will_do_are_taken_as_they_are() {
     fine(|c| c.lookup().kind = 'p');
+    fine(|c| c.lookup().columns[1] = lookup_column("label", "character varying(100)"));
     // Columns outside of the projection that fill themselves.
     for (not_null, has_default) in [(false, false), (true, true)] {
         fine(|c| {
@@ -142,6 +143,11 @@ fn lookup_table_is_checked() {
         c.target.lookups[0] = None;
         c.table().columns[1].builtin = false;
     });
+    assert_eq!(
+        found_after(|c| c.target.lookups[0] = None).len(),
+        2,
+        "types that are built in are there"
+    );
     finds("error", "not a table", |c| c.lookup().kind = 'v');
     finds("error", "crash would empty it", |c| c.lookup().persistence = 'u');
     finds("error", "BYPASSRLS", |c| c.lookup().row_security_applies = true);

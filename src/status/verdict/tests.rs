@@ -161,6 +161,24 @@ fn before_the_first_run_it_is_new() {
 }
 
 #[test]
+fn read_models_that_were_not_taken_up_yet_are_shown_all_the_same() {
+    for (target_seen, state) in [(true, "new"), (false, "unknown")] {
+        let mut seen = good();
+        bookkeeping(&mut seen).read_models.clear();
+        if !target_seen {
+            seen.target = Err("refused".to_owned());
+        }
+        let expected = ReadModelStatus {
+            name: "public.labels_lookup".to_owned(),
+            source: "public.labels".to_owned(),
+            state: state.to_owned(),
+            ..ReadModelStatus::default()
+        };
+        assert_eq!(Status::new(&settings(), &seen).read_models, [expected]);
+    }
+}
+
+#[test]
 fn process_is_alive_by_heartbeat_or_session() {
     check(Verdict::Ok, true, "in step", |s| {
         pipeline(s).session_present = false
