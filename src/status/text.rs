@@ -299,7 +299,7 @@ fn clip(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::verdict::tests::{good, settings};
-    use super::super::{Observed, Status};
+    use super::super::{LastResync, Observed, Problem, Resync};
     use super::*;
 
     #[test]
@@ -369,23 +369,237 @@ schedule    0 2 * * * (UTC), next 2026-11-26 02:00:00
     }
 
     #[test]
+    fn problems_follow_the_verdict_which_has_told_the_first_one_already() {
+        let problem = |severity, message: &str, hint: Option<&str>| Problem {
+            severity,
+            subject: "cdc".to_owned(),
+            message: message.to_owned(),
+            hint: hint.map(str::to_owned),
+        };
+        let mut status = Status::new(&settings(), &good());
+        status.summary = "cdc does not run".to_owned();
+        status.problems = vec![
+            problem("error", "cdc does not run", Some("Start it.")),
+            problem("warning", "the slot holds much", None),
+        ];
+        let text = render(&status);
+        let lines: Vec<_> = text.lines().take(4).collect();
+        assert_eq!(
+            lines,
+            [
+                "OK        cdc does not run",
+                "hint: Start it.",
+                "warning: the slot holds much",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn copies_and_the_newest_resync_have_lines_of_their_own() {
+        let mut status = Status::new(&settings(), &good());
+        status.read_models[0].copy = Some(Copy::new(500, Some(2000), None, None));
+        let resync = |state: &str| Resync {
+            state: state.to_owned(),
+            origin: "request".to_owned(),
+            requested_at: "2026-11-25T02:00:00.000000Z".to_owned(),
+            ..Resync::default()
+        };
+        status.resyncs = vec![resync("running"), resync("done")];
+        status.slot = None;
+        let text = render(&status);
+        let lines: Vec<_> = text.lines().skip(7).collect();
+        assert_eq!(lines[0], "slot        none");
+        assert_eq!(
+            lines[3..5],
+            [
+                "copy        public.labels_lookup: 500 of about 2000 rows, 25 %",
+                "resync      running (request), requested 2026-11-25 02:00:00",
+            ]
+        );
+        assert!(lines[5].starts_with("schedule "), "{text}");
+
+        status.resyncs[0].waiting_for = Some("pid 9".to_owned());
+        assert!(
+            render(&status).contains("requested 2026-11-25 02:00:00, waits for pid 9\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn read_models_show_what_is_known_of_them() {
+        let known = Status::new(&settings(), &good()).read_models.remove(0);
+        let unknown = ReadModelStatus {
+            name: "a_schema_of_some_length.and_a_table".to_owned(),
+            state: "new".to_owned(),
+            ..ReadModelStatus::default()
+        };
+        assert_eq!(
+            row(&unknown),
+            ["a_schema_of_some_length.and…", "new", "-", "-", "-", "-"]
+        );
+        for (copy, state) in [
+            (Copy::new(7, None, None, None), "copying 7"),
+            (Copy::new(7, Some(10), None, None), "copying 70 %"),
+        ] {
+            let copying = ReadModelStatus {
+                copy: Some(copy),
+                ..known.clone()
+            };
+            assert_eq!(row(&copying)[1], state);
+        }
+        let repaired = ReadModelStatus {
+            last_resync: known
+                .last_resync
+                .clone()
+                .map(|last| LastResync { repaired: 2, ..last }),
+            ..known
+        };
+        assert_eq!(row(&repaired)[5], "2026-11-25 02:00:03, repaired 2");
+    }
+
+    #[test]
+    fn the_process_is_named_with_its_last_sign_of_life() {
+        let alive = PipelineStatus {
+            alive: true,
+            state: "streaming".to_owned(),
+            state_since: Some("2026-11-25T01:00:00Z".to_owned()),
+            owner: Some("db1:77".to_owned()),
+            heartbeat_age_seconds: Some(3.2),
+            ..PipelineStatus::default()
+        };
+        let dead = PipelineStatus {
+            alive: false,
+            heartbeat_age_seconds: Some(300.0),
+            ..alive.clone()
+        };
+        for (seen, text) in [
+            (None, "has not run yet, or could not be seen"),
+            (
+                Some(&alive),
+                "streaming since 2026-11-25 01:00:00, db1:77, seen 3.2 s ago",
+            ),
+            (Some(&dead), "not running, db1:77, seen 5 min ago"),
+            (Some(&PipelineStatus::default()), "not running"),
+        ] {
+            assert_eq!(pipeline(seen), text);
+        }
+    }
+
+    #[test]
+    fn slot_and_servers_show_what_is_known_of_them() {
+        let read = Status::new(&settings(), &good()).slot.unwrap();
+        let limited = SlotStatus {
+            max_retained_bytes: Some(2 << 30),
+            safe_wal_bytes: Some(5 << 20),
+            ..read.clone()
+        };
+        let lost = SlotStatus {
+            active_pid: None,
+            wal_status: Some("lost".to_owned()),
+            held_bytes: None,
+            confirmed_flush_lsn: None,
+            invalidation_reason: Some("wal_removed".to_owned()),
+            ..read
+        };
+        for (slot, text) in [
+            (
+                limited,
+                "cdc: read by 4711, reserved, holds 1 MB of at most 2048 MB, 5 MB to the limit, confirmed 0/100",
+            ),
+            (lost, "cdc: nobody reads it, lost, wal_removed"),
+        ] {
+            assert_eq!(slot_line(&slot), text);
+        }
+        for (version, error, text) in [
+            (
+                Some("15.18 (Debian 15.18-1)"),
+                None,
+                "db:5432/app as cdc, PostgreSQL 15.18",
+            ),
+            (None, Some("timeout"), "db:5432/app as cdc, not seen: timeout"),
+            (None, None, "db:5432/app as cdc, not seen"),
+        ] {
+            let seen = SideStatus {
+                address: "db:5432/app as cdc".to_owned(),
+                reachable: version.is_some(),
+                version: version.map(str::to_owned),
+                error: error.map(str::to_owned),
+            };
+            assert_eq!(side(&seen), text);
+        }
+    }
+
+    #[test]
+    fn schedule_is_said_with_the_delay_of_this_pipeline() {
+        for (delay_seconds, delay) in [
+            (0, ""),
+            (1, " and 1 s"),
+            (119, " and 119 s"),
+            (120, " and 2 min"),
+            (1859, " and 30 min"),
+        ] {
+            let seen = ResyncSchedule {
+                schedule: "0 2 * * *".to_owned(),
+                timezone: "UTC".to_owned(),
+                delay_seconds,
+                next_at: None,
+            };
+            assert_eq!(schedule(&seen), format!("schedule    0 2 * * * (UTC){delay}"));
+        }
+    }
+
+    #[test]
+    fn lines_are_filled_to_the_width_and_not_beyond() {
+        let fits = format!("{} {}", "x".repeat(49), "y".repeat(49));
+        assert_eq!(wrap(&fits, "  "), [fits.clone()]);
+        assert_eq!(
+            wrap(&format!("{fits} z"), "  "),
+            [format!("{fits} "), "  z".to_owned()]
+        );
+        assert_eq!(
+            wrap(&format!("{fits}y"), "  ").len(),
+            2,
+            "one character more than there is room for"
+        );
+        for (text, width, clipped) in [
+            ("four", 4, "four"),
+            ("fiver", 4, "fiv…"),
+            ("über", 4, "über"),
+            ("a\nb\tc", 9, "a b c"),
+        ] {
+            assert_eq!(clip(text, width), clipped);
+        }
+    }
+
+    #[test]
     fn numbers_are_said_as_people_say_them() {
         for (seconds, text) in [
+            (-1.0, "0.0 s"),
             (0.0, "0.0 s"),
-            (12.3, "12 s"),
-            (300.0, "5 min"),
-            (10_800.0, "3 h"),
-            (200_000.0, "2 d"),
+            (9.9, "9.9 s"),
+            (10.0, "10 s"),
+            (119.0, "119 s"),
+            (120.0, "2 min"),
+            (7_199.0, "120 min"),
+            (7_200.0, "2 h"),
+            (172_799.0, "48 h"),
+            (172_800.0, "2 d"),
         ] {
             assert_eq!(duration(seconds), text);
         }
         for (bytes, text) in [
-            (5, "5 B"),
-            (2_048, "2 kB"),
-            (3 << 20, "3 MB"),
-            (20 << 30, "20 GB"),
+            (1_023, "1023 B"),
+            (1_024, "1 kB"),
+            ((1 << 20) - 1, "1023 kB"),
+            (1 << 20, "1 MB"),
+            ((10 << 30) - 1, "10239 MB"),
+            (10 << 30, "10 GB"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+        for (count, text) in [(0, "0 rows"), (1, "1 row"), (2, "2 rows")] {
+            assert_eq!(rows(count), text);
         }
     }
 }
