@@ -203,4 +203,43 @@ mod tests {
             "could not read the slot: could not connect: refused"
         );
     }
+
+    #[test]
+    fn nothing_that_is_known_of_an_error_is_lost_on_the_way_to_a_person() {
+        let bare = Error::configuration("no such table");
+        assert_eq!((bare.detail(), bare.hint(), bare.sqlstate()), (None, None, None));
+        assert_eq!(bare.with_its_detail(), "no such table");
+        assert_eq!(format!("{bare:?}"), "Configuration: no such table");
+
+        let full = bare
+            .with_detail("It was dropped.")
+            .with_hint("Create it.")
+            .with_sqlstate("42P01")
+            .with_source(std::io::Error::other("refused"));
+        assert_eq!(full.message(), "no such table");
+        assert_eq!(
+            (full.detail(), full.hint(), full.sqlstate()),
+            (Some("It was dropped."), Some("Create it."), Some("42P01"))
+        );
+        assert_eq!(full.with_its_detail(), "no such table: refused (It was dropped)");
+        assert_eq!(
+            format!("{full:?}"),
+            "Configuration: no such table: refused (detail: It was dropped.) (hint: Create it.)"
+        );
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_is_tried_again() {
+        for (error, class) in [
+            (Error::transient("x"), Class::Transient),
+            (Error::protocol("x"), Class::Transient),
+            (Error::broken("x"), Class::Broken),
+            (Error::configuration("x"), Class::Configuration),
+            (Error::new(Class::Gap, "x"), Class::Gap),
+            (Error::transient("x").with_class(Class::Fenced), Class::Fenced),
+        ] {
+            assert_eq!(error.class(), class);
+            assert_eq!(error.is_transient(), class == Class::Transient, "{class:?}");
+        }
+    }
 }

@@ -336,3 +336,48 @@ pub struct KeyColumn {
     /// The index's equality operator for use in SQL: `OPERATOR("pg_catalog".=)`.
     pub equality: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_needs_an_index_on_exactly_its_columns_in_any_order() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let index = |columns: &[&str]| KeyIndex {
+            name: columns.join("_"),
+            primary: false,
+            columns: names(columns)
+                .into_iter()
+                .map(|name| KeyColumn {
+                    name,
+                    equality: "OPERATOR(\"pg_catalog\".=)".to_owned(),
+                })
+                .collect(),
+        };
+        let lookup = LookupTable {
+            oid: 1,
+            name: TableName::new("public", "products_lookup"),
+            kind: 'r',
+            persistence: 'p',
+            columns: Vec::new(),
+            unique_indexes: vec![index(&["id"]), index(&["a", "b", "c"]), index(&["a", "b"])],
+            triggers: Vec::new(),
+            referenced_by: Vec::new(),
+            row_security_applies: false,
+            missing_privileges: Vec::new(),
+        };
+        for (key, expected) in [
+            (&["id"][..], Some("id")),
+            (&["a", "b"], Some("a_b")),
+            (&["b", "a"], Some("a_b")),
+            (&["c", "a", "b"], Some("a_b_c")),
+            (&["a"], None),
+            (&["a", "c"], None),
+            (&["id", "a"], None),
+        ] {
+            let found = lookup.key_index(&names(key));
+            assert_eq!(found.map(|index| index.name.as_str()), expected, "{key:?}");
+        }
+    }
+}

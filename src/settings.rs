@@ -166,3 +166,48 @@ pub fn pipeline_hash(slot: &str) -> u64 {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_or_have_two_digits_at_least() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1 << 10, "1kB"),
+            ((1 << 10) + 1, "1025B"),
+            ((10 << 10) - 1, "10239B"),
+            ((10 << 10) + 1, "10kB"),
+            (1 << 20, "1MB"),
+            ((1 << 20) + (1 << 10), "1025kB"),
+            (3 << 30, "3GB"),
+            ((10 << 30) + 1, "10GB"),
+            (1 << 40, "1TB"),
+            ((1 << 40) + 1, "1024GB"),
+        ] {
+            assert_eq!(size_text(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn read_models_are_called_by_their_lookup_table() {
+        let labels = ReadModelSettings::labels();
+        assert_eq!(labels.name(), "public.labels_lookup");
+        assert!(labels.is_labels());
+        let other = ReadModelSettings {
+            target: TableName::new("public", "products_lookup"),
+            ..labels
+        };
+        assert_eq!(other.name(), "public.products_lookup");
+        assert!(!other.is_labels());
+    }
+
+    /// Two versions of this program must not run one pipeline at a time: they meet at the lock of this number.
+    #[test]
+    fn number_of_a_pipeline_never_changes() {
+        assert_eq!(pipeline_hash("cdc"), 0x0301_6517_d236_6e83);
+        assert_ne!(pipeline_hash("cdc"), pipeline_hash("cdc_2"));
+    }
+}

@@ -266,6 +266,7 @@ fn no_piece_of_a_password_is_repeated() {
     }
     let conninfo = parse("postgres://ann:hunter2@db/app", &[]);
     assert!(!format!("{conninfo:?} {conninfo}").contains("hunter2"));
+    assert!(format!("{conninfo:?}").contains("password: Some(****)"));
 }
 
 proptest! {
