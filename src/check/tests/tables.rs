@@ -172,6 +172,11 @@ fn lookup_table_is_checked() {
     finds("warning", "more than 50 characters", |c| {
         c.table().columns[2] = column("label", "character varying(100)", true);
     });
+    finds(
+        "warning",
+        "ALTER COLUMN \\\"label\\\" TYPE character varying(100);",
+        |c| c.table().columns[2] = column("label", "character varying(100)", true),
+    );
     finds("error", "is boolean, the source's is", |c| {
         c.table().columns[2] = column("label", "timestamp with time zone", true);
         c.lookup().columns[1] = lookup_column("label", "boolean");
