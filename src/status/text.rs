@@ -552,7 +552,7 @@ schedule    0 2 * * * (UTC), next 2026-11-26 02:00:00
     #[test]
     fn lines_are_filled_to_the_width_and_not_beyond() {
         let fits = format!("{} {}", "x".repeat(49), "y".repeat(49));
-        assert_eq!(wrap(&fits, "  "), [fits.clone()]);
+        assert_eq!(wrap(&fits, "  "), std::slice::from_ref(&fits));
         assert_eq!(
             wrap(&format!("{fits} z"), "  "),
             [format!("{fits} "), "  z".to_owned()]
