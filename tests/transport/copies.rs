@@ -1,8 +1,11 @@
 //! Many copies beside many writers, on a server that waits for its disk: each copy is the table as of its slot's position, and
 //! reading it has marked no committed row as aborted at the source (`source/settled.rs`). A second slot, which reads no
-//! table, tells what was committed. `CDC_TEST_COPIES` makes it longer; `make campaign-copies` does.
+//! table, tells what was committed. The writers are stopped as soon as a slot is made, since a commit is half done for less than a
+//! millisecond: without the wait one copy in ten goes wrong then, else one in some hundred. `CDC_TEST_COPIES` makes it longer; `make campaign-copies` does.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,11 +19,12 @@ use cdc::sql::TableName;
 use fastrand::Rng;
 use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use super::place::{client, on_socket, replication};
-use crate::support::{Side, rows};
+use crate::support::{Side, rows, wait_until};
 
-const WRITERS: u64 = 16;
+const WRITERS: usize = 16;
 const ROWS: u32 = 400;
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -30,6 +34,47 @@ fn number(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text}")),
         Err(_) => default,
+    }
+}
+
+/// Stops backends in the middle of whatever they do, and lets them go on after a while.
+struct Freezer(Child);
+
+impl Freezer {
+    /// The backends of all writers.
+    async fn of_writers(observer: &Client) -> Self {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        wait_until("the writers are connected", async || {
+            let connected = rows(observer, sql).await.len();
+            if connected == WRITERS {
+                Ok(())
+            } else {
+                Err(format!("{connected} of them"))
+            }
+        })
+        .await;
+        Self::new(&rows(observer, sql).await)
+    }
+
+    fn new(backends: &[String]) -> Self {
+        let script = "while read -r _; do kill -STOP $*; sleep 0.05; kill -CONT $*; done";
+        let shell = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .args(backends)
+            .stdin(Stdio::piped())
+            .spawn();
+        Self(shell.unwrap())
+    }
+
+    fn freeze(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
     }
 }
 
@@ -63,13 +108,15 @@ fn writer(conninfo: Conninfo, mut rng: Rng, stop: Arc<AtomicBool>) -> JoinHandle
 }
 
 /// The table as of the consistent point of a slot that was made for this copy.
-async fn copy(conninfo: &Conninfo, number: u64) -> (Lsn, Table) {
+async fn copy(conninfo: &Conninfo, number: u64, freezer: &mut Freezer) -> (Lsn, Table) {
     let observer = client(conninfo).await;
+    // Before the slot is made, so that the first read comes early.
+    let reader = client(conninfo).await;
     let mut replication = replication(conninfo).await;
     let slot = slot::create(&mut replication, &format!("copy_{number}"), true)
         .await
         .unwrap();
-    let reader = client(conninfo).await;
+    freezer.freeze();
     let snapshot = Snapshot::open(reader, &observer, &slot.snapshot_name, WITHIN)
         .await
         .unwrap();
@@ -173,8 +220,9 @@ async fn copies_beside_many_writers_lose_no_row_at_the_source() {
     observer.batch_execute(second).await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS)
-        .map(|writer_number| {
-            let rng = Rng::with_seed(seed.wrapping_mul(31).wrapping_add(writer_number));
+        .zip(seed.wrapping_mul(31)..)
+        .map(|(_, seed)| {
+            let rng = Rng::with_seed(seed);
             writer(conninfo.clone(), rng, Arc::clone(&stop))
         })
         .collect();
@@ -184,14 +232,16 @@ async fn copies_beside_many_writers_lose_no_row_at_the_source() {
         wrong: Vec::new(),
     };
     let mut copies = Vec::new();
+    let mut freezer = Freezer::of_writers(&observer).await;
     for number in 0..wanted {
-        copies.push(copy(&conninfo, number).await);
+        copies.push(copy(&conninfo, number, &mut freezer).await);
         // The WAL need not grow with the length of the test.
         if copies.len() == 50 {
             streamed.read(&conninfo, &copies).await;
             copies.clear();
         }
     }
+    drop(freezer);
     let took = started.elapsed();
     stop.store(true, Ordering::Relaxed);
     let mut committed = 0;
