@@ -2,37 +2,15 @@
 //! itself, or after one resync where only a comparison can see the damage.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use cdc::cluster::{Cluster, Options, Programs, Stop};
+use cdc::cluster::{Cluster, Options, Programs};
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, own_cluster, pg, rows, target, value,
+    Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, pg, rows, target, value,
     wait_in_step, wait_until,
 };
-use crate::{count_log, wait_log, wait_rows};
-
-const IN_STEP: &str = "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
-
-/// Everything is exact, and each kind of change arrives by the stream from here on.
-async fn goes_on(case: &str, source: &Client, target: &Client) {
-    eprintln!("{case}");
-    wait_in_step(source, target).await;
-    wait_rows(target, IN_STEP, &["in_step streaming"]).await;
-    let new = "INSERT INTO labels (code, label, display_name) VALUES ('NEW', 'n', 'n')";
-    for change in [
-        "DELETE FROM labels WHERE code = 'NEW'",
-        new,
-        "UPDATE labels SET code = 'RENAMED' WHERE code = 'NEW'",
-        "UPDATE labels SET label = label || '.'",
-        "DELETE FROM labels WHERE code = 'RENAMED'",
-        new,
-    ] {
-        source.batch_execute(change).await.unwrap();
-        wait_in_step(source, target).await;
-    }
-}
+use crate::{count_log, goes_on, wait_log, wait_rows};
 
 async fn resync(pair: &Pair) {
     let pair = pair.clone();
@@ -351,7 +329,7 @@ async fn slot_that_somebody_made_again() {
             .await;
         } else {
             cdc.stop(Signal::Term).await;
-            source.batch_execute(&drop).await.unwrap();
+            on_free_slot(&source, &drop).await;
         }
         source.batch_execute(CHANGE).await.unwrap();
         // Unless the running process was faster.
@@ -413,73 +391,6 @@ async fn slot_that_was_idle_for_too_long() {
         "{}",
         cdc.log()
     );
-}
-
-fn copy(from: &Path, to: &Path) {
-    let _ = std::fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(copied.success(), "cp: {copied}");
-}
-
-/// The source is set back to a snapshot of its files: the same system and timeline, but commits that were applied never happened.
-async fn set_back(name: &str, grows: bool) {
-    let cluster = own_cluster(Side::Source, name);
-    let (pair, source, target) = labels_pair_on(&cluster, target()).await;
-    let mut cdc = Cdc::run(&pair);
-    goes_on("start", &source, &target).await;
-    cdc.stop(Signal::Term).await;
-    drop(source);
-    cluster.stop(Stop::Fast).unwrap();
-    let snapshot = cluster.data_dir().with_extension("snapshot");
-    copy(&cluster.data_dir(), &snapshot);
-    cluster.start_again().unwrap();
-    let source = pg(&pair.source_url).await;
-    let mut cdc = Cdc::run(&pair);
-    goes_on("never happened", &source, &target).await;
-    source
-        .batch_execute("INSERT INTO labels (code, label, display_name) SELECT 'N' || n, 'lost', 'lost' FROM generate_series(1, 500) n")
-        .await
-        .unwrap();
-    wait_in_step(&source, &target).await;
-    cdc.stop(Signal::Term).await;
-    let checkpoint = value(&target, "SELECT lsn FROM cdc.pipeline").await;
-    drop(source);
-    cluster.stop(Stop::Immediate).unwrap();
-    copy(&snapshot, &cluster.data_dir());
-    cluster.start_again().unwrap();
-    let source = pg(&pair.source_url).await;
-    if grows {
-        wait_until("the source has grown past the checkpoint", async || {
-            source
-                .batch_execute("UPDATE labels SET label = 'other' WHERE code = 'DR'")
-                .await
-                .unwrap();
-            let past = format!("SELECT pg_current_wal_flush_lsn() > '{checkpoint}'");
-            let past = value(&source, &past).await;
-            if past == "t" { Ok(()) } else { Err(past) }
-        })
-        .await;
-    }
-    assert!(lookup(&target).await.len() > 500, "the last good state");
-    let cdc = Cdc::run(&pair);
-    goes_on("set back", &source, &target).await;
-    let why = if grows {
-        "the source's history is not the one that was applied"
-    } else {
-        "behind the checkpoint"
-    };
-    assert!(cdc.log().contains(why), "{}", cdc.log());
-    assert!(lookup(&target).await.len() < 10);
-}
-
-#[tokio::test]
-async fn source_that_is_set_back_to_a_snapshot_of_its_storage() {
-    set_back("set-back", false).await;
-}
-
-#[tokio::test]
-async fn source_that_is_set_back_and_has_grown_past_the_checkpoint() {
-    set_back("set-back-grown", true).await;
 }
 
 /// The role may not replicate any more: nothing is lost, and it goes on when it may again.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, DEADLINE, Pair, Signal, labels_pair, pg, rows, value, wait_until};
+use crate::support::{Cdc, DEADLINE, Pair, Signal, labels_pair, on_free_slot, pg, rows, value, wait_until};
 use crate::wait_rows;
 
 /// Rows: enough that a copy has a middle.
@@ -181,7 +181,7 @@ impl Scene {
         self.source.batch_execute(lost).await.unwrap();
         let slot = &self.pair.slot;
         let skip = format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())");
-        self.source.batch_execute(&skip).await.unwrap();
+        on_free_slot(&self.source, &skip).await;
         self.hold(at).await;
         let cdc = Cdc::run(&self.pair);
         let cdc = self.end_at(step, at, end, cdc).await;

@@ -4,8 +4,8 @@
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, target, value, wait_in_step,
-    wait_until,
+    self, Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, on_free_slot, target, value,
+    wait_in_step, wait_until,
 };
 use crate::{wait_log, wait_rows};
 
@@ -108,10 +108,11 @@ async fn another_source_is_taken_only_when_a_person_says_so() {
         ..pair.clone()
     };
     // The old slot is on the same server here, which it would not be.
-    source
-        .batch_execute(&format!("SELECT pg_drop_replication_slot('{}')", pair.slot))
-        .await
-        .unwrap();
+    on_free_slot(
+        &source,
+        &format!("SELECT pg_drop_replication_slot('{}')", pair.slot),
+    )
+    .await;
     let _cdc = Cdc::run(&moved);
     wait_rows(&target, "SELECT state FROM cdc.pipeline", &["retrying"]).await;
     let error = value(&target, "SELECT error || ' ' || error_hint FROM cdc.pipeline").await;

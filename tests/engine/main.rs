@@ -16,6 +16,7 @@ mod life;
 mod refused;
 mod resync;
 mod roles;
+mod set_back;
 mod shapes;
 mod start;
 mod stream;
@@ -24,7 +25,7 @@ mod types;
 mod values;
 mod watch;
 
-use support::{Cdc, wait_until};
+use support::{Cdc, wait_in_step, wait_until};
 use tokio_postgres::Client;
 
 /// Waits until the query shows these rows.
@@ -55,4 +56,25 @@ pub async fn wait_log(cdc: &Cdc, text: &str) {
 /// The number that the log has of this text.
 pub fn count_log(cdc: &Cdc, text: &str) -> usize {
     cdc.log().matches(text).count()
+}
+
+const IN_STEP: &str = "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
+
+/// Everything is exact, and each kind of change arrives by the stream from here on.
+pub async fn goes_on(case: &str, source: &Client, target: &Client) {
+    eprintln!("{case}");
+    wait_in_step(source, target).await;
+    wait_rows(target, IN_STEP, &["in_step streaming"]).await;
+    let new = "INSERT INTO labels (code, label, display_name) VALUES ('NEW', 'n', 'n')";
+    for change in [
+        "DELETE FROM labels WHERE code = 'NEW'",
+        new,
+        "UPDATE labels SET code = 'RENAMED' WHERE code = 'NEW'",
+        "UPDATE labels SET label = label || '.'",
+        "DELETE FROM labels WHERE code = 'RENAMED'",
+        new,
+    ] {
+        source.batch_execute(change).await.unwrap();
+        wait_in_step(source, target).await;
+    }
 }

@@ -1,7 +1,8 @@
 //! Starts from every state: nothing, seeds, slot without checkpoint and the reverse, a copy that was killed.
 
 use crate::support::{
-    Cdc, SOURCE_SQL, Signal, database_pair, labels_pair, lookup, pg, rows, value, wait_in_step, wait_until,
+    Cdc, SOURCE_SQL, Signal, database_pair, labels_pair, lookup, on_free_slot, pg, rows, value, wait_in_step,
+    wait_until,
 };
 use crate::{count_log, wait_log, wait_rows};
 
@@ -155,10 +156,11 @@ async fn checkpoint_without_slot_heals_with_the_old_rows_readable() {
     cdc.stop(Signal::Term).await;
     let kept = "SELECT xmin, updated_at FROM labels_lookup WHERE code = 'DR'";
     let before = rows(&target, kept).await;
-    source
-        .batch_execute(&format!("SELECT pg_drop_replication_slot('{}')", pair.slot))
-        .await
-        .unwrap();
+    on_free_slot(
+        &source,
+        &format!("SELECT pg_drop_replication_slot('{}')", pair.slot),
+    )
+    .await;
     source
         .batch_execute(
             "UPDATE labels SET label = 'unseen' WHERE code = 'MR'; DELETE FROM labels WHERE code = 'MRS'",
@@ -191,13 +193,14 @@ async fn slot_ahead_of_the_checkpoint_is_a_gap() {
         .batch_execute("UPDATE labels SET label = 'skipped' WHERE code = 'MR'")
         .await
         .unwrap();
-    source
-        .batch_execute(&format!(
+    on_free_slot(
+        &source,
+        &format!(
             "SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())",
             pair.slot
-        ))
-        .await
-        .unwrap();
+        ),
+    )
+    .await;
     let cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     assert!(cdc.log().contains("ahead of the checkpoint"), "it says why");

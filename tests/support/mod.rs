@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 #[allow(unused_imports)]
@@ -254,6 +255,21 @@ pub async fn wait_until<T>(what: &str, mut state: impl AsyncFnMut() -> Result<T,
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Drops or advances a slot that nobody is to use any more, as soon as that is so: the server may take some milliseconds to
+/// notice that the process which streamed from it has ended.
+pub async fn on_free_slot(client: &Client, statement: &str) {
+    wait_until("the slot is free", async || {
+        match client.batch_execute(statement).await {
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => Err(error.to_string()),
+            done => {
+                done.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+                Ok(())
+            }
+        }
+    })
+    .await;
 }
 
 /// Waits until the lookup equals the live rows of the master table, and returns them.
