@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use cdc::cluster::{Cluster, Options, Programs};
-use tokio_postgres::Client;
 
 use crate::support::{
     Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, pg, rows, target, value,
