@@ -1,11 +1,12 @@
 //! `cdc` against PostgreSQL's own subscriptions, on the same load, in the same run.
 //!
-//! `cargo bench --bench versus -- [--scale F] [--scenario NAME]... [--tcp|--unix]`
+//! `cargo bench --bench versus -- [--scale F] [--rounds N] [--scenario NAME]... [--tcp|--unix]`
 //!
 //! Two throw-away servers with fsync on. In each scenario the slots of all consumers are made first, then the load is committed,
-//! then one consumer after the other catches up with it, in an order that turns from scenario to scenario; the clock
-//! runs from the moment at which the slot is read until the marker behind the load can be read at the target. Then
-//! the result is compared with the source by a hash. Numbers of different runs, or machines, are not to be compared: ratios are.
+//! then one consumer after the other catches up with it, in an order that turns from scenario to scenario and from round to
+//! round; the clock runs from the moment at which the slot is read until the marker behind the load can be read at the
+//! target. Then the result is compared with the source by a hash. Numbers of different runs, or machines, are not to be
+//! compared: ratios of one round are, and the median of several rounds tells them from the swings of a shared machine.
 //!
 //! `native` is a subscription of the plain rows (it keeps no lookup: soft-deleted rows stay); `trigger` is one
 //! with an ENABLE REPLICA trigger that keeps the same lookup as `cdc`. All of them with synchronous_commit off; `cdc (on)` is
@@ -17,33 +18,28 @@ mod scenario;
 mod subject;
 #[path = "../support/mod.rs"]
 mod support;
+mod table;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use cdc::cluster::Cluster;
 use cdc::conninfo::{Conninfo, Environment};
 use cdc::lsn::Lsn;
 use scenario::{SCENARIOS, Scenario};
-use subject::{Consumer, SUBJECTS, Servers, Subject};
+use subject::{Consumer, SUBJECTS, Servers};
 use support::arguments::Arguments;
 use support::labels::{self, Kind};
-use support::{connect, latency, measure, rate, server};
+use support::{connect, latency, measure, server};
+use table::{Round, Run, Table};
 use tokio_postgres::Client;
 
-/// What one consumer needed.
-#[derive(Debug, Clone, Copy, Default)]
-struct Run {
-    seconds: f64,
-    consumer_cpu: f64,
-    target_cpu: f64,
-    source_cpu: f64,
-    peak_mb: f64,
-}
+/// How often each scenario runs if nothing else is asked for.
+const ROUNDS: f64 = 3.0;
 
 fn main() -> Result<()> {
     let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-    let arguments = Arguments::parse(1.0, &names, &["--tcp", "--unix"], &[])?;
+    let arguments = Arguments::parse(1.0, &names, &["--tcp", "--unix"], &["--rounds"])?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
@@ -62,16 +58,31 @@ async fn run(arguments: &Arguments) -> Result<()> {
         if servers.tcp { "TCP" } else { "Unix sockets" },
         arguments.scale
     );
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rounds = arguments.number("--rounds").unwrap_or(ROUNDS).max(1.0) as usize;
     for (number, scenario) in SCENARIOS.iter().enumerate() {
-        if arguments.wants(scenario.name) {
-            run_scenario(&servers, scenario, number, arguments.scale).await?;
+        if !arguments.wants(scenario.name) {
+            continue;
         }
+        let changes = scenario.changes_at(arguments.scale);
+        println!("\n{} ({}; {changes} changes)", scenario.title, scenario.name);
+        let mut table = Table::new(scenario, changes);
+        for round in 0..rounds {
+            // Names of databases and slots, and who is first.
+            let (name, turn) = (number + round * SCENARIOS.len(), number + round);
+            table.add(run_scenario(&servers, scenario, (name, turn), changes).await?);
+        }
+        table.print();
     }
     Ok(())
 }
 
-async fn run_scenario(servers: &Servers, scenario: &Scenario, number: usize, scale: f64) -> Result<()> {
-    let changes = scenario.changes_at(scale);
+async fn run_scenario(
+    servers: &Servers,
+    scenario: &Scenario,
+    (number, turn): (usize, usize),
+    changes: u64,
+) -> Result<Round> {
     let database = format!("source_{number}");
     servers.source.create_database(&database)?;
     let source = connect(&servers.source.url(&database)).await?;
@@ -81,14 +92,14 @@ async fn run_scenario(servers: &Servers, scenario: &Scenario, number: usize, sca
         .await?;
     labels::rows_before(&source, scenario.kind.rows_before(changes)).await?;
     source.batch_execute("VACUUM ANALYZE labels").await?;
-    println!("\n{} ({}; {changes} changes)", scenario.title, scenario.name);
 
     let mut subjects = SUBJECTS;
-    subjects.rotate_left(number % SUBJECTS.len());
+    subjects.rotate_left(turn % SUBJECTS.len());
     let mut consumers = Vec::new();
     for subject in subjects {
         consumers.push(Consumer::new(servers, subject, number, &source).await?);
     }
+    let mut round = Round::default();
     match scenario.kind {
         Kind::Latency => {
             for (consumer, round) in consumers.iter_mut().zip(0..) {
@@ -111,27 +122,25 @@ async fn run_scenario(servers: &Servers, scenario: &Scenario, number: usize, sca
             }
         }
         Kind::Copy => {
-            let mut runs = Vec::new();
             for consumer in &mut consumers {
                 let before = cpu(servers, consumer, &source).await?;
                 let started = Instant::now();
                 consumer.follower.begin().await?;
                 consumer.follower.wait_copied().await?;
-                runs.push((consumer.subject, cost(before, started, servers, consumer)));
+                let run = cost(before, started, servers, consumer);
+                round.runs.push((consumer.subject, run));
                 consumer.compare(&source).await?;
                 consumer.follower.wait_active(&source, true).await?;
                 consumer.follower.halt(&source).await?;
             }
-            print(scenario, changes, &runs);
         }
         _ => {
             let end = prepare(&mut consumers, &source, scenario, changes).await?;
-            let mut runs = Vec::new();
             for consumer in &mut consumers {
-                runs.push((consumer.subject, catch_up(servers, consumer, &source).await?));
+                let run = catch_up(servers, consumer, &source).await?;
+                round.runs.push((consumer.subject, run));
             }
-            print(scenario, changes, &runs);
-            print_ceiling(servers, &database, changes, end).await?;
+            round.discarded = discard(servers, &database, end).await?;
             source
                 .execute("SELECT pg_drop_replication_slot('ceiling')", &[])
                 .await?;
@@ -140,7 +149,7 @@ async fn run_scenario(servers: &Servers, scenario: &Scenario, number: usize, sca
     for consumer in &mut consumers {
         consumer.follower.remove(&source).await?;
     }
-    Ok(())
+    Ok(round)
 }
 
 /// Makes every slot, then commits the load; returns its end.
@@ -210,48 +219,14 @@ fn cost(before: (f64, f64), started: Instant, servers: &Servers, consumer: &Cons
     }
 }
 
-fn print(scenario: &Scenario, changes: u64, runs: &[(Subject, Run)]) {
-    let of = |subject| {
-        runs.iter()
-            .find(|(of, _)| *of == subject)
-            .map(|(_, run)| run.seconds)
-    };
-    let native = of(Subject::Native).unwrap_or_default();
-    println!(
-        "  {:<9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8}",
-        "", "k/s", "x native", "consumer", "target", "source", "peak MB"
-    );
-    for subject in SUBJECTS {
-        let Some((_, run)) = runs.iter().find(|(of, _)| *of == subject) else {
-            continue;
-        };
-        println!(
-            "  {:<9} {:>7.1} {:>9.2} {:>7.2}s {:>7.2}s {:>7.2}s {:>8.1}",
-            subject.name(),
-            rate(changes, run.seconds),
-            native / run.seconds,
-            run.consumer_cpu,
-            run.target_cpu,
-            run.source_cpu,
-            run.peak_mb
-        );
-    }
-    if let (Some((reference, goal)), Some(cdc)) = (scenario.reference, of(Subject::Cdc)) {
-        let reached = native / cdc;
-        let verdict = if reached >= goal { "reached" } else { "missed" };
-        println!("  goal {goal} x native {verdict} (reference machine: native {reference} k/s)");
-    }
-}
-
-async fn print_ceiling(servers: &Servers, database: &str, changes: u64, end: Lsn) -> Result<()> {
+/// How long it takes to read the load and throw it away, by who does so.
+async fn discard(servers: &Servers, database: &str, end: Lsn) -> Result<Vec<(&'static str, f64)>> {
     let url = servers.source_url(database);
-    let rate = |taken: Duration| rate(changes, taken.as_secs_f64());
     let conninfo = Conninfo::parse(&url, &Environment::default())?;
     let paced = ceiling::paced(&conninfo, "ceiling", end, servers.tcp).await?;
-    println!("  {:<9} {:>7.1}", "ceiling", rate(paced));
+    let mut discarded = vec![("ceiling", paced.as_secs_f64())];
     let program = servers.source.programs().path("pg_recvlogical");
-    if let Some(taken) = ceiling::recvlogical(&program, &url, "ceiling", end) {
-        println!("  {:<9} {:>7.1}", "recvlog.", rate(taken));
-    }
-    Ok(())
+    let eager = ceiling::recvlogical(&program, &url, "ceiling", end);
+    discarded.extend(eager.map(|taken| ("recvlog.", taken.as_secs_f64())));
+    Ok(discarded)
 }
