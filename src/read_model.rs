@@ -262,6 +262,14 @@ impl ReadModel {
         if row.has_unchanged() {
             return Err(Error::broken("an old row came without a column of its identity"));
         }
+        // Columns of a key cannot be null: the row comes from a partition that has another one.
+        let of_a_key = self.replica_identity != ReplicaIdentity::Full;
+        if of_a_key && row.cells().any(|cell| cell == Cell::Null) {
+            return Err(Error::broken(format!(
+                "an old row came without the identity of table \"{}\": a partition has another one",
+                self.settings.source
+            )));
+        }
         Ok(row)
     }
 

@@ -1,6 +1,7 @@
 //! The truth table case by case.
 
 use super::*;
+use crate::error::Class;
 use crate::facts::SourceColumn;
 use crate::relation::RelationColumn;
 
@@ -119,6 +120,21 @@ fn identity_and_liveness_come_from_the_new_tuple() {
         };
         assert_eq!(image.live, live, "{tuple}");
         assert_eq!(image.identity, Row::from_cells([Cell::Text(b"1")]));
+    }
+}
+
+#[test]
+fn an_old_row_without_the_identity_breaks_the_read_model() {
+    let (model, layout) = default_model();
+    let old = cells("- MR - - -");
+    for error in [
+        model.delete(&layout, &old).unwrap_err(),
+        model
+            .update(&layout, Some(&old), &cells("1 MR Mr. Mister -"))
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.class(), Class::Broken);
+        assert!(error.message().contains("a partition has another one"), "{error}");
     }
 }
 

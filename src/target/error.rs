@@ -258,7 +258,8 @@ pub fn class_of(sqlstate: &str) -> Class {
         _ => {}
     }
     match sqlstate.get(..2) {
-        Some("22" | "23" | "44") => Class::Refused,
+        // 54 is a limit of the server: of a page, an index entry, the stack.
+        Some("22" | "23" | "44" | "54") => Class::Refused,
         Some("28" | "3D" | "3F" | "0A" | "42") => Class::Configuration,
         _ => Class::Transient,
     }
@@ -318,11 +319,13 @@ fn condition(sqlstate: &str) -> &'static str {
         "23514" => "check violation",
         "23P01" => "exclusion violation",
         "44000" => "with check option violation",
+        "54000" => "program limit exceeded",
         "P0001" => "exception raised by a function or trigger",
         _ => match sqlstate.get(..2) {
             Some("22") => "data exception",
             Some("23") => "integrity constraint violation",
             Some("44") => "with check option violation",
+            Some("54") => "program limit exceeded",
             _ => "error",
         },
     }
@@ -352,6 +355,8 @@ mod tests {
             ("44000", Class::Refused),
             ("P0001", Class::Refused),
             ("21000", Class::Refused),
+            ("54000", Class::Refused),
+            ("54001", Class::Refused),
             ("28P01", Class::Configuration),
             ("3D000", Class::Configuration),
             ("3F000", Class::Configuration),

@@ -607,10 +607,10 @@ fn model_of(models: &[Option<TargetModel>], index: usize) -> Result<&TargetModel
 
 /// Says which read model an error belongs to that came while its rows were written.
 ///
-/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column, an index row that is
-/// too large) is this read model's own trouble, and must not hold up the others.
+/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column) is this read model's
+/// own trouble, and must not hold up the others.
 fn name(error: Error, model: &TargetModel) -> Error {
-    const FINAL: [&str; 6] = ["42", "0A", "54", "2F", "38", "39"];
+    const FINAL: [&str; 5] = ["42", "0A", "2F", "38", "39"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
     // A code of somebody's own, as a trigger may raise it, is tried for ever.

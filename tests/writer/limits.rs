@@ -462,3 +462,40 @@ async fn rows_that_die_and_come_back_within_a_large_transaction_keep_their_entri
         assert_eq!(rows(&rig.db, "SELECT code FROM lookup").await, ["C"], "{back:?}");
     }
 }
+
+/// An entry of a B-tree takes a third of a page; these texts do not compress.
+#[tokio::test]
+async fn values_too_large_for_an_index_are_refused_alone() {
+    let mut rig =
+        Rig::new("CREATE TABLE lookup (code text PRIMARY KEY, label text); CREATE INDEX ON lookup (label)")
+            .await;
+    let columns = [("id", "bigint"), ("code", "text"), ("label", "text")];
+    let projected = [("code", "code"), ("label", "label")];
+    rig.add(&shape("lookup", &columns, &["id"], &projected, 1, true))
+        .await;
+    let long: String = (0..200u64)
+        .map(|n| format!("{:016x}", n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .collect();
+    rig.write(0, &["+1|A|one", "+2|B|two"]).await.unwrap();
+    let changes = [
+        format!("=1|A|{long}"),
+        "=2|B|zwei".to_owned(),
+        "+3|C|three".to_owned(),
+    ];
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    rig.write(0, &changes).await.unwrap();
+    let shown = "SELECT code, label FROM lookup ORDER BY 1";
+    assert_eq!(rows(&rig.db, shown).await, ["A|one", "B|zwei", "C|three"]);
+    let rejected = "SELECT identity, key, shown, sqlstate FROM cdc.rejected";
+    assert_eq!(rows(&rig.db, rejected).await, ["1|A|old row|54000"]);
+    // A key has to be in the map's index too: such a row stops its read model, and nothing of the batch is written.
+    let changes = [format!("+4|{long}|four"), "+5|E|five".to_owned()];
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    let error = rig.write(0, &changes).await.unwrap_err();
+    assert_eq!(
+        (error.class(), error.sqlstate(), rig.writer.culprit()),
+        (Class::Refused, Some("54000"), Some(0)),
+        "{error:?}"
+    );
+    assert_eq!(rows(&rig.db, shown).await, ["A|one", "B|zwei", "C|three"]);
+}

@@ -21,7 +21,7 @@ const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
-                        OR raise_exception OR cardinality_violation";
+                        OR raise_exception OR cardinality_violation OR program_limit_exceeded";
 
 impl TargetModel {
     /// The writer for this session's stage.
