@@ -3,7 +3,7 @@
 //! In comes a `sqlx::Error`, out goes an [`Error`] whose class says what follows from it. Which error means
 //! what is decided by the SQLSTATE alone.
 //!
-//! No row value gets through. A row that is refused (classes 22, 23, 44, P0001, 21000) keeps only its SQLSTATE
+//! No row value gets through. A row that is refused (classes 22, 23, 44, 54, P0001, 21000) keeps only its SQLSTATE
 //! and the names of objects, since the server's own words quote the row (`invalid input syntax for type
 //! integer: "abc"`, `Key (code)=(MR) already exists.`). The text of a code that PostgreSQL does not use is
 //! left out as well: a trigger may have put a row into it.
