@@ -27,6 +27,13 @@ pub struct Final<'a> {
     pub now: Option<Now<'a>>,
 }
 
+impl Final<'_> {
+    /// Whether the row is there and live.
+    pub fn is_live(&self) -> bool {
+        self.now.is_some_and(|now| now.live)
+    }
+}
+
 /// A row that is there at the end of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now<'a> {

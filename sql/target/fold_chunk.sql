@@ -9,8 +9,9 @@ BEGIN
         TRUNCATE {{stage}};
         INSERT INTO {{stage}} SELECT s.* FROM {{chunk}} s;
     ELSE
-        -- A type has refused the row, so the value that is left out now is not known.
-        IF _resolve AND EXISTS (SELECT FROM {{stage}} b JOIN {{chunk}} s ON {{before_is_start}} WHERE b.state = 'x' AND ({{left_out}})) THEN
+        -- A type has refused the row, live or dead, so the value that is left out now is not known.
+        IF _resolve AND EXISTS (SELECT FROM {{stage}} b JOIN {{chunk}} s ON {{before_is_start}}
+                                WHERE b.state IN ('x', 'y') AND ({{left_out}})) THEN
             RAISE EXCEPTION 'an update left out a value of a row that was refused in the same transaction'
                 USING ERRCODE = 'CDC02';
         END IF;

@@ -2,6 +2,8 @@
 //!
 //! A row that is found is written with its identity and key alone, in the state "refused", and with why; without the key if
 //! the key itself is refused. A row whose identity is refused cannot be set apart: its error is returned.
+//!
+//! A dead row is not in the lookup, whatever it holds: one that is refused is not remembered, no more.
 
 use sqlx::PgConnection;
 
@@ -31,6 +33,16 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Whether the row at this place is live.
+    fn is_live(self, model: &TargetModel, at: usize) -> bool {
+        match self {
+            Self::Finals(rows, _) => rows.get(at).is_some_and(Final::is_live),
+            Self::Lines(lines) => lines
+                .get(at)
+                .is_some_and(|line| staging::is_live_line(model, line)),
+        }
+    }
+
     fn copy_sql(self, model: &TargetModel, with_why: bool) -> String {
         let (table, columns) = match self {
             Self::Finals(_, table) => (table.to_owned(), model.stage_columns()),
@@ -45,18 +57,25 @@ impl<'a> Rows<'a> {
         conn: &mut PgConnection,
         model: &TargetModel,
         (low, high): (usize, usize),
+        remember_dead: bool,
     ) -> Result<(), sqlx::Error> {
         let sql = self.copy_sql(model, false);
         match self {
             Self::Finals(rows, _) => {
                 let rows = rows.get(low..high).unwrap_or_default().iter();
                 copy_rows(conn, &sql, rows, |row, out| {
-                    staging::copy_row(model, *row, Part::Whole, &[], out);
+                    let part = if remember_dead || row.is_live() {
+                        Part::Whole
+                    } else {
+                        Part::Identity
+                    };
+                    staging::copy_row(model, *row, part, &[], out);
                 })
                 .await
             }
             Self::Lines(lines) => {
                 let lines = lines.get(low..high).unwrap_or_default().iter();
+                let lines = lines.filter(|line| remember_dead || staging::is_live_line(model, line));
                 copy_rows(conn, &sql, lines, |line, out| out.push_data(line)).await
             }
         }
@@ -86,14 +105,23 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Rows that a type of the lookup refuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Those that the lookup should show.
+    pub(crate) live: i64,
+    /// Those that are only not remembered.
+    pub(crate) dead: i64,
+}
+
 /// Fills the session's stage, or a table like it, within the transaction that is open; where the read model sets refused rows
-/// apart, without what a type of the lookup refuses. `refused` counts those rows, over all calls.
+/// apart, without what a type of the lookup refuses. `refused` counts over all calls.
 pub(crate) async fn stage_taken(
     conn: &mut PgConnection,
     model: &TargetModel,
     table: &str,
     fold: &Fold,
-    refused: &mut i64,
+    refused: &mut Refused,
 ) -> Result<()> {
     if !model.isolates() {
         return stage(conn, model, table, fold.finals()).await;
@@ -102,12 +130,15 @@ pub(crate) async fn stage_taken(
     copy(conn, model, Rows::Finals(&rows, table), refused).await
 }
 
-/// Copies the rows within the transaction that is open. `refused` counts the live rows that a type refuses, over all calls.
+/// Copies the rows within the transaction that is open. `refused` counts over all calls.
+///
+/// # Errors
+/// [`Class::Refused`](crate::error::Class::Refused) if more live rows are refused than are set apart.
 pub(crate) async fn copy(
     conn: &mut PgConnection,
     model: &TargetModel,
     rows: Rows<'_>,
-    refused: &mut i64,
+    refused: &mut Refused,
 ) -> Result<()> {
     let mut ranges = vec![(0, rows.len())];
     while let Some((low, high)) = ranges.pop() {
@@ -115,7 +146,9 @@ pub(crate) async fn copy(
             continue;
         }
         execute(conn, "SAVEPOINT piece".to_owned()).await?;
-        let Err(error) = rows.copy(conn, model, (low, high)).await else {
+        // To find each of many would take longer than to remember them is worth.
+        let remember_dead = refused.dead <= MOST_REJECTED;
+        let Err(error) = rows.copy(conn, model, (low, high), remember_dead).await else {
             execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;
             continue;
         };
@@ -129,16 +162,26 @@ pub(crate) async fn copy(
             ranges.push((low, middle));
             continue;
         }
-        *refused += 1;
-        if *refused > MOST_REJECTED {
-            return Err(too_many(format!(
-                "more than {MOST_REJECTED}, one of them with SQLSTATE {}",
-                refusal.sqlstate
-            )));
+        if rows.is_live(model, low) {
+            refused.live += 1;
+            assert_few(refused.live, Some(&refusal.sqlstate))?;
+        } else {
+            refused.dead += 1;
         }
         copy_in_part(conn, model, rows, low, (refusal, error)).await?;
     }
     Ok(())
+}
+
+/// An error if these are more rows than are set apart; it names the SQLSTATE of one of them.
+pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
+    if rows <= MOST_REJECTED {
+        return Ok(());
+    }
+    let which = sqlstate.map_or(String::new(), |sqlstate| {
+        format!(", one of them with SQLSTATE {sqlstate}")
+    });
+    Err(too_many(format!("more than {MOST_REJECTED}{which}")))
 }
 
 async fn copy_in_part(

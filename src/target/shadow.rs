@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::sql::ident;
-use crate::target::careful::{self, Rows};
+use crate::target::careful::{self, Refused, Rows};
 use crate::target::copy_buffer::Gathered;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
@@ -148,7 +148,7 @@ impl ShadowWriter {
         copied: &Counter,
     ) -> Result<()> {
         let mut rows = std::pin::pin!(rows);
-        let mut refused = 0;
+        let mut refused = Refused::default();
         let mut ended = false;
         while !ended {
             let mut pieces = Vec::new();
@@ -186,7 +186,8 @@ impl ShadowWriter {
         let result = async {
             for (model, fold) in folds {
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-                careful::stage_taken(tx.conn(), model, &model.stage(), &fold, &mut 0).await?;
+                careful::stage_taken(tx.conn(), model, &model.stage(), &fold, &mut Refused::default())
+                    .await?;
                 sqlx::query(AssertSqlSafe(model.catch_up_call()))
                     .bind(clear)
                     .bind(resolve)

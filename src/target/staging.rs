@@ -17,6 +17,9 @@ enum State {
     Gone,
     /// A type of the lookup refuses it.
     Refused,
+    /// Dead, and a type of the lookup refuses it: what it held is not remembered. Chunks of a large transaction that follow
+    /// must know it; the writers do not ([`TargetModel::forget_refused_dead`]).
+    Forgotten,
 }
 
 /// What of a row is staged.
@@ -24,7 +27,7 @@ enum State {
 pub enum Part {
     /// Everything.
     Whole,
-    /// Of a live row that cannot be staged whole: identity and key. Of a dead one only that it is not remembered.
+    /// Identity and key of a live row that cannot be staged whole. Of a dead one the identity.
     Key,
     /// The same without the key.
     Identity,
@@ -37,6 +40,7 @@ impl State {
             Self::Dead => "d",
             Self::Gone => "g",
             Self::Refused => "x",
+            Self::Forgotten => "y",
         }
     }
 }
@@ -53,7 +57,7 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
         None => nulls(&mut cell, identity),
     }
     // A dead row without a value that could be left out later need not be remembered.
-    let remembers = part == Part::Whole && model.model.keeps_dead_rows();
+    let remembers = model.model.keeps_dead_rows();
     let Some(now) = row.now.filter(|now| now.live || remembers) else {
         nulls(&mut cell, identity);
         cell(Some(State::Gone.text().as_bytes()));
@@ -65,12 +69,13 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
     let state = match (part, now.live) {
         (Part::Whole, true) => State::Live,
         (Part::Whole, false) => State::Dead,
-        (Part::Key | Part::Identity, _) => State::Refused,
+        (Part::Key | Part::Identity, true) => State::Refused,
+        (Part::Key | Part::Identity, false) => State::Forgotten,
     };
     cell(Some(state.text().as_bytes()));
     let staged = |column: usize| match part {
         Part::Whole => true,
-        Part::Key => model.is_key(column),
+        Part::Key => now.live && model.is_key(column),
         Part::Identity => false,
     };
     for (column, value) in now.values.cells().enumerate() {
@@ -105,7 +110,13 @@ pub(crate) fn copy_row<'a>(
     out.push(b"\n");
 }
 
-/// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if asked for, its key. False for a
+/// Whether a row that the source's COPY wrote as `line` is live.
+pub(crate) fn is_live_line(model: &TargetModel, line: &[u8]) -> bool {
+    let state = line.split(|byte| *byte == b'\t').nth(model.identity_width());
+    state != Some(State::Dead.text().as_bytes())
+}
+
+/// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if asked for, its key. Nothing of a
 /// dead row: it is not remembered.
 pub(crate) fn copy_line_in_part<'a>(
     model: &TargetModel,
@@ -113,18 +124,19 @@ pub(crate) fn copy_line_in_part<'a>(
     part: Part,
     why: &[Option<&'a str>],
     out: &mut CopyBuffer<'a>,
-) -> bool {
+) {
+    if !is_live_line(model, line) {
+        return;
+    }
     let identity = model.identity_width();
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut fields = line.split(|byte| *byte == b'\t');
-    let of_identity: Vec<&[u8]> = fields.by_ref().take(identity).collect();
-    if fields.next() == Some(State::Dead.text().as_bytes()) {
-        return false;
-    }
-    for field in of_identity {
+    for field in fields.by_ref().take(identity) {
         out.push_data(field);
         out.push(b"\t");
     }
+    // The state that it had.
+    fields.next();
     out.push(State::Refused.text().as_bytes());
     for (column, field) in fields.enumerate() {
         out.push(b"\t");
@@ -136,7 +148,6 @@ pub(crate) fn copy_line_in_part<'a>(
         out.push_cell(name.map(str::as_bytes));
     }
     out.push(b"\n");
-    true
 }
 
 /// One array of values for each column of the stage. `None` if those are too many for one statement, or a value is not UTF-8 (it

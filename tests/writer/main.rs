@@ -14,6 +14,7 @@ mod limits;
 mod new_chunks;
 mod new_rows;
 mod random;
+mod refused_chunks;
 mod rig;
 mod sweep;
 mod tables;

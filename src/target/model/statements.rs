@@ -198,6 +198,21 @@ impl TargetModel {
         format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
     }
 
+    /// What the writers see of dead rows that a type of the lookup refused: each is gone.
+    pub fn forget_refused_dead(&self) -> String {
+        let none = (1..=self.identity_types.len()).map(|i| format!("i{i} = NULL"));
+        format!(
+            "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
+            stage = self.stage(),
+            none = join(", ", none),
+        )
+    }
+
+    /// How many live rows in the stage a type of the lookup refused, and the SQLSTATE of one of them.
+    pub fn count_refused(&self) -> String {
+        format!("SELECT count(*), min(e1) FROM {} WHERE state = 'x'", self.stage())
+    }
+
     /// The call of the writer over the session's stage.
     pub fn merge_call(&self) -> String {
         format!("SELECT * FROM pg_temp.merge_{}($1, $2, $3)", self.id)

@@ -13,7 +13,7 @@ use super::staged::{self, Owner, Staged};
 use super::{Batch, Transaction, Writer, Written, advance, execute, model_of, name};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
-use crate::target::careful;
+use crate::target::careful::{self, Refused};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 
@@ -128,13 +128,22 @@ impl Writer {
         let first = *staged == Staged::none(index);
         let as_it_is = first || fold.only_new();
         let table = if as_it_is { model.stage() } else { model.chunk() };
-        careful::stage_taken(&mut self.conn, model, &table, fold, &mut staged.refused)
+        // Of those that chunks before had, some may be right by now.
+        let mut refused = Refused {
+            live: 0,
+            ..staged.refused
+        };
+        careful::stage_taken(&mut self.conn, model, &table, fold, &mut refused)
             .await
             .map_err(|error| name(error, model))?;
         if !as_it_is {
             fold_in(&mut self.conn, model, fold, staged.clear).await?;
         }
         staged.add(fold);
+        staged.refused.dead = refused.dead;
+        if refused.live > 0 || fold.clear() {
+            staged.refused.live = count_refused(&mut self.conn, model).await?;
+        }
         self.dead.add(model, fold);
         Ok(())
     }
@@ -203,8 +212,9 @@ impl Writer {
             keys: self.report_keys,
         };
         let of = |one: &Staged| model_of(owner.models, one.index);
-        let has_refused =
-            |one: &Staged| one.refused > 0 || of(one).is_ok_and(|model| self.rejecting.contains(&model.id));
+        let has_refused = |one: &Staged| {
+            one.refused.live > 0 || of(one).is_ok_and(|model| self.rejecting.contains(&model.id))
+        };
         if !staged.iter().any(has_refused) {
             execute(&mut self.conn, "SAVEPOINT chunks".to_owned()).await?;
             let whole = (batch, staged.len() == 1);
@@ -234,6 +244,19 @@ fn add_written(all: &mut Vec<(usize, Written)>, index: usize, new_rows: &Written
         }
         None => all.push((index, new_rows.clone())),
     }
+}
+
+/// Live rows in the stage that a type of the lookup refuses.
+///
+/// # Errors
+/// [`Class::Refused`] if they are more than are set apart.
+async fn count_refused(conn: &mut PgConnection, model: &TargetModel) -> Result<i64> {
+    let (rows, sqlstate): (i64, Option<String>) = sqlx::query_as(AssertSqlSafe(model.count_refused()))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)?;
+    careful::assert_few(rows, sqlstate.as_deref()).map_err(|error| name(error, model))?;
+    Ok(rows)
 }
 
 /// Folds the chunk's rows into the stage; `cleared` tells whether a chunk before held a TRUNCATE.

@@ -12,6 +12,7 @@ use super::{
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::target::bookkeeping::Bookkeeping;
+use crate::target::careful::Refused;
 use crate::target::model::TargetModel;
 
 /// The session's read models, and under which epoch it writes.
@@ -35,7 +36,7 @@ pub(super) struct Staged {
     pub(super) rows: usize,
     pub(super) bytes: usize,
     /// Rows that a type of the lookup refused.
-    pub(super) refused: i64,
+    pub(super) refused: Refused,
 }
 
 impl Staged {
@@ -47,7 +48,7 @@ impl Staged {
             resolve: false,
             rows: 0,
             bytes: 0,
-            refused: 0,
+            refused: Refused::default(),
         }
     }
 
@@ -129,6 +130,7 @@ pub(super) async fn isolate(
 }
 
 /// The next read model's turn: it is to blame for an error from now on. The plans that were kept are those of small batches.
+/// What its types refused of dead rows ends here.
 async fn turn_to<'a>(
     conn: &mut PgConnection,
     owner: Owner<'a>,
@@ -140,6 +142,9 @@ async fn turn_to<'a>(
     let model = model_of(owner.models, one.index)?;
     if staged.iter().any(|staged| staged.rows > ONE_STATEMENT_ROWS) {
         execute(conn, model.plan_for(one.rows)).await?;
+    }
+    if one.refused.dead > 0 {
+        execute(conn, model.forget_refused_dead()).await?;
     }
     Ok(model)
 }

@@ -1,0 +1,169 @@
+//! Large transactions with rows that a type of the lookup refuses.
+
+use cdc::error::Class;
+
+use crate::isolate::{LOOKUP, REJECTED, TABLES, model, resync, start};
+use crate::rig::Rig;
+use crate::support::{rows, value};
+
+async fn rig() -> Rig {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&model()).await;
+    start(&mut rig).await;
+    rig
+}
+
+/// Nothing holds the value then: the lookup's is one that the row had before.
+#[tokio::test]
+async fn a_left_out_value_of_a_dead_row_that_was_refused_breaks_the_read_model() {
+    let cases: &[(&str, &[&[&str]])] = &[
+        ("as it was", &[&["=1|A|far too long for it|1|x"], &["=1|A|u|1|-"]]),
+        (
+            "behind another chunk",
+            &[
+                &["=2|B|deux|2|-"],
+                &["=1|A|far too long for it|1|x"],
+                &["=1|A|u|1|-"],
+            ],
+        ),
+        (
+            "its key is refused",
+            &[&["=1|FAR-TOO-LONG|one|1|x"], &["=1|u|one|1|-"]],
+        ),
+        ("new", &[&["+7|G|far too long for it|7|x"], &["=7|G|u|7|-"]]),
+        (
+            "under the identity that another row had",
+            &[
+                &["=2 > 9|B|two|2|-", "=1 > 2|A|far too long for it|1|x"],
+                &["=2|A|u|1|-"],
+            ],
+        ),
+        (
+            "it stays dead",
+            &[
+                &["=1|A|far too long for it|1|x"],
+                &["=1|A|u|8|x"],
+                &["=1|A|u|1|-"],
+            ],
+        ),
+    ];
+    for (case, chunks) in cases {
+        let mut rig = rig().await;
+        let before = rows(&rig.db, LOOKUP).await;
+        let error = rig.write_in_chunks(0, chunks).await.unwrap_err();
+        assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
+        assert_eq!(rows(&rig.db, LOOKUP).await, before, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_row_that_was_refused_is_what_later_chunks_make_of_it() {
+    type Case = (
+        &'static str,
+        &'static [&'static [&'static str]],
+        &'static [&'static str],
+    );
+    let cases: &[Case] = &[
+        (
+            "live, with all values",
+            &[&["=1|A|far too long for it|1|x"], &["=1|A|uno|1|-"]],
+            &["A|uno|1", "B|two|2"],
+        ),
+        (
+            "gone",
+            &[&["=1|A|far too long for it|1|x"], &["-1"]],
+            &["B|two|2"],
+        ),
+        (
+            "dead at the end",
+            &[&["=1|A|far too long for it|1|x"], &["=2|B|deux|2|-"]],
+            &["B|deux|2"],
+        ),
+        (
+            "new and dead at the end",
+            &[&["+7|G|far too long for it|7|x"], &["=2|B|deux|2|-"]],
+            &["A|one|1", "B|deux|2"],
+        ),
+        (
+            "behind a TRUNCATE",
+            &[
+                &["=1|A|far too long for it|1|x"],
+                &["!", "+1|A|far too long for it|1|x"],
+                &["+2|B|deux|2|-"],
+            ],
+            &["B|deux|2"],
+        ),
+        (
+            "under another identity, which somebody takes",
+            &[
+                &["=1 > 8|A|far too long for it|1|x"],
+                &["=8 > 7|A|uno|1|-", "+8|H|eight|8|-"],
+            ],
+            &["A|uno|1", "B|two|2", "H|eight|8"],
+        ),
+    ];
+    for (case, chunks, lookup) in cases {
+        let mut rig = rig().await;
+        rig.write_in_chunks(0, chunks).await.unwrap();
+        assert_eq!(rows(&rig.db, LOOKUP).await, *lookup, "{case}");
+        assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{case}");
+        // What is not remembered is told when its value is left out.
+        if case.ends_with("at the end") {
+            let identity = if case.starts_with("new") { 7 } else { 1 };
+            let error = rig.write(0, &[format!("={identity}|A|u|1|-")]).await.unwrap_err();
+            assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
+        }
+    }
+}
+
+/// More than may be set apart, though none of them at the end: dead rows are not in the lookup, whatever they hold.
+#[tokio::test]
+async fn dead_rows_do_not_count_as_refused() {
+    let dead = |from: usize| -> Vec<String> {
+        (from..from + 1200)
+            .map(|n| format!("+{n}|D{n}|far too long for it|{n}|x"))
+            .collect()
+    };
+    let mut rig = rig().await;
+    let written = rig.write(0, &dead(1000)).await.unwrap();
+    assert_eq!((written.refused, written.rejected_in_all), (0, 0));
+    let chunks = [dead(3000), dead(5000), vec!["+7|G|seven|7|-".to_owned()]];
+    let chunks: Vec<&[String]> = chunks.iter().map(Vec::as_slice).collect();
+    rig.write_in_chunks(0, &chunks).await.unwrap();
+    let mut copy = vec!["0|l|ZZ|good|\\N".to_owned(), "7|l|G|seven|7".to_owned()];
+    copy.extend((1000..2200).map(|n| format!("{n}|d|D{n}|far too long for it|{n}")));
+    let copy: Vec<&str> = copy.iter().map(String::as_str).collect();
+    let (_, written) = resync(&mut rig, &copy).await;
+    assert_eq!(written.rejected_in_all, 0);
+    assert_eq!(rows(&rig.db, LOOKUP).await, ["G|seven|7"]);
+}
+
+/// A row that is refused in each chunk is one row; a TRUNCATE takes those before it.
+#[tokio::test]
+async fn rows_are_counted_as_refused_once() {
+    let bad = |step: usize| -> Vec<String> {
+        (1000..1600)
+            .map(|n| format!("={n}|D{n}|far too long for it {step}|-|-"))
+            .collect()
+    };
+    let inserts: Vec<String> = bad(0).iter().map(|line| line.replacen('=', "+", 1)).collect();
+    let mut rig = rig().await;
+    let chunks = [inserts, bad(1), bad(2)];
+    let chunks: Vec<&[String]> = chunks.iter().map(Vec::as_slice).collect();
+    let written = rig.write_in_chunks(0, &chunks).await.unwrap();
+    assert_eq!(written[0].1.rejected_in_all, 600);
+    let mut again = bad(3);
+    again.insert(0, "!".to_owned());
+    again.push("+0|ZZ|good|-|-".to_owned());
+    let more: Vec<String> = (2000..2600)
+        .map(|n| format!("+{n}|D{n}|far too long for it|-|-"))
+        .collect();
+    let error = rig.write_in_chunks(0, &[&again, &more]).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused, "{error:?}");
+    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.rejected").await, "600");
+    let truncated = ["!", "+0|ZZ|good|-|-"].map(str::to_owned);
+    rig.write_in_chunks(0, &[&more, &truncated, &bad(3)])
+        .await
+        .unwrap();
+    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.rejected").await, "600");
+}
