@@ -77,6 +77,7 @@ BEGIN
                     WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
                     GROUP BY {{t_k}}, t.claimed
                     HAVING count(*) > t.claimed::integer OR bool_or(m.state = 'w')) x) > 0 THEN
+                {{key_index}}
 {{share_out_keys}}
                 _shared := true;
             END IF;

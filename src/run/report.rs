@@ -92,7 +92,7 @@ fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
     );
 }
 
-/// One line a row.
+/// One line a row; of very many rows some are only counted.
 fn rows(settings: &ReadModelSettings, written: &Written) {
     let prefix = if settings.is_labels() {
         "LABEL_SYNC"
@@ -100,14 +100,18 @@ fn rows(settings: &ReadModelSettings, written: &Written) {
         "LOOKUP_SYNC"
     };
     let read_model = settings.name();
-    for (kind, keys) in [
-        ("INSERT", &written.inserted_keys),
-        ("UPDATE", &written.updated_keys),
-        ("DELETE", &written.deleted_keys),
+    for (kind, keys, count) in [
+        ("INSERT", &written.inserted_keys, written.inserted),
+        ("UPDATE", &written.updated_keys, written.updated),
+        ("DELETE", &written.deleted_keys, written.deleted),
     ] {
+        let action = format!("{prefix}_{kind}");
         for key in keys {
-            let action = format!("{prefix}_{kind}");
             tracing::debug!(action, read_model, code = key, "applied a row");
+        }
+        let more = usize::try_from(count).unwrap_or(0).saturating_sub(keys.len());
+        if more > 0 {
+            tracing::debug!(action, read_model, rows = more, "applied more rows");
         }
     }
 }

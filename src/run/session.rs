@@ -42,8 +42,12 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a batch in hand may take once the stream has ended.
-const BATCH_PATIENCE: Duration = Duration::from_secs(600);
+/// How often it is looked whether the target still answers while a batch in hand is waited for, and how long it may not.
+const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
+
+/// Most keys of each kind that are told of a batch at log level debug.
+const MOST_TOLD_KEYS: i32 = 10_000;
 
 /// How long the last state may take to be written when the process leaves.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -146,7 +150,7 @@ impl<'a> Session<'a> {
         let looks = watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, &mut bound).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
-            writer.report_keys = i32::MAX;
+            writer.report_keys = MOST_TOLD_KEYS;
         }
         for (index, bound) in bound.iter().enumerate() {
             if let Ok(model) = &bound.model {
@@ -453,11 +457,25 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Comes back once the target has not answered for long. However slowly, what it works at is better waited for: the same batch
+/// would take as long again.
+async fn target_is_gone(shared: &Shared) {
+    let mut answered = Instant::now();
+    while answered.elapsed() < ANSWER_PATIENCE {
+        tokio::time::sleep(ANSWER_INTERVAL).await;
+        let answer = tokio::time::timeout(ANSWER_INTERVAL, shared.target_session("watch")).await;
+        if matches!(answer, Ok(Ok(_))) {
+            answered = Instant::now();
+        }
+    }
+}
+
 /// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to stop.
 async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>) -> Option<Refused> {
     if left.busy {
         tokio::select! {
-            _ = tokio::time::timeout(BATCH_PATIENCE, left.applier.result()) => {}
+            _ = left.applier.result() => {}
+            () = target_is_gone(shared) => {}
             () = shared.stop.cancelled() => {}
         }
     }

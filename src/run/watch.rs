@@ -111,7 +111,11 @@ pub async fn compare_with_stored(
     Ok(looks)
 }
 
+/// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the source before.
 async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str, why: &str) -> Result<()> {
+    if shared.bookkeeping.is_asked_for(target, name, false).await? {
+        return Ok(());
+    }
     tracing::info!(
         read_model = name,
         "{why}: a resync will tell whether rows changed"
@@ -268,7 +272,8 @@ impl Watch {
                 .miscounted
                 .entry(*id)
                 .or_insert_with(|| (Backoff::new(LOOK_INTERVAL, MOST_ASKING_DELAY), Instant::now()));
-            if *next <= Instant::now() && !self.shared.bookkeeping.is_asked_for(target, &name).await? {
+            // What runs writes the lookup, or has not come to it.
+            if *next <= Instant::now() && !self.shared.bookkeeping.is_asked_for(target, &name, true).await? {
                 let why = "the lookup or its map has another number of rows than was written";
                 ask_for_resync(&self.shared, target, &name, why).await?;
                 *next = Instant::now() + backoff.next_delay(0.0);

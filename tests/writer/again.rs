@@ -1,7 +1,9 @@
 //! Rows that the target refuses again, or takes at last after another lookup's turn.
 
+use cdc::target::writer::MergePosition;
+
 use crate::cases::other;
-use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, model, resync, start};
+use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, fill, model, resync, start};
 use crate::rig::Rig;
 use crate::support::rows;
 
@@ -85,13 +87,7 @@ async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
 /// What was refused before and stays so does not keep a row from being tried once more after another lookup's turn.
 #[tokio::test]
 async fn a_row_that_was_refused_before_waits_for_another_lookup_too() {
-    let mut rig = Rig::new(
-        "CREATE TABLE other (code text PRIMARY KEY, label text);
-         CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label text, number text REFERENCES other);",
-    )
-    .await;
-    rig.add(&model()).await;
-    rig.add(&other()).await;
+    let mut rig = referring().await;
     rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"]).await.unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await.len(), 1);
     let folds = vec![
@@ -101,4 +97,62 @@ async fn a_row_that_was_refused_before_waits_for_another_lookup_too() {
     rig.apply(folds).await.unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await, [""; 0]);
     assert_eq!(rows(&rig.db, LOOKUP).await, ["A|uno|x"]);
+}
+
+/// Two lookups of which the first refers to the second.
+async fn referring() -> Rig {
+    let mut rig = Rig::new(
+        "CREATE TABLE other (code text PRIMARY KEY, label text);
+         CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label text, number text REFERENCES other);",
+    )
+    .await;
+    rig.add(&model()).await;
+    rig.add(&other()).await;
+    rig
+}
+
+/// More rows than are set apart, and more than none at all, wait for the other lookup's.
+#[tokio::test]
+async fn many_rows_that_all_wait_for_another_lookup_are_written_after_it() {
+    for count in [2, 1500] {
+        for chunked in [false, true] {
+            let mut rig = referring().await;
+            let first: Vec<String> = (0..count).map(|n| format!("+{n}|C{n}|label|K{n}|-")).collect();
+            let second: Vec<String> = (0..count).map(|n| format!("+K{n}|x")).collect();
+            if chunked {
+                let folds = [(0, rig.fold(0, &first))];
+                rig.writer.stage_chunk(&folds).await.unwrap();
+                rig.write_in_chunks_after(1, 1, &second).await.unwrap();
+            } else {
+                let folds = vec![(0, rig.fold(0, &first)), (1, rig.fold(1, &second))];
+                rig.apply(folds).await.unwrap();
+            }
+            let case = format!("{count} rows, in chunks {chunked}");
+            for table in ["lookup", "other"] {
+                let counted = rows(&rig.db, &format!("SELECT count(*) FROM {table}")).await;
+                assert_eq!(counted, [count.to_string()], "{case}, {table}");
+            }
+            assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn copies_that_all_wait_for_another_lookup_are_merged_after_it() {
+    for count in [2, 1500] {
+        let mut rig = referring().await;
+        let first: Vec<String> = (0..count).map(|n| format!("{n}|l|C{n}|label|K{n}")).collect();
+        let second: Vec<String> = (0..count).map(|n| format!("K{n}|l|K{n}|x")).collect();
+        for (index, lines) in [first, second].iter().enumerate() {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            fill(&rig, index, &lines).await;
+        }
+        let position = MergePosition::Running(rig.position().lsn, None);
+        let merged = rig.writer.merge(&[0, 1], &position, 20).await.unwrap();
+        for (index, written) in merged {
+            let written = written.unwrap();
+            assert_eq!((written.inserted, written.rejected_in_all), (count, 0), "{index}");
+        }
+        assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{count}");
+    }
 }

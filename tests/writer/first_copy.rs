@@ -5,10 +5,10 @@ use cdc::target::writer::{MergePosition, Written};
 use crate::cases::{TABLES, assert_consistent, labels};
 use crate::isolate::fill;
 use crate::rig::Rig;
-use crate::support::{pg, rows, value};
+use crate::support::{pg, rows, value, wait_until};
 
 const INDEXES: &str = "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid)
-    FROM pg_index WHERE indrelid = 'cdc.map_1'::regclass ORDER BY 1";
+    FROM pg_index WHERE indrelid = 'cdc.map_1'::regclass ORDER BY 2";
 
 /// Rows of a shadow of more than a megabyte.
 fn lines() -> Vec<String> {
@@ -81,4 +81,26 @@ async fn refused_row_of_a_large_first_copy_is_set_apart() {
     assert_eq!((written.inserted, written.rejected_in_all), (19_999, 1));
     assert_eq!(rows(&rig.db, INDEXES).await, indexes);
     assert_eq!(value(&rig.db, "SELECT key FROM cdc.rejected").await, "C77");
+}
+
+/// Two rows with one key: its owner is looked for, but not by reading the map once for each key.
+#[tokio::test]
+async fn doubled_key_of_a_large_first_copy_is_shared_out_by_the_index() {
+    let (mut rig, indexes) = rig().await;
+    let mut lines: Vec<String> = (0..4000)
+        .map(|id| format!("{id}|l|C{id}|{}", "a long label".repeat(30)))
+        .collect();
+    lines.push("9000|l|C7|second".to_owned());
+    let written = merge(&mut rig, &lines).await;
+    assert_eq!(written.inserted, 4000);
+    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_consistent(&rig, "a doubled key").await;
+    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'map_1' AND seq_scan > 0";
+    let read: u64 = wait_until("what was read is known", async || {
+        rows(&rig.db, read).await.pop().ok_or_else(String::new)
+    })
+    .await
+    .parse()
+    .unwrap();
+    assert!(read < 100 * 4000, "{read} rows of the map were read");
 }

@@ -126,15 +126,16 @@ impl Bookkeeping {
         }
     }
 
-    /// Whether a resync of this read model is asked for or under way.
-    pub async fn is_asked_for(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    /// Whether a resync of this read model is asked for and has not begun or, with `or_runs`, is under way.
+    pub async fn is_asked_for(&self, conn: &mut PgConnection, name: &str, or_runs: bool) -> Result<bool> {
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.resync WHERE state IN ('queued', 'running') AND NOT dry_run \
+            "SELECT EXISTS (SELECT FROM {}.resync WHERE (state = 'queued' OR $2 AND state = 'running') AND NOT dry_run \
              AND (read_models IS NULL OR $1 = ANY (read_models)))",
             self.schema
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(name)
+            .bind(or_runs)
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)

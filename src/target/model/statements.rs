@@ -19,6 +19,8 @@ const INSERT_MISSING: &str = include_str!("../../../sql/target/insert_missing.sq
 
 const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 
+const MAKE_KEY_INDEX: &str = "CREATE INDEX IF NOT EXISTS map_{{id}}_key ON {{map}} ({{k}});";
+
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
                         OR raise_exception OR cardinality_violation OR program_limit_exceeded";
@@ -74,6 +76,15 @@ impl TargetModel {
             (
                 "insert_moving",
                 &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid"),
+            ),
+            // A first copy may have taken it away, and keys are looked up there one by one.
+            (
+                "key_index",
+                if stage == self.shadow() {
+                    MAKE_KEY_INDEX
+                } else {
+                    ""
+                },
             ),
             (
                 "share_out_keys",

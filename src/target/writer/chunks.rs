@@ -93,7 +93,7 @@ impl Writer {
         let Some(written) = written else {
             return Ok(false);
         };
-        add_written(&mut self.chunks.new_rows, index, &written);
+        add_written(&mut self.chunks.new_rows, index, &written, self.report_keys);
         Ok(true)
     }
 
@@ -161,7 +161,7 @@ impl Writer {
         execute(&mut self.conn, "COMMIT".to_owned()).await?;
         self.note_emptied(&chunks.staged);
         for (index, new_rows) in &chunks.new_rows {
-            add_written(&mut written, *index, new_rows);
+            add_written(&mut written, *index, new_rows, self.report_keys);
         }
         Ok(written)
     }
@@ -201,6 +201,10 @@ impl Writer {
         }
         self.add_chunk(&batch.folds).await?;
         advance(&mut self.conn, self.epoch, &batch.position).await?;
+        for (index, new_rows) in &self.chunks.new_rows {
+            let count = model_of(&self.models, *index)?.count_new(new_rows.inserted);
+            execute(&mut self.conn, count).await?;
+        }
         // A read model that cannot take the transaction leaves before it.
         let staged = self.chunks.staged.iter().filter(|one| !goes(one.index));
         let staged: Vec<Staged> = staged.copied().collect();
@@ -234,13 +238,16 @@ impl Writer {
     }
 }
 
-/// Adds what was written of a read model to what is told of it.
-fn add_written(all: &mut Vec<(usize, Written)>, index: usize, new_rows: &Written) {
+/// Adds what was written of a read model to what is told of it; that many keys at most.
+fn add_written(all: &mut Vec<(usize, Written)>, index: usize, new_rows: &Written, most_keys: i32) {
     match all.iter_mut().find(|(of, _)| *of == index) {
         Some((_, written)) => {
             written.inserted += new_rows.inserted;
             written.total += new_rows.total;
-            written.inserted_keys.extend_from_slice(&new_rows.inserted_keys);
+            let most = usize::try_from(most_keys).unwrap_or_default();
+            let room = most.saturating_sub(written.inserted_keys.len());
+            let keys = new_rows.inserted_keys.iter().take(room).cloned();
+            written.inserted_keys.extend(keys);
         }
         None => all.push((index, new_rows.clone())),
     }

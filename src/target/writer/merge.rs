@@ -1,14 +1,17 @@
 //! The merge of exact copies: by the writer's own function, with the shadow in place of the stage.
 
+use std::collections::{HashSet, VecDeque};
+
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::staged::Owner;
 use super::{
     MergePosition, Merged, Position, Transaction, Writer, Written, advance, call, check_constraints, execute,
     index_of, isolate, model_of, name,
 };
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::target::bookkeeping::{Bookkeeping, ModelState};
+use crate::target::bookkeeping::ModelState;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 
@@ -73,57 +76,43 @@ impl Writer {
     ) -> Result<Vec<Merged>> {
         let heals = matches!(position, MergePosition::Start(..));
         let (MergePosition::Running(lsn, _) | MergePosition::Start(lsn, _)) = *position;
+        let owner = Owner {
+            models: &self.models,
+            bookkeeping: &self.bookkeeping,
+            epoch: self.epoch,
+            keys,
+        };
+        let how = How {
+            heals,
+            check: one_by_one,
+            isolating,
+            lsn,
+        };
+        let error_of = |index: usize| {
+            refused
+                .iter()
+                .find(|(of, _)| *of == index)
+                .map(|(_, error)| error)
+        };
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
-            match position {
-                MergePosition::Running(lsn, _) => {
-                    let position = Position {
-                        lsn: *lsn,
-                        commit_time: None,
-                        last: None,
-                    };
-                    advance(tx.conn(), self.epoch, &position).await?;
-                }
-                MergePosition::Start(lsn, source) => {
-                    self.bookkeeping
-                        .finish_healing(tx.conn(), self.epoch, source, *lsn)
+            begin_at(tx.conn(), owner, position).await?;
+            let wanted: Vec<usize> = indexes
+                .iter()
+                .copied()
+                .filter(|index| error_of(*index).is_none())
+                .collect();
+            let (mut all, set_apart) = merge_each(tx.conn(), owner, &wanted, &self.rejecting, how).await?;
+            if heals {
+                let out = all
+                    .iter()
+                    .filter_map(|(index, merged)| Some((*index, merged.as_ref().err()?)));
+                for (index, error) in out.chain(refused.iter().map(|(index, error)| (*index, error))) {
+                    let id = model_of(owner.models, index)?.id;
+                    owner
+                        .bookkeeping
+                        .suspend(tx.conn(), owner.epoch, id, error)
                         .await?;
-                }
-            }
-            let mut all = Vec::with_capacity(indexes.len());
-            let mut set_apart = Vec::new();
-            for index in indexes {
-                let model = model_of(&self.models, *index)?;
-                if let Some((_, error)) = refused.iter().find(|(of, _)| of == index) {
-                    if heals {
-                        self.bookkeeping
-                            .suspend(tx.conn(), self.epoch, model.id, error)
-                            .await?;
-                    }
-                    continue;
-                }
-                let (merged, isolated) = merge_one(
-                    tx.conn(),
-                    &self.bookkeeping,
-                    self.epoch,
-                    model,
-                    How {
-                        keys,
-                        heals,
-                        check: one_by_one,
-                        isolating: isolating || self.rejecting.contains(&model.id),
-                        lsn,
-                    },
-                )
-                .await?;
-                if let (Err(error), true) = (&merged, heals) {
-                    self.bookkeeping
-                        .suspend(tx.conn(), self.epoch, model.id, error)
-                        .await?;
-                }
-                all.push((*index, merged));
-                if isolated {
-                    set_apart.push(*index);
                 }
             }
             if all.len() > 1 {
@@ -131,25 +120,78 @@ impl Writer {
                     let written = merged.as_mut().ok().filter(|_| set_apart.contains(index))?;
                     Some((*index, written))
                 });
-                self.bookkeeping
-                    .retry(tx.conn(), &self.models, tried.collect(), (culprit, true, lsn))
+                owner
+                    .bookkeeping
+                    .retry(tx.conn(), owner.models, tried.collect(), (culprit, true, lsn))
                     .await?;
                 *culprit = None;
             }
-            let emptied = emptied(&self.models, &all)?;
+            let emptied = emptied(owner.models, &all)?;
             if let Err((error, table)) = check_constraints(tx.conn(), &emptied).await {
-                *culprit = table.and_then(|table| index_of(&self.models, &table));
+                *culprit = table.and_then(|table| index_of(owner.models, &table));
                 return Err(error);
             }
             let whole = refused.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
             if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
-                self.bookkeeping.mark_merged(tx.conn(), *id, *lsn).await?;
+                owner.bookkeeping.mark_merged(tx.conn(), *id, *lsn).await?;
             }
             Ok(all)
         }
         .await;
         tx.end(result).await
     }
+}
+
+/// Fences, and stores where the read models stand.
+async fn begin_at(conn: &mut PgConnection, owner: Owner<'_>, position: &MergePosition) -> Result<()> {
+    match position {
+        MergePosition::Running(lsn, _) => {
+            let position = Position {
+                lsn: *lsn,
+                commit_time: None,
+                last: None,
+            };
+            advance(conn, owner.epoch, &position).await
+        }
+        MergePosition::Start(lsn, source) => {
+            owner
+                .bookkeeping
+                .finish_healing(conn, owner.epoch, source, *lsn)
+                .await
+        }
+    }
+}
+
+/// Merges these read models' copies, and tells which were merged by the isolating writer.
+///
+/// One that is refused, perhaps for want of another lookup's rows, has its turn again after all others.
+async fn merge_each(
+    conn: &mut PgConnection,
+    owner: Owner<'_>,
+    indexes: &[usize],
+    rejecting: &HashSet<i32>,
+    how: How,
+) -> Result<(Vec<Merged>, Vec<usize>)> {
+    let mut all: Vec<Merged> = Vec::with_capacity(indexes.len());
+    let mut set_apart = Vec::new();
+    let mut turns: VecDeque<(usize, bool)> =
+        indexes.iter().map(|index| (*index, indexes.len() > 1)).collect();
+    while let Some((index, may_wait)) = turns.pop_front() {
+        let model = model_of(owner.models, index)?;
+        let how = How {
+            isolating: how.isolating || rejecting.contains(&model.id),
+            ..how
+        };
+        let (merged, isolated) = merge_one(conn, owner, model, how).await?;
+        match merged {
+            Err(error) if may_wait && error.class() == Class::Refused => turns.push_back((index, false)),
+            merged => {
+                all.push((index, merged));
+                set_apart.extend(isolated.then_some(index));
+            }
+        }
+    }
+    Ok((all, set_apart))
 }
 
 /// What empties the tables that the merges have used; those that were refused were rolled back.
@@ -167,8 +209,6 @@ fn emptied(models: &[Option<TargetModel>], all: &[Merged]) -> Result<String> {
 /// How one copy is merged.
 #[derive(Debug, Clone, Copy)]
 struct How {
-    /// Most keys that are told of each kind.
-    keys: i32,
     /// Whether what is written is not drift.
     heals: bool,
     /// Whether to check deferred constraints after it.
@@ -181,8 +221,7 @@ struct How {
 /// Merges one copy under a savepoint, and tells whether by the isolating writer; a refusal by the target comes back inside.
 async fn merge_one(
     conn: &mut PgConnection,
-    bookkeeping: &Bookkeeping,
-    epoch: i64,
+    owner: Owner<'_>,
     model: &TargetModel,
     how: How,
 ) -> Result<(Result<Written>, bool)> {
@@ -190,9 +229,10 @@ async fn merge_one(
     let mut isolating = how.isolating || has_refused(conn, model).await?;
     loop {
         let merged: Result<Written> = async {
-            let written = merge_rows(conn, bookkeeping, model, how, isolating).await?;
-            bookkeeping
-                .set_model_state(conn, epoch, model.id, ModelState::InStep, None)
+            let written = merge_rows(conn, owner, model, how, isolating).await?;
+            owner
+                .bookkeeping
+                .set_model_state(conn, owner.epoch, model.id, ModelState::InStep, None)
                 .await?;
             Ok(written)
         }
@@ -228,11 +268,12 @@ async fn has_refused(conn: &mut PgConnection, model: &TargetModel) -> Result<boo
 
 async fn merge_rows(
     conn: &mut PgConnection,
-    bookkeeping: &Bookkeeping,
+    owner: Owner<'_>,
     model: &TargetModel,
     how: How,
     isolating: bool,
 ) -> Result<Written> {
+    let bookkeeping = owner.bookkeeping;
     // Everything is compared with everything: each table is read once.
     execute(conn, model.plan_for(usize::MAX)).await?;
     let mut healed = 0;
@@ -243,7 +284,7 @@ async fn merge_rows(
             shadow: true,
             clear: true,
             resolve: false,
-            keys: how.keys,
+            keys: owner.keys,
             again: false,
             lsn: how.lsn,
         };
@@ -254,7 +295,7 @@ async fn merge_rows(
         written
     } else {
         execute(conn, model.drop_map_indexes()).await?;
-        let written = call(conn, model, &model.merge_shadow_call(), true, false, how.keys).await?;
+        let written = call(conn, model, &model.merge_shadow_call(), true, false, owner.keys).await?;
         execute(conn, model.make_map_indexes()).await?;
         written
     };

@@ -37,27 +37,34 @@ struct Refused {
 
 impl NewRows {
     /// Writes the rows within the transaction that is open. `None` if they are not all new, are few, or the target has
-    /// something against one of them: nothing is written then. At most `keys` are told, as the source writes them;
-    /// `check` is whether constraints that are checked late are among what it may have against them. whether constraints that are checked late are among what it may have against them.
+    /// something against one of them: nothing is written then. At most `keys` are told, as the source writes them.
+    ///
+    /// `chunk` is whether the transaction stays open for long: constraints that are checked late are among what the target may
+    /// have against a row then, and whoever calls counts the rows at its end, since the row with the number is locked until then.
     pub(super) async fn write(
         &mut self,
         conn: &mut PgConnection,
         model: &TargetModel,
         fold: &Fold,
-        (keys, check): (i32, bool),
+        (keys, chunk): (i32, bool),
     ) -> Result<Option<Written>> {
         if !are_many(fold) || !self.is_due(model) {
             return Ok(None);
         }
         execute(conn, "SAVEPOINT new_rows".to_owned()).await?;
         let copied = match copy(conn, model, fold, usize::try_from(keys).unwrap_or_default()).await {
-            Ok(written) if check => execute(conn, CHECK.to_owned()).await.map(|()| written),
+            Ok(written) if chunk => execute(conn, CHECK.to_owned()).await.map(|()| written),
             copied => copied,
         };
         match copied {
             Ok(written) => {
-                let count = model.count_new(written.inserted);
-                execute(conn, format!("{count}; RELEASE SAVEPOINT new_rows")).await?;
+                let release = "RELEASE SAVEPOINT new_rows".to_owned();
+                let end = if chunk {
+                    release
+                } else {
+                    format!("{}; {release}", model.count_new(written.inserted))
+                };
+                execute(conn, end).await?;
                 self.0.remove(&model.id);
                 return Ok(Some(written));
             }

@@ -9,8 +9,9 @@ use super::{
     Batch, ONE_STATEMENT_ROWS, Written, call, check_constraints, execute, index_of, isolate, model_of, name,
     sweep,
 };
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::fold::Fold;
+use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful::Refused;
 use crate::target::model::TargetModel;
@@ -102,17 +103,24 @@ pub(super) async fn isolate(
 ) -> Result<Vec<(usize, Written)>> {
     let lsn = batch.position.lsn;
     let mut all: Vec<(usize, Written)> = Vec::with_capacity(staged.len());
+    let mut postponed = Vec::new();
     for one in staged {
-        let model = turn_to(conn, owner, staged, *one, current).await?;
-        let how = isolate::How {
-            shadow: false,
-            clear: one.clear,
-            resolve: one.resolve,
-            keys: owner.keys,
-            again: false,
-            lsn,
-        };
-        all.push((one.index, isolate::call_isolating(conn, model, how).await?));
+        execute(conn, "SAVEPOINT read_model".to_owned()).await?;
+        match isolate_one(conn, owner, staged, *one, (lsn, &mut *current)).await {
+            Ok(written) => all.push((one.index, written)),
+            // Too many rows, perhaps for want of another lookup's: its turn comes again after all others.
+            Err(error) if error.class() == Class::Refused && staged.len() > 1 => {
+                tracing::debug!(%error, "the read model is written again after the others");
+                execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
+                postponed.push(*one);
+            }
+            Err(error) => return Err(error),
+        }
+        execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
+    }
+    for one in postponed {
+        let written = isolate_one(conn, owner, staged, one, (lsn, &mut *current)).await?;
+        all.push((one.index, written));
     }
     if staged.len() > 1 {
         let tried = all.iter_mut().map(|(index, written)| (*index, written));
@@ -127,6 +135,25 @@ pub(super) async fn isolate(
         owner.bookkeeping.read_rejected(conn, id, written).await?;
     }
     Ok(all)
+}
+
+async fn isolate_one(
+    conn: &mut PgConnection,
+    owner: Owner<'_>,
+    staged: &[Staged],
+    one: Staged,
+    (lsn, current): (Lsn, &mut Option<usize>),
+) -> Result<Written> {
+    let model = turn_to(conn, owner, staged, one, current).await?;
+    let how = isolate::How {
+        shadow: false,
+        clear: one.clear,
+        resolve: one.resolve,
+        keys: owner.keys,
+        again: false,
+        lsn,
+    };
+    isolate::call_isolating(conn, model, how).await
 }
 
 /// The next read model's turn: it is to blame for an error from now on. The plans that were kept are those of small batches.
