@@ -92,6 +92,8 @@ pub struct SourceModel {
     pub table: Option<SourceTable>,
     /// Keys that more than one live row has; `None` if it was not counted.
     pub duplicates: Option<i64>,
+    /// Rows that are not soft-deleted and have a NULL in their key; `None` if they were not counted.
+    pub without_key: Option<i64>,
     /// Publications that publish the table, whoever made them.
     pub publications: Vec<Publication>,
 }

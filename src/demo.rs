@@ -137,6 +137,7 @@ impl Servers {
                 publication: "cdc".to_owned(),
                 slot: "cdc".to_owned(),
                 max_retained_wal: None,
+                failover: true,
                 publish_projected_columns: false,
             },
             target: TargetSettings {

@@ -135,6 +135,13 @@ impl ReadModel {
         })
     }
 
+    /// Names of the source's columns that are used.
+    pub fn source_columns(&self) -> Vec<String> {
+        let soft_delete = self.soft_delete.iter().map(|(column, _)| column);
+        let all = self.identity.iter().chain(&self.columns).chain(soft_delete);
+        all.map(|column| column.name.clone()).collect()
+    }
+
     /// Whether dead rows are kept with their values: an update that brings one back may leave a value out.
     pub fn keeps_dead_rows(&self) -> bool {
         self.remembering == Remembering::Map && self.columns.iter().any(|column| column.toastable)

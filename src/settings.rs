@@ -33,6 +33,8 @@ pub struct SourceSettings {
     pub slot: String,
     /// Bytes of WAL above which the slot is given up; `None` (default) is without limit.
     pub max_retained_wal: Option<u64>,
+    /// Let standbys that synchronize slots take the slot along (default), where the server knows that.
+    pub failover: bool,
     /// Publish the projected columns only (`publish_columns = "projected"`); default false: whole tables.
     pub publish_projected_columns: bool,
 }

@@ -202,6 +202,8 @@ pub struct ReadModelStatus {
     pub last_resync: Option<LastResync>,
     /// A running copy.
     pub copy: Option<Copy>,
+    /// Live rows at the source whose key another one has, as of the last resync: they wait until it is free.
+    pub waiting: i64,
     /// Rows that the target refuses and that are set apart.
     pub rejected: i64,
     /// The first of them, oldest first.

@@ -75,7 +75,9 @@ async fn run_script() -> Vec<u8> {
         ..Conninfo::default()
     };
     let mut replication = Replication::connect(&conninfo, "golden").await.unwrap();
-    slot::create(&mut replication, "golden", false).await.unwrap();
+    slot::create(&mut replication, "golden", slot::Kind::Failover)
+        .await
+        .unwrap();
     for batch in batches {
         let words = batch
             .lines()

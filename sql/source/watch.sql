@@ -3,7 +3,8 @@
 -- publication  oid, options and the version of its row: another oid means that it was made again, another version that it was
 --              altered, though perhaps back again
 -- membership   oids of the publication's entries for the table: others mean that it was taken out and put back
--- columns      numbers, names and types: another number under one name is another column
+-- columns      their names; definitions: their numbers, types and storage, another number under one name being another column
+-- identity     by which columns the table and its leaves may name an old row, and whether a value may be stored out of line
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
 -- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
@@ -22,9 +23,24 @@ SELECT t.name,
        (SELECT pg_catalog.string_agg(r.oid::text, ' ' ORDER BY r.oid)
         FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
         WHERE p.pubname = $1::text AND r.prrelid = ANY (pg_catalog.array_agg(t.oid))) AS membership,
-       (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(':', a.attnum, a.attname, a.atttypid), ' ' ORDER BY a.attnum)
+       (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+       (SELECT pg_catalog.array_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.attstorage) ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS definitions,
+       pg_catalog.concat_ws(' ', pg_catalog.bool_or(k.reltoastrelid <> 0),
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat_ws(' ', k.relkind, k.relreplident, x.indexes), '; ')) AS identity,
        pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage,
        pg_catalog.to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL AS schemas
 FROM tables t
+LEFT JOIN pg_catalog.pg_class k ON k.oid = t.oid
+LEFT JOIN LATERAL (
+    SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', x.indimmediate, x.indpred IS NULL, (
+               SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY u.n)
+               FROM pg_catalog.unnest(x.indkey) WITH ORDINALITY u (attnum, n)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.attnum
+               WHERE u.n <= x.indnkeyatts)), ' ' ORDER BY x.indexrelid) AS indexes
+    FROM pg_catalog.pg_index x
+    WHERE x.indrelid = t.oid AND x.indisvalid
+      AND CASE k.relreplident WHEN 'i' THEN x.indisreplident WHEN 'f' THEN x.indisunique ELSE x.indisprimary END
+) x ON true
 GROUP BY t.name, t.root

@@ -61,7 +61,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     copy_seconds float8,                 -- how long it has taken so far
     last_change_at timestamptz,
     last_resync_at timestamptz,
-    last_resync_repaired bigint          -- drift: rows of a read model in step that a resync had to write
+    last_resync_repaired bigint,         -- drift: rows of a read model in step that a resync had to write
+    waiting bigint                       -- live rows whose key another one had, when all rows were written or compared last
 );
 
 -- Requested, running and finished resyncs, newest last.
@@ -83,5 +84,6 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
 
 -- What version 2 has added.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
-ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8;
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8,
+    ADD COLUMN IF NOT EXISTS waiting bigint;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;

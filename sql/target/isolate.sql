@@ -230,6 +230,7 @@ BEGIN
     WHERE EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'd' AND {{rejected_is_touched}});
     UPDATE {{schema}}.read_model r
     SET rows = CASE WHEN _clear THEN (SELECT count(*) FROM {{lookup}}) ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
+        waiting = CASE WHEN _clear THEN (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') ELSE r.waiting END,
         last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END
     WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
 END

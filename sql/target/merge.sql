@@ -119,6 +119,7 @@ BEGIN
 
     UPDATE {{schema}}.read_model r
     SET rows = CASE WHEN _clear THEN _total ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
+        waiting = CASE WHEN NOT _clear THEN r.waiting WHEN _shared THEN (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') ELSE 0 END,
         last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END
     WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
 END

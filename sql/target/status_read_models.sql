@@ -12,6 +12,7 @@ SELECT m.name,
        m.copy_seconds,
        pg_catalog.to_char(m.last_change_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_change_at,
        pg_catalog.to_char(m.last_resync_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_resync_at,
-       m.last_resync_repaired
+       m.last_resync_repaired,
+       m.waiting
 FROM {{schema}}.read_model m
 ORDER BY m.id

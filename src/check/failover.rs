@@ -9,8 +9,19 @@ const FAILOVER_SLOTS: u32 = 170_000;
 /// What is needed at a standby, beside the primary's setting.
 const AT_THE_STANDBY: &str = "at the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name, and a dbname in primary_conninfo.";
 
-/// Standbys and the slots that they read.
-pub(super) fn source(findings: &mut Findings, server: &SourceServer) {
+/// Standbys and the slots that they read; `wanted` is whether the slot shall follow a failover.
+pub(super) fn source(findings: &mut Findings, server: &SourceServer, wanted: bool) {
+    if !wanted {
+        if !server.standby_slots.is_empty() {
+            findings
+                .note(
+                    "source",
+                    "the slot does not follow a failover to a standby: source.failover is off",
+                )
+                .detail("After one cdc makes a new slot, and copies everything.");
+        }
+        return;
+    }
     let synchronized = &server.synchronized_standby_slots;
     for name in synchronized {
         let state = match server.standby_slots.iter().find(|(slot, _)| slot == name) {

@@ -23,7 +23,7 @@ pub(super) fn source(findings: &mut Findings, settings: &Settings, side: &Source
     capacity(findings, server, side.slot.as_ref());
     disk(findings, server);
     waiting(findings, server);
-    super::failover::source(findings, server);
+    super::failover::source(findings, server, settings.source.failover);
     if let Some(slot) = &side.slot {
         check_slot(findings, slot, &server.database);
     }

@@ -30,7 +30,7 @@ pub(super) fn model(
     let complete = columns(findings, model, table, &subject);
     soft_delete(findings, model, table, &subject);
     if complete {
-        key(findings, model, table, facts.duplicates, &subject);
+        key(findings, model, table, facts, &subject);
     }
     let found = identity(table, &source_key(model), model.soft_delete.as_deref());
     match &found {
@@ -179,16 +179,20 @@ fn key(
     findings: &mut Findings,
     model: &ReadModelSettings,
     table: &SourceTable,
-    duplicates: Option<i64>,
+    facts: &SourceModel,
     subject: &str,
 ) {
     let key = source_key(model);
     let text = key.join(", ");
     for name in &key {
         if table.column(name).is_some_and(|column| !column.not_null) {
+            let now = match facts.without_key {
+                Some(count) if count > 0 => format!(" ({count} rows now)"),
+                _ => String::new(),
+            };
             findings.note(
                 subject,
-                format!("key column \"{name}\" may be NULL; such rows are left out"),
+                format!("key column \"{name}\" may be NULL; such rows are left out{now}"),
             );
         }
     }
@@ -205,7 +209,7 @@ fn key(
         table.name.quoted(),
         idents(&key)
     );
-    if let Some(count) = duplicates.filter(|count| *count > 0) {
+    if let Some(count) = facts.duplicates.filter(|count| *count > 0) {
         findings
             .warning(
                 subject,

@@ -29,6 +29,7 @@ impl Case {
                 models: vec![SourceModel {
                     table: Some(labels()),
                     duplicates: Some(0),
+                    without_key: Some(0),
                     publications: vec![publication("cdc")],
                 }],
             },
@@ -69,6 +70,7 @@ fn settings() -> Settings {
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
             max_retained_wal: None,
+            failover: true,
             publish_projected_columns: false,
         },
         target: TargetSettings {
@@ -358,6 +360,10 @@ fn standbys_that_the_stream_waits_for_or_that_cannot_take_the_slot_along_are_tol
         "synchronized_standby_slots is empty",
         standby(170_000, true, &[]),
     );
+    finds("note", "source.failover is off", |c| {
+        standby(180_000, false, &["east"])(c);
+        c.settings.source.failover = false;
+    });
     finds("warning", "is read by nobody", standby(180_000, false, &["east"]));
     finds(
         "warning",

@@ -86,7 +86,9 @@ fn text(from: Family, source: (&str, &str), lookup: (&str, &str)) -> Fit {
     };
     match longest {
         Some(longest) if longest <= limit => Fit::Good,
-        _ => Fit::Some(format!("values of more than {limit} characters are refused")),
+        _ => Fit::Some(format!(
+            "values of more than {limit} characters are refused, but for blanks at their end, which are cut"
+        )),
     }
 }
 

@@ -134,13 +134,14 @@ async fn source_model(client: &Client, model: &ReadModelSettings) -> Result<Sour
         && matches!(table.kind, 'r' | 'p')
         && key.iter().all(|name| has(name))
         && soft_delete.is_none_or(has);
-    let duplicates = if countable {
-        Some(source::facts::duplicate_live_keys(client, &table, soft_delete, &key).await?)
-    } else {
-        None
-    };
+    let (mut duplicates, mut without_key) = (None, None);
+    if countable {
+        duplicates = Some(source::facts::duplicate_live_keys(client, &table, soft_delete, &key).await?);
+        without_key = Some(source::facts::rows_without_key(client, &table, soft_delete, &key).await?);
+    }
     Ok(SourceModel {
         duplicates,
+        without_key,
         publications: source::facts::publications_of(client, &table).await?,
         table: Some(table),
     })

@@ -51,6 +51,7 @@ pub(super) fn build(
         &[("all", false), ("projected", true)],
         mistakes,
     );
+    let failover = choice(raw.failover, &[("on", true), ("off", false)], mistakes);
     let max_retained_wal = max_retained_wal(raw.max_retained_wal, mistakes);
     let schema = schema(raw.schema, mistakes);
     let synchronous_commit = choice(raw.synchronous_commit, &[("on", true), ("off", false)], mistakes);
@@ -72,6 +73,7 @@ pub(super) fn build(
             publication,
             slot,
             max_retained_wal,
+            failover,
             publish_projected_columns,
         },
         target: TargetSettings {

@@ -33,6 +33,8 @@ impl fmt::Display for Effective<'_> {
             .max_retained_wal
             .map_or_else(|| "off".to_owned(), size_text);
         writeln!(f, "max_retained_wal = {}", quoted(&limit))?;
+        let failover = if source.failover { "on" } else { "off" };
+        writeln!(f, "failover = {}", quoted(failover))?;
         writeln!(f, "\n[target]")?;
         writeln!(f, "url = {}", quoted(&target.conninfo.masked_url()))?;
         writeln!(f, "schema = {}", quoted(&target.schema))?;

@@ -93,6 +93,7 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         slot: given("CDC_SLOT"),
         publish_columns: given("CDC_PUBLISH_COLUMNS"),
         max_retained_wal: given("CDC_MAX_RETAINED_WAL"),
+        failover: given("CDC_FAILOVER"),
         schema: given("CDC_SCHEMA"),
         synchronous_commit: given("CDC_SYNCHRONOUS_COMMIT"),
         on_row_error: given("CDC_ON_ROW_ERROR"),

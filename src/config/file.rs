@@ -124,6 +124,7 @@ impl Reader<'_> {
                     "slot",
                     "publish_columns",
                     "max_retained_wal",
+                    "failover",
                 ],
             );
             raw.source = self.side(&source);
@@ -131,6 +132,7 @@ impl Reader<'_> {
             raw.slot = self.string(&source, "slot");
             raw.publish_columns = self.string(&source, "publish_columns");
             raw.max_retained_wal = self.string(&source, "max_retained_wal");
+            raw.failover = self.string(&source, "failover");
         }
         if let Some(target) = self.table(&top, "target") {
             self.known(

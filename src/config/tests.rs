@@ -287,6 +287,10 @@ fn each_mistake_is_told() {
             "such as \"10GB\"",
         ),
         (
+            "[source]\nfailover = 'maybe'".to_owned(),
+            "source.failover: expected \"on\" or \"off\"",
+        ),
+        (
             "[resync]\njitter = '13h'".to_owned(),
             "resync.jitter: expected a time from \"0s\" to \"12h\"",
         ),
@@ -335,7 +339,7 @@ fn each_mistake_is_told() {
 #[test]
 fn read_models_are_read_in_full() {
     let settings = load_text(
-        "status_interval = '500ms'\n[source]\npublish_columns = 'projected'\nmax_retained_wal = '10 GB'\n[target]\nsynchronous_commit = 'off'\n\
+        "status_interval = '500ms'\n[source]\npublish_columns = 'projected'\nmax_retained_wal = '10 GB'\nfailover = 'off'\n[target]\nsynchronous_commit = 'off'\n\
          [resync]\nschedule = 'off'\ntimezone = 'Europe/Berlin'\njitter = '30min'\n\
          [[read_model]]\nsource = 'sales.\"Orders\"'\ntarget = 'orders_lookup'\nkey = 'no'\n\
          columns = { title = 'name', no = 'id' }\n[[read_model]]\nsource = 'b'\ntarget = 'c'\nkey = ['x']\ncolumns = ['x']\n",
@@ -345,6 +349,7 @@ fn read_models_are_read_in_full() {
     assert_eq!(settings.resync.schedule, None);
     assert_eq!(settings.resync.timezone, "Europe/Berlin");
     assert_eq!(settings.source.max_retained_wal, Some(10 << 30));
+    assert!(!settings.source.failover);
     assert_eq!(settings.resync.jitter, std::time::Duration::from_secs(1800));
     assert_eq!(settings.status_interval, std::time::Duration::from_millis(500));
     assert!(settings.source.publish_projected_columns && !settings.target.synchronous_commit);

@@ -31,6 +31,7 @@ use crate::run::waiting::{Wanted, create_slot};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
+use crate::source::slot::Kind;
 use crate::target::shadow::{Difference, ShadowWriter};
 use crate::target::writer::Written;
 use crate::transaction::Assembler;
@@ -140,7 +141,7 @@ impl Copying<'_> {
         // Not to be dropped half way: it gives itself up when the session ends.
         let wanted = Wanted {
             name: &name,
-            temporary: true,
+            kind: Kind::Temporary,
             within: SLOT_PATIENCE,
             resync: self.order.number,
         };

@@ -29,6 +29,7 @@ use crate::run::watch::Watch;
 use crate::run::{Process, Shared, fence, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
+use crate::source::slot::Kind;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
@@ -268,7 +269,11 @@ impl<'a> Session<'a> {
         }
         let wanted = Wanted {
             name: &name,
-            temporary: false,
+            kind: if self.shared.settings.source.failover {
+                Kind::Failover
+            } else {
+                Kind::Permanent
+            },
             within: SLOT_PATIENCE,
             resync: None,
         };
@@ -351,9 +356,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
+    /// without it.
+    async fn set_failover(&mut self) {
+        let source = &self.shared.settings.source;
+        let set =
+            source::slot::set_failover(&mut self.replication, &self.client, &source.slot, source.failover);
+        match set.await {
+            Ok(true) => tracing::info!(slot = source.slot, failover = source.failover, "altered the slot"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the slot does not follow source.failover"),
+        }
+    }
+
     async fn stream(mut self, claim: &Claim, checkpoint: Lsn, process: &mut Process) -> Result<()> {
         let source = &self.shared.settings.source;
         let sender_timeout = sender_timeout(&mut self.replication).await?;
+        self.set_failover().await;
         // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
         let in_step = self.bound.iter().enumerate();
         let in_step: Vec<usize> = in_step

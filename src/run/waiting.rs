@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::run::Shared;
 use crate::source;
 use crate::source::replication::Replication;
-use crate::source::slot::{CreatedSlot, Waits};
+use crate::source::slot::{CreatedSlot, Kind, Waits};
 
 /// How long the target may take to note it.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -21,8 +21,8 @@ const STORE_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Wanted<'a> {
     /// Name.
     pub name: &'a str,
-    /// For a copy beside the stream.
-    pub temporary: bool,
+    /// How long it lives.
+    pub kind: Kind,
     /// How long it may take.
     pub within: Duration,
     /// Number of the resync that it is for.
@@ -36,7 +36,7 @@ pub async fn create_slot(
     (replication, observer): (&mut Replication, &Client),
     stop: &CancellationToken,
 ) -> Result<CreatedSlot> {
-    tracing::debug!(slot = wanted.name, temporary = wanted.temporary, "making a slot");
+    tracing::debug!(slot = wanted.name, kind = ?wanted.kind, "making a slot");
     let (tell, mut told) = watch::channel(None);
     let result = {
         let waits = Waits { stop, tell: &tell };
@@ -44,7 +44,7 @@ pub async fn create_slot(
             replication,
             observer,
             wanted.name,
-            wanted.temporary,
+            wanted.kind,
             wanted.within,
             &waits,
         );

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | the publication was made again | the old slot may never pass it: healing |
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
-//! | the table or the lookup was made again or renamed, the lookup's columns changed | bound anew and copied |
+//! | the table or the lookup was made again or renamed, a column that is used or the replica identity changed, the lookup's columns changed | bound anew, and copied if it has to be |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) | one resync of that read model |
 //! | bookkeeping or a map is gone at the target | made again and copied |
 //! | lookup or map have another number of rows than was written | one resync of that read model |
@@ -56,6 +56,8 @@ const ANOTHER_FILE: &str = "the source's table has another file";
 pub struct Watch {
     shared: Arc<Shared>,
     sources: Vec<TableName>,
+    /// Columns of the source that are used; `None` where they cannot be told, since the read model is not bound.
+    used: Vec<Option<Vec<String>>>,
     lookups: Vec<TableName>,
     ids: Vec<i32>,
     looks: Vec<Look>,
@@ -138,6 +140,10 @@ impl Watch {
         Self {
             shared,
             sources: bound.iter().map(|bound| bound.settings.source.clone()).collect(),
+            used: bound
+                .iter()
+                .map(|bound| Some(bound.model.as_ref().ok()?.model.source_columns()))
+                .collect(),
             lookups: bound.iter().map(|bound| bound.settings.target.clone()).collect(),
             ids: bound.iter().map(|bound| bound.id).collect(),
             looks,
@@ -223,7 +229,8 @@ impl Watch {
                     "publication \"{publication}\" was changed"
                 ))));
             }
-            if before.oid != now.oid || before.columns != now.columns {
+            let used = self.used.get(index).and_then(Option::as_deref);
+            if !now.is_same_table(before, used) {
                 return Ok(Some(Error::transient(format!(
                     "table \"{table}\" was altered, renamed, dropped or made again"
                 ))));

@@ -136,7 +136,7 @@ fn startup_options(users: Option<&str>) -> String {
 pub(super) struct Session {
     pub(super) backend_pid: i32,
     pub(super) server_version: u32,
-    in_recovery: bool,
+    pub(super) in_recovery: bool,
     read_only: bool,
 }
 

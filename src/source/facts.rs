@@ -3,7 +3,7 @@
 //! In: an ordinary connection (any search_path; every name is qualified). Out: plain values for the core.
 //! One set of queries for 13 to 18: columns that only newer versions have are read by name from the row as
 //! JSON, so that the text needs no version. Nothing here reads a table's rows except
-//! [`duplicate_live_keys`], which returns a count only.
+//! [`duplicate_live_keys`] and [`rows_without_key`], which return a count only.
 
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
@@ -311,6 +311,36 @@ pub async fn duplicate_live_keys(
     );
     let row = client.query_one(&sql, &[]).await.map_err(from_driver)?;
     get(&row, "keys")
+}
+
+/// How many rows that are not soft-deleted have a NULL in their key. Reads the whole table, unless the key cannot be NULL.
+///
+/// `key` are the source's names.
+///
+/// # Errors
+/// As [`duplicate_live_keys`].
+pub async fn rows_without_key(
+    client: &Client,
+    table: &SourceTable,
+    soft_delete: Option<&str>,
+    key: &[String],
+) -> Result<i64> {
+    let nullable = key
+        .iter()
+        .filter(|name| table.column(name).is_some_and(|column| !column.not_null));
+    let null: Vec<String> = nullable.map(|name| format!("{} IS NULL", ident(name))).collect();
+    if null.is_empty() {
+        return Ok(0);
+    }
+    let alive = live_condition(table, soft_delete, &[]);
+    let alive = if alive.is_empty() { "true" } else { &alive };
+    let sql = format!(
+        "SELECT pg_catalog.count(*) AS rows FROM {} WHERE {alive} AND ({})",
+        table.name.quoted(),
+        null.join(" OR "),
+    );
+    let row = client.query_one(&sql, &[]).await.map_err(from_driver)?;
+    get(&row, "rows")
 }
 
 fn get<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {

@@ -26,15 +26,32 @@ const COLUMN_LISTS: u32 = 150_000;
 pub struct Wanted {
     /// The table.
     pub table: TableName,
-    /// The columns; `None` publishes all, those of the future too.
-    pub columns: Option<Vec<String>>,
+    /// What its read models need of it: projection, soft delete and identity.
+    pub needed: Vec<String>,
+    /// Whether all columns are published, those of the future too; else those that are needed.
+    pub whole: bool,
 }
 
 impl Wanted {
     fn sql(&self) -> String {
-        match &self.columns {
+        match self.columns() {
             Some(columns) => format!("{} ({})", self.table.quoted(), idents(columns)),
             None => self.table.quoted(),
+        }
+    }
+
+    /// The column list; `None` if all are published.
+    fn columns(&self) -> Option<&[String]> {
+        (!self.whole).then_some(&*self.needed)
+    }
+
+    /// Whether a publication of these columns (`None`: all) will do. In our own one a list is what the settings say; another's
+    /// may publish more than that.
+    fn is_met_by(&self, published: Option<&[String]>, ours: bool) -> bool {
+        match published {
+            None => self.whole || !ours,
+            Some(_) if self.whole && ours => false,
+            Some(published) => self.needed.iter().all(|name| published.contains(name)),
         }
     }
 }
@@ -93,43 +110,44 @@ pub fn wanted(settings: &Settings, tables: &[SourceTable], version: u32) -> Resu
             .ok_or_else(|| {
                 Error::configuration(format!("table \"{}\" does not exist at the source", model.source))
             })?;
-        let columns = if projected {
-            Some(published_columns(model, table)?)
-        } else {
-            None
-        };
+        let needed = needed_columns(model, table, projected)?;
         match wanted.iter_mut().find(|other| other.table == model.source) {
             None => wanted.push(Wanted {
                 table: table.name.clone(),
-                columns,
+                needed,
+                whole: !projected,
             }),
             Some(other) => {
-                let more = columns.into_iter().flatten();
-                if let Some(list) = &mut other.columns {
-                    let more: Vec<String> = more.filter(|name| !list.contains(name)).collect();
-                    list.extend(more);
-                }
+                let more = needed.into_iter().filter(|name| !other.needed.contains(name));
+                let more: Vec<String> = more.collect();
+                other.needed.extend(more);
             }
         }
     }
     for entry in &wanted {
         if let Some(table) = tables.iter().find(|table| table.name == entry.table) {
-            writes_stay_legal(table, entry.columns.as_deref(), version)
+            writes_stay_legal(table, entry.columns(), version)
                 .map_err(|error| error.with_class(Class::Configuration).context("cannot publish"))?;
         }
     }
     Ok(wanted)
 }
 
-/// What a read model needs of its table, in the table's order: projection, soft delete and identity.
-fn published_columns(model: &ReadModelSettings, table: &SourceTable) -> Result<Vec<String>> {
+/// What a read model needs of its table, in the table's order: projection, soft delete and identity. Without an identity the read
+/// model is suspended alone, but cannot be published by a list.
+fn needed_columns(model: &ReadModelSettings, table: &SourceTable, listed: bool) -> Result<Vec<String>> {
     let key = source_key(model);
-    let identity = identity(table, &key, model.soft_delete.as_deref())
-        .map_err(|error| error.with_class(Class::Configuration).context("cannot publish"))?;
+    let identity = match identity(table, &key, model.soft_delete.as_deref()) {
+        Ok(identity) => identity.columns,
+        Err(error) if listed => {
+            return Err(error.with_class(Class::Configuration).context("cannot publish"));
+        }
+        Err(_) => Vec::new(),
+    };
     let needed = |name: &String| {
         model.columns.iter().any(|column| &column.source == name)
             || model.soft_delete.as_ref() == Some(name)
-            || identity.columns.contains(name)
+            || identity.contains(name)
     };
     let names = table.columns.iter().map(|column| &column.name);
     Ok(names.filter(|name| needed(name)).cloned().collect())
@@ -200,25 +218,16 @@ fn changes(
     for entry in wanted {
         let published = existing.tables.iter().find(|table| table.table == entry.table);
         match published {
-            Some(table) if table.row_filter.is_some() || !covers(&table.columns, &entry.columns) => {
-                statements.extend(again_sql(name, entry));
+            Some(table)
+                if table.row_filter.is_none() && entry.is_met_by(table.columns.as_deref(), existing.ours) => {
             }
-            Some(_) => {}
+            Some(_) => statements.extend(again_sql(name, entry)),
             // Without publish_via_partition_root the leaves are listed in place of their root.
             None if !existing.via_root && lists_all_leaves(existing, tables, &entry.table) => {}
             None => statements.push(add_table_sql(name, entry)),
         }
     }
     statements
-}
-
-/// Whether the published columns are those that are wanted; a list is never kept where none is wanted.
-fn covers(published: &Option<Vec<String>>, wanted: &Option<Vec<String>>) -> bool {
-    match (published, wanted) {
-        (None, None) => true,
-        (Some(published), Some(wanted)) => wanted.iter().all(|name| published.contains(name)),
-        (Some(_), None) | (None, Some(_)) => false,
-    }
 }
 
 fn lists_all_leaves(existing: &Publication, tables: &[SourceTable], name: &TableName) -> bool {
@@ -283,6 +292,7 @@ mod tests {
                 publication: "cdc".to_owned(),
                 slot: "cdc".to_owned(),
                 max_retained_wal: None,
+                failover: true,
                 publish_projected_columns: projected,
             },
             target: TargetSettings {
@@ -416,6 +426,23 @@ mod tests {
             ..good
         };
         assert!(plan(&insert_only).unwrap()[0].contains("SET (publish ="));
+        let enough = ["id", "code", "label", "display_name", "deleted_at"];
+        let listed = Publication {
+            ours: false,
+            ..publication(vec![published("labels", Some(&enough))])
+        };
+        assert_eq!(plan(&listed).unwrap(), Vec::<String>::new(), "so is its list");
+        let short = Publication {
+            ours: false,
+            ..publication(vec![published("labels", Some(&enough[1..]))])
+        };
+        assert_eq!(plan(&short).unwrap_err().class(), Class::Configuration);
+        let whole = Publication {
+            ours: false,
+            ..publication(vec![published("labels", None)])
+        };
+        let none = super::plan(&settings(true), &[labels()], Some(&whole), 150_000).unwrap();
+        assert_eq!(none, Vec::<String>::new(), "more than is asked for is enough");
         let listed = publication(vec![published("labels", Some(&["id", "code"]))]);
         assert_eq!(
             plan(&listed).unwrap(),

@@ -141,6 +141,11 @@ impl Replication {
         self.session.server_version
     }
 
+    /// Whether the server is a standby.
+    pub fn in_recovery(&self) -> bool {
+        self.session.in_recovery
+    }
+
     /// What ends a command that this connection waits for, from outside of it.
     pub fn cancel_token(&self) -> CancelRequest {
         self.cancel.clone()

@@ -39,13 +39,24 @@ pub struct CreatedSlot {
     pub snapshot_name: String,
 }
 
+/// How long a slot lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// As long as the connection that made it.
+    Temporary,
+    /// Until it is dropped.
+    Permanent,
+    /// The same, and standbys that synchronize slots take it along, where the server knows that.
+    Failover,
+}
+
 /// Makes a logical slot for pgoutput and exports its snapshot; waits as long as it takes.
 ///
 /// # Errors
 /// What the server says: the name is taken (42710), no slot is free (53400), wal_level (55000).
-pub async fn create(replication: &mut Replication, name: &str, temporary: bool) -> Result<CreatedSlot> {
+pub async fn create(replication: &mut Replication, name: &str, kind: Kind) -> Result<CreatedSlot> {
     let rows = replication
-        .simple_query(&creation(name, temporary, replication.server_version()))
+        .simple_query(&creation(name, kind, knows_failover(replication)))
         .await
         .map_err(|error| error.context(format_args!("could not create replication slot \"{name}\"")))?;
     let mut values = rows.into_iter().flatten();
@@ -60,17 +71,61 @@ pub async fn create(replication: &mut Replication, name: &str, temporary: bool) 
     slot.ok_or_else(|| Error::protocol("could not read the answer to CREATE_REPLICATION_SLOT"))
 }
 
-/// The command. From 17 on the slot follows a failover to a standby that synchronizes slots; a temporary slot
-/// cannot. The old words for the rest, since 13 and 14 know no others and 18 still takes them.
-fn creation(name: &str, temporary: bool, server_version: u32) -> String {
+/// From 17 on; a slot of a standby cannot be taken along further.
+fn knows_failover(replication: &Replication) -> bool {
+    replication.server_version() >= FAILOVER_VERSION && !replication.in_recovery()
+}
+
+/// The command. The old words where failover is not asked for, since 13 and 14 know no others and 18 still takes them.
+fn creation(name: &str, kind: Kind, knows_failover: bool) -> String {
     let name = sql::ident(name);
-    if temporary {
-        format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
-    } else if server_version >= FAILOVER_VERSION {
-        format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)")
-    } else {
-        format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput EXPORT_SNAPSHOT")
+    match kind {
+        Kind::Failover if knows_failover => {
+            format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)")
+        }
+        Kind::Permanent | Kind::Failover => {
+            format!("CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput EXPORT_SNAPSHOT")
+        }
+        Kind::Temporary => {
+            format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
+        }
     }
+}
+
+/// Lets standbys take an existing slot along from now on, or no longer; whether it had to be altered. Nobody may read the slot.
+///
+/// # Errors
+/// What the server says.
+pub async fn set_failover(
+    replication: &mut Replication,
+    client: &Client,
+    name: &str,
+    failover: bool,
+) -> Result<bool> {
+    if !knows_failover(replication) {
+        return Ok(false);
+    }
+    let doing = |error: Error| error.context(format_args!("could not alter replication slot \"{name}\""));
+    let row = client
+        .query_opt(
+            "SELECT failover FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text",
+            &[&name],
+        )
+        .await
+        .map_err(from_driver)
+        .map_err(doing)?;
+    let Some(row) = row else {
+        return Ok(false);
+    };
+    let is: bool = row.try_get(0).map_err(from_driver).map_err(doing)?;
+    if is != failover {
+        let command = format!(
+            "ALTER_REPLICATION_SLOT {} (FAILOVER {failover})",
+            sql::ident(name)
+        );
+        replication.simple_query(&command).await.map_err(doing)?;
+    }
+    Ok(is != failover)
 }
 
 /// What somebody does who waits for a slot.
@@ -111,13 +166,13 @@ pub async fn create_within(
     replication: &mut Replication,
     observer: &Client,
     name: &str,
-    temporary: bool,
+    kind: Kind,
     within: Duration,
     waits: &Waits<'_>,
 ) -> Result<CreatedSlot> {
     let stop = waits.stop;
     let cancel = replication.cancel_token();
-    let mut creation = pin!(create(replication, name, temporary));
+    let mut creation = pin!(create(replication, name, kind));
     let told = async {
         tell_blockers(observer, waits.tell).await;
         std::future::pending::<()>().await;
@@ -319,12 +374,21 @@ mod tests {
 
     #[test]
     fn failover_is_asked_for_where_the_server_knows_it() {
-        for (temporary, version, expected) in [
-            (false, 150_018, "LOGICAL pgoutput EXPORT_SNAPSHOT"),
-            (false, 170_010, "LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)"),
-            (true, 170_010, "TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT"),
+        for (kind, knows_failover, expected) in [
+            (Kind::Failover, false, "LOGICAL pgoutput EXPORT_SNAPSHOT"),
+            (
+                Kind::Failover,
+                true,
+                "LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER)",
+            ),
+            (Kind::Permanent, true, "LOGICAL pgoutput EXPORT_SNAPSHOT"),
+            (
+                Kind::Temporary,
+                true,
+                "TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT",
+            ),
         ] {
-            let command = creation("a\"b", temporary, version);
+            let command = creation("a\"b", kind, knows_failover);
             assert_eq!(command, format!("CREATE_REPLICATION_SLOT \"a\"\"b\" {expected}"));
         }
     }

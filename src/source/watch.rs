@@ -1,8 +1,10 @@
 //! The watch's look at the source: what the stream does not tell.
 //!
 //! A publication that is made again, a table that is taken out and put back, renamed or made again, a rewrite, TRUNCATE of one
-//! partition, ATTACH and DETACH: none of it comes by the stream, or not on every version. A cheap query of the catalogs
-//! tells, and another one where the server knows publications of whole schemas.
+//! partition, ATTACH and DETACH, another replica identity: none of it comes by the stream, or not on every version, or only with the
+//! next change. A cheap query of the catalogs tells, and another one where the server knows publications of whole schemas.
+
+use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
 
@@ -19,10 +21,25 @@ pub struct Look {
     pub oid: Option<u32>,
     /// Options of the publication and its entries for the table.
     pub published: String,
-    /// Numbers, names and types of the table's columns.
-    pub columns: String,
+    /// Numbers, types and storage of the table's columns, by their names.
+    pub columns: BTreeMap<String, String>,
+    /// By which columns the table and its leaves may name an old row, and whether a value may be stored out of line.
+    pub identity: String,
     /// Files of the table and its leaves.
     pub storage: String,
+}
+
+impl Look {
+    /// Whether the table is still the one that `before` saw, as far as a read model of these columns goes (`None`: of any).
+    pub fn is_same_table(&self, before: &Self, used: Option<&[String]>) -> bool {
+        let same_columns = match used {
+            Some(used) => used
+                .iter()
+                .all(|name| self.columns.get(name) == before.columns.get(name)),
+            None => self.columns == before.columns,
+        };
+        self.oid == before.oid && self.identity == before.identity && same_columns
+    }
 }
 
 /// Looks at the tables, in their order.
@@ -44,11 +61,18 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
                 .map_err(from_driver)?
                 .unwrap_or_default())
         };
+        let list = |column: &str| -> Result<Vec<String>> {
+            Ok(row
+                .try_get::<_, Option<Vec<String>>>(column)
+                .map_err(from_driver)?
+                .unwrap_or_default())
+        };
         let look = Look {
             publication: row.try_get("publication_oid").map_err(from_driver)?,
             oid: row.try_get("oid").map_err(from_driver)?,
             published: format!("{} / {}", text("publication_options")?, text("membership")?),
-            columns: text("columns")?,
+            columns: list("columns")?.into_iter().zip(list("definitions")?).collect(),
+            identity: text("identity")?,
             storage: text("storage")?,
         };
         for (place, _) in looks.iter_mut().zip(&names).filter(|(_, of)| **of == name) {
@@ -82,4 +106,42 @@ async fn look_at_schemas(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_columns_that_are_used_count() {
+        let look = |columns: &[(&str, &str)]| Look {
+            oid: Some(1),
+            columns: columns
+                .iter()
+                .map(|(name, of)| ((*name).to_owned(), (*of).to_owned()))
+                .collect(),
+            ..Look::default()
+        };
+        let before = look(&[("id", "1:20:p"), ("code", "2:25:x"), ("note", "3:25:x")]);
+        let used = ["id".to_owned(), "code".to_owned()];
+        let same = |now: &Look| now.is_same_table(&before, Some(&used));
+        assert!(same(&before));
+        assert!(same(&look(&[
+            ("id", "1:20:p"),
+            ("code", "2:25:x"),
+            ("more", "4:25:x")
+        ])));
+        assert!(!same(&look(&[
+            ("id", "1:20:p"),
+            ("code", "5:25:x"),
+            ("note", "3:25:x")
+        ])));
+        assert!(!same(&look(&[("id", "1:20:p"), ("note", "3:25:x")])));
+        let altered = Look {
+            identity: "f".to_owned(),
+            ..before.clone()
+        };
+        assert!(!same(&altered));
+        assert!(!look(&[("id", "1:20:p")]).is_same_table(&before, None));
+    }
 }

@@ -91,6 +91,7 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
         let message = format!("the lookups may be {} old", super::text::duration(age));
         found.push((Verdict::Behind, problem("error", "cdc", message, None)));
     }
+    waiting_rows(status, &mut found);
     resyncs(status, &mut found);
     let first = found.iter().find(|(_, problem)| problem.severity == "error");
     status.healthy = first.is_none();
@@ -288,6 +289,21 @@ fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>
             "They are in the view {schema}.rejected. Mend the rows at the source, or the lookup table and run `cdc resync`."
         );
         found.push((Verdict::Ok, problem("warning", &model.name, message, Some(&hint))));
+    }
+}
+
+/// Live rows with one key have no right answer: the application shall know of them.
+fn waiting_rows(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
+    for model in status.read_models.iter().filter(|model| model.waiting > 0) {
+        let message = format!(
+            "at the last resync {} of {} had a key that another live row has",
+            super::text::rows(model.waiting),
+            model.name
+        );
+        let hint = Some(
+            "The row with the smallest identity is shown. Mend the rows at the source; `cdc check` prints a unique index that prevents it.",
+        );
+        found.push((Verdict::Ok, problem("warning", &model.name, message, hint)));
     }
 }
 

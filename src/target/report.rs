@@ -196,6 +196,7 @@ fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
             repaired: repaired.unwrap_or(0),
         }),
         copy: copy_rows.map(|rows| Copy::new(rows, estimate, bytes, seconds)),
+        waiting: get::<Option<i64>>(row, "waiting")?.unwrap_or(0),
         rejected: 0,
         rejections: Vec::new(),
     })

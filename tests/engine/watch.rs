@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{Cdc, Signal, labels_pair, pg, rows, value, wait_in_step, wait_until};
-use crate::{wait_log, wait_rows};
+use crate::{count_log, wait_log, wait_rows};
 
 const STATES: &str = "SELECT name || '|' || state FROM cdc.read_model ORDER BY 1";
 
@@ -49,6 +49,69 @@ async fn a_rewrite_of_the_table_is_followed_by_a_resync() {
     wait_in_step(&source, &target).await;
     wait_rows(&target, STATES, &["public.labels_lookup|in_step"]).await;
     assert!(cdc.log().contains("another file"), "the watch has seen it");
+}
+
+/// The session goes on: a read model needs no new look at a table of which it uses nothing that changed.
+#[tokio::test]
+async fn columns_that_are_not_used_may_change_without_notice() {
+    let (pair, source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "streaming").await;
+    for change in [
+        "ADD remark varchar(9)",
+        "RENAME remark TO note",
+        "ALTER note SET DEFAULT 'x'",
+        "DROP note",
+        "RENAME updated_by TO changed_by",
+    ] {
+        source
+            .batch_execute(&format!("ALTER TABLE labels {change}"))
+            .await
+            .unwrap();
+        source
+            .batch_execute(&format!(
+                "UPDATE labels SET label = '{}' WHERE code = 'MR'",
+                change.len()
+            ))
+            .await
+            .unwrap();
+        wait_in_step(&source, &target).await;
+    }
+    // The watch has looked since: what it notices is the last change alone.
+    source
+        .batch_execute("ALTER TABLE labels RENAME deleted_at TO gone_at")
+        .await
+        .unwrap();
+    wait_log(&cdc, "was altered").await;
+    source
+        .batch_execute("ALTER TABLE labels RENAME gone_at TO deleted_at")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    assert_eq!(count_log(&cdc, "was altered"), 1, "{}", cdc.log());
+}
+
+/// A replica identity that is lost is told before a change needs it; the read model comes back with it.
+#[tokio::test]
+async fn an_identity_that_is_lost_is_told_without_a_change() {
+    let (pair, source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "streaming").await;
+    source
+        .batch_execute("ALTER TABLE labels REPLICA IDENTITY NOTHING")
+        .await
+        .unwrap();
+    wait_rows(&target, STATES, &["public.labels_lookup|suspended"]).await;
+    let reason = value(&target, "SELECT reason FROM cdc.read_model").await;
+    assert!(reason.contains("NOTHING"), "{reason}");
+    source
+        .batch_execute("ALTER TABLE labels REPLICA IDENTITY DEFAULT; DELETE FROM labels WHERE code = 'DR'")
+        .await
+        .unwrap();
+    wait_rows(&target, STATES, &["public.labels_lookup|in_step"]).await;
+    wait_in_step(&source, &target).await;
 }
 
 /// A table that is dropped and made again has another oid and is in no publication.

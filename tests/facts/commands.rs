@@ -33,6 +33,7 @@ fn settings(cluster: &Cluster) -> Settings {
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
             max_retained_wal: None,
+            failover: true,
             publish_projected_columns: false,
         },
         target: TargetSettings {

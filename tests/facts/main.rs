@@ -223,6 +223,10 @@ async fn source_tables(cluster: &Cluster, admin: &tokio_postgres::Client) {
     let twice = source_table(admin, "twice").await;
     let count = source::facts::duplicate_live_keys(admin, &twice, Some("deleted"), &names(&["code"])).await;
     assert_eq!(count.unwrap(), 1, "null is not true, so both rows of a are live");
+    for (soft_delete, key, expected) in [(Some("deleted"), "code", 2), (None, "code", 2), (None, "id", 0)] {
+        let count = source::facts::rows_without_key(admin, &twice, soft_delete, &names(&[key])).await;
+        assert_eq!(count.unwrap(), expected, "{key}, {soft_delete:?}");
+    }
 }
 
 async fn identities(admin: &tokio_postgres::Client) {
@@ -352,6 +356,7 @@ fn settings(tables: &[&str]) -> Settings {
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
             max_retained_wal: None,
+            failover: true,
             publish_projected_columns: false,
         },
         target: TargetSettings {

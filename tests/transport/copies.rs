@@ -113,7 +113,7 @@ async fn copy(conninfo: &Conninfo, number: u64, freezer: &mut Freezer) -> (Lsn, 
     // Before the slot is made, so that the first read comes early.
     let reader = client(conninfo).await;
     let mut replication = replication(conninfo).await;
-    let slot = slot::create(&mut replication, &format!("copy_{number}"), true)
+    let slot = slot::create(&mut replication, &format!("copy_{number}"), slot::Kind::Temporary)
         .await
         .unwrap();
     freezer.freeze();

@@ -14,14 +14,25 @@ async fn a_slot_is_made_read_and_dropped() {
     let observer = client(&conninfo).await;
     let mut replication = replication(&conninfo).await;
     assert_eq!(slot::read(&observer, "made").await.unwrap(), None);
-    let made = slot::create(&mut replication, "made", false).await.unwrap();
+    let made = slot::create(&mut replication, "made", slot::Kind::Failover)
+        .await
+        .unwrap();
     assert_eq!(made.name, "made");
     let found = slot::read(&observer, "made").await.unwrap().unwrap();
     assert_eq!(found.confirmed_flush_lsn, Some(made.consistent_point));
     assert_eq!(found.database.as_deref(), Some(conninfo.database.as_str()));
     assert_eq!(found.wal_status.as_deref(), Some("reserved"));
     assert!(found.held_bytes >= Some(0));
-    let error = slot::create(&mut replication, "made", false).await.unwrap_err();
+    let version: u32 = value(&observer, "SHOW server_version_num").await.parse().unwrap();
+    for (failover, altered) in [(true, false), (false, true), (false, false), (true, true)] {
+        let set = slot::set_failover(&mut replication, &observer, "made", failover)
+            .await
+            .unwrap();
+        assert_eq!(set, altered && version >= 170_000, "{failover}");
+    }
+    let error = slot::create(&mut replication, "made", slot::Kind::Failover)
+        .await
+        .unwrap_err();
     assert_eq!(error.sqlstate(), Some("42710"));
     slot::drop(&mut replication, "made").await.unwrap();
     assert_eq!(slot::read(&observer, "made").await.unwrap(), None);
@@ -39,7 +50,7 @@ async fn a_temporary_slot_goes_with_its_connection() {
         &mut replication,
         &observer,
         "temporary",
-        true,
+        slot::Kind::Temporary,
         within,
         &slot::Waits {
             stop: &CancellationToken::new(),
@@ -82,7 +93,7 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         &mut replication,
         &observer,
         "blocked",
-        false,
+        slot::Kind::Failover,
         within,
         &slot::Waits {
             stop: &CancellationToken::new(),
@@ -120,7 +131,7 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         &mut replication,
         &observer,
         "blocked",
-        false,
+        slot::Kind::Failover,
         Duration::from_secs(30),
         &slot::Waits {
             stop: &CancellationToken::new(),

@@ -35,7 +35,9 @@ async fn scene() -> Scene {
     observer.batch_execute(tables).await.unwrap();
     let mut replication = replication(&conninfo).await;
     let name = format!("slot_of_{}", conninfo.database);
-    let slot = slot::create(&mut replication, &name, true).await.unwrap();
+    let slot = slot::create(&mut replication, &name, slot::Kind::Temporary)
+        .await
+        .unwrap();
     Scene {
         conninfo,
         observer,
@@ -243,7 +245,9 @@ async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
     let (first, first_xid) = writing(&conninfo).await;
     let mut replication = replication(&conninfo).await;
     let creation = tokio::spawn(async move {
-        let slot = slot::create(&mut replication, "unsettled", true).await.unwrap();
+        let slot = slot::create(&mut replication, "unsettled", slot::Kind::Temporary)
+            .await
+            .unwrap();
         (slot, replication)
     });
     until_waited_for(&observer, &first_xid).await;

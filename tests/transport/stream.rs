@@ -27,7 +27,9 @@ async fn streaming(slot_name: &str) -> (Conninfo, Client, Replication) {
         .await
         .unwrap();
     let mut replication = replication(&conninfo).await;
-    slot::create(&mut replication, slot_name, false).await.unwrap();
+    slot::create(&mut replication, slot_name, slot::Kind::Failover)
+        .await
+        .unwrap();
     replication
         .start(slot_name, Lsn::ZERO, "the 'cdc' \"publication")
         .await

@@ -104,3 +104,34 @@ async fn doubled_key_of_a_large_first_copy_is_shared_out_by_the_index() {
     .unwrap();
     assert!(read < 100 * 4000, "{read} rows of the map were read");
 }
+
+/// What `cdc status` tells: how many live rows have a key that another one has.
+#[tokio::test]
+async fn rows_that_wait_for_their_key_are_counted_by_a_copy() {
+    let (mut rig, _) = rig().await;
+    let waiting = "SELECT coalesce(waiting, -1) FROM cdc.read_model";
+    for (lines, expected) in [
+        (vec!["1|l|A|one"], "0"),
+        (
+            vec!["1|l|A|one", "2|l|A|two", "3|l|A|three", "4|l|B|b", "5|l|B|b"],
+            "3",
+        ),
+        (vec!["1|l|A|one", "3|l|A|three", "4|l|B|b"], "1"),
+        (vec!["1|l|A|one", "4|l|B|b"], "0"),
+    ] {
+        let lines: Vec<String> = lines.into_iter().map(str::to_owned).collect();
+        merge(&mut rig, &lines).await;
+        assert_eq!(value(&rig.db, waiting).await, expected, "{lines:?}");
+        // The stream leaves it as it is.
+        rig.write(0, &["+9|A|nine|-", "-9"]).await.unwrap();
+        assert_eq!(value(&rig.db, waiting).await, expected, "{lines:?}");
+    }
+    // So does the writer that sets rows apart.
+    rig.db
+        .batch_execute("ALTER TABLE lookup ADD CHECK (label <> 'bad')")
+        .await
+        .unwrap();
+    let lines = ["1|l|A|one", "2|l|A|two", "3|l|C|bad"].map(str::to_owned);
+    merge(&mut rig, &lines).await;
+    assert_eq!(value(&rig.db, waiting).await, "1");
+}

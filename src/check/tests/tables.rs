@@ -36,6 +36,10 @@ fn source_table_is_checked() {
     finds("warning", "any value but NULL", |c| {
         c.table().columns[4] = column("deleted_at", "integer", false);
     });
+    finds("note", "may be NULL; such rows are left out (3 rows now)", |c| {
+        c.table().columns[1].not_null = false;
+        c.source.models[0].without_key = Some(3);
+    });
     finds("note", "may be NULL; such rows", |c| {
         c.table().columns[1].not_null = false
     });

@@ -17,6 +17,7 @@ pub(in super::super) fn settings() -> Settings {
             publication: "cdc".to_owned(),
             slot: "cdc".to_owned(),
             max_retained_wal: None,
+            failover: true,
             publish_projected_columns: false,
         },
         target: TargetSettings {
@@ -340,6 +341,14 @@ fn drift_and_failed_resyncs_are_told_and_stay_healthy() {
             .unwrap()
             .repaired = 2;
     });
+    check(
+        Verdict::Ok,
+        true,
+        "2 rows of public.labels_lookup had a key that",
+        |s| {
+            bookkeeping(s).read_models[0].waiting = 2;
+        },
+    );
     check(Verdict::Ok, true, "the last resync failed: no slot", |s| {
         bookkeeping(s).resyncs = vec![Resync {
             state: "failed".to_owned(),
@@ -414,6 +423,7 @@ fn json_has_the_fields_that_were_promised() {
         "/read_models/0/last_resync/at",
         "/read_models/0/last_resync/repaired",
         "/read_models/0/copy",
+        "/read_models/0/waiting",
         "/read_models/0/rejected",
         "/read_models/0/rejections",
         "/resyncs",
