@@ -146,6 +146,15 @@ pub fn resync_completed(origin: &str, written: &[(String, Written)], lsn: Lsn, e
     }
 }
 
+/// What was found, what was done and how long it took.
+pub fn healed(why: &str, elapsed: Duration) {
+    tracing::warn!(
+        why,
+        duration_ms = millis(elapsed),
+        "the stream could not go on: every read model was copied, and it goes on from there"
+    );
+}
+
 /// A dry run has compared.
 pub fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
     for (read_model, found) in found {

@@ -341,6 +341,9 @@ impl<'a> Session<'a> {
                 .await?;
         }
         report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
+        if origin == "heal" {
+            report::healed(why, started.elapsed());
+        }
         self.read_states().await?;
         Ok(slot.consistent_point)
     }

@@ -9,6 +9,7 @@ mod again;
 mod cases;
 mod domains;
 mod first_copy;
+mod history;
 mod isolate;
 mod limits;
 mod new_chunks;

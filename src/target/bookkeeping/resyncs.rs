@@ -9,6 +9,9 @@ use crate::lsn::Lsn;
 use crate::sql::fill;
 use crate::target::error::from_sqlx;
 
+/// Finished resyncs that the history keeps.
+const KEPT_RESYNCS: i64 = 1000;
+
 impl Bookkeeping {
     /// Asks the running process for a resync, or with the number of keys to be named for a comparison only; returns the
     /// request's number.
@@ -56,17 +59,17 @@ impl Bookkeeping {
     ) -> Result<()> {
         let sql = format!(
             "INSERT INTO {}.resync (origin, state, started_at, finished_at, lsn, result) \
-             VALUES ($1, 'done', now(), now(), $2::text::pg_lsn, $3::text::jsonb)",
+             VALUES ($1, 'done', now(), now(), $2::text::pg_lsn, $3::text::jsonb) RETURNING id",
             self.schema
         );
-        sqlx::query(AssertSqlSafe(sql))
+        let id: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(origin)
             .bind(lsn.to_string())
             .bind(result.to_string())
-            .execute(conn)
+            .fetch_one(&mut *conn)
             .await
             .map_err(from_sqlx)?;
-        Ok(())
+        self.forget_old_resyncs(conn, id).await
     }
 
     /// Starts the oldest queued request, if there is one.
@@ -168,6 +171,22 @@ impl Bookkeeping {
             .bind(lsn.map(|lsn| lsn.to_string()))
             .bind(result.map(ToString::to_string))
             .bind(error.map(Error::with_its_detail))
+            .execute(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        self.forget_old_resyncs(conn, id).await
+    }
+
+    /// The history ends somewhere; the last one of everything, by which the schedule goes, stays.
+    async fn forget_old_resyncs(&self, conn: &mut PgConnection, newest: i64) -> Result<()> {
+        let sql = format!(
+            "DELETE FROM {schema}.resync r WHERE r.id <= $1 - {KEPT_RESYNCS} AND r.state IN ('done', 'failed') \
+             AND (r.lsn IS NULL OR r.dry_run OR r.read_models IS NOT NULL OR EXISTS (SELECT FROM {schema}.resync n \
+             WHERE n.id > r.id AND n.lsn IS NOT NULL AND NOT n.dry_run AND n.read_models IS NULL))",
+            schema = self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(newest)
             .execute(conn)
             .await
             .map_err(from_sqlx)?;
