@@ -23,7 +23,7 @@ use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::copy::{ToCopy, copy_all};
 use crate::run::keeper::Keeper;
-use crate::run::stream::{Left, Refused, Start, Stream};
+use crate::run::stream::{Start, Stream};
 use crate::run::waiting::{Wanted, create_slot};
 use crate::run::watch::Watch;
 use crate::run::{Process, Shared, fence, report, watch};
@@ -37,15 +37,15 @@ use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
 use crate::target::shadow::ShadowWriter;
 use crate::target::writer::{MergePosition, Writer};
 
+mod leave;
+
+use leave::leave;
+
 /// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether the target still answers while a batch in hand is waited for, and how long it may not.
-const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
-const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Most keys of each kind that are told of a batch at log level debug.
 const MOST_TOLD_KEYS: i32 = 10_000;
@@ -477,46 +477,6 @@ impl<'a> Session<'a> {
         let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }
-}
-
-/// Comes back once the target has not answered for long. However slowly, what it works at is better waited for: the same batch
-/// would take as long again.
-async fn target_is_gone(shared: &Shared) {
-    let mut answered = Instant::now();
-    while answered.elapsed() < ANSWER_PATIENCE {
-        tokio::time::sleep(ANSWER_INTERVAL).await;
-        let answer = tokio::time::timeout(ANSWER_INTERVAL, shared.target_session("watch")).await;
-        if matches!(answer, Ok(Ok(_))) {
-            answered = Instant::now();
-        }
-    }
-}
-
-/// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to stop.
-async fn leave(shared: &Shared, mut left: Left, epoch: i64, result: &Result<()>) -> Option<Refused> {
-    if left.busy {
-        tokio::select! {
-            _ = left.applier.result() => {}
-            () = target_is_gone(shared) => {}
-            () = shared.stop.cancelled() => {}
-        }
-    }
-    if result.is_err() {
-        left.applier.abort();
-        return left.refused;
-    }
-    let stopped = async {
-        if let Some(mut writer) = left.applier.finish().await {
-            shared
-                .bookkeeping
-                .set_state(writer.connection(), epoch, "stopped", None)
-                .await?;
-        }
-        Ok::<_, Error>(())
-    };
-    // The target may be gone before us: then there is nothing to tell it.
-    let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
-    None
 }
 
 /// A checkpoint of another server or database is not healed by itself.

@@ -24,7 +24,7 @@ use crate::progress::{Progress, Replay, Verdict};
 use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::ReadModel;
-use crate::run::applier::{Applier, Done, Job};
+use crate::run::applier::{Applier, Done};
 use crate::run::bind::again;
 use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::report;
@@ -36,6 +36,7 @@ use crate::transaction::{Assembler, Transaction};
 
 mod hand_over;
 mod idle;
+mod patience;
 mod pause;
 
 use idle::StoreNext;
@@ -47,13 +48,6 @@ const MOST_PENDING_BYTES: usize = 16 << 20;
 /// How long the source's shutdown may wait for an acknowledgement; then the connection is closed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long reading may stand still because the target is slow; then the replication connection is closed, since a server
-/// that shuts down could not tell us.
-const BACKLOG_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The same while a large transaction is staged: closed too early it would have to be staged from its start, again and again.
-const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
-
 /// A transaction that is sent this long after its commit, by the source's own clock, tells that the stream is behind.
 const BEHIND_MICROS: i64 = 50_000;
 
@@ -64,9 +58,6 @@ const PACE: Duration = Duration::from_micros(500);
 
 /// How long the source may say nothing, although every status asks for a reply.
 const MOST_SILENCE: Duration = Duration::from_secs(60);
-
-/// How long a stop waits for the batch in hand.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What others ask of the loop.
 #[derive(Debug)]
@@ -509,76 +500,6 @@ impl Stream {
         self.progress.apply(position);
         if self.synchronous_commit {
             self.progress.harden(position);
-        }
-    }
-
-    fn deadline(&mut self, reading: bool) -> Instant {
-        if reading {
-            self.backlog_since = None;
-        } else if self.backlog_since.is_none() {
-            self.backlog_since = Some(Instant::now());
-        }
-        let patience = if self.chunks > 0 {
-            CHUNK_PATIENCE
-        } else {
-            BACKLOG_PATIENCE
-        };
-        let backlog = self.backlog_since.map(|since| since + patience);
-        let shutdown = self.shutdown.map(|(_, deadline)| deadline);
-        match (backlog, shutdown) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => far_future(),
-        }
-    }
-
-    /// The source's shutdown, or a target that does not take a batch, has lasted too long.
-    fn out_of_patience(&mut self, reading: bool) -> Result<()> {
-        if self
-            .shutdown
-            .is_some_and(|(_, deadline)| Instant::now() >= deadline)
-        {
-            return Err(Error::transient("the source is shutting down")
-                .with_detail("What it has sent could not be applied in time; it will come again."));
-        }
-        if !reading && self.in_flight.is_some() {
-            // The batch goes on, whoever called us waits for it; only the source is let go.
-            return Err(Error::transient(
-                "the target is slow: the stream is closed until it has taken the batch in hand",
-            ));
-        }
-        // A copy that keeps the stream waiting with nothing in hand has had its time.
-        self.end_pause();
-        self.backlog_since = None;
-        Ok(())
-    }
-
-    /// Finishes the batch in hand, stores and acknowledges; what only waits comes again after the restart.
-    async fn leave(&mut self) -> Result<()> {
-        if !self.finish_job().await? {
-            return Ok(());
-        }
-        self.end_pause();
-        self.store_idle(false).await?;
-        if !self.finish_job().await? {
-            return Ok(());
-        }
-        if self.progress.durable() < self.progress.applied() {
-            self.in_flight = Some(InFlight::new(self.progress.applied()));
-            self.applier.submit(Job::Harden).await?;
-            self.finish_job().await?;
-        }
-        self.send_status(false).await
-    }
-
-    /// Waits for the job in hand, but not for ever; returns whether the applier is free.
-    async fn finish_job(&mut self) -> Result<bool> {
-        if self.in_flight.is_none() {
-            return Ok(true);
-        }
-        match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
-            Ok(done) => self.applied(done).await.map(|()| true),
-            Err(_) => Ok(false),
         }
     }
 }

@@ -29,9 +29,9 @@ mod chunks;
 mod isolate;
 mod merge;
 mod new_rows;
+mod prepare;
 mod staged;
 mod sweep;
-mod together;
 
 use chunks::Chunks;
 use new_rows::NewRows;
@@ -49,13 +49,6 @@ const ONE_STATEMENT_BYTES: usize = 1 << 20;
 /// Most rows that are staged as arguments of one statement: `COPY` takes three writes, and the last one of a small one waits for
 /// the acknowledgement of the one before, which a server delays by 40 ms (sqlx leaves Nagle's algorithm on).
 const STAGED_BY_STATEMENT_ROWS: usize = 5000;
-
-/// Rows written since the last planning after which the session's plans are made anew at the earliest: a plan made for
-/// an empty table reads a large one from end to end.
-const REPLAN_ROWS: i64 = 1000;
-
-/// How long preparing waits for a lookup that is locked, in milliseconds.
-const WARM_PATIENCE_MS: u32 = 500;
 
 /// What a transaction of the target stores as its checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,25 +205,6 @@ impl Writer {
         self.epoch
     }
 
-    /// Lets the server plan a read model's statements while the stage is empty, in a transaction that is rolled back: the plans are
-    /// kept. One that was made for a large batch would read map and lookup from end to end for every small one, and the
-    /// first change would wait for the planning.
-    ///
-    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch, which tells whose fault it is.
-    pub async fn warm(&mut self, index: usize) -> Result<()> {
-        self.prepare(index).await?;
-        let model = self.model(index)?;
-        let left_for_later = |result: Result<()>| match result {
-            Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
-            result => result,
-        };
-        left_for_later(execute(&mut self.conn, model.analyze_map()).await)?;
-        let mut tx = Transaction::begin(&mut self.conn).await?;
-        let warmed = warm_up(tx.conn(), &model, self.epoch).await;
-        execute(tx.conn(), "ROLLBACK".to_owned()).await?;
-        left_for_later(warmed)
-    }
-
     /// Writes a batch and its checkpoint. Rows that the target refuses are set apart, unless the read model stops at them.
     ///
     /// # Errors
@@ -374,52 +348,8 @@ impl Writer {
         tx.end(result).await
     }
 
-    /// Makes the session's staging tables and functions for a read model, once.
-    async fn prepare(&mut self, index: usize) -> Result<()> {
-        let model = self.model(index)?;
-        if self.prepared.contains(&model.id) {
-            return Ok(());
-        }
-        let drop = format!(
-            "DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.moving_{id}, pg_temp.touched_{id}",
-            id = model.id
-        );
-        execute(&mut self.conn, drop).await?;
-        execute(&mut self.conn, model.create_stage()).await?;
-        execute(&mut self.conn, model.merge_function()).await?;
-        if model.fits_one_statement() {
-            execute(&mut self.conn, model.apply_function()).await?;
-        }
-        // A map that an earlier version made has none yet.
-        execute(&mut self.conn, model.create_rejected()).await?;
-        if self.bookkeeping.has_rejected(&mut self.conn, model.id).await? {
-            self.rejecting.insert(model.id);
-        } else {
-            self.rejecting.remove(&model.id);
-        }
-        self.prepared.insert(model.id);
-        Ok(())
-    }
-
     fn model(&self, index: usize) -> Result<TargetModel> {
         model_of(&self.models, index).cloned()
-    }
-
-    /// Lets the server plan anew for a batch that needs plans once the tables have doubled, and after many rows at once that
-    /// were set apart in part.
-    async fn replan(&mut self, indexes: &[usize], needs_plans: bool) -> Result<()> {
-        let grown = self.written_since_planning >= self.planned_rows.max(REPLAN_ROWS);
-        if !(self.replan_soon || grown && needs_plans) {
-            return Ok(());
-        }
-        self.replan_soon = false;
-        self.planned_rows += self.written_since_planning;
-        self.written_since_planning = 0;
-        execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
-        for index in indexes {
-            self.warm(*index).await?;
-        }
-        Ok(())
     }
 }
 
@@ -533,30 +463,6 @@ async fn apply_arrays(
         .await
         .map_err(|error| name(from_sqlx(error), model))?;
     read_written(&row)
-}
-
-/// Goes all ways through the writer with nothing to write.
-async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
-    execute(conn, format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'")).await?;
-    // Nothing at all, which is taken for new rows.
-    call(conn, model, &model.merge_call(), false, false, 0).await?;
-    // A row that nobody has is gone.
-    execute(
-        conn,
-        format!("INSERT INTO {} (state) VALUES ('g')", model.stage()),
-    )
-    .await?;
-    call(conn, model, &model.merge_call(), false, false, 0).await?;
-    if model.fits_one_statement() {
-        let position = Position {
-            lsn: Lsn::ZERO,
-            commit_time: None,
-            last: None,
-        };
-        let nothing = vec![Vec::new(); model.stage_width()];
-        apply_arrays(conn, model, (epoch, &position), (false, false, 0), nothing).await?;
-    }
-    Ok(())
 }
 
 async fn call(

@@ -1,0 +1,141 @@
+use super::*;
+use crate::facts::{KeyColumn, KeyIndex, LookupColumn, ReplicaIdentity};
+use crate::read_model::Remembering;
+use crate::read_model::tests::labels_table;
+use crate::settings::ReadModelSettings;
+
+fn lookup() -> LookupTable {
+    let column = |name: &str, type_name: &str| LookupColumn {
+        name: name.to_owned(),
+        type_oid: 1043,
+        type_name: type_name.to_owned(),
+        bare_type_name: "character varying".to_owned(),
+        declared_type_name: type_name.to_owned(),
+        collation: None,
+        collatable: true,
+        not_null: true,
+        has_default: false,
+        generated: false,
+    };
+    LookupTable {
+        oid: 1,
+        name: ReadModelSettings::labels().target,
+        kind: 'r',
+        persistence: 'p',
+        columns: vec![
+            column("code", "character varying(10)"),
+            column("label", "character varying(50)"),
+            column("display_name", "character varying(50)"),
+            column("updated_at", "timestamp with time zone"),
+        ],
+        unique_indexes: vec![KeyIndex {
+            name: "labels_lookup_pkey".to_owned(),
+            primary: true,
+            columns: vec![KeyColumn {
+                name: "code".to_owned(),
+                equality: "OPERATOR(pg_catalog.=)".to_owned(),
+            }],
+        }],
+        triggers: Vec::new(),
+        referenced_by: Vec::new(),
+        row_security_applies: false,
+        missing_privileges: Vec::new(),
+    }
+}
+
+fn bind(lookup: &LookupTable) -> Result<TargetModel> {
+    let table = labels_table(ReplicaIdentity::Default);
+    let model = ReadModel::bind(
+        &ReadModelSettings::labels(),
+        &table,
+        &["id".to_owned()],
+        Remembering::Map,
+    )
+    .unwrap();
+    TargetModel::bind(7, "cdc", Arc::new(model), lookup)
+}
+
+#[test]
+fn no_placeholder_is_left_in_any_statement() {
+    let model = bind(&lookup()).unwrap();
+    for sql in [
+        model.create_map(),
+        model.drop_map_indexes(),
+        model.make_map_indexes(),
+        model.create_stage(),
+        model.create_shadow(),
+        model.merge_function(),
+        model.merge_shadow_function(),
+        model.isolate_function(),
+        model.isolate_shadow_function(),
+        model.create_rejected(),
+        model.create_tries(),
+        model.apply_function(),
+        model.create_chunk(),
+        model.fold_chunk_function(),
+        model.catch_up_function(),
+        model.compare(5),
+    ] {
+        assert!(!sql.contains("{{"), "{sql}");
+    }
+}
+
+#[test]
+fn names_that_would_break_the_functions_are_refused() {
+    for bad in ["a$cdc$b", "{{id}}"] {
+        let named = |settings: ReadModelSettings, lookup: &LookupTable, schema: &str| {
+            let table = labels_table(ReplicaIdentity::Default);
+            let identity = ["id".to_owned()];
+            let model = ReadModel::bind(&settings, &table, &identity, Remembering::Map).unwrap();
+            let error = TargetModel::bind(7, schema, Arc::new(model), lookup).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("the name {bad} holds")),
+                "{error}"
+            );
+        };
+        let mut settings = ReadModelSettings::labels();
+        settings.target.name = bad.to_owned();
+        named(settings, &lookup(), "cdc");
+        let mut settings = ReadModelSettings::labels();
+        settings.columns[1].target = bad.to_owned();
+        let mut other = lookup();
+        other.columns[1].name = bad.to_owned();
+        named(settings, &other, "cdc");
+        let mut settings = ReadModelSettings::labels();
+        settings.synced_at = Some(bad.to_owned());
+        let mut other = lookup();
+        other.columns[3].name = bad.to_owned();
+        named(settings, &other, "cdc");
+        let mut typed = lookup();
+        typed.columns[1].type_name = bad.to_owned();
+        named(ReadModelSettings::labels(), &typed, "cdc");
+        named(ReadModelSettings::labels(), &lookup(), bad);
+    }
+}
+
+#[test]
+fn a_lookup_that_cannot_carry_the_key_is_refused() {
+    let mut unlogged = lookup();
+    unlogged.persistence = 'u';
+    assert!(bind(&unlogged).unwrap_err().to_string().contains("UNLOGGED"));
+    let mut no_index = lookup();
+    no_index.unique_indexes.clear();
+    assert!(
+        bind(&no_index)
+            .unwrap_err()
+            .to_string()
+            .contains("no unique index")
+    );
+    let mut no_column = lookup();
+    no_column.columns.remove(1);
+    assert!(bind(&no_column).unwrap_err().to_string().contains("\"label\""));
+    for (at, name) in [(1, "label"), (3, "updated_at")] {
+        let mut generated = lookup();
+        generated.columns[at].generated = true;
+        let error = bind(&generated).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("\"{name}\"")) && error.contains("generated"),
+            "{error}"
+        );
+    }
+}
