@@ -92,10 +92,17 @@ impl ShadowWriter {
     }
 
     /// Makes an empty shadow.
+    ///
+    /// Its commits wait for no disk, as nothing of it outlives a crash; the merge's commit, in another session, flushes all that was
+    /// written before it.
     pub async fn create(&mut self, model: &TargetModel) -> Result<()> {
-        execute(&mut self.conn, model.create_shadow()).await?;
-        // The comparison reads it.
-        execute(&mut self.conn, model.create_rejected()).await
+        let sql = format!(
+            "SET synchronous_commit = off; {}; {}",
+            model.create_shadow().trim_end_matches(';'),
+            // The comparison reads it.
+            model.create_rejected()
+        );
+        execute(&mut self.conn, sql).await
     }
 
     /// Fills the shadow with rows in COPY's text format, one row a piece, and counts them.

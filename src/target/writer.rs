@@ -153,6 +153,8 @@ impl Writer {
     /// Takes the claimed session.
     pub async fn new(mut conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
         let schema = ident(bookkeeping.schema_name());
+        // A function is compiled when it is called first: most read models never need all of theirs.
+        execute(&mut conn, "SET check_function_bodies = off".to_owned()).await?;
         let advance = fill(
             include_str!("../../sql/target/advance.sql"),
             &[("schema", &schema)],
