@@ -13,6 +13,7 @@ mod encodings;
 mod failover;
 mod heal;
 mod life;
+mod partitions;
 mod refused;
 mod resync;
 mod roles;
@@ -56,6 +57,20 @@ pub async fn wait_log(cdc: &Cdc, text: &str) {
 /// The number that the log has of this text.
 pub fn count_log(cdc: &Cdc, text: &str) -> usize {
     cdc.log().matches(text).count()
+}
+
+/// Waits until the target's query shows what the source's shows by now.
+pub async fn wait_equal(source: &Client, of_source: &str, target: &Client, of_target: &str) {
+    wait_until(of_target, async || {
+        let expected = support::rows(source, of_source).await;
+        let seen = support::rows(target, of_target).await;
+        if seen == expected {
+            Ok(())
+        } else {
+            Err(format!("expected {expected:?}, found {seen:?}"))
+        }
+    })
+    .await;
 }
 
 const IN_STEP: &str = "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
