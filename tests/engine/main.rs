@@ -12,6 +12,7 @@ mod death;
 mod encodings;
 mod failover;
 mod heal;
+mod identities;
 mod life;
 mod partitions;
 mod refused;

@@ -1,0 +1,187 @@
+//! Identities that are changed, lost and found again while `cdc` runs: the stream then names old rows in another way.
+
+use tokio_postgres::Client;
+
+use crate::support::{Cdc, Pair, labels_pair, rows, value, wait_in_step, wait_until};
+use crate::{goes_on, wait_equal, wait_log, wait_rows};
+
+/// The built-in read model and another one beside it.
+const BOTH: &str = "
+[[read_model]]
+source = 'public.labels'
+target = 'public.labels_lookup'
+key = ['code']
+columns = ['code', 'label', 'display_name']
+soft_delete = 'deleted_at'
+synced_at = 'updated_at'
+
+[[read_model]]
+source = 'public.tags'
+target = 'public.tags_lookup'
+key = ['tag']
+columns = ['tag', 'note']
+";
+
+const STATES: &str = "SELECT name || ' ' || state FROM cdc.read_model ORDER BY 1";
+const REASON: &str = "SELECT coalesce(reason, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
+const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
+const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";
+
+const ALL_IN_STEP: &[&str] = &["public.labels_lookup in_step", "public.tags_lookup in_step"];
+const TAGS_SUSPENDED: &[&str] = &["public.labels_lookup in_step", "public.tags_lookup suspended"];
+
+/// Labels, and tags with these columns and constraints, altered by this SQL, with a running cdc.
+async fn labels_and_tags(tags: &str, altered: &str) -> (Pair, Client, Client, Cdc) {
+    let (mut pair, source, target) = labels_pair().await;
+    pair.config += BOTH;
+    source
+        .batch_execute(&format!(
+            "CREATE TABLE tags (id int NOT NULL, tag text NOT NULL, note text, {tags});
+             INSERT INTO tags VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'c', 'z');
+             {altered}"
+        ))
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    (pair, source, target, cdc)
+}
+
+/// Rows that were written before, in and after the transaction that changes the identity are all taken.
+#[tokio::test]
+async fn identity_may_change_from_each_to_each_other_in_the_middle_of_a_transaction() {
+    let (pair, source, target) = labels_pair().await;
+    source
+        .batch_execute("CREATE UNIQUE INDEX by_code ON labels (code)")
+        .await
+        .unwrap();
+    let mut cdc = Cdc::run(&pair);
+    goes_on("start", &source, &target).await;
+    let mut before = "DEFAULT";
+    for identity in [
+        "USING INDEX by_code",
+        "DEFAULT",
+        "FULL",
+        "USING INDEX by_code",
+        "FULL",
+        "DEFAULT",
+    ] {
+        source
+            .batch_execute(&format!(
+                "INSERT INTO labels (code, label, display_name) VALUES ('B', 'b', 'b'), ('C', 'c', 'c'), ('D', 'd', 'd');
+                 BEGIN;
+                 UPDATE labels SET code = 'B1' WHERE code = 'B'; DELETE FROM labels WHERE code = 'C';
+                 ALTER TABLE labels REPLICA IDENTITY {identity};
+                 UPDATE labels SET code = 'B2' WHERE code = 'B1'; UPDATE labels SET deleted_at = now() WHERE code = 'D';
+                 INSERT INTO labels (code, label, display_name) VALUES ('C', 'c2', 'c2');
+                 COMMIT;
+                 UPDATE labels SET code = 'B3', label = '{identity}' WHERE code = 'B2'; UPDATE labels SET deleted_at = NULL WHERE code = 'D'"
+            ))
+            .await
+            .unwrap();
+        goes_on(&format!("{before} to {identity}"), &source, &target).await;
+        source
+            .batch_execute("DELETE FROM labels WHERE code IN ('B3', 'C', 'D')")
+            .await
+            .unwrap();
+        wait_in_step(&source, &target).await;
+        before = identity;
+    }
+    assert!(cdc.is_running());
+}
+
+#[tokio::test]
+async fn another_primary_key_is_followed_by_itself() {
+    let (_pair, source, target, _cdc) = labels_and_tags(
+        "other int GENERATED ALWAYS AS IDENTITY, CONSTRAINT tags_pkey PRIMARY KEY (id)",
+        "",
+    )
+    .await;
+    for key in ["other, tag", "tag", "id"] {
+        source
+            .batch_execute(&format!(
+                "BEGIN; ALTER TABLE tags DROP CONSTRAINT tags_pkey, ADD CONSTRAINT tags_pkey PRIMARY KEY ({key});
+                 UPDATE tags SET note = note || '.' WHERE id = 1; COMMIT;
+                 UPDATE tags SET tag = tag || '.' WHERE id = 2; INSERT INTO tags VALUES (9, 'new', 'n')"
+            ))
+            .await
+            .unwrap();
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+        wait_rows(&target, STATES, ALL_IN_STEP).await;
+        source
+            .batch_execute("DELETE FROM tags WHERE id = 9; UPDATE tags SET id = id + 10 WHERE id = 3; UPDATE tags SET id = 3 WHERE id = 13")
+            .await
+            .unwrap();
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    }
+}
+
+/// The application cannot update or delete then; what it inserts tells that the identity is gone.
+#[tokio::test]
+async fn lost_identity_suspends_its_read_model_until_it_is_there_again() {
+    let (_pair, source, target, mut cdc) = labels_and_tags("CONSTRAINT tags_pkey PRIMARY KEY (id)", "").await;
+    for (before, lost, found, reason) in [
+        (
+            "SELECT",
+            "DROP CONSTRAINT tags_pkey",
+            "ADD CONSTRAINT tags_pkey PRIMARY KEY (id)",
+            "table \"public.tags\" has no usable replica identity",
+        ),
+        (
+            "ALTER TABLE tags ADD CONSTRAINT by_tag UNIQUE (tag); ALTER TABLE tags REPLICA IDENTITY USING INDEX by_tag; UPDATE tags SET note = '.'",
+            "DROP CONSTRAINT by_tag",
+            "REPLICA IDENTITY DEFAULT",
+            "table \"public.tags\" has no usable replica identity: the index of its replica identity was dropped",
+        ),
+        (
+            "SELECT",
+            "REPLICA IDENTITY NOTHING",
+            "REPLICA IDENTITY DEFAULT",
+            "table \"public.tags\" has no usable replica identity: its replica identity is NOTHING",
+        ),
+    ] {
+        eprintln!("{lost}");
+        source.batch_execute(before).await.unwrap();
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+        wait_rows(&target, STATES, ALL_IN_STEP).await;
+        let shown = rows(&target, TAGS_LOOKUP).await;
+        source
+            .batch_execute(&format!(
+                "ALTER TABLE tags {lost}; INSERT INTO tags VALUES (7, 'meanwhile', 'm')"
+            ))
+            .await
+            .unwrap();
+        wait_rows(&target, STATES, TAGS_SUSPENDED).await;
+        wait_until("the reason is told", async || {
+            let told = value(&target, REASON).await;
+            if told.contains(reason) { Ok(()) } else { Err(told) }
+        })
+        .await;
+        assert_eq!(
+            rows(&target, TAGS_LOOKUP).await,
+            shown,
+            "{lost}: the last good state"
+        );
+        source
+            .batch_execute("UPDATE labels SET label = label || '!' WHERE code = 'MR'")
+            .await
+            .unwrap();
+        wait_in_step(&source, &target).await;
+        source
+            .batch_execute(&format!(
+                "ALTER TABLE tags {found}; DELETE FROM tags WHERE id = 7; UPDATE tags SET tag = tag || '.' WHERE id = 1"
+            ))
+            .await
+            .unwrap();
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+        wait_rows(&target, STATES, ALL_IN_STEP).await;
+        source
+            .batch_execute("UPDATE tags SET tag = tag || '!' WHERE id = 2; DELETE FROM tags WHERE id = 3; INSERT INTO tags VALUES (3, 'c', 'z')")
+            .await
+            .unwrap();
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    }
+    assert!(cdc.is_running());
+}
