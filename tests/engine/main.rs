@@ -9,6 +9,7 @@ mod alter;
 mod budget;
 mod causes;
 mod death;
+mod doubled;
 mod encodings;
 mod failover;
 mod heal;
