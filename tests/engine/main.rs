@@ -8,6 +8,7 @@ mod support;
 mod alter;
 mod budget;
 mod causes;
+mod ddl;
 mod death;
 mod doubled;
 mod encodings;
