@@ -94,10 +94,25 @@ async fn rows_that_move_between_partitions_of_two_levels_stay_one_row() {
     assert_eq!(count_log(&cdc, "suspended"), 0, "all by the stream");
 }
 
+const BEFORE: &str = "UPDATE p SET v = v || '.'";
+const ALONE: &str =
+    "UPDATE p_south_low SET v = 'nobody''s'; INSERT INTO p_south_low VALUES ('south', 5, 'X', 'nobody''s');";
+
 /// None of it is in the stream, or only the rows that are written afterwards.
 #[tokio::test]
 async fn partitions_that_are_emptied_detached_and_attached_are_noticed() {
     let (_pair, source, target, mut cdc) = following("").await;
+    let version = value(&source, "SELECT current_setting('server_version_num')").await;
+    // Before 15 a walsender keeps to what it decided of a table when it first sent a change of it, attached or not.
+    let (before, alone) = if version.parse::<u32>().unwrap() < 150_000 {
+        eprintln!(
+            "NOT RUN for changes of a partition before and while it is detached: they need PostgreSQL 15."
+        );
+        ("SELECT", "")
+    } else {
+        (BEFORE, ALONE)
+    };
+    source.batch_execute(before).await.unwrap();
     for (statement, change) in [
         (
             "TRUNCATE p_south_high",
@@ -105,7 +120,7 @@ async fn partitions_that_are_emptied_detached_and_attached_are_noticed() {
         ),
         (
             "ALTER TABLE p_south DETACH PARTITION p_south_low; DROP TABLE p_north",
-            "UPDATE p_south_low SET v = 'nobody''s'; INSERT INTO p_south_low VALUES ('south', 5, 'X', 'nobody''s')",
+            &format!("{alone} INSERT INTO p VALUES ('south', 105, 'LAST', 'l')"),
         ),
         // Filled, with what was written while it stood alone, and empty.
         (
