@@ -30,6 +30,7 @@ mod toast;
 mod types;
 mod values;
 mod watch;
+mod window;
 
 use support::{Cdc, wait_in_step, wait_until};
 use tokio_postgres::Client;
