@@ -15,6 +15,7 @@ mod encodings;
 mod failover;
 mod gives_way;
 mod heal;
+mod heals_again;
 mod held;
 mod identities;
 mod life;
