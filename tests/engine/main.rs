@@ -18,6 +18,7 @@ mod heal;
 mod heals_again;
 mod held;
 mod identities;
+mod idle;
 mod life;
 mod partitions;
 mod refused;
