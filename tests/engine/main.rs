@@ -29,6 +29,7 @@ mod shapes;
 mod start;
 mod stream;
 mod toast;
+mod two;
 mod types;
 mod values;
 mod watch;
