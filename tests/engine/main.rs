@@ -22,6 +22,7 @@ mod idle;
 mod life;
 mod partitions;
 mod refused;
+mod restarts;
 mod resync;
 mod roles;
 mod set_back;
