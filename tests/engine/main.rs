@@ -25,6 +25,7 @@ mod refused;
 mod restarts;
 mod resync;
 mod roles;
+mod row_security;
 mod set_back;
 mod shapes;
 mod start;
