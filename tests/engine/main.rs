@@ -6,6 +6,7 @@
 mod support;
 
 mod alter;
+mod another_server;
 mod budget;
 mod causes;
 mod ddl;
