@@ -12,6 +12,7 @@ mod causes;
 mod ddl;
 mod death;
 mod doubled;
+mod drift;
 mod encodings;
 mod failover;
 mod gives_way;
