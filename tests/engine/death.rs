@@ -1,4 +1,5 @@
-//! The end at every step of a copy: of the process, of its sessions at the source, of its sessions at the target.
+//! The end at every step of a copy: of the process, killed or asked to leave, of its sessions at the source, of its sessions at
+//! the target.
 //!
 //! The process under test is the real one; it is ended when its log tells the step. Steps that last no time are made to
 //! last: a trigger of the test in the bookkeeping waits for a lock that the test holds.
@@ -23,6 +24,8 @@ const ROWS: usize = 5_000;
 enum End {
     /// The process, by SIGKILL.
     Process,
+    /// The process, by SIGTERM: it leaves in order.
+    Asked,
     /// All its sessions at the source.
     Source,
     /// All its sessions at the target.
@@ -43,6 +46,8 @@ enum At {
     /// A statement of the target waits for this lock of the test.
     Held(u8),
 }
+
+const SHADOWS: &str = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'cdc'::regnamespace AND relname LIKE 'shadow%'";
 
 /// In the merge, with every row of the lookup written and nothing committed.
 const IN_MERGE: u8 = 1;
@@ -94,6 +99,12 @@ async fn source_ends_the_sessions_at_every_step_of_a_copy() {
 #[tokio::test]
 async fn target_ends_the_sessions_at_every_step_of_a_copy() {
     every_step(End::Target).await;
+}
+
+/// It leaves what a process leaves that had no copy under way.
+#[tokio::test]
+async fn asked_to_leave_at_every_step_of_a_copy() {
+    every_step(End::Asked).await;
 }
 
 async fn every_step(end: End) {
@@ -217,14 +228,54 @@ impl Scene {
         let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc %'";
         match end {
             End::Process => drop(cdc.stop(Signal::Kill).await),
+            End::Asked => {
+                cdc.kill(Signal::Term);
+                // Who waits for a lock in the target has to get it to take its tables away.
+                if matches!(at, At::Held(_)) {
+                    self.let_go(at).await;
+                }
+                assert_eq!(cdc.wait().await.code(), Some(0), "{step}: {}", cdc.log());
+                self.nothing_left(step).await;
+            }
             End::Source => drop(rows(&self.source, terminate).await),
             End::Target => drop(rows(&self.target, terminate).await),
         }
-        self.let_go(at).await;
-        if end == End::Process {
+        if !(end == End::Asked && matches!(at, At::Held(_))) {
+            self.let_go(at).await;
+        }
+        if matches!(end, End::Process | End::Asked) {
             cdc = Cdc::run(&self.pair);
         }
         cdc
+    }
+
+    /// While no process runs: no slot but the pipeline's own, no session, no open transaction.
+    async fn nothing_left(&self, step: &str) {
+        let slot = &self.pair.slot;
+        let slots = format!(
+            "SELECT slot_name FROM pg_replication_slots WHERE database = current_database() AND slot_name <> '{slot}'"
+        );
+        let sessions = format!(
+            "SELECT application_name, state, query FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc {slot} %'"
+        );
+        for (side, what, query) in [
+            (&self.source, "slot", slots.as_str()),
+            (&self.source, "session", &sessions),
+            (&self.target, "session", &sessions),
+        ] {
+            wait_until(
+                &format!("{step}: no {what} is left by who was asked to leave"),
+                async || {
+                    let seen = rows(side, query).await;
+                    if seen.is_empty() {
+                        Ok(())
+                    } else {
+                        Err(format!("{seen:?}"))
+                    }
+                },
+            )
+            .await;
+        }
     }
 
     /// Makes the step last; to be called before it can be reached.
@@ -272,7 +323,9 @@ impl Scene {
             (
                 &self.source,
                 "slots",
-                format!("SELECT slot_name FROM pg_replication_slots WHERE database = current_database() AND slot_name <> '{slot}'"),
+                format!(
+                    "SELECT slot_name FROM pg_replication_slots WHERE database = current_database() AND slot_name <> '{slot}'"
+                ),
             ),
             (
                 &self.source,
@@ -282,11 +335,7 @@ impl Scene {
                      AND (application_name IN ('cdc {slot} copy', 'cdc {slot} observer', 'cdc {slot} resync') OR state LIKE 'idle in transaction%')"
                 ),
             ),
-            (
-                &self.target,
-                "shadows",
-                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'cdc'::regnamespace AND relname LIKE 'shadow%'".to_owned(),
-            ),
+            (&self.target, "shadows", SHADOWS.to_owned()),
             (
                 &self.target,
                 "sessions and open transactions",
@@ -298,7 +347,11 @@ impl Scene {
         ] {
             wait_until(&format!("{step}: no {what} stay behind"), async || {
                 let seen = rows(side, &query).await;
-                if seen.is_empty() { Ok(()) } else { Err(format!("{seen:?}")) }
+                if seen.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("{seen:?}"))
+                }
             })
             .await;
         }
