@@ -36,6 +36,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the target may take to note the progress.
 const TELL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long what a copy has left may take to be taken away.
+const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A read model to be copied.
 #[derive(Debug, Clone)]
 pub struct ToCopy {
@@ -77,6 +80,24 @@ pub async fn copy_all(
     }
     snapshot.close().await;
     Ok(copied)
+}
+
+/// Takes away what a copy left that was given up in the middle, in a session of its own: the copy's may wait for something. A
+/// target that is gone is left as it is; the next start looks, too.
+pub async fn take_away(shared: &Shared, epoch: i64) {
+    let taken = async {
+        let mut conn = shared.target_session("cleaner").await?;
+        let names = ["copy", "resync"].map(|role| shared.application_name(role));
+        shared
+            .bookkeeping
+            .take_shadows_away(&mut conn, epoch, &names)
+            .await
+    };
+    match tokio::time::timeout(TAKE_AWAY_PATIENCE, taken).await {
+        Ok(Ok(())) => tracing::debug!("nothing of the copies is left"),
+        Ok(Err(error)) => tracing::debug!(%error, "what the copies have left stays for the next start"),
+        Err(_) => tracing::debug!("what the copies have left stays for the next start"),
+    }
 }
 
 /// The table as the snapshot sees it must be the one that the read model was bound to before the slot was made. Returns the

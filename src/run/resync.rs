@@ -23,7 +23,7 @@ use crate::protocol::pgoutput;
 use crate::run::Shared;
 use crate::run::bind::{again, bind_one};
 use crate::run::budget::within;
-use crate::run::copy::{ToCopy, copy_all};
+use crate::run::copy::{ToCopy, copy_all, take_away};
 use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
@@ -99,6 +99,12 @@ pub async fn resync(
     };
     // Not dropped half way at a stop: the making of a slot is given up by itself, everything else ends soon after.
     let result = copying.carry_out(&mut shadow).await;
+    if result.is_err() {
+        // The session may be in the middle of something.
+        drop(shadow);
+        take_away(shared, order.epoch).await;
+        return result;
+    }
     for (_, _, id) in &order.models {
         // A session that is gone cannot drop them: the next start does.
         if shadow

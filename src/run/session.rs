@@ -21,7 +21,7 @@ use crate::lsn::Lsn;
 use crate::progress::Replay;
 use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
-use crate::run::copy::{ToCopy, copy_all};
+use crate::run::copy::{ToCopy, copy_all, take_away};
 use crate::run::keeper::Keeper;
 use crate::run::stream::{Start, Stream};
 use crate::run::waiting::{Wanted, create_slot};
@@ -29,13 +29,13 @@ use crate::run::watch::Watch;
 use crate::run::{Process, Shared, fence, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
-use crate::source::slot::Kind;
+use crate::source::slot::{CreatedSlot, Kind};
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
 use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
 use crate::target::shadow::ShadowWriter;
-use crate::target::writer::{MergePosition, Writer};
+use crate::target::writer::{MergePosition, Writer, Written};
 
 mod leave;
 
@@ -46,6 +46,9 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why everything is copied for the first time.
+const FIRST_COPY: &str = "first copy";
 
 /// Most keys of each kind that are told of a batch at log level debug.
 const MOST_TOLD_KEYS: i32 = 10_000;
@@ -247,7 +250,7 @@ impl<'a> Session<'a> {
         let bookkeeping = &self.shared.bookkeeping;
         let name = self.shared.settings.source.slot.clone();
         let epoch = self.writer.epoch();
-        if why == "first copy" {
+        if why == FIRST_COPY {
             tracing::info!(slot = name, "first copy of every read model");
         } else {
             tracing::warn!(
@@ -284,6 +287,28 @@ impl<'a> Session<'a> {
             &self.shared.stop,
         )
         .await?;
+        let copied = self.copy_and_merge(why, &slot, process).await;
+        let Ok(written) = copied else {
+            take_away(self.shared, epoch).await;
+            return copied.map(|_| slot.consistent_point);
+        };
+        report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
+        if why != FIRST_COPY {
+            report::healed(why, started.elapsed());
+        }
+        self.read_states().await?;
+        Ok(slot.consistent_point)
+    }
+
+    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written.
+    async fn copy_and_merge(
+        &mut self,
+        why: &str,
+        slot: &CreatedSlot,
+        process: &mut Process,
+    ) -> Result<Vec<(String, Written)>> {
+        let bookkeeping = &self.shared.bookkeeping;
+        let epoch = self.writer.epoch();
         let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
             let model = bound.model.as_ref().ok()?.clone();
             Some(ToCopy {
@@ -331,7 +356,7 @@ impl<'a> Session<'a> {
             }
         }
         let conn = self.writer.connection();
-        let origin = if why == "first copy" { "first copy" } else { "heal" };
+        let origin = if why == FIRST_COPY { FIRST_COPY } else { "heal" };
         bookkeeping
             .note_copy(conn, origin, slot.consistent_point, &report::result(&written))
             .await?;
@@ -340,12 +365,7 @@ impl<'a> Session<'a> {
                 .drop(bookkeeping.schema_name(), to_copy.model.id, epoch)
                 .await?;
         }
-        report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
-        if origin == "heal" {
-            report::healed(why, started.elapsed());
-        }
-        self.read_states().await?;
-        Ok(slot.consistent_point)
+        Ok(written)
     }
 
     /// Which read models take part, as stored after the merge.

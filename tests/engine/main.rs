@@ -21,6 +21,7 @@ mod heals_again;
 mod held;
 mod identities;
 mod idle;
+mod leaves;
 mod life;
 mod partitions;
 mod refused;

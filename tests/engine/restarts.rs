@@ -58,6 +58,9 @@ async fn in_a_resync(side: Side, cluster: &Cluster, how: Stop, step: u8) {
         .batch_execute("UPDATE labels SET label = 'before the restart' WHERE code = 'DR'")
         .await
         .unwrap();
+    // The stream is past it, and so has the copy to come.
+    let streamed = "SELECT label FROM labels_lookup WHERE code = 'DR'";
+    wait_rows(&at_target, streamed, &["before the restart"]).await;
     let mut holders = vec![(caught_up, CATCH_UP)];
     if step == CATCH_UP {
         held::let_go(filled, FILL).await;

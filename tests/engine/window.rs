@@ -49,11 +49,12 @@ async fn in_the_middle(step: u8, ddl: &str) {
         run(&application, ddl).await;
         held::let_go(filled, FILL).await;
     } else {
-        // Something to catch up with: the copy has given its lock back by then.
+        // Something to catch up with, which the stream has passed: the copy has given its lock back by then.
         source
             .batch_execute("UPDATE labels SET display_name = 'later' WHERE code = 'MRS'")
             .await
             .unwrap();
+        wait_in_step(&source, &target).await;
         held::let_go(filled, FILL).await;
         held::wait_held(&target, CATCH_UP).await;
         run(&application, ddl).await;
