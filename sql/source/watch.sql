@@ -5,6 +5,8 @@
 -- membership   oids of the publication's entries for the table: others mean that it was taken out and put back
 -- columns      their names; definitions: their numbers, types and storage, another number under one name being another column
 -- identity     by which columns the table and its leaves may name an old row, and whether a value may be stored out of line
+-- leaves       before 15: oids of the table and its leaves, since a walsender keeps what it decided of a table when it sent its
+--              first change, whatever was attached or detached since
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
 -- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
@@ -29,6 +31,8 @@ SELECT t.name,
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS definitions,
        pg_catalog.concat_ws(' ', pg_catalog.bool_or(k.reltoastrelid <> 0),
            pg_catalog.string_agg(DISTINCT pg_catalog.concat_ws(' ', k.relkind, k.relreplident, x.indexes), '; ')) AS identity,
+       CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 150000
+            THEN pg_catalog.string_agg(t.oid::text, ' ' ORDER BY t.oid) END AS leaves,
        pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage,
        pg_catalog.to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL AS schemas
 FROM tables t

@@ -25,6 +25,8 @@ pub struct Look {
     pub columns: BTreeMap<String, String>,
     /// By which columns the table and its leaves may name an old row, and whether a value may be stored out of line.
     pub identity: String,
+    /// The table and its leaves, where another set of them needs another walsender.
+    pub leaves: String,
     /// Files of the table and its leaves.
     pub storage: String,
 }
@@ -38,7 +40,10 @@ impl Look {
                 .all(|name| self.columns.get(name) == before.columns.get(name)),
             None => self.columns == before.columns,
         };
-        self.oid == before.oid && self.identity == before.identity && same_columns
+        self.oid == before.oid
+            && self.identity == before.identity
+            && self.leaves == before.leaves
+            && same_columns
     }
 }
 
@@ -73,6 +78,7 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
             published: format!("{} / {}", text("publication_options")?, text("membership")?),
             columns: list("columns")?.into_iter().zip(list("definitions")?).collect(),
             identity: text("identity")?,
+            leaves: text("leaves")?,
             storage: text("storage")?,
         };
         for (place, _) in looks.iter_mut().zip(&names).filter(|(_, of)| **of == name) {

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, DEADLINE, Pair, Signal, labels_pair, on_free_slot, pg, rows, value, wait_until};
+use crate::held::{self, FILL};
+use crate::support::{Cdc, Pair, Signal, labels_pair, on_free_slot, pg, rows, value, wait_until};
 use crate::wait_rows;
 
 /// Rows: enough that a copy has a middle.
@@ -41,8 +42,6 @@ enum At {
     Log(&'static str),
     /// The same, while an open transaction of the source keeps a slot from being made.
     Blocked(&'static str),
-    /// The source reads rows for a copy.
-    Reading,
     /// A statement of the target waits for this lock of the test.
     Held(u8),
 }
@@ -59,7 +58,7 @@ const RESYNC: [(&str, At); 11] = [
     ("slot being made", At::Blocked("making a slot")),
     ("slot made", At::Log("made a slot")),
     ("snapshot settled", At::Log("the snapshot has settled")),
-    ("in the middle of the copy", At::Reading),
+    ("in the middle of the copy", At::Held(FILL)),
     ("copied", At::Log("copied")),
     ("catching up", At::Log("the copies catch up with the source")),
     ("pause asked", At::Log("the stream is asked to stand still")),
@@ -79,7 +78,7 @@ const HEALING: [(&str, At); 10] = [
     ("old slot dropped", At::Log("dropped the old slot")),
     ("new slot being made", At::Blocked("making a slot")),
     ("new slot made", At::Log("made a slot")),
-    ("in the middle of the copy", At::Reading),
+    ("in the middle of the copy", At::Held(FILL)),
     ("before the merge", At::Log("merging the copies")),
     ("merge under way", At::Held(IN_MERGE)),
     ("merged", At::Log("merged the copies")),
@@ -153,6 +152,7 @@ impl Scene {
             ))
             .await
             .unwrap();
+        held::install(&target).await;
         Self {
             blocker: pg(&pair.source_url).await,
             holder: pg(&pair.target_url).await,
@@ -204,26 +204,7 @@ impl Scene {
         match at {
             At::Requested => {}
             At::Log(message) | At::Blocked(message) => until_logged(step, &cdc, message).await,
-            At::Reading => {
-                // Looked for at the server: a copy takes some 10 ms.
-                let reading = "DO $$ BEGIN
-                    WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
-                                      AND query LIKE 'COPY %' AND state = 'active' AND application_name LIKE 'cdc %') LOOP
-                        PERFORM pg_sleep(0.0005), pg_stat_clear_snapshot();
-                    END LOOP; END $$";
-                let found = tokio::time::timeout(DEADLINE, self.source.batch_execute(reading)).await;
-                assert!(
-                    matches!(found, Ok(Ok(()))),
-                    "{step}: no copy: {found:?}\n{}",
-                    cdc.log()
-                );
-            }
-            At::Held(lock) => {
-                let held = format!(
-                    "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND objid = {lock} AND NOT granted"
-                );
-                wait_rows(&self.target, &held, &["t"]).await;
-            }
+            At::Held(lock) => held::wait_held(&self.target, lock).await,
         }
         let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc %'";
         match end {
@@ -249,9 +230,17 @@ impl Scene {
         cdc
     }
 
-    /// While no process runs: no slot but the pipeline's own, no session, no open transaction.
+    /// While no process runs: no slot but the pipeline's own, no session, no open transaction, no copy's table; and it is known
+    /// that none runs.
     async fn nothing_left(&self, step: &str) {
         let slot = &self.pair.slot;
+        let shadows = "SELECT relname FROM pg_class WHERE relname LIKE 'shadow%' AND relkind = 'r'";
+        assert_eq!(rows(&self.target, shadows).await, [""; 0], "{step}");
+        let state = value(&self.target, "SELECT state FROM cdc.pipeline").await;
+        assert!(
+            step.starts_with("healing") || state == "stopped",
+            "{step}: {state}"
+        );
         let slots = format!(
             "SELECT slot_name FROM pg_replication_slots WHERE database = current_database() AND slot_name <> '{slot}'"
         );
@@ -289,7 +278,7 @@ impl Scene {
                 let hold = format!("SELECT pg_advisory_lock({lock})");
                 self.holder.batch_execute(&hold).await.unwrap();
             }
-            At::Requested | At::Log(_) | At::Reading => {}
+            At::Requested | At::Log(_) => {}
         }
     }
 
@@ -300,7 +289,7 @@ impl Scene {
                 let let_go = format!("SELECT pg_advisory_unlock({lock})");
                 self.holder.batch_execute(&let_go).await.unwrap();
             }
-            At::Requested | At::Log(_) | At::Reading => {}
+            At::Requested | At::Log(_) => {}
         }
     }
 

@@ -23,6 +23,8 @@ mod identities;
 mod idle;
 mod leaves;
 mod life;
+mod names;
+mod neighbours;
 mod partitions;
 mod refused;
 mod restarts;
@@ -40,7 +42,7 @@ mod values;
 mod watch;
 mod window;
 
-use support::{Cdc, wait_in_step, wait_until};
+use support::{Cdc, Pair, wait_in_step, wait_until};
 use tokio_postgres::Client;
 
 /// Waits until the query shows these rows.
@@ -51,6 +53,19 @@ pub async fn wait_rows(client: &Client, query: &str, expected: &[&str]) {
             Ok(())
         } else {
             Err(format!("expected {expected:?}, found {seen:?}"))
+        }
+    })
+    .await;
+}
+
+/// Takes away what a `cdc` that has just ended had made; the servers may take some milliseconds to notice that it has.
+pub async fn tear_down(pair: &Pair) {
+    wait_until("what cdc made is taken away", async || {
+        let output = Cdc::output(pair, &["teardown", "--yes"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{output:?}"))
         }
     })
     .await;

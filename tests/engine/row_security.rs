@@ -59,6 +59,16 @@ async fn resync_under_row_security_says_so_and_takes_no_row_away() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(told.contains(SAID), "{told}");
+    // By `cdc status`, where nobody waits for the answer.
+    let asked = pair.clone();
+    let output = tokio::task::spawn_blocking(move || Cdc::output(&asked, &["status"])).await;
+    let told = String::from_utf8(output.unwrap().stdout).unwrap();
+    // Long lines are broken at blanks.
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        told.contains("the last resync failed") && told.contains(SAID),
+        "{told}"
+    );
     // By the log.
     wait_log(&cdc, "Use a role with BYPASSRLS").await;
     // By `cdc check`.
