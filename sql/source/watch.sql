@@ -38,7 +38,7 @@ SELECT t.name,
 FROM tables t
 LEFT JOIN pg_catalog.pg_class k ON k.oid = t.oid
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', x.indimmediate, x.indpred IS NULL, (
+    SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', x.indimmediate, pg_catalog.md5(x.indpred::text), (
                SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY u.n)
                FROM pg_catalog.unnest(x.indkey) WITH ORDINALITY u (attnum, n)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.attnum

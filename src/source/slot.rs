@@ -92,7 +92,7 @@ fn creation(name: &str, kind: Kind, knows_failover: bool) -> String {
     }
 }
 
-/// Lets standbys take an existing slot along from now on, or no longer; whether it had to be altered. Nobody may read the slot.
+/// Lets standbys take an existing slot along from now on, or no longer; whether it was altered. One that somebody reads is left as it is.
 ///
 /// # Errors
 /// What the server says.
@@ -108,7 +108,8 @@ pub async fn set_failover(
     let doing = |error: Error| error.context(format_args!("could not alter replication slot \"{name}\""));
     let row = client
         .query_opt(
-            "SELECT failover FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text",
+            // Of a slot that somebody reads the server would wait for the end.
+            "SELECT failover FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text AND active_pid IS NULL",
             &[&name],
         )
         .await

@@ -7,19 +7,25 @@ use crate::error::{Error, Result};
 use crate::run::Shared;
 use crate::run::stream::{Left, Refused};
 
-/// How often it is looked whether the target still answers while a batch in hand is waited for, and how long it may not.
+/// How often it is looked whether our session is there while a batch in hand is waited for, and how long it may not be seen.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
-/// Comes back once the target has not answered for long. However slowly, what it works at is better waited for: the same batch
-/// would take as long again.
-async fn target_is_gone(shared: &Shared) {
+/// Comes back once our session has not been seen at the target for long. However slowly, what it works at is better waited for:
+/// the same batch would take as long again. A session that is gone, with its host or with another owner, never answers.
+async fn session_is_gone(shared: &Shared, epoch: i64) {
     let mut answered = Instant::now();
     while answered.elapsed() < ANSWER_PATIENCE {
         tokio::time::sleep(ANSWER_INTERVAL).await;
-        let answer = tokio::time::timeout(ANSWER_INTERVAL, shared.target_session("watch")).await;
-        if matches!(answer, Ok(Ok(_))) {
-            answered = Instant::now();
+        let look = async {
+            let mut conn = shared.target_session("watch").await?;
+            shared.bookkeeping.session_is_alive(&mut conn, epoch).await
+        };
+        match tokio::time::timeout(ANSWER_INTERVAL, look).await {
+            Ok(Ok(true)) => answered = Instant::now(),
+            // A server that has no room for the look has not lost the session.
+            Ok(Err(error)) if error.sqlstate().is_some() => answered = Instant::now(),
+            _ => {}
         }
     }
 }
@@ -34,7 +40,7 @@ pub(super) async fn leave(
     if left.busy {
         tokio::select! {
             _ = left.applier.result() => {}
-            () = target_is_gone(shared) => {}
+            () = session_is_gone(shared, epoch) => {}
             () = shared.stop.cancelled() => {}
         }
     }

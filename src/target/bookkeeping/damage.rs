@@ -126,10 +126,11 @@ impl Bookkeeping {
         }
     }
 
-    /// Whether a resync of this read model is asked for and has not begun or, with `or_runs`, is under way.
+    /// Whether the watch has asked for a resync of this read model that has not begun, which nobody can cancel; with `or_runs`
+    /// whether anybody has asked for one, or one is under way.
     pub async fn is_asked_for(&self, conn: &mut PgConnection, name: &str, or_runs: bool) -> Result<bool> {
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.resync WHERE (state = 'queued' OR $2 AND state = 'running') AND NOT dry_run \
+            "SELECT EXISTS (SELECT FROM {}.resync WHERE (state = 'queued' AND ($2 OR origin = 'watch') OR state = 'running' AND $2) AND NOT dry_run \
              AND (read_models IS NULL OR $1 = ANY (read_models)))",
             self.schema
         );

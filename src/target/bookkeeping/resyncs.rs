@@ -256,6 +256,20 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
+    /// Whether the applying session of this epoch is there.
+    pub async fn session_is_alive(&self, conn: &mut PgConnection, epoch: i64) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
+             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start) WHERE p.epoch = $1)",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(epoch)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
     /// Takes a request back that nobody waits for any more.
     pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
         let sql = format!(
