@@ -2,51 +2,9 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, labels_pair, lookup, rows, value, wait_in_step, wait_until};
+use crate::support::{Cdc, labels_pair, lookup, rows, value, wait_in_step, wait_until};
+use crate::tags::{ALL_IN_STEP, BOTH, REASON, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
 use crate::{goes_on, wait_equal, wait_log, wait_rows};
-
-/// The built-in read model and another one beside it.
-const BOTH: &str = "
-[[read_model]]
-source = 'public.labels'
-target = 'public.labels_lookup'
-key = ['code']
-columns = ['code', 'label', 'display_name']
-soft_delete = 'deleted_at'
-synced_at = 'updated_at'
-
-[[read_model]]
-source = 'public.tags'
-target = 'public.tags_lookup'
-key = ['tag']
-columns = ['tag', 'note']
-";
-
-const STATES: &str = "SELECT name || ' ' || state FROM cdc.read_model ORDER BY 1";
-const REASON: &str = "SELECT coalesce(reason, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
-const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
-const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";
-
-const ALL_IN_STEP: &[&str] = &["public.labels_lookup in_step", "public.tags_lookup in_step"];
-const TAGS_SUSPENDED: &[&str] = &["public.labels_lookup in_step", "public.tags_lookup suspended"];
-
-/// Labels and tags, with a running cdc.
-async fn labels_and_tags() -> (Pair, Client, Client, Cdc) {
-    let (mut pair, source, target) = labels_pair().await;
-    pair.config += BOTH;
-    source
-        .batch_execute(
-            "CREATE TABLE tags (id int PRIMARY KEY, tag text NOT NULL, note text, spare int);
-             INSERT INTO tags VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'c', 'z')",
-        )
-        .await
-        .unwrap();
-    let cdc = Cdc::run(&pair);
-    wait_in_step(&source, &target).await;
-    wait_log(&cdc, "\"message\":\"streaming\"").await;
-    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
-    (pair, source, target, cdc)
-}
 
 /// The tags are suspended for this reason with what they showed before; the labels go on.
 async fn suspended_alone(source: &Client, target: &Client, reason: &str, shown: &[String]) {
@@ -151,7 +109,8 @@ async fn lookup_that_is_renamed_and_comes_back_is_exact() {
 /// A lookup that lacks what it needs is a broken read model; the other one goes on.
 #[tokio::test]
 async fn lookup_that_lacks_a_column_or_its_key_is_suspended_until_it_has_it() {
-    let (_pair, source, target, _cdc) = labels_and_tags().await;
+    let (_pair, source, target, _cdc) =
+        labels_and_tags("PRIMARY KEY (id)", "ALTER TABLE tags ADD spare int").await;
     for (lacks, has, reason) in [
         (
             "ALTER TABLE tags_lookup DROP note",
@@ -189,7 +148,8 @@ async fn lookup_that_lacks_a_column_or_its_key_is_suspended_until_it_has_it() {
 /// Whole rows are published, so columns that nobody reads come and go in the stream.
 #[tokio::test]
 async fn columns_that_are_not_projected_may_change_as_they_like() {
-    let (_pair, source, target, mut cdc) = labels_and_tags().await;
+    let (_pair, source, target, mut cdc) =
+        labels_and_tags("PRIMARY KEY (id)", "ALTER TABLE tags ADD spare int").await;
     for statement in [
         "ALTER TABLE tags ADD extra text DEFAULT 'e', ADD more jsonb",
         "ALTER TABLE tags RENAME extra TO note2",
@@ -258,7 +218,8 @@ async fn projected_columns_may_change_their_type_and_be_made_again() {
 /// The publication goes with the table wherever it goes; its rows then come under another name.
 #[tokio::test]
 async fn source_that_is_away_is_suspended_until_it_is_back() {
-    let (_pair, source, target, mut cdc) = labels_and_tags().await;
+    let (_pair, source, target, mut cdc) =
+        labels_and_tags("PRIMARY KEY (id)", "ALTER TABLE tags ADD spare int").await;
     source.batch_execute("CREATE SCHEMA away").await.unwrap();
     for (leave, at, back, reason) in [
         (

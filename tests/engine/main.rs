@@ -35,6 +35,7 @@ mod set_back;
 mod shapes;
 mod start;
 mod stream;
+mod tags;
 mod toast;
 mod two;
 mod types;
