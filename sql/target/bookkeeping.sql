@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 2; made anew, or brought up from an earlier version, by the same statements (rejections.sql and wait_for.sql
+-- Version 3; made anew, or brought up from an earlier version, by the same statements (rejections.sql and wait_for.sql
 -- are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
@@ -10,8 +10,8 @@ GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer NOT NULL
 );
-INSERT INTO {{schema}}.version SELECT 2 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
-UPDATE {{schema}}.version SET version = 2 WHERE version < 2;
+INSERT INTO {{schema}}.version SELECT 3 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+UPDATE {{schema}}.version SET version = 3 WHERE version < 3;
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
@@ -84,6 +84,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
 
 -- What version 2 has added.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
-ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8,
-    ADD COLUMN IF NOT EXISTS waiting bigint;
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;
+-- What version 3 has added.
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;

@@ -9,9 +9,10 @@ BEGIN
         TRUNCATE {{stage}};
         INSERT INTO {{stage}} SELECT s.* FROM {{chunk}} s;
     ELSE
-        -- A type has refused the row, live or dead, so the value that is left out now is not known.
+        -- A type has refused the row, live or dead, so the value that is left out now is not known. That is no matter while the
+        -- row is dead.
         IF _resolve AND EXISTS (SELECT FROM {{stage}} b JOIN {{chunk}} s ON {{before_is_start}}
-                                WHERE b.state IN ('x', 'y') AND ({{left_out}})) THEN
+                                WHERE b.state IN ('x', 'y') AND s.state <> 'd' AND ({{left_out}})) THEN
             RAISE EXCEPTION 'an update left out a value of a row that was refused in the same transaction'
                 USING ERRCODE = 'CDC02';
         END IF;
@@ -19,7 +20,8 @@ BEGIN
             DELETE FROM {{stage}} b USING {{chunk}} s WHERE {{before_is_start}} RETURNING b.*
         )
         INSERT INTO {{stage}} ({{o}}, {{i}}, state, {{p_and_u}}, e1, e2, e3)
-        SELECT {{start}}, {{s_i}}, s.state, {{carried}}, s.e1, s.e2, s.e3
+        SELECT {{start}}, {{s_i}}, CASE WHEN s.state = 'd' AND b.state IN ('x', 'y') AND ({{left_out}}) THEN 'y' ELSE s.state END,
+            {{carried}}, s.e1, s.e2, s.e3
         FROM {{chunk}} s LEFT JOIN b ON {{before_is_start}}
         -- A row that came and went within the transaction is nothing.
         WHERE s.state <> 'g' OR CASE WHEN b.state IS NULL THEN NOT _cleared ELSE b.o1 IS NOT NULL END;

@@ -542,6 +542,11 @@ fn numbered(alias: &str, prefix: &str, count: usize) -> String {
     join(", ", (1..=count).map(|n| format!("{alias}{prefix}{n}")))
 }
 
+/// Assignments that make a staged row one that is gone.
+fn no_identity(columns: usize) -> String {
+    join(", ", (1..=columns).map(|i| format!("i{i} = NULL")))
+}
+
 fn join(separator: &str, parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(separator)
 }

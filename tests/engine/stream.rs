@@ -323,21 +323,29 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;
-    target
-        .batch_execute(
-            "DROP FUNCTION cdc.wait_for; UPDATE cdc.version SET version = 1;
-             ALTER TABLE cdc.resync DROP most_keys; ALTER TABLE cdc.pipeline DROP waiting_for;
-             ALTER TABLE cdc.read_model DROP copy_bytes, DROP copy_seconds",
-        )
-        .await
-        .unwrap();
-    source
-        .batch_execute("UPDATE labels SET label = 'later' WHERE code = 'MR'")
-        .await
-        .unwrap();
-    let cdc = Cdc::run(&pair);
-    wait_in_step(&source, &target).await;
-    assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["2"]);
-    assert!(wait_for(&target, "'0/1'").await.unwrap());
-    assert_eq!(crate::count_log(&cdc, "copied again"), 0);
+    let what_2_added = "DROP FUNCTION cdc.wait_for; ALTER TABLE cdc.resync DROP most_keys;
+         ALTER TABLE cdc.pipeline DROP waiting_for; ALTER TABLE cdc.read_model DROP copy_bytes, DROP copy_seconds";
+    let what_3_added = "ALTER TABLE cdc.read_model DROP waiting";
+    let older = [
+        (2, what_3_added.to_owned()),
+        (1, format!("{what_3_added}; {what_2_added}")),
+    ];
+    for (version, without) in older {
+        target
+            .batch_execute(&format!("UPDATE cdc.version SET version = {version}; {without}"))
+            .await
+            .unwrap();
+        source
+            .batch_execute(&format!(
+                "UPDATE labels SET label = 'after {version}' WHERE code = 'MR'"
+            ))
+            .await
+            .unwrap();
+        let mut cdc = Cdc::run(&pair);
+        wait_in_step(&source, &target).await;
+        assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["3"]);
+        assert!(wait_for(&target, "'0/1'").await.unwrap());
+        assert_eq!(crate::count_log(&cdc, "copied again"), 0);
+        cdc.stop(Signal::Term).await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use cdc::error::Class;
 
-use crate::isolate::{LOOKUP, REJECTED, TABLES, model, resync, start};
+use crate::isolate::{LOOKUP, REJECTED, TABLES, fill, model, resync, start};
 use crate::rig::Rig;
 use crate::support::{rows, value};
 
@@ -113,6 +113,71 @@ async fn a_dead_row_that_was_refused_is_what_later_chunks_make_of_it() {
             let error = rig.write(0, &[format!("={identity}|A|u|1|-")]).await.unwrap_err();
             assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
         }
+    }
+}
+
+/// Its values are missed only if it comes back without them.
+#[tokio::test]
+async fn a_value_left_out_of_a_dead_row_that_nobody_remembers_is_no_matter() {
+    let cases: &[(&str, &[&[&str]])] = &[
+        ("a batch", &[&["=1|A|u|8|x"]]),
+        ("a large transaction", &[&["=2|B|zwei|2|-"], &["=1|A|u|8|x"]]),
+        (
+            "refused in it",
+            &[&["=1|A|far too long again|1|x"], &["=1|A|u|8|x"]],
+        ),
+        (
+            "refused in it while it was live",
+            &[&["=1|A|far too long again|1|-"], &["=1|A|u|8|x"]],
+        ),
+        (
+            "under another identity",
+            &[&["=1 > 7|A|u|8|x"], &["+1|I|eins|1|-", "=7 > 8|A|u|9|x", "-1"]],
+        ),
+    ];
+    let refused = "=1|A|far too long for it|1|x";
+    for (case, chunks) in cases {
+        for isolating in [false, true] {
+            let mut rig = rig().await;
+            rig.write(0, &[refused]).await.unwrap();
+            if isolating {
+                rig.write(0, &["+5|FORBIDDEN|five|5|-"]).await.unwrap();
+            }
+            rig.write(0, &["=2|B|deux|2|-"]).await.unwrap();
+            match chunks {
+                [batch] => rig.write(0, batch).await.map(|_| ()).unwrap(),
+                chunks => rig.write_in_chunks(0, chunks).await.map(|_| ()).unwrap(),
+            }
+            let lookup = rows(&rig.db, LOOKUP).await;
+            assert_eq!(lookup.len(), 1, "{case}: {lookup:?}");
+            rig.write(0, &["+9|A|new|9|-"]).await.unwrap();
+            assert_eq!(rows(&rig.db, LOOKUP).await.len(), 2, "{case}");
+            assert_eq!(
+                rows(&rig.db, REJECTED).await.len(),
+                usize::from(isolating),
+                "{case}"
+            );
+            let error = rig.write(0, &["=1|A|u|1|-"]).await.unwrap_err();
+            assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
+        }
+    }
+}
+
+/// The same beside the stream.
+#[tokio::test]
+async fn a_copy_catches_up_with_dead_rows_that_nobody_remembers() {
+    let rig = rig().await;
+    let model = rig.models[0].target.clone();
+    let copy = ["2|l|B|two|2", "3|d|C|dead and far too long|3"];
+    let mut shadow = fill(&rig, 0, &copy).await;
+    for line in ["=3|C|u|7|x", "=2|B|far too long for it|2|-", "=2|B|u|8|x"] {
+        let fold = rig.fold(0, &[line]);
+        shadow.catch_up(vec![(&model, fold)]).await.unwrap();
+    }
+    for line in ["=3|C|u|3|-", "=2|B|u|8|-"] {
+        let fold = rig.fold(0, &[line]);
+        let error = shadow.catch_up(vec![(&model, fold)]).await.unwrap_err();
+        assert_eq!(error.class(), Class::Broken, "{line}: {error:?}");
     }
 }
 

@@ -11,15 +11,19 @@ use crate::run::stream::{Left, Refused};
 const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
-/// Comes back once our session has not been seen at the target for long. However slowly, what it works at is better waited for:
-/// the same batch would take as long again. A session that is gone, with its host or with another owner, never answers.
+/// Comes back once our session has not been seen at work at the target for long. However slowly, what it works at is better
+/// waited for: the same batch would take as long again. A session that is gone, with its host or with another owner, never
+/// answers, nor does one whose answer was lost on the way.
 async fn session_is_gone(shared: &Shared, epoch: i64) {
     let mut answered = Instant::now();
     while answered.elapsed() < ANSWER_PATIENCE {
         tokio::time::sleep(ANSWER_INTERVAL).await;
         let look = async {
             let mut conn = shared.target_session("watch").await?;
-            shared.bookkeeping.session_is_alive(&mut conn, epoch).await
+            let bookkeeping = &shared.bookkeeping;
+            bookkeeping
+                .session_is_at_work(&mut conn, epoch, ANSWER_PATIENCE)
+                .await
         };
         match tokio::time::timeout(ANSWER_INTERVAL, look).await {
             Ok(Ok(true)) => answered = Instant::now(),

@@ -1,5 +1,7 @@
 //! Requested, running and finished resyncs, and what each read model knows of its last one.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -256,15 +258,23 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Whether the applying session of this epoch is there.
-    pub async fn session_is_alive(&self, conn: &mut PgConnection, epoch: i64) -> Result<bool> {
+    /// Whether the applying session of this epoch is there, and has had something to do within this time. One that has not waits
+    /// for us, who never got its answer.
+    pub async fn session_is_at_work(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        within: Duration,
+    ) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
-             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start) WHERE p.epoch = $1)",
+             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start) WHERE p.epoch = $1 \
+             AND (a.state LIKE 'idle%' AND a.state_change < pg_catalog.clock_timestamp() - $2 * interval '1 second') IS NOT TRUE)",
             self.schema
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(epoch)
+            .bind(within.as_secs_f64())
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)

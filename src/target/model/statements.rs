@@ -1,6 +1,6 @@
 //! The functions that a session makes for a read model, and their calls, from the templates in `sql/target`.
 
-use super::{TargetModel, join, numbered};
+use super::{TargetModel, join, no_identity, numbered};
 use crate::sql::{fill, literal};
 
 /// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is cheaper than looking each
@@ -211,11 +211,10 @@ impl TargetModel {
 
     /// What the writers see of dead rows that a type of the lookup refused: each is gone.
     pub fn forget_refused_dead(&self) -> String {
-        let none = (1..=self.identity_types.len()).map(|i| format!("i{i} = NULL"));
         format!(
             "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
             stage = self.stage(),
-            none = join(", ", none),
+            none = no_identity(self.identity_types.len()),
         )
     }
 

@@ -1,6 +1,6 @@
 //! What the placeholders of the templates in `sql/target` stand for: comparisons, column lists and conditions of one read model.
 
-use super::{KeyPart, TargetColumn, TargetModel, join, numbered};
+use super::{KeyPart, TargetColumn, TargetModel, join, no_identity, numbered};
 use crate::sql::{fill, ident, literal};
 
 /// What stands under the key of a row that is set apart.
@@ -184,6 +184,7 @@ impl TargetModel {
             ),
             ("rejected_key_text", text_of("r.", "k", keys)),
             ("rejected_identity_text", text_of("r.", "i", n)),
+            ("i_null", no_identity(n)),
             (
                 "null_p",
                 join(

@@ -15,7 +15,7 @@ use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful::{self, Refused};
 use crate::target::error::from_sqlx;
-use crate::target::model::TargetModel;
+use crate::target::model::{MOST_REJECTED, TargetModel};
 
 /// Settings of the transaction into which chunks are staged: the plans are made for the rows in hand, never by nested loops over
 /// tables that were empty when they were planned.
@@ -141,7 +141,9 @@ impl Writer {
         }
         staged.add(fold);
         staged.refused.dead = refused.dead;
-        if refused.live > 0 || fold.clear() {
+        staged.refused.live = if fold.clear() { 0 } else { staged.refused.live } + refused.live;
+        // Some may be refused again, others not any more: counted only when it matters.
+        if staged.refused.live > MOST_REJECTED {
             staged.refused.live = count_refused(&mut self.conn, model).await?;
         }
         self.dead.add(model, fold);

@@ -170,7 +170,8 @@ async fn turn_to<'a>(
     if staged.iter().any(|staged| staged.rows > ONE_STATEMENT_ROWS) {
         execute(conn, model.plan_for(one.rows)).await?;
     }
-    if one.refused.dead > 0 {
+    // One that was live when it was refused may have died since.
+    if one.refused != Refused::default() {
         execute(conn, model.forget_refused_dead()).await?;
     }
     Ok(model)
