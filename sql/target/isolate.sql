@@ -160,10 +160,13 @@ BEGIN
         END LOOP;
 
         IF _keys > 0 THEN
-            SELECT _deleted_keys || array_agg({{tries_key}}) FILTER (WHERE t.op = 'd'),
-                   _updated_keys || array_agg({{tries_key}}) FILTER (WHERE t.op = 'u'),
-                   _inserted_keys || array_agg({{tries_key}}) FILTER (WHERE t.op = 'v')
-            INTO _deleted_keys, _updated_keys, _inserted_keys FROM {{tries}} t WHERE t.e1 IS NULL;
+            SELECT (_deleted_keys || array_agg(x.key) FILTER (WHERE x.op = 'd'))[1:_keys],
+                   (_updated_keys || array_agg(x.key) FILTER (WHERE x.op = 'u'))[1:_keys],
+                   (_inserted_keys || array_agg(x.key) FILTER (WHERE x.op = 'v'))[1:_keys]
+            INTO _deleted_keys, _updated_keys, _inserted_keys
+            FROM (SELECT t.op, {{tries_key}} AS key, row_number() OVER (PARTITION BY t.op) AS n
+                  FROM {{tries}} t WHERE t.e1 IS NULL) x
+            WHERE x.n <= _keys;
         END IF;
         UPDATE {{map}} m SET state = 'r', {{v_from_tries}}
         FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND {{map_is_winner}};

@@ -501,6 +501,29 @@ async fn few_bad_rows_among_many_good_ones() {
     assert_counted(&rig, "many").await;
 }
 
+/// As many keys are told of a batch with refused rows as of any other.
+#[tokio::test]
+async fn no_more_keys_are_told_than_wanted() {
+    let mut rig = Rig::new(TABLES).await;
+    rig.add(&model()).await;
+    start(&mut rig).await;
+    rig.writer.report_keys = 3;
+    let mut batch: Vec<String> = (10..20).map(|n| format!("+{n}|N{n}|new|{n}|-")).collect();
+    // Those that come second claim keys that are refused to the first.
+    batch.extend((20..30).map(|n| format!("+{n}|D{n}|TRIGGER|{n}|-")));
+    batch.extend((30..40).map(|n| format!("+{n}|D{}|second|{n}|-", n - 10)));
+    batch.push("=1|A|uno|1|-".to_owned());
+    let written = rig.write(0, &batch).await.unwrap();
+    assert_eq!(
+        (written.inserted, written.updated, written.rejected.len()),
+        (20, 1, 10)
+    );
+    assert_eq!((written.inserted_keys.len(), written.updated_keys.len()), (3, 1));
+    let taken_back: Vec<String> = (10..20).map(|n| format!("-{n}")).collect();
+    let written = rig.write(0, &taken_back).await.unwrap();
+    assert_eq!((written.deleted, written.deleted_keys.len()), (10, 3));
+}
+
 #[tokio::test]
 async fn another_process_goes_on_with_the_rows_that_are_set_apart() {
     let mut rig = Rig::new(TABLES).await;

@@ -164,7 +164,7 @@ async fn begin_at(conn: &mut PgConnection, owner: Owner<'_>, position: &MergePos
 
 /// Merges these read models' copies, and tells which were merged by the isolating writer.
 ///
-/// One that is refused, perhaps for want of another lookup's rows, has its turn again after all others.
+/// One that is refused, perhaps for want of another lookup's rows, has its turn again if others were merged after it.
 async fn merge_each(
     conn: &mut PgConnection,
     owner: Owner<'_>,
@@ -174,9 +174,16 @@ async fn merge_each(
 ) -> Result<(Vec<Merged>, Vec<usize>)> {
     let mut all: Vec<Merged> = Vec::with_capacity(indexes.len());
     let mut set_apart = Vec::new();
-    let mut turns: VecDeque<(usize, bool)> =
-        indexes.iter().map(|index| (*index, indexes.len() > 1)).collect();
-    while let Some((index, may_wait)) = turns.pop_front() {
+    let mut merges = 0;
+    // With the second turn: how many were merged before the first one, and why it was refused.
+    let mut turns: VecDeque<(usize, Option<(usize, Error)>)> =
+        indexes.iter().map(|index| (*index, None)).collect();
+    while let Some((index, before)) = turns.pop_front() {
+        let first = before.is_none();
+        if let Some((_, error)) = before.filter(|(at_first, _)| *at_first == merges) {
+            all.push((index, Err(error)));
+            continue;
+        }
         let model = model_of(owner.models, index)?;
         let how = How {
             isolating: how.isolating || rejecting.contains(&model.id),
@@ -184,8 +191,11 @@ async fn merge_each(
         };
         let (merged, isolated) = merge_one(conn, owner, model, how).await?;
         match merged {
-            Err(error) if may_wait && error.class() == Class::Refused => turns.push_back((index, false)),
+            Err(error) if first && error.class() == Class::Refused => {
+                turns.push_back((index, Some((merges, error))));
+            }
             merged => {
+                merges += usize::from(merged.is_ok());
                 all.push((index, merged));
                 set_apart.extend(isolated.then_some(index));
             }
@@ -241,6 +251,7 @@ async fn merge_one(
             Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
                 execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
                 if isolating || error.class() == Class::Broken || !model.isolates() {
+                    execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
                     return Ok((Err(error), isolating));
                 }
                 isolating = true;

@@ -112,13 +112,17 @@ pub(super) async fn isolate(
             Err(error) if error.class() == Class::Refused && staged.len() > 1 => {
                 tracing::debug!(%error, "the read model is written again after the others");
                 execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
-                postponed.push(*one);
+                postponed.push((*one, all.len(), error));
             }
             Err(error) => return Err(error),
         }
         execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
     }
-    for one in postponed {
+    for (one, written_before, error) in postponed {
+        if all.len() == written_before {
+            *current = Some(one.index);
+            return Err(error);
+        }
         let written = isolate_one(conn, owner, staged, one, (lsn, &mut *current)).await?;
         all.push((one.index, written));
     }
