@@ -3,7 +3,7 @@
 -- publication  oid, options and the version of its row: another oid means that it was made again, another version that it was
 --              altered, though perhaps back again
 -- membership   oids of the publication's entries for the table: others mean that it was taken out and put back
--- columns      their names; definitions: their numbers, types and storage, another number under one name being another column
+-- columns      their names; definitions: their numbers, types, storage and NOT NULL, another number under one name being another column
 -- identity     by which columns the table and its leaves may name an old row, and whether a value may be stored out of line
 -- leaves       before 15: oids of the table and its leaves, since a walsender keeps what it decided of a table when it sent its
 --              first change, whatever was attached or detached since
@@ -27,7 +27,7 @@ SELECT t.name,
         WHERE p.pubname = $1::text AND r.prrelid = ANY (pg_catalog.array_agg(t.oid))) AS membership,
        (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
-       (SELECT pg_catalog.array_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.attstorage) ORDER BY a.attnum)
+       (SELECT pg_catalog.array_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.attstorage, a.attnotnull) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS definitions,
        pg_catalog.concat_ws(' ', pg_catalog.bool_or(k.reltoastrelid <> 0),
            pg_catalog.string_agg(DISTINCT pg_catalog.concat_ws(' ', k.relkind, k.relreplident, x.indexes), '; ')) AS identity,
@@ -38,13 +38,11 @@ SELECT t.name,
 FROM tables t
 LEFT JOIN pg_catalog.pg_class k ON k.oid = t.oid
 LEFT JOIN LATERAL (
-    SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', x.indimmediate, pg_catalog.md5(x.indpred::text), (
-               SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY u.n)
-               FROM pg_catalog.unnest(x.indkey) WITH ORDINALITY u (attnum, n)
-               JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.attnum
-               WHERE u.n <= x.indnkeyatts)), ' ' ORDER BY x.indexrelid) AS indexes
-    FROM pg_catalog.pg_index x
-    WHERE x.indrelid = t.oid AND x.indisvalid
-      AND CASE k.relreplident WHEN 'i' THEN x.indisreplident WHEN 'f' THEN x.indisunique ELSE x.indisprimary END
+    -- Column numbers, not names, which would have to be looked up for each of thousands of leaves.
+    SELECT pg_catalog.string_agg(i.of, ' ' ORDER BY i.of) AS indexes
+    FROM (SELECT pg_catalog.concat_ws(' ', x.indimmediate, x.indnkeyatts, x.indkey, pg_catalog.md5(x.indpred::text)) AS of
+          FROM pg_catalog.pg_index x
+          WHERE x.indrelid = t.oid AND x.indisvalid
+            AND CASE k.relreplident WHEN 'i' THEN x.indisreplident WHEN 'f' THEN x.indisunique ELSE x.indisprimary END) i
 ) x ON true
 GROUP BY t.name, t.root

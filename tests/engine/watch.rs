@@ -114,6 +114,33 @@ async fn an_identity_that_is_lost_is_told_without_a_change() {
     wait_in_step(&source, &target).await;
 }
 
+/// Under FULL without a primary key the key is the identity, while an index over every live row makes it unique: a row of which
+/// nobody knows whether it is deleted is live, and outside of it.
+#[tokio::test]
+async fn a_soft_delete_that_may_be_null_is_told_without_a_change() {
+    let (mut pair, source, target) = labels_pair().await;
+    source
+        .batch_execute(
+            "CREATE TABLE tags (tag text NOT NULL, note text, gone boolean NOT NULL DEFAULT false);
+             CREATE UNIQUE INDEX tags_live ON tags (tag) WHERE NOT gone; ALTER TABLE tags REPLICA IDENTITY FULL;
+             INSERT INTO tags VALUES ('a', 'x')",
+        )
+        .await
+        .unwrap();
+    pair.config += "[[read_model]]\nsource = 'public.tags'\ntarget = 'public.tags_lookup'\nkey = ['tag']\n\
+                    columns = ['tag', 'note']\nsoft_delete = 'gone'\n";
+    let cdc = Cdc::run(&pair);
+    wait_log(&cdc, "streaming").await;
+    assert_eq!(rows(&target, "SELECT tag, note FROM tags_lookup").await, ["a|x"]);
+    for (null, state) in [("DROP", "suspended"), ("SET", "in_step"), ("DROP", "suspended")] {
+        source
+            .batch_execute(&format!("ALTER TABLE tags ALTER gone {null} NOT NULL"))
+            .await
+            .unwrap();
+        wait_rows(&target, STATES, &[&format!("public.tags_lookup|{state}")]).await;
+    }
+}
+
 /// A table that is dropped and made again has another oid and is in no publication.
 #[tokio::test]
 async fn a_table_that_is_made_again_is_followed_again() {
