@@ -1,5 +1,5 @@
--- Before an empty map is filled from a large shadow: its indexes are made once it is full, which takes less than half of the
--- time. Not if somebody reads the map for longer than a moment: nothing waits for that.
+-- Before an empty map is filled from a large shadow: its primary key is made once it is full, which takes less than half of
+-- the time, and the index by key only if it is needed. Not if somebody reads the map for longer than a moment: nothing waits for that.
 DO $cdc$
 DECLARE
     _before text := pg_catalog.current_setting('lock_timeout');
@@ -10,7 +10,7 @@ BEGIN
     BEGIN
         PERFORM pg_catalog.set_config('lock_timeout', '500ms', true);
         ALTER TABLE {{map}} DROP CONSTRAINT map_{{id}}_pkey;
-        DROP INDEX {{schema}}.map_{{id}}_key;
+        DROP INDEX IF EXISTS {{schema}}.map_{{id}}_key;
     EXCEPTION WHEN lock_not_available OR undefined_object OR insufficient_privilege THEN
         NULL;
     END;

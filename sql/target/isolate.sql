@@ -47,6 +47,8 @@ BEGIN
         UPDATE {{stage}} s SET state = 'l' WHERE s.state = 'r';
         UPDATE {{touched}} t SET open = true;
     ELSE
+        -- A refused row claims its key though it is not shown.
+        {{key_index}}
 {{left_out_values}}
 {{find_moving}}
 {{take_in}}

@@ -209,9 +209,9 @@ impl TargetModel {
         self.model.settings.target.quoted()
     }
 
-    /// `CREATE TABLE IF NOT EXISTS` of the map with its index by key, and of the table of the rows that are set apart.
+    /// `CREATE TABLE IF NOT EXISTS` of the map, and of the table of the rows that are set apart.
     pub fn create_map(&self) -> String {
-        let (map, id) = (self.map(), self.id);
+        let map = self.map();
         let columns = [
             self.identity_columns("i", " NOT NULL"),
             self.key_columns("k"),
@@ -219,11 +219,9 @@ impl TargetModel {
         ]
         .join(", ");
         format!(
-            "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL, PRIMARY KEY ({i}));\n\
-             CREATE INDEX IF NOT EXISTS map_{id}_key ON {map} ({k});\n{rejected}",
+            "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL, PRIMARY KEY ({i}));\n{rejected}",
             rejected = self.create_rejected(),
             i = numbered("", "i", self.identity_types.len()),
-            k = numbered("", "k", self.key.len()),
         )
     }
 

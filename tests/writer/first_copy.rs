@@ -1,4 +1,4 @@
-//! A large first copy: the map's indexes are made once it is full.
+//! A large first copy: the map's primary key is made once it is full, and its index by key where two rows have one key.
 
 use cdc::target::writer::{MergePosition, Written};
 
@@ -21,8 +21,13 @@ async fn rig() -> (Rig, Vec<String>) {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
     let indexes = rows(&rig.db, INDEXES).await;
-    assert_eq!(indexes.len(), 2);
+    assert_eq!(indexes.len(), 1);
     (rig, indexes)
+}
+
+/// How many indexes by key the map has.
+pub async fn key_indexes(rig: &Rig) -> String {
+    value(&rig.db, "SELECT count(to_regclass('cdc.map_1_key'))").await
 }
 
 async fn merge(rig: &mut Rig, lines: &[String]) -> Written {
@@ -36,7 +41,7 @@ async fn merge(rig: &mut Rig, lines: &[String]) -> Written {
 }
 
 #[tokio::test]
-async fn large_first_copy_leaves_the_map_with_its_indexes() {
+async fn large_first_copy_leaves_the_map_with_its_primary_key() {
     let (mut rig, indexes) = rig().await;
     // The plans that the stream keeps are those of a map with indexes.
     rig.writer.warm(0).await.unwrap();
@@ -79,7 +84,7 @@ async fn refused_row_of_a_large_first_copy_is_set_apart() {
         .unwrap();
     let written = merge(&mut rig, &lines()).await;
     assert_eq!((written.inserted, written.rejected_in_all), (19_999, 1));
-    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_eq!(rows(&rig.db, INDEXES).await.len(), indexes.len() + 1);
     assert_eq!(value(&rig.db, "SELECT key FROM cdc.rejected").await, "C77");
 }
 
@@ -93,7 +98,8 @@ async fn doubled_key_of_a_large_first_copy_is_shared_out_by_the_index() {
     lines.push("9000|l|C7|second".to_owned());
     let written = merge(&mut rig, &lines).await;
     assert_eq!(written.inserted, 4000);
-    assert_eq!(rows(&rig.db, INDEXES).await, indexes);
+    assert_eq!(rows(&rig.db, INDEXES).await.len(), indexes.len() + 1);
+    assert_eq!(key_indexes(&rig).await, "1");
     assert_consistent(&rig, "a doubled key").await;
     let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'map_1' AND seq_scan > 0";
     let read: u64 = wait_until("what was read is known", async || {

@@ -116,29 +116,6 @@ async fn rows_that_are_known_after_all_go_by_the_stage() {
     }
 }
 
-/// What somebody does to the lookup is not looked for with each batch of new rows: of two claims that one is shown which came
-/// last, until the other goes or a copy puts it right.
-#[tokio::test]
-async fn a_row_that_was_taken_out_by_hand_does_not_keep_its_key() {
-    let mut rig = rig("").await;
-    rig.write(0, &["+1|C5|one|-"]).await.unwrap();
-    rig.db.batch_execute("DELETE FROM lookup").await.unwrap();
-    ways(&rig).await;
-    rig.write(0, &inserts(5..605)).await.unwrap();
-    assert_eq!(ways(&rig).await, ["COPY"]);
-    rig.write(0, &["-1"]).await.unwrap();
-    let claims = value(
-        &rig.db,
-        "SELECT string_agg(i1::text, ',') FROM cdc.map_1 WHERE k1 = 'C5'",
-    )
-    .await;
-    assert_eq!(claims, "5");
-    assert_eq!(
-        value(&rig.db, "SELECT label FROM lookup WHERE code = 'C5'").await,
-        "label 5"
-    );
-}
-
 /// A batch that is refused is not tried again with each one that follows.
 #[tokio::test]
 async fn refused_batches_are_put_off() {

@@ -13,6 +13,7 @@ use cdc::target::shadow::{Difference, ShadowWriter};
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
+use crate::cases::forget_doubled_keys;
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::rig::Rig;
 use crate::support::rows;
@@ -500,6 +501,7 @@ async fn history(unique: bool, refusing: bool, short: bool) {
         match run.random.u8(..40) {
             0..=3 => run.resync().await,
             4 => run.take_over().await,
+            5..=7 => forget_doubled_keys(&run.rig).await,
             _ => run.batch(number).await,
         }
     }

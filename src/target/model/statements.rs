@@ -77,15 +77,7 @@ impl TargetModel {
                 "insert_moving",
                 &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid"),
             ),
-            // A first copy may have taken it away, and keys are looked up there one by one.
-            (
-                "key_index",
-                if stage == self.shadow() {
-                    MAKE_KEY_INDEX
-                } else {
-                    ""
-                },
-            ),
+            ("key_index", MAKE_KEY_INDEX),
             (
                 "share_out_keys",
                 include_str!("../../../sql/target/share_out_keys.sql"),
@@ -273,9 +265,9 @@ impl TargetModel {
         )
     }
 
-    /// Makes the indexes of the map that are not there.
-    pub fn make_map_indexes(&self) -> String {
-        self.fill(include_str!("../../../sql/target/make_map_indexes.sql"), &[])
+    /// Makes the primary key of the map if it is not there.
+    pub fn make_map_identity(&self) -> String {
+        self.fill(include_str!("../../../sql/target/make_map_identity.sql"), &[])
     }
 
     /// The call of the writer over the shadow.

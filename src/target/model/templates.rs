@@ -161,6 +161,10 @@ impl TargetModel {
             ("earlier", self.earlier()),
             ("lookup_name", literal(&self.lookup())),
             ("map_name", literal(&self.map())),
+            (
+                "map_key_name",
+                literal(&format!("{}.map_{}_key", self.schema, self.id)),
+            ),
             ("shadow_name", literal(&self.shadow())),
             ("resolve", resolve),
             ("left_out", left_out),
@@ -196,6 +200,7 @@ impl TargetModel {
                 ),
             ),
             ("x_k", numbered("x.", "k", keys)),
+            ("x_c", numbered("x.", "c", keys)),
             (
                 "x_c_as_k",
                 join(", ", (1..=keys).map(|k| format!("x.c{k} AS k{k}"))),
@@ -247,7 +252,11 @@ impl TargetModel {
             ("lookup_is_touched", key_is(&in_lookup, &in_touched)),
             ("lookup_is_stage", key_is(&in_lookup, &in_stage)),
             ("touched_is_map", key_is(&in_touched, &in_map)),
-            ("stage_is_map_key", key_is(&in_stage, &in_map)),
+            ("lookup_is_claimed", key_is(&in_lookup, &|n, _| format!("x.c{n}"))),
+            (
+                "held_is_claimed",
+                key_is(&|n, _| format!("y.k{n}"), &|n, _| format!("x.c{n}")),
+            ),
             ("rejected_is_touched", key_is(&in_rejected, &in_touched)),
             ("lookup_is_rejected", key_is(&in_lookup, &in_rejected)),
             ("stage_is_rejected_key", key_is(&in_stage, &in_rejected)),

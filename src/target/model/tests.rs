@@ -61,7 +61,7 @@ fn no_placeholder_is_left_in_any_statement() {
     for sql in [
         model.create_map(),
         model.drop_map_indexes(),
-        model.make_map_indexes(),
+        model.make_map_identity(),
         model.create_stage(),
         model.create_shadow(),
         model.merge_function(),

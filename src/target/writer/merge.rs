@@ -307,7 +307,7 @@ async fn merge_rows(
     } else {
         execute(conn, model.drop_map_indexes()).await?;
         let written = call(conn, model, &model.merge_shadow_call(), true, false, owner.keys).await?;
-        execute(conn, model.make_map_indexes()).await?;
+        execute(conn, model.make_map_identity()).await?;
         written
     };
     if how.check {

@@ -1,10 +1,9 @@
--- Makes the indexes of the map, unless it has them.
+-- Makes the primary key of the map, unless it has one.
 DO $cdc$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_index x
                    WHERE x.indrelid = {{map_name}}::pg_catalog.regclass AND x.indisprimary) THEN
         ALTER TABLE {{map}} ADD CONSTRAINT map_{{id}}_pkey PRIMARY KEY ({{i}});
     END IF;
-    CREATE INDEX IF NOT EXISTS map_{{id}}_key ON {{map}} ({{k}});
 END
 $cdc$
