@@ -14,9 +14,10 @@ CREATE TABLE labels (
 CREATE UNIQUE INDEX labels_code_live ON labels (code) WHERE deleted_at IS NULL;
 CREATE FUNCTION row_id(n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql AS 'SELECT md5(n::text)::uuid';";
 
-/// The lookup of `cdc`.
+/// The lookup of `cdc`, as it makes it itself.
 pub const LOOKUP: &str = "
-CREATE TABLE labels_lookup (code varchar(10) PRIMARY KEY, label varchar(50) NOT NULL, display_name varchar(50) NOT NULL);";
+CREATE TABLE labels_lookup (code varchar(10) PRIMARY KEY, label varchar(50) NOT NULL, display_name varchar(50) NOT NULL)
+WITH (fillfactor = 50);";
 
 /// Its section in the configuration.
 pub const READ_MODEL: &str = "

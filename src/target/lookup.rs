@@ -11,6 +11,10 @@ use crate::settings::{ColumnMapping, ReadModelSettings};
 use crate::sql::{ident, idents};
 use crate::target::error::from_sqlx;
 
+/// Percentage to which pages are filled with new rows. With room for the next version of each, an update stays within its page and
+/// adds nothing to the index: that takes less than half of the time, and the table does not grow by it.
+const FILLFACTOR: u8 = 50;
+
 /// The statement that makes the lookup table.
 ///
 /// # Errors
@@ -35,7 +39,7 @@ pub fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<Str
     }
     lines.push(format!("PRIMARY KEY ({})", idents(&model.key)));
     Ok(format!(
-        "CREATE TABLE {} (\n    {}\n)",
+        "CREATE TABLE {} (\n    {}\n) WITH (fillfactor = {FILLFACTOR})",
         model.target.quoted(),
         lines.join(",\n    ")
     ))
