@@ -22,6 +22,9 @@ DECLARE
     _new boolean;
     _straight boolean := false;
     _by_key boolean;
+    _hashed boolean := false;
+    _few boolean := false;
+    _n bigint;
     _shared boolean := false;
 BEGIN
 {{left_out_values}}
@@ -65,11 +68,20 @@ BEGIN
             _straight := NOT EXISTS (SELECT FROM {{moving}});
         END IF;
         IF NOT _straight THEN
+            -- Where a large batch has each table read once and hashed, the rows that move, few as a rule, are better looked up.
+            IF NOT _clear AND pg_catalog.current_setting('enable_nestloop') = 'off' THEN
+                _hashed := true;
+                _few := (SELECT count(*) FROM {{moving}} x WHERE x.state = 'l') * {{hashed_bytes}}
+                        < pg_catalog.pg_relation_size({{map_name}}) + pg_catalog.pg_relation_size({{lookup_name}});
+            END IF;
             -- The map has an index by key only from when two live rows have had one key: it would cost a third of what new rows cost
             -- at a source whose keys are unique. Until then a key is held by the row that is shown under it, so the lookup tells
             -- whether a key that the batch claims is held by a row outside of it.
             _by_key := pg_catalog.to_regclass({{map_key_name}}) IS NOT NULL;
             IF NOT (_by_key OR _clear) THEN
+                IF _few THEN
+                    {{look_up}}
+                END IF;
                 _by_key := (SELECT count(*) FROM (SELECT FROM {{moving}} x WHERE _clear IS NOT NULL AND x.state = 'l'
                                                   GROUP BY {{x_c}} HAVING count(*) > 1) d) > 0;
                 IF NOT _by_key THEN
@@ -81,7 +93,14 @@ BEGIN
                     {{key_index}}
                 END IF;
             END IF;
+            -- Entries of the map are found where they stand.
+            IF _hashed THEN
+                {{look_up}}
+            END IF;
 {{take_in}}
+            IF _hashed THEN
+                {{hash}}
+            END IF;
             -- Two live rows with one key, or one that waited for a key that is free now. Counted, not EXISTS: that is planned for
             -- the first row alone, by a nested loop, but here there is none as a rule.
             IF (_by_key OR _clear) AND (SELECT count(*) FROM (
@@ -100,12 +119,16 @@ BEGIN
             END IF;
 
             -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
-            WITH gone AS (
-                DELETE FROM {{lookup}} l USING {{touched}} t
-                WHERE _clear IS NOT NULL AND NOT t.claimed AND t.w1 IS NULL AND {{lookup_is_touched}}
-                RETURNING {{key_text}} AS key)
-            SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
-            FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
+            IF _keys > 0 THEN
+                WITH gone AS (
+{{delete_unclaimed}}
+                    RETURNING {{key_text}} AS key)
+                SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
+                FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
+            ELSE
+{{delete_unclaimed}};
+                GET DIAGNOSTICS _deleted = ROW_COUNT;
+            END IF;
         END IF;
 
         IF _keys > 0 THEN
@@ -119,13 +142,43 @@ BEGIN
             GET DIAGNOSTICS _updated = ROW_COUNT;
         END IF;
 
-        -- Most rows that are missing are among those that came to be shown just now.
+        -- Rows that are missing are among those that came to be shown just now, unless somebody took one out of the lookup.
         SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
         IF _updated < _total AND NOT (_straight OR _clear OR _shared) THEN
+            IF _few THEN
+                {{look_up}}
+            END IF;
+            IF _keys > 0 THEN
+                WITH written AS (
 {{insert_moving}}
+                    RETURNING {{key_text}} AS key)
+                SELECT _inserted + count(*), _inserted_keys || array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
+                FROM (SELECT key, row_number() OVER () AS n FROM written) x;
+            ELSE
+{{insert_moving}};
+                GET DIAGNOSTICS _n = ROW_COUNT;
+                _inserted := _inserted + _n;
+            END IF;
+            IF _few THEN
+                {{hash}}
+            END IF;
         END IF;
         IF _updated + _inserted < _total THEN
+            -- Those that are there and did not differ are found faster than none is not found.
+            IF (SELECT count(*) FROM {{lookup}} l JOIN {{stage}} s ON {{lookup_is_stage}}
+                WHERE _clear IS NOT NULL AND s.state = 'l') < _total THEN
+                IF _keys > 0 THEN
+                    WITH written AS (
 {{insert_missing}}
+                        RETURNING {{key_text}} AS key)
+                    SELECT _inserted + count(*), _inserted_keys || array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
+                    FROM (SELECT key, row_number() OVER () AS n FROM written) x;
+                ELSE
+{{insert_missing}};
+                    GET DIAGNOSTICS _n = ROW_COUNT;
+                    _inserted := _inserted + _n;
+                END IF;
+            END IF;
         END IF;
     END steps;
 

@@ -32,9 +32,9 @@
           AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{identity_is_map}} AND s.state IN ('l', 'd', 'x'));
         UPDATE {{map}} m SET {{map_assign}}
         FROM {{moving}} x JOIN {{stage}} s ON s.ctid = x.stage_row
-        WHERE _clear IS NOT NULL AND m.ctid = x.map_row AND s.state IN ('l', 'd', 'x') AND {{map_differs}};
+        WHERE _clear IS NOT NULL AND m.ctid = x.map_row AND x.state IN ('l', 'd', 'x') AND {{map_differs}};
         INSERT INTO {{map}} ({{i}}, {{k}}, state, {{v}})
         SELECT {{s_i}}, {{s_key}}, CASE s.state WHEN 'l' THEN 's' ELSE s.state END, {{kept_values}}
         FROM {{moving}} x JOIN {{stage}} s ON s.ctid = x.stage_row
-        WHERE _clear IS NOT NULL AND x.map_row IS NULL AND s.state IN ('l', 'd', 'x');
+        WHERE _clear IS NOT NULL AND x.map_row IS NULL AND x.state IN ('l', 'd', 'x');
     END IF;

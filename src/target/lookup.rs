@@ -117,7 +117,7 @@ mod tests {
              \"label\" character varying(50) NOT NULL,\n    \
              \"display_name\" character varying(50) NOT NULL,\n    \
              \"updated_at\" timestamp with time zone NOT NULL DEFAULT pg_catalog.now(),\n    \
-             PRIMARY KEY (\"code\")\n)"
+             PRIMARY KEY (\"code\")\n) WITH (fillfactor = 50)"
         );
     }
 
@@ -142,7 +142,7 @@ mod tests {
             create_sql(&model, &source).unwrap(),
             "CREATE TABLE \"Reports\".\"l\" (\n    \"c\" character varying(10) NOT NULL,\n    \
              \"size\" numeric(10,2) NOT NULL,\n    \"gone\" timestamp with time zone,\n    \
-             PRIMARY KEY (\"c\", \"size\")\n)"
+             PRIMARY KEY (\"c\", \"size\")\n) WITH (fillfactor = 50)"
         );
         let model = ReadModelSettings {
             columns: vec![map("c", "nowhere")],

@@ -21,6 +21,11 @@ const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 
 const MAKE_KEY_INDEX: &str = "CREATE INDEX IF NOT EXISTS map_{{id}}_key ON {{map}} ({{k}});";
 
+/// How the rows of a large batch are found from here on: in the indexes, or ...
+const LOOK_UP: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'on', true), pg_catalog.set_config('random_page_cost', '0.25', true);";
+/// ... by reading the tables once; as in [`TargetModel::plan_for`].
+const HASH: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), pg_catalog.set_config('random_page_cost', '4', true);";
+
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
                         OR raise_exception OR cardinality_violation OR program_limit_exceeded";
@@ -75,9 +80,16 @@ impl TargetModel {
             ("insert_missing", &insert("")),
             (
                 "insert_moving",
-                &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid"),
+                &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid AND x.state = 'l'"),
+            ),
+            (
+                "delete_unclaimed",
+                include_str!("../../../sql/target/delete_unclaimed.sql"),
             ),
             ("key_index", MAKE_KEY_INDEX),
+            ("look_up", LOOK_UP),
+            ("hash", HASH),
+            ("hashed_bytes", &HASHED_BYTES_A_ROW.to_string()),
             (
                 "share_out_keys",
                 include_str!("../../../sql/target/share_out_keys.sql"),
