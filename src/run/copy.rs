@@ -93,10 +93,10 @@ pub async fn take_away(shared: &Shared, epoch: i64) {
             .take_shadows_away(&mut conn, epoch, &names)
             .await
     };
-    match tokio::time::timeout(TAKE_AWAY_PATIENCE, taken).await {
-        Ok(Ok(())) => tracing::debug!("nothing of the copies is left"),
-        Ok(Err(error)) => tracing::debug!(%error, "what the copies have left stays for the next start"),
-        Err(_) => tracing::debug!("what the copies have left stays for the next start"),
+    let taken = tokio::time::timeout(TAKE_AWAY_PATIENCE, taken).await;
+    match taken.unwrap_or_else(|_| Err(Error::transient("the target has not answered"))) {
+        Ok(()) => tracing::debug!("nothing of the copies is left"),
+        Err(error) => tracing::debug!(%error, "what the copies have left stays for the next start"),
     }
 }
 
