@@ -1,6 +1,8 @@
 # Everything starts here: `make demo` shows it, `make test` proves it.
 
 CARGO ?= cargo
+# The tests wait for servers more than they compute.
+export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
 .PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs build check
 
