@@ -19,12 +19,16 @@ const INSERT_MISSING: &str = include_str!("../../../sql/target/insert_missing.sq
 
 const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 
-const MAKE_KEY_INDEX: &str = "CREATE INDEX IF NOT EXISTS map_{{id}}_key ON {{map}} ({{k}});";
+/// Looked for first: to make it locks the map against autovacuum, also where it is there.
+const MAKE_KEY_INDEX: &str = "IF pg_catalog.to_regclass({{map_key_name}}) IS NULL THEN \
+                              CREATE INDEX map_{{id}}_key ON {{map}} ({{k}}); END IF;";
 
 /// How the rows of a large batch are found from here on: in the indexes, or ...
-const LOOK_UP: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'on', true), pg_catalog.set_config('random_page_cost', '0.25', true);";
+const LOOK_UP: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'on', true), \
+                       pg_catalog.set_config('random_page_cost', '0.25', true);";
 /// ... by reading the tables once; as in [`TargetModel::plan_for`].
-const HASH: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), pg_catalog.set_config('random_page_cost', '4', true);";
+const HASH: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), \
+                    pg_catalog.set_config('random_page_cost', '4', true);";
 
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
