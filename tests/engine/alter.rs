@@ -1,27 +1,8 @@
 //! What people do to definitions: altered tables, changed configuration, rows that the target refuses.
 
 use crate::support::{Cdc, Signal, labels_pair, lookup, rows, value, wait_in_step, wait_until};
+use crate::tags::{LABELS_MODEL, TAGS_MODEL};
 use crate::{count_log, wait_log, wait_rows};
-
-/// A second read model over another table.
-const TAGS: &str = "
-[[read_model]]
-source = 'public.tags'
-target = 'public.tags_lookup'
-key = ['tag']
-columns = ['tag', 'note']
-";
-
-/// The built-in read model, written out.
-const LABELS: &str = "
-[[read_model]]
-source = 'public.labels'
-target = 'public.labels_lookup'
-key = ['code']
-columns = ['code', 'label', 'display_name']
-soft_delete = 'deleted_at'
-synced_at = 'updated_at'
-";
 
 const STATES: &str = "SELECT name, state FROM cdc.read_model ORDER BY name";
 
@@ -75,8 +56,8 @@ async fn identity_that_is_changed_while_running_comes_back_by_itself() {
 #[tokio::test]
 async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothing_of_it() {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += LABELS;
-    pair.config += TAGS;
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
     source
         .batch_execute(
             "CREATE TABLE tags (tag text PRIMARY KEY, note text); INSERT INTO tags VALUES ('a', 'x')",
@@ -122,8 +103,8 @@ async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothi
 #[tokio::test]
 async fn read_model_that_cannot_go_on_serves_its_last_state_while_the_others_go_on() {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += LABELS;
-    pair.config += TAGS;
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
     source
         .batch_execute(
             "CREATE TABLE tags (tag text PRIMARY KEY, note text); INSERT INTO tags VALUES ('a', 'x')",
@@ -181,8 +162,8 @@ async fn read_model_that_cannot_go_on_serves_its_last_state_while_the_others_go_
 #[tokio::test]
 async fn refused_row_may_suspend_its_read_model_before_its_transaction_and_heals() {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += LABELS;
-    pair.config += TAGS;
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
     pair.config += "on_row_error = 'stop'\n";
     source
         .batch_execute("CREATE TABLE tags (tag text PRIMARY KEY, note text)")
@@ -282,11 +263,11 @@ async fn changed_and_new_read_models_are_copied_at_the_next_start() {
     cdc.stop(Signal::Term).await;
     // Other columns, and another table.
     let plain = pair.config.clone();
-    pair.config += &LABELS.replace(
+    pair.config += &LABELS_MODEL.replace(
         "'label', 'display_name']",
         "'label', 'display_name', 'created_by']",
     );
-    pair.config += TAGS;
+    pair.config += TAGS_MODEL;
     target
         .batch_execute("ALTER TABLE labels_lookup ADD created_by uuid")
         .await

@@ -3,7 +3,9 @@
 use tokio_postgres::Client;
 
 use crate::support::{Cdc, labels_pair, lookup, rows, value, wait_in_step, wait_until};
-use crate::tags::{ALL_IN_STEP, BOTH, REASON, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
+use crate::tags::{
+    ALL_IN_STEP, LABELS_MODEL, REASON, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, labels_and_tags,
+};
 use crate::{goes_on, wait_equal, wait_log, wait_rows};
 
 /// The tags are suspended for this reason with what they showed before; the labels go on.
@@ -266,7 +268,8 @@ async fn source_that_is_away_is_suspended_until_it_is_back() {
 #[tokio::test]
 async fn type_that_cannot_fit_any_more_is_told_until_it_fits() {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += BOTH;
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
     source
         .batch_execute("CREATE TABLE tags (id int PRIMARY KEY, tag text NOT NULL, note int); INSERT INTO tags VALUES (1, 'a', 1), (2, 'b', 2)")
         .await

@@ -5,17 +5,10 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::support::{self, Cdc, Pair, labels_pair, pg, rows, value, wait_in_step, wait_until};
+use crate::tags::{LABELS_MODEL, TAGS_LOOKUP, TAGS_MODEL};
 use crate::{wait_log, wait_rows};
 
 const SECRET: &str = "a secret value";
-
-/// Two read models of one pipeline: the labels, and tags with numbers.
-const BOTH: &str = "\n[[read_model]]\nsource = 'labels'\ntarget = 'labels_lookup'\nkey = ['code']\n\
-    columns = ['code', 'label', 'display_name']\nsoft_delete = 'deleted_at'\nsynced_at = 'updated_at'\n\
-    [[read_model]]\nsource = 'tags'\ntarget = 'tags_lookup'\nkey = ['tag']\ncolumns = ['tag', 'n']\n";
-
-const TAGS: &str =
-    "CREATE TABLE tags (tag text PRIMARY KEY, n int); INSERT INTO tags VALUES ('one', 1), ('two', 2)";
 
 async fn resync(pair: &Pair, arguments: &'static [&'static str]) -> String {
     let pair = pair.clone();
@@ -120,15 +113,21 @@ async fn repairs_are_told_by_a_bounded_sample_of_keys_and_never_by_a_value() {
 #[tokio::test]
 async fn resync_of_one_read_model_leaves_the_others_alone() {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += BOTH;
-    source.batch_execute(TAGS).await.unwrap();
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
+    source
+        .batch_execute(
+            "CREATE TABLE tags (tag text PRIMARY KEY, note text); INSERT INTO tags VALUES ('one', '1'), ('two', '2')",
+        )
+        .await
+        .unwrap();
     let cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     wait_log(&cdc, "\"streaming\"").await;
-    let tags = "SELECT tag, n FROM tags_lookup ORDER BY tag";
+    let tags = TAGS_LOOKUP;
     wait_rows(&target, tags, &["one|1", "two|2"]).await;
     target
-        .batch_execute("UPDATE labels_lookup SET label = 'edited'; UPDATE tags_lookup SET n = 7")
+        .batch_execute("UPDATE labels_lookup SET label = 'edited'; UPDATE tags_lookup SET note = '7'")
         .await
         .unwrap();
     let others = "SELECT last_resync_at FROM cdc.read_model WHERE name = 'public.tags_lookup'";
@@ -151,7 +150,7 @@ async fn resync_of_one_read_model_leaves_the_others_alone() {
     assert_eq!(rows(&target, asked).await, ["{public.labels_lookup}"]);
     // The stream of the other one goes on beside it.
     source
-        .batch_execute("UPDATE tags SET n = 3 WHERE tag = 'one'")
+        .batch_execute("UPDATE tags SET note = '3' WHERE tag = 'one'")
         .await
         .unwrap();
     wait_rows(&target, tags, &["one|3", "two|7"]).await;

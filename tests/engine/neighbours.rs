@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use crate::support::{Cdc, Pair, Signal, labels_pair, rows, value, wait_in_step, wait_until};
+use crate::tags::LABELS_MODEL;
 use crate::{count_log, goes_on, tear_down, wait_equal, wait_log, wait_rows};
 
 const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
@@ -100,10 +101,9 @@ async fn lookup_slot_and_bookkeeping_of_another_pipeline_are_refused() {
     let mut cdc = Cdc::run(&pair);
     goes_on("start", &source, &target).await;
     let other = beside(&pair);
-    let labels = "\n[[read_model]]\nsource = 'labels'\ntarget = 'labels_lookup'\nkey = ['code']\ncolumns = ['code', 'label', 'display_name']\nsoft_delete = 'deleted_at'\nsynced_at = 'updated_at'\n";
     for (config, reason) in [
         (
-            format!("{}{labels}", other.config),
+            format!("{}{LABELS_MODEL}", other.config),
             "lookup table \"public.labels_lookup\" belongs to another pipeline",
         ),
         (
@@ -126,7 +126,7 @@ async fn lookup_slot_and_bookkeeping_of_another_pipeline_are_refused() {
         .batch_execute("CREATE TABLE labels_again (LIKE labels_lookup INCLUDING ALL)")
         .await
         .unwrap();
-    let again = labels.replace("labels_lookup", "labels_again");
+    let again = LABELS_MODEL.replace("labels_lookup", "labels_again");
     let _second = Cdc::run(&Pair {
         config: format!("{}{again}", other.config),
         ..other.clone()

@@ -6,25 +6,9 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::support::{Cdc, Pair, Signal, labels_pair, rows, value, wait_in_step};
+use crate::tags::{LABELS_MODEL, TAGS_LOOKUP, TAGS_MODEL};
 use crate::{wait_log, wait_rows};
 
-const TAGS: &str = "
-[[read_model]]
-source = 'public.tags'
-target = 'public.tags_lookup'
-key = ['tag']
-columns = ['tag', 'note']
-
-[[read_model]]
-source = 'public.labels'
-target = 'public.labels_lookup'
-key = ['code']
-columns = ['code', 'label', 'display_name']
-soft_delete = 'deleted_at'
-synced_at = 'updated_at'
-";
-
-const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";
 const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \
     coalesce(constraint_name, column_name) FROM cdc.rejected ORDER BY 1, 2";
 const STATE: &str = "SELECT state FROM cdc.read_model WHERE name = 'public.tags_lookup'";
@@ -32,7 +16,8 @@ const STATE: &str = "SELECT state FROM cdc.read_model WHERE name = 'public.tags_
 /// Source and target of two read models; one row is refused from the first copy on.
 async fn tags_pair() -> (Pair, Client, Client) {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += TAGS;
+    pair.config += TAGS_MODEL;
+    pair.config += LABELS_MODEL;
     source
         .batch_execute(
             "CREATE TABLE tags (id int PRIMARY KEY, tag text, note text);

@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 use crate::support::{Cdc, Pair, labels_pair, wait_in_step};
 use crate::{wait_equal, wait_log};
 
-/// The built-in read model and another one beside it.
-pub const BOTH: &str = "
+/// The built-in read model, written out.
+pub const LABELS_MODEL: &str = "
 [[read_model]]
 source = 'public.labels'
 target = 'public.labels_lookup'
@@ -14,7 +14,10 @@ key = ['code']
 columns = ['code', 'label', 'display_name']
 soft_delete = 'deleted_at'
 synced_at = 'updated_at'
+";
 
+/// The one of the tags.
+pub const TAGS_MODEL: &str = "
 [[read_model]]
 source = 'public.tags'
 target = 'public.tags_lookup'
@@ -33,7 +36,8 @@ pub const TAGS_SUSPENDED: &[&str] = &["public.labels_lookup in_step", "public.ta
 /// Labels, and tags with these columns and constraints, altered by this SQL, with a running cdc.
 pub async fn labels_and_tags(tags: &str, altered: &str) -> (Pair, Client, Client, Cdc) {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config += BOTH;
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
     source
         .batch_execute(&format!(
             "CREATE TABLE tags (id int NOT NULL, tag text NOT NULL, note text, {tags});

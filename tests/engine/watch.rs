@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{Cdc, Signal, labels_pair, pg, rows, value, wait_in_step, wait_until};
+use crate::tags::LABELS_MODEL;
 use crate::{count_log, wait_log, wait_rows};
 
 const STATES: &str = "SELECT name || '|' || state FROM cdc.read_model ORDER BY 1";
@@ -209,9 +210,9 @@ async fn read_models_join_a_stream_that_never_rests() {
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;
-    pair.config += "\n[[read_model]]\nsource = 'labels'\ntarget = 'labels_lookup'\nkey = ['code']\n\
-        columns = ['code', 'label', 'display_name']\nsoft_delete = 'deleted_at'\nsynced_at = 'updated_at'\n\
-        [[read_model]]\nsource = 'ticks'\ntarget = 'ticks_lookup'\nkey = ['id']\ncolumns = ['id', 'n']\n";
+    pair.config += LABELS_MODEL;
+    pair.config +=
+        "[[read_model]]\nsource = 'ticks'\ntarget = 'ticks_lookup'\nkey = ['id']\ncolumns = ['id', 'n']\n";
     let writers: Vec<_> = (0..3)
         .map(|writer| {
             let url = pair.source_url.clone();
