@@ -9,7 +9,7 @@
 --            stage_row where the row stands, renamed whether it had another identity; was, k1.. and map_row: what the
 --            map says of the identity, or of the one at the start of the batch if it is gone
 --   touched  k1.. keys that may change hands in this batch, claimed whether a final state has it,
---            w1.. identity of the row that is shown under it
+--            w1.. identity of the row that is shown under it, open whether it is shared out: where several claim it
 --
 -- _keys is the number of keys of each kind that are told (0: none).
 -- Conditions on parameters that are always true let the server plan a large batch for its own size.
@@ -85,9 +85,12 @@ BEGIN
                 _by_key := (SELECT count(*) FROM (SELECT FROM {{moving}} x WHERE _clear IS NOT NULL AND x.state = 'l'
                                                   GROUP BY {{x_c}} HAVING count(*) > 1) d) > 0;
                 IF NOT _by_key THEN
-                    _by_key := (SELECT count(*) FROM {{moving}} x JOIN {{lookup}} l ON {{lookup_is_claimed}}
-                                WHERE _clear IS NOT NULL AND x.state = 'l'
-                                  AND NOT EXISTS (SELECT FROM {{moving}} y WHERE y.was = 's' AND {{held_is_claimed}})) > 0;
+                    -- EXCEPT is no join: the server can't compare each with each.
+                    _by_key := (SELECT count(*) FROM (
+                                    SELECT {{x_c}} FROM {{moving}} x WHERE _clear IS NOT NULL AND x.state = 'l'
+                                    EXCEPT
+                                    SELECT {{x_k}} FROM {{moving}} x WHERE x.was = 's') x
+                                JOIN {{lookup}} l ON {{lookup_is_claimed}}) > 0;
                 END IF;
                 IF _by_key THEN
                     {{key_index}}
@@ -101,16 +104,19 @@ BEGIN
             IF _hashed THEN
                 {{hash}}
             END IF;
-            -- Two live rows with one key, or one that waited for a key that is free now. Counted, not EXISTS: that is planned for
-            -- the first row alone, by a nested loop, but here there is none as a rule.
-            IF (_by_key OR _clear) AND (SELECT count(*) FROM (
-                    SELECT FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
+            -- Two live rows with one key, or one that waited for a key that is free now.
+            IF _by_key OR _clear THEN
+                UPDATE {{touched}} t SET open = true
+                WHERE t.ctid = ANY (ARRAY(
+                    SELECT t.ctid FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
                     WHERE _clear IS NOT NULL AND m.state IN ('s', 'w')
-                    GROUP BY {{t_k}}, t.claimed
-                    HAVING count(*) > t.claimed::integer OR bool_or(m.state = 'w')) x) > 0 THEN
+                    GROUP BY t.ctid, t.claimed
+                    HAVING count(*) > t.claimed::integer OR bool_or(m.state = 'w')));
+                _shared := FOUND;
+            END IF;
+            IF _shared THEN
                 {{key_index}}
 {{share_out_keys}}
-                _shared := true;
             END IF;
 
             -- Rows that nobody at the source can have: a key is never null there.

@@ -1,9 +1,13 @@
 -- A part of the writers merge.sql and isolate.sql: of the rows that claim an open key the smallest identity is shown, the
 -- others wait with their values.
-    UPDATE {{touched}} t SET ({{w}}) = (
-        SELECT {{m_i}} FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w')
-        ORDER BY {{m_i}} LIMIT 1)
-    WHERE t.open;
+    -- All at once: an index that has just been made may not be of use yet, and to read the map once for each key takes forever.
+    UPDATE {{touched}} t SET {{w_null}} WHERE t.open AND t.w1 IS NOT NULL;
+    UPDATE {{touched}} t SET {{w_from_first}}
+    FROM (SELECT DISTINCT ON (t.ctid) t.ctid AS place, {{m_i}}
+          FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
+          WHERE t.open AND m.state IN ('s', 'w')
+          ORDER BY t.ctid, {{m_i}}) x
+    WHERE t.ctid = x.place;
     UPDATE {{map}} m SET state = 'w', {{v_from_lookup}}
     FROM {{touched}} t LEFT JOIN {{lookup}} l ON {{lookup_is_touched}}
     WHERE t.open AND {{touched_is_map}} AND m.state = 's' AND NOT ({{map_is_winner}})

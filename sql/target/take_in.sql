@@ -1,8 +1,8 @@
     -- The second step of the writers merge.sql and isolate.sql: keys that may change hands are noted, and the map takes the
     -- final states in.
     IF _clear THEN
-        INSERT INTO {{touched}} ({{k}}, claimed)
-        SELECT {{x_k}}, bool_or(x.claimed) FROM (
+        INSERT INTO {{touched}} ({{k}}, claimed, open)
+        SELECT {{x_k}}, bool_or(x.claimed), {{open}} FROM (
             SELECT {{m_k}}, false AS claimed FROM {{map}} m WHERE m.state IN ('s', 'w', 'r', 'x')
             UNION ALL
             SELECT {{l_key_as_k}}, false FROM {{lookup}} l
@@ -19,8 +19,8 @@
         FROM {{stage}} s
         WHERE _clear AND s.state IN ('l', 'd', 'x') AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{identity_is_map}});
     ELSE
-        INSERT INTO {{touched}} ({{k}}, claimed)
-        SELECT {{x_k}}, bool_or(x.claimed) FROM (
+        INSERT INTO {{touched}} ({{k}}, claimed, open)
+        SELECT {{x_k}}, bool_or(x.claimed), {{open}} FROM (
             SELECT {{x_k}}, false AS claimed FROM {{moving}} x WHERE x.was IN ('s', 'w', 'r', 'x')
             UNION ALL
             SELECT {{x_c_as_k}}, true FROM {{moving}} x WHERE x.state = 'l'

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use cdc::facts::ReplicaIdentity;
 use cdc::read_model::Remembering;
 
-use crate::first_copy::key_indexes;
-use crate::isolate::resync;
+use crate::key_index::forget_doubled_keys;
 use crate::rig::{Rig, Shape, shape};
-use crate::support::{rows, value};
+use crate::support::rows;
 use crate::tables::{CASES, START, UNCHANGED};
 
 /// A lookup, a report's table with a foreign key to it, and a second lookup.
@@ -97,17 +96,6 @@ pub async fn assert_consistent(rig: &Rig, case: &str) {
     assert_eq!(lookup, map, "{case}: lookup and shown rows of the map");
     let count = rows(&rig.db, "SELECT rows FROM cdc.read_model WHERE id = 1").await;
     assert_eq!(count, [lookup.len().to_string()], "{case}: counted rows");
-}
-
-/// Lets the map be as it is where no two rows have had one key yet, if no two have one now.
-pub async fn forget_doubled_keys(rig: &Rig) {
-    let hidden = "SELECT count(*) FROM cdc.map_1 WHERE state NOT IN ('s', 'd')";
-    if value(&rig.db, hidden).await == "0" {
-        rig.db
-            .batch_execute("DROP INDEX IF EXISTS cdc.map_1_key")
-            .await
-            .unwrap();
-    }
 }
 
 /// Runs a case in every way: `start` is there, `batch` comes, `expected` is shown (`code=label`).
@@ -322,70 +310,4 @@ async fn a_row_waits_and_takes_over_under_a_composite_key() {
     assert_eq!(rows(&rig.db, lookup).await, ["DR|en|three", "MR|en|one"]);
     rig.write(0, &["-1", "-3"]).await.unwrap();
     assert_eq!(rows(&rig.db, lookup).await, ["MR|en|two"]);
-}
-
-/// Until two rows have had one key the map is not asked for keys: what is shown tells who has one.
-#[tokio::test]
-async fn keys_are_indexed_from_when_two_rows_have_one() {
-    let unique: &[&[&str]] = &[
-        &["+5|E|five|-", "+6|F|six|x"],
-        &["=1|B|one|-", "=2|A|two|-"],
-        &["=1 > 7|B|one|-", "+1|G|new|-"],
-        &["=3|A2|dead|-", "=2|A|two|x", "+8|A|eight|-"],
-        &["-8", "=2|A|two|-"],
-        &["!", "+1|A|one|-", "+2|B|two|-"],
-        &["=1 > 9|A|one|-", "=2 > 1|B|two|-", "=9 > 2|A|one|-"],
-    ];
-    // What is shown under A then, and once that row has gone.
-    let doubled: &[(&[&str], &str, &[&str])] = &[
-        (&["+5|A|five|-"], "two", &["five"]),
-        (&["=1|A|one|-"], "one", &["two"]),
-        (&["=1 > 9|A|one|-"], "two", &["one"]),
-        (&["=2|X|two|-", "+5|A|five|-", "+6|A|six|-"], "five", &["six"]),
-        (&["+5|A|five|-", "=2|A|deux|-"], "deux", &["five"]),
-        (&["!", "+5|A|five|-", "+6|A|six|-"], "five", &["six"]),
-    ];
-    for (batch, shown, next) in doubled {
-        let mut rig = Rig::new(TABLES).await;
-        rig.add(&labels(true)).await;
-        rig.write(0, &["+1|A|one|-", "+2|B|two|-", "+3|A|dead|x"])
-            .await
-            .unwrap();
-        for step in unique {
-            rig.write(0, step).await.unwrap();
-            assert_consistent(&rig, &format!("{step:?}")).await;
-            assert_eq!(key_indexes(&rig).await, "0", "{step:?}");
-        }
-        rig.write(0, &["!", "+1|B|one|-", "+2|A|two|-"]).await.unwrap();
-        rig.write(0, batch).await.unwrap();
-        assert_consistent(&rig, &format!("{batch:?}")).await;
-        assert_eq!(key_indexes(&rig).await, "1", "{batch:?}");
-        let under_a = "SELECT label FROM lookup WHERE code = 'A'";
-        assert_eq!(rows(&rig.db, under_a).await, [*shown], "{batch:?}");
-        let owner = "SELECT i1 FROM cdc.map_1 WHERE k1 = 'A' AND state = 's'";
-        let gone = format!("-{}", value(&rig.db, owner).await);
-        rig.write(0, &[gone]).await.unwrap();
-        assert_eq!(rows(&rig.db, under_a).await, *next, "{batch:?}");
-    }
-}
-
-/// Whoever takes a row out of the lookup frees its key for others, until a copy puts it right.
-#[tokio::test]
-async fn a_key_whose_row_was_taken_out_of_the_lookup_is_given_back_by_a_copy() {
-    for many in [false, true] {
-        let mut rig = Rig::new(TABLES).await;
-        rig.add(&labels(true)).await;
-        rig.write(0, &["+1|A|one|-"]).await.unwrap();
-        rig.db.batch_execute("DELETE FROM lookup").await.unwrap();
-        let mut batch = vec!["+2|A|two|-".to_owned()];
-        batch.extend((10..if many { 600 } else { 20 }).map(|n| format!("+{n}|C{n}|label|-")));
-        rig.write(0, &batch).await.unwrap();
-        let under_a = "SELECT label FROM lookup WHERE code = 'A'";
-        assert_eq!(rows(&rig.db, under_a).await, ["two"]);
-        resync(&mut rig, &["1|l|A|one", "2|l|A|two"]).await;
-        assert_eq!(rows(&rig.db, under_a).await, ["one"]);
-        assert_consistent(&rig, "copied").await;
-        rig.write(0, &["-1"]).await.unwrap();
-        assert_eq!(rows(&rig.db, under_a).await, ["two"]);
-    }
 }

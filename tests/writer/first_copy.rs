@@ -4,8 +4,9 @@ use cdc::target::writer::{MergePosition, Written};
 
 use crate::cases::{TABLES, assert_consistent, labels};
 use crate::isolate::fill;
+use crate::key_index::{key_indexes, map_rows_read};
 use crate::rig::Rig;
-use crate::support::{pg, rows, value, wait_until};
+use crate::support::{pg, rows, value};
 
 const INDEXES: &str = "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid)
     FROM pg_index WHERE indrelid = 'cdc.map_1'::regclass ORDER BY 2";
@@ -23,11 +24,6 @@ async fn rig() -> (Rig, Vec<String>) {
     let indexes = rows(&rig.db, INDEXES).await;
     assert_eq!(indexes.len(), 1);
     (rig, indexes)
-}
-
-/// How many indexes by key the map has.
-pub async fn key_indexes(rig: &Rig) -> String {
-    value(&rig.db, "SELECT count(to_regclass('cdc.map_1_key'))").await
 }
 
 async fn merge(rig: &mut Rig, lines: &[String]) -> Written {
@@ -101,13 +97,7 @@ async fn doubled_key_of_a_large_first_copy_is_shared_out_by_the_index() {
     assert_eq!(rows(&rig.db, INDEXES).await.len(), indexes.len() + 1);
     assert_eq!(key_indexes(&rig).await, "1");
     assert_consistent(&rig, "a doubled key").await;
-    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'map_1' AND seq_scan > 0";
-    let read: u64 = wait_until("what was read is known", async || {
-        rows(&rig.db, read).await.pop().ok_or_else(String::new)
-    })
-    .await
-    .parse()
-    .unwrap();
+    let read = map_rows_read(&rig).await;
     assert!(read < 100 * 4000, "{read} rows of the map were read");
 }
 

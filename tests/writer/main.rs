@@ -11,6 +11,7 @@ mod domains;
 mod first_copy;
 mod history;
 mod isolate;
+mod key_index;
 mod limits;
 mod new_chunks;
 mod new_rows;

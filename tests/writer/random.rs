@@ -13,8 +13,8 @@ use cdc::target::shadow::{Difference, ShadowWriter};
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
-use crate::cases::forget_doubled_keys;
 use crate::cases::{TABLES, assert_consistent, labels, other};
+use crate::key_index::forget_doubled_keys;
 use crate::rig::Rig;
 use crate::support::rows;
 

@@ -19,9 +19,10 @@ const INSERT_MISSING: &str = include_str!("../../../sql/target/insert_missing.sq
 
 const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 
-/// Looked for first: to make it locks the map against autovacuum, also where it is there.
+/// Looked for first: to make it locks the map against autovacuum, also where it is there. Nobody asks for the keys of dead rows, which
+/// may be too large for an index.
 const MAKE_KEY_INDEX: &str = "IF pg_catalog.to_regclass({{map_key_name}}) IS NULL THEN \
-                              CREATE INDEX map_{{id}}_key ON {{map}} ({{k}}); END IF;";
+                              CREATE INDEX map_{{id}}_key ON {{map}} ({{k}}) WHERE state <> 'd'; END IF;";
 
 /// How the rows of a large batch are found from here on: in the indexes, or ...
 const LOOK_UP: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'on', true), \
@@ -48,7 +49,7 @@ impl TargetModel {
     fn merge(&self, name: &str, stage: &str) -> String {
         let stays = "(s.state = 'l' AND NOT {{moved}} AND m.state = 's' AND {{key_is_as_it_was}})";
         let may_move = format!("{stays} IS NOT TRUE");
-        self.writer(MERGE, name, stage, &may_move)
+        self.writer(MERGE, name, stage, (&may_move, false))
     }
 
     /// The writer for this session's stage that sets refused rows apart.
@@ -63,10 +64,11 @@ impl TargetModel {
 
     /// Every key is settled anew there.
     fn isolate(&self, name: &str, stage: &str) -> String {
-        self.writer(ISOLATE, name, stage, "true")
+        self.writer(ISOLATE, name, stage, ("true", true))
     }
 
-    fn writer(&self, template: &str, name: &str, stage: &str, may_move: &str) -> String {
+    /// `open` is whether all keys that may change hands are settled, not only those that several rows claim.
+    fn writer(&self, template: &str, name: &str, stage: &str, (may_move, open): (&str, bool)) -> String {
         let function = format!("pg_temp.{name}_{}", self.id);
         let insert = |of_these: &str| fill(INSERT_MISSING, &[("of_these", of_these)]);
         let own: &[(&str, &str)] = &[
@@ -91,6 +93,7 @@ impl TargetModel {
                 include_str!("../../../sql/target/delete_unclaimed.sql"),
             ),
             ("key_index", MAKE_KEY_INDEX),
+            ("open", if open { "true" } else { "false" }),
             ("look_up", LOOK_UP),
             ("hash", HASH),
             ("hashed_bytes", &HASHED_BYTES_A_ROW.to_string()),

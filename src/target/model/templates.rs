@@ -181,6 +181,11 @@ impl TargetModel {
             ("t_w", numbered("t.", "w", n)),
             ("r_k", numbered("r.", "k", keys)),
             ("x_w", numbered("x.", "w", n)),
+            ("w_null", join(", ", (1..=n).map(|w| format!("w{w} = NULL")))),
+            (
+                "w_from_first",
+                join(", ", (1..=n).map(|w| format!("w{w} = x.i{w}"))),
+            ),
             ("x_p", numbered("x.", "p", width)),
             (
                 "tries_key",
@@ -253,10 +258,6 @@ impl TargetModel {
             ("lookup_is_stage", key_is(&in_lookup, &in_stage)),
             ("touched_is_map", key_is(&in_touched, &in_map)),
             ("lookup_is_claimed", key_is(&in_lookup, &|n, _| format!("x.c{n}"))),
-            (
-                "held_is_claimed",
-                key_is(&|n, _| format!("y.k{n}"), &|n, _| format!("x.c{n}")),
-            ),
             ("rejected_is_touched", key_is(&in_rejected, &in_touched)),
             ("lookup_is_rejected", key_is(&in_lookup, &in_rejected)),
             ("stage_is_rejected_key", key_is(&in_stage, &in_rejected)),

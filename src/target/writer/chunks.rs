@@ -218,10 +218,14 @@ impl Writer {
             keys: self.report_keys,
         };
         let of = |one: &Staged| model_of(owner.models, one.index);
-        let has_refused = |one: &Staged| {
-            one.refused.live > 0 || of(one).is_ok_and(|model| self.rejecting.contains(&model.id))
-        };
-        if !staged.iter().any(has_refused) {
+        let mut has_refused = false;
+        for one in &staged {
+            let model = of(one)?;
+            // Later chunks may have put right what was refused.
+            has_refused |= self.rejecting.contains(&model.id)
+                || one.refused.live > 0 && count_refused(&mut self.conn, model).await? > 0;
+        }
+        if !has_refused {
             execute(&mut self.conn, "SAVEPOINT chunks".to_owned()).await?;
             let whole = (batch, staged.len() == 1);
             let merged = staged::merge(&mut self.conn, owner, &staged, whole, &mut current).await;
