@@ -283,7 +283,8 @@ async fn type_that_cannot_fit_any_more_is_told_until_it_fits() {
         .batch_execute("ALTER TABLE tags ALTER note TYPE uuid USING gen_random_uuid(); UPDATE tags SET note = gen_random_uuid() WHERE id = 1")
         .await
         .unwrap();
-    suspended_alone(&source, &target, "\"note\"", &shown).await;
+    // By the stream, or by the copy if that was faster.
+    suspended_alone(&source, &target, "note", &shown).await;
     // The lookup follows the source's type.
     target
         .batch_execute("ALTER TABLE tags_lookup ALTER note TYPE uuid USING NULL")
