@@ -3,11 +3,7 @@ CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean) RETURN
 BEGIN
     IF _resolve THEN
         UPDATE {{stage}} s SET {{resolve}} FROM {{shadow}} m WHERE {{start_is_shadow}} AND ({{left_out}});
-        -- As in left_out_values.sql.
-        UPDATE {{stage}} s SET state = 'g', {{i_null}} WHERE s.state = 'd' AND ({{left_out}});
-        IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND ({{left_out}})) THEN
-            RAISE EXCEPTION 'an update left out a value that the copy does not hold' USING ERRCODE = 'CDC02';
-        END IF;
+{{refuse_left_out}}
     END IF;
     IF _clear THEN
         DELETE FROM {{shadow}};

@@ -21,7 +21,7 @@ LANGUAGE plpgsql AS $cdc$
 DECLARE
     _new boolean;
     _straight boolean := false;
-    _by_key boolean;
+    _ask_map boolean;
     _hashed boolean := false;
     _few boolean := false;
     _n bigint;
@@ -76,24 +76,21 @@ BEGIN
             END IF;
             -- The map has an index by key only from when two live rows have had one key: it would cost a third of what new rows cost
             -- at a source whose keys are unique. Until then a key is held by the row that is shown under it, so the lookup tells
-            -- whether a key that the batch claims is held by a row outside of it.
-            _by_key := pg_catalog.to_regclass({{map_key_name}}) IS NOT NULL;
-            IF NOT (_by_key OR _clear) THEN
+            -- whether a key that the batch claims is held by a row outside of it. Only if so the map is asked.
+            _ask_map := pg_catalog.to_regclass({{map_key_name}}) IS NOT NULL;
+            IF NOT (_ask_map OR _clear) THEN
                 IF _few THEN
                     {{look_up}}
                 END IF;
-                _by_key := (SELECT count(*) FROM (SELECT FROM {{moving}} x WHERE _clear IS NOT NULL AND x.state = 'l'
+                _ask_map := (SELECT count(*) FROM (SELECT FROM {{moving}} x WHERE _clear IS NOT NULL AND x.state = 'l'
                                                   GROUP BY {{x_c}} HAVING count(*) > 1) d) > 0;
-                IF NOT _by_key THEN
+                IF NOT _ask_map THEN
                     -- EXCEPT is no join: the server can't compare each with each.
-                    _by_key := (SELECT count(*) FROM (
+                    _ask_map := (SELECT count(*) FROM (
                                     SELECT {{x_c}} FROM {{moving}} x WHERE _clear IS NOT NULL AND x.state = 'l'
                                     EXCEPT
                                     SELECT {{x_k}} FROM {{moving}} x WHERE x.was = 's') x
                                 JOIN {{lookup}} l ON {{lookup_is_claimed}}) > 0;
-                END IF;
-                IF _by_key THEN
-                    {{key_index}}
                 END IF;
             END IF;
             -- Entries of the map are found where they stand.
@@ -105,7 +102,7 @@ BEGIN
                 {{hash}}
             END IF;
             -- Two live rows with one key, or one that waited for a key that is free now.
-            IF _by_key OR _clear THEN
+            IF _ask_map OR _clear THEN
                 UPDATE {{touched}} t SET open = true
                 WHERE t.ctid = ANY (ARRAY(
                     SELECT t.ctid FROM {{touched}} t JOIN {{map}} m ON {{touched_is_map}}
@@ -125,28 +122,10 @@ BEGIN
             END IF;
 
             -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
-            IF _keys > 0 THEN
-                WITH gone AS (
 {{delete_unclaimed}}
-                    RETURNING {{key_text}} AS key)
-                SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _deleted, _deleted_keys
-                FROM (SELECT key, row_number() OVER () AS n FROM gone) x;
-            ELSE
-{{delete_unclaimed}};
-                GET DIAGNOSTICS _deleted = ROW_COUNT;
-            END IF;
         END IF;
 
-        IF _keys > 0 THEN
-            WITH changed AS (
 {{update_shown}}
-                RETURNING {{key_text}} AS key)
-            SELECT count(*), array_agg(key) FILTER (WHERE n <= _keys) INTO _updated, _updated_keys
-            FROM (SELECT key, row_number() OVER () AS n FROM changed) x;
-        ELSE
-{{update_shown}};
-            GET DIAGNOSTICS _updated = ROW_COUNT;
-        END IF;
 
         -- Rows that are missing are among those that came to be shown just now, unless somebody took one out of the lookup.
         SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
@@ -154,17 +133,7 @@ BEGIN
             IF _few THEN
                 {{look_up}}
             END IF;
-            IF _keys > 0 THEN
-                WITH written AS (
 {{insert_moving}}
-                    RETURNING {{key_text}} AS key)
-                SELECT _inserted + count(*), _inserted_keys || array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
-                FROM (SELECT key, row_number() OVER () AS n FROM written) x;
-            ELSE
-{{insert_moving}};
-                GET DIAGNOSTICS _n = ROW_COUNT;
-                _inserted := _inserted + _n;
-            END IF;
             IF _few THEN
                 {{hash}}
             END IF;
@@ -173,17 +142,7 @@ BEGIN
             -- Those that are there and did not differ are found faster than none is not found.
             IF (SELECT count(*) FROM {{lookup}} l JOIN {{stage}} s ON {{lookup_is_stage}}
                 WHERE _clear IS NOT NULL AND s.state = 'l') < _total THEN
-                IF _keys > 0 THEN
-                    WITH written AS (
 {{insert_missing}}
-                        RETURNING {{key_text}} AS key)
-                    SELECT _inserted + count(*), _inserted_keys || array_agg(key) FILTER (WHERE n <= _keys) INTO _inserted, _inserted_keys
-                    FROM (SELECT key, row_number() OVER () AS n FROM written) x;
-                ELSE
-{{insert_missing}};
-                    GET DIAGNOSTICS _n = ROW_COUNT;
-                    _inserted := _inserted + _n;
-                END IF;
             END IF;
         END IF;
     END steps;

@@ -245,13 +245,18 @@ impl Bookkeeping {
         Ok(())
     }
 
+    /// The pipeline `p` with its owner's applying session `a`; nothing while that is not there.
+    fn owners_session(&self) -> String {
+        format!(
+            "{}.pipeline p JOIN pg_catalog.pg_stat_activity a \
+             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start)",
+            self.schema
+        )
+    }
+
     /// Whether the session of the pipeline's owner is there.
     pub async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
-             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start))",
-            self.schema
-        );
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", self.owners_session());
         sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_one(conn)
             .await
@@ -267,10 +272,9 @@ impl Bookkeeping {
         within: Duration,
     ) -> Result<bool> {
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.pipeline p JOIN pg_catalog.pg_stat_activity a \
-             ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start) WHERE p.epoch = $1 \
+            "SELECT EXISTS (SELECT FROM {} WHERE p.epoch = $1 \
              AND (a.state LIKE 'idle%' AND a.state_change < pg_catalog.clock_timestamp() - $2 * interval '1 second') IS NOT TRUE)",
-            self.schema
+            self.owners_session()
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(epoch)

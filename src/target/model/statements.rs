@@ -15,6 +15,9 @@ pub const MOST_REJECTED: i64 = 1000;
 
 const MERGE: &str = include_str!("../../../sql/target/merge.sql");
 
+const COUNT_ROWS: &str = include_str!("../../../sql/target/count_rows.sql");
+const DELETE_UNCLAIMED: &str = include_str!("../../../sql/target/delete_unclaimed.sql");
+const UPDATE_SHOWN: &str = include_str!("../../../sql/target/update_shown.sql");
 const INSERT_MISSING: &str = include_str!("../../../sql/target/insert_missing.sql");
 
 const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
@@ -24,12 +27,9 @@ const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 const MAKE_KEY_INDEX: &str = "IF pg_catalog.to_regclass({{map_key_name}}) IS NULL THEN \
                               CREATE INDEX map_{{id}}_key ON {{map}} ({{k}}) WHERE state <> 'd'; END IF;";
 
-/// How the rows of a large batch are found from here on: in the indexes, or ...
-const LOOK_UP: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'on', true), \
-                       pg_catalog.set_config('random_page_cost', '0.25', true);";
-/// ... by reading the tables once; as in [`TargetModel::plan_for`].
-const HASH: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), \
-                    pg_catalog.set_config('random_page_cost', '4', true);";
+/// `random_page_cost` where the rows of a batch are looked up, as it was measured, and where the tables are read once.
+const LOOK_UP_COST: &str = "0.25";
+const HASH_COST: &str = "4";
 
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
@@ -70,32 +70,32 @@ impl TargetModel {
     /// `open` is whether all keys that may change hands are settled, not only those that several rows claim.
     fn writer(&self, template: &str, name: &str, stage: &str, (may_move, open): (&str, bool)) -> String {
         let function = format!("pg_temp.{name}_{}", self.id);
-        let insert = |of_these: &str| fill(INSERT_MISSING, &[("of_these", of_these)]);
+        let counted =
+            |kind: &str, statement: &str| fill(COUNT_ROWS, &[("kind", kind), ("statement", statement)]);
+        let insert = |of_these: &str| counted("inserted", &fill(INSERT_MISSING, &[("of_these", of_these)]));
         let own: &[(&str, &str)] = &[
             (
                 "left_out_values",
                 include_str!("../../../sql/target/left_out_values.sql"),
             ),
+            (
+                "refuse_left_out",
+                &refuse_left_out("neither the lookup nor the map holds"),
+            ),
             ("find_moving", include_str!("../../../sql/target/find_moving.sql")),
             ("may_move", may_move),
             ("take_in", include_str!("../../../sql/target/take_in.sql")),
-            (
-                "update_shown",
-                include_str!("../../../sql/target/update_shown.sql"),
-            ),
+            ("update_shown", &counted("updated", UPDATE_SHOWN)),
             ("insert_missing", &insert("")),
             (
                 "insert_moving",
                 &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid AND x.state = 'l'"),
             ),
-            (
-                "delete_unclaimed",
-                include_str!("../../../sql/target/delete_unclaimed.sql"),
-            ),
+            ("delete_unclaimed", &counted("deleted", DELETE_UNCLAIMED)),
             ("key_index", MAKE_KEY_INDEX),
             ("open", if open { "true" } else { "false" }),
-            ("look_up", LOOK_UP),
-            ("hash", HASH),
+            ("look_up", &find_rows("on", LOOK_UP_COST)),
+            ("hash", &find_rows("off", HASH_COST)),
             ("hashed_bytes", &HASHED_BYTES_A_ROW.to_string()),
             (
                 "share_out_keys",
@@ -255,7 +255,7 @@ impl TargetModel {
              pg_catalog.set_config('jit', 'off', true), \
              pg_catalog.set_config('enable_material', 'off', true), \
              pg_catalog.set_config('enable_nestloop', CASE WHEN x.small THEN 'off' ELSE 'on' END, true), \
-             pg_catalog.set_config('random_page_cost', CASE WHEN x.small THEN '4' ELSE '0.25' END, true) \
+             pg_catalog.set_config('random_page_cost', CASE WHEN x.small THEN '{HASH_COST}' ELSE '{LOOK_UP_COST}' END, true) \
              FROM (SELECT pg_catalog.pg_relation_size({map}) + pg_catalog.pg_relation_size({lookup}) < {most_bytes} AS small) x",
             map = literal(&self.map()),
             lookup = literal(&self.lookup()),
@@ -304,6 +304,7 @@ impl TargetModel {
             include_str!("../../../sql/target/catch_up.sql"),
             &[
                 ("function", &format!("pg_temp.catch_up_{}", self.id)),
+                ("refuse_left_out", &refuse_left_out("the copy does not hold")),
                 ("stage", &self.stage()),
                 ("resolve", &resolve),
             ],
@@ -352,6 +353,22 @@ impl TargetModel {
             assignments => assignments,
         }
     }
+}
+
+/// What follows where values that the stream left out have been looked for; `missing` completes "a value that".
+fn refuse_left_out(missing: &str) -> String {
+    fill(
+        include_str!("../../../sql/target/refuse_left_out.sql"),
+        &[("missing", missing)],
+    )
+}
+
+/// How the rows of a large batch are found from here on: looked up in the indexes, or by reading the tables once.
+fn find_rows(nested_loops: &str, random_page_cost: &str) -> String {
+    format!(
+        "PERFORM pg_catalog.set_config('enable_nestloop', '{nested_loops}', true), \
+         pg_catalog.set_config('random_page_cost', '{random_page_cost}', true);"
+    )
 }
 
 /// A text read by a type's input function, as `COPY` does. A cast does the same but for types that have a function for it, which
