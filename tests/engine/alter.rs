@@ -1,7 +1,7 @@
 //! What people do to definitions: altered tables, changed configuration, rows that the target refuses.
 
-use crate::support::{Cdc, Signal, labels_pair, lookup, rows, value, wait_in_step, wait_until};
-use crate::tags::{LABELS_MODEL, TAGS_MODEL};
+use crate::support::{Cdc, LABELS_MODEL, Signal, labels_pair, lookup, rows, value, wait_in_step, wait_until};
+use crate::tags::TAGS_MODEL;
 use crate::{count_log, wait_log, wait_rows};
 
 const STATES: &str = "SELECT name, state FROM cdc.read_model ORDER BY name";

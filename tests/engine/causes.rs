@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use cdc::cluster::{Cluster, Options, Programs};
 
 use crate::support::{
-    Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, pg, rows, target, value,
-    wait_in_step, wait_until,
+    Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, pg, rows, server_version, target,
+    value, wait_in_step, wait_until,
 };
 use crate::{count_log, goes_on, wait_log, wait_rows};
 
@@ -219,8 +219,7 @@ async fn publication_that_was_changed_while_stopped() {
 #[tokio::test]
 async fn schema_that_is_taken_out_of_the_publication() {
     let (pair, source, target) = labels_pair().await;
-    let version = value(&source, "SELECT current_setting('server_version_num')").await;
-    if version.parse::<u32>().unwrap() < 150_000 {
+    if server_version(&source).await < 150_000 {
         eprintln!("NOT RUN: publications of schemas need PostgreSQL 15.");
         return;
     }

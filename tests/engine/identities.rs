@@ -1,7 +1,7 @@
 //! Identities that are changed, lost and found again while `cdc` runs: the stream then names old rows in another way.
 
-use crate::support::{Cdc, labels_pair, rows, value, wait_in_step, wait_until};
-use crate::tags::{ALL_IN_STEP, REASON, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
+use crate::support::{Cdc, labels_pair, rows, wait_in_step, wait_until};
+use crate::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags, wait_told};
 use crate::{goes_on, wait_equal, wait_rows};
 
 /// Rows that were written before, in and after the transaction that changes the identity are all taken.
@@ -109,11 +109,7 @@ async fn lost_identity_suspends_its_read_model_until_it_is_there_again() {
             .await
             .unwrap();
         wait_rows(&target, STATES, TAGS_SUSPENDED).await;
-        wait_until("the reason is told", async || {
-            let told = value(&target, REASON).await;
-            if told.contains(reason) { Ok(()) } else { Err(told) }
-        })
-        .await;
+        wait_told(&target, &[reason]).await;
         assert_eq!(
             rows(&target, TAGS_LOOKUP).await,
             shown,

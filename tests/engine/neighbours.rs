@@ -2,8 +2,9 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, Signal, labels_pair, rows, value, wait_in_step, wait_until};
-use crate::tags::LABELS_MODEL;
+use crate::support::{
+    Cdc, LABELS_MODEL, Pair, Signal, labels_pair, rows, server_version, value, wait_in_step, wait_until,
+};
 use crate::{count_log, goes_on, tear_down, wait_equal, wait_log, wait_rows};
 
 const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
@@ -159,8 +160,7 @@ async fn publication_of_somebody_else_is_used_as_it_is() {
         ),
     ] {
         let (pair, source, target) = labels_and_tags().await;
-        let version = value(&source, "SELECT current_setting('server_version_num')").await;
-        if version.parse::<u32>().unwrap() < from {
+        if server_version(&source).await < from {
             eprintln!("NOT RUN: {publication}");
             continue;
         }
@@ -211,8 +211,7 @@ async fn publication_of_somebody_else_that_lacks_something_is_refused_with_the_r
         ("CREATE PUBLICATION cdc FOR TABLES IN SCHEMA away", add, 150_000),
     ] {
         let (pair, source, target) = labels_and_tags().await;
-        let version = value(&source, "SELECT current_setting('server_version_num')").await;
-        if version.parse::<u32>().unwrap() < from {
+        if server_version(&source).await < from {
             eprintln!("NOT RUN: {publication}");
             continue;
         }

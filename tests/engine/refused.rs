@@ -5,8 +5,8 @@ use std::process::Output;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, Signal, labels_pair, rows, value, wait_in_step};
-use crate::tags::{LABELS_MODEL, TAGS_LOOKUP, TAGS_MODEL};
+use crate::support::{Cdc, LABELS_MODEL, Pair, Signal, labels_pair, rows, value, wait_in_step};
+use crate::tags::{TAGS_LOOKUP, TAGS_MODEL};
 use crate::{wait_log, wait_rows};
 
 const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \

@@ -2,21 +2,10 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, labels_pair, wait_in_step};
+use crate::support::{Cdc, LABELS_MODEL, Pair, labels_pair, value, wait_in_step, wait_until};
 use crate::{wait_equal, wait_log};
 
-/// The built-in read model, written out.
-pub const LABELS_MODEL: &str = "
-[[read_model]]
-source = 'public.labels'
-target = 'public.labels_lookup'
-key = ['code']
-columns = ['code', 'label', 'display_name']
-soft_delete = 'deleted_at'
-synced_at = 'updated_at'
-";
-
-/// The one of the tags.
+/// The read model of the tags.
 pub const TAGS_MODEL: &str = "
 [[read_model]]
 source = 'public.tags'
@@ -26,7 +15,7 @@ columns = ['tag', 'note']
 ";
 
 pub const STATES: &str = "SELECT name || ' ' || state FROM cdc.read_model ORDER BY 1";
-pub const REASON: &str = "SELECT coalesce(reason, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
+const REASON: &str = "SELECT coalesce(reason, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
 pub const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
 pub const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";
 
@@ -51,4 +40,17 @@ pub async fn labels_and_tags(tags: &str, altered: &str) -> (Pair, Client, Client
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
     (pair, source, target, cdc)
+}
+
+/// Waits until one of these reasons is told of the tags.
+pub async fn wait_told(target: &Client, reasons: &[&str]) {
+    wait_until("the reason is told", async || {
+        let told = value(target, REASON).await;
+        if reasons.iter().any(|reason| told.contains(reason)) {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, database_pair, pg, rows, value, wait_until};
+use crate::support::{Cdc, Pair, database_pair, pg, rows, server_version, value, wait_until};
 use crate::values::{MULTIRANGES, TYPES, VALUES};
 use crate::{wait_log, wait_rows};
 
@@ -16,7 +16,7 @@ const PLAIN: &str =
 
 /// Settings that nobody in his right mind gives a role, for this database alone.
 async fn odd_role(client: &Client, database: &str, role: &str, settings: &[(&str, &str)]) {
-    let version: u32 = value(client, "SHOW server_version_num").await.parse().unwrap();
+    let version = server_version(client).await;
     let mut sql = format!("CREATE ROLE {role} SUPERUSER LOGIN;");
     for (name, value) in settings {
         let since = match *name {
@@ -441,7 +441,7 @@ async fn types_that_cannot_fit_are_found_before_the_first_row() {
 async fn a_generated_column_is_refused_with_the_reason() {
     let mut pair = database_pair().await;
     let source = pg(&pair.source_url).await;
-    let version: u32 = value(&source, "SHOW server_version_num").await.parse().unwrap();
+    let version = server_version(&source).await;
     let kinds: &[&str] = if version >= 180_000 {
         &["STORED", "VIRTUAL"]
     } else {
@@ -488,7 +488,7 @@ async fn published_generated_columns_do_not_disturb_the_others() {
     let mut pair = database_pair().await;
     let source = pg(&pair.source_url).await;
     let target = pg(&pair.target_url).await;
-    let version: u32 = value(&source, "SHOW server_version_num").await.parse().unwrap();
+    let version = server_version(&source).await;
     if version < 180_000 {
         return;
     }

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Cdc, Signal, labels_pair, pg, rows, value, wait_in_step, wait_until};
-use crate::tags::LABELS_MODEL;
+use crate::support::{Cdc, LABELS_MODEL, Signal, labels_pair, pg, rows, value, wait_in_step, wait_until};
 use crate::{count_log, wait_log, wait_rows};
 
 const STATES: &str = "SELECT name || '|' || state FROM cdc.read_model ORDER BY 1";

@@ -214,6 +214,22 @@ pub async fn value(client: &Client, query: &str) -> String {
         .unwrap_or_else(|| panic!("no row: {query}"))
 }
 
+/// The server's version as a number: 150018 is 15.18.
+pub async fn server_version(client: &Client) -> u32 {
+    value(client, "SHOW server_version_num").await.parse().unwrap()
+}
+
+/// The built-in read model, written out as a section of the configuration.
+pub const LABELS_MODEL: &str = "
+[[read_model]]
+source = 'public.labels'
+target = 'public.labels_lookup'
+key = ['code']
+columns = ['code', 'label', 'display_name']
+soft_delete = 'deleted_at'
+synced_at = 'updated_at'
+";
+
 /// The lookup as the reports see it, by code.
 pub async fn lookup(client: &Client) -> Vec<String> {
     rows(

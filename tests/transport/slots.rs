@@ -6,7 +6,7 @@ use cdc::source::slot;
 use tokio_util::sync::CancellationToken;
 
 use super::place::{client, cluster, database, on_socket, replication};
-use crate::support::{Side, own_cluster, value};
+use crate::support::{Side, own_cluster, server_version, value};
 
 #[tokio::test]
 async fn a_slot_is_made_read_and_dropped() {
@@ -23,7 +23,7 @@ async fn a_slot_is_made_read_and_dropped() {
     assert_eq!(found.database.as_deref(), Some(conninfo.database.as_str()));
     assert_eq!(found.wal_status.as_deref(), Some("reserved"));
     assert!(found.held_bytes >= Some(0));
-    let version: u32 = value(&observer, "SHOW server_version_num").await.parse().unwrap();
+    let version = server_version(&observer).await;
     for (failover, altered) in [(true, false), (false, true), (false, false), (true, true)] {
         let set = slot::set_failover(&mut replication, &observer, "made", failover)
             .await

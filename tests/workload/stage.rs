@@ -16,7 +16,7 @@ use super::journal::Journal;
 use super::oracle::{Failure, History, Lookups, Sample, line};
 use super::sessions::{CODES, Habits, Sessions, connect};
 use super::support::{
-    self, Cdc, Pair, SOURCE_SQL, Signal, TARGET_SQL, database_pair, database_pair_on, pg, value,
+    self, Cdc, LABELS_MODEL, Pair, SOURCE_SQL, Signal, TARGET_SQL, database_pair, database_pair_on, pg, value,
 };
 
 /// How long the lookups may take to come to rest: more than the longest delay between two tries of `cdc`.
@@ -34,15 +34,7 @@ const SEED_END: &str = "deleted_at timestamptz\n);";
 
 /// The second read model of [`Plan::by_id`].
 const BY_ID: &str = "CREATE TABLE labels_by_id (id uuid PRIMARY KEY, code varchar(10) NOT NULL, label text)";
-const BOTH_READ_MODELS: &str = r#"
-[[read_model]]
-source = "public.labels"
-target = "public.labels_lookup"
-key = ["code"]
-columns = ["code", "label", "display_name"]
-soft_delete = "deleted_at"
-synced_at = "updated_at"
-
+const BY_ID_MODEL: &str = r#"
 [[read_model]]
 source = "public.labels"
 target = "public.labels_by_id"
@@ -194,7 +186,8 @@ impl Stage {
         target.batch_execute(&wide(TARGET_SQL, plan.large)).await.unwrap();
         if plan.by_id {
             target.batch_execute(BY_ID).await.unwrap();
-            pair.config.push_str(BOTH_READ_MODELS);
+            pair.config.push_str(LABELS_MODEL);
+            pair.config.push_str(BY_ID_MODEL);
         }
         // Before the first row: the oracle's history begins with an empty table, as does the lookup.
         value(

@@ -1,7 +1,5 @@
 //! Rows that the target refuses are set apart, everything else goes on.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use cdc::error::Class;
 use cdc::settings::OnRowError;
@@ -11,7 +9,7 @@ use futures_util::stream;
 
 use crate::cases::other;
 use crate::rig::{Rig, Shape, shape};
-use crate::support::{pg, rows, value};
+use crate::support::{rows, value};
 
 /// A lookup that refuses in many ways, and a second one.
 pub const TABLES: &str = "
@@ -501,30 +499,6 @@ async fn few_bad_rows_among_many_good_ones() {
     let written = rig.write(0, &batch).await.unwrap();
     assert_eq!((written.inserted, written.rejected.len()), (20, 40));
     assert_counted(&rig, "many").await;
-}
-
-/// What a VACUUM of the map holds is in nobody's way, once the map has its index by key.
-#[tokio::test]
-async fn the_map_is_written_beside_a_vacuum() {
-    let mut rig = Rig::new(TABLES).await;
-    rig.add(&model()).await;
-    start(&mut rig).await;
-    let vacuum = pg(&rig.url).await;
-    for (doubled, gone) in [("+5|A|five|5|-", "-5"), ("+6|D|TRIGGER|6|-", "=1|A|uno|1|-")] {
-        rig.write(0, &[doubled]).await.unwrap();
-        vacuum
-            .batch_execute("BEGIN; LOCK TABLE cdc.map_1 IN SHARE UPDATE EXCLUSIVE MODE")
-            .await
-            .unwrap();
-        let batches = async {
-            rig.write(0, &["+7|A|seven|7|-"]).await.unwrap();
-            rig.write(0, &["-7", gone]).await.unwrap();
-        };
-        let written = tokio::time::timeout(Duration::from_secs(60), batches).await;
-        assert!(written.is_ok(), "it waits for the VACUUM");
-        vacuum.batch_execute("COMMIT").await.unwrap();
-    }
-    assert_eq!(rows(&rig.db, LOOKUP).await, ["A|uno|1", "B|two|2"]);
 }
 
 /// As many keys are told of a batch with refused rows as of any other.

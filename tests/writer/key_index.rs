@@ -1,9 +1,11 @@
 //! The map is indexed by key only from when two live rows have had one key.
 
+use std::time::Duration;
+
 use cdc::target::writer::MergePosition;
 
 use crate::cases::{TABLES, assert_consistent, labels};
-use crate::isolate::{fill, resync};
+use crate::isolate::{self, fill, resync};
 use crate::rig::{Rig, shape};
 use crate::support::{pg, rows, value, wait_until};
 
@@ -209,4 +211,28 @@ async fn a_large_key_of_a_dead_row_is_not_indexed() {
     assert_eq!(rows(&rig.db, shown).await, ["A|one"]);
     rig.write(0, &["-1"]).await.unwrap();
     assert_eq!(rows(&rig.db, shown).await, ["A|four"]);
+}
+
+/// What a VACUUM of the map holds is in nobody's way, once the map has its index by key.
+#[tokio::test]
+async fn the_map_is_written_beside_a_vacuum() {
+    let mut rig = Rig::new(isolate::TABLES).await;
+    rig.add(&isolate::model()).await;
+    isolate::start(&mut rig).await;
+    let vacuum = pg(&rig.url).await;
+    for (doubled, gone) in [("+5|A|five|5|-", "-5"), ("+6|D|TRIGGER|6|-", "=1|A|uno|1|-")] {
+        rig.write(0, &[doubled]).await.unwrap();
+        vacuum
+            .batch_execute("BEGIN; LOCK TABLE cdc.map_1 IN SHARE UPDATE EXCLUSIVE MODE")
+            .await
+            .unwrap();
+        let batches = async {
+            rig.write(0, &["+7|A|seven|7|-"]).await.unwrap();
+            rig.write(0, &["-7", gone]).await.unwrap();
+        };
+        let written = tokio::time::timeout(Duration::from_secs(60), batches).await;
+        assert!(written.is_ok(), "it waits for the VACUUM");
+        vacuum.batch_execute("COMMIT").await.unwrap();
+    }
+    assert_eq!(rows(&rig.db, isolate::LOOKUP).await, ["A|uno|1", "B|two|2"]);
 }

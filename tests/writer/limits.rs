@@ -6,7 +6,7 @@ use cdc::target::writer::Batch;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::rig::{Rig, Shape, shape};
-use crate::support::{self, rows, value, wait_until};
+use crate::support::{self, rows, server_version, value, wait_until};
 
 #[tokio::test]
 async fn equal_means_equal_bytes_of_what_was_assigned() {
@@ -284,7 +284,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
         .unwrap();
     let lsn = value(&rig.db, "SELECT lsn FROM cdc.pipeline").await;
     // ON DELETE RESTRICT has an SQLSTATE of its own from 18 on.
-    let version: u32 = value(&rig.db, "SHOW server_version_num").await.parse().unwrap();
+    let version = server_version(&rig.db).await;
     let restricted = if version >= 180_000 { "23001" } else { "23503" };
     let refused = [
         ("=1|A|secret-too-long-for-it|1", "22001"),
