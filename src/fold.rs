@@ -18,6 +18,10 @@ use foldhash::fast::RandomState;
 use crate::read_model::{Change, Image};
 use crate::row::{Cell, Row};
 
+mod share;
+
+pub use share::Share;
+
 /// What a row is at the end of the batch; borrowed, since the fold is kept until the batch is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Final<'a> {
@@ -182,7 +186,7 @@ impl Fold {
 
     /// Whether a final state lacks an unchanged value, so that the writer must look it up.
     pub fn has_unchanged(&self) -> bool {
-        self.rows.values().any(|entry| entry.values.has_unchanged())
+        self.all().has_unchanged()
     }
 
     /// The final states, gone rows first.
@@ -236,22 +240,22 @@ mod tests {
         }
     }
 
-    fn insert(identity: &str, values: &str) -> Change {
+    pub(super) fn insert(identity: &str, values: &str) -> Change {
         Change::Insert(image(identity, values, true))
     }
 
-    fn update(old: Option<&str>, identity: &str, values: &str) -> Change {
+    pub(super) fn update(old: Option<&str>, identity: &str, values: &str) -> Change {
         Change::Update {
             old: old.map(row),
             new: image(identity, values, true),
         }
     }
 
-    fn delete(identity: &str) -> Change {
+    pub(super) fn delete(identity: &str) -> Change {
         Change::Delete(row(identity))
     }
 
-    fn folded(changes: Vec<Change>) -> Fold {
+    pub(super) fn folded(changes: Vec<Change>) -> Fold {
         let mut fold = Fold::default();
         for change in changes {
             fold.add(change);

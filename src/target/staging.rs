@@ -4,7 +4,7 @@
 //! leave out whether it did. Values stay the stream's text; the server's input functions read them. A row of which they
 //! refuse a value is staged with its identity and key alone.
 
-use crate::fold::{Final, Fold};
+use crate::fold::{Final, Share};
 use crate::row::{Cell, Row};
 use crate::target::copy_buffer::CopyBuffer;
 use crate::target::model::TargetModel;
@@ -152,14 +152,14 @@ pub(crate) fn copy_line_in_part<'a>(
 
 /// One array of values for each column of the stage. `None` if those are too many for one statement, or a value is not UTF-8 (it
 /// goes by COPY then, and the server judges it).
-pub fn arrays(model: &TargetModel, fold: &Fold) -> Option<Vec<Vec<Option<String>>>> {
+pub fn arrays(model: &TargetModel, rows: Share<'_>) -> Option<Vec<Vec<Option<String>>>> {
     if !model.fits_one_statement() {
         return None;
     }
     let width = model.stage_width();
-    let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(fold.len()); width];
+    let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(rows.len()); width];
     let mut valid = true;
-    for row in fold.finals() {
+    for row in rows.finals() {
         let mut columns = arrays.iter_mut();
         each_cell(model, row, Part::Whole, |value| {
             let value = value.map(|bytes| String::from_utf8(bytes.to_vec()));

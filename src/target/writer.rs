@@ -2,7 +2,7 @@
 //!
 //! A small batch of one read model is one statement and one commit. Anything else is a transaction that advances the
 //! checkpoint first (fence and lock), stages each read model's final states (few by a statement, many by COPY) and merges
-//! them; many rows that are all new go past the stage (`new_rows.rs`). Exact copies are merged by the same function, with
+//! them; many rows that are new go past the stage (`new_rows.rs`). Exact copies are merged by the same function, with
 //! the shadow in place of the stage. A batch with rows that the target refuses is written once more by the isolating run
 //! (`isolate.rs`).
 //!
@@ -14,7 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::{Class, Error, Result};
-use crate::fold::{Final, Fold};
+use crate::fold::{Final, Fold, Share};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::TransactionId;
 use crate::sql::{TableName, fill, ident};
@@ -220,7 +220,7 @@ impl Writer {
         self.abandon_chunks().await?;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.sweep(&indexes).await?;
-        let needs_plans = !batch.folds.iter().all(|(_, fold)| new_rows::are_many(fold));
+        let needs_plans = !batch.folds.iter().all(|(_, fold)| new_rows::are_all(fold));
         self.replan(&indexes, needs_plans).await?;
         self.prepare_missing(indexes).await?;
         if !self.has_rejected(&batch) {
@@ -260,20 +260,23 @@ impl Writer {
             for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
-                match self
-                    .new_rows
-                    .write(tx.conn(), model, fold, (owner.keys, false))
-                    .await?
-                {
-                    Some(written) => all.push((*index, written)),
-                    None => {
-                        self.dead.add(model, fold);
-                        staged.push(stage_fold(tx.conn(), model, *index, fold).await?);
+                let how = (owner.keys, false);
+                let rest = match self.new_rows.write(tx.conn(), model, fold, how).await? {
+                    Some(written) => {
+                        all.push((*index, written));
+                        fold.known_rows()
                     }
+                    None => fold.all(),
+                };
+                if !rest.is_empty() || rest.clear() {
+                    self.dead.add(model, rest);
+                    staged.push(stage_rows(tx.conn(), model, *index, rest).await?);
                 }
             }
             let whole = (batch, folds.len() == 1);
-            all.extend(staged::merge(tx.conn(), owner, &staged, whole, &mut current).await?);
+            for (index, written) in staged::merge(tx.conn(), owner, &staged, whole, &mut current).await? {
+                staged::add_written(&mut all, index, written, owner.keys);
+            }
             Ok(all)
         }
         .await;
@@ -311,10 +314,10 @@ impl Writer {
         position: &Position,
     ) -> Result<Option<Written>> {
         let model = self.model(index)?;
-        let Some(arrays) = staging::arrays(&model, fold) else {
+        let Some(arrays) = staging::arrays(&model, fold.all()) else {
             return Ok(None);
         };
-        self.dead.add(&model, fold);
+        self.dead.add(&model, fold.all());
         let how = (fold.clear(), fold.has_unchanged(), self.report_keys);
         let written = apply_arrays(&mut self.conn, &model, (self.epoch, position), how, arrays).await;
         let written = written.inspect_err(|error| self.blame(index, error))?;
@@ -390,22 +393,22 @@ async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Re
     Ok(())
 }
 
-/// Puts a read model's final states into the session's stage.
-async fn stage_fold(
+/// Puts final states of a read model into the session's stage.
+async fn stage_rows(
     conn: &mut PgConnection,
     model: &TargetModel,
     index: usize,
-    fold: &Fold,
+    rows: Share<'_>,
 ) -> Result<Staged> {
-    let few = fold.len() <= STAGED_BY_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES;
-    let arrays = few.then(|| staging::arrays(model, fold)).flatten();
+    let few = rows.len() <= STAGED_BY_STATEMENT_ROWS && rows.bytes() <= ONE_STATEMENT_BYTES;
+    let arrays = few.then(|| staging::arrays(model, rows)).flatten();
     match arrays {
         Some(arrays) => stage_arrays(conn, model, arrays).await,
-        None => stage(conn, model, &model.stage(), fold.finals()).await,
+        None => stage(conn, model, &model.stage(), rows.finals()).await,
     }
     .map_err(|error| name(error, model))?;
     let mut staged = Staged::none(index);
-    staged.add(fold);
+    staged.add(rows);
     Ok(staged)
 }
 

@@ -55,8 +55,15 @@ enum Way {
     Statement,
     /// One batch of two read models: COPY.
     Copy,
+    /// One batch beside so many new rows that all of these go past the stage.
+    Beside,
     /// A batch for each change.
     Stepwise,
+}
+
+/// More new rows than are staged beside others, of no interest.
+pub fn bystanders() -> impl Iterator<Item = String> {
+    (100_000..105_001).map(|id| format!("+{id}|~{id}|bystander|-"))
 }
 
 /// What is known of a lookup row.
@@ -68,7 +75,8 @@ struct Seen {
 }
 
 async fn look(rig: &Rig) -> BTreeMap<String, Seen> {
-    let found = rows(&rig.db, "SELECT code, label, xmin, synced FROM lookup").await;
+    let sql = "SELECT code, label, xmin, synced FROM lookup WHERE code NOT LIKE '~%'";
+    let found = rows(&rig.db, sql).await;
     found
         .iter()
         .map(|row| {
@@ -100,7 +108,7 @@ pub async fn assert_consistent(rig: &Rig, case: &str) {
 
 /// Runs a case in every way: `start` is there, `batch` comes, `expected` is shown (`code=label`).
 pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], expected: &[&str]) {
-    for way in [Way::Statement, Way::Copy, Way::Stepwise] {
+    for way in [Way::Statement, Way::Copy, Way::Beside, Way::Stepwise] {
         let case = format!("{case}, {way:?}");
         let mut from = vec!["!"];
         from.extend(start);
@@ -119,6 +127,14 @@ pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], ex
                 let change = [format!("+{}|x", rig.lsn)];
                 let folds = vec![(1, rig.fold(1, &change)), (0, rig.fold(0, batch))];
                 rig.apply(folds)
+                    .await
+                    .unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            }
+            Way::Beside => {
+                // One that has not put them off.
+                rig.writer = rig.another_writer().await;
+                let beside = bystanders().chain(batch.iter().map(|change| (*change).to_owned()));
+                rig.write(0, &beside.collect::<Vec<_>>())
                     .await
                     .unwrap_or_else(|error| panic!("{case}: {error:?}"));
             }

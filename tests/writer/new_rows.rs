@@ -81,6 +81,90 @@ async fn of_several_read_models_each_goes_its_way() {
     assert_consistent(&rig, "two read models").await;
 }
 
+/// Four rows, the last one dead.
+const START: [&str; 4] = ["+1|A|one|-", "+2|B|two|-", "+3|C|three|-", "+4|D|four|x"];
+
+/// `code=label` of all but the many.
+async fn shown(rig: &Rig) -> Vec<String> {
+    let sql = "SELECT code || '=' || label FROM lookup WHERE length(code) = 1 ORDER BY 1";
+    rows(&rig.db, sql).await
+}
+
+#[tokio::test]
+async fn many_new_rows_beside_others_are_copied_past_the_stage() {
+    let mut rig = rig("").await;
+    rig.write(0, &START).await.unwrap();
+    ways(&rig).await;
+    rig.writer.report_keys = 3;
+    let changes = ["=1|A|eins|-", "=2|E|u|-", "-3", "=4|D|u|-"];
+    let batch = |many: std::ops::Range<u32>| -> Vec<String> {
+        let changes = changes.iter().map(|change| (*change).to_owned());
+        inserts(many).into_iter().chain(changes).collect()
+    };
+    let written = rig.write(0, &batch(100..5101)).await.unwrap();
+    assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
+    assert_eq!(
+        (written.inserted, written.updated, written.deleted, written.total),
+        (5003, 1, 2, 5004)
+    );
+    assert_eq!(
+        (
+            written.inserted_keys.len(),
+            written.updated_keys,
+            written.deleted_keys.len()
+        ),
+        (3, vec!["A".to_owned()], 2)
+    );
+    assert_eq!(shown(&rig).await, ["A=eins", "D=four", "E=two"]);
+    assert_consistent(&rig, "many new rows beside others").await;
+    // Few of them are staged with the others.
+    rig.write(0, &inserts(6000..9000)).await.unwrap();
+    ways(&rig).await;
+    rig.write(0, &batch(10_000..15_000)).await.unwrap();
+    assert_eq!(ways(&rig).await, ["SELECT"]);
+    assert_consistent(&rig, "few new rows beside others").await;
+}
+
+/// A key that a row of the batch gives up goes to the new row in place: nobody who refers to it sees it deleted.
+#[tokio::test]
+async fn new_rows_wait_for_keys_that_others_of_their_batch_give_up() {
+    let mut rig = rig("CREATE TABLE deleted (code text);
+         CREATE FUNCTION deleted() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO public.deleted VALUES (OLD.code); RETURN NULL; END';
+         CREATE TRIGGER deleted AFTER DELETE ON lookup FOR EACH ROW EXECUTE FUNCTION deleted();")
+    .await;
+    rig.write(0, &START).await.unwrap();
+    ways(&rig).await;
+    let mut batch = inserts(100..5101);
+    batch.extend(["=1|Z|u|-", "+9000|A|new|-", "=2|B|u|x", "+9001|B|new too|-"].map(str::to_owned));
+    rig.write(0, &batch).await.unwrap();
+    assert_eq!(ways(&rig).await, ["SELECT"]);
+    assert_eq!(shown(&rig).await, ["A=new", "B=new too", "C=three", "Z=one"]);
+    assert_eq!(value(&rig.db, "SELECT count(*) FROM deleted").await, "0");
+    assert_consistent(&rig, "keys given up").await;
+}
+
+/// What is checked at the commit is checked of both together.
+#[tokio::test]
+async fn constraints_that_are_checked_late_see_new_rows_and_others_together() {
+    let mut rig = rig("ALTER TABLE lookup ADD UNIQUE (label) DEFERRABLE INITIALLY DEFERRED;").await;
+    rig.write(0, &START).await.unwrap();
+    ways(&rig).await;
+    let mut batch = inserts(100..5101);
+    batch.extend(["=1|A|given up|-", "+9000|E|one|-"].map(str::to_owned));
+    rig.write(0, &batch).await.unwrap();
+    assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
+    assert_eq!(shown(&rig).await, ["A=given up", "B=two", "C=three", "E=one"]);
+    let mut batch = inserts(20_000..25_001);
+    batch.extend(["=1|A|again|-", "+9002|F|two|-"].map(str::to_owned));
+    let written = rig.write(0, &batch).await.unwrap();
+    assert_eq!(
+        (written.inserted, written.updated, written.rejected_in_all),
+        (5001, 1, 1)
+    );
+    assert_eq!(shown(&rig).await, ["A=again", "B=two", "C=three", "E=one"]);
+}
+
 /// Rows that are not all new are told from others by map and lookup, whatever the stream says.
 #[tokio::test]
 async fn rows_that_are_known_after_all_go_by_the_stage() {

@@ -13,7 +13,7 @@ use cdc::target::shadow::{Difference, ShadowWriter};
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
-use crate::cases::{TABLES, assert_consistent, labels, other};
+use crate::cases::{TABLES, assert_consistent, bystanders, labels, other};
 use crate::key_index::forget_doubled_keys;
 use crate::rig::Rig;
 use crate::support::rows;
@@ -342,7 +342,7 @@ impl Run {
     async fn assert_shown(&self, what: &str) {
         let shown = rows(
             &self.rig.db,
-            "SELECT code, label FROM lookup ORDER BY code COLLATE \"C\"",
+            "SELECT code, label FROM lookup WHERE code NOT LIKE '~%' ORDER BY code COLLATE \"C\"",
         )
         .await;
         assert_eq!(shown, self.source.shown(), "seed {}, {what}", self.seed);
@@ -359,7 +359,10 @@ impl Run {
                 (1, self.rig.fold(1, &[format!("=x|{number}")])),
             );
         }
-        let applied = if folds.len() == 1 && self.random.u8(..3) == 0 {
+        let beside = self.random.u8(..16) == 0;
+        let applied = if beside {
+            self.beside(&changes).await
+        } else if folds.len() == 1 && self.random.u8(..3) == 0 {
             self.in_chunks(&changes).await
         } else {
             self.rig.apply(folds).await
@@ -371,6 +374,12 @@ impl Run {
         self.assert_shown(&what).await;
         self.assert_consistent(&format!("seed {}, {what}", self.seed))
             .await;
+        if beside {
+            let gone: Vec<String> = bystanders()
+                .map(|row| row.replacen('+', "-", 1).split('|').take(1).collect())
+                .collect();
+            self.rig.write(0, &gone).await.unwrap();
+        }
         let told = changes
             .iter()
             .any(|change| change.contains(" > ") || change.contains("|u|"));
@@ -380,6 +389,14 @@ impl Run {
             assert_eq!(written.changed(), 0, "seed {}, {what} again", self.seed);
             self.assert_shown(&format!("{what} again")).await;
         }
+    }
+
+    /// The changes beside many new rows, by a writer that has not put them off.
+    async fn beside(&mut self, changes: &[String]) -> Result<Vec<(usize, Written)>> {
+        self.rig.writer = self.rig.another_writer().await;
+        let all = bystanders().chain(changes.iter().cloned());
+        let fold = self.rig.fold(0, &all.collect::<Vec<_>>());
+        self.rig.apply(vec![(0, fold)]).await
     }
 
     /// The changes as those of one large transaction, cut anywhere.

@@ -93,7 +93,7 @@ impl Writer {
         let Some(written) = written else {
             return Ok(false);
         };
-        add_written(&mut self.chunks.new_rows, index, &written, self.report_keys);
+        staged::add_written(&mut self.chunks.new_rows, index, written, self.report_keys);
         Ok(true)
     }
 
@@ -139,14 +139,14 @@ impl Writer {
         if !as_it_is {
             fold_in(&mut self.conn, model, fold, staged.clear).await?;
         }
-        staged.add(fold);
+        staged.add(fold.all());
         staged.refused.dead = refused.dead;
         staged.refused.live = if fold.clear() { 0 } else { staged.refused.live } + refused.live;
         // Some may be refused again, others not any more: counted only when it matters.
         if staged.refused.live > MOST_REJECTED {
             staged.refused.live = count_refused(&mut self.conn, model).await?;
         }
-        self.dead.add(model, fold);
+        self.dead.add(model, fold.all());
         Ok(())
     }
 
@@ -162,8 +162,8 @@ impl Writer {
         let chunks = std::mem::take(&mut self.chunks);
         execute(&mut self.conn, "COMMIT".to_owned()).await?;
         self.note_emptied(&chunks.staged);
-        for (index, new_rows) in &chunks.new_rows {
-            add_written(&mut written, *index, new_rows, self.report_keys);
+        for (index, new_rows) in chunks.new_rows {
+            staged::add_written(&mut written, index, new_rows, self.report_keys);
         }
         Ok(written)
     }
@@ -241,21 +241,6 @@ impl Writer {
         let all = self.note_written(written, current)?;
         self.note_rejecting(&all)?;
         Ok(all)
-    }
-}
-
-/// Adds what was written of a read model to what is told of it; that many keys at most.
-fn add_written(all: &mut Vec<(usize, Written)>, index: usize, new_rows: &Written, most_keys: i32) {
-    match all.iter_mut().find(|(of, _)| *of == index) {
-        Some((_, written)) => {
-            written.inserted += new_rows.inserted;
-            written.total += new_rows.total;
-            let most = usize::try_from(most_keys).unwrap_or_default();
-            let room = most.saturating_sub(written.inserted_keys.len());
-            let keys = new_rows.inserted_keys.iter().take(room).cloned();
-            written.inserted_keys.extend(keys);
-        }
-        None => all.push((index, new_rows.clone())),
     }
 }
 

@@ -97,8 +97,8 @@ impl Writer {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
                 let mut staged = Staged::none(*index);
-                staged.add(fold);
-                self.dead.add(model, fold);
+                staged.add(fold.all());
+                self.dead.add(model, fold.all());
                 careful::stage_taken(tx.conn(), model, &model.stage(), fold, &mut staged.refused)
                     .await
                     .map_err(|error| name(error, model))?;

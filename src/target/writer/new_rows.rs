@@ -1,17 +1,20 @@
-//! Many rows that are all new go straight into map and lookup by `COPY`, without the stage.
+//! Many rows that are new go straight into map and lookup by `COPY`, without the stage.
 //!
 //! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has to be looked for: that no
 //! identity and no key is known is held by the unique indexes. (Where somebody took a row out of the lookup, another one may be
 //! shown under its key until that is found out; to ask the map for each key would cost a fifth of the target's time.) Whatever
 //! the target has against a row, all of it is undone, and the batch goes the usual way.
+//!
+//! They go before the other rows of their batch: a key that one of those gives up is still taken then, so that it is never
+//! deleted for a new row to have it. That would hurt whoever refers to it; the usual way changes it in place.
 
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use super::{ONE_STATEMENT_ROWS, Written, execute};
+use super::{ONE_STATEMENT_ROWS, STAGED_BY_STATEMENT_ROWS, Written, execute};
 use crate::error::{Error, Result};
-use crate::fold::{Final, Fold, Now};
+use crate::fold::{Final, Fold, Now, Share};
 use crate::row::Cell;
 use crate::target::copy_buffer::{CopyBuffer, copy_rows};
 use crate::target::error::from_sqlx;
@@ -36,11 +39,12 @@ struct Refused {
 }
 
 impl NewRows {
-    /// Writes the rows within the transaction that is open. `None` if they are not all new, are few, or the target has
-    /// something against one of them: nothing is written then. At most `keys` are told, as the source writes them.
+    /// Writes the new rows within the transaction that is open. `None` if they are few, or the target has something against one
+    /// of them: nothing is written then. At most `keys` are told, as the source writes them.
     ///
-    /// `chunk` is whether the transaction stays open for long: constraints that are checked late are among what the target may
-    /// have against a row then, and whoever calls counts the rows at its end, since the row with the number is locked until then.
+    /// `chunk` is whether the transaction stays open for long: only rows that are all new are written then, constraints that are
+    /// checked late are among what the target may have against a row, and whoever calls counts the rows at its end, since the
+    /// row with the number is locked until then.
     pub(super) async fn write(
         &mut self,
         conn: &mut PgConnection,
@@ -48,11 +52,12 @@ impl NewRows {
         fold: &Fold,
         (keys, chunk): (i32, bool),
     ) -> Result<Option<Written>> {
-        if !are_many(fold) || !self.is_due(model) {
+        let rows = fold.new_rows();
+        if !are_many(fold, rows) || chunk && !is_all(fold, rows) || !self.is_due(model) {
             return Ok(None);
         }
         execute(conn, "SAVEPOINT new_rows".to_owned()).await?;
-        let copied = match copy(conn, model, fold, usize::try_from(keys).unwrap_or_default()).await {
+        let copied = match copy(conn, model, rows, usize::try_from(keys).unwrap_or_default()).await {
             Ok(written) if chunk => execute(conn, CHECK.to_owned()).await.map(|()| written),
             copied => copied,
         };
@@ -94,15 +99,31 @@ impl NewRows {
     }
 }
 
-/// Whether these are rows for this way. No statement is planned for them.
-pub(super) fn are_many(fold: &Fold) -> bool {
-    fold.len() > ONE_STATEMENT_ROWS && fold.only_new() && !fold.has_unchanged()
+/// Whether all rows go this way, if the target lets them. No statement is planned for them.
+pub(super) fn are_all(fold: &Fold) -> bool {
+    let rows = fold.new_rows();
+    is_all(fold, rows) && are_many(fold, rows)
+}
+
+/// Whether these new rows are worth a way of their own.
+fn are_many(fold: &Fold, rows: Share<'_>) -> bool {
+    let few = if is_all(fold, rows) {
+        ONE_STATEMENT_ROWS
+    } else {
+        STAGED_BY_STATEMENT_ROWS
+    };
+    !fold.clear() && rows.len() > few && !rows.has_unchanged()
+}
+
+fn is_all(fold: &Fold, rows: Share<'_>) -> bool {
+    rows.len() == fold.len()
 }
 
 /// Writes the map's entries, then the lookup's rows.
-async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold, keys: usize) -> Result<Written> {
+async fn copy(conn: &mut PgConnection, model: &TargetModel, rows: Share<'_>, keys: usize) -> Result<Written> {
     let kept = model.model.keeps_dead_rows();
-    let mut rows: Vec<Now<'_>> = rows(fold).filter(|row| row.live || kept).collect();
+    let rows = rows.finals().filter_map(|Final { now, .. }| now);
+    let mut rows: Vec<Now<'_>> = rows.filter(|row| row.live || kept).collect();
     // In order of each table's index, or nearly so: page after page of it is written.
     rows.sort_by_cached_key(|row| row.identity.cell(0).text());
     copy_rows(conn, &model.copy_map(), rows.iter().copied(), |row, out| {
@@ -148,10 +169,6 @@ async fn transaction_time(conn: &mut PgConnection) -> Result<String> {
         .fetch_one(conn)
         .await
         .map_err(from_sqlx)
-}
-
-fn rows(fold: &Fold) -> impl Iterator<Item = Now<'_>> {
-    fold.finals().filter_map(|Final { now, .. }| now)
 }
 
 /// Appends the map's entry, in the order of [`TargetModel::copy_map`].

@@ -10,7 +10,7 @@ use super::{
     sweep,
 };
 use crate::error::{Class, Result};
-use crate::fold::Fold;
+use crate::fold::Share;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful::Refused;
@@ -54,16 +54,36 @@ impl Staged {
     }
 
     /// Notes the next rows.
-    pub(super) fn add(&mut self, fold: &Fold) {
-        if fold.clear() {
+    pub(super) fn add(&mut self, rows: Share<'_>) {
+        if rows.clear() {
             self.rows = 0;
             self.bytes = 0;
         }
-        self.clear |= fold.clear();
-        self.resolve |= fold.has_unchanged();
-        self.rows = self.rows.saturating_add(fold.len());
-        self.bytes = self.bytes.saturating_add(fold.bytes());
+        self.clear |= rows.clear();
+        self.resolve |= rows.has_unchanged();
+        self.rows = self.rows.saturating_add(rows.len());
+        self.bytes = self.bytes.saturating_add(rows.bytes());
     }
+}
+
+/// Adds what was written of a read model in another way to what is told of it; that many keys of each kind at most.
+pub(super) fn add_written(all: &mut Vec<(usize, Written)>, index: usize, more: Written, most_keys: i32) {
+    let Some((_, written)) = all.iter_mut().find(|(of, _)| *of == index) else {
+        all.push((index, more));
+        return;
+    };
+    written.inserted += more.inserted;
+    written.updated += more.updated;
+    written.deleted += more.deleted;
+    written.total += more.total;
+    let most = usize::try_from(most_keys).unwrap_or_default();
+    let add = |keys: &mut Vec<String>, more: Vec<String>| {
+        let room = most.saturating_sub(keys.len());
+        keys.extend(more.into_iter().take(room));
+    };
+    add(&mut written.inserted_keys, more.inserted_keys);
+    add(&mut written.updated_keys, more.updated_keys);
+    add(&mut written.deleted_keys, more.deleted_keys);
 }
 
 /// Merges all that is staged; `current` becomes the read model whose fault an error is. `sole` tells whether the batch has rows

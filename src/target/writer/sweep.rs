@@ -14,7 +14,7 @@ use sqlx::AssertSqlSafe;
 use super::staged::Staged;
 use super::{ONE_STATEMENT_BYTES, ONE_STATEMENT_ROWS, Writer, execute, model_of};
 use crate::error::Result;
-use crate::fold::Fold;
+use crate::fold::Share;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 
@@ -45,10 +45,10 @@ impl Default for Dead {
 
 impl Dead {
     /// Notes rows that are staged, and will be deleted or rolled back.
-    pub(super) fn add(&mut self, model: &TargetModel, fold: &Fold) {
+    pub(super) fn add(&mut self, model: &TargetModel, rows: Share<'_>) {
         let dead = self.of.entry(model.id).or_default();
-        dead.0 = dead.0.saturating_add(fold.len());
-        dead.1 = dead.1.saturating_add(fold.bytes());
+        dead.0 = dead.0.saturating_add(rows.len());
+        dead.1 = dead.1.saturating_add(rows.bytes());
     }
 
     /// Notes that the tables were truncated.
