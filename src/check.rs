@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer};
-use crate::settings::{ReadModelSettings, Settings};
+use crate::settings::Settings;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -187,15 +187,6 @@ impl Findings {
         self.done.extend(self.last);
         self.done
     }
-}
-
-/// The key's columns under the source's names.
-pub fn source_key(model: &ReadModelSettings) -> Vec<String> {
-    let source = |name: &String| {
-        let mapping = model.columns.iter().find(|column| &column.target == name);
-        mapping.map_or_else(|| name.clone(), |mapping| mapping.source.clone())
-    };
-    model.key.iter().map(source).collect()
 }
 
 /// The findings as text for a terminal: one block each, and a last line that counts them.

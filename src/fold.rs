@@ -439,6 +439,23 @@ mod tests {
     }
 
     #[test]
+    fn final_states_are_live_if_the_row_is_there_and_not_deleted() {
+        for (change, live) in [
+            (insert("1", "a"), true),
+            (Change::Insert(image("1", "a", false)), false),
+            (delete("1"), false),
+        ] {
+            let told = format!("{change:?}");
+            let fold = folded(vec![change]);
+            assert_eq!(
+                fold.finals().map(|row| row.is_live()).collect::<Vec<_>>(),
+                [live],
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
     fn a_fold_is_as_large_as_the_rows_that_it_holds_and_the_state_of_each_that_is_there() {
         let state = size_of::<(Row, Entry)>();
         let (text, long) = (row("1").bytes(), row("longer").bytes());

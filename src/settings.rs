@@ -114,6 +114,15 @@ impl ReadModelSettings {
         self.target.to_string()
     }
 
+    /// The key's columns under the source's names.
+    pub fn source_key(&self) -> Vec<String> {
+        let source = |name: &String| {
+            let mapping = self.columns.iter().find(|column| &column.target == name);
+            mapping.map_or_else(|| name.clone(), |mapping| mapping.source.clone())
+        };
+        self.key.iter().map(source).collect()
+    }
+
     /// Whether this is the labels read model, whose log actions have names of their own.
     pub fn is_labels(&self) -> bool {
         self.target.name == "labels_lookup"
@@ -204,6 +213,30 @@ mod tests {
         };
         assert_eq!(other.name(), "public.products_lookup");
         assert!(!other.is_labels());
+    }
+
+    #[test]
+    fn key_has_the_names_of_the_source() {
+        let mapping = |target: &str, source: &str| ColumnMapping {
+            target: target.to_owned(),
+            source: source.to_owned(),
+        };
+        let model = ReadModelSettings {
+            key: vec!["code".to_owned(), "lang".to_owned()],
+            columns: vec![
+                mapping("label", "code"),
+                mapping("lang", "language"),
+                mapping("code", "label_code"),
+            ],
+            ..ReadModelSettings::labels()
+        };
+        assert_eq!(model.source_key(), ["label_code", "language"]);
+        // `check` tells that it is not projected.
+        let bare = ReadModelSettings {
+            columns: Vec::new(),
+            ..model
+        };
+        assert_eq!(bare.source_key(), ["code", "lang"]);
     }
 
     /// Two versions of this program must not run one pipeline at a time: they meet at the lock of this number.

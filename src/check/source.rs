@@ -1,6 +1,6 @@
 //! What is checked of a read model's source table.
 
-use super::{Findings, SourceModel, source_key};
+use super::{Findings, SourceModel};
 use crate::facts::{Publication, ReplicaIdentity, SourceServer, SourceTable};
 use crate::identity::{Identity, identity, writes_stay_legal};
 use crate::settings::ReadModelSettings;
@@ -32,7 +32,7 @@ pub(super) fn model(
     if complete {
         key(findings, model, table, facts, &subject);
     }
-    let found = identity(table, &source_key(model), model.soft_delete.as_deref());
+    let found = identity(table, &model.source_key(), model.soft_delete.as_deref());
     match &found {
         Err(error) => {
             findings.add_error(&subject, error);
@@ -182,7 +182,7 @@ fn key(
     facts: &SourceModel,
     subject: &str,
 ) {
-    let key = source_key(model);
+    let key = model.source_key();
     let text = key.join(", ");
     for name in &key {
         if table.column(name).is_some_and(|column| !column.not_null) {

@@ -1,7 +1,7 @@
 //! What is checked of a read model's lookup table.
 
+use super::Findings;
 use super::types::{Fit, fit};
-use super::{Findings, source_key};
 use crate::facts::{LookupColumn, LookupTable, SourceColumn, SourceTable};
 use crate::settings::ReadModelSettings;
 use crate::sql::{ident, idents};
@@ -181,7 +181,7 @@ fn columns(
                     .fix(alter_type(lookup, column, &from.type_name));
             }
         }
-        let key = source_key(model).contains(&mapping.source);
+        let key = model.source_key().contains(&mapping.source);
         if column.not_null && !from.not_null && !key {
             findings
                 .warning(

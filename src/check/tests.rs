@@ -6,7 +6,7 @@ use super::*;
 use crate::conninfo::Conninfo;
 use crate::facts::{KeyColumn, KeyIndex, LookupColumn, PublishedTable, ReplicaIdentity};
 use crate::identity::tests::{labels, strings};
-use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
+use crate::settings::{ReadModelSettings, ResyncSettings, SourceSettings, TargetSettings};
 use crate::sql::TableName;
 use std::time::Duration;
 

@@ -3,9 +3,7 @@
 use tokio_postgres::Client;
 
 use super::{Context, Outcome, common};
-use crate::check::{
-    Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render, source_key,
-};
+use crate::check::{Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render};
 use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source::replication::Replication;
@@ -126,7 +124,7 @@ async fn source_model(client: &Client, model: &ReadModelSettings) -> Result<Sour
     let Some(table) = source::facts::table(client, &model.source).await? else {
         return Ok(SourceModel::default());
     };
-    let key = source_key(model);
+    let key = model.source_key();
     let soft_delete = model.soft_delete.as_deref();
     let has = |name: &str| table.column(name).is_some();
     let countable = table.may_select

@@ -92,6 +92,7 @@ impl<'a> Share<'a> {
 mod tests {
     use super::super::tests::{delete, folded, insert, update};
     use super::*;
+    use crate::read_model::Change;
 
     #[test]
     fn new_rows_and_others_share_the_fold() {
@@ -152,6 +153,14 @@ mod tests {
             fold.known_rows().bytes(),
             alone(vec![update(None, "2", "a"), delete("3")])
         );
-        assert!(!fold.all().clear());
+    }
+
+    #[test]
+    fn every_share_tells_that_nothing_else_is_left() {
+        for (changes, clear) in [(vec![insert("1", "a")], false), (vec![Change::Truncate], true)] {
+            let fold = folded(changes);
+            let told = [fold.all(), fold.new_rows(), fold.known_rows()].map(|share| share.clear());
+            assert_eq!(told, [clear; 3]);
+        }
     }
 }

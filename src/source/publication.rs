@@ -136,7 +136,7 @@ pub fn wanted(settings: &Settings, tables: &[SourceTable], version: u32) -> Resu
 /// What a read model needs of its table, in the table's order: projection, soft delete and identity. Without an identity the read
 /// model is suspended alone, but cannot be published by a list.
 fn needed_columns(model: &ReadModelSettings, table: &SourceTable, listed: bool) -> Result<Vec<String>> {
-    let key = source_key(model);
+    let key = model.source_key();
     let identity = match identity(table, &key, model.soft_delete.as_deref()) {
         Ok(identity) => identity.columns,
         Err(error) if listed => {
@@ -151,15 +151,6 @@ fn needed_columns(model: &ReadModelSettings, table: &SourceTable, listed: bool) 
     };
     let names = table.columns.iter().map(|column| &column.name);
     Ok(names.filter(|name| needed(name)).cloned().collect())
-}
-
-/// The key's columns under the source's names.
-fn source_key(model: &ReadModelSettings) -> Vec<String> {
-    let source = |name: &String| {
-        let mapping = model.columns.iter().find(|column| &column.target == name);
-        mapping.map_or_else(|| name.clone(), |mapping| mapping.source.clone())
-    };
-    model.key.iter().map(source).collect()
 }
 
 /// The statements that bring the publication to what the settings need; none if it is as needed.
@@ -451,5 +442,113 @@ mod tests {
         let mut filtered = publication(vec![published("labels", None)]);
         filtered.tables[0].row_filter = Some("(deleted_at IS NULL)".to_owned());
         assert_eq!(plan(&filtered).unwrap().len(), 2);
+    }
+
+    /// What is done to a publication that publishes all but what `lacking` takes away.
+    #[test]
+    fn each_operation_is_published() {
+        let lacking: [fn(&mut Publication); 4] = [
+            |p| p.insert = false,
+            |p| p.update = false,
+            |p| p.delete = false,
+            |p| p.truncate = false,
+        ];
+        for lacking in lacking {
+            let mut existing = publication(vec![published("labels", None)]);
+            lacking(&mut existing);
+            assert_eq!(
+                plan(&settings(false), &[labels()], Some(&existing), 150_000).unwrap(),
+                ["ALTER PUBLICATION \"cdc\" SET (publish = 'insert, update, delete, truncate')"]
+            );
+        }
+    }
+
+    #[test]
+    fn our_publication_is_altered_by_its_owner_only() {
+        let existing = Publication {
+            owned: false,
+            ..publication(Vec::new())
+        };
+        let error = plan(&settings(false), &[labels()], Some(&existing), 150_000).unwrap_err();
+        assert_eq!(error.class(), Class::Configuration);
+        let told = format!("{error:?}");
+        assert!(told.contains("this role does not own it"), "{told}");
+        assert!(told.contains(&format!("Let its owner run: {ADD};")), "{told}");
+    }
+
+    #[test]
+    fn two_read_models_of_a_table_need_what_each_of_them_needs() {
+        let mut settings = settings(true);
+        let mut second = ReadModelSettings::labels();
+        second.target.name = "names".to_owned();
+        second.soft_delete = None;
+        second.columns.remove(1);
+        // The first one has what the second has not, and the other way round.
+        settings.read_models[0].columns.pop();
+        settings.read_models.push(second);
+        let statements = plan(&settings, &[labels()], None, 150_000).unwrap();
+        assert!(
+            statements[0].contains(
+                "FOR TABLE \"public\".\"labels\" (\"id\", \"code\", \"label\", \"deleted_at\", \"display_name\") WITH"
+            ),
+            "{statements:?}"
+        );
+    }
+
+    #[test]
+    fn each_read_model_has_its_own_table() {
+        let mut settings = settings(false);
+        let mut products = labels();
+        products.name.name = "products".to_owned();
+        products.primary_key.clear();
+        let mut second = ReadModelSettings::labels();
+        second.source = products.name.clone();
+        settings.read_models.push(second);
+        let error = plan(&settings, &[labels(), products.clone()], None, 150_000).unwrap_err();
+        assert!(error.to_string().contains("products"), "{error}");
+        products.primary_key = strings(&["id"]);
+        let existing = publication(vec![published("labels", None)]);
+        assert_eq!(
+            plan(&settings, &[labels(), products], Some(&existing), 150_000).unwrap(),
+            ["ALTER PUBLICATION \"cdc\" ADD TABLE \"public\".\"products\""]
+        );
+        let error = plan(&settings, &[labels()], None, 150_000).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("table \"public.products\" does not exist"),
+            "{error}"
+        );
+    }
+
+    /// Another's publication without publish_via_partition_root lists the leaves; it does if it has all of them.
+    #[test]
+    fn leaves_stand_for_their_root_if_all_are_published() {
+        let leaf = |name: &str| Leaf {
+            name: TableName::new("public", name),
+            replica_identity: ReplicaIdentity::Default,
+            has_primary_key: true,
+            identity_columns: strings(&["id"]),
+        };
+        let mut table = labels();
+        table.leaves = vec![leaf("one"), leaf("two")];
+        let changes = |tables: &[&str], via_root: bool, leaves: &[Leaf]| {
+            let existing = Publication {
+                via_root,
+                ..publication(tables.iter().map(|name| published(name, None)).collect())
+            };
+            let mut table = table.clone();
+            table.leaves = leaves.to_vec();
+            plan(&settings(false), &[table], Some(&existing), 150_000).unwrap()
+        };
+        let none = Vec::<String>::new();
+        assert_eq!(changes(&["one", "two"], false, &table.leaves), none);
+        assert_eq!(changes(&["one"], false, &table.leaves), [ADD]);
+        assert_eq!(changes(&["one", "two"], true, &table.leaves), [ADD]);
+        assert_eq!(
+            changes(&["one", "two"], false, &[]),
+            [ADD],
+            "no leaf is not every leaf"
+        );
     }
 }

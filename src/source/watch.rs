@@ -143,11 +143,24 @@ mod tests {
             ("note", "3:25:x")
         ])));
         assert!(!same(&look(&[("id", "1:20:p"), ("note", "3:25:x")])));
-        let altered = Look {
-            identity: "f".to_owned(),
+        let altered: [fn(&mut Look); 3] = [
+            |now| now.oid = Some(2),
+            |now| now.identity = "f".to_owned(),
+            |now| now.leaves = "16400".to_owned(),
+        ];
+        for alter in altered {
+            let mut now = before.clone();
+            alter(&mut now);
+            assert!(!same(&now), "{now:?}");
+        }
+        // Told by the stream, or by another look.
+        let elsewhere = Look {
+            publication: Some(2),
+            published: "other".to_owned(),
+            storage: "other".to_owned(),
             ..before.clone()
         };
-        assert!(!same(&altered));
+        assert!(same(&elsewhere));
         assert!(!look(&[("id", "1:20:p")]).is_same_table(&before, None));
     }
 }
