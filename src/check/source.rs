@@ -187,7 +187,8 @@ fn key(
     for name in &key {
         if table.column(name).is_some_and(|column| !column.not_null) {
             let now = match facts.without_key {
-                Some(count) if count > 0 => format!(" ({count} rows now)"),
+                Some(1) => " (1 row now)".to_owned(),
+                Some(count) if count > 1 => format!(" ({count} rows now)"),
                 _ => String::new(),
             };
             findings.note(
@@ -210,11 +211,12 @@ fn key(
         idents(&key)
     );
     if let Some(count) = facts.duplicates.filter(|count| *count > 0) {
+        let keys = match count {
+            1 => format!("1 key ({text}) belongs"),
+            count => format!("{count} keys ({text}) belong"),
+        };
         findings
-            .warning(
-                subject,
-                format!("{count} keys ({text}) belong to more than one live row"),
-            )
+            .warning(subject, format!("{keys} to more than one live row"))
             .detail("The row with the smallest identity is shown; the others wait until the key is free.")
             .fix(format!("Mend the rows, then: {index}"));
     } else if !unique {

@@ -112,7 +112,7 @@ fn number(source: (&str, &str), lookup: (&str, &str)) -> Fit {
             modifier(lookup.1).is_empty()
         }
         ("smallint", "real") | ("smallint" | "integer", "double precision") => true,
-        (from, to) => rank(from) < 4 && rank(to) < 4 && rank(from) <= rank(to),
+        (from, to) => rank(to) < 4 && rank(from) <= rank(to),
     };
     if fits {
         Fit::Good
@@ -151,12 +151,16 @@ fn time(source: (&str, &str), lookup: (&str, &str)) -> Fit {
 mod tests {
     use super::*;
 
-    fn judge(source: &str, lookup: &str) -> &'static str {
+    fn fit_of(source: &str, lookup: &str) -> Fit {
         let bare = |name: &str| match name.split_once('(') {
             Some((before, rest)) => format!("{before}{}", rest.split_once(')').unwrap().1),
             None => name.to_owned(),
         };
-        match fit((&bare(source), source), (&bare(lookup), lookup)) {
+        fit((&bare(source), source), (&bare(lookup), lookup))
+    }
+
+    fn judge(source: &str, lookup: &str) -> &'static str {
+        match fit_of(source, lookup) {
             Fit::Good => "good",
             Fit::Some(_) => "some",
             Fit::Never => "never",
@@ -240,6 +244,51 @@ mod tests {
             ("date", "timestamp(0) without time zone", "good"),
         ] {
             assert_eq!(judge(source, lookup), expected, "{source} into {lookup}");
+        }
+    }
+
+    #[test]
+    fn sentence_says_which_values_do_not_fit() {
+        for (source, lookup, expected) in [
+            ("text", "jsonb", "text that is not JSON is refused"),
+            (
+                "text",
+                "integer",
+                "text that is not a value of type integer is refused",
+            ),
+            ("bit", "bit(4)", "values that bit(4) does not take are refused"),
+            (
+                "bit(3)",
+                "s.mood",
+                "values of bit(3) that are not values of s.mood are refused",
+            ),
+            (
+                "bigint",
+                "integer",
+                "values that integer cannot hold are rounded or refused",
+            ),
+            (
+                "timestamp without time zone",
+                "timestamp(2) without time zone",
+                "times are rounded to 2 decimals of a second",
+            ),
+            (
+                "timestamp without time zone",
+                "date",
+                "the time of day is cut off",
+            ),
+            (
+                "timestamp with time zone",
+                "timestamp without time zone",
+                "times are stored as of UTC, without their zone",
+            ),
+            ("date", "timestamp with time zone", "times are taken as UTC"),
+        ] {
+            assert_eq!(
+                fit_of(source, lookup),
+                Fit::Some(expected.to_owned()),
+                "{source} into {lookup}"
+            );
         }
     }
 }

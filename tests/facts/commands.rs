@@ -92,7 +92,7 @@ async fn first_check_is_ready(settings: &Settings) {
     assert!(
         found(
             Severity::Warning,
-            "1 keys (code) belong to more than one live row"
+            "1 key (code) belongs to more than one live row"
         ),
         "{findings:#?}"
     );

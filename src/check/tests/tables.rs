@@ -40,12 +40,22 @@ fn source_table_is_checked() {
         c.table().columns[1].not_null = false;
         c.source.models[0].without_key = Some(3);
     });
-    finds("note", "may be NULL; such rows", |c| {
-        c.table().columns[1].not_null = false
-    });
-    finds("warning", "3 keys (code)", |c| {
-        c.source.models[0].duplicates = Some(3)
-    });
+    for (rows, told) in [
+        (None, "such rows are left out None"),
+        (Some(0), "such rows are left out None"),
+        (Some(1), "left out (1 row now) None"),
+    ] {
+        finds("note", told, |c| {
+            c.table().columns[1].not_null = false;
+            c.source.models[0].without_key = rows;
+        });
+    }
+    for (keys, told) in [
+        (1, "1 key (code) belongs to more than one live row"),
+        (3, "3 keys (code) belong to more than one live row"),
+    ] {
+        finds("warning", told, |c| c.source.models[0].duplicates = Some(keys));
+    }
     finds("note", "CREATE UNIQUE INDEX CONCURRENTLY", |c| {
         c.table().unique_indexes.clear()
     });
