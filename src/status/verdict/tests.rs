@@ -1,7 +1,7 @@
 //! What follows from a status, case by case.
 
 use super::super::*;
-use super::{STALE_HEARTBEAT_SECONDS, Slot, age_seconds};
+use super::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS, Slot, age_seconds};
 use crate::conninfo::Conninfo;
 use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
 use std::time::Duration;
@@ -269,6 +269,23 @@ fn age_counts_only_where_wal_is_not_applied() {
         s.source.as_mut().unwrap().wal = Lsn(0x200);
         bookkeeping(s).checkpoint.as_mut().unwrap().applied_age_seconds = Some(4.0);
     });
+}
+
+#[test]
+fn lookups_are_behind_from_beyond_the_age_on() {
+    let age = |age: f64| {
+        move |s: &mut Observed| {
+            s.source.as_mut().unwrap().wal = Lsn(0x200);
+            bookkeeping(s).checkpoint.as_mut().unwrap().applied_age_seconds = Some(age);
+        }
+    };
+    check(Verdict::Ok, true, "at most 60 s behind", age(MAX_AGE_SECONDS));
+    check(
+        Verdict::Behind,
+        false,
+        "may be 61 s old",
+        age(MAX_AGE_SECONDS + 1.0),
+    );
 }
 
 #[test]
