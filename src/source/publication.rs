@@ -387,6 +387,23 @@ mod tests {
         assert!(error.hint().unwrap().contains("REPLICA IDENTITY"), "{error:?}");
     }
 
+    /// Nothing tells its old rows apart: its read model will be suspended, which is no reason to keep it from the others.
+    #[test]
+    fn table_without_an_identity_may_be_published_whole() {
+        let mut table = labels();
+        table.replica_identity = ReplicaIdentity::Full;
+        table.primary_key.clear();
+        table.unique_indexes.clear();
+        let plan = |projected: bool| plan(&settings(projected), std::slice::from_ref(&table), None, 150_000);
+        assert!(plan(false).unwrap()[0].contains("FOR TABLE \"public\".\"labels\" WITH"));
+        let error = plan(true).unwrap_err();
+        assert_eq!(error.class(), Class::Configuration);
+        assert!(
+            error.to_string().contains("no unique index on the key"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn only_our_own_publication_is_altered() {
         let plan = |existing: &Publication| plan(&settings(false), &[labels()], Some(existing), 150_000);
@@ -434,11 +451,14 @@ mod tests {
         };
         let none = super::plan(&settings(true), &[labels()], Some(&whole), 150_000).unwrap();
         assert_eq!(none, Vec::<String>::new(), "more than is asked for is enough");
-        let listed = publication(vec![published("labels", Some(&["id", "code"]))]);
-        assert_eq!(
-            plan(&listed).unwrap(),
-            ["ALTER PUBLICATION \"cdc\" DROP TABLE \"public\".\"labels\"", ADD]
-        );
+        // Our own is as the settings say: whole tables.
+        for columns in [&enough[..2], &enough] {
+            let listed = publication(vec![published("labels", Some(columns))]);
+            assert_eq!(
+                plan(&listed).unwrap(),
+                ["ALTER PUBLICATION \"cdc\" DROP TABLE \"public\".\"labels\"", ADD]
+            );
+        }
         let mut filtered = publication(vec![published("labels", None)]);
         filtered.tables[0].row_filter = Some("(deleted_at IS NULL)".to_owned());
         assert_eq!(plan(&filtered).unwrap().len(), 2);
