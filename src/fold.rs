@@ -174,6 +174,14 @@ impl Fold {
         !self.clear && self.gone.is_empty() && self.rows.values().all(|entry| entry.start.is_none())
     }
 
+    /// Whether no new row has an identity that another row had at the start. The target may know nothing of that one (a dead row
+    /// that is not remembered), so that it cannot tell them apart.
+    pub fn new_rows_stand_apart(&self) -> bool {
+        let is_new = |identity: &Row| self.rows.get(identity).is_some_and(|entry| entry.start.is_none());
+        let starts = self.rows.values().filter_map(|entry| entry.start.as_ref());
+        !self.gone.keys().chain(starts).any(is_new)
+    }
+
     /// Number of final states.
     pub fn len(&self) -> usize {
         self.rows.len() + self.gone.len()
@@ -452,6 +460,27 @@ mod tests {
                 [live],
                 "{told}"
             );
+        }
+    }
+
+    #[test]
+    fn new_rows_stand_apart_unless_they_have_an_identity_that_was_there() {
+        for (changes, apart) in [
+            (vec![insert("1", "a"), delete("2"), update(None, "3", "b")], true),
+            // One row that went and came back.
+            (vec![delete("1"), insert("1", "a")], true),
+            (
+                vec![delete("1"), insert("2", "a"), update(Some("2"), "1", "a")],
+                false,
+            ),
+            (vec![update(Some("1"), "2", "a"), insert("1", "b")], false),
+            (
+                vec![update(Some("1"), "2", "a"), update(Some("3"), "1", "b")],
+                true,
+            ),
+        ] {
+            let told = format!("{changes:?}");
+            assert_eq!(folded(changes).new_rows_stand_apart(), apart, "{told}");
         }
     }
 

@@ -20,6 +20,18 @@ pub const CASES: &[Case] = &[
         &["+4|MS|Ms.|-"],
         &["DR=Dr.", "MR=Mr.", "MS=Ms."],
     ),
+    (
+        "a new row moves to the identity of a dead one that is gone",
+        &START,
+        &["-3", "+8|MS|Ms.|-", "=8 > 3|MS|Ms.|-"],
+        &["DR=Dr.", "MR=Mr.", "MS=Ms."],
+    ),
+    (
+        "a dead row moves on and lives, and a new one has its identity",
+        &START,
+        &["=3 > 9|SIR|Sir|-", "+3|MS|Ms.|-"],
+        &["DR=Dr.", "MR=Mr.", "MS=Ms.", "SIR=Sir"],
+    ),
     ("insert dead", &START, &["+4|MS|Ms.|x"], &["DR=Dr.", "MR=Mr."]),
     (
         "insert without key",

@@ -6,7 +6,8 @@
 //! the target has against a row, all of it is undone, and the batch goes the usual way.
 //!
 //! They go before the other rows of their batch: a key that one of those gives up is still taken then, so that it is never
-//! deleted for a new row to have it. That would hurt whoever refers to it; the usual way changes it in place.
+//! deleted for a new row to have it. That would hurt whoever refers to it; the usual way changes it in place. Not if one has an
+//! identity that another row had at the start: what the others then do to that one would be done to the new row.
 
 use std::collections::HashMap;
 
@@ -112,7 +113,7 @@ fn are_many(fold: &Fold, rows: Share<'_>) -> bool {
     } else {
         STAGED_BY_STATEMENT_ROWS
     };
-    !fold.clear() && rows.len() > few && !rows.has_unchanged()
+    !fold.clear() && rows.len() > few && !rows.has_unchanged() && fold.new_rows_stand_apart()
 }
 
 fn is_all(fold: &Fold, rows: Share<'_>) -> bool {
