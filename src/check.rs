@@ -14,6 +14,8 @@ mod types;
 
 pub use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 
+use std::fmt::Display;
+
 use serde::Serialize;
 
 use crate::error::Error;
@@ -189,6 +191,12 @@ impl Findings {
     }
 }
 
+/// `1 row`, `2 rows`.
+fn counted<T: Display + PartialEq + From<u8>>(count: T, word: &str) -> String {
+    let plural = if count == T::from(1) { "" } else { "s" };
+    format!("{count} {word}{plural}")
+}
+
 /// The findings as text for a terminal: one block each, and a last line that counts them.
 pub fn render(findings: &[Finding]) -> String {
     let mut text = String::new();
@@ -223,12 +231,11 @@ pub fn render(findings: &[Finding]) -> String {
         (0, _) => "Ready, with warnings.",
         _ => "Not ready.",
     };
-    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     text.push_str(&format!(
         "{verdict} {}, {}, {}.\n",
-        plural(errors, "error"),
-        plural(warnings, "warning"),
-        plural(notes, "note")
+        counted(errors, "error"),
+        counted(warnings, "warning"),
+        counted(notes, "note")
     ));
     text
 }

@@ -178,8 +178,11 @@ impl Fold {
     /// that is not remembered), so that it cannot tell them apart.
     pub fn new_rows_stand_apart(&self) -> bool {
         let is_new = |identity: &Row| self.rows.get(identity).is_some_and(|entry| entry.start.is_none());
-        let starts = self.rows.values().filter_map(|entry| entry.start.as_ref());
-        !self.gone.keys().chain(starts).any(is_new)
+        let moved = self.rows.iter().filter_map(|(identity, entry)| {
+            let start = entry.start.as_ref()?;
+            (start != identity).then_some(start)
+        });
+        !self.gone.keys().chain(moved).any(is_new)
     }
 
     /// Number of final states.

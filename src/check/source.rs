@@ -1,6 +1,6 @@
 //! What is checked of a read model's source table.
 
-use super::{Findings, SourceModel};
+use super::{Findings, SourceModel, counted};
 use crate::facts::{Publication, ReplicaIdentity, SourceServer, SourceTable};
 use crate::identity::{Identity, identity, writes_stay_legal};
 use crate::settings::ReadModelSettings;
@@ -187,8 +187,7 @@ fn key(
     for name in &key {
         if table.column(name).is_some_and(|column| !column.not_null) {
             let now = match facts.without_key {
-                Some(1) => " (1 row now)".to_owned(),
-                Some(count) if count > 1 => format!(" ({count} rows now)"),
+                Some(count) if count > 0 => format!(" ({} now)", counted(count, "row")),
                 _ => String::new(),
             };
             findings.note(
@@ -211,12 +210,13 @@ fn key(
         idents(&key)
     );
     if let Some(count) = facts.duplicates.filter(|count| *count > 0) {
-        let keys = match count {
-            1 => format!("1 key ({text}) belongs"),
-            count => format!("{count} keys ({text}) belong"),
-        };
+        let keys = counted(count, "key");
+        let belong = if count == 1 { "belongs" } else { "belong" };
         findings
-            .warning(subject, format!("{keys} to more than one live row"))
+            .warning(
+                subject,
+                format!("{keys} ({text}) {belong} to more than one live row"),
+            )
             .detail("The row with the smallest identity is shown; the others wait until the key is free.")
             .fix(format!("Mend the rows, then: {index}"));
     } else if !unique {

@@ -1,6 +1,6 @@
 //! The final states of a fold, or those of them that the writer takes in one way.
 
-use super::{Entry, Final, Fold};
+use super::{Final, Fold};
 
 /// Some of a fold's final states, counted.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +72,8 @@ impl<'a> Share<'a> {
 
     /// Whether a final state lacks an unchanged value, so that the writer must look it up.
     pub fn has_unchanged(&self) -> bool {
-        let mut entries = self.fold.rows.values();
-        entries.any(|entry| self.holds(entry) && entry.values.has_unchanged())
+        let mut rows = self.finals().filter_map(|row| row.now);
+        rows.any(|now| now.values.has_unchanged())
     }
 
     /// The final states, gone rows first.
@@ -81,10 +81,6 @@ impl<'a> Share<'a> {
         self.fold
             .finals()
             .filter(move |row| self.new.is_none_or(|new| row.start.is_none() == new))
-    }
-
-    fn holds(&self, entry: &Entry) -> bool {
-        self.new.is_none_or(|new| entry.start.is_none() == new)
     }
 }
 

@@ -61,9 +61,12 @@ enum Way {
     Stepwise,
 }
 
-/// More new rows than are staged beside others, of no interest.
+/// Identities of more new rows than are staged beside others, of no interest.
+pub const BYSTANDERS: std::ops::Range<u32> = 100_000..105_001;
+
+/// Inserts of these.
 pub fn bystanders() -> impl Iterator<Item = String> {
-    (100_000..105_001).map(|id| format!("+{id}|~{id}|bystander|-"))
+    BYSTANDERS.map(|id| format!("+{id}|~{id}|bystander|-"))
 }
 
 /// What is known of a lookup row.

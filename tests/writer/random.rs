@@ -13,7 +13,7 @@ use cdc::target::shadow::{Difference, ShadowWriter};
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
-use crate::cases::{TABLES, assert_consistent, bystanders, labels, other};
+use crate::cases::{BYSTANDERS, TABLES, assert_consistent, bystanders, labels, other};
 use crate::key_index::forget_doubled_keys;
 use crate::rig::Rig;
 use crate::support::rows;
@@ -375,9 +375,7 @@ impl Run {
         self.assert_consistent(&format!("seed {}, {what}", self.seed))
             .await;
         if beside {
-            let gone: Vec<String> = bystanders()
-                .map(|row| row.replacen('+', "-", 1).split('|').take(1).collect())
-                .collect();
+            let gone: Vec<String> = BYSTANDERS.map(|id| format!("-{id}")).collect();
             self.rig.write(0, &gone).await.unwrap();
         }
         let told = changes

@@ -54,7 +54,7 @@ impl NewRows {
         (keys, chunk): (i32, bool),
     ) -> Result<Option<Written>> {
         let rows = fold.new_rows();
-        if !are_many(fold, rows) || chunk && !is_all(fold, rows) || !self.is_due(model) {
+        if !are_many(fold, rows) || chunk && !fold.only_new() || !self.is_due(model) {
             return Ok(None);
         }
         execute(conn, "SAVEPOINT new_rows".to_owned()).await?;
@@ -102,22 +102,17 @@ impl NewRows {
 
 /// Whether all rows go this way, if the target lets them. No statement is planned for them.
 pub(super) fn are_all(fold: &Fold) -> bool {
-    let rows = fold.new_rows();
-    is_all(fold, rows) && are_many(fold, rows)
+    fold.only_new() && are_many(fold, fold.new_rows())
 }
 
 /// Whether these new rows are worth a way of their own.
 fn are_many(fold: &Fold, rows: Share<'_>) -> bool {
-    let few = if is_all(fold, rows) {
+    let few = if fold.only_new() {
         ONE_STATEMENT_ROWS
     } else {
         STAGED_BY_STATEMENT_ROWS
     };
     !fold.clear() && rows.len() > few && !rows.has_unchanged() && fold.new_rows_stand_apart()
-}
-
-fn is_all(fold: &Fold, rows: Share<'_>) -> bool {
-    rows.len() == fold.len()
 }
 
 /// Writes the map's entries, then the lookup's rows.
