@@ -1,16 +1,24 @@
 //! Base line of the decoder: frames are split, unpacked and decoded, and every value is looked at.
 //!
-//! `cargo bench --bench decoder` prints time, bytes/s and changes/s for a receive buffer of 10,000 changes.
+//! `cargo bench --bench decoder` prints time, bytes/s, changes/s and allocations for a receive buffer of 10,000 changes.
 #![allow(missing_docs)]
+
+#[path = "support/messages.rs"]
+#[allow(dead_code)]
+mod messages;
 
 use std::hint::black_box;
 
 use cdc::protocol::frame::{self, Backend, Frame, MAX_FRAME_BYTES, StreamFrame};
 use cdc::protocol::pgoutput::{self, Message};
 use cdc::protocol::tuple::Tuple;
-use cdc::row::{Row, RowBuilder};
-use divan::Bencher;
+use cdc::row::{Cell, Row};
 use divan::counter::{BytesCount, ItemsCount};
+use divan::{AllocProfiler, Bencher};
+
+/// Allocations are counted beside the times.
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
 const CHANGES: usize = 10_000;
 
@@ -27,35 +35,10 @@ fn framed(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// A row like the labels table's: id, code, label, display name, three time stamps, an author and a NULL.
-fn tuple(number: usize, out: &mut Vec<u8>) {
-    let id = format!("6f1c2a34-0000-4000-8000-{number:012}");
-    let code = format!("L{number:06}");
-    let time = "2026-03-01 10:00:00.123456+00";
-    out.extend_from_slice(b"N\0\x09");
-    for text in [
-        &id,
-        &code,
-        "Label of a row",
-        "Label as it is shown",
-        time,
-        time,
-        time,
-        "someone",
-    ] {
-        out.push(b't');
-        out.extend_from_slice(&u32::try_from(text.len()).unwrap_or_default().to_be_bytes());
-        out.extend_from_slice(text.as_bytes());
-    }
-    out.push(b'n');
-}
-
 fn changes(tag: u8) -> Vec<u8> {
     let mut out = Vec::new();
     for number in 0..CHANGES {
-        let mut payload = vec![tag, 0, 0, 0x40, 0];
-        tuple(number, &mut payload);
-        framed(&payload, &mut out);
+        framed(&messages::change(tag, number), &mut out);
     }
     out
 }
@@ -97,7 +80,7 @@ fn decode_and_read_each_value(bencher: Bencher<'_, '_>, tag: u8) {
                 black_box(
                     tuple
                         .cells()
-                        .filter_map(|cell| cell.text())
+                        .filter_map(Cell::text)
                         .map(<[u8]>::len)
                         .sum::<usize>(),
                 );
@@ -108,15 +91,13 @@ fn decode_and_read_each_value(bencher: Bencher<'_, '_>, tag: u8) {
 #[divan::bench(args = [b'I'])]
 fn decode_into_rows(bencher: Bencher<'_, '_>, tag: u8) {
     let buffer = changes(tag);
-    let mut builder = RowBuilder::default();
     bencher
         .counter(BytesCount::new(buffer.len()))
         .counter(ItemsCount::new(CHANGES))
         .bench_local(|| {
             let mut rows: Vec<Row> = Vec::with_capacity(CHANGES);
             decode_all(black_box(&buffer), |tuple| {
-                tuple.cells().for_each(|cell| builder.push(cell));
-                rows.push(builder.finish());
+                rows.push(Row::from_cells(tuple.cells()));
             });
             rows
         });

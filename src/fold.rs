@@ -104,15 +104,14 @@ impl Fold {
     }
 
     fn update(&mut self, old: Option<Row>, mut new: Image) {
-        let current = old.unwrap_or_else(|| new.identity.clone());
-        let start = match self.take(&current) {
+        let start = match self.take(old.as_ref().unwrap_or(&new.identity)) {
             Some(before) => {
                 new.values = fill_unchanged(new.values, &before.values);
                 before.start
             }
             // After a clear nothing is left to look up: the row was not there at the start of what the writer sees.
             None if self.clear => None,
-            None => Some(current),
+            None => Some(old.unwrap_or_else(|| new.identity.clone())),
         };
         self.put(start, new);
     }

@@ -11,7 +11,7 @@
 use crate::error::{Error, Result};
 use crate::facts::{ReplicaIdentity, SourceTable};
 use crate::relation::{Layout, Relation};
-use crate::row::{Cell, Row, RowBuilder};
+use crate::row::{Cell, Row};
 use crate::settings::ReadModelSettings;
 
 /// How the soft-delete column tells that a row is not live.
@@ -226,41 +226,35 @@ impl ReadModel {
         identity_from: Option<&[Cell<'_>]>,
         values_from: Option<&[Cell<'_>]>,
     ) -> Result<Image> {
-        let mut builder = RowBuilder::default();
-        for &at in &layout.identity {
-            let value = match (cell(new, at), identity_from) {
-                (Cell::Unchanged, Some(old)) => cell(old, at),
-                (value, _) => value,
-            };
-            if value == Cell::Unchanged {
-                return Err(Error::broken(
-                    "an update left out a column of the identity and its old row",
-                ));
-            }
-            builder.push(value);
+        let of_identity = |&at: &usize| match (cell(new, at), identity_from) {
+            (Cell::Unchanged, Some(old)) => cell(old, at),
+            (value, _) => value,
+        };
+        let identity = Row::from_cells(layout.identity.iter().map(of_identity));
+        if identity.has_unchanged() {
+            return Err(Error::broken(
+                "an update left out a column of the identity and its old row",
+            ));
         }
-        let identity = builder.finish();
-        for (&at, column) in layout.columns.iter().zip(&self.columns) {
-            let mut value = cell(new, at);
-            if value == Cell::Unchanged {
-                if let Some(old) = values_from {
-                    value = cell(old, at);
-                } else if let (Some(old), true) = (identity_from, layout.identity.contains(&at)) {
-                    value = cell(old, at);
-                }
-            }
-            if value == Cell::Unchanged && !column.toastable {
-                return Err(Error::broken(format!(
-                    "an update left out column \"{}\": the table was altered and stores values out of line by now",
-                    column.name
-                )));
-            }
-            builder.push(value);
+        let value = |&at: &usize| match (cell(new, at), values_from, identity_from) {
+            (Cell::Unchanged, Some(old), _) => cell(old, at),
+            (Cell::Unchanged, None, Some(old)) if layout.identity.contains(&at) => cell(old, at),
+            (value, ..) => value,
+        };
+        let values = Row::from_cells(layout.columns.iter().map(value));
+        let mut left_out = values.cells().zip(&self.columns);
+        if let Some((_, column)) =
+            left_out.find(|(value, column)| *value == Cell::Unchanged && !column.toastable)
+        {
+            return Err(Error::broken(format!(
+                "an update left out column \"{}\": the table was altered and stores values out of line by now",
+                column.name
+            )));
         }
         Ok(Image {
             identity,
             live: self.is_live(layout, new),
-            values: builder.finish(),
+            values,
         })
     }
 

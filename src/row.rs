@@ -11,9 +11,6 @@ const NULL: u32 = u32::MAX;
 /// Mark of an unchanged out-of-line value in place of a length.
 const UNCHANGED: u32 = u32::MAX - 1;
 
-/// Bytes from which on a row takes its builder's buffer over, rather than being copied beside it.
-const LARGE: usize = 1 << 20;
-
 /// One value of a row, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell<'a> {
@@ -33,6 +30,24 @@ impl<'a> Cell<'a> {
             Self::Null | Self::Unchanged => None,
         }
     }
+
+    /// Bytes that the cell takes in a row.
+    fn bytes(self) -> usize {
+        size_of::<u32>() + self.text().map_or(0, <[u8]>::len)
+    }
+
+    /// Appends the cell to a row's bytes.
+    ///
+    /// A value is at most 1 GB on the wire (the decoder checks it), so its length fits.
+    fn append(self, row: &mut Vec<u8>) {
+        let (mark, text): (u32, &[u8]) = match self {
+            Self::Null => (NULL, b""),
+            Self::Unchanged => (UNCHANGED, b""),
+            Self::Text(text) => (u32::try_from(text.len()).unwrap_or(UNCHANGED - 1), text),
+        };
+        row.extend_from_slice(&mark.to_le_bytes());
+        row.extend_from_slice(text);
+    }
 }
 
 /// A row of cells in one allocation.
@@ -40,13 +55,12 @@ impl<'a> Cell<'a> {
 pub struct Row(Box<[u8]>);
 
 impl Row {
-    /// A row of these cells.
-    pub fn from_cells<'a>(cells: impl IntoIterator<Item = Cell<'a>>) -> Self {
-        let mut builder = RowBuilder::default();
-        for cell in cells {
-            builder.push(cell);
-        }
-        builder.finish()
+    /// A row of these cells. They are gone through twice, so that there is one allocation, of the right size.
+    pub fn from_cells<'a>(cells: impl IntoIterator<Item = Cell<'a>, IntoIter: Clone>) -> Self {
+        let cells = cells.into_iter();
+        let mut row = Vec::with_capacity(cells.clone().map(Cell::bytes).sum());
+        cells.for_each(|cell| cell.append(&mut row));
+        Self(row.into_boxed_slice())
     }
 
     /// The cells from first to last.
@@ -104,37 +118,6 @@ impl<'a> Iterator for Cells<'a> {
     }
 }
 
-/// Builds rows one after the other in a buffer that is reused.
-#[derive(Debug, Default)]
-pub struct RowBuilder(Vec<u8>);
-
-impl RowBuilder {
-    /// Adds a cell.
-    ///
-    /// A value is at most 1 GB on the wire (the decoder checks it), so its length fits.
-    pub fn push(&mut self, cell: Cell<'_>) {
-        match cell {
-            Cell::Null => self.0.extend_from_slice(&NULL.to_le_bytes()),
-            Cell::Unchanged => self.0.extend_from_slice(&UNCHANGED.to_le_bytes()),
-            Cell::Text(text) => {
-                let length = u32::try_from(text.len()).unwrap_or(UNCHANGED - 1);
-                self.0.extend_from_slice(&length.to_le_bytes());
-                self.0.extend_from_slice(text);
-            }
-        }
-    }
-
-    /// The row of the cells pushed since the last call.
-    pub fn finish(&mut self) -> Row {
-        if self.0.len() >= LARGE {
-            return Row(std::mem::take(&mut self.0).into_boxed_slice());
-        }
-        let row = Row(self.0.as_slice().into());
-        self.0.clear();
-        row
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,14 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn a_large_row_takes_its_buffer_over_and_the_next_one_begins_anew() {
-        let large = vec![b'x'; LARGE];
-        let mut builder = RowBuilder::default();
-        for text in [large.as_slice(), b"small", b""] {
-            builder.push(Cell::Text(text));
-            let row = builder.finish();
-            assert_eq!(row.cells().collect::<Vec<_>>(), [Cell::Text(text)]);
-            assert_eq!(row.bytes(), 4 + text.len() + size_of::<Row>());
+    fn a_row_is_as_large_as_its_texts_and_a_mark_for_each_cell() {
+        let large = vec![b'x'; 1 << 20];
+        for (cells, bytes) in [
+            (vec![], 0),
+            (vec![Cell::Null, Cell::Unchanged], 8),
+            (vec![Cell::Text(b""), Cell::Text(b"MR")], 10),
+            (vec![Cell::Text(&large), Cell::Null], large.len() + 8),
+        ] {
+            let row = Row::from_cells(cells.iter().copied());
+            assert_eq!(row.bytes(), bytes + size_of::<Row>());
+            assert_eq!(row.cells().collect::<Vec<_>>(), cells);
         }
     }
 

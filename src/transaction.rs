@@ -11,6 +11,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::TransactionId;
@@ -39,7 +41,7 @@ pub struct Transaction {
 #[derive(Debug, Default)]
 pub struct Assembler {
     members: Vec<Member>,
-    relations: HashMap<u32, Relation>,
+    relations: HashMap<u32, Relation, RandomState>,
     open: Option<Open>,
 }
 
@@ -206,45 +208,41 @@ impl Assembler {
     }
 
     fn insert(&mut self, relation: u32, new: &Tuple<'_>) -> Result<()> {
-        self.each(relation, &[new], |model, layout, cells| match cells {
-            [new] => model.insert(layout, new),
-            _ => Ok(None),
+        self.each(relation, &[*new], |model, layout, new, _| {
+            model.insert(layout, new)
         })
     }
 
     fn update(&mut self, relation: u32, old: Option<&OldTuple<'_>>, new: &Tuple<'_>) -> Result<()> {
-        match old.map(|old| old.tuple()) {
-            None => self.each(relation, &[new], |model, layout, cells| match cells {
-                [new] => model.update(layout, None, new),
-                _ => Ok(None),
+        match old {
+            None => self.each(relation, &[*new], |model, layout, new, _| {
+                model.update(layout, None, new)
             }),
-            Some(old) => self.each(relation, &[&old, new], |model, layout, cells| match cells {
-                [old, new] => model.update(layout, Some(old), new),
-                _ => Ok(None),
+            Some(old) => self.each(relation, &[old.tuple(), *new], |model, layout, old, new| {
+                model.update(layout, Some(old), new)
             }),
         }
     }
 
     fn delete(&mut self, relation: u32, old: &OldTuple<'_>) -> Result<()> {
-        self.each(relation, &[&old.tuple()], |model, layout, cells| match cells {
-            [old] => model.delete(layout, old),
-            _ => Ok(None),
+        self.each(relation, &[old.tuple()], |model, layout, old, _| {
+            model.delete(layout, old)
         })
     }
 
     fn truncate(&mut self, relations: impl Iterator<Item = u32>) -> Result<()> {
         for relation in relations {
-            self.each(relation, &[], |_, _, _| Ok(Some(Change::Truncate)))?;
+            self.each(relation, &[], |_, _, _, _| Ok(Some(Change::Truncate)))?;
         }
         Ok(())
     }
 
-    /// Maps one change for each read model of the relation.
+    /// Maps one change for each read model of the relation. `map` gets the cells of the first tuple, then of the second one.
     fn each(
         &mut self,
         relation: u32,
-        tuples: &[&Tuple<'_>],
-        map: impl Fn(&ReadModel, &Layout, &[Vec<Cell<'_>>]) -> Result<Option<Change>>,
+        tuples: &[Tuple<'_>],
+        map: impl Fn(&ReadModel, &Layout, &[Cell<'_>], &[Cell<'_>]) -> Result<Option<Change>>,
     ) -> Result<()> {
         let Self {
             members,
@@ -276,16 +274,18 @@ impl Assembler {
                     "a change of relation {relation} came before its description"
                 ))
             })?;
-        let cells: Vec<Vec<Cell<'_>>> = tuples.iter().map(|tuple| tuple.cells().collect()).collect();
-        if cells.iter().any(|cells| cells.len() != columns) {
+        if tuples.iter().any(|tuple| tuple.columns() != columns) {
             return Err(Error::protocol(format!(
                 "a row of relation {relation} does not have its {columns} columns"
             )));
         }
+        let mut cells = Vec::with_capacity(columns * tuples.len());
+        cells.extend(tuples.iter().flat_map(Tuple::cells));
+        let (first, second) = cells.split_at(columns.min(cells.len()));
         for (index, member) in members {
             let Some(model) = &member.model else { continue };
             let change = match &member.layout {
-                Some(layout) => map(model, layout, &cells),
+                Some(layout) => map(model, layout, first, second),
                 None => Err(Error::broken(format!(
                     "table \"{}\" was altered",
                     model.settings.source

@@ -5,7 +5,7 @@
 pub mod bookkeeping;
 mod careful;
 pub mod connect;
-mod copy_buffer;
+pub mod copy_buffer;
 pub mod error;
 pub mod facts;
 pub mod lookup;

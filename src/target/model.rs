@@ -375,6 +375,11 @@ impl TargetModel {
             .map(|(_, n)| n)
     }
 
+    /// Whether the stream may leave out this projected column, counted from 0.
+    pub fn is_toastable(&self, column: usize) -> bool {
+        self.columns.get(column).is_some_and(|column| column.toastable)
+    }
+
     /// Columns of the stage in the order in which rows are written into it.
     pub fn stage_columns(&self) -> String {
         let n = self.identity_types.len();

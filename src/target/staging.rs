@@ -81,15 +81,15 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
     for (column, value) in now.values.cells().enumerate() {
         cell(value.text().filter(|_| staged(column)));
     }
-    let left_out: Vec<bool> = now.values.cells().map(|value| value == Cell::Unchanged).collect();
-    for column in model.toastable().filter_map(|number| number.checked_sub(1)) {
-        let flag = staged(column) && left_out.get(column).copied().unwrap_or(false);
-        cell(Some(if flag { b"t" } else { b"f" }));
+    let toastable = now.values.cells().enumerate();
+    for (column, value) in toastable.filter(|(column, _)| model.is_toastable(*column)) {
+        let left_out = value == Cell::Unchanged && staged(column);
+        cell(Some(if left_out { b"t" } else { b"f" }));
     }
 }
 
 /// Appends the stage row, or part of it, in COPY's text format; `why` goes into the last columns.
-pub(crate) fn copy_row<'a>(
+pub fn copy_row<'a>(
     model: &TargetModel,
     row: Final<'a>,
     part: Part,
