@@ -40,6 +40,7 @@ mod patience;
 mod pause;
 
 use idle::StoreNext;
+use patience::Silence;
 use pause::{Pause, resumed};
 
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
@@ -55,9 +56,6 @@ const BEHIND_MICROS: i64 = 50_000;
 /// walsender a wake-up: reading in large pieces more than doubles its rate (0.2 to 1 ms measured alike; the runtime's
 /// timer rounds up to milliseconds).
 const PACE: Duration = Duration::from_micros(500);
-
-/// How long the source may say nothing, although every status asks for a reply.
-const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// What others ask of the loop.
 #[derive(Debug)]
@@ -175,8 +173,7 @@ pub struct Stream {
     start: Lsn,
     synchronous_commit: bool,
     harden_due: bool,
-    heard_at: Instant,
-    silence: Duration,
+    silence: Silence,
     abandon: bool,
 }
 
@@ -243,8 +240,7 @@ impl Stream {
             start: start.start,
             synchronous_commit: start.synchronous_commit,
             harden_due: false,
-            heard_at: Instant::now(),
-            silence: (feedback_interval * 3).max(MOST_SILENCE),
+            silence: Silence::begin(feedback_interval, Instant::now()),
             abandon: false,
         }
     }
@@ -301,7 +297,10 @@ impl Stream {
                 () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
                 () = gathered(self.gathers_until), if self.in_flight.is_none() && !self.stands_still() => {}
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
-                read = fill(&mut self.replication, self.pace && self.behind), if reading => read.map_err(gone)?,
+                read = fill(&mut self.replication, self.pace && self.behind), if reading => {
+                    read.map_err(gone)?;
+                    self.silence.end(Instant::now());
+                }
             }
         }
     }
@@ -338,7 +337,6 @@ impl Stream {
             let Some(frame) = self.replication.next_frame().map_err(gone)? else {
                 break;
             };
-            self.heard_at = Instant::now();
             match frame {
                 StreamFrame::WalData {
                     payload, send_time, ..

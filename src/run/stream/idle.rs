@@ -50,7 +50,10 @@ impl Stream {
             }
         }
         self.harden_due = self.progress.durable() < self.progress.applied();
-        if self.may_read() && self.heard_at.elapsed() > self.silence {
+        if !self.may_read() {
+            // What the source says meanwhile is not heard.
+            self.silence.end(Instant::now());
+        } else if self.silence.is_too_long(Instant::now()) {
             return Err(Error::transient("the source has not answered for too long")
                 .with_detail("Every status asks for a reply; the connection seems to be dead."));
         }

@@ -1,4 +1,4 @@
-//! How long the loop waits: for a target that is slow, for a source that shuts down, and when it leaves.
+//! How long the loop waits: for a target that is slow, for a source that is silent or shuts down, and when it leaves.
 
 use std::time::Duration;
 
@@ -17,6 +17,35 @@ const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a stop waits for the batch in hand.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the source may say nothing, although every status asks for a reply.
+const MOST_SILENCE: Duration = Duration::from_secs(60);
+
+/// Time in which not a byte came. A row of many megabytes may be under way for longer than a source may be silent.
+#[derive(Debug)]
+pub(super) struct Silence {
+    since: Instant,
+    most: Duration,
+}
+
+impl Silence {
+    /// A source that is asked for a reply this often.
+    pub(super) fn begin(feedback_interval: Duration, now: Instant) -> Self {
+        Self {
+            since: now,
+            most: (feedback_interval * 3).max(MOST_SILENCE),
+        }
+    }
+
+    /// Something was heard, or could not be.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    pub(super) fn is_too_long(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) > self.most
+    }
+}
 
 impl Stream {
     pub(super) fn deadline(&mut self, reading: bool) -> Instant {
@@ -86,6 +115,26 @@ impl Stream {
         match tokio::time::timeout(STOP_PATIENCE, self.applier.result()).await {
             Ok(done) => self.applied(done).await.map(|()| true),
             Err(_) => Ok(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_silent_for_too_long_after_a_minute_and_three_requests() {
+        for (interval, most) in [(1, 60), (10, 60), (20, 60), (30, 90)] {
+            let start = Instant::now();
+            let after = |seconds: u64| start + Duration::from_secs(seconds);
+            let mut silence = Silence::begin(Duration::from_secs(interval), start);
+            let judged = |silence: &Silence, heard: u64| {
+                [heard + most, heard + most + 1].map(|at| silence.is_too_long(after(at)))
+            };
+            assert_eq!(judged(&silence, 0), [false, true], "every {interval} s");
+            silence.end(after(50));
+            assert_eq!(judged(&silence, 50), [false, true], "every {interval} s");
         }
     }
 }
