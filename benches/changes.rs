@@ -1,7 +1,7 @@
 //! Base line of what lies between decoder and target: messages become changes of a read model, final states become COPY text.
 //!
 //! `cargo bench --bench changes` prints time, changes/s and allocations for 10,000 changes of the labels read model.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic)]
 
 #[path = "support/messages.rs"]
 mod messages;

@@ -2,8 +2,8 @@
     -- identity that a row has left stands for itself, as one that is gone unless another row took it.
     IF NOT _clear THEN
         INSERT INTO {{moving}} ({{i}}, state, {{c}}, stage_row, renamed, was, {{k}}, map_row)
-        SELECT {{s_i}}, s.state, {{s_key}}, s.ctid, s.o1 IS NOT NULL AND s.i1 IS NOT NULL AND {{moved}}, m.state, {{m_k}}, m.ctid
-        FROM {{stage}} s LEFT JOIN {{map}} m ON {{known_is_map}}
+        SELECT {{s_i}}, s.state, {{s_key}}, s.place, s.o1 IS NOT NULL AND s.i1 IS NOT NULL AND {{moved}}, m.state, {{m_k}}, m.ctid
+        FROM (SELECT s.*, s.ctid AS place FROM {{stage}} s{{in_map_order}}) s LEFT JOIN {{map}} m ON {{known_is_map}}
         WHERE _clear IS NOT NULL AND {{may_move}};
         IF EXISTS (SELECT FROM {{moving}} x WHERE x.renamed) THEN
             INSERT INTO {{moving}} (state, renamed, was, {{k}}, map_row)

@@ -126,7 +126,7 @@ pub(crate) async fn stage_taken(
     if !model.isolates() {
         return stage(conn, model, table, fold.finals()).await;
     }
-    let rows: Vec<Final<'_>> = fold.finals().collect();
+    let rows = staging::in_key_order(model, fold.finals());
     copy(conn, model, Rows::Finals(&rows, table), refused).await
 }
 

@@ -555,4 +555,4 @@ fn join(separator: &str, parts: impl Iterator<Item = String>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -420,7 +420,8 @@ pub(crate) async fn stage<'a>(
     rows: impl Iterator<Item = Final<'a>>,
 ) -> Result<()> {
     let sql = format!("COPY {table} ({}) FROM STDIN", model.stage_columns());
-    copy_rows(conn, &sql, rows, |row, out| {
+    let rows = staging::in_key_order(model, rows);
+    copy_rows(conn, &sql, rows.into_iter(), |row, out| {
         staging::copy_row(model, row, Part::Whole, &[], out);
     })
     .await

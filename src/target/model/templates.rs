@@ -76,6 +76,12 @@ impl TargetModel {
                 numbered("r.", "k", keys)
             )
         };
+        // The stage is in the lookup's order. To look up one page of the map after the other pays for the sort, unless texts are to be
+        // compared by the rules of a language.
+        let in_map_order = match self.model.identity.first() {
+            Some(first) if !first.collatable => " ORDER BY coalesce(s.i1, s.o1)",
+            _ => "",
+        };
         let synced_at = self.model.settings.synced_at.as_ref().map(|name| ident(name));
         let assign = join(
             ", ",
@@ -226,6 +232,7 @@ impl TargetModel {
                     (1..=n).map(|i| format!("coalesce(s.i{i}, s.o{i}) = m.i{i}")),
                 ),
             ),
+            ("in_map_order", in_map_order.to_owned()),
             ("map_is_winner", same("m.i", "t.w")),
             ("stage_is_winner", same("s.i", "t.w")),
             (

@@ -55,9 +55,25 @@ fn bind(lookup: &LookupTable) -> Result<TargetModel> {
     TargetModel::bind(7, "cdc", Arc::new(model), lookup)
 }
 
+/// The labels read model in its place.
+pub(crate) fn labels() -> TargetModel {
+    bind(&lookup()).unwrap()
+}
+
+#[test]
+fn rows_are_sorted_for_the_map_unless_that_takes_the_rules_of_a_language() {
+    let sort = "ORDER BY coalesce(s.i1, s.o1)";
+    assert!(labels().merge_function().contains(sort));
+    let table = labels_table(ReplicaIdentity::Default);
+    let settings = ReadModelSettings::labels();
+    let by_code = ReadModel::bind(&settings, &table, &["code".to_owned()], Remembering::Map).unwrap();
+    let by_code = TargetModel::bind(7, "cdc", Arc::new(by_code), &lookup()).unwrap();
+    assert!(!by_code.merge_function().contains(sort));
+}
+
 #[test]
 fn no_placeholder_is_left_in_any_statement() {
-    let model = bind(&lookup()).unwrap();
+    let model = labels();
     for sql in [
         model.create_map(),
         model.drop_map_indexes(),
