@@ -33,6 +33,7 @@ mod roles;
 mod row_security;
 mod set_back;
 mod shapes;
+mod slow_link;
 mod start;
 mod stream;
 mod tags;
