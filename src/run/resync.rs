@@ -42,7 +42,8 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of folded changes after which the shadow is brought forward.
 const MOST_PENDING_BYTES: usize = 16 << 20;
 
-/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no longer than that takes.
+/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no longer than that takes. At a source that
+/// writes faster than that in each round, twice as much is near in the next one.
 const NEAR_BYTES: u64 = 1 << 20;
 
 /// How often the copy's connection gets feedback at least while it catches up.
@@ -172,11 +173,13 @@ impl Copying<'_> {
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
         // The end moves on meanwhile: near means near to where it is then.
+        let mut near_bytes = NEAR_BYTES;
         loop {
             let end = source::facts::current_wal(&client).await?;
-            if end.bytes_since(catch_up.received) <= NEAR_BYTES {
+            if end.bytes_since(catch_up.received) <= near_bytes {
                 break;
             }
+            near_bytes = near_bytes.saturating_mul(2);
             let near = within(self.shared, &name, catch_up.until_near(end, shadow, &ready));
             or_stopped(&stop, near).await?;
         }
@@ -255,6 +258,13 @@ impl Copying<'_> {
             .await
             .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
         if self.order.dry_run {
+            shadow.begin_comparing().await?;
+            if resume.is_closed() {
+                // What is seen may be later than what the copy shows.
+                return Err(Error::transient("the stream went on before it could be compared"));
+            }
+            // What is compared stays as it is, however long that takes.
+            drop(resume);
             let mut found = Vec::new();
             for to_copy in ready {
                 found.push((
@@ -262,10 +272,7 @@ impl Copying<'_> {
                     shadow.compare(&to_copy.model, self.order.keys).await?,
                 ));
             }
-            if resume.is_closed() {
-                // What was compared later than the stream went on again says nothing.
-                return Err(Error::transient("the stream went on while it was being compared"));
-            }
+            shadow.end_comparing().await?;
             return Ok(self.outcome(position, Vec::new(), found));
         }
         let models = ready

@@ -208,6 +208,17 @@ impl ShadowWriter {
         tx.end(result).await
     }
 
+    /// From here on the session sees every table as it is now.
+    pub async fn begin_comparing(&mut self) -> Result<()> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT 1";
+        execute(&mut self.conn, begin.to_owned()).await
+    }
+
+    /// It sees what is new again.
+    pub async fn end_comparing(&mut self) -> Result<()> {
+        execute(&mut self.conn, "COMMIT".to_owned()).await
+    }
+
     /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each kind.
     pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
         let rows = sqlx::query(AssertSqlSafe(model.compare(limit)))
