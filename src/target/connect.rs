@@ -24,9 +24,10 @@ use crate::error::{Class, Error, Result};
 /// Settings of every session, whatever role or database say (`ALTER ROLE ... SET`).
 ///
 /// The first group fixes how values are read and written as text; the second keeps a session from being ended or
-/// from missing rows; the last keeps a trigger's notice, which may quote a row, out of our log.
+/// from missing rows, or from being forgotten by a firewall on the way while a copy takes hours (the server asks for a sign of life;
+/// on a Unix socket it ignores that); the last keeps a trigger's notice, which may quote a row, out of our log.
 /// DateStyle, TimeZone, client_encoding and extra_float_digits are sent by sqlx in the start-up packet.
-const SESSION_SETTINGS: [(&str, &str); 13] = [
+const SESSION_SETTINGS: [(&str, &str); 15] = [
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
@@ -39,6 +40,8 @@ const SESSION_SETTINGS: [(&str, &str); 13] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("tcp_keepalives_idle", "60"),
+    ("tcp_keepalives_interval", "10"),
     ("client_min_messages", "error"),
 ];
 
