@@ -132,7 +132,7 @@ fn disk(findings: &mut Findings, server: &SourceServer) {
         findings.note(
             "source",
             format!(
-                "a slot that nobody reads for {} s is invalidated (idle_replication_slot_timeout); cdc then heals by itself",
+                "a slot that nobody reads for {} s is invalidated (idle_replication_slot_timeout); cdc then heals by itself, unless a copy takes longer than that",
                 server.idle_slot_timeout_seconds
             ),
         );

@@ -20,6 +20,7 @@ pub mod waiting;
 pub mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -51,6 +52,11 @@ const MOST_HEAL_DELAY: Duration = Duration::from_secs(3600);
 /// How long a session may take to end once the process is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
+/// How long reading may stand still while a chunk of a large transaction is staged; what was staged is lost then and has to come again.
+/// So it doubles as long as that happens, and such a transaction is taken in the end, however slow the target or the way to it.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
+const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Longest application_name.
 const NAME_BYTES: usize = 63;
 
@@ -67,6 +73,8 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// What the slot holds at the source, measured by the limit.
     pub budget: Budget,
+    /// How often in a row the making of a slot was given up.
+    pub slots_given_up: AtomicU32,
 }
 
 impl Shared {
@@ -79,6 +87,7 @@ impl Shared {
             owner: format!("pid {}", std::process::id()),
             stop,
             budget: Budget::default(),
+            slots_given_up: AtomicU32::default(),
         }
     }
 
@@ -112,6 +121,8 @@ pub struct Process {
     streaming_since: Option<Instant>,
     /// The error that ended the last session, and since when each session has ended so.
     trouble: Option<(String, Timestamp)>,
+    /// Sessions in a row that ended because a chunk took the target too long.
+    stalled: u32,
     /// Delays between healings, and when the last one ended.
     healing: Option<(Backoff, Instant)>,
 }
@@ -160,6 +171,11 @@ impl Process {
                 now
             }
         }
+    }
+
+    fn chunk_patience(&self) -> Duration {
+        let doubled = 2u32.saturating_pow(self.stalled);
+        CHUNK_PATIENCE.saturating_mul(doubled).min(MOST_CHUNK_PATIENCE)
     }
 
     fn learn(&mut self, error: &Error, refused: Option<Refused>) {
@@ -258,4 +274,20 @@ async fn until_stopped(shared: &Shared, session: impl Future<Output = Result<()>
     tokio::time::timeout(STOP_PATIENCE, session)
         .await
         .unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_was_lost_gets_twice_the_time() {
+        for (stalled, seconds) in [(0, 60), (1, 120), (2, 240), (6, 3600), (u32::MAX, 3600)] {
+            let process = Process {
+                stalled,
+                ..Process::default()
+            };
+            assert_eq!(process.chunk_patience().as_secs(), seconds, "after {stalled}");
+        }
+    }
 }

@@ -474,6 +474,7 @@ impl<'a> Session<'a> {
             careful_until: process.careful_until.filter(|until| *until > checkpoint),
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
+            chunk_patience: process.chunk_patience(),
             pace: !source.conninfo.hosts.iter().any(Host::is_unix),
         });
         let (left, result) = {
@@ -494,6 +495,7 @@ impl<'a> Session<'a> {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
+        process.stalled = if left.stalled { process.stalled + 1 } else { 0 };
         let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }

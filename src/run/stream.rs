@@ -96,10 +96,21 @@ pub enum Command {
 pub struct Left {
     /// The applier, with everything applied that could be.
     pub applier: Applier,
-    /// Whether a job may still be running in it.
-    pub busy: bool,
+    /// The job that may still be running in it.
+    pub in_hand: Option<InHand>,
+    /// Whether it ended because a chunk of a large transaction took the target too long.
+    pub stalled: bool,
     /// The batch that could not be written, if that ended the loop.
     pub refused: Option<Refused>,
+}
+
+/// A job that the loop has left behind.
+#[derive(Debug, Clone, Copy)]
+pub struct InHand {
+    /// Number of transactions.
+    pub transactions: u64,
+    /// Their end.
+    pub lsn: Lsn,
 }
 
 /// A batch that could not be written because of one read model's rows.
@@ -138,6 +149,8 @@ pub struct Start {
     pub status_interval: Duration,
     /// wal_sender_timeout of the connection; zero is off.
     pub sender_timeout: Duration,
+    /// How long reading may stand still while a chunk of a large transaction is staged.
+    pub chunk_patience: Duration,
     /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small and of fixed size.
     pub pace: bool,
 }
@@ -175,6 +188,8 @@ pub struct Stream {
     harden_due: bool,
     silence: Silence,
     abandon: bool,
+    chunk_patience: Duration,
+    stalled: bool,
 }
 
 struct InFlight {
@@ -240,8 +255,10 @@ impl Stream {
             start: start.start,
             synchronous_commit: start.synchronous_commit,
             harden_due: false,
-            silence: Silence::begin(feedback_interval, Instant::now()),
+            silence: Silence::begin(feedback_interval, start.sender_timeout, Instant::now()),
             abandon: false,
+            chunk_patience: start.chunk_patience,
+            stalled: false,
         }
     }
 
@@ -256,12 +273,17 @@ impl Stream {
             Ok(()) => self.leave().await,
             Err(error) => Err(error),
         };
-        let busy = self.in_flight.is_some() && !self.abandon;
+        let in_hand = self.in_flight.as_ref().filter(|_| !self.abandon);
+        let in_hand = in_hand.map(|job| InHand {
+            transactions: job.transactions,
+            lsn: job.lsn,
+        });
         self.replication.finish().await;
         (
             Left {
                 applier: self.applier,
-                busy,
+                in_hand,
+                stalled: self.stalled,
                 refused: self.refused,
             },
             result,

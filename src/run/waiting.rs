@@ -1,6 +1,7 @@
 //! The making of a slot, which waits for every open write transaction of the source: meanwhile the bookkeeping says who is in the
 //! way, and since when, so that `status` can name it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,6 +17,10 @@ use crate::source::slot::{CreatedSlot, Kind, Waits};
 /// How long the target may take to note it.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often the time that the making may take is doubled. Its end is that of the transactions that write when it begins, and then of
+/// those that write by then: where long ones overlap all the time, no shorter time would ever do.
+const MOST_DOUBLINGS: u32 = 4;
+
 /// A slot to be made.
 #[derive(Debug)]
 pub struct Wanted<'a> {
@@ -23,7 +28,7 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     /// How long it lives.
     pub kind: Kind,
-    /// How long it may take.
+    /// How long it may take; longer, up to sixteen times, if it was given up before.
     pub within: Duration,
     /// Number of the resync that it is for.
     pub resync: Option<i64>,
@@ -38,16 +43,12 @@ pub async fn create_slot(
 ) -> Result<CreatedSlot> {
     tracing::debug!(slot = wanted.name, kind = ?wanted.kind, "making a slot");
     let (tell, mut told) = watch::channel(None);
+    let given_up = shared.slots_given_up.load(Ordering::Relaxed);
+    let within = wanted.within * 2u32.pow(given_up.min(MOST_DOUBLINGS));
     let result = {
         let waits = Waits { stop, tell: &tell };
-        let making = source::slot::create_within(
-            replication,
-            observer,
-            wanted.name,
-            wanted.kind,
-            wanted.within,
-            &waits,
-        );
+        let making =
+            source::slot::create_within(replication, observer, wanted.name, wanted.kind, within, &waits);
         let noting = note(shared, wanted.resync, &mut told);
         tokio::select! {
             biased;
@@ -55,6 +56,12 @@ pub async fn create_slot(
             () = noting => Err(Error::transient("nobody notes what the slot waits for")),
         }
     };
+    let given_up = if result.is_ok() {
+        0
+    } else {
+        given_up.saturating_add(1)
+    };
+    shared.slots_given_up.store(given_up, Ordering::Relaxed);
     if let Ok(slot) = &result {
         tracing::debug!(slot = slot.name, lsn = %slot.consistent_point, "made a slot");
     }

@@ -34,6 +34,7 @@ mod row_security;
 mod set_back;
 mod shapes;
 mod slow_link;
+mod slow_target;
 mod start;
 mod stream;
 mod tags;

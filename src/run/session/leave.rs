@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::STATE_PATIENCE;
 use crate::error::{Error, Result};
 use crate::run::Shared;
+use crate::run::applier::Done;
 use crate::run::stream::{Left, Refused};
 
 /// How often it is looked whether our session is there while a batch in hand is waited for, and how long it may not be seen.
@@ -41,9 +42,17 @@ pub(super) async fn leave(
     epoch: i64,
     result: &Result<()>,
 ) -> Option<Refused> {
-    if left.busy {
+    if let Some(in_hand) = left.in_hand {
         tokio::select! {
-            _ = left.applier.result() => {}
+            done = left.applier.result() => if let Ok(Done::Refused(index, error)) = done {
+                // Late, but it must be known: else the same batch would be tried for ever.
+                left.refused = Some(Refused {
+                    index,
+                    transactions: in_hand.transactions,
+                    lsn: in_hand.lsn,
+                    error,
+                });
+            },
             () = session_is_gone(shared, epoch) => {}
             () = shared.stop.cancelled() => {}
         }

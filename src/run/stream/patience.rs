@@ -12,13 +12,11 @@ use crate::run::applier::Job;
 /// that shuts down could not tell us.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The same while a large transaction is staged: closed too early it would have to be staged from its start, again and again.
-const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
-
 /// How long a stop waits for the batch in hand.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the source may say nothing, although every status asks for a reply.
+/// How long the source may say nothing, although every status asks for a reply. A walsender that decodes a large transaction of which
+/// it has nothing to send looks at our status only every half of its wal_sender_timeout (`WalSndUpdateProgress`).
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// Time in which not a byte came. A row of many megabytes may be under way for longer than a source may be silent.
@@ -29,11 +27,11 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// A source that is asked for a reply this often.
-    pub(super) fn begin(feedback_interval: Duration, now: Instant) -> Self {
+    /// A source that is asked for a reply this often, with this wal_sender_timeout.
+    pub(super) fn begin(feedback_interval: Duration, sender_timeout: Duration, now: Instant) -> Self {
         Self {
             since: now,
-            most: (feedback_interval * 3).max(MOST_SILENCE),
+            most: (feedback_interval * 3).max(sender_timeout).max(MOST_SILENCE),
         }
     }
 
@@ -55,7 +53,7 @@ impl Stream {
             self.backlog_since = Some(Instant::now());
         }
         let patience = if self.chunks > 0 {
-            CHUNK_PATIENCE
+            self.chunk_patience
         } else {
             BACKLOG_PATIENCE
         };
@@ -78,7 +76,8 @@ impl Stream {
                 .with_detail("What it has sent could not be applied in time; it will come again."));
         }
         if !reading && self.in_flight.is_some() {
-            // The batch goes on, whoever called us waits for it; only the source is let go.
+            // The batch goes on, whoever called us waits for it; only the source is let go. A chunk is lost with its connection.
+            self.stalled = self.chunks > 0;
             return Err(Error::transient(
                 "the target is slow: the stream is closed until it has taken the batch in hand",
             ));
@@ -124,11 +123,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_silent_for_too_long_after_a_minute_and_three_requests() {
-        for (interval, most) in [(1, 60), (10, 60), (20, 60), (30, 90)] {
+    fn a_source_is_silent_for_too_long_after_a_minute_three_requests_and_its_own_timeout() {
+        for (interval, timeout, most) in [
+            (1, 0, 60),
+            (10, 60, 60),
+            (20, 60, 60),
+            (30, 90, 90),
+            (10, 600, 600),
+        ] {
             let start = Instant::now();
             let after = |seconds: u64| start + Duration::from_secs(seconds);
-            let mut silence = Silence::begin(Duration::from_secs(interval), start);
+            let mut silence =
+                Silence::begin(Duration::from_secs(interval), Duration::from_secs(timeout), start);
             let judged = |silence: &Silence, heard: u64| {
                 [heard + most, heard + most + 1].map(|at| silence.is_too_long(after(at)))
             };

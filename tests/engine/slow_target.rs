@@ -1,0 +1,56 @@
+//! A target that takes longer than the stream waits for it.
+
+use crate::support::{Cdc, database_pair, pg, rows, wait_until};
+use crate::{wait_log, wait_rows};
+
+/// Longer than reading may stand still.
+const SLOW_SECONDS: u32 = 12;
+
+/// What the target has against a batch comes after the stream was closed. It must be known all the same: else the same batch would
+/// be tried for ever, and hold up all others.
+#[tokio::test]
+async fn a_row_that_is_refused_late_suspends_its_read_model_and_no_other() {
+    let mut pair = database_pair().await;
+    let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
+    source
+        .batch_execute(
+            "CREATE TABLE bad (id int PRIMARY KEY); CREATE TABLE good (id int PRIMARY KEY, big text)",
+        )
+        .await
+        .unwrap();
+    target
+        .batch_execute(&format!(
+            "CREATE FUNCTION late() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep({SLOW_SECONDS}); RETURN false; END$$;
+             CREATE TABLE bad_lookup (id int PRIMARY KEY CHECK (late()));
+             CREATE TABLE good_lookup (id int PRIMARY KEY, big text)"
+        ))
+        .await
+        .unwrap();
+    for (name, columns, on_row_error) in [("bad", "['id']", "stop"), ("good", "['id', 'big']", "isolate")] {
+        pair.config += &format!(
+            "[[read_model]]\nsource = 'public.{name}'\ntarget = 'public.{name}_lookup'\nkey = ['id']\ncolumns = {columns}\non_row_error = '{on_row_error}'\n"
+        );
+    }
+    let cdc = Cdc::run(&pair);
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    source.batch_execute("INSERT INTO bad VALUES (1)").await.unwrap();
+    // More than is kept in memory, while the target is at the row before them.
+    for id in 1..=20 {
+        let row = format!("INSERT INTO good VALUES ({id}, repeat('x', 1000000))");
+        source.batch_execute(&row).await.unwrap();
+    }
+    wait_until("the read model is suspended", async || {
+        let states = rows(&target, "SELECT name, state FROM cdc.read_model ORDER BY name").await;
+        if states == ["public.bad_lookup|suspended", "public.good_lookup|in_step"] {
+            Ok(())
+        } else {
+            Err(format!("found {states:?}"))
+        }
+    })
+    .await;
+    assert!(
+        cdc.log().contains("the target is slow"),
+        "the stream was closed before"
+    );
+    wait_rows(&target, "SELECT count(*) FROM good_lookup", &["20"]).await;
+}
