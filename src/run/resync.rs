@@ -8,7 +8,8 @@
 //! The temporary slot exports a snapshot that holds exactly the commits before C. The shadow is filled from it, catches up by the
 //! slot's own stream, and once it is near the running stream stands still at its position P. Then the shadow is brought to
 //! P: every commit before P, none at or after it. What differs is written in one transaction with the checkpoint P. A
-//! pause *at* C cannot be had: when the slot is made the stream has often passed C already.
+//! pause *at* C cannot be had: when the slot is made the stream has often passed C already. A dry run takes a snapshot of the target
+//! at P, lets the stream go on, and compares within the snapshot.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The pause: the stream stands still at one position while a copy is compared and merged.
+//! The pause: the stream stands still at one position until a copy is merged there, or a snapshot to compare it with is taken.
 
 use std::sync::Arc;
 
