@@ -9,9 +9,7 @@ mod messages;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use cdc::facts::{
-    KeyColumn, KeyIndex, LookupColumn, LookupTable, ReplicaIdentity, SourceColumn, SourceTable,
-};
+use cdc::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, SourceColumn, SourceTable};
 use cdc::fold::Fold;
 use cdc::protocol::pgoutput::decode;
 use cdc::read_model::{ReadModel, Remembering};
@@ -129,24 +127,7 @@ fn read_model() -> Arc<ReadModel> {
             boolean: false,
         });
     let settings = ReadModelSettings::labels();
-    let table = SourceTable {
-        oid: messages::OID,
-        name: settings.source.clone(),
-        kind: 'r',
-        persistence: 'p',
-        replica_identity: ReplicaIdentity::Default,
-        columns: columns.collect(),
-        primary_key: vec!["id".to_owned()],
-        deferrable_primary_key: false,
-        identity_index: Vec::new(),
-        unique_indexes: Vec::new(),
-        leaves: Vec::new(),
-        has_inheritance_children: false,
-        row_security_applies: false,
-        may_select: true,
-        owned: true,
-        estimated_rows: -1.0,
-    };
+    let table = SourceTable::ordinary(messages::OID, settings.source.clone(), columns.collect(), &["id"]);
     let bound = ReadModel::bind(&settings, &table, &table.primary_key, Remembering::Map);
     Arc::new(bound.unwrap_or_else(|error| panic!("{error}")))
 }

@@ -161,6 +161,29 @@ pub struct SourceTable {
 }
 
 impl SourceTable {
+    /// A permanent table of the asking role with this primary key and nothing that is out of the ordinary, never analysed: what tests
+    /// and benchmarks begin with.
+    pub fn ordinary(oid: u32, name: TableName, columns: Vec<SourceColumn>, primary_key: &[&str]) -> Self {
+        Self {
+            oid,
+            name,
+            kind: 'r',
+            persistence: 'p',
+            replica_identity: ReplicaIdentity::Default,
+            columns,
+            primary_key: primary_key.iter().map(|name| (*name).to_owned()).collect(),
+            deferrable_primary_key: false,
+            identity_index: Vec::new(),
+            unique_indexes: Vec::new(),
+            leaves: Vec::new(),
+            has_inheritance_children: false,
+            row_security_applies: false,
+            may_select: true,
+            owned: true,
+            estimated_rows: -1.0,
+        }
+    }
+
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&SourceColumn> {
         self.columns.iter().find(|column| column.name == name)

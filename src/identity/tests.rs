@@ -22,29 +22,17 @@ pub(crate) fn column(name: &str, type_name: &str, not_null: bool) -> SourceColum
 
 /// The labels table of the examples: primary key id, code unique over live rows.
 pub(crate) fn labels() -> SourceTable {
+    let columns = vec![
+        column("id", "uuid", true),
+        column("code", "character varying(10)", true),
+        column("label", "character varying(50)", true),
+        column("display_name", "character varying(50)", true),
+        column("deleted_at", "timestamp with time zone", false),
+    ];
     SourceTable {
-        oid: 1,
-        name: TableName::new("public", "labels"),
-        kind: 'r',
-        persistence: 'p',
-        replica_identity: ReplicaIdentity::Default,
-        columns: vec![
-            column("id", "uuid", true),
-            column("code", "character varying(10)", true),
-            column("label", "character varying(50)", true),
-            column("display_name", "character varying(50)", true),
-            column("deleted_at", "timestamp with time zone", false),
-        ],
-        primary_key: vec!["id".to_owned()],
-        deferrable_primary_key: false,
-        identity_index: Vec::new(),
         unique_indexes: vec![unique("labels_code", &["code"], Some("(deleted_at IS NULL)"))],
-        leaves: Vec::new(),
-        has_inheritance_children: false,
-        row_security_applies: false,
-        may_select: true,
-        owned: true,
         estimated_rows: 80.0,
+        ..SourceTable::ordinary(1, TableName::new("public", "labels"), columns, &["id"])
     }
 }
 

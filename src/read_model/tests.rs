@@ -22,29 +22,16 @@ pub(crate) fn column(name: &str, type_oid: u32, type_name: &str, toastable: bool
 }
 
 pub(crate) fn labels_table(replica_identity: ReplicaIdentity) -> SourceTable {
+    let columns = vec![
+        column("id", 2950, "uuid", false),
+        column("code", 1043, "character varying", true),
+        column("label", 1043, "character varying", true),
+        column("display_name", 1043, "character varying", true),
+        column("deleted_at", 1184, "timestamp with time zone", false),
+    ];
     SourceTable {
-        oid: 16400,
-        name: ReadModelSettings::labels().source,
-        kind: 'r',
-        persistence: 'p',
         replica_identity,
-        columns: vec![
-            column("id", 2950, "uuid", false),
-            column("code", 1043, "character varying", true),
-            column("label", 1043, "character varying", true),
-            column("display_name", 1043, "character varying", true),
-            column("deleted_at", 1184, "timestamp with time zone", false),
-        ],
-        primary_key: vec!["id".to_owned()],
-        deferrable_primary_key: false,
-        identity_index: Vec::new(),
-        unique_indexes: Vec::new(),
-        leaves: Vec::new(),
-        has_inheritance_children: false,
-        row_security_applies: false,
-        may_select: true,
-        owned: true,
-        estimated_rows: -1.0,
+        ..SourceTable::ordinary(16400, ReadModelSettings::labels().source, columns, &["id"])
     }
 }
 

@@ -73,8 +73,8 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// What the slot holds at the source, measured by the limit.
     pub budget: Budget,
-    /// How often in a row the making of a slot was given up.
-    pub slots_given_up: AtomicU32,
+    /// How often in a row the making of a slot has failed: given up, as a rule.
+    pub slots_failed: AtomicU32,
 }
 
 impl Shared {
@@ -87,7 +87,7 @@ impl Shared {
             owner: format!("pid {}", std::process::id()),
             stop,
             budget: Budget::default(),
-            slots_given_up: AtomicU32::default(),
+            slots_failed: AtomicU32::default(),
         }
     }
 

@@ -104,13 +104,23 @@ pub struct Left {
     pub refused: Option<Refused>,
 }
 
-/// A job that the loop has left behind.
+/// A job that the applier has in hand.
 #[derive(Debug, Clone, Copy)]
 pub struct InHand {
-    /// Number of transactions.
-    pub transactions: u64,
-    /// Their end.
-    pub lsn: Lsn,
+    transactions: u64,
+    lsn: Lsn,
+}
+
+impl InHand {
+    /// The job could not be done because of this read model's rows.
+    pub fn refused(self, index: usize, error: Error) -> Refused {
+        Refused {
+            index,
+            transactions: self.transactions,
+            lsn: self.lsn,
+            error,
+        }
+    }
 }
 
 /// A batch that could not be written because of one read model's rows.
@@ -212,6 +222,13 @@ impl InFlight {
             merge: None,
         }
     }
+
+    fn in_hand(&self) -> InHand {
+        InHand {
+            transactions: self.transactions,
+            lsn: self.lsn,
+        }
+    }
 }
 
 impl Stream {
@@ -274,10 +291,7 @@ impl Stream {
             Err(error) => Err(error),
         };
         let in_hand = self.in_flight.as_ref().filter(|_| !self.abandon);
-        let in_hand = in_hand.map(|job| InHand {
-            transactions: job.transactions,
-            lsn: job.lsn,
-        });
+        let in_hand = in_hand.map(InFlight::in_hand);
         self.replication.finish().await;
         (
             Left {
@@ -445,6 +459,7 @@ impl Stream {
         let Some(job) = self.in_flight.take() else {
             return Ok(());
         };
+        let in_hand = job.in_hand();
         match (done, job.merge) {
             (Ok(Done::Applied(written)), _) => {
                 report::batch(
@@ -462,12 +477,7 @@ impl Stream {
             (Ok(Done::Hardened), _) => self.progress.harden(job.lsn),
             (Ok(Done::Refused(index, error)), _) => {
                 let told = again(&error);
-                self.refused = Some(Refused {
-                    index,
-                    transactions: job.transactions,
-                    lsn: job.lsn,
-                    error,
-                });
+                self.refused = Some(in_hand.refused(index, error));
                 return Err(told.with_class(Class::Transient));
             }
             (Ok(Done::Stored), _) => self.apply_progress(job.lsn),

@@ -28,7 +28,7 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     /// How long it lives.
     pub kind: Kind,
-    /// How long it may take; longer, up to sixteen times, if it was given up before.
+    /// How long it may take; longer, up to sixteen times, if it failed before.
     pub within: Duration,
     /// Number of the resync that it is for.
     pub resync: Option<i64>,
@@ -43,8 +43,8 @@ pub async fn create_slot(
 ) -> Result<CreatedSlot> {
     tracing::debug!(slot = wanted.name, kind = ?wanted.kind, "making a slot");
     let (tell, mut told) = watch::channel(None);
-    let given_up = shared.slots_given_up.load(Ordering::Relaxed);
-    let within = wanted.within * 2u32.pow(given_up.min(MOST_DOUBLINGS));
+    let failed = shared.slots_failed.load(Ordering::Relaxed);
+    let within = wanted.within * 2u32.pow(failed.min(MOST_DOUBLINGS));
     let result = {
         let waits = Waits { stop, tell: &tell };
         let making =
@@ -56,12 +56,12 @@ pub async fn create_slot(
             () = noting => Err(Error::transient("nobody notes what the slot waits for")),
         }
     };
-    let given_up = if result.is_ok() {
+    let failed = if result.is_ok() {
         0
     } else {
-        given_up.saturating_add(1)
+        failed.saturating_add(1)
     };
-    shared.slots_given_up.store(given_up, Ordering::Relaxed);
+    shared.slots_failed.store(failed, Ordering::Relaxed);
     if let Ok(slot) = &result {
         tracing::debug!(slot = slot.name, lsn = %slot.consistent_point, "made a slot");
     }

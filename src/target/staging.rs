@@ -91,9 +91,8 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
 /// The final states nearly in the order of the lookup's key index, in which they are staged: what is looked up and written row by row
 /// then goes through one page after the other (a third less for updates of a table that is in the server's memory).
 pub(crate) fn in_key_order<'a>(model: &TargetModel, rows: impl Iterator<Item = Final<'a>>) -> Vec<Final<'a>> {
-    let first = model.key_places().next().unwrap_or_default();
     let mut rows: Vec<_> = rows.collect();
-    rows.sort_by_cached_key(|row| row.now.and_then(|now| now.values.cell(first).text()));
+    rows.sort_by_cached_key(|row| row.now.and_then(|now| model.sort_key(now.values)));
     rows
 }
 

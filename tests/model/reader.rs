@@ -62,22 +62,15 @@ fn facts(kind: Kind) -> SourceTable {
         Identity::FullAlone => (ReplicaIdentity::Full, &[], &[]),
     };
     SourceTable {
-        oid: wire::LABELS,
-        name: TableName::new("public", "labels"),
-        kind: 'r',
-        persistence: 'p',
         replica_identity,
-        columns: columns.collect(),
-        primary_key: names(primary_key),
-        deferrable_primary_key: false,
         identity_index: names(identity_index),
         unique_indexes,
-        leaves: Vec::new(),
-        has_inheritance_children: false,
-        row_security_applies: false,
-        may_select: true,
-        owned: true,
-        estimated_rows: -1.0,
+        ..SourceTable::ordinary(
+            wire::LABELS,
+            TableName::new("public", "labels"),
+            columns.collect(),
+            primary_key,
+        )
     }
 }
 

@@ -83,24 +83,12 @@ pub fn shape(
     });
     Shape {
         settings,
-        table: SourceTable {
-            oid: 16400,
-            name: TableName::new("public", "master"),
-            kind: 'r',
-            persistence: 'p',
-            replica_identity: ReplicaIdentity::Default,
-            columns: columns.collect(),
-            primary_key: identity.iter().map(|name| (*name).to_owned()).collect(),
-            deferrable_primary_key: false,
-            identity_index: Vec::new(),
-            unique_indexes: Vec::new(),
-            leaves: Vec::new(),
-            has_inheritance_children: false,
-            row_security_applies: false,
-            may_select: true,
-            owned: true,
-            estimated_rows: -1.0,
-        },
+        table: SourceTable::ordinary(
+            16400,
+            TableName::new("public", "master"),
+            columns.collect(),
+            identity,
+        ),
         identity: identity.iter().map(|name| (*name).to_owned()).collect(),
         remembering: Remembering::Map,
     }

@@ -46,12 +46,7 @@ pub(super) async fn leave(
         tokio::select! {
             done = left.applier.result() => if let Ok(Done::Refused(index, error)) = done {
                 // Late, but it must be known: else the same batch would be tried for ever.
-                left.refused = Some(Refused {
-                    index,
-                    transactions: in_hand.transactions,
-                    lsn: in_hand.lsn,
-                    error,
-                });
+                left.refused = Some(in_hand.refused(index, error));
             },
             () = session_is_gone(shared, epoch) => {}
             () = shared.stop.cancelled() => {}

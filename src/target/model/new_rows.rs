@@ -1,6 +1,7 @@
 //! Statements for rows that are all new: straight into map and lookup, without the stage.
 
 use super::{TargetModel, join, numbered};
+use crate::row::Row;
 use crate::sql::ident;
 
 impl TargetModel {
@@ -36,6 +37,11 @@ impl TargetModel {
             "UPDATE {}.read_model SET rows = coalesce(rows, 0) + {rows}, last_change_at = now() WHERE id = {}",
             self.schema, self.id
         )
+    }
+
+    /// What rows are sorted by: their key's first column as text, nearly the order of the lookup's key index.
+    pub fn sort_key<'a>(&self, values: &'a Row) -> Option<&'a [u8]> {
+        values.cell(self.key_places().next()?).text()
     }
 
     /// Places of the key's columns among the projected ones, counted from 0.

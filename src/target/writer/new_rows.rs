@@ -128,8 +128,7 @@ async fn copy(conn: &mut PgConnection, model: &TargetModel, rows: Share<'_>, key
     .await
     .map_err(from_sqlx)?;
     rows.retain(|row| row.live);
-    let first = model.key_places().next().unwrap_or_default();
-    rows.sort_by_cached_key(|row| row.values.cell(first).text());
+    rows.sort_by_cached_key(|row| model.sort_key(row.values));
     let now = match model.model.settings.synced_at {
         Some(_) => Some(transaction_time(conn).await?),
         None => None,
