@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 3; made anew, or brought up from an earlier version, by the same statements (rejections.sql and wait_for.sql
+-- Version 4; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql and wait_for.sql
 -- are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
@@ -10,8 +10,8 @@ GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer NOT NULL
 );
-INSERT INTO {{schema}}.version SELECT 3 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
-UPDATE {{schema}}.version SET version = 3 WHERE version < 3;
+INSERT INTO {{schema}}.version SELECT 4 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+UPDATE {{schema}}.version SET version = 4 WHERE version < 4;
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
@@ -88,3 +88,4 @@ ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, AD
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;
 -- What version 3 has added.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
+-- What version 4 has added.

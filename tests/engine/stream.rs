@@ -326,9 +326,12 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     let what_2_added = "DROP FUNCTION cdc.wait_for; ALTER TABLE cdc.resync DROP most_keys;
          ALTER TABLE cdc.pipeline DROP waiting_for; ALTER TABLE cdc.read_model DROP copy_bytes, DROP copy_seconds";
     let what_3_added = "ALTER TABLE cdc.read_model DROP waiting";
+    // Each subject of version 4 adds what undoes it.
+    let what_4_added = ["SELECT"].join("; ");
     let older = [
-        (2, what_3_added.to_owned()),
-        (1, format!("{what_3_added}; {what_2_added}")),
+        (3, what_4_added.clone()),
+        (2, format!("{what_4_added}; {what_3_added}")),
+        (1, format!("{what_4_added}; {what_3_added}; {what_2_added}")),
     ];
     for (version, without) in older {
         target
@@ -343,7 +346,7 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
             .unwrap();
         let mut cdc = Cdc::run(&pair);
         wait_in_step(&source, &target).await;
-        assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["3"]);
+        assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["4"]);
         assert!(wait_for(&target, "'0/1'").await.unwrap());
         assert_eq!(crate::count_log(&cdc, "copied again"), 0);
         cdc.stop(Signal::Term).await;

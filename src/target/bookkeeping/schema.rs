@@ -8,7 +8,7 @@ use crate::sql::{fill, literal};
 use crate::target::error::from_sqlx;
 
 /// Version of the bookkeeping schema that this program writes.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 impl Bookkeeping {
     /// The statements that make the schema; harmless where it exists.
