@@ -12,6 +12,7 @@ pub mod copy;
 pub mod fence;
 pub mod keeper;
 pub mod pending;
+pub mod preflight;
 pub mod report;
 pub mod resync;
 pub mod session;

@@ -8,47 +8,38 @@
 //! start, whatever state the last process left.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::conninfo::Host;
 use crate::error::{Class, Error, Result};
-use crate::facts::SourceTable;
 use crate::lsn::Lsn;
 use crate::progress::Replay;
 use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
-use crate::run::copy::{ToCopy, copy_all, take_away};
 use crate::run::keeper::Keeper;
+use crate::run::preflight::{check_same_source, check_server, ensure_publication};
 use crate::run::stream::{Start, Stream};
-use crate::run::waiting::{Wanted, create_slot};
 use crate::run::watch::Watch;
 use crate::run::{Process, Shared, fence, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
-use crate::source::slot::{CreatedSlot, Kind};
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
 use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
-use crate::target::shadow::ShadowWriter;
-use crate::target::writer::{MergePosition, Writer, Written};
+use crate::target::writer::Writer;
 
+mod heal;
 mod leave;
+mod resume;
 
 use leave::leave;
 
-/// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
-const SLOT_PATIENCE: Duration = Duration::from_secs(60);
-
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Why everything is copied for the first time.
-const FIRST_COPY: &str = "first copy";
 
 /// Most keys of each kind that are told of a batch at log level debug.
 const MOST_TOLD_KEYS: i32 = 10_000;
@@ -176,209 +167,6 @@ impl<'a> Session<'a> {
         ))
     }
 
-    /// Why the stream cannot go on from the checkpoint; `None` if it can.
-    async fn what_is_wrong(&mut self, claim: &Claim, process: &Process) -> Result<Option<String>> {
-        let name = &self.shared.settings.source.slot;
-        let slot = source::facts::slot(&self.client, name).await?;
-        if let Some(slot) = &slot {
-            let ours = slot.plugin.as_deref() == Some("pgoutput")
-                && slot.database.as_deref() == Some(self.source.database.as_str());
-            if !ours {
-                return Err(
-                    Error::configuration(format!("slot \"{name}\" belongs to something else"))
-                        .with_detail(format!(
-                            "Its plugin is {:?}, its database {:?}.",
-                            slot.plugin, slot.database
-                        ))
-                        .with_hint("Choose another name for source.slot."),
-                );
-            }
-        }
-        let Some(checkpoint) = &claim.checkpoint else {
-            return Ok(Some(
-                claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),
-            ));
-        };
-        if let Some(why) = &process.gap {
-            return Ok(Some(why.clone()));
-        }
-        if let Some(why) = &claim.healing {
-            return Ok(Some(why.clone()));
-        }
-        let Some(slot) = slot else {
-            return Ok(Some("the slot is missing".to_owned()));
-        };
-        if slot.wal_status.as_deref() == Some("lost") || slot.invalidation_reason.is_some() {
-            let reason = slot
-                .invalidation_reason
-                .unwrap_or_else(|| "wal_removed".to_owned());
-            return Ok(Some(format!("the slot was invalidated ({reason})")));
-        }
-        let made_for = self
-            .shared
-            .bookkeeping
-            .publication_oid(self.writer.connection())
-            .await?;
-        if made_for.is_some() && made_for != self.publication().map(i64::from) {
-            return Ok(Some("the publication was made again".to_owned()));
-        }
-        let confirmed = slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO);
-        if confirmed > checkpoint.lsn {
-            return Ok(Some(format!(
-                "the slot stands at {confirmed}, ahead of the checkpoint {}",
-                checkpoint.lsn
-            )));
-        }
-        let end = source::facts::current_wal(&self.client).await?;
-        if end < checkpoint.lsn {
-            return Ok(Some(format!(
-                "the source's WAL ends at {end}, behind the checkpoint {}",
-                checkpoint.lsn
-            )));
-        }
-        Ok(None)
-    }
-
-    /// OID of the publication.
-    fn publication(&self) -> Option<u32> {
-        self.looks.first().and_then(|look| look.publication)
-    }
-
-    /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
-    async fn copy_everything(&mut self, why: &str, process: &mut Process) -> Result<Lsn> {
-        let started = Instant::now();
-        let bookkeeping = &self.shared.bookkeeping;
-        let name = self.shared.settings.source.slot.clone();
-        let epoch = self.writer.epoch();
-        if why == FIRST_COPY {
-            tracing::info!(slot = name, "first copy of every read model");
-        } else {
-            tracing::warn!(
-                slot = name,
-                why,
-                "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile"
-            );
-        }
-        // The intent is stored before a slot is dropped or made: a crash in between heals again.
-        let publication = self.publication();
-        bookkeeping
-            .begin_healing(self.writer.connection(), epoch, why, publication)
-            .await?;
-        let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
-        report::resync_started(why, &names);
-        if source::facts::slot(&self.client, &name).await?.is_some() {
-            source::slot::drop(&mut self.replication, &name).await?;
-            tracing::debug!(slot = name, "dropped the old slot");
-        }
-        let wanted = Wanted {
-            name: &name,
-            kind: if self.shared.settings.source.failover {
-                Kind::Failover
-            } else {
-                Kind::Permanent
-            },
-            within: SLOT_PATIENCE,
-            resync: None,
-        };
-        let slot = create_slot(
-            self.shared,
-            &wanted,
-            (&mut self.replication, &self.client),
-            &self.shared.stop,
-        )
-        .await?;
-        let copied = self.copy_and_merge(why, &slot, process).await;
-        let Ok(written) = copied else {
-            take_away(self.shared, epoch).await;
-            return copied.map(|_| slot.consistent_point);
-        };
-        report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
-        if why != FIRST_COPY {
-            report::healed(why, started.elapsed());
-        }
-        self.read_states().await?;
-        Ok(slot.consistent_point)
-    }
-
-    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written.
-    async fn copy_and_merge(
-        &mut self,
-        why: &str,
-        slot: &CreatedSlot,
-        process: &mut Process,
-    ) -> Result<Vec<(String, Written)>> {
-        let bookkeeping = &self.shared.bookkeeping;
-        let epoch = self.writer.epoch();
-        let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
-            let model = bound.model.as_ref().ok()?.clone();
-            Some(ToCopy {
-                index,
-                settings: bound.settings.clone(),
-                model,
-            })
-        });
-        let conn = self.shared.target_session("copy").await?;
-        let mut shadow = ShadowWriter::new(conn);
-        let copied = copy_all(
-            self.shared,
-            &slot.snapshot_name,
-            to_copy.collect(),
-            &mut shadow,
-            &self.shared.stop,
-        )
-        .await?;
-        let mut indexes = Vec::new();
-        for (to_copy, result) in &copied {
-            match result {
-                Ok(_) => indexes.push(to_copy.index),
-                Err(error) => {
-                    report::resync_failed(&to_copy.settings.name(), error);
-                    bookkeeping
-                        .suspend(self.writer.connection(), epoch, to_copy.model.id, error)
-                        .await?;
-                }
-            }
-        }
-        let position = MergePosition::Start(slot.consistent_point, self.source.clone());
-        tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
-        let merged = self.writer.merge(&indexes, &position, 0).await?;
-        tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
-        // From here on it is healed, whatever happens to the notes about it.
-        process.gap = None;
-        let mut written = Vec::new();
-        for (index, merged) in merged {
-            let Some(bound) = self.bound.get(index) else {
-                continue;
-            };
-            match merged {
-                Ok(rows) => written.push((bound.settings.name(), rows)),
-                Err(error) => report::resync_failed(&bound.settings.name(), &error),
-            }
-        }
-        let conn = self.writer.connection();
-        let origin = if why == FIRST_COPY { FIRST_COPY } else { "heal" };
-        bookkeeping
-            .note_copy(conn, origin, slot.consistent_point, &report::result(&written))
-            .await?;
-        for (to_copy, _) in &copied {
-            shadow
-                .drop(bookkeeping.schema_name(), to_copy.model.id, epoch)
-                .await?;
-        }
-        Ok(written)
-    }
-
-    /// Which read models take part, as stored after the merge.
-    async fn read_states(&mut self) -> Result<()> {
-        let stored = self.shared.bookkeeping.models(self.writer.connection()).await?;
-        for bound in &mut self.bound {
-            if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
-                bound.state = stored.state;
-            }
-        }
-        Ok(())
-    }
-
     /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
     /// without it.
     async fn set_failover(&mut self) {
@@ -499,78 +287,6 @@ impl<'a> Session<'a> {
         let refused = leave(self.shared, left, epoch, &result).await;
         result.inspect_err(|error| process.learn(error, refused))
     }
-}
-
-/// A checkpoint of another server or database is not healed by itself.
-fn check_same_source(claim: &Claim, source: &SourceIdentity) -> Result<()> {
-    let Some(stored) = &claim.checkpoint else {
-        return Ok(());
-    };
-    if stored.system_identifier == source.system_identifier && stored.database == source.database {
-        return Ok(());
-    }
-    Err(Error::transient("the source is another server or database than the one that was copied")
-        .with_detail(format!(
-            "Stored is system {} database \"{}\", found is system {} database \"{}\".",
-            stored.system_identifier, stored.database, source.system_identifier, source.database
-        ))
-        .with_hint(
-            "If the new one is right, run `cdc resync --accept-new-source`; the lookups keep their last good state until then.",
-        ))
-}
-
-async fn check_server(client: &Client) -> Result<()> {
-    let server = source::facts::server(client).await?;
-    if server.wal_level != "logical" {
-        return Err(Error::configuration(format!(
-            "wal_level of the source is \"{}\", not \"logical\"",
-            server.wal_level
-        ))
-        .with_detail("Without it the WAL does not hold what logical decoding needs.")
-        .with_hint("ALTER SYSTEM SET wal_level = logical; and restart the source."));
-    }
-    if server.encoding == "SQL_ASCII" {
-        return Err(Error::configuration(format!(
-            "database \"{}\" of the source has encoding SQL_ASCII",
-            server.database
-        ))
-        .with_detail(SQL_ASCII_SOURCE)
-        .with_hint(SQL_ASCII_HINT));
-    }
-    if !server.may_replicate {
-        return Err(
-            Error::configuration(format!("role \"{}\" may not replicate", server.user)).with_hint(format!(
-                "ALTER ROLE {} REPLICATION;",
-                crate::sql::ident(&server.user)
-            )),
-        );
-    }
-    Ok(())
-}
-
-async fn ensure_publication(shared: &Shared, client: &Client, bound: &[Bound]) -> Result<()> {
-    let mut tables: Vec<SourceTable> = Vec::new();
-    for model in bound
-        .iter()
-        .filter(|bound| bound.model.is_ok())
-        .map(|bound| &bound.settings)
-    {
-        if tables.iter().any(|table| table.name == model.source) {
-            continue;
-        }
-        tables.extend(source::facts::table(client, &model.source).await?);
-    }
-    // A table that is gone, or has lost its identity, suspends its read models; the publication of the others goes on.
-    let mut settings = shared.settings.clone();
-    settings.read_models.retain(|model| {
-        bound
-            .iter()
-            .any(|bound| bound.settings == *model && bound.model.is_ok())
-    });
-    for done in source::publication::ensure(client, &settings, &tables).await? {
-        tracing::info!(sql = done, "set up the publication");
-    }
-    Ok(())
 }
 
 /// wal_sender_timeout of this connection; zero is off.

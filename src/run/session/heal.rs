@@ -1,0 +1,157 @@
+//! First copy and healing: a new slot, and exact copies of every read model under its snapshot.
+
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::error::Result;
+use crate::lsn::Lsn;
+use crate::run::copy::{ToCopy, copy_all, take_away};
+use crate::run::waiting::{Wanted, create_slot};
+use crate::run::{Process, report};
+use crate::source;
+use crate::source::slot::{CreatedSlot, Kind};
+use crate::target::shadow::ShadowWriter;
+use crate::target::writer::{MergePosition, Written};
+
+/// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
+const SLOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why everything is copied for the first time.
+const FIRST_COPY: &str = "first copy";
+
+impl Session<'_> {
+    /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
+    pub(super) async fn copy_everything(&mut self, why: &str, process: &mut Process) -> Result<Lsn> {
+        let started = Instant::now();
+        let bookkeeping = &self.shared.bookkeeping;
+        let name = self.shared.settings.source.slot.clone();
+        let epoch = self.writer.epoch();
+        if why == FIRST_COPY {
+            tracing::info!(slot = name, "first copy of every read model");
+        } else {
+            tracing::warn!(
+                slot = name,
+                why,
+                "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile"
+            );
+        }
+        // The intent is stored before a slot is dropped or made: a crash in between heals again.
+        let publication = self.publication();
+        bookkeeping
+            .begin_healing(self.writer.connection(), epoch, why, publication)
+            .await?;
+        let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
+        report::resync_started(why, &names);
+        if source::facts::slot(&self.client, &name).await?.is_some() {
+            source::slot::drop(&mut self.replication, &name).await?;
+            tracing::debug!(slot = name, "dropped the old slot");
+        }
+        let wanted = Wanted {
+            name: &name,
+            kind: if self.shared.settings.source.failover {
+                Kind::Failover
+            } else {
+                Kind::Permanent
+            },
+            within: SLOT_PATIENCE,
+            resync: None,
+        };
+        let slot = create_slot(
+            self.shared,
+            &wanted,
+            (&mut self.replication, &self.client),
+            &self.shared.stop,
+        )
+        .await?;
+        let copied = self.copy_and_merge(why, &slot, process).await;
+        let Ok(written) = copied else {
+            take_away(self.shared, epoch).await;
+            return copied.map(|_| slot.consistent_point);
+        };
+        report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
+        if why != FIRST_COPY {
+            report::healed(why, started.elapsed());
+        }
+        self.read_states().await?;
+        Ok(slot.consistent_point)
+    }
+
+    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written.
+    async fn copy_and_merge(
+        &mut self,
+        why: &str,
+        slot: &CreatedSlot,
+        process: &mut Process,
+    ) -> Result<Vec<(String, Written)>> {
+        let bookkeeping = &self.shared.bookkeeping;
+        let epoch = self.writer.epoch();
+        let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
+            let model = bound.model.as_ref().ok()?.clone();
+            Some(ToCopy {
+                index,
+                settings: bound.settings.clone(),
+                model,
+            })
+        });
+        let conn = self.shared.target_session("copy").await?;
+        let mut shadow = ShadowWriter::new(conn);
+        let copied = copy_all(
+            self.shared,
+            &slot.snapshot_name,
+            to_copy.collect(),
+            &mut shadow,
+            &self.shared.stop,
+        )
+        .await?;
+        let mut indexes = Vec::new();
+        for (to_copy, result) in &copied {
+            match result {
+                Ok(_) => indexes.push(to_copy.index),
+                Err(error) => {
+                    report::resync_failed(&to_copy.settings.name(), error);
+                    bookkeeping
+                        .suspend(self.writer.connection(), epoch, to_copy.model.id, error)
+                        .await?;
+                }
+            }
+        }
+        let position = MergePosition::Start(slot.consistent_point, self.source.clone());
+        tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
+        let merged = self.writer.merge(&indexes, &position, 0).await?;
+        tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
+        // From here on it is healed, whatever happens to the notes about it.
+        process.gap = None;
+        let mut written = Vec::new();
+        for (index, merged) in merged {
+            let Some(bound) = self.bound.get(index) else {
+                continue;
+            };
+            match merged {
+                Ok(rows) => written.push((bound.settings.name(), rows)),
+                Err(error) => report::resync_failed(&bound.settings.name(), &error),
+            }
+        }
+        let conn = self.writer.connection();
+        let origin = if why == FIRST_COPY { FIRST_COPY } else { "heal" };
+        bookkeeping
+            .note_copy(conn, origin, slot.consistent_point, &report::result(&written))
+            .await?;
+        for (to_copy, _) in &copied {
+            shadow
+                .drop(bookkeeping.schema_name(), to_copy.model.id, epoch)
+                .await?;
+        }
+        Ok(written)
+    }
+
+    /// Which read models take part, as stored after the merge.
+    async fn read_states(&mut self) -> Result<()> {
+        let stored = self.shared.bookkeeping.models(self.writer.connection()).await?;
+        for bound in &mut self.bound {
+            if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
+                bound.state = stored.state;
+            }
+        }
+        Ok(())
+    }
+}
