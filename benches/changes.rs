@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use cdc::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, SourceColumn, SourceTable};
 use cdc::fold::Fold;
+use cdc::lsn::Lsn;
 use cdc::protocol::pgoutput::decode;
 use cdc::read_model::{ReadModel, Remembering};
 use cdc::settings::ReadModelSettings;
@@ -51,7 +52,7 @@ fn stream(tag: u8, in_one: usize) -> Vec<Vec<u8>> {
 }
 
 fn assemble(messages: &[Vec<u8>], model: &Arc<ReadModel>) -> Vec<Transaction> {
-    let mut assembler = Assembler::new();
+    let mut assembler = Assembler::new(Lsn::ZERO);
     assembler.add(Some(Arc::clone(model)));
     let mut transactions = Vec::with_capacity(CHANGES);
     for message in messages {

@@ -8,6 +8,7 @@
 //! objects are kept (the edges see to that when they convert a driver's error).
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Result of nearly every fallible function of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -32,15 +33,17 @@ pub enum Class {
 }
 
 /// An error with its class, and the text for a person.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     class: Class,
     message: String,
     detail: Option<String>,
     hint: Option<String>,
     sqlstate: Option<String>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -100,7 +103,7 @@ impl Error {
     /// Adds the error below this one.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -1,9 +1,14 @@
 //! Messages become whole transactions, in terms of the read models.
 //!
-//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit. Of one that is too large to be kept
-//! until then the changes so far may be taken before ([`Assembler::take_chunk`]); they are nothing without its end. A read model that a
-//! change cannot be mapped for (its table was altered, an old row is missing) is set inactive from that transaction
-//! on and reported with it; the others go on.
+//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit. If a transaction is too large to keep
+//! in memory, its changes so far can be taken early ([`Assembler::take_chunk`]); they count only once its Commit arrives.
+//!
+//! Transactions below the position where the assembler begins were applied before. They come again after a restart, possibly
+//! in the layout that a table had then, so their changes are not mapped and cannot break a read model.
+//!
+//! Each read model has one [`Part`] in the stream. A change that cannot be mapped (its table was altered, an old row is
+//! missing) breaks the read model from that transaction on, and every transaction from then on says so, until
+//! [`Assembler::suspended`] confirms that the suspension is stored. The other read models continue.
 //!
 //! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within one) is an error of
 //! the connection, never of a row.
@@ -31,73 +36,131 @@ pub struct Transaction {
     pub end_lsn: Lsn,
     /// Changes with the index of their read model, in order.
     pub changes: Vec<(usize, Change)>,
-    /// Read models that cannot go on from this transaction on.
-    pub broken: Vec<(usize, Error)>,
+    /// Read models that cannot continue from this transaction on, or from an earlier one whose report is not stored yet.
+    pub broken: Vec<Broken>,
     /// Whether it changed any published table, of a read model in step or not.
     pub has_changes: bool,
+}
+
+/// A read model that cannot continue.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    /// The read model.
+    pub index: usize,
+    /// Commit of the first transaction that it cannot take.
+    pub commit_lsn: Lsn,
+    /// Why.
+    pub error: Error,
 }
 
 /// Collects messages until a transaction is whole.
 #[derive(Debug, Default)]
 pub struct Assembler {
-    members: Vec<Member>,
+    /// Transactions that commit before this position are not mapped.
+    from: Lsn,
+    parts: Vec<Part>,
     relations: HashMap<u32, Relation, RandomState>,
     open: Option<Open>,
 }
 
-/// A read model; without one its changes are passed over.
+/// A read model's part in the stream. Nothing else says whether its changes are taken.
 #[derive(Debug)]
-struct Member {
-    model: Option<Arc<ReadModel>>,
-    layout: Option<Layout>,
+enum Part {
+    /// Its changes are mapped; without a layout the next change breaks it, unless a fitting Relation message comes first.
+    Active {
+        model: Arc<ReadModel>,
+        layout: Option<Layout>,
+    },
+    /// A change could not be mapped. The bookkeeping does not know yet.
+    Broken(Broken),
+    /// The bookkeeping says that it is suspended or was never copied.
+    Absent,
+}
+
+impl Part {
+    fn of(model: Option<Arc<ReadModel>>) -> Self {
+        match model {
+            Some(model) => Self::Active { model, layout: None },
+            None => Self::Absent,
+        }
+    }
+
+    /// Whether changes of this relation are mapped.
+    fn follows(&self, relation: u32) -> bool {
+        matches!(self, Self::Active { model, .. } if model.source_oid == relation)
+    }
 }
 
 #[derive(Debug)]
 struct Open {
     begin: Begin,
+    /// Whether its changes are mapped: it was not applied before.
+    mapped: bool,
     changes: Vec<(usize, Change)>,
     bytes: usize,
-    broken: Vec<(usize, Error)>,
     has_changes: bool,
 }
 
 impl Assembler {
-    /// An assembler without read models.
-    pub fn new() -> Self {
-        Self::default()
+    /// An assembler without read models, which maps the transactions that commit at or after this position.
+    pub fn new(from: Lsn) -> Self {
+        Self {
+            from,
+            ..Self::default()
+        }
     }
 
     /// Adds the next read model; `None` does not take part (yet).
     pub fn add(&mut self, model: Option<Arc<ReadModel>>) {
-        self.members.push(Member { model, layout: None });
+        self.parts.push(Part::of(model));
     }
 
     /// Whether the read model takes part.
     pub fn is_active(&self, index: usize) -> bool {
-        self.members
-            .get(index)
-            .is_some_and(|member| member.model.is_some())
+        matches!(self.parts.get(index), Some(Part::Active { .. }))
+    }
+
+    /// Read models that are broken although their suspension is not stored.
+    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Broken(broken) => Some(broken),
+            Part::Active { .. } | Part::Absent => None,
+        })
+    }
+
+    /// Read models that the bookkeeping has to call in step: they take part, or broke without a stored suspension.
+    pub fn taking_part(&self) -> Vec<usize> {
+        let parts = self.parts.iter().enumerate();
+        parts
+            .filter(|(_, part)| !matches!(part, Part::Absent))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// The suspension of a broken read model is stored: no transaction has to report it any more.
+    pub fn suspended(&mut self, index: usize) {
+        if let Some(part @ Part::Broken(_)) = self.parts.get_mut(index) {
+            *part = Part::Absent;
+        }
     }
 
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
-        if let Some(member) = self.members.get_mut(index) {
-            // A relation that does not fit is told again before its next change, and judged then.
+        if let Some(part) = self.parts.get_mut(index) {
+            // If the relation does not fit, the server describes it again before its next change, which is judged then.
             let relation = self.relations.get(&model.source_oid);
-            member.layout = relation.and_then(|relation| model.layout(relation).ok());
-            member.model = Some(model);
+            let layout = relation.and_then(|relation| model.layout(relation).ok());
+            *part = Part::Active { model, layout };
         }
     }
 
     /// Passes the read model's changes over from here on, in the open transaction too.
     pub fn deactivate(&mut self, index: usize) {
-        if let Some(member) = self.members.get_mut(index) {
-            member.model = None;
-            member.layout = None;
+        if let Some(part) = self.parts.get_mut(index) {
+            *part = Part::Absent;
         }
         if let Some(open) = &mut self.open {
-            open.changes.retain(|(of, _)| *of != index);
-            open.broken.retain(|(of, _)| *of != index);
+            open.forget(index);
         }
     }
 
@@ -144,9 +207,9 @@ impl Assembler {
                 }
                 self.open = Some(Open {
                     begin: *begin,
+                    mapped: begin.final_lsn >= self.from,
                     changes: Vec::new(),
                     bytes: 0,
-                    broken: Vec::new(),
                     has_changes: false,
                 });
             }
@@ -177,6 +240,12 @@ impl Assembler {
                 open.begin.final_lsn
             )));
         }
+        // One that broke in this transaction is among them.
+        let broken = if open.mapped {
+            self.broken().cloned().collect()
+        } else {
+            Vec::new()
+        };
         Ok(Transaction {
             id: TransactionId {
                 commit_lsn,
@@ -185,23 +254,25 @@ impl Assembler {
             },
             end_lsn,
             changes: open.changes,
-            broken: open.broken,
+            broken,
             has_changes: open.has_changes,
         })
     }
 
     fn relation(&mut self, relation: Relation) {
-        for (index, member) in self.members.iter_mut().enumerate() {
-            let Some(model) = member
-                .model
-                .as_ref()
-                .filter(|model| model.source_oid == relation.oid)
-            else {
+        let mut open = self.open.as_mut().filter(|open| open.mapped);
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            let Part::Active { model, layout } = part else {
                 continue;
             };
-            match model.layout(&relation) {
-                Ok(layout) => member.layout = Some(layout),
-                Err(error) => break_member(member, index, error, self.open.as_mut()),
+            if model.source_oid != relation.oid {
+                continue;
+            }
+            match (model.layout(&relation), open.as_deref_mut()) {
+                (Ok(fitting), _) => *layout = Some(fitting),
+                (Err(error), Some(open)) => *part = open.breaks(index, error),
+                // Nothing is lost yet: the next change finds no layout and breaks the read model then.
+                (Err(_), None) => *layout = None,
             }
         }
         self.relations.insert(relation.oid, relation);
@@ -245,25 +316,16 @@ impl Assembler {
         map: impl Fn(&ReadModel, &Layout, &[Cell<'_>], &[Cell<'_>]) -> Result<Option<Change>>,
     ) -> Result<()> {
         let Self {
-            members,
+            parts,
             relations,
             open,
+            ..
         } = self;
         let open = open
             .as_mut()
             .ok_or_else(|| Error::protocol("a change came outside of a transaction"))?;
         open.has_changes = true;
-        let mut members = members
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, member)| {
-                member
-                    .model
-                    .as_ref()
-                    .is_some_and(|model| model.source_oid == relation)
-            })
-            .peekable();
-        if members.peek().is_none() {
+        if !open.mapped || !parts.iter().any(|part| part.follows(relation)) {
             return Ok(());
         }
         let columns = relations
@@ -282,9 +344,14 @@ impl Assembler {
         let mut cells = Vec::with_capacity(columns * tuples.len());
         cells.extend(tuples.iter().flat_map(Tuple::cells));
         let (first, second) = cells.split_at(columns.min(cells.len()));
-        for (index, member) in members {
-            let Some(model) = &member.model else { continue };
-            let change = match &member.layout {
+        for (index, part) in parts.iter_mut().enumerate() {
+            let Part::Active { model, layout } = part else {
+                continue;
+            };
+            if model.source_oid != relation {
+                continue;
+            }
+            let change = match layout {
                 Some(layout) => map(model, layout, first, second),
                 None => Err(Error::broken(format!(
                     "table \"{}\" was altered",
@@ -297,21 +364,26 @@ impl Assembler {
                     open.changes.push((index, change));
                 }
                 Ok(None) => {}
-                Err(error) => break_member(member, index, error, Some(open)),
+                Err(error) => *part = open.breaks(index, error),
             }
         }
         Ok(())
     }
 }
 
-/// Sets the read model inactive, drops its part of the open transaction and notes why.
-fn break_member(member: &mut Member, index: usize, error: Error, open: Option<&mut Open>) {
-    member.layout = None;
-    // Outside of a transaction nothing is lost yet: the next change finds no layout and reports it then.
-    if let Some(open) = open {
-        member.model = None;
-        open.changes.retain(|(of, _)| *of != index);
-        open.broken.push((index, error));
+impl Open {
+    /// Drops the read model's changes; returns its part from here on.
+    fn breaks(&mut self, index: usize, error: Error) -> Part {
+        self.forget(index);
+        Part::Broken(Broken {
+            index,
+            commit_lsn: self.begin.final_lsn,
+            error,
+        })
+    }
+
+    fn forget(&mut self, index: usize) {
+        self.changes.retain(|(of, _)| *of != index);
     }
 }
 
@@ -391,7 +463,7 @@ mod tests {
     }
 
     fn assembler() -> Assembler {
-        let mut assembler = Assembler::new();
+        let mut assembler = Assembler::new(Lsn::ZERO);
         assembler.add(Some(model()));
         assembler
     }
@@ -407,7 +479,7 @@ mod tests {
     fn told(transaction: &Transaction) -> (Vec<usize>, Vec<usize>) {
         (
             transaction.changes.iter().map(|(of, _)| *of).collect(),
-            transaction.broken.iter().map(|(of, _)| *of).collect(),
+            transaction.broken.iter().map(|broken| broken.index).collect(),
         )
     }
 
@@ -493,7 +565,8 @@ mod tests {
         ];
         let broken = take(&mut assembler, &second).unwrap().remove(0);
         assert_eq!((broken.changes.len(), broken.broken.len()), (0, 1));
-        assert!(broken.broken[0].1.to_string().contains("\"label\""));
+        assert!(broken.broken[0].error.to_string().contains("\"label\""));
+        assembler.suspended(0);
         let third = take(&mut assembler, &[begin(300), insert("4"), commit(300)])
             .unwrap()
             .remove(0);
@@ -501,6 +574,61 @@ mod tests {
             (third.changes.len(), third.broken.len(), third.has_changes),
             (0, 0, true)
         );
+    }
+
+    #[test]
+    fn a_transaction_that_was_applied_before_breaks_nothing_and_is_not_mapped() {
+        let mut assembler = Assembler::new(Lsn(200));
+        assembler.add(Some(model()));
+        let old_layout = [begin(100), relation("text"), insert("1"), commit(100)];
+        let applied = take(&mut assembler, &old_layout).unwrap().remove(0);
+        assert_eq!((told(&applied), applied.has_changes), ((vec![], vec![]), true));
+        assert!(assembler.is_active(0));
+        // A Relation message between two transactions breaks nothing either.
+        assert!(take(&mut assembler, &[relation("text")]).unwrap().is_empty());
+        let begun = [begin(199), relation("text"), insert("2")];
+        take(&mut assembler, &begun).unwrap();
+        assert_eq!((assembler.bytes(), assembler.take_chunk().len()), (0, 0));
+        let rest = [
+            commit(199),
+            begin(200),
+            relation("label"),
+            insert("3"),
+            commit(200),
+        ];
+        let next = take(&mut assembler, &rest).unwrap();
+        assert_eq!(told(&next[1]), (vec![0], vec![]));
+
+        // The table still has the layout that does not fit.
+        let mut assembler = Assembler::new(Lsn(200));
+        assembler.add(Some(model()));
+        take(&mut assembler, &old_layout).unwrap();
+        let next = take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
+        assert_eq!(told(&next[0]), (vec![], vec![0]));
+    }
+
+    #[test]
+    fn every_transaction_says_that_a_read_model_is_broken_until_that_is_stored() {
+        let mut assembler = pair();
+        let first = [begin(100), relation("text"), insert("1"), commit(100)];
+        let broken = take(&mut assembler, &first).unwrap().remove(0);
+        assert_eq!(told(&broken), (vec![], vec![0, 1]));
+        for lsn in [200, 300] {
+            let next = take(&mut assembler, &[begin(lsn), commit(lsn)])
+                .unwrap()
+                .remove(0);
+            assert_eq!(told(&next), (vec![], vec![0, 1]));
+            assert!(next.broken.iter().all(|broken| broken.commit_lsn == Lsn(100)));
+        }
+        assert_eq!(assembler.taking_part(), [0, 1]);
+        assembler.suspended(0);
+        assert_eq!(assembler.taking_part(), [1]);
+        let next = take(&mut assembler, &[begin(400), insert("4"), commit(400)]).unwrap();
+        assert_eq!(told(&next[0]), (vec![], vec![1]));
+        assembler.suspended(1);
+        assembler.activate(1, model());
+        assembler.suspended(1);
+        assert!(assembler.is_active(1), "it has joined again");
     }
 
     #[test]

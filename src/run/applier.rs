@@ -25,6 +25,8 @@ pub enum Job {
     Store(Position),
     /// Make what is committed durable (only where the session commits asynchronously).
     Harden,
+    /// Compare the bookkeeping with the read models that take part in the stream.
+    Audit(Vec<usize>),
     /// Merge exact copies of these read models.
     Merge {
         /// Read models as the copy bound them, by index.
@@ -40,13 +42,20 @@ pub enum Done {
     /// A chunk was staged.
     Staged,
     /// A batch was written.
-    Applied(Vec<(usize, Written)>),
+    Applied {
+        /// What was written, by read model.
+        written: Vec<(usize, Written)>,
+        /// Read models whose suspension was stored with it.
+        suspended: Vec<usize>,
+    },
     /// A batch was not written since this read model's rows cannot be.
     Refused(usize, Error),
     /// A position was stored.
     Stored,
     /// What was committed before is durable.
     Hardened,
+    /// Bookkeeping and stream were compared; read models that were found out of the stream are suspended.
+    Audited(Vec<usize>),
     /// Copies were merged.
     Merged(Vec<Merged>),
 }
@@ -120,10 +129,15 @@ async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
             or_refused(writer, staged.map(|()| Done::Staged))
         }
         Job::Apply(batch) => {
+            let suspended = batch.suspended.iter().map(|(index, _)| *index).collect();
             let applied = writer.apply(batch).await;
-            or_refused(writer, applied.map(Done::Applied))
+            or_refused(
+                writer,
+                applied.map(|written| Done::Applied { written, suspended }),
+            )
         }
         Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
+        Job::Audit(taking_part) => writer.audit(&taking_part).await.map(Done::Audited),
         Job::Harden => writer.harden().await.map(|()| Done::Hardened),
         Job::Merge { models, position } => {
             let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();

@@ -76,7 +76,8 @@ pub async fn bind_all(
             Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
             Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
             Err(error) if state == ModelState::New => {
-                return Err(again(error)
+                return Err(error
+                    .clone()
                     .with_class(Class::Configuration)
                     .context(format!("read model \"{name}\"")));
             }
@@ -91,7 +92,7 @@ pub async fn bind_all(
         if let Err(error) = &model
             && !matches!(error.class(), Class::Broken | Class::Configuration)
         {
-            return Err(again(error));
+            return Err(error.clone());
         }
         bound.push(Bound {
             settings: read_model.clone(),
@@ -247,21 +248,6 @@ async fn state_of(
         .into_iter()
         .find(|stored| stored.id == id)
         .map(|stored| stored.state))
-}
-
-/// A copy of an error that stays where it is.
-pub fn again(error: &Error) -> Error {
-    let mut copy = Error::new(error.class(), error.to_string());
-    if let Some(detail) = error.detail() {
-        copy = copy.with_detail(detail);
-    }
-    if let Some(hint) = error.hint() {
-        copy = copy.with_hint(hint);
-    }
-    match error.sqlstate() {
-        Some(sqlstate) => copy.with_sqlstate(sqlstate),
-        None => copy,
-    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,11 @@ impl Pending {
     /// Adds the next transaction.
     pub fn add(&mut self, transaction: Transaction) {
         self.add_part(transaction.changes);
-        self.suspended.extend(transaction.broken);
+        for broken in transaction.broken {
+            if !self.suspended.iter().any(|(of, _)| *of == broken.index) {
+                self.suspended.push((broken.index, broken.error));
+            }
+        }
         let last = self.position.take().and_then(|position| position.last);
         self.position = Some(Position {
             lsn: transaction.end_lsn,
@@ -113,6 +117,7 @@ mod tests {
     use crate::lsn::{Lsn, PgTimestamp};
     use crate::progress::TransactionId;
     use crate::row::{Cell, Row};
+    use crate::transaction::Broken;
 
     fn id(commit_lsn: u64) -> TransactionId {
         TransactionId {
@@ -167,7 +172,13 @@ mod tests {
         let mut pending = Pending::default();
         pending.add(transaction(100, &[0, 1]));
         pending.add(Transaction {
-            broken: vec![(0, Error::broken("zero")), (1, Error::broken("one"))],
+            broken: [(0, "zero"), (1, "one")]
+                .map(|(index, why)| Broken {
+                    index,
+                    commit_lsn: Lsn(200),
+                    error: Error::broken(why),
+                })
+                .to_vec(),
             ..transaction(200, &[0, 1])
         });
         pending.forget(0);

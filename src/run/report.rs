@@ -55,6 +55,14 @@ pub fn batch(
     }
 }
 
+/// A read model that the bookkeeping called in step although the stream passed its changes over.
+pub fn out_of_stream(settings: &ReadModelSettings) {
+    tracing::error!(
+        read_model = settings.name(),
+        "read model took no part in the stream although it was marked as in step: it is copied again; please report this as a bug of cdc"
+    );
+}
+
 /// A read model that cannot take a transaction, which the stream names by its position.
 pub fn suspended(settings: &ReadModelSettings, error: &Error, lsn: Option<Lsn>) {
     let lsn = lsn.map(tracing::field::display);

@@ -22,7 +22,7 @@ use crate::lsn::Lsn;
 use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
 use crate::run::Shared;
-use crate::run::bind::{again, bind_one};
+use crate::run::bind::bind_one;
 use crate::run::budget::within;
 use crate::run::copy::{ToCopy, copy_all, take_away};
 use crate::run::pending::{CHUNK_BYTES, Pending};
@@ -218,7 +218,7 @@ impl Copying<'_> {
                     // Its map may only be made anew with nothing of it in memory.
                     let told = error.with_class(Class::Transient);
                     let end = Command::End {
-                        error: again(&told),
+                        error: told.clone(),
                         abandon: false,
                     };
                     self.commands.send(end).await.map_err(|_| stream_gone())?;
@@ -342,7 +342,7 @@ struct CatchUp {
 
 impl CatchUp {
     fn new(replication: Replication, consistent_point: Lsn, ready: &[ToCopy], feedback: Duration) -> Self {
-        let mut assembler = Assembler::new();
+        let mut assembler = Assembler::new(consistent_point);
         for to_copy in ready {
             assembler.add(Some(to_copy.model.model.clone()));
         }
@@ -419,9 +419,7 @@ impl CatchUp {
                         }
                         self.received = self.received.max(transaction.end_lsn);
                         self.partly = false;
-                        if transaction.id.commit_lsn >= self.consistent_point {
-                            self.pending.add(transaction);
-                        }
+                        self.pending.add(transaction);
                         if stop_at.is_some_and(|stop_at| self.received >= stop_at)
                             || self.pending.bytes() >= MOST_PENDING_BYTES
                         {
@@ -471,11 +469,8 @@ impl CatchUp {
             self.reached = true;
             return;
         }
-        let changes = self.assembler.take_chunk();
-        if id.commit_lsn >= self.consistent_point {
-            self.pending.add_part(changes);
-            self.partly = true;
-        }
+        self.pending.add_part(self.assembler.take_chunk());
+        self.partly = true;
     }
 
     /// Writes what was taken in into the shadows.

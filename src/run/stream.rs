@@ -25,7 +25,6 @@ use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::ReadModel;
 use crate::run::applier::{Applier, Done};
-use crate::run::bind::again;
 use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::report;
 use crate::settings::ReadModelSettings;
@@ -196,6 +195,9 @@ pub struct Stream {
     start: Lsn,
     synchronous_commit: bool,
     harden_due: bool,
+    /// Whether the bookkeeping is to be compared with the read models that take part, and when it was last.
+    audit_due: bool,
+    audited_at: Instant,
     silence: Silence,
     abandon: bool,
     chunk_patience: Duration,
@@ -234,7 +236,7 @@ impl InFlight {
 impl Stream {
     /// Sets the loop up.
     pub fn new(start: Start) -> Self {
-        let mut assembler = Assembler::new();
+        let mut assembler = Assembler::new(start.checkpoint);
         let mut names = Vec::with_capacity(start.models.len());
         for (settings, model) in start.models {
             assembler.add(model);
@@ -272,6 +274,8 @@ impl Stream {
             start: start.start,
             synchronous_commit: start.synchronous_commit,
             harden_due: false,
+            audit_due: false,
+            audited_at: Instant::now(),
             silence: Silence::begin(feedback_interval, start.sender_timeout, Instant::now()),
             abandon: false,
             chunk_patience: start.chunk_patience,
@@ -427,9 +431,14 @@ impl Stream {
     /// A new transaction: it waits for the applier. One that changed nothing here (13 and 14 send them) only moves the position.
     fn take_in(&mut self, transaction: Transaction) {
         self.progress.receive(transaction.end_lsn);
-        for (index, error) in &transaction.broken {
-            if let Some(settings) = self.names.get(*index) {
-                report::suspended(settings, error, Some(transaction.id.commit_lsn));
+        let commit_lsn = transaction.id.commit_lsn;
+        for broken in transaction
+            .broken
+            .iter()
+            .filter(|broken| broken.commit_lsn == commit_lsn)
+        {
+            if let Some(settings) = self.names.get(broken.index) {
+                report::suspended(settings, &broken.error, Some(commit_lsn));
             }
         }
         if transaction.has_changes || !transaction.broken.is_empty() {
@@ -461,7 +470,10 @@ impl Stream {
         };
         let in_hand = job.in_hand();
         match (done, job.merge) {
-            (Ok(Done::Applied(written)), _) => {
+            (Ok(Done::Applied { written, suspended }), _) => {
+                for index in suspended {
+                    self.assembler.suspended(index);
+                }
                 report::batch(
                     &self.names,
                     &written,
@@ -474,11 +486,15 @@ impl Stream {
                 self.stored_at = Instant::now();
             }
             (Ok(Done::Staged), _) => {}
+            (Ok(Done::Audited(found)), _) => {
+                for settings in found.into_iter().filter_map(|index| self.names.get(index)) {
+                    report::out_of_stream(settings);
+                }
+            }
             (Ok(Done::Hardened), _) => self.progress.harden(job.lsn),
             (Ok(Done::Refused(index, error)), _) => {
-                let told = again(&error);
-                self.refused = Some(in_hand.refused(index, error));
-                return Err(told.with_class(Class::Transient));
+                self.refused = Some(in_hand.refused(index, error.clone()));
+                return Err(error.with_class(Class::Transient));
             }
             (Ok(Done::Stored), _) => self.apply_progress(job.lsn),
             (Ok(Done::Merged(merged)), Some(reply)) => {

@@ -18,7 +18,7 @@ use crate::fold::{Final, Fold, Share};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::TransactionId;
 use crate::sql::{TableName, fill, ident};
-use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
+use crate::target::bookkeeping::{Bookkeeping, ModelState, SourceIdentity};
 use crate::target::copy_buffer::copy_rows;
 use crate::target::error::{Refusal, from_sqlx, words_are_the_servers};
 use crate::target::model::TargetModel;
@@ -351,6 +351,27 @@ impl Writer {
         }
         .await;
         tx.end(result).await
+    }
+
+    /// Suspends the read models that the bookkeeping calls in step although they take no part in the stream, and returns them:
+    /// a contradiction ends in a copy, never in silence.
+    pub async fn audit(&mut self, taking_part: &[usize]) -> Result<Vec<usize>> {
+        let stored = self.bookkeeping.models(&mut self.conn).await?;
+        let mut found = Vec::new();
+        for (index, model) in self.models.iter().enumerate() {
+            let Some(model) = model else { continue };
+            let in_step = stored
+                .iter()
+                .any(|stored| stored.id == model.id && stored.state == ModelState::InStep);
+            if in_step && !taking_part.contains(&index) {
+                let why = Error::broken("it is marked as in step, but takes no part in the stream");
+                self.bookkeeping
+                    .suspend(&mut self.conn, self.epoch, model.id, &why)
+                    .await?;
+                found.push(index);
+            }
+        }
+        Ok(found)
     }
 
     fn model(&self, index: usize) -> Result<TargetModel> {

@@ -15,7 +15,7 @@ use crate::support::{
     Cdc, Pair, Side, Signal, database_pair_on, live_labels, lookup, pg, rows, seeded, target, value,
     wait_in_step, wait_until,
 };
-use crate::{wait_log, wait_rows};
+use crate::{IN_STEP, wait_log, wait_rows};
 
 /// First major version whose standbys hold copies of logical slots.
 const SYNCHRONIZES: u32 = 17;
@@ -152,11 +152,11 @@ impl Couple {
         wait_rows(&self.source, setting, &["standby"]).await;
     }
 
-    /// Waits until the standby holds a copy of the slot that survives a promotion, and keeps it up to date from then on.
+    /// Waits until the standby holds a copy of the slot that survives a promotion.
     ///
     /// The first copy is made by hand: the worker naps for up to 30 s once it has found nothing for a while. It is kept only if
     /// the primary's slot has seen that every transaction the standby knows is over.
-    async fn until_synchronized(&self) {
+    async fn copy_slot(&self) {
         let standby = pg(&self.standby_url()).await;
         let query = format!(
             "SELECT synced AND NOT temporary AND invalidation_reason IS NULL FROM pg_replication_slots WHERE slot_name = '{}'",
@@ -181,12 +181,31 @@ impl Couple {
             Err(format!("{found:?}, confirmed {end}: {confirmed}, {about:#?}"))
         })
         .await;
+    }
+
+    /// The standby keeps its copy of the slot up to date from now on.
+    async fn keep_synchronized(&self) {
+        let standby = pg(&self.standby_url()).await;
         for sql in [
             "ALTER SYSTEM SET sync_replication_slots = on",
             "SELECT pg_reload_conf()",
         ] {
             standby.batch_execute(sql).await.unwrap();
         }
+    }
+
+    /// The primary crashes, once the standby has received all of its WAL, and the standby takes its place.
+    async fn stop_and_promote(&self) -> Client {
+        let standby = pg(&self.standby_url()).await;
+        let end = value(&self.source, "SELECT pg_current_wal_flush_lsn()").await;
+        wait_rows(
+            &standby,
+            &format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"),
+            &["t"],
+        )
+        .await;
+        self.primary.stop(Stop::Immediate).unwrap();
+        self.promote().await
     }
 
     /// Makes the standby the new primary.
@@ -238,6 +257,38 @@ impl Couple {
     }
 }
 
+/// The standby's slot is far behind: what was applied comes again there, in the layout that the table had then.
+#[tokio::test]
+async fn what_comes_again_at_a_promoted_standby_in_another_layout_breaks_nothing() {
+    let name = "what_comes_again_at_a_promoted_standby_in_another_layout_breaks_nothing";
+    let Some(programs) = programs(name) else { return };
+    let couple = couple("layouts", Some(programs), &SYNCHRONIZED).await;
+    let cdc = Cdc::run(&couple.pair);
+    wait_in_step(&couple.source, &couple.target).await;
+    wait_log(&cdc, "streaming").await;
+    couple.copy_slot().await;
+    for change in [
+        "UPDATE labels SET label = 'before' WHERE code = 'MR'",
+        "ALTER TABLE labels ALTER label TYPE text",
+        "UPDATE labels SET label = 'between' WHERE code = 'MR'",
+    ] {
+        couple.source.batch_execute(change).await.unwrap();
+        wait_in_step(&couple.source, &couple.target).await;
+    }
+    wait_rows(&couple.target, IN_STEP, &["in_step streaming"]).await;
+    let source = couple.stop_and_promote().await;
+    source
+        .batch_execute(
+            "UPDATE labels SET label = 'after' WHERE code = 'MR'; \
+             INSERT INTO labels (code, label, display_name) VALUES ('LATE', 'l', 'l')",
+        )
+        .await
+        .unwrap();
+    couple.follows(&source).await;
+    assert!(!cdc.log().contains(HEALS), "{}", cdc.log());
+    couple.no_difference().await;
+}
+
 /// Writes one row after the other until its server goes away; tells how many were committed.
 fn writer(url: String) -> JoinHandle<u32> {
     tokio::spawn(async move {
@@ -263,7 +314,8 @@ async fn goes_on_without_a_copy(name: &str, how: Stop) {
     let mut cdc = Cdc::run(&couple.pair);
     wait_in_step(&couple.source, &couple.target).await;
     wait_log(&cdc, "streaming").await;
-    couple.until_synchronized().await;
+    couple.copy_slot().await;
+    couple.keep_synchronized().await;
     assert!(!couple.told_of_standbys().await);
     let writer = writer(couple.primary.url(&couple.pair.source_database));
     wait_until("the lookup follows the writer", async || {
@@ -367,7 +419,8 @@ async fn loses_commits(name: &str, grows: bool) {
     let mut cdc = Cdc::run(&couple.pair);
     wait_in_step(&couple.source, &couple.target).await;
     wait_log(&cdc, "streaming").await;
-    couple.until_synchronized().await;
+    couple.copy_slot().await;
+    couple.keep_synchronized().await;
     assert!(couple.told_of_standbys().await, "nothing holds the stream back");
     let both = wait_in_step(&couple.source, &couple.target).await;
     couple.standby.stop(Stop::Fast).unwrap();

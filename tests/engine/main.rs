@@ -9,6 +9,7 @@ mod alter;
 mod another_server;
 mod budget;
 mod causes;
+mod comes_again;
 mod ddl;
 mod death;
 mod doubled;

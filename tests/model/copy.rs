@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cdc::lsn::Lsn;
 use cdc::protocol::pgoutput::decode;
 use cdc::read_model::ReadModel;
 use cdc::run::pending::Pending;
@@ -51,7 +52,7 @@ impl Copy {
         Self {
             shadows: [shadow(&models[0], table), shadow(&models[1], table)],
             lookups: reader.targets().clone(),
-            assembler: assembler(&models),
+            assembler: assembler(&models, Lsn::ZERO),
             pending: Pending::default(),
             described: false,
             models,

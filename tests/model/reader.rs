@@ -84,9 +84,9 @@ fn models(kind: Kind) -> [Arc<ReadModel>; 2] {
     ]
 }
 
-/// An assembler that both take part in.
-pub fn assembler(models: &[Arc<ReadModel>; 2]) -> Assembler {
-    let mut assembler = Assembler::new();
+/// An assembler that both take part in, from this position on.
+pub fn assembler(models: &[Arc<ReadModel>; 2], from: Lsn) -> Assembler {
+    let mut assembler = Assembler::new(from);
     for model in models {
         assembler.add(Some(Arc::clone(model)));
     }
@@ -165,7 +165,7 @@ impl Reader {
             checkpoint: Lsn::ZERO,
             last: None,
             slot: Lsn::ZERO,
-            assembler: Assembler::new(),
+            assembler: Assembler::new(Lsn::ZERO),
             replay: Replay::new(Lsn::ZERO, None, Lsn::ZERO),
             progress: Progress::default(),
             pending: Pending::default(),
@@ -178,7 +178,7 @@ impl Reader {
 
     /// Starts again: only what the target and the slot have stored is known.
     pub fn start(&mut self) {
-        self.assembler = assembler(&self.models);
+        self.assembler = assembler(&self.models, self.checkpoint);
         self.replay = Replay::new(self.checkpoint, self.last, self.slot);
         self.progress = Progress::at(self.checkpoint);
         self.pending = Pending::default();
@@ -206,8 +206,8 @@ impl Reader {
         let transaction = self
             .take(messages, cuts)?
             .ok_or("a transaction was not handed on at its end")?;
-        if let Some((index, error)) = transaction.broken.first() {
-            return Err(format!("read model {index} is broken: {error}"));
+        if let Some(broken) = transaction.broken.first() {
+            return Err(format!("read model {} is broken: {}", broken.index, broken.error));
         }
         if self.judged(transaction.id, transaction.has_changes)? == Verdict::Apply {
             self.progress.receive(transaction.end_lsn);
@@ -252,7 +252,7 @@ impl Reader {
         self.apply()?;
         let changes = self.assembler.take_chunk();
         if self.judged(id, true)? == Verdict::Skip {
-            return Ok(());
+            return Err("changes that were applied before are mapped again".to_owned());
         }
         let mut chunk = Pending::default();
         chunk.add_part(changes);

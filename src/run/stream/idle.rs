@@ -5,8 +5,8 @@
 
 use tokio::time::Instant;
 
-use super::{InFlight, Stream};
-use crate::error::{Error, Result};
+use super::{InFlight, InHand, Stream};
+use crate::error::{Class, Error, Result};
 use crate::run::applier::Job;
 use crate::target::writer::Position;
 
@@ -30,6 +30,15 @@ impl Stream {
         if !free {
             return Ok(());
         }
+        // Each transaction that breaks a read model is applied before the position behind it is stored.
+        if let Some(broken) = self.assembler.broken().next().cloned() {
+            let in_hand = InHand {
+                transactions: 1,
+                lsn: broken.commit_lsn,
+            };
+            self.refused = Some(in_hand.refused(broken.index, broken.error.clone()));
+            return Err(broken.error.with_class(Class::Transient));
+        }
         let applied = self.progress.applied();
         let news = |idle: &mut Position| idle.lsn > applied || (time && idle.lsn == applied);
         let Some(position) = self.idle.take_if(news) else {
@@ -50,6 +59,7 @@ impl Stream {
             }
         }
         self.harden_due = self.progress.durable() < self.progress.applied();
+        self.audit_due = self.audited_at.elapsed() >= self.status_interval;
         if !self.may_read() {
             // What the source says meanwhile is not heard.
             self.silence.end(Instant::now());
