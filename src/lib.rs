@@ -26,8 +26,8 @@
 //! # Modules in reading order
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
-//! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`protocol`], [`progress`], [`relation`],
-//! [`read_model`], [`transaction`], [`fold`], [`retry`], [`schedule`], [`check`], [`status`].
+//! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`protocol`], [`progress`], [`as_of`],
+//! [`relation`], [`read_model`], [`transaction`], [`fold`], [`retry`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
 //!
@@ -44,6 +44,7 @@
 //! * No row value reaches a log line or an error; keys only at debug.
 //! * No identifier reaches SQL unquoted.
 
+pub mod as_of;
 pub mod check;
 pub mod cli;
 pub mod cluster;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Core modules; each may import only those before it.
-const CORE: [&str; 18] = [
+const CORE: [&str; 19] = [
     "error",
     "lsn",
     "sql",
@@ -26,6 +26,7 @@ const CORE: [&str; 18] = [
     "identity",
     "protocol",
     "progress",
+    "as_of",
     "relation",
     "read_model",
     "transaction",

@@ -11,7 +11,6 @@ CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer NOT NULL
 );
 INSERT INTO {{schema}}.version SELECT 4 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
-UPDATE {{schema}}.version SET version = 4 WHERE version < 4;
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
@@ -24,7 +23,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     source_database text,
     publication_oid bigint,              -- another one later means that the publication was made again
     lsn pg_lsn,                          -- checkpoint: every commit before it is applied; NULL before the first copy
-    commit_time timestamptz,             -- the lookups are as of this time of the source
+    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: of none that is known
     last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
     last_commit_xid bigint,
     last_commit_time timestamptz,
@@ -89,3 +88,8 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;
 -- What version 3 has added.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
 -- What version 4 has added.
+
+-- Until version 4 commit_time could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
+UPDATE {{schema}}.pipeline SET commit_time = last_commit_time
+WHERE EXISTS (SELECT FROM {{schema}}.version WHERE version < 4);
+UPDATE {{schema}}.version SET version = 4 WHERE version < 4;

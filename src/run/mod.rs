@@ -8,6 +8,7 @@
 pub mod applier;
 pub mod bind;
 pub mod budget;
+pub mod clock;
 pub mod copy;
 pub mod fence;
 pub mod keeper;

@@ -23,7 +23,7 @@ use crate::run::keeper::Keeper;
 use crate::run::preflight::{check_same_source, check_server, ensure_publication};
 use crate::run::stream::{Start, Stream};
 use crate::run::watch::Watch;
-use crate::run::{Process, Shared, fence, report, watch};
+use crate::run::{Process, Shared, clock, fence, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
@@ -227,7 +227,7 @@ impl<'a> Session<'a> {
             .iter()
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
-        let commands_of_watch = commands.clone();
+        let (commands_of_watch, commands_of_clock) = (commands.clone(), commands.clone());
         let ended = self.shared.stop.child_token();
         let keeper = Keeper::new(
             Arc::clone(self.shared),
@@ -244,6 +244,8 @@ impl<'a> Session<'a> {
         );
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
+        let interval = self.shared.settings.status_interval;
+        let mut clock = std::pin::pin!(clock::tell(&self.client, interval, commands_of_clock));
         let (mut keeping, mut watching) = (true, true);
         let models = self.bound.iter().map(|bound| {
             (
@@ -274,6 +276,7 @@ impl<'a> Session<'a> {
                     end = &mut stream => break end,
                     () = &mut keeper, if keeping => keeping = false,
                     () = &mut watch, if watching => watching = false,
+                    never = &mut clock => match never {},
                 }
             }
         };

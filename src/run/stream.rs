@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::as_of::{AsOf, Reading};
 use crate::error::{Class, Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::{Progress, Replay, Verdict};
@@ -77,6 +78,8 @@ pub enum Command {
         /// Whether the batch in hand is given up: the target does not answer.
         abandon: bool,
     },
+    /// The source's clock was read.
+    Clock(Reading),
     /// Store the position of an idle stream as soon as may be: somebody waits for it.
     Hurry,
     /// Merge exact copies at the position at which the loop stands still.
@@ -177,6 +180,7 @@ pub struct Stream {
     /// Chunks of the open transaction that are staged.
     chunks: u64,
     idle: Option<Position>,
+    as_of: AsOf,
     stored_at: Instant,
     /// The next keepalive is stored at once: somebody waits for the position, or it is due.
     store_next: Option<StoreNext>,
@@ -259,6 +263,7 @@ impl Stream {
             in_flight: None,
             chunks: 0,
             idle: None,
+            as_of: AsOf::default(),
             stored_at: Instant::now(),
             store_next: None,
             status_interval: start.status_interval,
@@ -396,8 +401,8 @@ impl Stream {
                 }
                 StreamFrame::Keepalive {
                     wal_end,
-                    send_time,
                     reply_requested,
+                    ..
                 } => {
                     if self.replay.pass(wal_end) == Verdict::Rewritten {
                         return Err(rewritten());
@@ -407,7 +412,7 @@ impl Stream {
                         self.progress.receive(wal_end);
                         self.idle = Some(Position {
                             lsn: wal_end,
-                            commit_time: Some(send_time),
+                            commit_time: None,
                             last: None,
                         });
                         store = store.or(self.store_next.take());

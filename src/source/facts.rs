@@ -8,12 +8,13 @@
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
 
+use crate::as_of::Reading;
 use crate::error::{Error, Result};
 use crate::facts::{
     Leaf, Publication, PublishedTable, ReplicaIdentity, Slot, SourceColumn, SourceServer, SourceTable,
     UniqueIndex,
 };
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, PgTimestamp};
 use crate::source::error::from_driver;
 use crate::sql::{TableName, ident, idents};
 
@@ -269,6 +270,25 @@ pub async fn current_wal(client: &Client) -> Result<Lsn> {
         .await
         .map_err(from_driver)?;
     Ok(lsn(&row, "lsn")?.unwrap_or(Lsn::ZERO))
+}
+
+/// The source's clock and the end of its flushed WAL; `None` of a standby, which does not know what its primary has flushed.
+///
+/// `now()` is the time at which the statement began, so the end is read after it.
+pub async fn clock(client: &Client) -> Result<Option<Reading>> {
+    let row = client
+        .query_one(
+            "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::bigint AS time, \
+             (CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_flush_lsn() END)::text AS flushed",
+            &[],
+        )
+        .await
+        .map_err(from_driver)?;
+    let time = row.try_get("time").map_err(from_driver)?;
+    Ok(lsn(&row, "flushed")?.map(|flushed| Reading {
+        time: PgTimestamp::from_unix_micros(time),
+        flushed,
+    }))
 }
 
 /// The condition under which a source row is live: not soft-deleted, and no key column null.

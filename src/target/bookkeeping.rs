@@ -343,23 +343,25 @@ impl Bookkeeping {
         .await
     }
 
-    /// The copies are merged: stores the position of the new slot, in the transaction of the merge.
+    /// The copies are merged: stores the position of the new slot, in the transaction of the merge. It may be of another clock or
+    /// another history than what was stored, so it is as of its own time, or of none that is known.
     pub async fn finish_healing(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
         source: &SourceIdentity,
-        lsn: Lsn,
+        (lsn, as_of): (Lsn, Option<String>),
     ) -> Result<()> {
         let set = "healing = NULL, healing_since = NULL, lsn = $2::pg_lsn, system_identifier = $3, timeline = $4, \
                    source_database = $5, last_commit_lsn = NULL, last_commit_xid = NULL, last_commit_time = NULL, \
-                   commit_time = greatest(commit_time, now()), applied_at = now(), heartbeat_at = now()";
+                   commit_time = $6::timestamptz, applied_at = now(), heartbeat_at = now()";
         self.update_pipeline(conn, epoch, set, |query| {
             query
                 .bind(lsn.to_string())
                 .bind(source.system_identifier.clone())
                 .bind(source.timeline)
                 .bind(source.database.clone())
+                .bind(as_of)
         })
         .await
     }

@@ -122,7 +122,14 @@ pub enum MergePosition {
     /// The stream stands here and goes on (resync, a read model that joins); the resync of this number is done with it.
     Running(Lsn, Option<i64>),
     /// The stream begins here (first copy, healing).
-    Start(Lsn, SourceIdentity),
+    Start {
+        /// C: the copies hold every commit before it.
+        lsn: Lsn,
+        /// Where it was.
+        source: SourceIdentity,
+        /// A time of the source at which nothing was flushed beyond it.
+        as_of: Option<PgTimestamp>,
+    },
 }
 
 /// The session that writes.

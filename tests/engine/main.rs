@@ -7,6 +7,7 @@ mod support;
 
 mod alter;
 mod another_server;
+mod as_of;
 mod budget;
 mod causes;
 mod comes_again;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::error::Result;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, PgTimestamp};
 use crate::run::copy::{ToCopy, copy_all, take_away};
 use crate::run::waiting::{Wanted, create_slot};
-use crate::run::{Process, report};
+use crate::run::{Process, clock, report};
 use crate::source;
 use crate::source::slot::{CreatedSlot, Kind};
 use crate::target::shadow::ShadowWriter;
@@ -56,14 +56,16 @@ impl Session<'_> {
             within: SLOT_PATIENCE,
             resync: None,
         };
-        let slot = create_slot(
+        let making = create_slot(
             self.shared,
             &wanted,
             (&mut self.replication, &self.client),
             &self.shared.stop,
-        )
-        .await?;
-        let copied = self.copy_and_merge(why, &slot, process).await;
+        );
+        let (slot, mut as_of) = clock::beside(&self.client, making).await;
+        let slot = slot?;
+        let as_of = as_of.at(slot.consistent_point);
+        let copied = self.copy_and_merge(why, (&slot, as_of), process).await;
         let Ok(written) = copied else {
             take_away(self.shared, epoch).await;
             return copied.map(|_| slot.consistent_point);
@@ -80,7 +82,7 @@ impl Session<'_> {
     async fn copy_and_merge(
         &mut self,
         why: &str,
-        slot: &CreatedSlot,
+        (slot, as_of): (&CreatedSlot, Option<PgTimestamp>),
         process: &mut Process,
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
@@ -115,7 +117,11 @@ impl Session<'_> {
                 }
             }
         }
-        let position = MergePosition::Start(slot.consistent_point, self.source.clone());
+        let position = MergePosition::Start {
+            lsn: slot.consistent_point,
+            source: self.source.clone(),
+            as_of,
+        };
         tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
         let merged = self.writer.merge(&indexes, &position, 0).await?;
         tracing::debug!(lsn = %slot.consistent_point, "merged the copies");

@@ -1,7 +1,7 @@
 //! The position of a stream without changes: stored every `status_interval`, or at once where somebody waits for it.
 //!
-//! A keepalive tells how far the source has got. It is acknowledged only once it is stored, and it is the only way in which
-//! the lookups of a quiet source become known to be of a later time.
+//! A keepalive tells how far the walsender has decoded. It is acknowledged only once it is stored. As of which time a position is
+//! tells the source's clock (`as_of.rs`): that is how the lookups of a quiet source become known to be of a later time.
 
 use tokio::time::Instant;
 
@@ -41,9 +41,10 @@ impl Stream {
         }
         let applied = self.progress.applied();
         let news = |idle: &mut Position| idle.lsn > applied || (time && idle.lsn == applied);
-        let Some(position) = self.idle.take_if(news) else {
+        let Some(mut position) = self.idle.take_if(news) else {
             return Ok(());
         };
+        position.commit_time = position.commit_time.max(self.as_of.at(position.lsn));
         self.stored_at = Instant::now();
         self.in_flight = Some(InFlight::new(position.lsn));
         self.applier.submit(Job::Store(position)).await

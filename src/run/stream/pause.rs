@@ -43,6 +43,10 @@ impl Stream {
                 // An idle stream passes the position with a keepalive: ask for one.
                 self.send_status(true).await
             }
+            Command::Clock(reading) => {
+                self.as_of.read(reading);
+                Ok(())
+            }
             Command::Hurry => {
                 self.store_next.get_or_insert(StoreNext::Waited);
                 self.send_status(true).await

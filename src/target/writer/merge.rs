@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::staged::Owner;
 use super::{
     MergePosition, Merged, Position, Transaction, Writer, Written, advance, call, check_constraints, execute,
-    index_of, isolate, model_of, name,
+    index_of, isolate, model_of, name, timestamp,
 };
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
@@ -74,8 +74,8 @@ impl Writer {
         refused: &[(usize, Error)],
         culprit: &mut Option<usize>,
     ) -> Result<Vec<Merged>> {
-        let heals = matches!(position, MergePosition::Start(..));
-        let (MergePosition::Running(lsn, _) | MergePosition::Start(lsn, _)) = *position;
+        let heals = matches!(position, MergePosition::Start { .. });
+        let (MergePosition::Running(lsn, _) | MergePosition::Start { lsn, .. }) = *position;
         let owner = Owner {
             models: &self.models,
             bookkeeping: &self.bookkeeping,
@@ -153,10 +153,10 @@ async fn begin_at(conn: &mut PgConnection, owner: Owner<'_>, position: &MergePos
             };
             advance(conn, owner.epoch, &position).await
         }
-        MergePosition::Start(lsn, source) => {
+        MergePosition::Start { lsn, source, as_of } => {
             owner
                 .bookkeeping
-                .finish_healing(conn, owner.epoch, source, *lsn)
+                .finish_healing(conn, owner.epoch, source, (*lsn, as_of.map(timestamp)))
                 .await
         }
     }
