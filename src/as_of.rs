@@ -86,7 +86,11 @@ mod tests {
         assert_eq!(as_of.at(Lsn(150)), Some(PgTimestamp(1)));
         assert_eq!(as_of.at(Lsn(249)), Some(PgTimestamp(1)));
         read(&mut as_of, 3, 250);
-        assert_eq!(as_of.at(Lsn(250)), Some(PgTimestamp(3)), "nothing was written since");
+        assert_eq!(
+            as_of.at(Lsn(250)),
+            Some(PgTimestamp(3)),
+            "nothing was written since"
+        );
         read(&mut as_of, 4, 250);
         assert_eq!(as_of.at(Lsn(250)), Some(PgTimestamp(4)));
     }

@@ -6,6 +6,7 @@
 //! The JSON is a promise: `schema` is 1, fields are only ever added, lists are never null, times are RFC 3339 in
 //! UTC, sizes are bytes, ages are seconds.
 
+mod age;
 mod copy;
 mod text;
 mod verdict;
@@ -17,6 +18,7 @@ use crate::lsn::Lsn;
 use crate::schedule::Schedule;
 use crate::settings::{ReadModelSettings, Settings};
 
+pub use age::CatchingUp;
 pub use copy::Copy;
 pub use text::{progress_line, render};
 pub use verdict::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS};
@@ -44,6 +46,8 @@ pub struct Status {
     pub pipeline: Option<PipelineStatus>,
     /// What is applied; null before the first copy, or if the target could not be seen.
     pub checkpoint: Option<Checkpoint>,
+    /// How far behind the source the stream is; null while it keeps up, or where it cannot be told.
+    pub catching_up: Option<CatchingUp>,
     /// One for each configured read model.
     pub read_models: Vec<ReadModelStatus>,
     /// The newest resyncs, newest first.
@@ -163,7 +167,7 @@ pub struct PipelineStatus {
 pub struct Checkpoint {
     /// Every commit before it is applied.
     pub lsn: String,
-    /// The lookups are as of this time of the source.
+    /// The lookups are as of this time of the source's clock: all that was flushed there by then is applied.
     pub commit_time: Option<String>,
     /// When it was stored.
     pub applied_at: Option<String>,
@@ -194,7 +198,7 @@ pub struct ReadModelStatus {
     pub hint: Option<String>,
     /// Live rows in the lookup.
     pub rows: Option<i64>,
-    /// At most so old: 0 when all of the source's WAL is applied; null when it cannot be told.
+    /// At most so old, by the source's clock if it could be read: 0 when all of the source's WAL is applied; null when it cannot be told.
     pub age_seconds: Option<f64>,
     /// Last change of a row.
     pub last_change_at: Option<String>,
@@ -287,6 +291,8 @@ pub struct ResyncSchedule {
 pub struct SourceSeen {
     /// Server version.
     pub version: String,
+    /// Its clock, read before the end of its WAL, in microseconds since 1970; `None` of a standby.
+    pub now: Option<i64>,
     /// End of its WAL.
     pub wal: Lsn,
     /// The slot, if it is there.
@@ -343,7 +349,9 @@ impl Status {
             let lsn: Option<Lsn> = checkpoint.lsn.parse().ok();
             checkpoint.lag_bytes = lsn.map(|lsn| source.wal.bytes_since(lsn));
         }
-        let age = verdict::age_seconds(pipeline.as_ref(), checkpoint.as_ref());
+        let now = bookkeeping.map(|bookkeeping| bookkeeping.now);
+        let age = age::age_seconds(checkpoint.as_ref(), source, now);
+        let catching_up = age::catching_up(pipeline.as_ref(), checkpoint.as_ref(), age, settings);
         let read_models = settings.read_models.iter().map(|model| {
             let found =
                 bookkeeping.and_then(|b| b.read_models.iter().find(|found| found.name == model.name()));
@@ -373,6 +381,7 @@ impl Status {
             resync_schedule: resync_schedule(settings, bookkeeping),
             pipeline,
             checkpoint,
+            catching_up,
         };
         verdict::judge(&mut status, settings, source);
         status

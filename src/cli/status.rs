@@ -114,10 +114,17 @@ async fn within<T>(conninfo: &Conninfo, seen: impl Future<Output = Result<T>>) -
 
 async fn see_source(settings: &Settings) -> Result<SourceSeen> {
     let client = common::source(settings, "status").await?;
+    let version = source::facts::server(&client).await?.version_text;
+    let slot = source::facts::slot(&client, &settings.source.slot).await?;
+    let clock = source::facts::clock(&client).await?;
     Ok(SourceSeen {
-        version: source::facts::server(&client).await?.version_text,
-        slot: source::facts::slot(&client, &settings.source.slot).await?,
-        wal: source::facts::current_wal(&client).await?,
+        version,
+        slot,
+        now: clock.map(|clock| clock.time.unix_micros()),
+        wal: match clock {
+            Some(clock) => clock.flushed,
+            None => source::facts::current_wal(&client).await?,
+        },
     })
 }
 

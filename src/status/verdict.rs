@@ -16,7 +16,7 @@
 //!
 //! All that holds is listed as a problem; the first one gives the verdict.
 
-use super::{Checkpoint, PipelineStatus, Problem, SourceSeen, Status, Verdict};
+use super::{PipelineStatus, Problem, SourceSeen, Status, Verdict};
 use crate::facts::Slot;
 use crate::settings::Settings;
 
@@ -35,19 +35,6 @@ pub(super) fn is_alive(pipeline: &PipelineStatus) -> bool {
         .heartbeat_age_seconds
         .is_some_and(|age| age < STALE_HEARTBEAT_SECONDS);
     pipeline.state != "stopped" && (fresh || pipeline.session_present)
-}
-
-/// How old the lookups are at most: 0 when all of the source's WAL is applied, else the time since the checkpoint
-/// was stored. A process that streams stores an idle position only now and then, so without a look at the source
-/// its age cannot be told.
-pub(super) fn age_seconds(pipeline: Option<&PipelineStatus>, checkpoint: Option<&Checkpoint>) -> Option<f64> {
-    let checkpoint = checkpoint?;
-    let streaming = pipeline.is_some_and(|pipeline| pipeline.alive && pipeline.state == "streaming");
-    match checkpoint.lag_bytes {
-        Some(0) => Some(0.0),
-        None if streaming => None,
-        Some(_) | None => checkpoint.applied_age_seconds.map(|age| age.max(0.0)),
-    }
 }
 
 /// Fills in verdict, summary and problems.
@@ -88,7 +75,10 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
         slot(source.slot.as_ref(), settings, runs, &mut found);
     }
     if runs && let Some(age) = oldest(status).filter(|age| *age > MAX_AGE_SECONDS) {
-        let message = format!("the lookups may be {} old", super::text::duration(age));
+        let message = match &status.catching_up {
+            Some(catching_up) => catching_up.told(),
+            None => format!("the lookups may be {} old", super::text::duration(age)),
+        };
         found.push((Verdict::Behind, problem("error", "cdc", message, None)));
     }
     waiting_rows(status, &mut found);
@@ -125,12 +115,13 @@ fn pipeline(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
         let as_of = status
             .checkpoint
             .as_ref()
-            .and_then(|checkpoint| checkpoint.applied_at.as_deref());
+            .map(|checkpoint| checkpoint.commit_time.as_deref());
         let message = match as_of {
-            Some(time) => format!(
-                "cdc is not running; the lookups were last brought up to date at {}",
+            Some(Some(time)) => format!(
+                "cdc is not running; the lookups are as of {}",
                 super::text::time(time)
             ),
+            Some(None) => "cdc is not running; as of which time the lookups are is not known".to_owned(),
             None => "cdc is not running, and has copied nothing yet".to_owned(),
         };
         found.push((
@@ -357,6 +348,9 @@ fn in_step(status: &Status) -> String {
         [only] => format!("{} is", only.name),
         models => format!("{} read models are", models.len()),
     };
+    if let Some(catching_up) = &status.catching_up {
+        return format!("{what} {}", catching_up.told());
+    }
     match oldest(status) {
         Some(age) if age >= 0.1 => format!("{what} at most {} behind", super::text::duration(age)),
         _ => format!("{what} in step"),

@@ -53,7 +53,10 @@ async fn comes_honestly(target: &Client, label: &str, committed: &str, from: &st
         Err(seen)
     })
     .await;
-    assert!(positions.len() > 1, "no position was stored before the change came: {positions:?}");
+    assert!(
+        positions.len() > 1,
+        "no position was stored before the change came: {positions:?}"
+    );
     // A quiet source again: later than any commit.
     let later = format!("SELECT as_of > '{committed}' FROM cdc.freshness");
     wait_rows(target, &later, &["t"]).await;
@@ -112,7 +115,11 @@ async fn a_copy_is_as_of_the_making_of_its_slot() {
         format!("SELECT count(confirmed_flush_lsn) FROM pg_replication_slots WHERE slot_name = '{slot}'");
     wait_rows(&source, &made, &["1"]).await;
     cdc.kill(Signal::Stop);
-    assert_eq!(value(&target, "SELECT count(*) FROM merged").await, "0", "stopped too late");
+    assert_eq!(
+        value(&target, "SELECT count(*) FROM merged").await,
+        "0",
+        "stopped too late"
+    );
     source
         .batch_execute("UPDATE labels SET label = 'during the copy' WHERE code = 'MR'")
         .await

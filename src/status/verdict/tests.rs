@@ -1,7 +1,8 @@
 //! What follows from a status, case by case.
 
+use super::super::age::age_seconds;
 use super::super::*;
-use super::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS, Slot, age_seconds};
+use super::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS, Slot};
 use crate::conninfo::Conninfo;
 use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(in super::super) fn good() -> Observed {
     Observed {
         source: Ok(SourceSeen {
             version: "15.18".to_owned(),
+            // 2026-11-25 02:13:40.
+            now: Some(1_795_572_820_000_000),
             wal: Lsn(0x100),
             slot: Some(Slot {
                 name: "cdc".to_owned(),
@@ -190,7 +193,7 @@ fn process_is_alive_by_heartbeat_or_session() {
     check(
         Verdict::Stopped,
         false,
-        "cdc is not running; the lookups were last",
+        "cdc is not running; the lookups are as of 2026-11-25 02:11:40",
         |s| {
             pipeline(s).session_present = false;
             pipeline(s).heartbeat_age_seconds = Some(STALE_HEARTBEAT_SECONDS);
@@ -260,56 +263,105 @@ fn slot_in_danger_is_told() {
     check(Verdict::Ok, true, "nobody reads", |s| slot(s).active_pid = None);
 }
 
-#[test]
-fn age_counts_only_where_wal_is_not_applied() {
-    check(Verdict::Behind, false, "2 min", |s| {
-        s.source.as_mut().unwrap().wal = Lsn(0x200)
-    });
-    check(Verdict::Ok, true, "at most 4.0 s behind", |s| {
-        s.source.as_mut().unwrap().wal = Lsn(0x200);
-        bookkeeping(s).checkpoint.as_mut().unwrap().applied_age_seconds = Some(4.0);
-    });
+/// A source that has written more than is applied, and lookups as of so many seconds before its clock.
+fn behind(seconds: f64) -> impl FnOnce(&mut Observed) {
+    move |seen| {
+        let source = seen.source.as_mut().unwrap();
+        source.wal = Lsn(0x100 + (1320 << 20));
+        let as_of = jiff::Timestamp::from_microsecond(source.now.unwrap()).unwrap();
+        let as_of = as_of - jiff::SignedDuration::from_secs_f64(seconds);
+        let checkpoint = bookkeeping(seen).checkpoint.as_mut().unwrap();
+        checkpoint.commit_time = Some(as_of.to_string());
+        // When it was stored says nothing: a stream stores positions whatever they are as of.
+        checkpoint.applied_age_seconds = Some(0.1);
+    }
 }
 
 #[test]
-fn lookups_are_behind_from_beyond_the_age_on() {
-    let age = |age: f64| {
-        move |s: &mut Observed| {
-            s.source.as_mut().unwrap().wal = Lsn(0x200);
-            bookkeeping(s).checkpoint.as_mut().unwrap().applied_age_seconds = Some(age);
-        }
-    };
-    check(Verdict::Ok, true, "at most 60 s behind", age(MAX_AGE_SECONDS));
+fn age_counts_from_as_of_where_wal_is_not_applied() {
+    check(
+        Verdict::Ok,
+        true,
+        "public.labels_lookup is at most 4.0 s behind",
+        behind(4.0),
+    );
+    check(Verdict::Ok, true, "at most 22 s behind", behind(22.0));
+    // A clock of the source that was set back.
+    check(Verdict::Ok, true, "is in step", behind(-5.0));
+}
+
+#[test]
+fn a_stream_that_catches_up_says_how_far_it_is() {
+    let told = "is catching up with the source: as of 2026-11-25 02:13:15, 25 s behind, 1320 MB of WAL to go";
+    check(Verdict::Ok, true, told, behind(25.0));
+    check(Verdict::Ok, true, "catching up", behind(MAX_AGE_SECONDS));
     check(
         Verdict::Behind,
         false,
-        "may be 61 s old",
-        age(MAX_AGE_SECONDS + 1.0),
+        "catching up with the source: as of 2026-11-25 02:12:39, 61 s behind",
+        behind(MAX_AGE_SECONDS + 1.0),
+    );
+    check(Verdict::Behind, false, "the lookups may be 2 min old", |s| {
+        behind(120.0)(s);
+        pipeline(s).state = "starting".to_owned();
+    });
+    let catching_up = |change: &dyn Fn(&mut Observed)| {
+        let mut seen = good();
+        behind(3600.0)(&mut seen);
+        change(&mut seen);
+        serde_json::to_value(Status::new(&settings(), &seen)).unwrap()["catching_up"].clone()
+    };
+    assert_eq!(
+        catching_up(&|_| {}),
+        serde_json::json!({"as_of": "2026-11-25T01:13:40Z", "age_seconds": 3600.0, "bytes": 1320 << 20})
+    );
+    // Where it cannot be told, or nobody catches up.
+    assert!(catching_up(&|s| s.source = Err("refused".to_owned())).is_null());
+    assert!(catching_up(&|s| s.source.as_mut().unwrap().wal = Lsn(0x100)).is_null());
+    assert!(catching_up(&|s| bookkeeping(s).checkpoint.as_mut().unwrap().commit_time = None).is_null());
+    assert!(
+        catching_up(&|s| {
+            pipeline(s).session_present = false;
+            pipeline(s).heartbeat_age_seconds = None;
+        })
+        .is_null()
     );
 }
 
 #[test]
-fn age_of_a_stream_is_not_known_without_the_source() {
-    let age = |alive: bool, state: &str, lag_bytes: Option<u64>| {
-        let pipeline = PipelineStatus {
-            alive,
-            state: state.to_owned(),
-            ..PipelineStatus::default()
-        };
+fn age_goes_by_the_sources_clock_else_by_the_targets() {
+    let age = |lag_bytes: Option<u64>, source: Option<i64>, target: Option<i64>| {
         let checkpoint = Checkpoint {
             lag_bytes,
-            applied_age_seconds: Some(7.0),
+            commit_time: Some("1970-01-01T00:00:10Z".to_owned()),
             ..Checkpoint::default()
         };
-        age_seconds(Some(&pipeline), Some(&checkpoint))
+        let source = source.map(|seconds| SourceSeen {
+            version: String::new(),
+            now: Some(seconds * 1_000_000),
+            wal: Lsn::ZERO,
+            slot: None,
+        });
+        age_seconds(
+            Some(&checkpoint),
+            source.as_ref(),
+            target.map(|seconds| seconds * 1_000_000),
+        )
     };
-    assert_eq!(age(true, "streaming", Some(0)), Some(0.0));
-    assert_eq!(age(true, "streaming", Some(5)), Some(7.0));
-    assert_eq!(age(true, "streaming", None), None);
-    // These store no idle position meanwhile, so the checkpoint is as old as it says.
-    assert_eq!(age(true, "copying", None), Some(7.0));
-    assert_eq!(age(false, "streaming", None), Some(7.0));
-    assert_eq!(age_seconds(None, Some(&Checkpoint::default())), None);
+    assert_eq!(
+        age(Some(0), Some(20), Some(30)),
+        Some(0.0),
+        "everything is applied"
+    );
+    assert_eq!(age(Some(5), Some(20), Some(30)), Some(10.0));
+    assert_eq!(age(None, None, Some(30)), Some(20.0));
+    assert_eq!(age(Some(5), None, None), None);
+    assert_eq!(
+        age_seconds(Some(&Checkpoint::default()), None, Some(0)),
+        None,
+        "as of no known time"
+    );
+    assert_eq!(age_seconds(None, None, Some(0)), None);
 }
 
 /// What is told of a read model and its resyncs after the change.
@@ -430,6 +482,7 @@ fn json_has_the_fields_that_were_promised() {
         "/checkpoint/commit_time",
         "/checkpoint/applied_at",
         "/checkpoint/lag_bytes",
+        "/catching_up",
         "/read_models/0/name",
         "/read_models/0/source",
         "/read_models/0/state",
