@@ -27,7 +27,7 @@
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
 //! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`protocol`], [`progress`], [`as_of`],
-//! [`relation`], [`read_model`], [`transaction`], [`fold`], [`retry`], [`schedule`], [`check`], [`status`].
+//! [`relation`], [`read_model`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
 //!
@@ -68,6 +68,7 @@ pub mod settings;
 pub mod source;
 pub mod sql;
 pub mod status;
+pub mod stuck;
 pub mod target;
 pub mod telemetry;
 pub mod transaction;

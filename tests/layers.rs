@@ -32,6 +32,7 @@ const CORE: [&str; 19] = [
     "transaction",
     "fold",
     "retry",
+    "stuck",
     "schedule",
     "check",
     "status",

@@ -38,7 +38,12 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     backend_start timestamptz,
     owner text,                          -- process of the owner
     heartbeat_at timestamptz,            -- the owner was alive
-    waiting_for text                     -- who keeps a copy from beginning, and since when
+    waiting_for text,                    -- who keeps a copy from beginning, and since when
+    stuck_lsn pg_lsn,                    -- the source cannot send what follows this position; over once lsn has passed it
+    stuck_sqlstate text,
+    stuck_since timestamptz,
+    stuck_times integer,
+    stuck_error text
 );
 
 -- One row for each read model.
@@ -88,6 +93,9 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;
 -- What version 3 has added.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
 -- What version 4 has added.
+ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD COLUMN IF NOT EXISTS stuck_sqlstate text,
+    ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
+    ADD COLUMN IF NOT EXISTS stuck_error text;
 
 -- Until version 4 commit_time could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
 UPDATE {{schema}}.pipeline SET commit_time = last_commit_time

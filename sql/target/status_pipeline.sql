@@ -1,5 +1,6 @@
 -- The pipeline's row for `cdc status`: one row, or none before the first run. Times are RFC 3339 in UTC.
-SELECT p.state,
+-- While the source cannot send what follows the checkpoint, each session streams for a moment: that is no streaming.
+SELECT CASE WHEN p.stuck_lsn >= p.lsn AND p.state = 'streaming' THEN 'retrying' ELSE p.state END AS state,
        pg_catalog.to_char(p.state_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS state_since,
        p.owner,
        EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - p.heartbeat_at)::float8 AS heartbeat_age_seconds,
@@ -9,7 +10,7 @@ SELECT p.state,
        ) AS session_present,
        p.healing,
        pg_catalog.to_char(p.healing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS healing_since,
-       p.error,
+       CASE WHEN p.stuck_lsn >= p.lsn THEN p.stuck_error ELSE p.error END AS error,
        p.error_hint,
        p.waiting_for,
        p.slot,

@@ -37,6 +37,7 @@ use crate::run::budget::Budget;
 use crate::run::stream::Refused;
 use crate::settings::Settings;
 use crate::source;
+use crate::stuck::Stuck;
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
 
@@ -125,6 +126,9 @@ pub struct Process {
     trouble: Option<(String, Timestamp)>,
     /// Sessions in a row that ended because a chunk took the target too long.
     stalled: u32,
+    /// The position behind which the source could not send, and whether the last session ended there.
+    stuck: Option<Stuck>,
+    sticks: bool,
     /// Delays between healings, and when the last one ended.
     healing: Option<(Backoff, Instant)>,
 }
@@ -178,6 +182,28 @@ impl Process {
     fn chunk_patience(&self) -> Duration {
         let doubled = 2u32.saturating_pow(self.stalled);
         CHUNK_PATIENCE.saturating_mul(doubled).min(MOST_CHUNK_PATIENCE)
+    }
+
+    /// The source reported that it cannot send what follows this position.
+    fn stick(&mut self, position: Lsn, error: Error) -> Error {
+        let Some(sqlstate) = error.sqlstate() else {
+            return error;
+        };
+        let stuck = Stuck::note(self.stuck.as_ref(), position, sqlstate, Timestamp::now());
+        let error = stuck.explain(error);
+        if stuck.is_hopeless(Timestamp::now()) {
+            self.gap = Some(error.to_string());
+        }
+        self.stuck = Some(stuck);
+        self.sticks = true;
+        error
+    }
+
+    /// The trouble, if the last session ended in it.
+    fn take_stuck(&mut self) -> Option<Stuck> {
+        std::mem::take(&mut self.sticks)
+            .then(|| self.stuck.clone())
+            .flatten()
     }
 
     fn learn(&mut self, error: &Error, refused: Option<Refused>) {
@@ -240,11 +266,15 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
             backoff.reset();
             process.trouble = None;
         }
+        let stuck = process.take_stuck();
         let since = process
             .since(&error)
             .strftime("%Y-%m-%d %H:%M:%S UTC")
             .to_string();
-        let delay = backoff.next_delay(fastrand::f64());
+        let delay = match &stuck {
+            Some(stuck) => stuck.pause(),
+            None => backoff.next_delay(fastrand::f64()),
+        };
         tracing::warn!(%error, detail = error.detail(), hint = error.hint(), since, attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
         if let Some(why) = shared.budget.exceeded() {
             match budget::give_up(shared, process.epoch, &why).await {
@@ -254,6 +284,9 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
             }
         }
         if let Some(epoch) = process.epoch {
+            if let Some(stuck) = &stuck {
+                session::tell_stuck(shared, epoch, stuck, &error).await;
+            }
             let error = error.context(format_args!("since {since}"));
             session::tell_state(shared, epoch, "retrying", &error).await;
         }

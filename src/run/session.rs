@@ -28,6 +28,7 @@ use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
 use crate::sql::TableName;
+use crate::stuck::Stuck;
 use crate::target;
 use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
 use crate::target::writer::Writer;
@@ -106,6 +107,9 @@ impl<'a> Session<'a> {
             )
             .await?;
         process.epoch = Some(claim.epoch);
+        if process.stuck.is_none() {
+            process.stuck = shared.bookkeeping.stuck(&mut conn).await?;
+        }
         let source = SourceIdentity {
             system_identifier: system.system_identifier,
             timeline: system.timeline,
@@ -287,7 +291,12 @@ impl<'a> Session<'a> {
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
         process.stalled = if left.stalled { process.stalled + 1 } else { 0 };
+        let unsendable = left.unsendable;
         let refused = leave(self.shared, left, epoch, &result).await;
+        let result = match unsendable {
+            Some(position) => result.map_err(|error| process.stick(position, error)),
+            None => result,
+        };
         result.inspect_err(|error| process.learn(error, refused))
     }
 }
@@ -303,6 +312,15 @@ pub async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
         .and_then(Option::as_deref)
         .unwrap_or("60000");
     Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
+}
+
+/// Stores at the target that the source cannot send what follows a position, if it can be reached.
+pub async fn tell_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Error) {
+    let tell = async {
+        let mut conn = shared.target_session("state").await?;
+        shared.bookkeeping.set_stuck(&mut conn, epoch, stuck, error).await
+    };
+    let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }
 
 /// Tells the target what the process is up to, if it can be reached.

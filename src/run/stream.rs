@@ -30,6 +30,7 @@ use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::report;
 use crate::settings::ReadModelSettings;
 use crate::source::replication::Replication;
+use crate::stuck::Stuck;
 use crate::target::model::TargetModel;
 use crate::target::writer::{Merged, Position};
 use crate::transaction::{Assembler, Transaction};
@@ -104,6 +105,8 @@ pub struct Left {
     pub stalled: bool,
     /// The batch that could not be written, if that ended the loop.
     pub refused: Option<Refused>,
+    /// Where the stream stood when the source reported that it cannot send what follows.
+    pub unsendable: Option<Lsn>,
 }
 
 /// A job that the applier has in hand.
@@ -206,6 +209,8 @@ pub struct Stream {
     abandon: bool,
     chunk_patience: Duration,
     stalled: bool,
+    /// Whether the source itself reported the error that ended the loop, and it may be about what is to be sent.
+    reported: bool,
 }
 
 struct InFlight {
@@ -285,6 +290,7 @@ impl Stream {
             abandon: false,
             chunk_patience: start.chunk_patience,
             stalled: false,
+            reported: false,
         }
     }
 
@@ -308,6 +314,7 @@ impl Stream {
                 in_hand,
                 stalled: self.stalled,
                 refused: self.refused,
+                unsendable: self.reported.then(|| self.progress.applied()),
             },
             result,
         )
@@ -343,7 +350,7 @@ impl Stream {
                 () = gathered(self.gathers_until), if self.in_flight.is_none() && !self.stands_still() => {}
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
                 read = fill(&mut self.replication, self.pace && self.behind), if reading => {
-                    read.map_err(gone)?;
+                    read?;
                     self.silence.end(Instant::now());
                 }
             }
@@ -379,7 +386,9 @@ impl Stream {
         let mut reply_to = None;
         let mut store = None;
         while self.may_read() {
-            let Some(frame) = self.replication.next_frame().map_err(gone)? else {
+            let reported = &mut self.reported;
+            let frame = self.replication.next_frame();
+            let Some(frame) = frame.map_err(|error| gone(error, reported))? else {
                 break;
             };
             match frame {
@@ -597,7 +606,8 @@ fn check_position(position: Lsn) -> Result<()> {
 
 /// The server looks the publication up as of the change that it decodes, so the old slot never finds one that was made
 /// again (up to 17). The slot itself may be gone too: both are undefined objects.
-fn gone(error: Error) -> Error {
+fn gone(error: Error, reported: &mut bool) -> Error {
+    *reported = error.sqlstate().is_some_and(Stuck::concerns);
     if error.sqlstate() == Some("42704") {
         error.with_class(Class::Gap)
     } else {

@@ -16,6 +16,7 @@ mod progress;
 mod resyncs;
 mod schema;
 mod shadows;
+mod stuck;
 
 pub use damage::Damage;
 pub use progress::CopyProgress;

@@ -1,6 +1,6 @@
 //! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the reason.
 
-use crate::support::{Cdc, Pair, database_pair, pg, rows, seeded, source, target};
+use crate::support::{Cdc, Pair, Signal, database_pair, pg, rows, seeded, source, target};
 use crate::support::{value, wait_in_step};
 use crate::wait_rows;
 use tokio_postgres::Client;
@@ -124,4 +124,45 @@ async fn a_source_without_encoding_is_refused_before_the_first_row() {
         pair.slot
     );
     assert_eq!(value(&source, &slots).await, "0");
+}
+
+/// The byte 0x81 has no counterpart in UTF-8, but a database in WIN1252 takes it.
+const UNSENDABLE: &str = "convert_from('\\x81'::bytea, 'WIN1252')";
+
+/// What the source cannot send stands in a column that no read model projects: the copy goes round it.
+#[tokio::test]
+async fn a_value_that_the_source_cannot_send_is_gone_round() {
+    let (pair, source, target) = pair_with("WIN1252", "UTF8").await;
+    source
+        .batch_execute("SET client_encoding = 'WIN1252'; ALTER TABLE labels ADD COLUMN note text")
+        .await
+        .unwrap();
+    let mut cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    source
+        .batch_execute(&format!(
+            "UPDATE labels SET note = {UNSENDABLE}, label = 'behind' WHERE code = 'MR'"
+        ))
+        .await
+        .unwrap();
+    let stuck = "SELECT stuck_times > 1, stuck_sqlstate FROM cdc.pipeline";
+    wait_rows(&target, stuck, &["t|22P05"]).await;
+    let status = Cdc::output(&pair, &["status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert_eq!(status.status.code(), Some(1), "{text}");
+    assert!(text.contains("the source cannot send what follows"), "{text}");
+    // What a restart of the process forgets would be tried from the beginning.
+    cdc.stop(Signal::Kill).await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    let heals = "SELECT count(*) FROM cdc.resync WHERE origin = 'heal'";
+    wait_rows(&target, heals, &["1"]).await;
+    assert!(cdc.log().contains("failed there 6 times"), "{}", cdc.log());
+    source
+        .batch_execute("UPDATE labels SET note = NULL; UPDATE labels SET label = 'after'")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    let status = Cdc::output(&pair, &["status"]);
+    assert!(status.status.success(), "{status:?}");
 }

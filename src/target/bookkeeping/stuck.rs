@@ -1,0 +1,63 @@
+//! The position behind which the source cannot send, kept across restarts of the process.
+
+use jiff::Timestamp;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::Bookkeeping;
+use crate::error::{Error, Result};
+use crate::stuck::Stuck;
+use crate::target::error::from_sqlx;
+
+impl Bookkeeping {
+    /// The trouble of the last session, if the stream has not passed its position since.
+    pub async fn stuck(&self, conn: &mut PgConnection) -> Result<Option<Stuck>> {
+        let sql = format!(
+            "SELECT stuck_lsn::text, stuck_sqlstate, (extract(epoch FROM stuck_since) * 1000000)::bigint, stuck_times \
+             FROM {}.pipeline WHERE stuck_lsn >= lsn",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else { return Ok(None) };
+        let lsn: String = row.try_get(0).map_err(from_sqlx)?;
+        let since: i64 = row.try_get(2).map_err(from_sqlx)?;
+        let times: i32 = row.try_get(3).map_err(from_sqlx)?;
+        Ok(Some(Stuck {
+            position: lsn.parse()?,
+            sqlstate: row.try_get(1).map_err(from_sqlx)?,
+            since: Timestamp::from_microsecond(since).unwrap_or(Timestamp::UNIX_EPOCH),
+            times: u32::try_from(times).unwrap_or(0),
+        }))
+    }
+
+    /// Stores the trouble, with the error as it is shown; requests that wait say what they wait for.
+    pub async fn set_stuck(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        stuck: &Stuck,
+        error: &Error,
+    ) -> Result<()> {
+        let sql = format!(
+            "WITH stored AS ( \
+                 UPDATE {schema}.pipeline SET stuck_lsn = $2::pg_lsn, stuck_sqlstate = $3, \
+                     stuck_since = to_timestamp($4::bigint / 1000000.0), stuck_times = $5, stuck_error = $6 \
+                 WHERE epoch = $1 RETURNING true) \
+             UPDATE {schema}.resync SET waiting_for = $6 WHERE state IN ('queued', 'running') AND EXISTS (SELECT FROM stored)",
+            schema = self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(stuck.position.to_string())
+            .bind(&stuck.sqlstate)
+            .bind(stuck.since.as_microsecond())
+            .bind(i32::try_from(stuck.times).unwrap_or(i32::MAX))
+            .bind(error.with_its_detail())
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+}
