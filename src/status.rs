@@ -72,6 +72,8 @@ pub enum Verdict {
     Retrying,
     /// A read model is suspended and shows its last good state.
     Suspended,
+    /// A dry run has found differences, and nothing has compared since.
+    Differs,
     /// `cdc` does not run.
     Stopped,
     /// The slot needs attention.
@@ -204,6 +206,8 @@ pub struct ReadModelStatus {
     pub last_change_at: Option<String>,
     /// Last resync.
     pub last_resync: Option<LastResync>,
+    /// Last comparison of all rows, by a copy, a resync or a dry run.
+    pub last_comparison: Option<LastComparison>,
     /// A running copy.
     pub copy: Option<Copy>,
     /// Live rows at the source whose key another one has, as of the last resync: they wait until it is free.
@@ -242,6 +246,15 @@ pub struct LastResync {
     pub at: String,
     /// Rows that differed and were repaired: real drift.
     pub repaired: i64,
+}
+
+/// The last comparison of a read model with its source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LastComparison {
+    /// When it was done.
+    pub at: String,
+    /// Rows that differed and were left as they were, as a dry run does; rejected ones are not among them.
+    pub differing: i64,
 }
 
 /// A resync: requested, running or finished.

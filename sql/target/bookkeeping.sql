@@ -66,7 +66,9 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     last_change_at timestamptz,
     last_resync_at timestamptz,
     last_resync_repaired bigint,         -- drift: rows of a read model in step that a resync had to write
-    waiting bigint                       -- live rows whose key another one had, when all rows were written or compared last
+    waiting bigint,                      -- live rows whose key another one had, when all rows were written or compared last
+    compared_at timestamptz,             -- when all rows were compared last, by a copy, a resync or a dry run
+    differing bigint                     -- rows that differed then and were left as they were: only a dry run does so
 );
 
 -- Requested, running and finished resyncs, newest last.
@@ -96,6 +98,7 @@ ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD COLUMN IF NOT EXISTS stuck_sqlstate text,
     ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
     ADD COLUMN IF NOT EXISTS stuck_error text;
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 
 -- Until version 4 commit_time could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
 UPDATE {{schema}}.pipeline SET commit_time = last_commit_time

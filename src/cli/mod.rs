@@ -5,10 +5,12 @@
 
 pub mod check;
 mod common;
+mod compared;
 pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod output;
+mod request;
 pub mod resync;
 pub mod run;
 pub mod setup;

@@ -1,19 +1,16 @@
 //! `cdc resync`: compares lookup tables with their sources and repairs differences; `cdc verify` only compares.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{note, print};
-use super::{Context, HELP_TEMPLATE, Outcome};
+use super::request::wait;
+use super::{Context, HELP_TEMPLATE, Outcome, compared};
 use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::sql::TableName;
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::telemetry::line;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +19,8 @@ Examples:
   cdc resync --dry-run               only count and name the differences, as cdc verify does
 
 A running 'cdc run' carries it out while it goes on following the source; where none runs, this command does it.
-Readers never see an empty or mixed table, and unchanged rows are not written.
+Readers never see an empty or mixed table, and unchanged rows are not written. Rows that the lookup does not take are named as
+rejected: a resync cannot repair them.
 
 Exit codes: 0 done, and with --dry-run no differences; 1 differences, or not done; 2 wrong usage or configuration.";
 
@@ -62,6 +60,9 @@ Examples:
 
 The same as 'cdc resync --dry-run': a running 'cdc run' compares while it goes on following the source; where none runs,
 this command does it, and brings the lookups up to date first.
+
+Rows that the lookup does not take ('rejected') are differences. Live rows whose key another one has ('duplicate') are none: the one
+with the smallest identity is shown.
 
 Exit codes: 0 no differences; 1 differences, or not done; 2 wrong usage or configuration.";
 
@@ -111,15 +112,6 @@ pub async fn verify(args: &VerifyArgs, context: &Context) -> Result<Outcome> {
     run(&args, context).await
 }
 
-/// How often the progress of a copy is shown on a terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often the result is looked for.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long the running cdc may be away, for example because it begins a new session.
-const OWNER_PATIENCE: Duration = Duration::from_secs(30);
-
 /// Runs the command.
 ///
 /// # Errors
@@ -127,6 +119,7 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(30);
 /// Whatever stops the command.
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
+    let schema = settings.target.schema.clone();
     let names = read_models(args, &settings)?;
     let bookkeeping = Bookkeeping::new(&settings.target.schema);
     let mut conn = target::connect::connect(&settings.target.conninfo, "cdc resync", true).await?;
@@ -174,9 +167,14 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         print(&format!("{result}\n"))?;
     } else {
-        print(&rendered(&result, args.dry_run))?;
+        let text = if args.dry_run {
+            compared::comparison(&result)
+        } else {
+            compared::resync(&result, &schema)
+        };
+        print(&text)?;
     }
-    Ok(if args.dry_run && differs(&result) {
+    Ok(if args.dry_run && compared::differs(&result) {
         Outcome::Findings
     } else {
         Outcome::Done
@@ -201,122 +199,4 @@ fn read_models(args: &Args, settings: &Settings) -> Result<Option<Vec<String>>> 
         names.push(wanted);
     }
     Ok(Some(names))
-}
-
-/// Waits until the request is done; says once what it waits for.
-/// `asked` is a running cdc: where it leaves, nobody carries the request out.
-async fn wait(
-    bookkeeping: &Bookkeeping,
-    conn: &mut PgConnection,
-    id: i64,
-    asked: bool,
-) -> Result<(Option<Value>, Option<String>)> {
-    let mut told = None;
-    let mut seen = Instant::now();
-    // Where this process copies, it shows the progress by itself.
-    let mut line = Line::new(asked && line::is_on());
-    loop {
-        line.show(bookkeeping, conn).await?;
-        if !asked || bookkeeping.owner_is_alive(conn).await? {
-            seen = Instant::now();
-        } else if seen.elapsed() > OWNER_PATIENCE {
-            return Err(Error::transient("the running cdc has left before it was done")
-                .with_hint("Run the command again, or start `cdc run`, which carries the request out."));
-        }
-        let (state, result, error, waiting_for) = bookkeeping.resync_outcome(conn, id).await?;
-        if matches!(state.as_str(), "done" | "failed") {
-            return Ok((result, error));
-        }
-        if waiting_for.is_some() && waiting_for != told {
-            note(&format!(
-                "Waiting: {}",
-                waiting_for.as_deref().unwrap_or_default()
-            ));
-            told = waiting_for;
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-}
-
-/// The progress of the copies of the running cdc on a terminal; it is gone at the end.
-struct Line {
-    shown: Option<Instant>,
-    terminal: bool,
-}
-
-impl Line {
-    fn new(terminal: bool) -> Self {
-        Self {
-            shown: None,
-            terminal,
-        }
-    }
-
-    async fn show(&mut self, bookkeeping: &Bookkeeping, conn: &mut PgConnection) -> Result<()> {
-        if !self.terminal || self.shown.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
-            return Ok(());
-        }
-        let seen = target::report::bookkeeping(conn, bookkeeping.schema_name()).await?;
-        let models = seen.map(|seen| seen.read_models).unwrap_or_default();
-        let copies = models
-            .iter()
-            .filter_map(|model| Some((model.name.as_str(), model.copy.as_ref()?)));
-        self.shown = Some(Instant::now());
-        line::show(copies);
-        Ok(())
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if self.shown.is_some() {
-            line::clear();
-        }
-    }
-}
-
-fn count(found: &Value, name: &str) -> i64 {
-    found.get(name).and_then(Value::as_i64).unwrap_or(0)
-}
-
-fn differs(result: &Value) -> bool {
-    result.as_object().is_some_and(|models| {
-        models.values().any(|found| {
-            ["missing", "extra", "different"]
-                .iter()
-                .any(|kind| count(found, kind) > 0)
-        })
-    })
-}
-
-/// A line for each read model, and the keys of what differs.
-fn rendered(result: &Value, dry_run: bool) -> String {
-    let mut text = String::new();
-    for (name, found) in result.as_object().into_iter().flatten() {
-        if dry_run {
-            let [missing, extra, different, same] =
-                ["missing", "extra", "different", "same"].map(|kind| count(found, kind));
-            text.push_str(&format!(
-                "{name}: {missing} missing, {extra} extra, {different} different, {same} right\n"
-            ));
-            for (kind, keys) in found.get("keys").and_then(Value::as_object).into_iter().flatten() {
-                let named = keys.as_array().map_or(0, Vec::len);
-                for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    text.push_str(&format!("  {kind}: {key}\n"));
-                }
-                let more = count(found, kind).saturating_sub(i64::try_from(named).unwrap_or(0));
-                if more > 0 {
-                    text.push_str(&format!("  {kind}: {more} more (--limit N names N of them)\n"));
-                }
-            }
-        } else {
-            let [total, inserted, updated, deleted, unchanged] =
-                ["total", "inserted", "updated", "deleted", "unchanged"].map(|kind| count(found, kind));
-            text.push_str(&format!(
-                "{name}: {total} rows compared; repaired: {inserted} missing, {updated} different, {deleted} extra; \
-                 {unchanged} were right\n"
-            ));
-        }
-    }
-    text
 }

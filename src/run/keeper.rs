@@ -170,7 +170,9 @@ impl Keeper {
         match result {
             Ok(outcome) => {
                 let details = if request.dry_run {
-                    report::difference(&outcome.found)
+                    let found = report::difference(&outcome.found);
+                    bookkeeping.note_compared(conn, &found).await?;
+                    found
                 } else {
                     report::result(&outcome.written)
                 };

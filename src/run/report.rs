@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::settings::ReadModelSettings;
-use crate::target::shadow::Difference;
+use crate::target::difference::{Difference, Rejected};
 use crate::target::writer::Written;
 
 /// Keys of repaired rows that are kept as a sample.
@@ -76,15 +76,9 @@ fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
     }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for row in &written.rejected {
-        let object = row.object.as_deref().unwrap_or_default();
-        let reason = format!("{} {object}", row.sqlstate);
-        *reasons.entry(reason.trim_end().to_owned()).or_default() += 1;
-        tracing::debug!(
-            read_model,
-            key = row.key,
-            reason = reason.trim_end(),
-            "set a row apart"
-        );
+        let reason = row.reason();
+        tracing::debug!(read_model, key = row.key, reason, "set a row apart");
+        *reasons.entry(reason).or_default() += 1;
     }
     let reasons: Vec<String> = reasons
         .iter()
@@ -172,6 +166,8 @@ pub fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
             extra = found.extra,
             different = found.different,
             same = found.same,
+            rejected = found.rejected,
+            waiting = found.waiting,
             duration_ms = millis(elapsed),
             %lsn,
             "dry run completed"
@@ -201,6 +197,8 @@ pub fn result(written: &[(String, Written)]) -> Value {
             let found = json!({
                 "total": written.total, "inserted": written.inserted, "updated": written.updated,
                 "deleted": written.deleted, "unchanged": written.unchanged(), "keys": keys,
+                "rejected": written.rejected_in_all, "waiting": written.waiting,
+                "rejections": rejections(&written.first_rejected),
             });
             (read_model.clone(), found)
         })
@@ -217,12 +215,24 @@ pub fn difference(found: &[(String, Difference)]) -> Value {
                 found.keys.iter().map(|(kind, keys)| (kind.clone(), json!(keys))).collect();
             let found = json!({
                 "missing": found.missing, "extra": found.extra, "different": found.different, "same": found.same,
-                "keys": keys,
+                "rejected": found.rejected, "waiting": found.waiting, "keys": keys,
+                "rejections": rejections(&found.rejections),
             });
             (read_model.clone(), found)
         })
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+fn rejections(rows: &[Rejected]) -> Value {
+    rows.iter()
+        .map(|row| {
+            json!({
+                "key": row.key, "identity": row.identity, "sqlstate": row.sqlstate, "constraint": row.constraint,
+                "column": row.column,
+            })
+        })
+        .collect()
 }
 
 /// Whole milliseconds.

@@ -33,7 +33,8 @@ use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::slot::Kind;
-use crate::target::shadow::{Difference, ShadowWriter};
+use crate::target::difference::Difference;
+use crate::target::shadow::ShadowWriter;
 use crate::target::writer::Written;
 use crate::transaction::Assembler;
 

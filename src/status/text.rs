@@ -56,7 +56,7 @@ pub fn render(status: &Status) -> String {
         lines.push(format!(
             "resync      {} ({}), requested {}{waiting}",
             resync.state,
-            resync.origin,
+            if resync.dry_run { "dry run" } else { &resync.origin },
             time(&resync.requested_at)
         ));
     }
@@ -73,6 +73,7 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Behind => "BEHIND",
         Verdict::Retrying => "RETRYING",
         Verdict::Suspended => "SUSPENDED",
+        Verdict::Differs => "DIFFERS",
         Verdict::Stopped => "STOPPED",
         Verdict::Slot => "SLOT",
         Verdict::Unknown => "UNKNOWN",
@@ -128,12 +129,24 @@ fn row(model: &ReadModelStatus) -> [String; 6] {
     });
     [
         clip(&model.name, 28),
-        copying.unwrap_or_else(|| model.state.replace('_', " ")),
+        copying.unwrap_or_else(|| state(model)),
         model.rows.map_or_else(none, |rows| rows.to_string()),
         model.age_seconds.map_or_else(none, duration),
         model.last_change_at.as_deref().map_or_else(none, time),
         resync.unwrap_or_else(none),
     ]
+}
+
+/// In the stream, and yet not as the source is, as long as nothing has repaired what a dry run has found.
+fn state(model: &ReadModelStatus) -> String {
+    let differs = model
+        .last_comparison
+        .as_ref()
+        .is_some_and(|last| last.differing > 0);
+    if differs && model.state == "in_step" {
+        return "differs".to_owned();
+    }
+    model.state.replace('_', " ")
 }
 
 fn pipeline(pipeline: Option<&PipelineStatus>) -> String {

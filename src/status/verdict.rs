@@ -10,6 +10,7 @@
 //! | the source cannot be seen | unknown |
 //! | everything is being copied, or a read model is new | copying |
 //! | a read model is suspended | suspended |
+//! | the last comparison found differences and left them | differs |
 //! | the slot is missing, lost, about to be, or unread | slot |
 //! | older than [`MAX_AGE_SECONDS`] | behind |
 //! | none of these | ok |
@@ -68,6 +69,7 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
     }
     let runs = status.pipeline.as_ref().is_some_and(|pipeline| pipeline.alive);
     read_models(status, runs, &mut found);
+    differences(status, &mut found);
     rejections(status, &settings.target.schema, &mut found);
     if let Some(source) = source
         && status.checkpoint.is_some()
@@ -248,6 +250,23 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
     }
 }
 
+/// What a dry run has found stays true until something compares again: nothing else repairs it.
+fn differences(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
+    for model in &status.read_models {
+        let Some(compared) = model.last_comparison.as_ref().filter(|last| last.differing > 0) else {
+            continue;
+        };
+        let message = format!(
+            "{} differs from its source in {}, as the comparison of {} found",
+            model.name,
+            super::text::rows(compared.differing),
+            super::text::time(&compared.at)
+        );
+        let hint = Some("Run `cdc resync`, which repairs them; `cdc verify` names the keys.");
+        found.push((Verdict::Differs, problem("error", &model.name, message, hint)));
+    }
+}
+
 /// Rows that the target refuses are told, with the first of them; everything else is right.
 fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>) {
     for model in status.read_models.iter().filter(|model| model.rejected > 0) {
@@ -321,16 +340,17 @@ fn resyncs(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     let Some(last) = status.resyncs.first() else {
         return;
     };
+    let what = if last.dry_run { "comparison" } else { "resync" };
     if last.state == "failed" {
         let error = last.error.as_deref().unwrap_or("no reason is known");
-        let message = format!("the last resync failed: {error}");
+        let message = format!("the last {what} failed: {error}");
         found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
     } else if let Some(blocker) = last
         .waiting_for
         .as_ref()
         .filter(|_| last.state != "done" && !a_copy_waits)
     {
-        let message = format!("a resync waits for {blocker}");
+        let message = format!("a {what} waits for {blocker}");
         found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
     }
 }

@@ -6,6 +6,7 @@ pub mod bookkeeping;
 mod careful;
 pub mod connect;
 pub mod copy_buffer;
+pub mod difference;
 pub mod error;
 pub mod facts;
 pub mod lookup;

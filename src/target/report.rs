@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, Type};
 use crate::error::Result;
 use crate::sql::{fill, ident};
 use crate::status::{
-    Bookkeeping, Checkpoint, Copy, LastResync, PipelineStatus, ReadModelStatus, Rejection, Resync,
+    Bookkeeping, Checkpoint, Copy, LastComparison, LastResync, PipelineStatus, ReadModelStatus, Rejection,
+    Resync,
 };
 use crate::target::error::from_sqlx;
 
@@ -181,6 +182,8 @@ fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
     let seconds = get(row, "copy_seconds")?;
     let repaired: Option<i64> = get(row, "last_resync_repaired")?;
     let last_resync_at: Option<String> = get(row, "last_resync_at")?;
+    let compared_at: Option<String> = get(row, "compared_at")?;
+    let differing: Option<i64> = get(row, "differing")?;
     Ok(ReadModelStatus {
         name: get(row, "name")?,
         source: get(row, "source")?,
@@ -194,6 +197,10 @@ fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
         last_resync: last_resync_at.map(|at| LastResync {
             at,
             repaired: repaired.unwrap_or(0),
+        }),
+        last_comparison: compared_at.map(|at| LastComparison {
+            at,
+            differing: differing.unwrap_or(0),
         }),
         copy: copy_rows.map(|rows| Copy::new(rows, estimate, bytes, seconds)),
         waiting: get::<Option<i64>>(row, "waiting")?.unwrap_or(0),

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::sql::ident;
 use crate::target::careful::{self, Refused, Rows};
 use crate::target::copy_buffer::Gathered;
+use crate::target::difference::{Difference, compare};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
@@ -60,21 +61,6 @@ impl Counter {
         self.bytes
             .fetch_add(i64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }
-}
-
-/// What a dry run found in one lookup.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Difference {
-    /// Rows that the lookup lacks.
-    pub missing: i64,
-    /// Rows that the source does not have.
-    pub extra: i64,
-    /// Rows with other values.
-    pub different: i64,
-    /// Rows that are right.
-    pub same: i64,
-    /// Keys of some of them, by kind.
-    pub keys: Vec<(String, Vec<String>)>,
 }
 
 impl ShadowWriter {
@@ -221,26 +207,7 @@ impl ShadowWriter {
 
     /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each kind.
     pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
-        let rows = sqlx::query(AssertSqlSafe(model.compare(limit)))
-            .fetch_all(&mut self.conn)
-            .await
-            .map_err(from_sqlx)?;
-        let mut found = Difference::default();
-        for row in rows {
-            let kind: String = row.try_get(0).map_err(from_sqlx)?;
-            let count: i64 = row.try_get(1).map_err(from_sqlx)?;
-            let keys: Option<Vec<String>> = row.try_get(2).map_err(from_sqlx)?;
-            match kind.as_str() {
-                "missing" => found.missing = count,
-                "extra" => found.extra = count,
-                "different" => found.different = count,
-                _ => found.same = count,
-            }
-            if let Some(keys) = keys.filter(|_| kind != "same") {
-                found.keys.push((kind, keys));
-            }
-        }
-        Ok(found)
+        compare(&mut self.conn, model.compare(limit)).await
     }
 
     /// Takes the shadow away that an owner of this epoch made for the read model with this number.

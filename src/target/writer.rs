@@ -20,6 +20,7 @@ use crate::progress::TransactionId;
 use crate::sql::{TableName, fill, ident};
 use crate::target::bookkeeping::{Bookkeeping, ModelState, SourceIdentity};
 use crate::target::copy_buffer::copy_rows;
+use crate::target::difference::Rejected;
 use crate::target::error::{Refusal, from_sqlx, words_are_the_servers};
 use crate::target::model::TargetModel;
 use crate::target::staging::{self, Part};
@@ -37,8 +38,6 @@ use chunks::Chunks;
 use new_rows::NewRows;
 use staged::{Owner, Staged};
 use sweep::Dead;
-
-pub use isolate::Rejected;
 
 /// Most rows that go as arguments of one statement; above, COPY is cheaper.
 const ONE_STATEMENT_ROWS: usize = 500;
@@ -99,6 +98,10 @@ pub struct Written {
     pub refused: i64,
     /// Rows that are set apart by now.
     pub rejected_in_all: i64,
+    /// The first of them.
+    pub first_rejected: Vec<Rejected>,
+    /// Live rows whose key another one has; only of a merge.
+    pub waiting: i64,
 }
 
 impl Written {

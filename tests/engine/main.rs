@@ -11,6 +11,7 @@ mod as_of;
 mod budget;
 mod causes;
 mod comes_again;
+mod compared;
 mod ddl;
 mod death;
 mod doubled;

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use cdc::error::Class;
 use cdc::settings::OnRowError;
-use cdc::target::shadow::{Difference, ShadowWriter};
+use cdc::target::difference::Difference;
+use cdc::target::shadow::ShadowWriter;
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
@@ -386,11 +387,16 @@ async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
     assert_eq!(written.rejected.len(), 3);
     assert_counted(&rig, "first copy").await;
     let (found, written) = resync(&mut rig, &COPY).await;
+    let rejected = found.keys.first().map(|(_, keys)| keys.join(" "));
+    assert_eq!((found.rejected, rejected.as_deref()), (3, Some("A B 4")));
     let healthy = Difference {
         same: 2,
+        rejected: 3,
+        keys: found.keys.clone(),
+        rejections: found.rejections.clone(),
         ..Difference::default()
     };
-    assert_eq!(found, healthy, "a dry run sees nothing in health");
+    assert_eq!(found, healthy, "a dry run sees nothing else in health");
     assert_eq!(written.changed(), 0, "a resync in health writes nothing");
     assert_eq!(rows(&rig.db, REJECTED).await, COPY_REJECTED);
     // The stream goes on from there.

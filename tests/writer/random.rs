@@ -9,14 +9,15 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use cdc::error::{Class, Result};
 use cdc::fold::Fold;
-use cdc::target::shadow::{Difference, ShadowWriter};
+use cdc::target::difference::Difference;
+use cdc::target::shadow::ShadowWriter;
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
 use crate::cases::{BYSTANDERS, TABLES, assert_consistent, bystanders, labels, other};
 use crate::key_index::forget_doubled_keys;
 use crate::rig::Rig;
-use crate::support::rows;
+use crate::support::{rows, value};
 
 /// A source row.
 #[derive(Debug, Clone, PartialEq)]
@@ -460,8 +461,21 @@ impl Run {
             same: i64::try_from(self.source.shown().len()).unwrap(),
             ..Difference::default()
         };
+        let count = async |rows: &str| -> i64 {
+            let count = value(&self.rig.db, &format!("SELECT count(*) FROM {rows}")).await;
+            count.parse().unwrap()
+        };
+        healthy.rejected = count("cdc.rejected").await;
+        healthy.waiting = count("cdc.map_1 WHERE state = 'w'").await;
+        assert_eq!(
+            found.rejections.len(),
+            usize::try_from(healthy.rejected.min(10)).unwrap()
+        );
+        (found.keys, found.rejections) = (Vec::new(), Vec::new());
         if self.source.refusing {
             (found.same, healthy.same) = (0, 0);
+            // Rows that wait for the key of a refused one are not compared.
+            (found.waiting, healthy.waiting) = (0, 0);
         }
         assert_eq!(found, healthy, "seed {}: false alarm", self.seed);
         let damage = self.random.bool();

@@ -244,6 +244,32 @@ fn copies_and_suspended_read_models_are_told() {
 }
 
 #[test]
+fn differences_that_a_comparison_left_are_told_until_the_next_one() {
+    let compared = |differing| {
+        move |seen: &mut Observed| {
+            bookkeeping(seen).read_models[0].last_comparison = Some(LastComparison {
+                at: "2026-11-25T02:10:00.000000Z".to_owned(),
+                differing,
+            });
+        }
+    };
+    check(
+        Verdict::Differs,
+        false,
+        "public.labels_lookup differs from its source in 2 rows, as the comparison of 2026-11-25 02:10:00 found",
+        compared(2),
+    );
+    check(Verdict::Ok, true, "in step", compared(0));
+    let mut seen = good();
+    compared(1)(&mut seen);
+    let text = super::super::render(&Status::new(&settings(), &seen));
+    assert!(
+        text.contains("DIFFERS   ") && text.contains("public.labels_lookup  differs  "),
+        "{text}"
+    );
+}
+
+#[test]
 fn slot_in_danger_is_told() {
     check(Verdict::Slot, false, "does not exist", |s| {
         s.source.as_mut().unwrap().slot = None

@@ -196,23 +196,40 @@ impl Bookkeeping {
     }
 
     /// A copy of this read model has been merged. What a resync of one in step had to write is drift; what a first copy or the copy
-    /// of a suspended one writes is not.
+    /// of a suspended one writes is not. Returns how many live rows have a key that another one has.
     pub async fn set_resynced(
         &self,
         conn: &mut PgConnection,
         id: i32,
         written: i64,
         heals: bool,
-    ) -> Result<()> {
+    ) -> Result<i64> {
         let sql = format!(
-            "UPDATE {}.read_model SET last_resync_at = now(), copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL, \
-             last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1",
+            "UPDATE {}.read_model SET last_resync_at = now(), compared_at = now(), differing = 0, copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL, \
+             last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1 RETURNING waiting",
             self.schema
         );
-        sqlx::query(AssertSqlSafe(sql))
+        let waiting: Option<Option<i64>> = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(id)
             .bind(written)
             .bind(heals)
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(waiting.flatten().unwrap_or(0))
+    }
+
+    /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it): what differs stays as it is until
+    /// the next comparison. Rows that the target refuses are not among it: the bookkeeping has them anyway.
+    pub async fn note_compared(&self, conn: &mut PgConnection, result: &Value) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model m SET compared_at = now(), \
+             differing = (f.value ->> 'missing')::bigint + (f.value ->> 'extra')::bigint + (f.value ->> 'different')::bigint \
+             FROM pg_catalog.jsonb_each($1::text::jsonb) f WHERE m.name = f.key",
+            self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(result.to_string())
             .execute(conn)
             .await
             .map_err(from_sqlx)?;

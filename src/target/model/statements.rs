@@ -318,23 +318,9 @@ impl TargetModel {
 
     /// The comparison of a dry run; keys of at most `limit` rows of each kind.
     pub fn compare(&self, limit: u32) -> String {
-        let first_key = self.key.first().map_or(1, |part| part.column + 1);
-        let limit = limit.to_string();
-        let wanted_key = join(
-            ", ",
-            self.key.iter().map(|part| format!("s.p{}", part.column + 1)),
-        );
         self.fill(
             include_str!("../../../sql/target/compare.sql"),
-            &[
-                ("limit", &limit),
-                ("no_lookup", "l.tableoid IS NULL"),
-                ("no_wanted", &format!("s.p{first_key} IS NULL")),
-                (
-                    "wanted_key_text",
-                    &format!("pg_catalog.concat_ws(', ', {wanted_key})"),
-                ),
-            ],
+            &[("limit", &limit.to_string()), ("no_lookup", "l.tableoid IS NULL")],
         )
     }
 

@@ -64,6 +64,7 @@ impl TargetModel {
                 }),
             )
         };
+        let first_key = self.key.first().map_or(1, |part| part.column + 1);
         let lookup_values = join(", ", self.columns.iter().map(TargetColumn::in_lookup));
         let differs = |left: &str, right: &str| {
             format!("ROW({left})::record OPERATOR(pg_catalog.*<>) ROW({right})::record")
@@ -199,6 +200,7 @@ impl TargetModel {
             ),
             ("rejected_key_text", text_of("r.", "k", keys)),
             ("rejected_identity_text", text_of("r.", "i", n)),
+            ("stage_identity_text", text_of("s.", "i", n)),
             ("i_null", no_identity(n)),
             (
                 "null_p",
@@ -314,6 +316,15 @@ impl TargetModel {
                 "key_text",
                 format!("pg_catalog.concat_ws(', ', {})", lookup_key(false)),
             ),
+            // The key of a row whose key the lookup's types may have refused.
+            (
+                "refused_key_text",
+                format!(
+                    "CASE WHEN s.p{first_key} IS NOT NULL THEN pg_catalog.concat_ws(', ', {}) END",
+                    stage_key(false)
+                ),
+            ),
+            ("no_wanted", format!("s.p{first_key} IS NULL")),
         ];
         let shared: Vec<(&str, &str)> = shared
             .iter()

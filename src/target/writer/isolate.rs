@@ -10,6 +10,7 @@ use crate::fold::Fold;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful;
+use crate::target::difference::Rejected;
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 
@@ -19,16 +20,8 @@ const MOST_ROUNDS: usize = 2;
 /// More live rows than this in a batch are many: its plans are not kept for the next one.
 pub(super) const MANY_ROWS: i64 = 500;
 
-/// A row that was set apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// Its key, if the lookup's key takes it.
-    pub key: Option<String>,
-    /// The server's error code.
-    pub sqlstate: String,
-    /// Constraint, else column, that the server named.
-    pub object: Option<String>,
-}
+/// Rows that are set apart that are named of all of them.
+const NAMED_REJECTED: usize = 20;
 
 /// How the isolating writer is called.
 #[derive(Debug, Clone, Copy)]
@@ -204,7 +197,7 @@ impl Bookkeeping {
         written: &mut Written,
     ) -> Result<()> {
         let sql = format!(
-            "SELECT key, sqlstate, coalesce(constraint_name, column_name) AS object, refused_at = now() AS new \
+            "SELECT key, identity, sqlstate, constraint_name, column_name, refused_at = now() AS new \
              FROM {}.rejection WHERE read_model = $1 ORDER BY n",
             self.schema()
         );
@@ -215,13 +208,20 @@ impl Bookkeeping {
             .map_err(from_sqlx)?;
         written.rejected_in_all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         written.rejected.clear();
+        written.first_rejected.clear();
         for row in rows {
+            let rejected = Rejected {
+                key: row.try_get("key").map_err(from_sqlx)?,
+                identity: row.try_get("identity").map_err(from_sqlx)?,
+                sqlstate: row.try_get("sqlstate").map_err(from_sqlx)?,
+                constraint: row.try_get("constraint_name").map_err(from_sqlx)?,
+                column: row.try_get("column_name").map_err(from_sqlx)?,
+            };
+            if written.first_rejected.len() < NAMED_REJECTED {
+                written.first_rejected.push(rejected.clone());
+            }
             if row.try_get("new").map_err(from_sqlx)? {
-                written.rejected.push(Rejected {
-                    key: row.try_get("key").map_err(from_sqlx)?,
-                    sqlstate: row.try_get("sqlstate").map_err(from_sqlx)?,
-                    object: row.try_get("object").map_err(from_sqlx)?,
-                });
+                written.rejected.push(rejected);
             }
         }
         Ok(())

@@ -317,6 +317,6 @@ async fn merge_rows(
     }
     // Before the state is set: whether it was in step before tells drift from what was never there.
     let drift = (written.changed() - healed).max(0);
-    bookkeeping.set_resynced(conn, model.id, drift, how.heals).await?;
-    Ok(written)
+    let waiting = bookkeeping.set_resynced(conn, model.id, drift, how.heals).await?;
+    Ok(Written { waiting, ..written })
 }
