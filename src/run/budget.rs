@@ -23,7 +23,6 @@ use crate::lsn::Lsn;
 use crate::run::{Shared, fence};
 use crate::settings::size_text;
 use crate::source;
-use crate::source::replication::Replication;
 
 /// How often the guard looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -193,7 +192,7 @@ pub async fn give_up(shared: &Shared, epoch: Option<i64>, why: &str) -> Result<b
     {
         return Ok(false);
     }
-    let mut replication = Replication::connect(&source.conninfo, &shared.application_name("stream")).await?;
+    let mut replication = shared.replication_session("stream").await?;
     let deadline = Instant::now() + GIVE_UP_PATIENCE;
     while !fence::try_lock(&mut replication, &source.slot).await? {
         if Instant::now() > deadline {
@@ -221,7 +220,7 @@ async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
     let mut conn = shared.target_session("state").await?;
     shared
         .bookkeeping
-        .begin_healing(&mut conn, epoch, why, None)
+        .begin_healing(&mut conn, epoch, why, None, None)
         .await
 }
 

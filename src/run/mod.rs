@@ -21,8 +21,8 @@ pub mod stream;
 pub mod waiting;
 pub mod watch;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -37,6 +37,8 @@ use crate::run::budget::Budget;
 use crate::run::stream::Refused;
 use crate::settings::Settings;
 use crate::source;
+use crate::source::replication::Replication;
+use crate::source::server::{Instance, Wanted};
 use crate::stuck::Stuck;
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
@@ -78,6 +80,8 @@ pub struct Shared {
     pub budget: Budget,
     /// How often in a row the making of a slot has failed: given up, as a rule.
     pub slots_failed: AtomicU32,
+    /// The server that the session's replication connection is with.
+    server: Mutex<Option<Instance>>,
 }
 
 impl Shared {
@@ -91,6 +95,7 @@ impl Shared {
             stop,
             budget: Budget::default(),
             slots_failed: AtomicU32::default(),
+            server: Mutex::default(),
         }
     }
 
@@ -107,9 +112,27 @@ impl Shared {
         target::connect::connect(&self.settings.target.conninfo, &self.application_name(role), true).await
     }
 
-    /// An ordinary session of the source for this role.
+    /// An ordinary session of the source for this role, with the session's own server.
     pub async fn source_session(&self, role: &str) -> Result<Client> {
-        source::connect::client(&self.settings.source.conninfo, &self.application_name(role)).await
+        let conninfo = &self.settings.source.conninfo;
+        source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server()).await
+    }
+
+    /// A replication connection beside the session's, with the same server.
+    pub async fn replication_session(&self, role: &str) -> Result<Replication> {
+        let conninfo = &self.settings.source.conninfo;
+        Replication::connect_of(conninfo, &self.application_name(role), self.wanted_server()).await
+    }
+
+    /// The server that the session is with; while there is none any primary.
+    fn wanted_server(&self) -> Wanted {
+        let server = *self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.map_or(Wanted::Primary, Wanted::Instance)
+    }
+
+    /// From now on all connections to the source are with this server.
+    fn stay_with(&self, server: Option<Instance>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 }
 
@@ -247,6 +270,7 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
             result = until_stopped(shared, session::session(shared, &mut process)) => result,
             error = shared.budget.enforced() => Err(error),
         };
+        shared.stay_with(None);
         let error = match result {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -283,13 +307,11 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
                 Err(error) => tracing::warn!(%error, "could not give up the slot"),
             }
         }
-        if let Some(epoch) = process.epoch {
-            if let Some(stuck) = &stuck {
-                session::tell_stuck(shared, epoch, stuck, &error).await;
-            }
-            let error = error.context(format_args!("since {since}"));
-            session::tell_state(shared, epoch, "retrying", &error).await;
+        if let (Some(stuck), Some(epoch)) = (&stuck, process.epoch) {
+            session::tell_stuck(shared, epoch, stuck, &error).await;
         }
+        let error = error.context(format_args!("since {since}"));
+        session::tell_retrying(shared, process.epoch, &error).await;
         tokio::select! {
             () = shared.stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(delay) => {}

@@ -3,29 +3,67 @@
 use tokio_postgres::Client;
 
 use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::run::Shared;
 use crate::run::bind::Bound;
 use crate::source;
-use crate::target::bookkeeping::{Claim, SourceIdentity};
+use crate::source::replication::{Replication, SystemIdentity};
+use crate::target::bookkeeping::SourceIdentity;
 
-/// A checkpoint of another server or database is not healed by itself.
-pub fn check_same_source(claim: &Claim, source: &SourceIdentity) -> Result<()> {
-    let Some(stored) = &claim.checkpoint else {
+/// Connects to the primary that the lookups were copied from, or one that has taken its place; any primary before the first copy.
+pub async fn connect(
+    shared: &Shared,
+    copied: Option<&SourceIdentity>,
+) -> Result<(Replication, SourceIdentity)> {
+    let accept = |system: &SystemIdentity| check_same_source(copied, &identity(system));
+    let conninfo = &shared.settings.source.conninfo;
+    let name = shared.application_name("stream");
+    match Replication::connect_to_accepted(conninfo, &name, accept).await {
+        Ok((replication, system)) => Ok((replication, identity(&system))),
+        Err(error) if error.class() == Class::Configuration => {
+            // An ordinary session may tell better what keeps the role from replicating.
+            check_server(&shared.source_session("facts").await?).await?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(system: &SystemIdentity) -> SourceIdentity {
+    SourceIdentity {
+        system_identifier: system.system_identifier.clone(),
+        timeline: system.timeline,
+        database: system.database.clone(),
+    }
+}
+
+/// Another server or database than the one that was copied is not healed by itself. Nor is an earlier timeline: a promotion begins a
+/// later one, so it is what the source was before a failover, which has gone on or has come back.
+pub fn check_same_source(copied: Option<&SourceIdentity>, found: &SourceIdentity) -> Result<()> {
+    let Some(copied) = copied else {
         return Ok(());
     };
-    if stored.system_identifier == source.system_identifier && stored.database == source.database {
+    let another = if copied.system_identifier != found.system_identifier || copied.database != found.database
+    {
+        Error::transient("the source is another server or database than the one that was copied").with_detail(
+            format!(
+                "Stored is system {} database \"{}\", found is system {} database \"{}\".",
+                copied.system_identifier, copied.database, found.system_identifier, found.database
+            ),
+        )
+    } else if found.timeline < copied.timeline {
+        Error::transient(format!(
+            "the source is another server than the one that was copied: it is on timeline {}, the lookups are of timeline {}",
+            found.timeline, copied.timeline
+        ))
+        .with_detail("It is a primary from before a failover, or a restore from before it.")
+    } else {
         return Ok(());
-    }
-    Err(Error::transient("the source is another server or database than the one that was copied")
-        .with_detail(format!(
-            "Stored is system {} database \"{}\", found is system {} database \"{}\".",
-            stored.system_identifier, stored.database, source.system_identifier, source.database
-        ))
-        .with_hint(
-            "If the new one is right, run `cdc resync --accept-new-source`; the lookups keep their last good state until then.",
-        ))
+    };
+    Err(another.with_hint(
+        "If the new one is right, run `cdc resync --accept-new-source`; the lookups keep their last good state until then.",
+    ))
 }
 
 /// The server's settings, its encoding and the role must allow logical decoding.
@@ -82,4 +120,36 @@ pub async fn ensure_publication(shared: &Shared, client: &Client, bound: &[Bound
         tracing::info!(sql = done, "set up the publication");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_server_is_never_taken_by_itself() {
+        let source = |system: &str, timeline, database: &str| SourceIdentity {
+            system_identifier: system.to_owned(),
+            timeline,
+            database: database.to_owned(),
+        };
+        let copied = source("7", 3, "master");
+        for (found, same) in [
+            (source("7", 3, "master"), true),
+            (source("7", 4, "master"), true),
+            (source("7", 9, "master"), true),
+            (source("7", 2, "master"), false),
+            (source("8", 3, "master"), false),
+            (source("8", 4, "master"), false),
+            (source("7", 3, "other"), false),
+        ] {
+            let result = check_same_source(Some(&copied), &found);
+            assert_eq!(result.is_ok(), same, "{found:?}");
+            assert!(check_same_source(None, &found).is_ok(), "nothing was copied");
+            if let Err(error) = result {
+                assert!(error.is_transient(), "the right one may come back");
+                assert!(error.hint().unwrap().contains("--accept-new-source"), "{error:?}");
+            }
+        }
+    }
 }

@@ -143,8 +143,7 @@ impl Copying<'_> {
         if to_copy.is_empty() {
             return Ok(self.outcome(Lsn::ZERO, Vec::new(), Vec::new()));
         }
-        let mut replication =
-            Replication::connect(&source.conninfo, &self.shared.application_name("resync")).await?;
+        let mut replication = self.shared.replication_session("resync").await?;
         let feedback = sender_timeout(&mut replication).await? / 3;
         let name = temporary_name(&source.slot);
         // Not to be dropped half way: it gives itself up when the session ends.

@@ -23,7 +23,7 @@ use crate::run::keeper::Keeper;
 use crate::run::preflight::{check_same_source, check_server, ensure_publication};
 use crate::run::stream::{Start, Stream};
 use crate::run::watch::Watch;
-use crate::run::{Process, Shared, clock, fence, report, watch};
+use crate::run::{Process, Shared, clock, fence, preflight, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
@@ -87,11 +87,11 @@ impl<'a> Session<'a> {
         )
         .await?;
         shared.bookkeeping.ensure(&mut conn).await?;
-        let conninfo = &settings.source.conninfo;
+        let copied = shared.bookkeeping.source(&mut conn).await?;
+        let (mut replication, source) = preflight::connect(shared, copied.as_ref()).await?;
+        shared.stay_with(Some(replication.instance()));
         let client = shared.source_session("facts").await?;
         check_server(&client).await?;
-        let mut replication = Replication::connect(conninfo, &shared.application_name("stream")).await?;
-        let system = replication.identify_system().await?;
         fence::lock(&mut replication, &client, &settings.source.slot, &shared.stop).await?;
         shared
             .bookkeeping
@@ -110,13 +110,8 @@ impl<'a> Session<'a> {
         if process.stuck.is_none() {
             process.stuck = shared.bookkeeping.stuck(&mut conn).await?;
         }
-        let source = SourceIdentity {
-            system_identifier: system.system_identifier,
-            timeline: system.timeline,
-            database: system.database,
-        };
-        // Before anything is bound or published: another server must change nothing.
-        check_same_source(&claim, &source)?;
+        // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
+        check_same_source(claim.source(), &source)?;
         shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
         let lookups: Vec<TableName> = settings
             .read_models
@@ -214,9 +209,10 @@ impl<'a> Session<'a> {
             .filter(|stored| stored.lsn == checkpoint)
             .and_then(|stored| stored.last);
         let epoch = self.writer.epoch();
+        // The timeline with it, before anything of it can be written: from here on a server on an earlier one is another server.
         self.shared
             .bookkeeping
-            .set_state(self.writer.connection(), epoch, "streaming", None)
+            .set_streaming(self.writer.connection(), epoch, &self.source)
             .await?;
         let in_step = self
             .bound
@@ -323,14 +319,24 @@ pub async fn tell_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Erro
     let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }
 
-/// Tells the target what the process is up to, if it can be reached.
-pub async fn tell_state(shared: &Shared, epoch: i64, state: &str, error: &Error) {
+/// Tells the target why the process tries again, if it can be reached. Before it has claimed the pipeline it speaks only where no
+/// other process does.
+pub async fn tell_retrying(shared: &Shared, epoch: Option<i64>, error: &Error) {
+    let bookkeeping = &shared.bookkeeping;
     let tell = async {
         let mut conn = shared.target_session("state").await?;
-        shared
-            .bookkeeping
-            .set_state(&mut conn, epoch, state, Some(error))
-            .await
+        match epoch {
+            Some(epoch) => {
+                bookkeeping
+                    .set_state(&mut conn, epoch, "retrying", Some(error))
+                    .await
+            }
+            None => {
+                bookkeeping
+                    .set_retrying_unclaimed(&mut conn, &shared.owner, error)
+                    .await
+            }
+        }
     };
     let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }

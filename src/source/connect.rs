@@ -13,6 +13,7 @@ use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage};
 
 use super::error::from_driver;
+use super::server::{LOOK_AROUND, Session, Wanted};
 use super::tls::client_config;
 use super::wire::{Address, Protection, Refusal, Secured, Wire};
 use crate::conninfo::{ChannelBinding, Conninfo, Host, SslMode, TargetSessionAttrs};
@@ -44,18 +45,20 @@ const SETTINGS: &[(&str, &str)] = &[
     ("idle_in_transaction_session_timeout", "0"),
 ];
 
-/// Turns off the timeouts that only newer servers know (14 and 17), and tells what kind of server it is.
-pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('server_version_num'), \
-     pg_is_in_recovery(), current_setting('transaction_read_only'), \
-     (SELECT count(set_config(name, '0', false)) FROM pg_settings \
-      WHERE name IN ('idle_session_timeout', 'transaction_timeout'))";
-
 /// Connects for ordinary SQL. The connection runs in a task of its own and ends when the client is dropped.
 ///
 /// # Errors
 /// Transient: no server could be reached. Configuration: role, password, database, TLS or channel binding.
 pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Client> {
-    let mut search = Search::new(conninfo)?;
+    client_of(conninfo, application_name, Wanted::Any).await
+}
+
+/// As [`client`], with a server that is wanted.
+///
+/// # Errors
+/// As [`client`].
+pub async fn client_of(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Client> {
+    let mut search = Search::new(conninfo, wanted)?;
     while let Some(server) = search.next().await {
         let outcome = server.limit(ordinary(conninfo, &server, application_name)).await;
         if let Some(client) = search.judge(&server, outcome)? {
@@ -131,31 +134,6 @@ fn startup_options(users: Option<&str>) -> String {
         options.push_str(&format!("-c {name}={value}"));
     }
     options
-}
-
-/// What a new session says of itself and its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Session {
-    pub(super) backend_pid: i32,
-    pub(super) server_version: u32,
-    pub(super) in_recovery: bool,
-    read_only: bool,
-}
-
-impl Session {
-    /// Reads the answer to [`LOOK_AROUND`].
-    pub(super) fn read<'a>(mut values: impl Iterator<Item = Option<&'a str>>) -> Result<Self> {
-        let mut next = || values.next().flatten();
-        let session = (|| {
-            Some(Self {
-                backend_pid: next()?.parse().ok()?,
-                server_version: next()?.parse().ok()?,
-                in_recovery: next()? == "t",
-                read_only: next()? == "on",
-            })
-        })();
-        session.ok_or_else(|| Error::protocol("could not read what the new session says of itself"))
-    }
 }
 
 /// One server to try.
@@ -268,21 +246,26 @@ pub(super) struct Search<'a> {
     protections: Vec<Protection>,
     hosts: VecDeque<&'a Host>,
     addresses: VecDeque<Address>,
+    wanted: Wanted,
     /// Only for prefer-standby: whether a primary will do by now.
     last_round: bool,
     errors: Vec<Error>,
+    /// Why a server that could be used is not taken: that says more than why others cannot be reached.
+    refused: Option<Error>,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(conninfo: &'a Conninfo) -> Result<Self> {
+    pub(super) fn new(conninfo: &'a Conninfo, wanted: Wanted) -> Result<Self> {
         let has_tcp = conninfo.hosts.iter().any(|host| !host.is_unix());
         Ok(Self {
             conninfo,
             protections: protections(conninfo, has_tcp)?,
             hosts: conninfo.hosts.iter().collect(),
             addresses: VecDeque::new(),
+            wanted,
             last_round: conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby,
             errors: Vec::new(),
+            refused: None,
         })
     }
 
@@ -328,16 +311,16 @@ impl<'a> Search<'a> {
     /// Configuration: another server would say the same (as libpq, which goes on only if it got no connection).
     pub(super) fn judge<T>(&mut self, server: &Server, outcome: Result<(T, Session)>) -> Result<Option<T>> {
         let error = match outcome {
-            Ok((connection, session)) => match self.mismatch(session) {
-                None => return Ok(Some(connection)),
-                Some(reason) => Error::transient(reason),
-            },
+            Ok((connection, session)) => {
+                let attrs = self.conninfo.target_session_attrs;
+                match session.mismatch(attrs, self.wanted, self.last_round) {
+                    None => return Ok(Some(connection)),
+                    Some(error) => error,
+                }
+            }
             Err(error) => error,
         };
-        let error = error.context(format_args!(
-            "could not connect to the source at {}",
-            server.address
-        ));
+        let error = error.context(connecting(server));
         if error.class() == Class::Configuration {
             return Err(error);
         }
@@ -345,29 +328,32 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    fn mismatch(&self, session: Session) -> Option<&'static str> {
-        let reads_only = session.in_recovery || session.read_only;
-        match self.conninfo.target_session_attrs {
-            TargetSessionAttrs::ReadWrite if reads_only => Some("the server does not accept writes"),
-            TargetSessionAttrs::ReadOnly if !reads_only => Some("the server accepts writes"),
-            TargetSessionAttrs::PreferStandby if !session.in_recovery && !self.last_round => {
-                Some("the server is not a standby")
-            }
-            _ => None,
-        }
+    /// Passes over a server that could be used, for this reason.
+    pub(super) fn refuse(&mut self, server: &Server, why: Error) {
+        let why = why.context(connecting(server));
+        tracing::debug!(error = %why, "passed over a server");
+        self.refused.get_or_insert(why);
     }
 
-    /// Why there is no connection: what the last server said, and in the detail what the others said.
+    /// Why there is no connection: that a server was passed over, else what the last one said; in the detail what the others said.
     pub(super) fn into_error(mut self) -> Error {
-        let Some(last) = self.errors.pop() else {
+        let Some(main) = self.refused.take().or_else(|| self.errors.pop()) else {
             return Error::configuration("there is no server to connect to");
         };
         if self.errors.is_empty() {
-            return last;
+            return main;
         }
         let others: Vec<String> = self.errors.iter().map(Error::to_string).collect();
-        last.with_detail(format!("Tried before: {}.", others.join("; ")))
+        let others = format!("Tried as well: {}.", others.join("; "));
+        let detail = main
+            .detail()
+            .map_or_else(String::new, |detail| format!("{detail} "));
+        main.with_detail(detail + &others)
     }
+}
+
+fn connecting(server: &Server) -> String {
+    format!("could not connect to the source at {}", server.address)
 }
 
 fn protections(conninfo: &Conninfo, has_tcp: bool) -> Result<Vec<Protection>> {
@@ -423,31 +409,6 @@ mod tests {
         assert!(startup_options(None).starts_with("-c DateStyle=ISO "));
     }
 
-    fn session(in_recovery: &str, read_only: &str) -> Session {
-        Session::read(["7", "150018", in_recovery, read_only, "1"].into_iter().map(Some)).unwrap()
-    }
-
-    #[test]
-    fn a_server_will_do_as_target_session_attrs_says() {
-        let primary = session("f", "off");
-        let standby = session("t", "on");
-        for (attrs, primary_will_do, standby_will_do) in [
-            (TargetSessionAttrs::Any, true, true),
-            (TargetSessionAttrs::ReadWrite, true, false),
-            (TargetSessionAttrs::ReadOnly, false, true),
-            (TargetSessionAttrs::PreferStandby, false, true),
-        ] {
-            let conninfo = Conninfo {
-                target_session_attrs: attrs,
-                ssl_mode: SslMode::Disable,
-                ..Conninfo::default()
-            };
-            let search = Search::new(&conninfo).unwrap();
-            assert_eq!(search.mismatch(primary).is_none(), primary_will_do, "{attrs:?}");
-            assert_eq!(search.mismatch(standby).is_none(), standby_will_do, "{attrs:?}");
-        }
-    }
-
     #[tokio::test]
     async fn servers_come_in_order_and_a_standby_is_looked_for_twice() {
         let host = |host: &str| Host {
@@ -461,7 +422,7 @@ mod tests {
             ssl_mode: SslMode::Disable,
             ..Conninfo::default()
         };
-        let mut search = Search::new(&conninfo).unwrap();
+        let mut search = Search::new(&conninfo, Wanted::Any).unwrap();
         let mut found = Vec::new();
         while let Some(server) = search.next().await {
             found.push(server.address.to_string());

@@ -11,6 +11,7 @@
 //!
 //! Nothing here knows the target, or decides what is acknowledged.
 
+mod cancel;
 pub mod connect;
 pub mod copy_query;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod facts;
 mod lent;
 pub mod publication;
 pub mod replication;
+pub mod server;
 pub mod settled;
 pub mod slot;
 pub mod snapshot;

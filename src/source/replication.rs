@@ -18,11 +18,12 @@ use bytes::{Buf, BufMut, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_postgres::CancelToken;
 
-use super::connect::{LOOK_AROUND, Search, Server, Session, Ways, driver_config};
+pub use super::cancel::CancelRequest;
+use super::connect::{Search, Server, Ways, driver_config};
 use super::error::from_report;
 use super::lent::lend;
+use super::server::{Instance, LOOK_AROUND, Session, Wanted};
 use super::wire::{Secured, Wire};
 use crate::conninfo::Conninfo;
 use crate::error::{Error, Result};
@@ -40,8 +41,6 @@ const KEEP_BYTES: usize = 8 * FILL_BYTES;
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the polite end of the connection may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a CancelRequest may take.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rows of a result; `None` is NULL.
 pub type Rows = Vec<Vec<Option<String>>>;
@@ -83,13 +82,49 @@ impl Replication {
     /// # Errors
     /// As [`super::connect::client`]; also, as configuration, a role without REPLICATION.
     pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Self> {
-        let mut search = Search::new(conninfo)?;
+        Self::connect_of(conninfo, application_name, Wanted::Any).await
+    }
+
+    /// As [`Self::connect`], with a server that is wanted.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_of(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Self> {
+        let mut search = Search::new(conninfo, wanted)?;
         while let Some(server) = search.next().await {
             let outcome = server
                 .limit(Self::connect_to(conninfo, &server, application_name))
                 .await;
             if let Some(replication) = search.judge(&server, outcome)? {
                 return Ok(replication);
+            }
+        }
+        Err(search.into_error())
+    }
+
+    /// Connects to the first primary that is accepted by what it says of itself; the others are passed over.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; why the first one was not accepted, if none was.
+    pub async fn connect_to_accepted(
+        conninfo: &Conninfo,
+        application_name: &str,
+        accept: impl Fn(&SystemIdentity) -> Result<()>,
+    ) -> Result<(Self, SystemIdentity)> {
+        let mut search = Search::new(conninfo, Wanted::Primary)?;
+        while let Some(server) = search.next().await {
+            let connecting = async {
+                let (mut replication, session) =
+                    Self::connect_to(conninfo, &server, application_name).await?;
+                let system = replication.identify_system().await?;
+                Ok(((replication, system), session))
+            };
+            let outcome = server.limit(connecting).await;
+            if let Some((replication, system)) = search.judge(&server, outcome)? {
+                match accept(&system) {
+                    Ok(()) => return Ok((replication, system)),
+                    Err(why) => search.refuse(&server, why),
+                }
             }
         }
         Err(search.into_error())
@@ -111,10 +146,7 @@ impl Replication {
         let wire = owner
             .take_back()
             .ok_or_else(|| Error::transient("the connection is gone"))?;
-        let cancel = CancelRequest {
-            server: server.settled_on(wire.is_tls()),
-            token,
-        };
+        let cancel = CancelRequest::new(server.settled_on(wire.is_tls()), token);
         let mut replication = Self {
             wire,
             received: BytesMut::new(),
@@ -126,8 +158,8 @@ impl Replication {
         };
         let rows = replication.simple_query(LOOK_AROUND).await?;
         let values = rows.first().into_iter().flatten().map(Option::as_deref);
-        replication.session = Session::read(values)?;
-        let session = replication.session;
+        let session = Session::read(values)?;
+        replication.session = session;
         Ok((replication, session))
     }
 
@@ -144,6 +176,11 @@ impl Replication {
     /// Whether the server is a standby.
     pub fn in_recovery(&self) -> bool {
         self.session.in_recovery
+    }
+
+    /// The server that this connection is with.
+    pub fn instance(&self) -> Instance {
+        self.session.instance
     }
 
     /// What ends a command that this connection waits for, from outside of it.
@@ -445,42 +482,4 @@ fn note_aside(message: Backend<'_>) {
 fn now() -> PgTimestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     PgTimestamp::from_unix_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// Ends the command that a replication connection waits for. The connection itself stays.
-#[derive(Clone)]
-pub struct CancelRequest {
-    server: Server,
-    token: CancelToken,
-}
-
-impl std::fmt::Debug for CancelRequest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CancelRequest")
-    }
-}
-
-impl CancelRequest {
-    /// Sends the request to the server that the connection is with. Whether it came in time shows in the
-    /// command's own answer.
-    ///
-    /// # Errors
-    /// Transient: the request could not be sent within 10 s.
-    pub async fn cancel(&self) -> Result<()> {
-        let doing = "could not send a cancel request";
-        let send = async {
-            let wire = self.server.open().await?;
-            self.token
-                .cancel_query_raw(wire, Secured)
-                .await
-                .map_err(super::error::from_driver)
-        };
-        match timeout(CANCEL_TIMEOUT, send).await {
-            Ok(result) => result.map_err(|error| error.context(doing)),
-            Err(_) => Err(Error::transient(format!(
-                "{doing} within {} s",
-                CANCEL_TIMEOUT.as_secs()
-            ))),
-        }
-    }
 }

@@ -29,6 +29,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// Longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// Tells one server from another, as long as it runs; a standby that is promoted stays the same.
+const SERVER: &str = "SELECT pg_postmaster_start_time()";
+
 /// A transaction that sees the source as of a slot's consistent point.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -37,13 +40,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Imports the snapshot on `client` and waits until it may be read; `observer` is any other connection.
+    /// Imports the snapshot on `client` and waits until it may be read; `observer` is another connection to the same server.
     ///
-    /// The replication connection that exported it must not run another command until this has returned.
+    /// The replication connection that exported it must not run another command until this has returned. That `client` is with its
+    /// server is sure once the import has succeeded. That `observer` is, too, is asked before: at another server, a standby for one,
+    /// other transactions run, or none, and every snapshot would look settled.
     ///
     /// # Errors
-    /// Transient: the snapshot is gone, or transactions that it sees are not through their commit `within` this time.
+    /// Transient: `observer` is with another server, the snapshot is gone, or transactions that it sees are not through their commit `within` this time.
     pub async fn open(client: Client, observer: &Client, name: &str, within: Duration) -> Result<Self> {
+        if one_value(&client, SERVER).await? != one_value(observer, SERVER).await? {
+            return Err(Error::transient(
+                "the connections of the copy are with different servers",
+            ));
+        }
         let backend_pid = one_value(&client, "SELECT pg_backend_pid()").await?;
         let snapshot = Self {
             backend_pid: backend_pid

@@ -16,6 +16,7 @@ mod progress;
 mod resyncs;
 mod schema;
 mod shadows;
+mod source;
 mod stuck;
 
 pub use damage::Damage;
@@ -41,17 +42,20 @@ pub struct Claim {
     pub healing: Option<String>,
 }
 
+impl Claim {
+    /// The source that the lookups are of; `None` before the first copy.
+    pub fn source(&self) -> Option<&SourceIdentity> {
+        self.checkpoint.as_ref().map(|checkpoint| &checkpoint.source)
+    }
+}
+
 /// The stored position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// Every commit before it is applied.
     pub lsn: Lsn,
     /// The source that it belongs to.
-    pub system_identifier: String,
-    /// Timeline of that source.
-    pub timeline: i32,
-    /// Database of that source.
-    pub database: String,
+    pub source: SourceIdentity,
     /// The last applied transaction with a change of a published table.
     pub last: Option<TransactionId>,
 }
@@ -336,10 +340,16 @@ impl Bookkeeping {
         epoch: i64,
         why: &str,
         publication_oid: Option<u32>,
+        source: Option<&SourceIdentity>,
     ) -> Result<()> {
-        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now(), publication_oid = $3";
+        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now(), publication_oid = $3, \
+                   timeline = CASE WHEN system_identifier = $4 THEN $5 ELSE timeline END";
         self.update_pipeline(conn, epoch, set, |query| {
-            query.bind(why.to_owned()).bind(publication_oid.map(i64::from))
+            query
+                .bind(why.to_owned())
+                .bind(publication_oid.map(i64::from))
+                .bind(source.map(|source| source.system_identifier.clone()))
+                .bind(source.map(|source| source.timeline))
         })
         .await
     }
@@ -545,9 +555,11 @@ fn read_claim(row: &PgRow) -> Result<Claim> {
     let checkpoint = match (lsn, system_identifier) {
         (Some(lsn), Some(system_identifier)) => Some(Checkpoint {
             lsn: lsn.parse()?,
-            system_identifier,
-            timeline: timeline.unwrap_or(0),
-            database: database.unwrap_or_default(),
+            source: SourceIdentity {
+                system_identifier,
+                timeline: timeline.unwrap_or(0),
+                database: database.unwrap_or_default(),
+            },
             last,
         }),
         _ => None,

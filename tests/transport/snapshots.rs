@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
 use super::place::{client, cluster, database, on_socket, replication};
-use crate::support::{Side, own_cluster, value, wait_until};
+use crate::support::{Side, own_cluster, pg, target, value, wait_until};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -176,6 +176,20 @@ async fn who_waits_for_our_lock_is_noticed() {
     .await;
     snapshot.close().await;
     waiting.await.unwrap();
+}
+
+/// Other transactions run there, or none: every snapshot would look settled, and reading too early harms the source.
+#[tokio::test]
+async fn an_observer_at_another_server_is_refused() {
+    let scene = scene().await;
+    let elsewhere = pg(&target().url("postgres")).await;
+    let reader = client(&scene.conninfo).await;
+    let error = Snapshot::open(reader, &elsewhere, &scene.slot.snapshot_name, WITHIN)
+        .await
+        .unwrap_err();
+    assert!(error.is_transient());
+    assert!(error.to_string().contains("different servers"), "{error}");
+    scene.open().await.close().await;
 }
 
 #[tokio::test]

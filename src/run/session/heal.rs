@@ -35,10 +35,17 @@ impl Session<'_> {
                 "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile"
             );
         }
-        // The intent is stored before a slot is dropped or made: a crash in between heals again.
+        // The intent is stored before a slot is dropped or made: a crash in between heals again, and never from a server on an earlier
+        // timeline than the one that is copied here.
         let publication = self.publication();
         bookkeeping
-            .begin_healing(self.writer.connection(), epoch, why, publication)
+            .begin_healing(
+                self.writer.connection(),
+                epoch,
+                why,
+                publication,
+                Some(&self.source),
+            )
             .await?;
         let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
         report::resync_started(why, &names);

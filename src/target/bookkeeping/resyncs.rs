@@ -263,7 +263,7 @@ impl Bookkeeping {
     }
 
     /// The pipeline `p` with its owner's applying session `a`; nothing while that is not there.
-    fn owners_session(&self) -> String {
+    pub(super) fn owners_session(&self) -> String {
         format!(
             "{}.pipeline p JOIN pg_catalog.pg_stat_activity a \
              ON a.pid = p.backend_pid AND (a.backend_start IS NULL OR a.backend_start = p.backend_start)",

@@ -1,0 +1,56 @@
+//! A request, by a connection of its own, that the server end what another connection waits for.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::CancelToken;
+
+use super::connect::Server;
+use super::error::from_driver;
+use super::wire::Secured;
+use crate::error::{Error, Result};
+
+/// How long a CancelRequest may take.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the command that a replication connection waits for. The connection itself stays.
+#[derive(Clone)]
+pub struct CancelRequest {
+    server: Server,
+    token: CancelToken,
+}
+
+impl std::fmt::Debug for CancelRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CancelRequest")
+    }
+}
+
+impl CancelRequest {
+    pub(super) fn new(server: Server, token: CancelToken) -> Self {
+        Self { server, token }
+    }
+
+    /// Sends the request to the server that the connection is with. Whether it came in time shows in the
+    /// command's own answer.
+    ///
+    /// # Errors
+    /// Transient: the request could not be sent within 10 s.
+    pub async fn cancel(&self) -> Result<()> {
+        let doing = "could not send a cancel request";
+        let send = async {
+            let wire = self.server.open().await?;
+            self.token
+                .cancel_query_raw(wire, Secured)
+                .await
+                .map_err(from_driver)
+        };
+        match timeout(CANCEL_TIMEOUT, send).await {
+            Ok(result) => result.map_err(|error| error.context(doing)),
+            Err(_) => Err(Error::transient(format!(
+                "{doing} within {} s",
+                CANCEL_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+}

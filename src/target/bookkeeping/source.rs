@@ -1,0 +1,72 @@
+//! The source that the lookups are of: which server it is, by its system, database and timeline.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::{Bookkeeping, SourceIdentity};
+use crate::error::{Error, Result};
+use crate::target::error::from_sqlx;
+
+/// How long an owner that has no session may have been silent before another process says what it is up to.
+const SILENCE_SECONDS: u32 = 5;
+
+impl Bookkeeping {
+    /// The stream goes on from this source: whatever is written from now on is of its timeline.
+    pub async fn set_streaming(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        source: &SourceIdentity,
+    ) -> Result<()> {
+        let set = "state = 'streaming', state_since = CASE WHEN state = 'streaming' THEN state_since ELSE now() END, \
+                   error = NULL, error_hint = NULL, heartbeat_at = now(), timeline = $2";
+        let timeline = source.timeline;
+        self.update_pipeline(conn, epoch, set, |query| query.bind(timeline))
+            .await
+    }
+
+    /// The source that the lookups are of, as stored; `None` before the first copy.
+    pub async fn source(&self, conn: &mut PgConnection) -> Result<Option<SourceIdentity>> {
+        let sql = format!(
+            "SELECT system_identifier, coalesce(timeline, 0), coalesce(source_database, '') FROM {}.pipeline \
+             WHERE lsn IS NOT NULL AND system_identifier IS NOT NULL",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        row.map(|row| {
+            Ok(SourceIdentity {
+                system_identifier: row.try_get(0).map_err(from_sqlx)?,
+                timeline: row.try_get(1).map_err(from_sqlx)?,
+                database: row.try_get(2).map_err(from_sqlx)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// A process that has not come to its claim says why, where no other process is at work: else `status` would know of none.
+    pub async fn set_retrying_unclaimed(
+        &self,
+        conn: &mut PgConnection,
+        owner: &str,
+        error: &Error,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {schema}.pipeline u SET state = 'retrying', error = $2, error_hint = $3, owner = $1, heartbeat_at = now(), \
+             state_since = CASE WHEN state = 'retrying' THEN state_since ELSE now() END \
+             WHERE (owner = $1 OR coalesce(heartbeat_at < now() - interval '{SILENCE_SECONDS} s', true)) \
+             AND NOT EXISTS (SELECT FROM {owners})",
+            schema = self.schema,
+            owners = self.owners_session(),
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(owner)
+            .bind(error.to_string())
+            .bind(error.hint())
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+}
