@@ -2,12 +2,18 @@
 --
 -- publication  oid, options and the version of its row: another oid means that it was made again, another version that it was
 --              altered, though perhaps back again
--- membership   oids of the publication's entries for the table: others mean that it was taken out and put back
+-- membership   oids of the publication's entries for the table and for those that it is a partition of: others mean that it was taken
+--              out and put back, or that its changes come under another name
 -- columns      their names; definitions: their numbers, types, storage and NOT NULL, another number under one name being another column
--- identity     by which columns the table and its leaves may name an old row, and whether a value may be stored out of line
+-- versions     those of the columns' catalog rows: another one means at least that somebody altered the column
+-- identity     by which columns the table and its leaves may name an old row, whether their changes are logged, and whether a value may
+--              be stored out of line
+-- roots        oids of the tables that it is a partition of: a published one takes its changes under its own name
 -- leaves       before 15: oids of the table and its leaves, since a walsender keeps what it decided of a table when it sent its
 --              first change, whatever was attached or detached since
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
+-- alone        whether nothing belongs to it, so that its TRUNCATE is always in the stream
+-- typed        whether a column has a type that is not built in: watch_types.sql looks at those
 -- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
     SELECT w.name, c.oid AS root, c.oid
@@ -16,6 +22,14 @@ WITH RECURSIVE tables AS (
     -- By pg_inherits, which locks nothing: pg_partition_tree would wait for a leaf that is being rewritten.
     UNION ALL
     SELECT t.name, t.root, i.inhrelid FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
+), above AS (
+    SELECT t.root, i.inhparent AS oid
+    FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid
+    WHERE t.oid = t.root
+    UNION
+    SELECT a.root, i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.oid
+), roots AS (
+    SELECT a.root, pg_catalog.array_agg(a.oid ORDER BY a.oid) AS oids FROM above a GROUP BY a.root
 )
 SELECT t.name,
        t.root AS oid,
@@ -24,19 +38,28 @@ SELECT t.name,
         FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text) AS publication_options,
        (SELECT pg_catalog.string_agg(r.oid::text, ' ' ORDER BY r.oid)
         FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-        WHERE p.pubname = $1::text AND r.prrelid = ANY (pg_catalog.array_agg(t.oid))) AS membership,
+        WHERE p.pubname = $1::text
+          AND (r.prrelid = ANY (pg_catalog.array_agg(t.oid)) OR r.prrelid = ANY (u.oids))) AS membership,
        (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
        (SELECT pg_catalog.array_agg(pg_catalog.concat_ws(':', a.attnum, a.atttypid, a.attstorage, a.attnotnull) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS definitions,
+       (SELECT pg_catalog.array_agg(a.xmin::text ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS versions,
+       (SELECT pg_catalog.bool_or(a.atttypid >= 16384)
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.root AND a.attnum > 0 AND NOT a.attisdropped) AS typed,
        pg_catalog.concat_ws(' ', pg_catalog.bool_or(k.reltoastrelid <> 0),
-           pg_catalog.string_agg(DISTINCT pg_catalog.concat_ws(' ', k.relkind, k.relreplident, x.indexes), '; ')) AS identity,
+           pg_catalog.string_agg(DISTINCT pg_catalog.concat_ws(' ', k.relkind, k.relpersistence, k.relreplident, x.indexes), '; '))
+           AS identity,
+       pg_catalog.array_to_string(u.oids, ' ') AS roots,
        CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 150000
             THEN pg_catalog.string_agg(t.oid::text, ' ' ORDER BY t.oid) END AS leaves,
        pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage,
+       pg_catalog.bool_and(t.oid = t.root) AS alone,
        pg_catalog.to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL AS schemas
 FROM tables t
 LEFT JOIN pg_catalog.pg_class k ON k.oid = t.oid
+LEFT JOIN roots u ON u.root = t.root
 LEFT JOIN LATERAL (
     -- Column numbers, not names, which would have to be looked up for each of thousands of leaves.
     SELECT pg_catalog.string_agg(i.of, ' ' ORDER BY i.of) AS indexes
@@ -45,4 +68,4 @@ LEFT JOIN LATERAL (
           WHERE x.indrelid = t.oid AND x.indisvalid
             AND CASE k.relreplident WHEN 'i' THEN x.indisreplident WHEN 'f' THEN x.indisunique ELSE x.indisprimary END) i
 ) x ON true
-GROUP BY t.name, t.root
+GROUP BY t.name, t.root, u.oids

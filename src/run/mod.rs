@@ -37,6 +37,7 @@ use crate::run::budget::Budget;
 use crate::run::stream::Refused;
 use crate::settings::Settings;
 use crate::source;
+use crate::source::cut::CutClient;
 use crate::source::replication::Replication;
 use crate::source::server::{Instance, Wanted};
 use crate::stuck::Stuck;
@@ -133,6 +134,12 @@ impl Shared {
     /// From now on all connections to the source are with this server.
     fn stay_with(&self, server: Option<Instance>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    /// The same, for reading tables: when it is dropped its connection is cut, so that no lock stays behind.
+    pub async fn source_reader(&self, role: &str) -> Result<CutClient> {
+        let conninfo = &self.settings.source.conninfo;
+        CutClient::connect(conninfo, &self.application_name(role), self.wanted_server()).await
     }
 }
 

@@ -160,6 +160,8 @@ impl Copying<'_> {
         for (to_copy, result) in copied {
             match result {
                 Ok(_) => ready.push(to_copy),
+                // What somebody waits for is done as a whole, later.
+                Err(error) if error.is_transient() && self.order.number.is_some() => return Err(error),
                 Err(error) => self
                     .failed
                     .push((to_copy.model.id, to_copy.settings.name(), error)),

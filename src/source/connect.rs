@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::lookup_host;
+use tokio::task::AbortHandle;
 use tokio_postgres::config::{ChannelBinding as DriverBinding, SslMode as DriverSslMode, SslNegotiation};
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage};
@@ -58,17 +59,31 @@ pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Clien
 /// # Errors
 /// As [`client`].
 pub async fn client_of(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Client> {
+    let (client, _) = connected(conninfo, application_name, wanted).await?;
+    Ok(client)
+}
+
+/// The same, with what ends the connection at once.
+pub(super) async fn connected(
+    conninfo: &Conninfo,
+    application_name: &str,
+    wanted: Wanted,
+) -> Result<(Client, AbortHandle)> {
     let mut search = Search::new(conninfo, wanted)?;
     while let Some(server) = search.next().await {
         let outcome = server.limit(ordinary(conninfo, &server, application_name)).await;
-        if let Some(client) = search.judge(&server, outcome)? {
-            return Ok(client);
+        if let Some(connected) = search.judge(&server, outcome)? {
+            return Ok(connected);
         }
     }
     Err(search.into_error())
 }
 
-async fn ordinary(conninfo: &Conninfo, server: &Server, application_name: &str) -> Result<(Client, Session)> {
+async fn ordinary(
+    conninfo: &Conninfo,
+    server: &Server,
+    application_name: &str,
+) -> Result<((Client, AbortHandle), Session)> {
     let config = driver_config(conninfo, application_name);
     let mut ways = Ways::to(server);
     let (client, connection) = loop {
@@ -77,7 +92,7 @@ async fn ordinary(conninfo: &Conninfo, server: &Server, application_name: &str) 
             break made;
         }
     };
-    run(connection);
+    let task = run(connection);
     let answer = client.simple_query(LOOK_AROUND).await.map_err(from_driver)?;
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -85,20 +100,21 @@ async fn ordinary(conninfo: &Conninfo, server: &Server, application_name: &str) 
     });
     let values = row.map(|row| (0..row.len()).map(|at| row.try_get(at).ok().flatten()));
     let session = Session::read(values.into_iter().flatten())?;
-    Ok((client, session))
+    Ok(((client, task), session))
 }
 
 /// Drives the connection until its client is dropped. Its error shows at the client's next statement.
-fn run<S, T>(connection: Connection<S, T>)
+fn run<S, T>(connection: Connection<S, T>) -> AbortHandle
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: TlsStream + Unpin + Send + 'static,
 {
-    tokio::spawn(async move {
+    let driven = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = %from_driver(error), "connection to the source ended");
         }
     });
+    driven.abort_handle()
 }
 
 /// The driver's configuration: everything but where and how.

@@ -11,9 +11,11 @@
 //!
 //! Nothing here knows the target, or decides what is acknowledged.
 
+pub mod as_read;
 mod cancel;
 pub mod connect;
 pub mod copy_query;
+pub mod cut;
 pub mod error;
 pub mod facts;
 mod lent;

@@ -4,11 +4,17 @@
 //! order is what keeps it exact, and the source unharmed:
 //!
 //! 1. [`Snapshot::open`] imports the snapshot and waits until it has settled (`settled.rs`). Nothing is read
-//!    before that, catalogs included.
-//! 2. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was truncated
+//!    before that, catalogs included. It locks no table, and [`Snapshot::export`]s the snapshot again.
+//! 2. For each table [`Snapshot::import`] begins a transaction of its own, so that a table that has to give way, or cannot be
+//!    read, takes nothing along, and no lock outlives its copy.
+//! 3. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was truncated
 //!    or rewritten since: neither is MVCC-safe, and such a table would look empty.
-//! 3. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether [`Snapshot::anybody_waits_for_us`]
+//! 4. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether [`Snapshot::anybody_waits_for_us`]
 //!    for the lock, and gives way.
+//!
+//! The exporting transaction holds the snapshot, whatever becomes of the replication connection that made it (tried on 15.18 and
+//! 18.4). Until it has imported it, that connection must stay idle: the server takes the first one back at its next command.
+//! An idle one is safe from wal_sender_timeout, which a walsender minds only while it streams (15.18: idle for three times as long).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,6 +25,7 @@ use futures_util::Stream;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
+use super::cut::CutClient;
 use super::error::from_driver;
 use super::settled::{XidSnapshot, committing, is_settled};
 use crate::error::{Error, Result};
@@ -35,7 +42,7 @@ const SERVER: &str = "SELECT pg_postmaster_start_time()";
 /// A transaction that sees the source as of a slot's consistent point.
 #[derive(Debug)]
 pub struct Snapshot {
-    client: Client,
+    client: CutClient,
     backend_pid: i32,
 }
 
@@ -48,12 +55,29 @@ impl Snapshot {
     ///
     /// # Errors
     /// Transient: `observer` is with another server, the snapshot is gone, or transactions that it sees are not through their commit `within` this time.
-    pub async fn open(client: Client, observer: &Client, name: &str, within: Duration) -> Result<Self> {
+    pub async fn open(
+        client: impl Into<CutClient>,
+        observer: &Client,
+        name: &str,
+        within: Duration,
+    ) -> Result<Self> {
+        let client = client.into();
         if one_value(&client, SERVER).await? != one_value(observer, SERVER).await? {
             return Err(Error::transient(
                 "the connections of the copy are with different servers",
             ));
         }
+        let snapshot = Self::import(client, name).await?;
+        snapshot.settle(observer, within).await?;
+        Ok(snapshot)
+    }
+
+    /// Imports a snapshot that has settled: one that [`Self::export`] has named.
+    ///
+    /// # Errors
+    /// Transient: the transaction that exported it has ended.
+    pub async fn import(client: impl Into<CutClient>, name: &str) -> Result<Self> {
+        let client = client.into();
         let backend_pid = one_value(&client, "SELECT pg_backend_pid()").await?;
         let snapshot = Self {
             backend_pid: backend_pid
@@ -70,8 +94,23 @@ impl Snapshot {
             .run(&import)
             .await
             .map_err(|error| error.context(format_args!("could not import snapshot \"{name}\"")))?;
-        snapshot.settle(observer, within).await?;
         Ok(snapshot)
+    }
+
+    /// Exports the snapshot again, for other transactions to import as long as this one lasts.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn export(&self) -> Result<String> {
+        one_value(&self.client, "SELECT pg_catalog.pg_export_snapshot()").await
+    }
+
+    /// Lets the server and all that lies on the way to it see that the connection is in use.
+    ///
+    /// # Errors
+    /// As any query: the snapshot is gone then.
+    pub async fn keep_alive(&self) -> Result<()> {
+        self.run("SELECT 1").await
     }
 
     async fn settle(&self, observer: &Client, within: Duration) -> Result<()> {
@@ -94,29 +133,42 @@ impl Snapshot {
     /// Locks a table against changes of its definition and storage, and sees that there was none since.
     ///
     /// # Errors
-    /// Transient: the lock is not free (55P03), or the table was truncated or rewritten. Configuration: the
-    /// table is missing, or the role may not read it.
+    /// As [`Self::lock`]. Transient: the table was truncated or rewritten.
     pub async fn lock_table(&self, table: &TableName) -> Result<()> {
-        let name = table.quoted();
-        let doing =
-            |error: Error| error.context(format_args!("could not lock table \"{table}\" for reading"));
-        self.run(&format!("LOCK TABLE {name} IN ACCESS SHARE MODE NOWAIT"))
+        self.lock(table).await?;
+        if self.has_same_files(table).await? {
+            return Ok(());
+        }
+        Err(Error::transient(format!(
+            "table \"{table}\" was truncated or rewritten after the snapshot was taken"
+        )))
+    }
+
+    /// Locks a table against changes of its definition and storage.
+    ///
+    /// # Errors
+    /// Transient: the lock is not free (55P03). Configuration: the table is missing, or the role may not read it.
+    pub async fn lock(&self, table: &TableName) -> Result<()> {
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", table.quoted());
+        self.run(&lock)
             .await
-            .map_err(doing)?;
+            .map_err(|error| error.context(format_args!("could not lock table \"{table}\" for reading")))
+    }
+
+    /// Whether the table was neither truncated nor rewritten since the snapshot was taken.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn has_same_files(&self, table: &TableName) -> Result<bool> {
         // Left: the storage as of the snapshot; right: now. A leaf that the snapshot does not know differs too.
         let changed = format!(
             "SELECT count(*) FROM (SELECT {table}::pg_catalog.regclass UNION \
                 SELECT relid FROM pg_catalog.pg_partition_tree({table}) WHERE isleaf) p (oid) \
              LEFT JOIN pg_catalog.pg_class c ON c.oid = p.oid \
              WHERE c.relfilenode IS DISTINCT FROM coalesce(pg_catalog.pg_relation_filenode(p.oid), 0)",
-            table = sql::literal(&name)
+            table = sql::literal(&table.quoted())
         );
-        if one_value(&self.client, &changed).await.map_err(doing)? == "0" {
-            return Ok(());
-        }
-        Err(Error::transient(format!(
-            "table \"{table}\" was truncated or rewritten after the snapshot was taken"
-        )))
+        Ok(one_value(&self.client, &changed).await? == "0")
     }
 
     /// The transaction's connection, to read more under the same snapshot.
@@ -146,10 +198,31 @@ impl Snapshot {
         Ok(one_value(observer, &waits).await? != "0")
     }
 
+    /// Ends this transaction by the observer, and so frees its lock, although it may be in the middle of a COPY that nobody reads on.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn give_way(&self, observer: &Client) -> Result<()> {
+        let end = format!("SELECT pg_catalog.pg_terminate_backend({})", self.backend_pid);
+        one_value(observer, &end).await.map(drop)
+    }
+
+    /// Ends the transaction and gives its connection back.
+    ///
+    /// # Errors
+    /// As any query. What was read is right all the same.
+    pub async fn end(self) -> Result<CutClient> {
+        self.run("COMMIT").await?;
+        Ok(self.client)
+    }
+
     /// Ends the transaction and the connection. What was read is right whether or not this succeeds.
     pub async fn close(self) {
-        if let Err(error) = self.run("COMMIT").await {
-            tracing::debug!(error = %error, "the snapshot's transaction did not end politely");
+        match self.end().await {
+            Ok(client) => client.close(),
+            Err(error) => {
+                tracing::debug!(error = %error, "the snapshot's transaction did not end politely");
+            }
         }
     }
 

@@ -1,16 +1,21 @@
 //! The watch's look at the source: what the stream does not tell.
 //!
 //! A publication that is made again, a table that is taken out and put back, renamed or made again, a rewrite, TRUNCATE of one
-//! partition, ATTACH and DETACH, another replica identity: none of it comes by the stream, or not on every version, or only with the
-//! next change. A cheap query of the catalogs tells, and another one where the server knows publications of whole schemas.
+//! partition, ATTACH and DETACH, another replica identity, SET UNLOGGED, a label of an enum that is renamed: none of it comes by the
+//! stream, or not on every version, or only with the next change. A cheap query of the catalogs tells, and others where
+//! the server knows publications of whole schemas, or a table has columns of types that are not built in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::Client;
+use tokio_postgres::types::FromSql;
+use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
 use crate::source::error::from_driver;
 use crate::sql::TableName;
+
+/// What the text of a table's values depends on besides the values, by column.
+pub type Texts = BTreeSet<(String, String)>;
 
 /// What the catalogs say of a followed table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,27 +28,53 @@ pub struct Look {
     pub published: String,
     /// Numbers, types and storage of the table's columns, by their names.
     pub columns: BTreeMap<String, String>,
-    /// By which columns the table and its leaves may name an old row, and whether a value may be stored out of line.
+    /// Versions of the columns' catalog rows, by their names: which columns somebody has altered.
+    pub versions: BTreeMap<String, String>,
+    /// By which columns the table and its leaves may name an old row, whether they are logged, and whether a value may be stored out
+    /// of line.
     pub identity: String,
+    /// The tables that it is a partition of.
+    pub roots: String,
     /// The table and its leaves, where another set of them needs another walsender.
     pub leaves: String,
     /// Files of the table and its leaves.
     pub storage: String,
+    /// Whether nothing belongs to the table: no leaf, no heir.
+    pub alone: bool,
+    /// What the text of its values depends on.
+    pub texts: Texts,
 }
 
 impl Look {
     /// Whether the table is still the one that `before` saw, as far as a read model of these columns goes (`None`: of any).
     pub fn is_same_table(&self, before: &Self, used: Option<&[String]>) -> bool {
-        let same_columns = match used {
-            Some(used) => used
-                .iter()
-                .all(|name| self.columns.get(name) == before.columns.get(name)),
-            None => self.columns == before.columns,
-        };
         self.oid == before.oid
             && self.identity == before.identity
+            && self.roots == before.roots
             && self.leaves == before.leaves
-            && same_columns
+            && same(&self.columns, &before.columns, used)
+    }
+
+    /// Whether nobody has altered these columns since `before`.
+    pub fn has_same_versions(&self, before: &Self, used: Option<&[String]>) -> bool {
+        same(&self.versions, &before.versions, used)
+    }
+
+    /// What the text of these columns' values depends on (`None`: of any).
+    pub fn texts_of(&self, used: Option<&[String]>) -> Texts {
+        let texts = self.texts.iter();
+        texts
+            .filter(|(column, _)| used.is_none_or(|used| used.contains(column)))
+            .cloned()
+            .collect()
+    }
+}
+
+/// Whether both say the same of these columns (`None`: of all).
+fn same(now: &BTreeMap<String, String>, before: &BTreeMap<String, String>, used: Option<&[String]>) -> bool {
+    match used {
+        Some(used) => used.iter().all(|name| now.get(name) == before.get(name)),
+        None => now == before,
     }
 }
 
@@ -56,31 +87,11 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
         .await
         .map_err(from_driver)?;
     let mut looks = vec![Look::default(); tables.len()];
-    let mut schemas = false;
-    for row in rows {
-        schemas = row.try_get("schemas").map_err(from_driver)?;
-        let name: String = row.try_get("name").map_err(from_driver)?;
-        let text = |column: &str| -> Result<String> {
-            Ok(row
-                .try_get::<_, Option<String>>(column)
-                .map_err(from_driver)?
-                .unwrap_or_default())
-        };
-        let list = |column: &str| -> Result<Vec<String>> {
-            Ok(row
-                .try_get::<_, Option<Vec<String>>>(column)
-                .map_err(from_driver)?
-                .unwrap_or_default())
-        };
-        let look = Look {
-            publication: row.try_get("publication_oid").map_err(from_driver)?,
-            oid: row.try_get("oid").map_err(from_driver)?,
-            published: format!("{} / {}", text("publication_options")?, text("membership")?),
-            columns: list("columns")?.into_iter().zip(list("definitions")?).collect(),
-            identity: text("identity")?,
-            leaves: text("leaves")?,
-            storage: text("storage")?,
-        };
+    let (mut schemas, mut typed) = (false, false);
+    for row in &rows {
+        schemas = get(row, "schemas")?;
+        typed |= get::<Option<bool>>(row, "typed")?.unwrap_or(false);
+        let (name, look): (String, Look) = (get(row, "name")?, read(row)?);
         for (place, _) in looks.iter_mut().zip(&names).filter(|(_, of)| **of == name) {
             *place = look.clone();
         }
@@ -88,7 +99,57 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
     if schemas {
         look_at_schemas(client, publication, &names, &mut looks).await?;
     }
+    if typed {
+        for (look, texts) in looks.iter_mut().zip(texts(client, tables).await?) {
+            look.texts = texts;
+        }
+    }
     Ok(looks)
+}
+
+fn read(row: &Row) -> Result<Look> {
+    let text =
+        |column: &str| -> Result<String> { Ok(get::<Option<String>>(row, column)?.unwrap_or_default()) };
+    let list = |column: &str| -> Result<Vec<String>> {
+        Ok(get::<Option<Vec<String>>>(row, column)?.unwrap_or_default())
+    };
+    let names = list("columns")?;
+    Ok(Look {
+        publication: get(row, "publication_oid")?,
+        oid: get(row, "oid")?,
+        published: format!("{} / {}", text("publication_options")?, text("membership")?),
+        versions: names.iter().cloned().zip(list("versions")?).collect(),
+        columns: names.into_iter().zip(list("definitions")?).collect(),
+        identity: text("identity")?,
+        roots: text("roots")?,
+        leaves: text("leaves")?,
+        storage: text("storage")?,
+        alone: get::<Option<bool>>(row, "alone")?.unwrap_or(false),
+        texts: Texts::new(),
+    })
+}
+
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T> {
+    row.try_get(column).map_err(from_driver)
+}
+
+/// What the text of the tables' values depends on besides the values, in their order.
+///
+/// # Errors
+/// As any query.
+pub async fn texts(client: &Client, tables: &[TableName]) -> Result<Vec<Texts>> {
+    let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
+    let sql = include_str!("../../sql/source/watch_types.sql");
+    let rows = client.query(sql, &[&names]).await.map_err(from_driver)?;
+    let mut texts = vec![Texts::new(); tables.len()];
+    for row in &rows {
+        let name: String = get(row, "name")?;
+        let entry = (get(row, "column_name")?, get(row, "entry")?);
+        for (texts, _) in texts.iter_mut().zip(&names).filter(|(_, of)| **of == name) {
+            texts.insert(entry.clone());
+        }
+    }
+    Ok(texts)
 }
 
 /// Adds what a table is published by because its schema is. Where no schema is published nothing is added.
@@ -143,10 +204,11 @@ mod tests {
             ("note", "3:25:x")
         ])));
         assert!(!same(&look(&[("id", "1:20:p"), ("note", "3:25:x")])));
-        let altered: [fn(&mut Look); 3] = [
+        let altered: [fn(&mut Look); 4] = [
             |now| now.oid = Some(2),
             |now| now.identity = "f".to_owned(),
             |now| now.leaves = "16400".to_owned(),
+            |now| now.roots = "16400".to_owned(),
         ];
         for alter in altered {
             let mut now = before.clone();

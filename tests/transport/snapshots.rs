@@ -109,6 +109,51 @@ async fn rows_are_read_as_of_the_consistent_point() {
     snapshot.close().await;
 }
 
+/// A table that has given way, or whose connection is lost, is read again by another transaction, whatever the replication
+/// connection does by then.
+#[tokio::test]
+async fn snapshot_that_is_exported_again_serves_one_transaction_after_the_other() {
+    let mut scene = scene().await;
+    let holder = scene.open().await;
+    let name = holder.export().await.unwrap();
+    scene.replication.identify_system().await.unwrap();
+    scene
+        .observer
+        .batch_execute("DELETE FROM public.t")
+        .await
+        .unwrap();
+    let count = "COPY (SELECT count(*) FROM public.t) TO STDOUT";
+    let first = Snapshot::import(client(&scene.conninfo).await, &name)
+        .await
+        .unwrap();
+    first.lock_table(&table()).await.unwrap();
+    assert_eq!(copy(&first, count).await, "2\n");
+    // Its lock goes with it, and not before.
+    let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'public.t'::regclass";
+    assert_eq!(value(&scene.observer, locked).await, "1");
+    first.give_way(&scene.observer).await.unwrap();
+    wait_until("the lock is free", async || {
+        let seen = value(&scene.observer, locked).await;
+        if seen == "0" { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    assert!(first.copy_out(count).await.is_err());
+    let second = Snapshot::import(client(&scene.conninfo).await, &name)
+        .await
+        .unwrap();
+    assert_eq!(copy(&second, count).await, "2\n");
+    let same = second.end().await.unwrap();
+    holder.keep_alive().await.unwrap();
+    let third = Snapshot::import(same, &name).await.unwrap();
+    assert_eq!(copy(&third, count).await, "2\n");
+    third.close().await;
+    holder.close().await;
+    let error = Snapshot::import(client(&scene.conninfo).await, &name)
+        .await
+        .unwrap_err();
+    assert!(matches!(error.sqlstate(), Some("22023" | "42704")), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_table_that_was_truncated_or_rewritten_since_is_noticed() {
     let scene = scene().await;

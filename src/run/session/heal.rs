@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use crate::error::Result;
 use crate::lsn::{Lsn, PgTimestamp};
-use crate::run::copy::{ToCopy, copy_all, take_away};
+use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
 use crate::run::waiting::{Wanted, create_slot};
 use crate::run::{Process, clock, report};
 use crate::source;
@@ -112,6 +112,9 @@ impl Session<'_> {
             &self.shared.stop,
         )
         .await?;
+        if let Some(error) = in_vain(&copied) {
+            return Err(error);
+        }
         let mut indexes = Vec::new();
         for (to_copy, result) in &copied {
             match result {

@@ -1,0 +1,266 @@
+//! The copy of one table, in a transaction of its own under the snapshot that another one holds.
+//!
+//! ```text
+//! import --> lock --> facts of now: what was bound? --> COPY begins --> partitions and texts of now: those of C? --> rows
+//! ```
+//!
+//! The lock keeps the definition as it is, but not partitions from being attached, nor labels of an enum from being renamed. A
+//! COPY reads the partitions of the moment when it begins, so these are looked at after that.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::ToCopy;
+use super::failure::Failure;
+use super::progress::Progress;
+use crate::error::{Class, Error, Result};
+use crate::run::Shared;
+use crate::run::bind::bind_source;
+use crate::run::report::millis;
+use crate::source;
+use crate::source::as_read::AsRead;
+use crate::source::copy_query::copy_query;
+use crate::source::cut::CutClient;
+use crate::source::snapshot::Snapshot;
+use crate::target::shadow::{Counter, ShadowWriter};
+
+/// How often the copy looks whether somebody waits for its lock, and tells its progress.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Copies tables, one at a time.
+pub(super) struct Tables<'a> {
+    shared: &'a Shared,
+    /// The snapshot as its holder has exported it.
+    snapshot: String,
+    observer: Client,
+    /// The connection that has read the table before.
+    reader: Option<CutClient>,
+    shadow: &'a mut ShadowWriter,
+    stop: &'a CancellationToken,
+}
+
+impl<'a> Tables<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        snapshot: String,
+        observer: Client,
+        shadow: &'a mut ShadowWriter,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            shared,
+            snapshot,
+            observer,
+            reader: None,
+            shadow,
+            stop,
+        }
+    }
+
+    /// Copies a table into its shadow.
+    pub(super) async fn copy(&mut self, to_copy: &ToCopy) -> Result<(), Failure> {
+        if self.stop.is_cancelled() {
+            return Err(Failure::Ends(stopped()));
+        }
+        if self.observer.is_closed() {
+            self.observer = self
+                .shared
+                .source_session("observer")
+                .await
+                .map_err(Failure::PutOff)?;
+        }
+        let snapshot = self.begin().await?;
+        let table = &to_copy.settings.source;
+        snapshot.lock(table).await.map_err(Failure::of_source)?;
+        if !snapshot.has_same_files(table).await.map_err(Failure::of_source)? {
+            return Err(altered());
+        }
+        let estimate = self.check_unaltered(to_copy).await?;
+        let as_of_c = AsRead::read(snapshot.client(), table)
+            .await
+            .map_err(Failure::of_source)?;
+        let copied = Counter::default();
+        let mut progress = Progress::new(self.shared, to_copy, estimate, &copied);
+        let mut result = self
+            .fill(&snapshot, to_copy, &as_of_c, &mut progress, false)
+            .await;
+        if let Err(Failure::LeftOut(error)) = &result
+            && error.class() == Class::Refused
+            && to_copy.model.isolates()
+        {
+            tracing::debug!(%error, "the rows are copied again in small pieces to find those that are refused");
+            copied.reset();
+            result = self.fill(&snapshot, to_copy, &as_of_c, &mut progress, true).await;
+        }
+        progress.end().await;
+        result?;
+        let (rows, bytes) = copied.read();
+        tracing::info!(
+            read_model = to_copy.settings.name(),
+            rows,
+            bytes,
+            elapsed_ms = millis(progress.started.elapsed()),
+            "copied"
+        );
+        // What was read is right; the next table takes another connection if this one is lost.
+        self.reader = snapshot.end().await.ok();
+        Ok(())
+    }
+
+    /// Begins a transaction under the snapshot.
+    async fn begin(&mut self) -> Result<Snapshot, Failure> {
+        let reader = match self.reader.take() {
+            Some(reader) if !reader.is_closed() => reader,
+            _ => self.shared.source_reader("copy").await.map_err(Failure::PutOff)?,
+        };
+        Snapshot::import(reader, &self.snapshot)
+            .await
+            .map_err(|error| match error.sqlstate() {
+                // Its holder has ended: an invalid identifier up to 17, an undefined object from 18 on.
+                Some("22023" | "42704") => Failure::Ends(error.with_class(Class::Transient)),
+                _ => Failure::PutOff(error),
+            })
+    }
+
+    /// The table as it is now, under our lock, must be the one that the read model was bound to before the slot was made: COPY
+    /// goes by these catalogs, and not by those of the snapshot. Returns the estimated number of its rows.
+    async fn check_unaltered(&self, to_copy: &ToCopy) -> Result<Option<i64>, Failure> {
+        let table = source::facts::table(&self.observer, &to_copy.settings.source)
+            .await
+            .map_err(Failure::of_source)?
+            .ok_or_else(altered)?;
+        let now = bind_source(&to_copy.settings, &table).map_err(Failure::of_source)?;
+        if now != *to_copy.model.model {
+            return Err(altered());
+        }
+        // Written with no more digits than a count has; a table that was never analysed says -1.
+        Ok(format!("{:.0}", table.estimated_rows)
+            .parse()
+            .ok()
+            .filter(|&rows: &i64| rows >= 0))
+    }
+
+    /// Fills an empty shadow, unless somebody waits for the table or the process is asked to stop.
+    async fn fill(
+        &mut self,
+        snapshot: &Snapshot,
+        to_copy: &ToCopy,
+        as_of_c: &AsRead,
+        progress: &mut Progress<'_>,
+        carefully: bool,
+    ) -> Result<(), Failure> {
+        let table = &to_copy.settings.source;
+        self.shadow
+            .create(&to_copy.model)
+            .await
+            .map_err(Failure::of_target)?;
+        let rows = snapshot
+            .copy_out(&copy_query(&to_copy.model.model))
+            .await
+            .map_err(Failure::of_source)?;
+        let now = AsRead::read(&self.observer, table).await;
+        if !as_of_c.holds(&now.map_err(Failure::of_source)?) {
+            return Err(altered());
+        }
+        let by_source = AtomicBool::new(false);
+        let rows = rows.map_err(|error| {
+            by_source.store(true, Ordering::Relaxed);
+            error
+        });
+        let mut filling = std::pin::pin!(fill_shadow(
+            self.shadow,
+            to_copy,
+            rows,
+            progress.copied,
+            carefully
+        ));
+        let mut gave_way = false;
+        let filled = loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Failure::Ends(stopped())),
+                filled = &mut filling => break filled,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    gave_way = gave_way || give_way(self.shared, snapshot, &mut self.observer, to_copy).await;
+                    progress.tell().await;
+                }
+            }
+        };
+        match filled {
+            Ok(()) => {}
+            Err(_) if gave_way => {
+                return Err(Failure::PutOff(Error::transient(
+                    "gave way to a session that waits for it",
+                )));
+            }
+            Err(error) if by_source.load(Ordering::Relaxed) => return Err(Failure::of_source(error)),
+            Err(error) => return Err(Failure::of_target(error)),
+        }
+        // A label of an enum may have another name since some rows were read.
+        let now = AsRead::read(&self.observer, table).await;
+        if as_of_c.texts_hold(&now.map_err(Failure::of_source)?) {
+            Ok(())
+        } else {
+            Err(altered())
+        }
+    }
+}
+
+async fn fill_shadow(
+    shadow: &mut ShadowWriter,
+    to_copy: &ToCopy,
+    rows: impl Stream<Item = Result<Bytes>>,
+    copied: &Counter,
+    carefully: bool,
+) -> Result<()> {
+    if carefully {
+        shadow.fill_carefully(&to_copy.model, rows, copied).await
+    } else {
+        shadow.fill(&to_copy.model, rows, copied).await
+    }
+}
+
+/// Lets go of the table if a session waits for it; returns whether it did. What cannot be asked now is asked later.
+async fn give_way(shared: &Shared, snapshot: &Snapshot, observer: &mut Client, to_copy: &ToCopy) -> bool {
+    let gives_way = async {
+        if observer.is_closed() {
+            *observer = shared.source_session("observer").await?;
+        }
+        let waits = snapshot.anybody_waits_for_us(observer).await?;
+        if waits {
+            // The target may not take what was read for long: the lock must not wait for that.
+            snapshot.give_way(observer).await?;
+        }
+        Ok::<_, Error>(waits)
+    };
+    match gives_way.await {
+        Ok(waits) => {
+            if waits {
+                tracing::info!(
+                    read_model = to_copy.settings.name(),
+                    "gave way to a session that waits for table \"{}\"",
+                    to_copy.settings.source
+                );
+            }
+            waits
+        }
+        Err(error) => {
+            tracing::debug!(%error, "could not look who waits for the table");
+            false
+        }
+    }
+}
+
+/// Another copy reads it as it is then.
+fn altered() -> Failure {
+    Failure::LeftOut(Error::transient("it was altered while it was being copied"))
+}
+
+fn stopped() -> Error {
+    Error::new(Class::Interrupted, "stopped while copying")
+}

@@ -1,0 +1,63 @@
+//! A session whose connection is cut when it is dropped.
+//!
+//! The driver goes on reading what a statement still sends when its client is gone. Of the COPY of a large table that is the rest
+//! of the table, and until its end the server keeps the table locked.
+
+use std::ops::Deref;
+
+use tokio::task::AbortHandle;
+use tokio_postgres::Client;
+
+use super::connect::connected;
+use super::server::Wanted;
+use crate::conninfo::Conninfo;
+use crate::error::Result;
+
+/// A client that takes its connection along.
+#[derive(Debug)]
+pub struct CutClient {
+    client: Client,
+    connection: Option<AbortHandle>,
+}
+
+impl CutClient {
+    /// Connects as [`super::connect::client_of`].
+    pub async fn connect(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Self> {
+        let (client, connection) = connected(conninfo, application_name, wanted).await?;
+        Ok(Self {
+            client,
+            connection: Some(connection),
+        })
+    }
+
+    /// Ends the session in order, once its last statement has ended.
+    pub fn close(mut self) {
+        self.connection = None;
+    }
+}
+
+impl From<Client> for CutClient {
+    /// Ends in order, whenever that is.
+    fn from(client: Client) -> Self {
+        Self {
+            client,
+            connection: None,
+        }
+    }
+}
+
+impl Deref for CutClient {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for CutClient {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
+    }
+}
