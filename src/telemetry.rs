@@ -4,6 +4,7 @@
 //! a server's message must not be able to forge a line or steer a terminal.
 
 pub mod line;
+pub mod stderr;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -42,9 +43,11 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
         LogFormat::Json
     });
     let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
-    if terminal && !dumb && format == LogFormat::Text {
+    let shows_progress = terminal && !dumb && format == LogFormat::Text;
+    if shows_progress {
         line::turn_on();
     }
+    stderr::start(shows_progress);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {

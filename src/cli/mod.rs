@@ -191,14 +191,16 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match start(cli) {
+    let code = match start(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(1),
         Err(error) => {
             output::print_error(&error);
             ExitCode::from(exit_code(&error))
         }
-    }
+    };
+    telemetry::stderr::flush();
+    code
 }
 
 /// Prints help, version or what is wrong with the arguments, as clap does, but no password among them.

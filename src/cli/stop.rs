@@ -76,6 +76,7 @@ async fn watch(stop: Stop, mut terminate: Signal, mut interrupt: Signal) {
         };
         if seen {
             crate::telemetry::line::clear();
+            crate::telemetry::stderr::flush();
             std::process::exit(code);
         }
         seen = true;

@@ -1,13 +1,13 @@
 //! The progress of copies in the last line of a terminal, written over again, below the lines of the log.
 //!
 //! Everything that goes to stderr passes here, so that the line is cleared before another one is written, and comes back
-//! below it. Where stderr is no terminal nothing is shown, and bytes pass as they are.
+//! below it. Where stderr is no terminal nothing is shown, and bytes pass as they are. The thread of `stderr.rs` writes it.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::status::{Copy, progress_line};
-use crate::telemetry::escaped;
+use crate::telemetry::{escaped, stderr};
 
 /// Longest text: terminals are rarely narrower, and one that is does not wrap it.
 const MOST_CHARACTERS: usize = 99;
@@ -19,23 +19,29 @@ const CLEAR: &[u8] = b"\r\x1b[K";
 const NO_WRAP: &[u8] = b"\x1b[?7l";
 const WRAP: &[u8] = b"\x1b[?7h";
 
-static LINE: Mutex<Line> = Mutex::new(Line {
-    on: false,
-    shown: String::new(),
-});
+/// Whether stderr is a terminal that can show the line.
+static ON: AtomicBool = AtomicBool::new(false);
 
 /// The last line of the terminal.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line {
     on: bool,
     /// What stands there; empty if nothing does.
     shown: String,
 }
 
 impl Line {
+    /// A line that shows nothing yet; `on` if there is a terminal for it.
+    pub(super) fn new(on: bool) -> Self {
+        Self {
+            on,
+            shown: String::new(),
+        }
+    }
+
     /// Shows this text in place of what is shown; an empty one clears.
-    fn show(&mut self, out: &mut impl Write, text: &str) -> io::Result<()> {
-        if !self.on {
+    pub(super) fn show(&mut self, out: &mut impl Write, text: &str) -> io::Result<()> {
+        if !self.on || (text.is_empty() && self.shown.is_empty()) {
             return Ok(());
         }
         let clear = if self.shown.is_empty() { &[] } else { CLEAR };
@@ -45,7 +51,7 @@ impl Line {
     }
 
     /// Writes whole lines above it.
-    fn write(&self, out: &mut impl Write, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut impl Write, lines: &[u8]) -> io::Result<()> {
         if self.shown.is_empty() {
             out.write_all(lines)?;
         } else {
@@ -66,25 +72,25 @@ impl Line {
 
 /// From now on there is a terminal to show it on.
 pub(super) fn turn_on() {
-    line().on = true;
+    ON.store(true, Ordering::Relaxed);
 }
 
 /// Whether there is a terminal to show it on.
 pub fn is_on() -> bool {
-    line().on
+    ON.load(Ordering::Relaxed)
 }
 
 /// Shows how far these copies are, by name; none clears the line.
 pub fn show<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) {
-    // Nothing can be done if stderr is closed.
-    let _ = line().show(&mut io::stderr().lock(), &progress_line(copies));
+    if is_on() {
+        stderr::show(progress_line(copies));
+    }
 }
 
 /// Clears it.
 pub fn clear() {
-    let mut line = line();
-    if !line.shown.is_empty() {
-        let _ = line.show(&mut io::stderr().lock(), "");
+    if is_on() {
+        stderr::show(String::new());
     }
 }
 
@@ -94,18 +100,13 @@ pub struct Above;
 
 impl Write for Above {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        line().write(&mut io::stderr().lock(), lines)?;
+        stderr::write(lines)?;
         Ok(lines.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
-}
-
-/// A panic elsewhere leaves nothing half done here.
-fn line() -> MutexGuard<'static, Line> {
-    LINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -123,10 +124,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_log_stand_above_it() {
-        let mut line = Line {
-            on: true,
-            shown: String::new(),
-        };
+        let mut line = Line::new(true);
         let mut out = Vec::new();
         line.write(&mut out, b"INFO one\n").unwrap();
         assert_eq!(out, b"INFO one\n");
@@ -145,10 +143,7 @@ mod tests {
 
     #[test]
     fn it_is_one_line_without_control_characters() {
-        let mut line = Line {
-            on: true,
-            shown: String::new(),
-        };
+        let mut line = Line::new(true);
         let mut out = Vec::new();
         line.show(&mut out, &format!("a\nb\x1b[2J{}", "c".repeat(200)))
             .unwrap();
@@ -159,10 +154,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_nothing_is_shown() {
-        let mut line = Line {
-            on: false,
-            shown: String::new(),
-        };
+        let mut line = Line::new(false);
         let mut out = Vec::new();
         line.show(&mut out, "labels").unwrap();
         line.write(&mut out, b"{}\n").unwrap();

@@ -48,6 +48,7 @@ mod timelines;
 mod toast;
 mod two;
 mod types;
+mod unread_log;
 mod values;
 mod watch;
 mod window;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -68,6 +68,18 @@ impl Cdc {
             .spawn()
             .unwrap();
         Self { child, log }
+    }
+
+    /// Starts this command with its standard error in a pipe, whose end comes back; the log stays empty.
+    pub fn start_into_pipe(command: &mut Command) -> (Self, ChildStderr) {
+        let log = new_file("log");
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pipe = child.stderr.take().unwrap();
+        (Self { child, log }, pipe)
     }
 
     /// Runs a command to its end and returns what it printed.
