@@ -16,7 +16,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Everything stands at the checkpoint.
+    /// Everything stands at the checkpoint, which is durable: the claim that read it, or the merge that stored it, was committed
+    /// synchronously, and that flushes all WAL before its own record.
     pub fn at(checkpoint: Lsn) -> Self {
         Self {
             received: checkpoint,

@@ -118,7 +118,7 @@ fn certificates() -> Option<Vec<(String, String)>> {
 
 async fn open(conninfo: &str) -> Result<PgConnection, Error> {
     let conninfo = Conninfo::parse(conninfo, &Environment::default()).unwrap();
-    let result = connect(&conninfo, "cdc", true).await;
+    let result = connect(&conninfo, "cdc").await;
     if let Err(error) = &result {
         assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
     }

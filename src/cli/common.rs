@@ -23,7 +23,7 @@ pub(super) async fn source(settings: &Settings, command: &str) -> Result<Client>
 /// A connection to the target for a command.
 pub(super) async fn target(settings: &Settings, command: &str) -> Result<PgConnection> {
     let name = format!("cdc {command}");
-    crate::target::connect::connect(&settings.target.conninfo, &name, true).await
+    crate::target::connect::connect(&settings.target.conninfo, &name).await
 }
 
 /// The source tables of all read models, each once.

@@ -122,7 +122,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let schema = settings.target.schema.clone();
     let names = read_models(args, &settings)?;
     let bookkeeping = Bookkeeping::new(&settings.target.schema);
-    let mut conn = target::connect::connect(&settings.target.conninfo, "cdc resync", true).await?;
+    let mut conn = target::connect::connect(&settings.target.conninfo, "cdc resync").await?;
     bookkeeping.ensure(&mut conn).await?;
     if args.accept_new_source {
         bookkeeping.accept_new_source(&mut conn).await?;

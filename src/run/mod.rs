@@ -110,7 +110,7 @@ impl Shared {
 
     /// A session of the target for this role, which commits durably.
     pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
-        target::connect::connect(&self.settings.target.conninfo, &self.application_name(role), true).await
+        target::connect::connect(&self.settings.target.conninfo, &self.application_name(role)).await
     }
 
     /// An ordinary session of the source for this role, with the session's own server.

@@ -79,13 +79,9 @@ pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> 
 impl<'a> Session<'a> {
     async fn open(shared: &'a Arc<Shared>, process: &mut Process) -> Result<(Self, Claim)> {
         let settings = &shared.settings;
-        let target = &settings.target;
-        let mut conn = target::connect::connect(
-            &target.conninfo,
-            &shared.application_name("apply"),
-            target.synchronous_commit,
-        )
-        .await?;
+        // Until the stream begins every commit is durable, whatever target.synchronous_commit says: the claim flushes the position
+        // that it reads, which the last owner may have stored asynchronously, and a merge of copies the one that it stores.
+        let mut conn = shared.target_session("apply").await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let copied = shared.bookkeeping.source(&mut conn).await?;
         let (mut replication, source) = preflight::connect(shared, copied.as_ref()).await?;
@@ -221,6 +217,9 @@ impl<'a> Session<'a> {
             .count();
         tracing::info!(slot = source.slot, publication = source.publication, lsn = %checkpoint, read_models = in_step, "streaming");
         process.has_streamed();
+        if !self.shared.settings.target.synchronous_commit {
+            self.writer.commit_asynchronously().await?;
+        }
         let (commands, mut inbox) = mpsc::channel(4);
         let ids = self
             .bound

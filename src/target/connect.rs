@@ -27,7 +27,7 @@ use crate::error::{Class, Error, Result};
 /// from missing rows, or from being forgotten by a firewall on the way while a copy takes hours (the server asks for a sign of life;
 /// on a Unix socket it ignores that); the last keeps a trigger's notice, which may quote a row, out of our log.
 /// DateStyle, TimeZone, client_encoding and extra_float_digits are sent by sqlx in the start-up packet.
-const SESSION_SETTINGS: [(&str, &str); 15] = [
+const SESSION_SETTINGS: [(&str, &str); 16] = [
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
@@ -43,25 +43,23 @@ const SESSION_SETTINGS: [(&str, &str); 15] = [
     ("tcp_keepalives_idle", "60"),
     ("tcp_keepalives_interval", "10"),
     ("client_min_messages", "error"),
+    // The applying session turns it off when it begins to stream, where the user wants that.
+    ("synchronous_commit", "on"),
 ];
 
 /// Connects to the first host that will do.
 ///
-/// `application_name` is used unless the connection string has one; `synchronous_commit` is that of the session.
+/// `application_name` is used unless the connection string has one.
 ///
 /// # Errors
 ///
 /// Transient if a server cannot be reached or is not ready; configuration if it refuses us, or if the connection
 /// string asks for what the target's driver cannot do.
-pub async fn connect(
-    conninfo: &Conninfo,
-    application_name: &str,
-    synchronous_commit: bool,
-) -> Result<PgConnection> {
+pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<PgConnection> {
     refuse_what_sqlx_lacks(conninfo)?;
     let mut failures: Vec<Error> = Vec::new();
     for host in &conninfo.hosts {
-        match connect_to_host(conninfo, host, application_name, synchronous_commit).await {
+        match connect_to_host(conninfo, host, application_name).await {
             Ok(connection) => return Ok(connection),
             Err(error) => {
                 // As libpq: a server that refuses the role is not asked again elsewhere.
@@ -97,14 +95,9 @@ fn summary(mut failures: Vec<Error>) -> Error {
     }
 }
 
-async fn connect_to_host(
-    conninfo: &Conninfo,
-    host: &Host,
-    application_name: &str,
-    synchronous_commit: bool,
-) -> Result<PgConnection> {
+async fn connect_to_host(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnection> {
     let attempt = async {
-        let mut connection = open(conninfo, host, application_name, synchronous_commit).await?;
+        let mut connection = open(conninfo, host, application_name).await?;
         check_session_attrs(conninfo.target_session_attrs, &mut connection).await?;
         finish_settings(&mut connection).await?;
         Ok(connection)
@@ -122,14 +115,9 @@ async fn connect_to_host(
 const KEPT_STATEMENTS: usize = 2000;
 
 /// Tries the modes that sslmode stands for, in libpq's order.
-async fn open(
-    conninfo: &Conninfo,
-    host: &Host,
-    application_name: &str,
-    synchronous_commit: bool,
-) -> Result<PgConnection> {
+async fn open(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnection> {
     let (first, second) = ssl_attempts(conninfo, host);
-    let options = options(conninfo, host, application_name, synchronous_commit)?;
+    let options = options(conninfo, host, application_name)?;
     let error = match options.clone().ssl_mode(first).connect().await {
         Ok(connection) => return Ok(connection),
         Err(error) => error,
@@ -176,12 +164,7 @@ fn another_mode_may_help(error: &sqlx::Error) -> bool {
 }
 
 /// sqlx's options for one host, without its sslmode; every field that it fills from the environment is set.
-fn options(
-    conninfo: &Conninfo,
-    host: &Host,
-    application_name: &str,
-    synchronous_commit: bool,
-) -> Result<PgConnectOptions> {
+fn options(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnectOptions> {
     let mut options = PgConnectOptions::new_without_pgpass();
     refuse_what_cannot_be_cleared(conninfo, host, options.get_options())?;
     options = options
@@ -209,10 +192,7 @@ fn options(
     if options.get_options().is_none() {
         options = options.options(user_options(conninfo.options.as_deref())?);
     }
-    let commit = if synchronous_commit { "on" } else { "off" };
-    Ok(options
-        .options(SESSION_SETTINGS)
-        .options([("synchronous_commit", commit)]))
+    Ok(options.options(SESSION_SETTINGS))
 }
 
 /// The file's name, if the file can be read: sqlx's own error does not name it.
@@ -408,7 +388,7 @@ mod tests {
     fn session_settings_follow_the_users_options_and_so_win() {
         let mut conninfo = conninfo();
         conninfo.options = Some(r"-c search_path=a\ b --geqo=off -cjit=off".to_owned());
-        let options = options(&conninfo, only_host(&conninfo), "cdc", false).unwrap();
+        let options = options(&conninfo, only_host(&conninfo), "cdc").unwrap();
         let text = options.get_options().unwrap();
         assert!(
             text.starts_with(r"-c search_path=a\ b -c geqo=off -c jit=off -c IntervalStyle=postgres"),
@@ -419,7 +399,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("-c search_path= "), "{text}");
-        assert!(text.ends_with("-c synchronous_commit=off"), "{text}");
+        assert!(text.ends_with("-c synchronous_commit=on"), "{text}");
     }
 
     #[test]
@@ -486,7 +466,7 @@ mod tests {
     fn missing_certificate_file_is_named() {
         let mut conninfo = conninfo();
         conninfo.ssl_root_cert = Some("/nowhere/ca.pem".to_owned());
-        let error = options(&conninfo, only_host(&conninfo), "cdc", true).unwrap_err();
+        let error = options(&conninfo, only_host(&conninfo), "cdc").unwrap_err();
         assert!(
             error
                 .to_string()
@@ -499,7 +479,7 @@ mod tests {
         let mut conninfo = conninfo();
         conninfo.hosts = vec![host("/nowhere", None), host("/nowhere/else", None)];
         conninfo.password = Some(Secret::new("hunter2"));
-        let error = connect(&conninfo, "cdc", true).await.unwrap_err();
+        let error = connect(&conninfo, "cdc").await.unwrap_err();
         let text = format!("{error:?}");
         assert!(
             text.contains("at /nowhere:5433") && text.contains("at /nowhere/else:5433"),
@@ -548,7 +528,7 @@ mod tests {
             options: Some("-c geqo=off".to_owned()),
             ..conninfo()
         };
-        let built = options(&conninfo, only_host(&conninfo), "cdc", true)
+        let built = options(&conninfo, only_host(&conninfo), "cdc")
             .unwrap()
             .ssl_mode(PgSslMode::Disable);
         let shown = format!("{built:?}");
@@ -581,12 +561,12 @@ mod tests {
     #[ignore = "run by environment_does_not_get_past_the_conninfo"]
     fn child_refuses_what_cannot_be_cleared() {
         let mut conninfo = conninfo();
-        let error = options(&conninfo, only_host(&conninfo), "cdc", true).unwrap_err();
+        let error = options(&conninfo, only_host(&conninfo), "cdc").unwrap_err();
         assert!(error.message().starts_with("PGOPTIONS conflicts"), "{error}");
         conninfo.options = Some("-c geqo=off".to_owned());
-        let error = options(&conninfo, only_host(&conninfo), "cdc", true).unwrap_err();
+        let error = options(&conninfo, only_host(&conninfo), "cdc").unwrap_err();
         assert!(error.message().starts_with("PGSSLCERT conflicts"), "{error}");
         conninfo.hosts = vec![host("/run/postgresql", None)];
-        options(&conninfo, only_host(&conninfo), "cdc", true).unwrap();
+        options(&conninfo, only_host(&conninfo), "cdc").unwrap();
     }
 }

@@ -351,6 +351,11 @@ impl Writer {
         advance(&mut self.conn, self.epoch, position).await
     }
 
+    /// From here on a commit of this session is not durable at once.
+    pub async fn commit_asynchronously(&mut self) -> Result<()> {
+        execute(&mut self.conn, "SET synchronous_commit = off".to_owned()).await
+    }
+
     /// Makes everything that this session has committed durable, where it commits asynchronously: WAL is flushed in order.
     pub async fn harden(&mut self) -> Result<()> {
         self.abandon_chunks().await?;

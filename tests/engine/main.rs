@@ -18,6 +18,7 @@ mod ddl;
 mod death;
 mod doubled;
 mod drift;
+mod durable;
 mod encodings;
 mod failover;
 mod gives_way;

@@ -300,7 +300,7 @@ impl Rig {
 
 async fn session(url: &str) -> PgConnection {
     let conninfo = Conninfo::parse(url, &Environment::default()).unwrap();
-    connect::connect(&conninfo, "test", true).await.unwrap()
+    connect::connect(&conninfo, "test").await.unwrap()
 }
 
 fn cells(text: &str) -> Vec<Cell<'_>> {
