@@ -85,7 +85,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     waiting_for text,                    -- who blocks it, and since when
     lsn pg_lsn,                          -- the lookups equalled the source as of this position
     result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
-    error text
+    error text,
+    epoch bigint                         -- the owner that carries it out, or did last
 );
 
 -- What version 2 has added.
@@ -99,6 +100,7 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD C
     ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
     ADD COLUMN IF NOT EXISTS stuck_error text;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
+ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
 
 -- Until version 4 commit_time could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
 UPDATE {{schema}}.pipeline SET commit_time = last_commit_time

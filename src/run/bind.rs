@@ -66,7 +66,7 @@ pub async fn bind_all(
             Some(stored) => (stored.id, stored.state),
             None => {
                 let id = bookkeeping
-                    .add_model(target, &name, &read_model.source.to_string())
+                    .add_model(target, epoch, &name, &read_model.source.to_string())
                     .await?;
                 (id, ModelState::New)
             }

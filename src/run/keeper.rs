@@ -1,8 +1,8 @@
 //! The keeper: starts resyncs when they are due, one at a time, beside the stream.
 //!
 //! Due are, in this order: what somebody asked for (`cdc resync`), read models that are not in step, and the
-//! schedule, where a time that was missed is made up. What fails for a passing reason is tried again with growing delays; the
-//! stream never waits for it.
+//! schedule, where a time that was missed is made up. What fails for a passing reason is tried again with growing delays, each by
+//! itself: nothing else waits for it, least of all the stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,25 @@ use crate::run::stream::Command;
 use crate::run::{Shared, report};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
-use crate::target::bookkeeping::{ModelState, ResyncRequest};
+use crate::target::bookkeeping::ModelState;
+
+mod request;
+mod tries;
+
+use tries::Tries;
 
 /// How often the bookkeeping is asked for requests.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Delays between two tries of a copy, doubling up to an hour so that a cause that comes back does not load the master.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay between two tries of a copy: a cause that comes back does not load the master.
 const MOST_DELAY: Duration = Duration::from_secs(3600);
 
-/// Longest delay where somebody waits for the result.
-const MOST_DELAY_ASKED: Duration = Duration::from_secs(15);
+/// Delays between two tries to reach the target.
+const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
+const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
+
+/// The schedule, among what failed: there is one.
+const SCHEDULED: () = ();
 
 /// Starts resyncs.
 pub struct Keeper {
@@ -42,10 +50,12 @@ pub struct Keeper {
     stop: CancellationToken,
     schedule: Option<Schedule>,
     last_full: Timestamp,
-    /// Read models that are not in step are tried again then.
-    not_in_step: (Backoff, Instant),
-    /// A failed scheduled resync is tried again then.
-    scheduled: (Backoff, Instant),
+    /// Requests that failed, by number.
+    asked: Tries<i64>,
+    /// Read models that are not in step and could not be copied, by number.
+    not_in_step: Tries<i32>,
+    /// The scheduled resync, if it failed.
+    scheduled: Tries<()>,
 }
 
 impl Keeper {
@@ -58,7 +68,6 @@ impl Keeper {
         stop: CancellationToken,
     ) -> Result<Self> {
         let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
-        let backoff = || (Backoff::new(FIRST_DELAY, MOST_DELAY), Instant::now());
         Ok(Self {
             shared,
             epoch,
@@ -67,14 +76,15 @@ impl Keeper {
             stop,
             schedule,
             last_full: Timestamp::now(),
-            not_in_step: backoff(),
-            scheduled: backoff(),
+            asked: Tries::default(),
+            not_in_step: Tries::default(),
+            scheduled: Tries::default(),
         })
     }
 
     /// Runs until the session ends.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY_ASKED);
+        let mut backoff = Backoff::new(FIRST_SESSION_DELAY, MOST_SESSION_DELAY);
         while !self.stop.is_cancelled() {
             match self.keep().await {
                 Ok(()) => return,
@@ -98,7 +108,7 @@ impl Keeper {
     async fn keep(&mut self) -> Result<()> {
         let mut conn = self.shared.target_session("keeper").await?;
         let bookkeeping = self.shared.bookkeeping.clone();
-        bookkeeping.requeue_requests(&mut conn).await?;
+        bookkeeping.requeue_requests(&mut conn, self.epoch).await?;
         if let Some(last) = bookkeeping.last_full_resync(&mut conn).await?
             && let Ok(last) = Timestamp::from_microsecond(last)
         {
@@ -108,95 +118,21 @@ impl Keeper {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
-            if let Some(request) = bookkeeping.next_request(&mut conn).await? {
+            let later = self.asked.later(Instant::now());
+            if let Some(request) = bookkeeping.next_request(&mut conn, self.epoch, &later).await? {
                 self.request(&mut conn, request).await?;
                 continue;
             }
-            if self.not_in_step.1 <= Instant::now() {
-                self.copy_what_is_not_in_step(&mut conn).await?;
-            }
+            self.copy_what_is_not_in_step(&mut conn).await?;
             let due = self
                 .schedule
                 .as_ref()
                 .is_some_and(|schedule| schedule.was_due(self.last_full, Timestamp::now()));
-            if due && self.scheduled.1 <= Instant::now() {
+            if due && self.scheduled.is_due(SCHEDULED, Instant::now()) {
                 self.full(&mut conn).await?;
             }
             self.pause(LOOK_INTERVAL).await;
         }
-    }
-
-    /// Somebody asked: tried until it is done or cannot be done.
-    async fn request(&mut self, conn: &mut PgConnection, request: ResyncRequest) -> Result<()> {
-        let wanted = |settings: &ReadModelSettings| {
-            request
-                .read_models
-                .as_ref()
-                .is_none_or(|names| names.contains(&settings.name()))
-        };
-        let models: Vec<_> = self
-            .models
-            .iter()
-            .filter(|(_, settings, _)| wanted(settings))
-            .cloned()
-            .collect();
-        let order = Order {
-            models,
-            epoch: self.epoch,
-            number: Some(request.id),
-            request: Some(request.id).filter(|_| !request.dry_run),
-            dry_run: request.dry_run,
-            keys: u32::try_from(request.most_keys).unwrap_or(0),
-        };
-        let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY_ASKED);
-        let bookkeeping = self.shared.bookkeeping.clone();
-        let result = loop {
-            let origin = if request.dry_run { "dry run" } else { "request" };
-            match self.carry_out(origin, &order).await {
-                Err(error) if error.is_transient() => {
-                    bookkeeping
-                        .set_resync_waiting(conn, request.id, Some(&error.with_its_detail()))
-                        .await?;
-                    self.pause(backoff.next_delay(fastrand::f64())).await;
-                    if self.stop.is_cancelled() {
-                        return Err(Error::new(Class::Interrupted, "stopped during a resync"));
-                    }
-                    bookkeeping.set_resync_waiting(conn, request.id, None).await?;
-                }
-                Err(error) if error.class() == Class::Interrupted => return Err(error),
-                result => break result,
-            }
-        };
-        match result {
-            Ok(outcome) => {
-                let details = if request.dry_run {
-                    let found = report::difference(&outcome.found);
-                    bookkeeping.note_compared(conn, &found).await?;
-                    found
-                } else {
-                    report::result(&outcome.written)
-                };
-                let error = self.note_failures(conn, outcome.failed).await?;
-                bookkeeping
-                    .finish_resync(
-                        conn,
-                        request.id,
-                        Some(outcome.lsn),
-                        Some(&details),
-                        error.as_ref(),
-                    )
-                    .await?;
-                if request.read_models.is_none() && !request.dry_run {
-                    self.last_full = Timestamp::now();
-                }
-            }
-            Err(error) => {
-                bookkeeping
-                    .finish_resync(conn, request.id, None, None, Some(&error))
-                    .await?
-            }
-        }
-        Ok(())
     }
 
     /// New, changed and suspended read models are copied against the running stream.
@@ -207,10 +143,13 @@ impl Keeper {
                 .iter()
                 .any(|model| model.id == id && model.state == ModelState::InStep)
         };
+        for (_, _, id) in self.models.iter().filter(|(_, _, id)| in_step(*id)) {
+            self.not_in_step.forget(*id);
+        }
         let models: Vec<_> = self
             .models
             .iter()
-            .filter(|(_, _, id)| !in_step(*id))
+            .filter(|(_, _, id)| !in_step(*id) && self.not_in_step.is_due(*id, Instant::now()))
             .cloned()
             .collect();
         if models.is_empty() {
@@ -224,25 +163,30 @@ impl Keeper {
             dry_run: false,
             keys: 0,
         };
-        let outcome = self.carry_out("not in step", &order).await;
-        let failed = match outcome {
-            Ok(outcome) => self.note_failures(conn, outcome.failed).await?.is_some(),
+        let outcome = self.carry_out("not in step", &order, &self.stop).await;
+        let failed: Vec<i32> = match outcome {
+            Ok(outcome) => {
+                let failed = outcome.failed.iter().map(|(id, _, _)| *id).collect();
+                self.note_failures(conn, outcome.failed).await?;
+                failed
+            }
             Err(error) if error.class() == Class::Interrupted => return Err(error),
-            Err(_) => true,
+            Err(_) => order.models.iter().map(|(_, _, id)| *id).collect(),
         };
-        self.not_in_step.1 = if failed {
-            Instant::now() + self.not_in_step.0.next_delay(fastrand::f64())
-        } else {
-            self.not_in_step.0.reset();
-            Instant::now()
-        };
+        for (_, _, id) in &order.models {
+            if failed.contains(id) {
+                self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
+            } else {
+                self.not_in_step.forget(*id);
+            }
+        }
         Ok(())
     }
 
     /// The schedule's resync of everything.
     async fn full(&mut self, conn: &mut PgConnection) -> Result<()> {
         let bookkeeping = self.shared.bookkeeping.clone();
-        let id = bookkeeping.start_resync(conn, "schedule").await?;
+        let id = bookkeeping.start_resync(conn, self.epoch, "schedule").await?;
         let order = Order {
             models: self.models.clone(),
             epoch: self.epoch,
@@ -251,29 +195,31 @@ impl Keeper {
             dry_run: false,
             keys: 0,
         };
-        let result = self.carry_out("schedule", &order).await;
-        if let Err(error) = &result {
-            bookkeeping
-                .finish_resync(conn, id, None, None, Some(error))
-                .await?;
-        }
-        match result {
+        match self.carry_out("schedule", &order, &self.stop).await {
             Ok(outcome) => {
                 let details = report::result(&outcome.written);
                 let error = self.note_failures(conn, outcome.failed).await?;
+                let result = Some((outcome.lsn, &details));
                 bookkeeping
-                    .finish_resync(conn, id, Some(outcome.lsn), Some(&details), error.as_ref())
+                    .finish_resync(conn, self.epoch, id, result, error.as_ref())
                     .await?;
                 self.last_full = Timestamp::now();
-                self.scheduled.0.reset();
+                self.scheduled.forget(SCHEDULED);
             }
-            Err(error) if error.class() == Class::Interrupted => return Err(error),
-            Err(_) => self.scheduled.1 = Instant::now() + self.scheduled.0.next_delay(fastrand::f64()),
+            Err(error) => {
+                bookkeeping
+                    .finish_resync(conn, self.epoch, id, None, Some(&error))
+                    .await?;
+                if error.class() == Class::Interrupted {
+                    return Err(error);
+                }
+                self.scheduled.failed(SCHEDULED, MOST_DELAY, Instant::now());
+            }
         }
         Ok(())
     }
 
-    async fn carry_out(&self, origin: &str, order: &Order) -> Result<Outcome> {
+    async fn carry_out(&self, origin: &str, order: &Order, stop: &CancellationToken) -> Result<Outcome> {
         let names: Vec<String> = order
             .models
             .iter()
@@ -283,7 +229,7 @@ impl Keeper {
             report::resync_started(origin, &names);
         }
         let started = std::time::Instant::now();
-        let result = resync(&self.shared, order, &self.commands, &self.stop).await;
+        let result = resync(&self.shared, order, &self.commands, stop).await;
         match &result {
             Ok(outcome) if order.dry_run => report::compared(&outcome.found, outcome.lsn, started.elapsed()),
             Ok(outcome) => report::resync_completed(origin, &outcome.written, outcome.lsn, started.elapsed()),

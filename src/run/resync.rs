@@ -119,7 +119,7 @@ pub async fn resync(
         }
         let ended = shared
             .bookkeeping
-            .set_copy_progress(shadow.connection(), *id, None);
+            .set_copy_progress(shadow.connection(), order.epoch, *id, None);
         let _ = ended.await;
     }
     tracing::debug!("nothing of the copies is left");
@@ -151,6 +151,7 @@ impl Copying<'_> {
             name: &name,
             kind: Kind::Temporary,
             within: SLOT_PATIENCE,
+            epoch: self.order.epoch,
             resync: self.order.number,
         };
         let slot = create_slot(self.shared, &wanted, (&mut replication, &client), self.stop).await?;

@@ -108,7 +108,10 @@ impl<'a> Session<'a> {
         }
         // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
         check_same_source(claim.source(), &source)?;
-        shared.bookkeeping.drop_stale_shadows(&mut conn).await?;
+        shared
+            .bookkeeping
+            .drop_stale_shadows(&mut conn, claim.epoch)
+            .await?;
         let lookups: Vec<TableName> = settings
             .read_models
             .iter()
@@ -236,7 +239,7 @@ impl<'a> Session<'a> {
             ended.clone(),
         )?;
         let watch = Watch::new(
-            Arc::clone(self.shared),
+            (Arc::clone(self.shared), epoch),
             &self.bound,
             (self.looks, self.shapes),
             commands_of_watch,

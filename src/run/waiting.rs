@@ -30,6 +30,8 @@ pub struct Wanted<'a> {
     pub kind: Kind,
     /// How long it may take; longer, up to sixteen times, if it failed before.
     pub within: Duration,
+    /// Whose copy it is for.
+    pub epoch: i64,
     /// Number of the resync that it is for.
     pub resync: Option<i64>,
 }
@@ -49,7 +51,7 @@ pub async fn create_slot(
         let waits = Waits { stop, tell: &tell };
         let making =
             source::slot::create_within(replication, observer, wanted.name, wanted.kind, within, &waits);
-        let noting = note(shared, wanted.resync, &mut told);
+        let noting = note(shared, wanted, &mut told);
         tokio::select! {
             biased;
             result = making => result,
@@ -66,14 +68,14 @@ pub async fn create_slot(
         tracing::debug!(slot = slot.name, lsn = %slot.consistent_point, "made a slot");
     }
     let noted = told.borrow().is_some();
-    if noted && let Err(error) = store(shared, wanted.resync, None).await {
+    if noted && let Err(error) = store(shared, wanted, None).await {
         tracing::debug!(%error, "could not note that a copy waits no more");
     }
     result
 }
 
 /// Never ends. What cannot be noted is left out: the copy does not depend on it.
-async fn note(shared: &Shared, resync: Option<i64>, told: &mut watch::Receiver<Option<String>>) {
+async fn note(shared: &Shared, wanted: &Wanted<'_>, told: &mut watch::Receiver<Option<String>>) {
     let since = jiff::Timestamp::now()
         .strftime("%Y-%m-%d %H:%M:%S UTC")
         .to_string();
@@ -83,7 +85,7 @@ async fn note(shared: &Shared, resync: Option<i64>, told: &mut watch::Receiver<O
         if let Some(text) = &text {
             tracing::info!(waiting_for = text, "a copy waits to begin");
         }
-        if let Err(error) = store(shared, resync, text.as_deref()).await {
+        if let Err(error) = store(shared, wanted, text.as_deref()).await {
             tracing::debug!(%error, "could not note what a copy waits for");
         }
     }
@@ -91,10 +93,13 @@ async fn note(shared: &Shared, resync: Option<i64>, told: &mut watch::Receiver<O
 }
 
 /// In a session of its own: the others must not be left in the middle of a statement, and may be in the copy's way.
-async fn store(shared: &Shared, resync: Option<i64>, text: Option<&str>) -> Result<()> {
+async fn store(shared: &Shared, wanted: &Wanted<'_>, text: Option<&str>) -> Result<()> {
     let storing = async {
         let mut conn = shared.target_session("state").await?;
-        shared.bookkeeping.set_copy_waiting(&mut conn, resync, text).await
+        shared
+            .bookkeeping
+            .set_copy_waiting(&mut conn, wanted.epoch, wanted.resync, text)
+            .await
     };
     tokio::time::timeout(STORE_PATIENCE, storing)
         .await

@@ -55,6 +55,7 @@ const ANOTHER_FILE: &str = "the source's table has another file";
 /// What a session's watch compares with.
 pub struct Watch {
     shared: Arc<Shared>,
+    epoch: i64,
     sources: Vec<TableName>,
     /// Columns of the source that are used; `None` where they cannot be told, since the read model is not bound.
     used: Vec<Option<Vec<String>>>,
@@ -103,18 +104,23 @@ pub async fn compare_with_stored(
                 .await?;
             bound.state = ModelState::Suspended;
         } else if in_step && storage.is_some_and(|storage| storage != look.storage) {
-            ask_for_resync(shared, target, &bound.settings.name(), ANOTHER_FILE).await?;
+            ask_for_resync(shared, target, epoch, (&bound.settings.name(), ANOTHER_FILE)).await?;
         }
         shared
             .bookkeeping
-            .set_watched(target, bound.id, &look.published, &look.storage)
+            .set_watched(target, (epoch, bound.id), &look.published, &look.storage)
             .await?;
     }
     Ok(looks)
 }
 
 /// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the source before.
-async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str, why: &str) -> Result<()> {
+async fn ask_for_resync(
+    shared: &Shared,
+    target: &mut PgConnection,
+    epoch: i64,
+    (name, why): (&str, &str),
+) -> Result<()> {
     if shared.bookkeeping.is_asked_for(target, name, false).await? {
         return Ok(());
     }
@@ -122,23 +128,21 @@ async fn ask_for_resync(shared: &Shared, target: &mut PgConnection, name: &str, 
         read_model = name,
         "{why}: a resync will tell whether rows changed"
     );
-    shared
-        .bookkeeping
-        .request_resync(target, Some(&[name.to_owned()]), None, "watch")
-        .await?;
+    shared.bookkeeping.request_by_watch(target, epoch, name).await?;
     Ok(())
 }
 
 impl Watch {
     /// A watch that compares with these looks at the sources, and shapes of the lookups from before they were bound.
     pub fn new(
-        shared: Arc<Shared>,
+        (shared, epoch): (Arc<Shared>, i64),
         bound: &[Bound],
         (looks, shapes): (Vec<Look>, Vec<String>),
         commands: mpsc::Sender<Command>,
     ) -> Self {
         Self {
             shared,
+            epoch,
             sources: bound.iter().map(|bound| bound.settings.source.clone()).collect(),
             used: bound
                 .iter()
@@ -238,10 +242,16 @@ impl Watch {
             if before.storage != now.storage
                 && let (Some(lookup), Some(id)) = (self.lookups.get(index), self.ids.get(index))
             {
-                ask_for_resync(&self.shared, target, &lookup.to_string(), ANOTHER_FILE).await?;
+                ask_for_resync(
+                    &self.shared,
+                    target,
+                    self.epoch,
+                    (&lookup.to_string(), ANOTHER_FILE),
+                )
+                .await?;
                 self.shared
                     .bookkeeping
-                    .set_watched(target, *id, &now.published, &now.storage)
+                    .set_watched(target, (self.epoch, *id), &now.published, &now.storage)
                     .await?;
             }
         }
@@ -282,7 +292,7 @@ impl Watch {
             // What runs writes the lookup, or has not come to it.
             if *next <= Instant::now() && !self.shared.bookkeeping.is_asked_for(target, &name, true).await? {
                 let why = "the lookup or its map has another number of rows than was written";
-                ask_for_resync(&self.shared, target, &name, why).await?;
+                ask_for_resync(&self.shared, target, self.epoch, (&name, why)).await?;
                 *next = Instant::now() + backoff.next_delay(0.0);
             }
         }

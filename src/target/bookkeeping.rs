@@ -12,6 +12,7 @@ use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
 
 mod damage;
+mod fence;
 mod progress;
 mod resyncs;
 mod schema;
@@ -106,6 +107,8 @@ pub struct ResyncRequest {
     pub dry_run: bool,
     /// Keys of each kind of difference that a comparison names.
     pub most_keys: i32,
+    /// Who asked: request, watch.
+    pub origin: String,
 }
 
 impl Bookkeeping {
@@ -223,17 +226,26 @@ impl Bookkeeping {
     }
 
     /// Stores a read model that was not there, and returns its number.
-    pub async fn add_model(&self, conn: &mut PgConnection, name: &str, source: &str) -> Result<i32> {
+    pub async fn add_model(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        name: &str,
+        source: &str,
+    ) -> Result<i32> {
         let sql = format!(
-            "INSERT INTO {}.read_model (name, source, definition) VALUES ($1, $2, '\"\"') RETURNING id",
-            self.schema
+            "INSERT INTO {}.read_model (name, source, definition) SELECT $2, $3, '\"\"' WHERE {} RETURNING id",
+            self.schema,
+            self.ours()
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(epoch)
             .bind(name)
             .bind(source)
-            .fetch_one(conn)
+            .fetch_optional(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_sqlx)?
+            .ok_or_else(fenced)
     }
 
     /// A statement that ends the transaction around it unless the epoch is still ours. Several statements in one message are one
@@ -429,9 +441,9 @@ impl Bookkeeping {
         reason: Option<&Error>,
     ) -> Result<()> {
         let sql = format!(
-            "UPDATE {schema}.read_model SET state = $3, reason = $4, hint = $5, since = now() \
-             WHERE id = $2 AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = $1)",
-            schema = self.schema
+            "UPDATE {}.read_model SET state = $3, reason = $4, hint = $5, since = now() WHERE id = $2 AND {}",
+            self.schema,
+            self.ours()
         );
         let state = match state {
             ModelState::New => "new",
@@ -493,21 +505,18 @@ impl Bookkeeping {
     pub async fn set_watched(
         &self,
         conn: &mut PgConnection,
-        id: i32,
+        (epoch, id): (i64, i32),
         published: &str,
         storage: &str,
     ) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.read_model SET published = $2, storage = $3 WHERE id = $1",
-            self.schema
+            "UPDATE {}.read_model SET published = $3, storage = $4 WHERE id = $2 AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .bind(published)
-            .bind(storage)
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(id).bind(published).bind(storage))
+            .await?;
         Ok(())
     }
 

@@ -157,6 +157,11 @@ impl TargetModel {
         })
     }
 
+    /// The owner's, whose process writes into the shadow.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
     /// The same with a shadow that no other owner's process writes into.
     #[must_use]
     pub fn for_epoch(mut self, epoch: i64) -> Self {

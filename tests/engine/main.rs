@@ -8,6 +8,7 @@ mod support;
 mod alter;
 mod another_server;
 mod as_of;
+mod asked;
 mod budget;
 mod causes;
 mod comes_again;

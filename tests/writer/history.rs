@@ -17,12 +17,17 @@ async fn history_keeps_the_newest_and_the_last_one_of_everything() {
         )
         .await
         .unwrap();
+    let epoch = rig.writer.epoch();
     let conn = rig.writer.connection();
     let last = rig.bookkeeping.last_full_resync(conn).await.unwrap();
-    let id = rig.bookkeeping.start_resync(conn, "schedule").await.unwrap();
+    let id = rig
+        .bookkeeping
+        .start_resync(conn, epoch, "schedule")
+        .await
+        .unwrap();
     let failed = cdc::error::Error::transient("no slot is free");
     rig.bookkeeping
-        .finish_resync(conn, id, None, None, Some(&failed))
+        .finish_resync(conn, epoch, id, None, Some(&failed))
         .await
         .unwrap();
     assert_eq!(rig.bookkeeping.last_full_resync(conn).await.unwrap(), last);
@@ -34,7 +39,7 @@ async fn history_keeps_the_newest_and_the_last_one_of_everything() {
     let result = serde_json::json!({});
     let conn = rig.writer.connection();
     rig.bookkeeping
-        .note_copy(conn, "heal", Lsn(16), &result)
+        .note_copy(conn, epoch, "heal", Lsn(16), &result)
         .await
         .unwrap();
     let kept = rows(&rig.db, "SELECT id FROM cdc.resync ORDER BY id LIMIT 2").await;

@@ -8,6 +8,7 @@ mod support;
 mod again;
 mod cases;
 mod domains;
+mod fence;
 mod first_copy;
 mod history;
 mod isolate;

@@ -165,7 +165,7 @@ impl Rig {
         let name = shape.settings.name();
         let id = self
             .bookkeeping
-            .add_model(conn, &name, "public.master")
+            .add_model(conn, epoch, &name, "public.master")
             .await
             .unwrap();
         let target = TargetModel::bind(id, self.bookkeeping.schema_name(), model, &lookup).unwrap();

@@ -96,10 +96,10 @@ impl<'a> Progress<'a> {
             Some(conn) => conn,
             None => self.conn.insert(self.shared.target_session("progress").await?),
         };
-        let id = self.to_copy.model.id;
+        let model = &self.to_copy.model;
         self.shared
             .bookkeeping
-            .set_copy_progress(conn, id, progress)
+            .set_copy_progress(conn, model.epoch(), model.id, progress)
             .await
     }
 }

@@ -61,6 +61,7 @@ impl Session<'_> {
                 Kind::Permanent
             },
             within: SLOT_PATIENCE,
+            epoch,
             resync: None,
         };
         let making = create_slot(
@@ -150,7 +151,13 @@ impl Session<'_> {
         let conn = self.writer.connection();
         let origin = if why == FIRST_COPY { FIRST_COPY } else { "heal" };
         bookkeeping
-            .note_copy(conn, origin, slot.consistent_point, &report::result(&written))
+            .note_copy(
+                conn,
+                epoch,
+                origin,
+                slot.consistent_point,
+                &report::result(&written),
+            )
             .await?;
         for (to_copy, _) in &copied {
             shadow

@@ -4,7 +4,6 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Bookkeeping;
 use crate::error::Result;
-use crate::target::error::from_sqlx;
 
 /// What a running copy has done so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,22 +23,23 @@ impl Bookkeeping {
     pub async fn set_copy_progress(
         &self,
         conn: &mut PgConnection,
+        epoch: i64,
         id: i32,
         progress: Option<CopyProgress>,
     ) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.read_model SET copy_rows = $2, copy_estimate = $3, copy_bytes = $4, copy_seconds = $5 WHERE id = $1",
-            self.schema
+            "UPDATE {}.read_model SET copy_rows = $3, copy_estimate = $4, copy_bytes = $5, copy_seconds = $6 WHERE id = $2 AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::query(AssertSqlSafe(sql))
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
             .bind(id)
             .bind(progress.map(|progress| progress.rows))
             .bind(progress.and_then(|progress| progress.estimate))
             .bind(progress.map(|progress| progress.bytes))
-            .bind(progress.map(|progress| progress.seconds))
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
+            .bind(progress.map(|progress| progress.seconds));
+        self.write(conn, epoch, query).await?;
         Ok(())
     }
 
@@ -47,33 +47,38 @@ impl Bookkeeping {
     pub async fn set_copy_waiting(
         &self,
         conn: &mut PgConnection,
+        epoch: i64,
         resync: Option<i64>,
         waiting_for: Option<&str>,
     ) -> Result<()> {
-        let sql = format!("UPDATE {}.pipeline SET waiting_for = $1", self.schema);
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(waiting_for)
-            .execute(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
-        match resync {
-            Some(id) => self.set_resync_waiting(conn, id, waiting_for).await,
-            None => Ok(()),
-        }
+        self.update_pipeline(conn, epoch, "waiting_for = $2", |query| {
+            query.bind(waiting_for.map(str::to_owned))
+        })
+        .await?;
+        let Some(id) = resync else {
+            return Ok(());
+        };
+        let sql = format!(
+            "UPDATE {}.resync SET waiting_for = $3 WHERE id = $2 AND epoch = $1 AND state = 'running' AND {}",
+            self.schema,
+            self.ours()
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(id).bind(waiting_for)).await?;
+        Ok(())
     }
 
-    /// Nothing is being copied yet: what an earlier process was at says nothing.
-    pub(super) async fn forget_progress(&self, conn: &mut PgConnection) -> Result<()> {
+    /// Nothing is being copied: what an earlier copy was at says nothing.
+    pub(super) async fn forget_progress(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
         let sql = format!(
-            "UPDATE {schema}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
-             WHERE copy_rows IS NOT NULL; \
-             UPDATE {schema}.pipeline SET waiting_for = NULL WHERE waiting_for IS NOT NULL",
-            schema = self.schema
+            "UPDATE {}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
+             WHERE copy_rows IS NOT NULL AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(conn)
+        self.write(conn, epoch, sqlx::query(AssertSqlSafe(sql)).bind(epoch))
+            .await?;
+        self.update_pipeline(conn, epoch, "waiting_for = NULL", |query| query)
             .await
-            .map_err(from_sqlx)?;
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Bookkeeping, ResyncRequest};
+use super::{Bookkeeping, ResyncRequest, fenced};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::sql::fill;
@@ -38,61 +38,97 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Notes a resync that nobody asked for; returns its number.
-    pub async fn start_resync(&self, conn: &mut PgConnection, origin: &str) -> Result<i64> {
+    /// The same, asked for by the watch of the pipeline's owner.
+    pub async fn request_by_watch(&self, conn: &mut PgConnection, epoch: i64, name: &str) -> Result<()> {
         let sql = format!(
-            "INSERT INTO {}.resync (origin, state, started_at) VALUES ($1, 'running', now()) RETURNING id",
-            self.schema
+            "INSERT INTO {}.resync (read_models, origin) SELECT $2, 'watch' WHERE {}",
+            self.schema,
+            self.ours()
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(vec![name.to_owned()])).await?;
+        Ok(())
+    }
+
+    /// Notes a resync that nobody asked for; returns its number.
+    pub async fn start_resync(&self, conn: &mut PgConnection, epoch: i64, origin: &str) -> Result<i64> {
+        let sql = format!(
+            "INSERT INTO {}.resync (origin, state, started_at, epoch) SELECT $2, 'running', now(), $1 WHERE {} RETURNING id",
+            self.schema,
+            self.ours()
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(epoch)
             .bind(origin)
-            .fetch_one(conn)
+            .fetch_optional(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_sqlx)?
+            .ok_or_else(fenced)
     }
 
     /// Notes a first copy or healing that is merged: in one statement, so that none that was done is ever told as interrupted.
     pub async fn note_copy(
         &self,
         conn: &mut PgConnection,
+        epoch: i64,
         origin: &str,
         lsn: Lsn,
         result: &Value,
     ) -> Result<()> {
         let sql = format!(
-            "INSERT INTO {}.resync (origin, state, started_at, finished_at, lsn, result) \
-             VALUES ($1, 'done', now(), now(), $2::text::pg_lsn, $3::text::jsonb) RETURNING id",
-            self.schema
+            "INSERT INTO {}.resync (origin, state, started_at, finished_at, lsn, result, epoch) \
+             SELECT $2, 'done', now(), now(), $3::text::pg_lsn, $4::text::jsonb, $1 WHERE {} RETURNING id",
+            self.schema,
+            self.ours()
         );
         let id: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(epoch)
             .bind(origin)
             .bind(lsn.to_string())
             .bind(result.to_string())
-            .fetch_one(&mut *conn)
+            .fetch_optional(&mut *conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_sqlx)?
+            .ok_or_else(fenced)?;
         self.forget_old_resyncs(conn, id).await
     }
 
-    /// Starts the oldest queued request, if there is one.
-    pub async fn next_request(&self, conn: &mut PgConnection) -> Result<Option<ResyncRequest>> {
-        let sql = format!(
-            "UPDATE {schema}.resync SET state = 'running', started_at = now() WHERE id = \
-             (SELECT min(id) FROM {schema}.resync WHERE state = 'queued') RETURNING id, read_models, dry_run, most_keys",
+    /// Starts the oldest queued request but these, if there is one. What another owner was carrying out is queued again before.
+    pub async fn next_request(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        later: &[i64],
+    ) -> Result<Option<ResyncRequest>> {
+        let exists = format!(
+            "SELECT EXISTS (SELECT FROM {schema}.resync WHERE state = 'queued' AND id <> ALL ($2)), \
+             EXISTS (SELECT FROM {schema}.resync WHERE state = 'running' AND epoch IS DISTINCT FROM $1)",
             schema = self.schema
         );
-        let exists = format!(
-            "SELECT EXISTS (SELECT FROM {}.resync WHERE state = 'queued')",
-            self.schema
-        );
-        let queued: bool = sqlx::query_scalar(AssertSqlSafe(exists))
+        let row = sqlx::query(AssertSqlSafe(exists))
+            .bind(epoch)
+            .bind(later)
             .fetch_one(&mut *conn)
             .await
             .map_err(from_sqlx)?;
-        if !queued {
+        let queued: bool = row.try_get(0).map_err(from_sqlx)?;
+        let anothers: bool = row.try_get(1).map_err(from_sqlx)?;
+        if anothers {
+            self.requeue(conn, epoch, "epoch IS DISTINCT FROM $1").await?;
+        } else if !queued {
             return Ok(None);
         }
+        // One that is cancelled meanwhile stays cancelled.
+        let sql = format!(
+            "UPDATE {schema}.resync SET state = 'running', started_at = now(), waiting_for = NULL, epoch = $1 WHERE state = 'queued' AND id = \
+             (SELECT min(id) FROM {schema}.resync WHERE state = 'queued' AND id <> ALL ($2)) AND {ours} \
+             RETURNING id, read_models, dry_run, most_keys, origin",
+            schema = self.schema,
+            ours = self.ours()
+        );
         let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(later)
             .fetch_optional(conn)
             .await
             .map_err(from_sqlx)?;
@@ -102,80 +138,98 @@ impl Bookkeeping {
                 read_models: row.try_get(1).map_err(from_sqlx)?,
                 dry_run: row.try_get(2).map_err(from_sqlx)?,
                 most_keys: row.try_get(3).map_err(from_sqlx)?,
+                origin: row.try_get(4).map_err(from_sqlx)?,
             })
         })
         .transpose()
     }
 
-    /// Requests that were running when a process died are queued again.
-    pub async fn requeue_requests(&self, conn: &mut PgConnection) -> Result<()> {
+    /// Requests that were running when a process died, or lost its session, are queued again.
+    pub async fn requeue_requests(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+        self.requeue(conn, epoch, "true").await
+    }
+
+    async fn requeue(&self, conn: &mut PgConnection, epoch: i64, which: &str) -> Result<()> {
         let sql = format!(
             "UPDATE {}.resync SET state = CASE WHEN lsn IS NOT NULL THEN 'done' WHEN origin IN ('request', 'watch') THEN 'queued' ELSE 'failed' END, \
              waiting_for = NULL, error = CASE WHEN lsn IS NOT NULL OR origin IN ('request', 'watch') THEN error ELSE 'interrupted' END \
-             WHERE state = 'running'",
-            self.schema
+             WHERE state = 'running' AND {which} AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
+        self.write(conn, epoch, sqlx::query(AssertSqlSafe(sql)).bind(epoch))
+            .await?;
         Ok(())
+    }
+
+    /// A request that could not be carried out is queued again, and says why; false if it was cancelled.
+    pub async fn postpone_resync(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i64,
+        why: &str,
+    ) -> Result<bool> {
+        let sql = format!(
+            "UPDATE {}.resync SET state = 'queued', waiting_for = $3 WHERE id = $2 AND epoch = $1 AND state = 'running' AND {}",
+            self.schema,
+            self.ours()
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(id).bind(why)).await
+    }
+
+    /// Whether this owner is to go on with the resync: it was not cancelled, and nobody has taken over.
+    pub async fn is_wanted(&self, conn: &mut PgConnection, epoch: i64, id: i64) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.resync WHERE id = $2 AND epoch = $1 AND state = 'running') AND {}",
+            self.schema,
+            self.ours()
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(id)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// The resync's copies are merged, in the transaction that says so: it is not to be done again, whatever happens now.
-    pub async fn mark_merged(&self, conn: &mut PgConnection, id: i64, lsn: Lsn) -> Result<()> {
+    pub async fn mark_merged(&self, conn: &mut PgConnection, epoch: i64, id: i64, lsn: Lsn) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.resync SET lsn = $2::text::pg_lsn WHERE id = $1",
-            self.schema
+            "UPDATE {}.resync SET lsn = $3::text::pg_lsn WHERE id = $2 AND epoch = $1 AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .bind(lsn.to_string())
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(id).bind(lsn.to_string()))
+            .await?;
         Ok(())
     }
 
-    /// Why a running resync waits.
-    pub async fn set_resync_waiting(
-        &self,
-        conn: &mut PgConnection,
-        id: i64,
-        waiting_for: Option<&str>,
-    ) -> Result<()> {
-        let sql = format!("UPDATE {}.resync SET waiting_for = $2 WHERE id = $1", self.schema);
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .bind(waiting_for)
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
-        Ok(())
-    }
-
-    /// The end of a resync: its result, or why it failed.
+    /// The end of a resync: its result, or why it failed. One that was cancelled stays so.
     pub async fn finish_resync(
         &self,
         conn: &mut PgConnection,
+        epoch: i64,
         id: i64,
-        lsn: Option<Lsn>,
-        result: Option<&Value>,
+        result: Option<(Lsn, &Value)>,
         error: Option<&Error>,
     ) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.resync SET state = CASE WHEN $4::text IS NULL THEN 'done' ELSE 'failed' END, finished_at = now(), \
-             waiting_for = NULL, lsn = $2::text::pg_lsn, result = $3::text::jsonb, error = $4 WHERE id = $1",
-            self.schema
+            "UPDATE {}.resync SET state = CASE WHEN $5::text IS NULL THEN 'done' ELSE 'failed' END, finished_at = now(), \
+             waiting_for = NULL, lsn = $3::text::pg_lsn, result = $4::text::jsonb, error = $5 \
+             WHERE id = $2 AND epoch = $1 AND state = 'running' AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::query(AssertSqlSafe(sql))
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
             .bind(id)
-            .bind(lsn.map(|lsn| lsn.to_string()))
-            .bind(result.map(ToString::to_string))
-            .bind(error.map(Error::with_its_detail))
-            .execute(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
+            .bind(result.map(|(lsn, _)| lsn.to_string()))
+            .bind(result.map(|(_, result)| result.to_string()))
+            .bind(error.map(Error::with_its_detail));
+        self.write(conn, epoch, query).await?;
         self.forget_old_resyncs(conn, id).await
     }
 
@@ -221,18 +275,16 @@ impl Bookkeeping {
 
     /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it): what differs stays as it is until
     /// the next comparison. Rows that the target refuses are not among it: the bookkeeping has them anyway.
-    pub async fn note_compared(&self, conn: &mut PgConnection, result: &Value) -> Result<()> {
+    pub async fn note_compared(&self, conn: &mut PgConnection, epoch: i64, result: &Value) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model m SET compared_at = now(), \
              differing = (f.value ->> 'missing')::bigint + (f.value ->> 'extra')::bigint + (f.value ->> 'different')::bigint \
-             FROM pg_catalog.jsonb_each($1::text::jsonb) f WHERE m.name = f.key",
-            self.schema
+             FROM pg_catalog.jsonb_each($2::text::jsonb) f WHERE m.name = f.key AND {}",
+            self.schema,
+            self.ours()
         );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(result.to_string())
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(result.to_string())).await?;
         Ok(())
     }
 

@@ -9,17 +9,19 @@ use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
     /// Drops the shadows that an earlier process left, and forgets what its copies were at.
-    pub async fn drop_stale_shadows(&self, conn: &mut PgConnection) -> Result<()> {
-        self.drop_shadows(conn, "^shadow_[0-9]+_[0-9]+$").await
+    pub async fn drop_stale_shadows(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+        self.drop_shadows(conn, epoch, "^shadow_[0-9]+_[0-9]+$").await
     }
 
-    async fn drop_shadows(&self, conn: &mut PgConnection, pattern: &str) -> Result<()> {
+    async fn drop_shadows(&self, conn: &mut PgConnection, epoch: i64, pattern: &str) -> Result<()> {
         let shadows: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ $2",
+             WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ $2 \
+               AND pg_catalog.split_part(c.relname, '_', 3)::bigint <= $3",
         )
         .bind(&self.name)
         .bind(pattern)
+        .bind(epoch)
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
@@ -30,7 +32,7 @@ impl Bookkeeping {
                 .await
                 .map_err(from_sqlx)?;
         }
-        self.forget_progress(conn).await
+        self.forget_progress(conn, epoch).await
     }
 
     /// Takes away what a copy of this epoch left that was given up in the middle, and forgets how far it was. Its session, known by
@@ -55,6 +57,6 @@ impl Bookkeeping {
         .execute(&mut *conn)
         .await
         .map_err(from_sqlx)?;
-        self.drop_shadows(conn, &shadows).await
+        self.drop_shadows(conn, epoch, &shadows).await
     }
 }

@@ -133,7 +133,10 @@ impl Writer {
             }
             let whole = refused.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
             if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
-                owner.bookkeeping.mark_merged(tx.conn(), *id, *lsn).await?;
+                owner
+                    .bookkeeping
+                    .mark_merged(tx.conn(), owner.epoch, *id, *lsn)
+                    .await?;
             }
             Ok(all)
         }

@@ -1,0 +1,76 @@
+//! When what could not be copied is tried again: each by itself, so that one that fails holds up no other.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::retry::Backoff;
+
+/// The first delay; it doubles.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// What failed, and when it is tried again.
+#[derive(Debug)]
+pub(super) struct Tries<K>(HashMap<K, (Backoff, Instant)>);
+
+impl<K> Default for Tries<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash + Copy> Tries<K> {
+    /// It failed, and is tried again after the delay that comes back, at most this one.
+    pub(super) fn failed(&mut self, which: K, most: Duration, now: Instant) -> Duration {
+        let (backoff, next) = self
+            .0
+            .entry(which)
+            .or_insert_with(|| (Backoff::new(FIRST_DELAY, most), now));
+        let delay = backoff.next_delay(fastrand::f64());
+        *next = now + delay;
+        delay
+    }
+
+    /// It is done, or nobody wants it any more: a later failure is the first one again.
+    pub(super) fn forget(&mut self, which: K) {
+        self.0.remove(&which);
+    }
+
+    /// Whether it may be tried now.
+    pub(super) fn is_due(&self, which: K, now: Instant) -> bool {
+        self.0.get(&which).is_none_or(|(_, next)| *next <= now)
+    }
+
+    /// Those that may not.
+    pub(super) fn later(&self, now: Instant) -> Vec<K> {
+        let later = self.0.iter().filter(|(_, (_, next))| *next > now);
+        later.map(|(which, _)| *which).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_waits_by_itself_and_longer_each_time() {
+        let mut tries = Tries::default();
+        let start = Instant::now();
+        let mut now = start;
+        let most = Duration::from_secs(15);
+        let mut last = Duration::ZERO;
+        for _ in 0..10 {
+            let delay = tries.failed("a", most, now);
+            assert!(!tries.is_due("a", now) && tries.is_due("b", now));
+            assert_eq!(tries.later(now), ["a"]);
+            now += delay;
+            assert!(tries.is_due("a", now) && tries.later(now).is_empty());
+            last = delay;
+        }
+        assert!(last >= most / 2 && last <= most, "{last:?}");
+        tries.forget("a");
+        assert!(tries.failed("a", most, now) <= FIRST_DELAY);
+    }
+}
