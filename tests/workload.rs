@@ -15,6 +15,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "workload/ddl.rs"]
+mod ddl;
 #[path = "workload/journal.rs"]
 mod journal;
 #[path = "workload/oracle.rs"]
