@@ -5,6 +5,7 @@
 //! will hurt one day; a note is what is good to know.
 
 mod failover;
+mod publication;
 mod server;
 mod source;
 mod target;
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer};
+use crate::ownership::Ownership;
 use crate::settings::Settings;
 
 /// How much a finding matters.
@@ -81,8 +83,10 @@ pub struct SourceSide {
     pub slot: Option<Slot>,
     /// The publication, if it is there.
     pub publication: Option<Publication>,
-    /// What has to be executed for the publication, or why it cannot be.
-    pub publication_plan: Result<Vec<String>, Error>,
+    /// System identifier of its cluster, and its database.
+    pub system: (String, String),
+    /// Comments of all publications of the database.
+    pub comments: Vec<String>,
     /// One for each read model, in the order of the settings.
     pub models: Vec<SourceModel>,
 }
@@ -105,6 +109,8 @@ pub struct SourceModel {
 pub struct TargetSide {
     /// The server and the role.
     pub server: TargetServer,
+    /// Which pipeline this is, and what its bookkeeping knows.
+    pub ownership: Ownership,
     /// One for each read model, in the order of the settings; `None` where there is no such table.
     pub lookups: Vec<Option<LookupTable>>,
 }
@@ -116,6 +122,7 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
     server::connection(&mut findings, "target", &settings.target.conninfo);
     if let Some(side) = source {
         server::source(&mut findings, settings, side);
+        publication::owned(&mut findings, settings, side, target.map(|side| &side.ownership));
     }
     if let Some(side) = target {
         server::target(&mut findings, settings, &side.server);

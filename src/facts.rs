@@ -104,8 +104,8 @@ pub struct Publication {
     pub truncate: bool,
     /// publish_via_partition_root.
     pub via_root: bool,
-    /// Whether `cdc` made it (its comment says so).
-    pub ours: bool,
+    /// Its comment, which says who made it.
+    pub comment: Option<String>,
     /// Whether the asking role owns it.
     pub owned: bool,
     /// Tables that it publishes.

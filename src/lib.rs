@@ -26,7 +26,7 @@
 //! # Modules in reading order
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
-//! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`protocol`], [`progress`], [`as_of`],
+//! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`ownership`], [`publication`], [`protocol`], [`progress`], [`as_of`],
 //! [`relation`], [`read_model`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
@@ -56,8 +56,10 @@ pub mod facts;
 pub mod fold;
 pub mod identity;
 pub mod lsn;
+pub mod ownership;
 pub mod progress;
 pub mod protocol;
+pub mod publication;
 pub mod read_model;
 pub mod relation;
 pub mod retry;

@@ -24,6 +24,8 @@ const CORE: &[&str] = &[
     "settings",
     "facts",
     "identity",
+    "ownership",
+    "publication",
     "protocol",
     "progress",
     "as_of",

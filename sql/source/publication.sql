@@ -7,7 +7,7 @@ SELECT p.oid,
        p.pubdelete AS publishes_delete,
        p.pubtruncate AS publishes_truncate,
        p.pubviaroot AS via_root,
-       COALESCE(pg_catalog.obj_description(p.oid, 'pg_publication') LIKE 'made by cdc%', false) AS ours,
+       pg_catalog.obj_description(p.oid, 'pg_publication') AS comment,
        pg_catalog.pg_has_role(p.pubowner, 'USAGE') AS owned
 FROM pg_catalog.pg_publication p
 WHERE p.pubname = $1::text

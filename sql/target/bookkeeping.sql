@@ -22,6 +22,9 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     timeline integer,
     source_database text,
     publication_oid bigint,              -- another one later means that the publication was made again
+    publication_mark text,               -- comment of the publication, where this pipeline made it: names the pipeline
+    slot_system_identifier text,         -- source where this pipeline has made the slot, or was about to; there it is its own
+    slot_database text,
     lsn pg_lsn,                          -- checkpoint: every commit before it is applied; NULL before the first copy
     commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: of none that is known
     last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
@@ -99,6 +102,8 @@ ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD COLUMN IF NOT EXISTS stuck_sqlstate text,
     ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
     ADD COLUMN IF NOT EXISTS stuck_error text;
+ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS publication_mark text, ADD COLUMN IF NOT EXISTS slot_system_identifier text,
+    ADD COLUMN IF NOT EXISTS slot_database text;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
 

@@ -2,7 +2,7 @@
 
 use super::{Findings, SourceSide};
 use crate::conninfo::{Conninfo, SslMode};
-use crate::facts::{Publication, Slot, SourceServer, TargetServer};
+use crate::facts::{Slot, SourceServer, TargetServer};
 use crate::settings::Settings;
 use crate::sql::ident;
 
@@ -27,7 +27,6 @@ pub(super) fn source(findings: &mut Findings, settings: &Settings, side: &Source
     if let Some(slot) = &side.slot {
         check_slot(findings, slot, &server.database);
     }
-    check_publication(findings, settings, side);
     findings
         .note(
             "source",
@@ -212,68 +211,6 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
                 .fix("Start cdc run, or give the slot up with cdc teardown.");
         }
         (None, _) => {}
-    }
-}
-
-fn check_publication(findings: &mut Findings, settings: &Settings, side: &SourceSide) {
-    let name = &settings.source.publication;
-    let subject = format!("publication \"{name}\"");
-    let statements = match &side.publication_plan {
-        Ok(statements) => statements,
-        // A missing table is told where the table is checked.
-        Err(_) if side.models.iter().any(|model| model.table.is_none()) => return,
-        Err(error) => {
-            findings.add_error(&subject, error);
-            return;
-        }
-    };
-    if let Some(publication) = &side.publication {
-        column_lists(findings, publication, &subject);
-    }
-    if statements.is_empty() {
-        return;
-    }
-    let sql = format!("{};", statements.join("; "));
-    let made = side.publication.is_some();
-    let owned = side
-        .models
-        .iter()
-        .all(|model| model.table.as_ref().is_none_or(|table| table.owned));
-    let message = if made {
-        "the publication has to be extended"
-    } else {
-        "the publication does not exist"
-    };
-    if owned && (made || side.server.may_create) {
-        findings
-            .note(&subject, format!("{message}; cdc setup and cdc run do it"))
-            .fix(sql);
-    } else {
-        findings
-            .error(&subject, message)
-            .detail(format!(
-                "Role \"{}\" may not do it: that takes the tables' owner, and CREATE on the database for a new one.",
-                side.server.user
-            ))
-            .fix(format!("As the owner of the tables: {sql}"));
-    }
-}
-
-fn column_lists(findings: &mut Findings, publication: &Publication, subject: &str) {
-    let listed: Vec<String> = publication
-        .tables
-        .iter()
-        .filter(|table| table.columns.is_some())
-        .map(|table| table.table.to_string())
-        .collect();
-    if !listed.is_empty() {
-        findings
-            .warning(subject, format!("it has a column list for {}", listed.join(", ")))
-            .detail(
-                "DROP COLUMN and ALTER TYPE of a listed column fail in the application's migrations, \
-                 and another replica identity later would make its UPDATE and DELETE fail.",
-            )
-            .fix("Publish whole tables, unless columns must not leave the source.");
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::conninfo::Conninfo;
 use crate::facts::{KeyColumn, KeyIndex, LookupColumn, PublishedTable, ReplicaIdentity};
 use crate::identity::tests::{labels, strings};
+use crate::ownership::tests::ownership;
 use crate::settings::{ReadModelSettings, ResyncSettings, SourceSettings, TargetSettings};
 use crate::sql::TableName;
 use std::time::Duration;
@@ -25,7 +26,8 @@ impl Case {
                 server: source_server(),
                 slot: None,
                 publication: Some(publication("cdc")),
-                publication_plan: Ok(Vec::new()),
+                system: ("1".to_owned(), "master".to_owned()),
+                comments: vec![ownership().pipeline.mark()],
                 models: vec![SourceModel {
                     table: Some(labels()),
                     duplicates: Some(0),
@@ -45,6 +47,7 @@ impl Case {
                     bookkeeping_usable: true,
                     ..TargetServer::default()
                 },
+                ownership: ownership(),
                 lookups: vec![Some(lookup())],
             },
         }
@@ -111,7 +114,7 @@ fn publication(name: &str) -> Publication {
         delete: true,
         truncate: true,
         via_root: false,
-        ours: true,
+        comment: Some(crate::ownership::tests::ownership().pipeline.mark()),
         owned: true,
         tables: vec![PublishedTable {
             table: TableName::new("public", "labels"),
@@ -430,36 +433,81 @@ fn slot_is_checked() {
 }
 
 #[test]
+fn slot_of_another_is_told() {
+    let ours = || slot(Some("pgoutput"), "master", "reserved", 0);
+    fine(|c| c.source.slot = Some(ours()));
+    finds("error", "is not known to be this pipeline's", |c| {
+        c.source.slot = Some(ours());
+        c.source.comments.clear();
+    });
+    finds("error", "source.slot and source.publication", |c| {
+        c.source.slot = Some(ours());
+        c.source.comments = vec![
+            ownership()
+                .pipeline
+                .mark()
+                .replace("identifier 7", "identifier 8"),
+        ];
+    });
+    fine(|c| {
+        c.source.slot = Some(ours());
+        c.source.comments.clear();
+        c.target.ownership.known.slot_made_at = Some(("1".to_owned(), "master".to_owned()));
+    });
+    finds("error", "belongs to a pipeline with slot \"other\"", |c| {
+        c.target.ownership.known.other_slot = Some("other".to_owned());
+    });
+}
+
+#[test]
 fn publication_is_checked() {
-    let plan = || Ok(vec!["CREATE PUBLICATION x".to_owned()]);
-    finds("note", "CREATE PUBLICATION x;", |c| {
+    finds("note", "CREATE PUBLICATION \\\"cdc\\\" FOR TABLE", |c| {
+        c.source.publication = None
+    });
+    finds("error", "As the owner of the tables: CREATE PUBLICATION", |c| {
         c.source.publication = None;
-        c.source.publication_plan = plan();
+        c.source.server.may_create = false;
     });
     finds(
         "error",
-        "As the owner of the tables: CREATE PUBLICATION x;",
+        "Let the owner of the tables run: CREATE PUBLICATION",
         |c| {
             c.source.publication = None;
-            c.source.publication_plan = plan();
             c.table().owned = false;
         },
     );
-    finds("error", "Run: ALTER", |c| {
-        let error = Error::configuration("publication \"cdc\" does not publish what is needed");
-        c.source.publication_plan = Err(error.with_hint("Run: ALTER"));
+    finds("error", "Run: ALTER PUBLICATION", |c| {
+        let publication = c.source.publication.as_mut().unwrap();
+        publication.comment = None;
+        publication.tables.clear();
+    });
+    finds("note", "ALTER PUBLICATION", |c| {
+        c.source.publication.as_mut().unwrap().tables.clear()
     });
     // A table that is not there is told of once.
-    let findings = found_after(|c| {
-        c.source.models[0].table = None;
-        c.source.publication_plan = Err(Error::configuration("table \"public.labels\" does not exist"));
-    });
+    let findings = found_after(|c| c.source.models[0].table = None);
     assert!(
         !findings
             .iter()
             .any(|finding| finding.subject.starts_with("publication")),
         "{findings:#?}"
     );
+    let of_another = || {
+        Some(
+            ownership()
+                .pipeline
+                .mark()
+                .replace("identifier 7", "identifier 8"),
+        )
+    };
+    finds("warning", "source.publication", |c| {
+        c.source.publication.as_mut().unwrap().comment = of_another();
+    });
+    finds("error", "Give this pipeline names of its own", |c| {
+        let publication = c.source.publication.as_mut().unwrap();
+        publication.comment = of_another();
+        publication.tables.clear();
+    });
     finds("warning", "column list", |c| {
         c.source.publication.as_mut().unwrap().tables[0].columns = Some(strings(&["id", "code"]));
     });

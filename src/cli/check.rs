@@ -110,10 +110,10 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     for model in &settings.read_models {
         models.push(source_model(&client, model).await?);
     }
-    let tables: Vec<_> = models.iter().filter_map(|model| model.table.clone()).collect();
     Ok(SourceSide {
         slot: source::facts::slot(&client, &settings.source.slot).await?,
-        publication_plan: source::publication::plan(settings, &tables, publication.as_ref(), server.version),
+        system: source::facts::system(&client).await?,
+        comments: source::facts::publication_comments(&client).await?,
         publication,
         server,
         models,
@@ -152,5 +152,10 @@ async fn target_side(settings: &Settings) -> Result<TargetSide> {
     for model in &settings.read_models {
         lookups.push(target::facts::table(&mut conn, &model.target).await?);
     }
-    Ok(TargetSide { server, lookups })
+    let ownership = common::ownership(&mut conn, settings).await?;
+    Ok(TargetSide {
+        server,
+        ownership,
+        lookups,
+    })
 }

@@ -6,8 +6,10 @@ use tokio_postgres::Client;
 use super::output;
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
+use crate::ownership::Ownership;
 use crate::settings::Settings;
 use crate::source::facts;
+use crate::target::bookkeeping::Bookkeeping;
 
 /// Prints a text and a line feed.
 pub(super) fn say(text: &str) -> Result<()> {
@@ -24,6 +26,12 @@ pub(super) async fn source(settings: &Settings, command: &str) -> Result<Client>
 pub(super) async fn target(settings: &Settings, command: &str) -> Result<PgConnection> {
     let name = format!("cdc {command}");
     crate::target::connect::connect(&settings.target.conninfo, &name).await
+}
+
+/// Which pipeline the settings are of, and what its bookkeeping knows of it.
+pub(super) async fn ownership(conn: &mut PgConnection, settings: &Settings) -> Result<Ownership> {
+    let bookkeeping = Bookkeeping::new(&settings.target.schema);
+    bookkeeping.ownership(conn, &settings.source.slot).await
 }
 
 /// The source tables of all read models, each once.

@@ -2,6 +2,7 @@
 
 use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::Result;
+use crate::run::Shared;
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
 
@@ -22,14 +23,20 @@ batch and leaves, the second one leaves at once.";
 /// configuration, or a setting of a server, must be changed by a person.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
-pub struct Args {}
+pub struct Args {
+    /// Take a slot of this name that is there and not known to be this pipeline's: it is dropped and made again
+    ///
+    /// Whoever else reads it loses what it has not read yet. Needed once at most: from then on the slot is this pipeline's.
+    #[arg(long)]
+    pub take_slot: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     // Where the pipelines of a fleet have times of their own.
     let delay = Schedule::of(&settings.resync, &settings.source.slot)?
@@ -46,7 +53,9 @@ pub async fn run(_args: &Args, context: &Context) -> Result<Outcome> {
         resync_delay_s = delay,
         "cdc starts"
     );
-    crate::run::run(settings, context.stop.token().clone()).await?;
+    let mut shared = Shared::new(settings, context.stop.token().clone());
+    shared.take_slot = args.take_slot;
+    crate::run::start(shared).await?;
     tracing::info!("cdc has stopped");
     Ok(Outcome::Done)
 }

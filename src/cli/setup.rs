@@ -12,7 +12,7 @@ use crate::settings::Settings;
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::report::{Presence, presence};
-use crate::{source, target};
+use crate::{publication, source, target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,8 +69,13 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     let version = source::facts::server(&client).await?.version;
     let existing = source::facts::publication(&client, &settings.source.publication).await?;
     let bookkeeping = Bookkeeping::new(&settings.target.schema);
+    let ownership = common::ownership(&mut conn, settings).await?;
+    let publication = publication::plan(settings, &tables, existing.as_ref(), &ownership, version)?;
+    if let Some(refusal) = publication.refusal().filter(|_| !print_sql) {
+        return Err(refusal.with_class(Class::Configuration));
+    }
     let mut plan = Plan {
-        publication: source::publication::plan(settings, &tables, existing.as_ref(), version)?,
+        publication: publication.statements_for_a_person()?,
         bookkeeping: bookkeeping_sql(&mut conn, &bookkeeping).await?,
         lookups: Vec::new(),
     };
@@ -87,8 +92,12 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
         say(&script(settings, &plan))?;
         return Ok(true);
     }
-    for statement in source::publication::ensure(&client, settings, &tables).await? {
+    let made = source::publication::ensure(&client, settings, &tables, &ownership).await?;
+    for statement in &made.executed {
         say(&format!("source: {statement}"))?;
+    }
+    if let Some(refusal) = made.refusal {
+        return Err(refusal);
     }
     bookkeeping.ensure(&mut conn).await.map_err(explain)?;
     if plan.bookkeeping.is_some() {

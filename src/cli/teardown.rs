@@ -1,7 +1,7 @@
 //! `cdc teardown`: takes away what `cdc` made, and nothing else.
 //!
-//! The slot (only if nobody reads it), the publication (only if its comment marks it as ours) and the bookkeeping's
-//! schema (only if it is ours and nobody else's objects hang on it). Lookup tables stay, with their rows unless
+//! The slot (only if it is this pipeline's and nobody reads it), the publication (only if its comment names this pipeline) and the
+//! bookkeeping's schema (only if it is ours and nobody else's objects hang on it). Lookup tables stay, with their rows unless
 //! asked otherwise. What will be done is listed and confirmed first.
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -12,9 +12,11 @@ use tokio_postgres::Client;
 use super::common::{self, say};
 use super::{Context, Outcome};
 use crate::error::{Error, Result};
+use crate::facts::{Publication, Slot};
+use crate::ownership::{Maker, Ownership, drop_slot_sql};
 use crate::settings::Settings;
 use crate::source::error::from_driver;
-use crate::sql::{ident, literal};
+use crate::sql::ident;
 use crate::status::{Observed, Status, TargetSeen};
 use crate::target::error::from_sqlx;
 use crate::target::report::{Presence, foreign_objects, presence};
@@ -83,14 +85,18 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     let mut source = common::source(settings, "teardown").await;
     let mut target = common::target(settings, "teardown").await;
     let mut plan = Plan::default();
+    let mut ownership = None;
     match &mut target {
-        Ok(conn) => plan_target(conn, settings, truncate_lookups, &mut plan).await?,
+        Ok(conn) => {
+            ownership = Some(common::ownership(conn, settings).await?);
+            plan_target(conn, settings, truncate_lookups, &mut plan).await?;
+        }
         Err(error) => plan.leave(format!(
             "everything at the target, which could not be asked: {error}"
         )),
     }
     match &mut source {
-        Ok(client) => plan_source(client, settings, &mut plan).await?,
+        Ok(client) => plan_source(client, settings, ownership.as_ref(), &mut plan).await?,
         Err(error) => plan.leave(format!(
             "everything at the source, which could not be asked: {error}"
         )),
@@ -210,42 +216,88 @@ async fn refuse_while_running(conn: &mut PgConnection, settings: &Settings) -> R
     }
 }
 
-async fn plan_source(client: &Client, settings: &Settings, plan: &mut Plan) -> Result<()> {
-    let database = source::facts::server(client).await?.database;
+/// Only what is this pipeline's; without the target it is not known what that is.
+async fn plan_source(
+    client: &Client,
+    settings: &Settings,
+    ownership: Option<&Ownership>,
+    plan: &mut Plan,
+) -> Result<()> {
     if let Some(slot) = source::facts::slot(client, &settings.source.slot).await? {
-        let name = &slot.name;
-        if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_deref() != Some(database.as_str()) {
-            plan.leave(format!("slot \"{name}\", which is of another plugin or database"));
-        } else if let Some(pid) = slot.active_pid {
-            return Err(
-                Error::configuration(format!("slot \"{name}\" is in use by process {pid}"))
-                    .with_hint("Stop the cdc that reads it, then run teardown again."),
-            );
-        } else {
-            plan.source.push(Step {
-                what: format!("slot \"{name}\""),
-                sql: format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(name)),
-            });
-        }
+        plan_slot(client, &slot, ownership, plan).await?;
     }
     if let Some(publication) = source::facts::publication(client, &settings.source.publication).await? {
-        let name = &publication.name;
-        if !publication.ours {
-            plan.stays
-                .push(format!("publication \"{name}\", which was not made by cdc"));
-        } else if !publication.owned {
-            plan.leave(format!(
-                "publication \"{name}\"; let its owner run: DROP PUBLICATION {};",
-                ident(name)
-            ));
-        } else {
-            plan.source.push(Step {
-                what: format!("publication \"{name}\""),
-                sql: format!("DROP PUBLICATION {}", ident(name)),
-            });
-        }
+        plan_publication(&publication, ownership, plan);
     }
     Ok(())
+}
+
+async fn plan_slot(
+    client: &Client,
+    slot: &Slot,
+    ownership: Option<&Ownership>,
+    plan: &mut Plan,
+) -> Result<()> {
+    let name = &slot.name;
+    let (system, database) = source::facts::system(client).await?;
+    let by_hand = format!("if nobody needs it: {};", drop_slot_sql(name));
+    if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&database) {
+        plan.leave(format!("slot \"{name}\", which is of another plugin or database"));
+        return Ok(());
+    }
+    let Some(ownership) = ownership else {
+        plan.leave(format!(
+            "slot \"{name}\", of which only the target knows whose it is; {by_hand}"
+        ));
+        return Ok(());
+    };
+    let comments = source::facts::publication_comments(client).await?;
+    if let Err(error) = ownership.check_slot((&system, &database), &comments) {
+        let why = error.with_its_detail();
+        if comments.iter().any(|comment| ownership.is_of_slot(comment)) {
+            plan.stays.push(why);
+        } else {
+            plan.leave(format!("{why}; {by_hand}"));
+        }
+    } else if let Some(pid) = slot.active_pid {
+        return Err(
+            Error::configuration(format!("slot \"{name}\" is in use by process {pid}"))
+                .with_hint("Stop the cdc that reads it, then run teardown again."),
+        );
+    } else {
+        plan.source.push(Step {
+            what: format!("slot \"{name}\""),
+            sql: drop_slot_sql(name),
+        });
+    }
+    Ok(())
+}
+
+fn plan_publication(publication: &Publication, ownership: Option<&Ownership>, plan: &mut Plan) {
+    let name = &publication.name;
+    let comment = publication.comment.as_deref();
+    let Some(ownership) = ownership else {
+        plan.leave(format!(
+            "publication \"{name}\", of which only the target knows whose it is"
+        ));
+        return;
+    };
+    match ownership.maker(comment) {
+        Maker::Person => plan
+            .stays
+            .push(format!("publication \"{name}\", which was not made by cdc")),
+        Maker::AnotherPipeline(comment) => plan.stays.push(format!(
+            "publication \"{name}\", which belongs to another pipeline: {comment}"
+        )),
+        Maker::ThisPipeline if !publication.owned => plan.leave(format!(
+            "publication \"{name}\"; let its owner run: DROP PUBLICATION {};",
+            ident(name)
+        )),
+        Maker::ThisPipeline => plan.source.push(Step {
+            what: format!("publication \"{name}\""),
+            sql: format!("DROP PUBLICATION {}", ident(name)),
+        }),
+    }
 }
 
 /// Asks on the terminal.

@@ -1,7 +1,8 @@
 //! Binds the configured read models to the tables of both sides, and the stored ones to the configured ones.
 //!
-//! A read model that was never copied and cannot be bound is an error of the configuration. One that was copied before is
-//! suspended instead: it serves its last good state until it can be bound and copied again.
+//! A read model that was never copied and cannot be bound is an error of the configuration, as long as none was: one that is added to
+//! others must not stop them. One that was copied before is suspended: it serves its last good state until it can be bound and
+//! copied again.
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub async fn bind_all(
         );
         bookkeeping.remove_model(target, epoch, model.id).await?;
     }
+    let copied = stored.iter().any(|stored| stored.state != ModelState::New);
     let mut bound = Vec::with_capacity(settings.read_models.len());
     for read_model in &settings.read_models {
         let name = read_model.name();
@@ -75,18 +77,21 @@ pub async fn bind_all(
         match &model {
             Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
             Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
-            Err(error) if state == ModelState::New => {
+            Err(error) if state == ModelState::New && !copied => {
                 return Err(error
                     .clone()
                     .with_class(Class::Configuration)
                     .context(format!("read model \"{name}\"")));
             }
             Err(error) => {
-                state = ModelState::Suspended;
+                // One that was never copied stays new: the others go on.
+                if state != ModelState::New {
+                    state = ModelState::Suspended;
+                }
                 bookkeeping
                     .set_model_state(target, epoch, id, state, Some(error))
                     .await?;
-                tracing::warn!(read_model = name, %error, "read model is suspended and serves its last good state");
+                tracing::warn!(read_model = name, %error, hint = error.hint(), "read model is suspended and serves its last good state");
             }
         }
         if let Err(error) = &model

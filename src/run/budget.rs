@@ -7,8 +7,9 @@
 //! guard sees too much -> session ends (asked first, then dropped) -> "healing" is stored in the target -> slot is dropped
 //! ```
 //!
-//! If the target cannot be reached the slot is dropped all the same: the next session finds it missing, which heals too, and a
-//! slot that somebody makes in its place stands ahead of the checkpoint. Dropping takes the pipeline's lock like every
+//! If the target cannot be reached any more the slot is dropped all the same: the next session finds it missing, which heals too, and a
+//! slot that somebody makes in its place stands ahead of the checkpoint. A process that has not reached it yet does not know whose the
+//! slot is. Dropping takes the pipeline's lock like every
 //! session, so where another process owns it nothing is done.
 
 use std::time::Duration;
@@ -20,9 +21,10 @@ use tokio_postgres::Client;
 use crate::error::{Class, Error, Result};
 use crate::facts::Slot;
 use crate::lsn::Lsn;
-use crate::run::{Shared, fence};
+use crate::run::{Shared, fence, preflight};
 use crate::settings::size_text;
 use crate::source;
+use crate::target::bookkeeping::SourceIdentity;
 
 /// How often the guard looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -177,9 +179,22 @@ fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
 }
 
 /// Gives the slot up: tells the target, if it can be reached, and drops the slot. Returns whether it did: not where another
-/// process owns the pipeline.
-pub async fn give_up(shared: &Shared, epoch: Option<i64>, why: &str) -> Result<bool> {
+/// process owns the pipeline, nor as long as it is not known that the slot is this pipeline's.
+pub async fn give_up(
+    shared: &Shared,
+    epoch: Option<i64>,
+    owned: Option<&SourceIdentity>,
+    why: &str,
+) -> Result<bool> {
     let source = &shared.settings.source;
+    if owned.is_none() {
+        tracing::warn!(
+            slot = source.slot,
+            why,
+            "the slot holds more than it may, but whether it is this pipeline's is known only once the target has been reached: it stays"
+        );
+        return Ok(false);
+    }
     let told = match epoch {
         Some(epoch) => tokio::time::timeout(GIVE_UP_PATIENCE, tell(shared, epoch, why)).await,
         None => Ok(Err(Error::transient(
@@ -192,7 +207,7 @@ pub async fn give_up(shared: &Shared, epoch: Option<i64>, why: &str) -> Result<b
     {
         return Ok(false);
     }
-    let mut replication = shared.replication_session("stream").await?;
+    let (mut replication, _) = preflight::connect(shared, owned).await?;
     let deadline = Instant::now() + GIVE_UP_PATIENCE;
     while !fence::try_lock(&mut replication, &source.slot).await? {
         if Instant::now() > deadline {

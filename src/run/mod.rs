@@ -12,8 +12,10 @@ pub mod clock;
 pub mod copy;
 pub mod fence;
 pub mod keeper;
+pub mod ownership;
 pub mod pending;
 pub mod preflight;
+pub mod publish;
 pub mod report;
 pub mod resync;
 pub mod session;
@@ -42,7 +44,7 @@ use crate::source::replication::Replication;
 use crate::source::server::{Instance, Wanted};
 use crate::stuck::Stuck;
 use crate::target;
-use crate::target::bookkeeping::Bookkeeping;
+use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
 
 /// Delays between two sessions.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -77,6 +79,8 @@ pub struct Shared {
     pub owner: String,
     /// Cancelled when the process shall leave.
     pub stop: CancellationToken,
+    /// A slot of this pipeline's name is taken, whoever has made it.
+    pub take_slot: bool,
     /// What the slot holds at the source, measured by the limit.
     pub budget: Budget,
     /// How often in a row the making of a slot has failed: given up, as a rule.
@@ -94,6 +98,7 @@ impl Shared {
             bookkeeping,
             owner: format!("pid {}", std::process::id()),
             stop,
+            take_slot: false,
             budget: Budget::default(),
             slots_failed: AtomicU32::default(),
             server: Mutex::default(),
@@ -147,6 +152,8 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Process {
     epoch: Option<i64>,
+    /// The source where the slot is this pipeline's own.
+    owned: Option<SourceIdentity>,
     streamed: bool,
     gap: Option<String>,
     careful_until: Option<Lsn>,
@@ -259,7 +266,15 @@ impl Process {
 /// # Errors
 /// Only before the first stream, and only what a person has to mend.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
-    let shared = Arc::new(Shared::new(settings, stop));
+    start(Shared::new(settings, stop)).await
+}
+
+/// As [`run`], with what the process knows already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn start(shared: Shared) -> Result<()> {
+    let shared = Arc::new(shared);
     let guarded = Arc::clone(&shared);
     let guard = tokio::spawn(async move { budget::guard(&guarded).await });
     let result = sessions(&shared).await;
@@ -308,7 +323,7 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
         };
         tracing::warn!(%error, detail = error.detail(), hint = error.hint(), since, attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
         if let Some(why) = shared.budget.exceeded() {
-            match budget::give_up(shared, process.epoch, &why).await {
+            match budget::give_up(shared, process.epoch, process.owned.as_ref(), &why).await {
                 Ok(true) => process.gap = Some(why),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "could not give up the slot"),

@@ -1,12 +1,10 @@
-//! What must hold at the source before anything is streamed or copied: the server, that it is the one that was copied, the publication.
+//! What must hold at the source before anything is streamed or copied: it is the server that was copied, and it allows logical decoding.
 
 use tokio_postgres::Client;
 
 use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::error::{Class, Error, Result};
-use crate::facts::SourceTable;
 use crate::run::Shared;
-use crate::run::bind::Bound;
 use crate::source;
 use crate::source::replication::{Replication, SystemIdentity};
 use crate::target::bookkeeping::SourceIdentity;
@@ -92,32 +90,6 @@ pub async fn check_server(client: &Client) -> Result<()> {
                 crate::sql::ident(&server.user)
             )),
         );
-    }
-    Ok(())
-}
-
-/// Makes or extends the publication for the read models that could be bound.
-pub async fn ensure_publication(shared: &Shared, client: &Client, bound: &[Bound]) -> Result<()> {
-    let mut tables: Vec<SourceTable> = Vec::new();
-    for model in bound
-        .iter()
-        .filter(|bound| bound.model.is_ok())
-        .map(|bound| &bound.settings)
-    {
-        if tables.iter().any(|table| table.name == model.source) {
-            continue;
-        }
-        tables.extend(source::facts::table(client, &model.source).await?);
-    }
-    // A table that is gone, or has lost its identity, suspends its read models; the publication of the others goes on.
-    let mut settings = shared.settings.clone();
-    settings.read_models.retain(|model| {
-        bound
-            .iter()
-            .any(|bound| bound.settings == *model && bound.model.is_ok())
-    });
-    for done in source::publication::ensure(client, &settings, &tables).await? {
-        tracing::info!(sql = done, "set up the publication");
     }
     Ok(())
 }

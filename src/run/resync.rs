@@ -21,7 +21,6 @@ use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
-use crate::run::Shared;
 use crate::run::bind::bind_one;
 use crate::run::budget::within;
 use crate::run::copy::{ToCopy, copy_all, take_away};
@@ -29,6 +28,7 @@ use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
 use crate::run::waiting::{Wanted, create_slot};
+use crate::run::{Shared, publish};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
@@ -140,6 +140,7 @@ impl Copying<'_> {
         let stop = self.stop.clone();
         let client = self.shared.source_session("resync").await?;
         let to_copy = self.bind(&client, shadow).await?;
+        let to_copy = self.published(&client, shadow, to_copy).await?;
         if to_copy.is_empty() {
             return Ok(self.outcome(Lsn::ZERO, Vec::new(), Vec::new()));
         }
@@ -219,18 +220,55 @@ impl Copying<'_> {
                 }
                 Err(error) if error.class() == Class::Gap => {
                     // Its map may only be made anew with nothing of it in memory.
-                    let told = error.with_class(Class::Transient);
-                    let end = Command::End {
-                        error: told.clone(),
-                        abandon: false,
-                    };
-                    self.commands.send(end).await.map_err(|_| stream_gone())?;
-                    return Err(told);
+                    return Err(self.end_session(error.with_class(Class::Transient)).await?);
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(to_copy)
+    }
+
+    /// Leaves out the read models that the publication does not serve.
+    async fn published(
+        &mut self,
+        client: &tokio_postgres::Client,
+        shadow: &mut ShadowWriter,
+        to_copy: Vec<ToCopy>,
+    ) -> Result<Vec<ToCopy>> {
+        let asked = to_copy.iter().map(|to_copy| to_copy.settings.clone()).collect();
+        let lacking = publish::lacking(
+            self.shared,
+            client,
+            shadow.connection(),
+            asked,
+            self.order.dry_run,
+        )
+        .await?;
+        let Some(lacking) = lacking else {
+            let extended = Error::transient("the publication was extended");
+            return Err(self.end_session(extended).await?);
+        };
+        let mut served = Vec::with_capacity(to_copy.len());
+        for (place, to_copy) in to_copy.into_iter().enumerate() {
+            match lacking.iter().find(|(of, _)| *of == place) {
+                None => served.push(to_copy),
+                Some((_, error)) => {
+                    self.failed
+                        .push((to_copy.model.id, to_copy.settings.name(), error.clone()));
+                }
+            }
+        }
+        Ok(served)
+    }
+
+    /// Ends the session, and this resync with it; returns why.
+    async fn end_session(&self, why: Error) -> Result<Error> {
+        let end = Command::End {
+            error: why.clone(),
+            abandon: false,
+        };
+        self.commands.send(end).await.map_err(|_| stream_gone())?;
+        Ok(why)
     }
 
     async fn compare_at_one_position(

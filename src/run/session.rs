@@ -20,10 +20,11 @@ use crate::progress::Replay;
 use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::keeper::Keeper;
-use crate::run::preflight::{check_same_source, check_server, ensure_publication};
+use crate::run::ownership::check_slot;
+use crate::run::preflight::{check_same_source, check_server};
 use crate::run::stream::{Start, Stream};
 use crate::run::watch::Watch;
-use crate::run::{Process, Shared, clock, fence, preflight, report, watch};
+use crate::run::{Process, Shared, clock, fence, preflight, publish, report, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
@@ -88,6 +89,8 @@ impl<'a> Session<'a> {
         shared.stay_with(Some(replication.instance()));
         let client = shared.source_session("facts").await?;
         check_server(&client).await?;
+        // Another's pipeline would be waited for in vain.
+        check_slot(shared, process, (&client, &mut conn), &source).await?;
         fence::lock(&mut replication, &client, &settings.source.slot, &shared.stop).await?;
         shared
             .bookkeeping
@@ -108,6 +111,7 @@ impl<'a> Session<'a> {
         }
         // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
         check_same_source(claim.source(), &source)?;
+        let ownership = check_slot(shared, process, (&client, &mut conn), &source).await?;
         shared
             .bookkeeping
             .drop_stale_shadows(&mut conn, claim.epoch)
@@ -130,7 +134,7 @@ impl<'a> Session<'a> {
                 .await?;
             bound.state = ModelState::Suspended;
         }
-        ensure_publication(shared, &client, &bound).await?;
+        publish::ensure(shared, &client, (&mut conn, claim.epoch), &ownership, &mut bound).await?;
         // A lookup that was not there was made while it was bound.
         for (shape, made) in shapes
             .iter_mut()

@@ -230,10 +230,32 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
         delete: get(&row, "publishes_delete")?,
         truncate: get(&row, "publishes_truncate")?,
         via_root: get(&row, "via_root")?,
-        ours: get(&row, "ours")?,
+        comment: get(&row, "comment")?,
         owned: get(&row, "owned")?,
         tables: tables.collect::<Result<_>>()?,
     }))
+}
+
+/// The comments of all publications of the database that have one.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn publication_comments(client: &Client) -> Result<Vec<String>> {
+    let sql = "SELECT pg_catalog.obj_description(p.oid, 'pg_publication') AS comment FROM pg_catalog.pg_publication p \
+               WHERE pg_catalog.obj_description(p.oid, 'pg_publication') IS NOT NULL ORDER BY p.pubname";
+    let rows = client.query(sql, &[]).await.map_err(from_driver)?;
+    rows.iter().map(|row| get(row, "comment")).collect()
+}
+
+/// System identifier of the cluster and name of the database.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn system(client: &Client) -> Result<(String, String)> {
+    let sql = "SELECT system_identifier::text AS system, pg_catalog.current_database()::text AS database \
+               FROM pg_catalog.pg_control_system()";
+    let row = client.query_one(sql, &[]).await.map_err(from_driver)?;
+    Ok((get(&row, "system")?, get(&row, "database")?))
 }
 
 /// All publications that publish this table, its root or its leaves: each of them can break its writes.

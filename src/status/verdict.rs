@@ -9,7 +9,7 @@
 //! | the slot is another's | slot |
 //! | the source cannot be seen | unknown |
 //! | everything is being copied, or a read model is new | copying |
-//! | a read model is suspended | suspended |
+//! | a read model is suspended, or could not be copied for the first time | suspended |
 //! | the last comparison found differences and left them | differs |
 //! | the slot is missing, lost, about to be, or unread | slot |
 //! | older than [`MAX_AGE_SECONDS`] | behind |
@@ -234,6 +234,15 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
                     "{} is suspended and shows its last good state: {reason}",
                     model.name
                 );
+                found.push((
+                    Verdict::Suspended,
+                    problem("error", &model.name, message, model.hint.as_deref()),
+                ));
+            }
+            // One that is being copied again has its progress to tell.
+            "new" if model.reason.is_some() && model.copy.is_none() => {
+                let reason = model.reason.as_deref().unwrap_or_default();
+                let message = format!("{} could not be copied yet: {reason}", model.name);
                 found.push((
                     Verdict::Suspended,
                     problem("error", &model.name, message, model.hint.as_deref()),

@@ -13,6 +13,7 @@ use crate::target::error::from_sqlx;
 
 mod damage;
 mod fence;
+mod ownership;
 mod progress;
 mod resyncs;
 mod schema;
@@ -343,27 +344,6 @@ impl Bookkeeping {
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)
-    }
-
-    /// Notes that everything is going to be copied, and why, before a slot is dropped or made.
-    pub async fn begin_healing(
-        &self,
-        conn: &mut PgConnection,
-        epoch: i64,
-        why: &str,
-        publication_oid: Option<u32>,
-        source: Option<&SourceIdentity>,
-    ) -> Result<()> {
-        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now(), publication_oid = $3, \
-                   timeline = CASE WHEN system_identifier = $4 THEN $5 ELSE timeline END";
-        self.update_pipeline(conn, epoch, set, |query| {
-            query
-                .bind(why.to_owned())
-                .bind(publication_oid.map(i64::from))
-                .bind(source.map(|source| source.system_identifier.clone()))
-                .bind(source.map(|source| source.timeline))
-        })
-        .await
     }
 
     /// The copies are merged: stores the position of the new slot, in the transaction of the merge. It may be of another clock or

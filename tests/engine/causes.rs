@@ -236,7 +236,11 @@ async fn schema_that_is_taken_out_of_the_publication() {
         source.batch_execute(statement).await.unwrap();
     }
     wait_until("it says what is missing", async || {
-        let told = rows(&target, "SELECT error || ' / ' || error_hint FROM cdc.pipeline").await;
+        let told = rows(
+            &target,
+            "SELECT coalesce(reason, '') || ' / ' || coalesce(hint, '') FROM cdc.read_model",
+        )
+        .await;
         let hint = r#"ALTER PUBLICATION "cdc" ADD TABLE "public"."labels""#;
         if told.iter().all(|told| told.contains(hint)) {
             Ok(())

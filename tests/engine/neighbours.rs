@@ -262,7 +262,11 @@ async fn publication_of_somebody_else_that_is_narrowed_while_running_is_told() {
         .await
         .unwrap();
     wait_until("it says what is missing", async || {
-        let told = rows(&target, "SELECT error || ' / ' || error_hint FROM cdc.pipeline").await;
+        let told = rows(
+            &target,
+            "SELECT coalesce(reason, '') || ' / ' || coalesce(hint, '') FROM cdc.read_model",
+        )
+        .await;
         if told
             .iter()
             .all(|told| told.contains("ADD TABLE \"public\".\"labels\""))

@@ -1,4 +1,5 @@
-//! Starts from every state: nothing, seeds, slot without checkpoint and the reverse, a copy that was killed.
+//! Starts from every state: nothing, seeds, checkpoint without slot, a copy that was killed. A slot without checkpoint is in
+//! ownership.rs.
 
 use crate::support::{
     Cdc, SOURCE_SQL, Signal, database_pair, labels_pair, lookup, on_free_slot, pg, rows, value, wait_in_step,
@@ -123,29 +124,6 @@ async fn restart_loses_nothing_and_writes_nothing_twice() {
         assert_eq!(count_log(&cdc, "copied again"), 0, "the stream goes on");
         cdc.stop(Signal::Kill).await;
     }
-}
-
-#[tokio::test]
-async fn slot_without_checkpoint_is_made_again() {
-    let (pair, source, target) = labels_pair().await;
-    source
-        .batch_execute(&format!(
-            "SELECT pg_create_logical_replication_slot('{}', 'pgoutput')",
-            pair.slot
-        ))
-        .await
-        .unwrap();
-    source
-        .batch_execute("UPDATE labels SET label = 'later' WHERE code = 'MR'")
-        .await
-        .unwrap();
-    let _cdc = Cdc::run(&pair);
-    wait_in_step(&source, &target).await;
-    source
-        .batch_execute("UPDATE labels SET label = 'streamed' WHERE code = 'MR'")
-        .await
-        .unwrap();
-    wait_in_step(&source, &target).await;
 }
 
 #[tokio::test]

@@ -114,12 +114,11 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
     );
     assert!(setup::execute(settings, false).await.unwrap());
     assert!(setup::execute(settings, false).await.unwrap());
+    let made = source::facts::publication(admin, "cdc").await.unwrap().unwrap();
+    let comment = made.comment.unwrap();
     assert!(
-        source::facts::publication(admin, "cdc")
-            .await
-            .unwrap()
-            .unwrap()
-            .ours
+        comment.starts_with("made by cdc for slot \"cdc\" (bookkeeping: schema \"cdc\" of database"),
+        "{comment}"
     );
     assert!(
         source::facts::slot(admin, "cdc").await.unwrap().is_none(),

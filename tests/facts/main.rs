@@ -13,8 +13,10 @@ mod commands;
 
 use cdc::facts::{LookupTable, ReplicaIdentity, SourceTable};
 use cdc::identity::{Basis, identity};
+use cdc::ownership::Maker;
 use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings};
 use cdc::sql::TableName;
+use cdc::target::bookkeeping::Bookkeeping;
 use cdc::{source, target};
 use sqlx::PgConnection;
 
@@ -310,7 +312,9 @@ async fn slots_and_publications(admin: &tokio_postgres::Client) {
         .unwrap()
         .unwrap();
     assert!(publication.insert && publication.update && !publication.delete && !publication.truncate);
-    assert!(publication.via_root && publication.owned && !publication.ours && !publication.all_tables);
+    assert!(
+        publication.via_root && publication.owned && publication.comment.is_none() && !publication.all_tables
+    );
     let tables: Vec<_> = publication
         .tables
         .iter()
@@ -371,41 +375,61 @@ fn settings(tables: &[&str]) -> Settings {
 }
 
 async fn publication_is_made_and_extended(cluster: &Cluster, admin: &tokio_postgres::Client) {
-    use source::publication::ensure;
     let labels = source_table(admin, "labels").await;
     let streamer = cluster.source("streamer").await;
-    let denied = ensure(&streamer, &settings(&["labels"]), std::slice::from_ref(&labels))
-        .await
-        .unwrap_err();
-    assert!(
-        denied.hint().unwrap().contains("CREATE PUBLICATION"),
-        "{denied:?}"
-    );
-    let done = ensure(admin, &settings(&["labels"]), std::slice::from_ref(&labels))
+    let ownership = Bookkeeping::new("cdc")
+        .ownership(&mut cluster.target("postgres").await, "cdc")
         .await
         .unwrap();
-    assert_eq!(done.len(), 2, "{done:?}");
-    assert!(
-        source::facts::publication(admin, "cdc")
+    let ensure = async |client: &tokio_postgres::Client, settings: &Settings, tables: &[SourceTable]| {
+        source::publication::ensure(client, settings, tables, &ownership)
             .await
             .unwrap()
-            .unwrap()
-            .ours
-    );
+    };
+    // The role owns nothing, as far as it says itself, and as far as the server says.
+    let not_owned = SourceTable {
+        owned: false,
+        ..labels.clone()
+    };
+    for table in [&labels, &not_owned] {
+        let denied = ensure(&streamer, &settings(&["labels"]), std::slice::from_ref(table)).await;
+        assert_eq!(denied.executed, Vec::<String>::new());
+        assert!(!denied.exists && denied.lacking.len() == 1);
+        let denied = denied.refusal.unwrap();
+        assert!(
+            denied.hint().unwrap().contains("CREATE PUBLICATION"),
+            "{denied:?}"
+        );
+    }
+    let done = ensure(admin, &settings(&["labels"]), std::slice::from_ref(&labels)).await;
+    assert_eq!(done.executed.len(), 2, "{done:?}");
+    assert!(done.exists && done.is_marked && done.refusal.is_none());
+    let made = source::facts::publication(admin, "cdc").await.unwrap().unwrap();
+    assert_eq!(ownership.maker(made.comment.as_deref()), Maker::ThisPipeline);
     let parts = source_table(admin, "parts").await;
     let both = settings(&["labels", "parts"]);
     let tables = [labels, parts];
     assert_eq!(
-        ensure(admin, &both, &tables).await.unwrap().len(),
+        ensure(admin, &both, &tables).await.executed.len(),
         2,
         "via the root, and the table"
     );
     assert!(
-        ensure(admin, &both, &tables).await.unwrap().is_empty(),
+        ensure(admin, &both, &tables).await.executed.is_empty(),
         "the second time there is nothing to do"
     );
     let nothing = source_table(admin, "nothing").await;
-    assert!(ensure(admin, &settings(&["nothing"]), &[nothing]).await.is_err());
+    let with_nothing = settings(&["labels", "nothing"]);
+    let refused = ensure(admin, &with_nothing, &[tables[0].clone(), nothing]).await;
+    assert_eq!(refused.executed, Vec::<String>::new());
+    assert_eq!(
+        refused
+            .lacking
+            .iter()
+            .map(|(place, _)| *place)
+            .collect::<Vec<_>>(),
+        [1]
+    );
     // What is promised: the application's writes go on.
     admin
         .batch_execute("INSERT INTO s.labels VALUES (gen_random_uuid(), 'MR', 'Mr', 'Mister'); UPDATE s.labels SET label = 'M'; DELETE FROM s.labels")

@@ -47,6 +47,7 @@ impl Session<'_> {
                 Some(&self.source),
             )
             .await?;
+        process.owned = Some(self.source.clone());
         let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
         report::resync_started(why, &names);
         if source::facts::slot(&self.client, &name).await?.is_some() {

@@ -1,7 +1,7 @@
 //! Whether the stream can go on from the checkpoint, or everything has to be copied again.
 
 use super::Session;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::run::Process;
 use crate::source;
@@ -12,20 +12,6 @@ impl Session<'_> {
     pub(super) async fn what_is_wrong(&mut self, claim: &Claim, process: &Process) -> Result<Option<String>> {
         let name = &self.shared.settings.source.slot;
         let slot = source::facts::slot(&self.client, name).await?;
-        if let Some(slot) = &slot {
-            let ours = slot.plugin.as_deref() == Some("pgoutput")
-                && slot.database.as_deref() == Some(self.source.database.as_str());
-            if !ours {
-                return Err(
-                    Error::configuration(format!("slot \"{name}\" belongs to something else"))
-                        .with_detail(format!(
-                            "Its plugin is {:?}, its database {:?}.",
-                            slot.plugin, slot.database
-                        ))
-                        .with_hint("Choose another name for source.slot."),
-                );
-            }
-        }
         let Some(checkpoint) = &claim.checkpoint else {
             return Ok(Some(
                 claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),

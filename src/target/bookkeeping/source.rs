@@ -10,7 +10,30 @@ use crate::target::error::from_sqlx;
 const SILENCE_SECONDS: u32 = 5;
 
 impl Bookkeeping {
-    /// The stream goes on from this source: whatever is written from now on is of its timeline.
+    /// Notes that everything is going to be copied, and why, before a slot is dropped or made.
+    pub async fn begin_healing(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        why: &str,
+        publication_oid: Option<u32>,
+        source: Option<&SourceIdentity>,
+    ) -> Result<()> {
+        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now(), publication_oid = $3, \
+                   timeline = CASE WHEN system_identifier = $4 THEN $5 ELSE timeline END, \
+                   slot_system_identifier = coalesce($4, slot_system_identifier), slot_database = coalesce($6, slot_database)";
+        self.update_pipeline(conn, epoch, set, |query| {
+            query
+                .bind(why.to_owned())
+                .bind(publication_oid.map(i64::from))
+                .bind(source.map(|source| source.system_identifier.clone()))
+                .bind(source.map(|source| source.timeline))
+                .bind(source.map(|source| source.database.clone()))
+        })
+        .await
+    }
+
+    /// The stream goes on from this source: whatever is written from now on is of its timeline, and the slot there is this pipeline's.
     pub async fn set_streaming(
         &self,
         conn: &mut PgConnection,
@@ -18,10 +41,16 @@ impl Bookkeeping {
         source: &SourceIdentity,
     ) -> Result<()> {
         let set = "state = 'streaming', state_since = CASE WHEN state = 'streaming' THEN state_since ELSE now() END, \
-                   error = NULL, error_hint = NULL, heartbeat_at = now(), timeline = $2";
-        let timeline = source.timeline;
-        self.update_pipeline(conn, epoch, set, |query| query.bind(timeline))
-            .await
+                   error = NULL, error_hint = NULL, heartbeat_at = now(), timeline = $2, \
+                   slot_system_identifier = $3, slot_database = $4";
+        let source = source.clone();
+        self.update_pipeline(conn, epoch, set, |query| {
+            query
+                .bind(source.timeline)
+                .bind(source.system_identifier)
+                .bind(source.database)
+        })
+        .await
     }
 
     /// The source that the lookups are of, as stored; `None` before the first copy.

@@ -1,0 +1,285 @@
+//! Whose slot and publication it is: this pipeline's, another one's, or another consumer's.
+//!
+//! In: what the bookkeeping and the comments of publications say. Out: who may alter or drop them. A slot says nothing of its owner by
+//! itself, so the comment of the publication that was made with it does: it outlives the bookkeeping, which may be dropped by hand or
+//! be gone after a restore of the target.
+
+use crate::error::Error;
+use crate::sql::{ident, literal};
+
+/// How the comment begins of each publication that `cdc` has made.
+pub const COMMENT: &str = "made by cdc";
+
+/// What makes a pipeline another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    /// Its slot at the source.
+    pub slot: String,
+    /// System identifier of the target's cluster.
+    pub system_identifier: String,
+    /// Database of the target.
+    pub database: String,
+    /// Schema of its bookkeeping.
+    pub schema: String,
+}
+
+impl Pipeline {
+    /// The comment of its publication.
+    pub fn mark(&self) -> String {
+        format!(
+            "{COMMENT} for slot {} ({})",
+            ident(&self.slot),
+            self.bookkeeping()
+        )
+    }
+
+    fn bookkeeping(&self) -> String {
+        format!(
+            "bookkeeping: schema {} of database {}, system identifier {}",
+            ident(&self.schema),
+            ident(&self.database),
+            self.system_identifier
+        )
+    }
+
+    /// Which settings have to be others for a pipeline beside the one of this comment.
+    fn to_change(&self, comment: &str) -> &'static str {
+        if comment.contains(&self.bookkeeping()) {
+            "source.slot, source.publication and target.schema"
+        } else {
+            "source.slot and source.publication"
+        }
+    }
+}
+
+/// What the bookkeeping knows of slot and publication.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// System identifier and database of the source where this pipeline has made its slot, or was about to.
+    pub slot_made_at: Option<(String, String)>,
+    /// The comment that it gave its publication last; the pipeline may be called otherwise since.
+    pub mark: Option<String>,
+    /// The slot that it belongs to, if that is another one.
+    pub other_slot: Option<String>,
+}
+
+/// What there is to tell one pipeline from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// This pipeline.
+    pub pipeline: Pipeline,
+    /// What its bookkeeping knows.
+    pub known: Known,
+}
+
+/// Who made a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Maker {
+    /// This pipeline, which alters and drops it.
+    ThisPipeline,
+    /// The pipeline of this comment.
+    AnotherPipeline(String),
+    /// Not `cdc`.
+    Person,
+}
+
+impl Ownership {
+    /// Who made the publication of this comment. An earlier version named no pipeline: it was this one.
+    pub fn maker(&self, comment: Option<&str>) -> Maker {
+        match comment {
+            Some(comment) if comment == COMMENT => Maker::ThisPipeline,
+            Some(comment) if self.is_mark(comment) => Maker::ThisPipeline,
+            Some(comment) if comment.starts_with(COMMENT) => Maker::AnotherPipeline(comment.to_owned()),
+            Some(_) | None => Maker::Person,
+        }
+    }
+
+    /// Whether the comment names this pipeline, as it is called now or was before. What follows in it is a person's.
+    fn is_mark(&self, comment: &str) -> bool {
+        comment.starts_with(&self.pipeline.mark())
+            || self
+                .known
+                .mark
+                .as_ref()
+                .is_some_and(|mark| comment.starts_with(mark))
+    }
+
+    /// Whether a slot of this pipeline's name is its own at this source. `comments` are those of all publications of the database.
+    ///
+    /// # Errors
+    /// Configuration: it is another's, or not known to be this pipeline's, with what can be done.
+    pub fn check_slot(&self, source: (&str, &str), comments: &[String]) -> Result<(), Error> {
+        let known = self.known.slot_made_at.as_ref();
+        if known.is_some_and(|(system, database)| (system.as_str(), database.as_str()) == source)
+            || comments.iter().any(|comment| self.is_mark(comment))
+        {
+            return Ok(());
+        }
+        let slot = &self.pipeline.slot;
+        let Some(other) = comments.iter().find(|comment| self.is_of_slot(comment)) else {
+            return Err(self.unknown_slot());
+        };
+        let change = self.pipeline.to_change(other);
+        Err(
+            Error::configuration(format!("slot \"{slot}\" belongs to another pipeline"))
+                .with_detail(format!("Its publication says: {other}."))
+                .with_hint(format!("Give this pipeline names of its own: {change}.")),
+        )
+    }
+
+    /// Whether the comment is of a pipeline whose slot has this name.
+    pub fn is_of_slot(&self, comment: &str) -> bool {
+        comment.starts_with(&format!("{COMMENT} for slot {} (", ident(&self.pipeline.slot)))
+    }
+
+    /// As [`Pipeline::mark`] of a pipeline that is not known, since its target cannot be asked: whatever `cdc` has made counts as made
+    /// by it.
+    pub fn assumed(slot: &str, schema: &str) -> Self {
+        let unknown = String::new();
+        Self {
+            pipeline: Pipeline {
+                slot: slot.to_owned(),
+                system_identifier: unknown.clone(),
+                database: unknown,
+                schema: schema.to_owned(),
+            },
+            known: Known {
+                mark: Some(COMMENT.to_owned()),
+                ..Known::default()
+            },
+        }
+    }
+
+    fn unknown_slot(&self) -> Error {
+        let slot = &self.pipeline.slot;
+        Error::configuration(format!(
+            "slot \"{slot}\" exists, and is not known to be this pipeline's"
+        ))
+        .with_detail(format!(
+            "Neither the bookkeeping in schema \"{}\" of the target nor the comment of a publication says so. If another consumer \
+             reads it, that one would lose its changes.",
+            self.pipeline.schema
+        ))
+        .with_hint(format!(
+            "Choose another name (source.slot). If it is not needed any more: {}; or give it to this pipeline: cdc run --take-slot",
+            drop_slot_sql(slot)
+        ))
+    }
+
+    /// The error where the publication of another pipeline, which has this comment, would have to be altered.
+    pub fn not_altered(&self, comment: &str, message: &str) -> Error {
+        let change = self.pipeline.to_change(comment);
+        Error::broken(message)
+            .with_detail(format!(
+                "The publication belongs to another pipeline, so it is not altered. Its comment says: {comment}."
+            ))
+            .with_hint(format!("Give this pipeline names of its own: {change}."))
+    }
+}
+
+/// The statement that drops a slot.
+pub fn drop_slot_sql(slot: &str) -> String {
+    format!("SELECT pg_drop_replication_slot({})", literal(slot))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The pipeline of the tests, of which the bookkeeping knows nothing yet.
+    pub(crate) fn ownership() -> Ownership {
+        Ownership {
+            pipeline: Pipeline {
+                slot: "cdc".to_owned(),
+                system_identifier: "7".to_owned(),
+                database: "reports".to_owned(),
+                schema: "cdc".to_owned(),
+            },
+            known: Known::default(),
+        }
+    }
+
+    const MARK: &str = "made by cdc for slot \"cdc\" (bookkeeping: schema \"cdc\" of database \"reports\", system identifier 7)";
+
+    #[test]
+    fn publication_is_of_the_pipeline_that_its_comment_names() {
+        let mut ours = ownership();
+        assert_eq!(ours.pipeline.mark(), MARK);
+        assert_eq!(ours.maker(Some(MARK)), Maker::ThisPipeline);
+        assert_eq!(
+            ours.maker(Some(&format!("{MARK}. Ask Ann."))),
+            Maker::ThisPipeline
+        );
+        assert_eq!(ours.maker(Some("made by cdc")), Maker::ThisPipeline);
+        assert_eq!(ours.maker(Some("made by Ann")), Maker::Person);
+        assert_eq!(ours.maker(None), Maker::Person);
+        let others = [
+            MARK.replace("identifier 7", "identifier 8"),
+            MARK.replace("identifier 7", "identifier 71"),
+            MARK.replace("\"reports\"", "\"other\""),
+            MARK.replace("schema \"cdc\"", "schema \"cdc_2\""),
+            MARK.replace("slot \"cdc\"", "slot \"cdc_2\""),
+        ];
+        for other in others {
+            assert_eq!(ours.maker(Some(&other)), Maker::AnotherPipeline(other.clone()));
+            // The target was called otherwise when the comment was written.
+            ours.known.mark = Some(other.clone());
+            assert_eq!(ours.maker(Some(&other)), Maker::ThisPipeline);
+            ours.known.mark = None;
+        }
+    }
+
+    #[test]
+    fn slot_is_ours_if_bookkeeping_or_publication_say_so() {
+        let mut ours = ownership();
+        let none: [String; 0] = [];
+        let here = ("1", "master");
+        let unknown = ours.check_slot(here, &none).unwrap_err();
+        assert!(unknown.message().contains("is not known to be this pipeline's"));
+        let hint = unknown.hint().unwrap();
+        for part in [
+            "pg_drop_replication_slot('cdc')",
+            "cdc run --take-slot",
+            "source.slot",
+        ] {
+            assert!(hint.contains(part), "{hint}");
+        }
+        // An earlier version named no pipeline, which is no proof for a slot.
+        assert!(ours.check_slot(here, &["made by cdc".to_owned()]).is_err());
+        assert!(
+            ours.check_slot(here, &["notes".to_owned(), MARK.to_owned()])
+                .is_ok()
+        );
+        ours.known.slot_made_at = Some(("1".to_owned(), "master".to_owned()));
+        assert!(ours.check_slot(here, &none).is_ok());
+        // Another source has been accepted: what has this name there was not made by us.
+        assert!(ours.check_slot(("2", "master"), &none).is_err());
+        assert!(ours.check_slot(("1", "other"), &none).is_err());
+    }
+
+    #[test]
+    fn who_uses_the_names_of_another_pipeline_is_told_which_to_change() {
+        let ours = ownership();
+        for (other, change) in [
+            (
+                MARK.replace("identifier 7", "identifier 8"),
+                "source.slot and source.publication.",
+            ),
+            (
+                MARK.replace("\"reports\"", "\"other\""),
+                "source.slot and source.publication.",
+            ),
+        ] {
+            let error = ours
+                .check_slot(("1", "master"), std::slice::from_ref(&other))
+                .unwrap_err();
+            assert_eq!(error.message(), "slot \"cdc\" belongs to another pipeline");
+            assert!(error.detail().unwrap().contains(&other), "{error:?}");
+            assert!(error.hint().unwrap().ends_with(change), "{error:?}");
+        }
+        // The same bookkeeping, by another slot.
+        let other = MARK.replace("slot \"cdc\"", "slot \"cdc_2\"");
+        let error = ours.not_altered(&other, "publication \"cdc\" lacks something");
+        assert!(error.hint().unwrap().contains("and target.schema"), "{error:?}");
+    }
+}

@@ -1,0 +1,500 @@
+//! The publication as the read models need it: the SQL that makes and extends it, and what it lacks where `cdc` may not alter it.
+//!
+//! In: settings, facts, and who made the publication. Out: a [`Plan`]. Whole tables unless asked otherwise, no row filter, never FOR
+//! ALL TABLES. Before a table is published it is proved that the application's writes stay legal: a publication that lacks the replica
+//! identity is accepted by the server and then makes every UPDATE and DELETE fail. Only a publication that this pipeline made is
+//! altered; for another's the SQL is told. What it lacks for one read model concerns that one alone.
+
+use crate::error::{Class, Error, Result};
+use crate::facts::{Publication, SourceTable};
+use crate::identity::{identity, writes_stay_legal};
+use crate::ownership::{Maker, Ownership};
+use crate::settings::{ReadModelSettings, Settings};
+use crate::sql::{TableName, ident, idents, literal};
+
+/// First version with column lists.
+const COLUMN_LISTS: u32 = 150_000;
+
+const ALL_OPERATIONS: &str = "SET (publish = 'insert, update, delete, truncate')";
+
+/// A table as it is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    table: TableName,
+    /// What its read models need of it: projection, soft delete and identity.
+    needed: Vec<String>,
+    /// Whether all columns are published, those of the future too; else those that are needed.
+    whole: bool,
+    /// Its read models, by their places in the settings.
+    models: Vec<usize>,
+}
+
+impl Wanted {
+    fn sql(&self) -> String {
+        match self.columns() {
+            Some(columns) => format!("{} ({})", self.table.quoted(), idents(columns)),
+            None => self.table.quoted(),
+        }
+    }
+
+    /// The column list; `None` if all are published.
+    fn columns(&self) -> Option<&[String]> {
+        (!self.whole).then_some(&*self.needed)
+    }
+
+    /// Whether a publication of these columns (`None`: all) will do. In our own one a list is what the settings say; another's
+    /// may publish more than that.
+    fn is_met_by(&self, published: Option<&[String]>, ours: bool) -> bool {
+        match published {
+            None => self.whole || !ours,
+            Some(_) if self.whole && ours => false,
+            Some(published) => self.needed.iter().all(|name| published.contains(name)),
+        }
+    }
+}
+
+/// The statements that publish one table, or publish it in another way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableStep {
+    /// The table.
+    pub table: TableName,
+    /// Its read models, by their places in the settings.
+    pub models: Vec<usize>,
+    /// One transaction.
+    pub statements: Vec<String>,
+    /// The table with its columns, as CREATE PUBLICATION names it.
+    listed: String,
+}
+
+/// What a read model lacks, and `cdc` may not do.
+#[derive(Debug)]
+pub struct Lack {
+    /// The read model, by its place in the settings.
+    pub model: usize,
+    /// Why, with the SQL for somebody who may run it.
+    pub error: Error,
+    /// That SQL.
+    statements: Vec<String>,
+}
+
+/// What has to be executed for the publication, and which read models it does not serve all the same.
+#[derive(Debug, Default)]
+pub struct Plan {
+    name: String,
+    /// The options of a publication that is to be made; `None` if there is one, or none can be made.
+    create: Option<String>,
+    /// What concerns the publication as a whole: options of one that is there, and the comment.
+    whole: Vec<String>,
+    /// Read models that need other options.
+    of_options: Vec<usize>,
+    tables: Vec<TableStep>,
+    /// Read models that it does not serve.
+    pub lacking: Vec<Lack>,
+}
+
+impl Plan {
+    /// All that is to be executed, as one transaction.
+    pub fn statements(&self) -> Vec<String> {
+        let mut statements = Vec::new();
+        if let Some(options) = &self.create {
+            let tables: Vec<&str> = self.tables.iter().map(|step| step.listed.as_str()).collect();
+            statements.push(create_sql(&self.name, &tables, options));
+        }
+        statements.extend_from_slice(&self.whole);
+        if self.create.is_none() {
+            let tables = self.tables.iter().flat_map(|step| &step.statements);
+            statements.extend(tables.cloned());
+        }
+        statements
+    }
+
+    /// The same in parts, so that a table that cannot be published now keeps no other from it: first the publication as a whole.
+    pub fn parts(&self) -> (Vec<String>, &[TableStep]) {
+        let create = self.create.as_ref();
+        let mut whole: Vec<String> = create
+            .map(|options| create_sql(&self.name, &[], options))
+            .into_iter()
+            .collect();
+        whole.extend_from_slice(&self.whole);
+        (whole, &self.tables)
+    }
+
+    /// Read models that it does not serve before that is executed, and would afterwards.
+    pub fn unserved(&self) -> Vec<usize> {
+        let of_tables = self.tables.iter().flat_map(|step| &step.models);
+        let mut places: Vec<usize> = self.of_options.iter().chain(of_tables).copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// All that is to be executed, also what `cdc` may not: for a person who may.
+    ///
+    /// # Errors
+    /// What no statement helps against.
+    pub fn statements_for_a_person(&self) -> Result<Vec<String>> {
+        let mut statements = self.statements();
+        for lack in &self.lacking {
+            if lack.statements.is_empty() {
+                return Err(lack.error.clone().with_class(Class::Configuration));
+            }
+            let missing = lack.statements.iter().filter(|sql| !statements.contains(sql));
+            let missing: Vec<String> = missing.cloned().collect();
+            statements.extend(missing);
+        }
+        Ok(statements)
+    }
+
+    /// One error that stands for what all read models lack, with the SQL that helps them all; `None` if nothing is lacking.
+    pub fn refusal(&self) -> Option<Error> {
+        let first = self.lacking.first()?;
+        let mut all: Vec<&str> = Vec::new();
+        for statement in self.lacking.iter().flat_map(|lack| &lack.statements) {
+            if !all.contains(&statement.as_str()) {
+                all.push(statement);
+            }
+        }
+        // Who is to run it is in the hint already.
+        let who = first.error.hint().and_then(|hint| hint.split_once(": "));
+        Some(match who.filter(|_| !first.statements.is_empty()) {
+            Some((who, _)) => first
+                .error
+                .clone()
+                .with_hint(format!("{who}: {};", all.join("; "))),
+            None => first.error.clone(),
+        })
+    }
+}
+
+fn create_sql(name: &str, tables: &[&str], options: &str) -> String {
+    let list = if tables.is_empty() {
+        String::new()
+    } else {
+        format!(" FOR TABLE {}", tables.join(", "))
+    };
+    format!("CREATE PUBLICATION {}{list} WITH ({options})", ident(name))
+}
+
+fn comment_sql(name: &str, mark: &str) -> String {
+    format!("COMMENT ON PUBLICATION {} IS {}", ident(name), literal(mark))
+}
+
+/// What the settings need of the publication, of which `existing` is there.
+///
+/// # Errors
+/// `Configuration` where the server does not know what is asked for.
+pub fn plan(
+    settings: &Settings,
+    tables: &[SourceTable],
+    existing: Option<&Publication>,
+    ownership: &Ownership,
+    version: u32,
+) -> Result<Plan> {
+    if settings.source.publish_projected_columns && version < COLUMN_LISTS {
+        return Err(Error::configuration(
+            "publish_columns = \"projected\" needs PostgreSQL 15 or later at the source",
+        )
+        .with_hint("Publish whole tables: leave publish_columns out."));
+    }
+    let mut planning = Planning {
+        settings,
+        tables,
+        version,
+        plan: Plan {
+            name: settings.source.publication.clone(),
+            ..Plan::default()
+        },
+    };
+    let wanted = planning.wanted();
+    match existing {
+        None => planning.make(&wanted, &ownership.pipeline.mark()),
+        Some(existing) => planning.change(&wanted, existing, ownership),
+    }
+    planning.plan.lacking.sort_by_key(|lack| lack.model);
+    Ok(planning.plan)
+}
+
+struct Planning<'a> {
+    settings: &'a Settings,
+    tables: &'a [SourceTable],
+    version: u32,
+    plan: Plan,
+}
+
+impl Planning<'_> {
+    fn table(&self, name: &TableName) -> Option<&SourceTable> {
+        self.tables.iter().find(|table| &table.name == name)
+    }
+
+    fn lack(&mut self, model: usize, error: Error) {
+        self.plan.lacking.push(Lack {
+            model,
+            error,
+            statements: Vec::new(),
+        });
+    }
+
+    /// The tables to publish, each once, with the columns to publish. A read model whose table is not there, or cannot be published by
+    /// a list, is noted.
+    fn wanted(&mut self) -> Vec<Wanted> {
+        let projected = self.settings.source.publish_projected_columns;
+        let mut wanted: Vec<Wanted> = Vec::new();
+        for (index, model) in self.settings.read_models.iter().enumerate() {
+            let needed = match self.table(&model.source) {
+                Some(table) => needed_columns(model, table, projected),
+                None => Err(Error::broken(format!(
+                    "table \"{}\" does not exist at the source",
+                    model.source
+                ))),
+            };
+            let needed = match needed {
+                Ok(needed) => needed,
+                Err(error) => {
+                    self.lack(index, error);
+                    continue;
+                }
+            };
+            match wanted.iter_mut().find(|other| other.table == model.source) {
+                None => wanted.push(Wanted {
+                    table: model.source.clone(),
+                    needed,
+                    whole: !projected,
+                    models: vec![index],
+                }),
+                Some(other) => {
+                    let more = needed.into_iter().filter(|name| !other.needed.contains(name));
+                    let more: Vec<String> = more.collect();
+                    other.needed.extend(more);
+                    other.models.push(index);
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Whether the table may be published so; if not its read models are noted.
+    fn is_legal(&mut self, entry: &Wanted) -> bool {
+        let Some(table) = self.table(&entry.table) else {
+            return false;
+        };
+        let Err(error) = writes_stay_legal(table, entry.columns(), self.version) else {
+            return true;
+        };
+        let error = error.context("cannot publish");
+        for model in &entry.models {
+            self.lack(*model, error.clone());
+        }
+        false
+    }
+
+    /// Makes the publication of the tables that the role owns; where it owns none another role has to make it.
+    fn make(&mut self, wanted: &[Wanted], mark: &str) {
+        let legal: Vec<&Wanted> = wanted.iter().filter(|entry| self.is_legal(entry)).collect();
+        let is_owned = |entry: &&Wanted| self.table(&entry.table).is_some_and(|table| table.owned);
+        let (owned, others): (Vec<&Wanted>, Vec<&Wanted>) = legal.iter().copied().partition(is_owned);
+        let is_root = |entry: &&&Wanted| self.table(&entry.table).is_some_and(|table| table.kind == 'p');
+        let root = if legal.iter().any(|entry| is_root(&entry)) {
+            ", publish_via_partition_root = true"
+        } else {
+            ""
+        };
+        let options = format!("publish = 'insert, update, delete, truncate'{root}");
+        let name = self.plan.name.clone();
+        if owned.is_empty() {
+            let tables: Vec<String> = others.iter().map(|entry| entry.sql()).collect();
+            let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+            let statements = [create_sql(&name, &tables, &options), comment_sql(&name, mark)];
+            for entry in others {
+                let message = format!("publication \"{name}\" does not exist");
+                let detail = "The role of the source's URL owns none of its tables, so it cannot make it.";
+                let who = "Let the owner of the tables run";
+                self.lack_sql(entry, &statements, (&message, detail, who));
+            }
+            return;
+        }
+        self.plan.create = Some(options);
+        self.plan.whole.push(comment_sql(&name, mark));
+        for entry in owned {
+            self.plan
+                .tables
+                .push(step(entry, vec![add_table_sql(&name, entry)]));
+        }
+        for entry in others {
+            self.lack_owner(entry, &[add_table_sql(&name, entry)]);
+        }
+    }
+
+    fn change(&mut self, wanted: &[Wanted], existing: &Publication, ownership: &Ownership) {
+        let name = self.plan.name.clone();
+        let maker = ownership.maker(existing.comment.as_deref());
+        let ours = maker == Maker::ThisPipeline;
+        let mark = ownership.pipeline.mark();
+        let mut options: Vec<String> = Vec::new();
+        for entry in wanted {
+            let of_publication = self.options(entry, existing);
+            let of_table = self.of_table(entry, existing, ours);
+            if of_publication.is_empty() && of_table.is_empty() || !self.is_legal(entry) {
+                continue;
+            }
+            let table_owned = self.table(&entry.table).is_some_and(|table| table.owned);
+            let statements = [of_publication.clone(), of_table.clone()].concat();
+            if !(ours && existing.owned) {
+                self.lack_maker(entry, &statements, (&maker, ownership));
+            } else if of_table.is_empty() || table_owned {
+                if !of_publication.is_empty() {
+                    self.plan.of_options.extend_from_slice(&entry.models);
+                }
+                for option in of_publication {
+                    if !options.contains(&option) {
+                        options.push(option);
+                    }
+                }
+                if !of_table.is_empty() {
+                    self.plan.tables.push(step(entry, of_table));
+                }
+            } else {
+                self.lack_owner(entry, &statements);
+            }
+        }
+        self.plan.whole = options;
+        let is_named = existing
+            .comment
+            .as_ref()
+            .is_some_and(|comment| comment.starts_with(&mark));
+        if ours && existing.owned && !is_named {
+            self.plan.whole.push(comment_sql(&name, &mark));
+        }
+    }
+
+    /// What the publication's options lack for this table.
+    fn options(&self, entry: &Wanted, existing: &Publication) -> Vec<String> {
+        let name = ident(&self.plan.name);
+        let mut statements = Vec::new();
+        if !(existing.insert && existing.update && existing.delete && existing.truncate) {
+            statements.push(format!("ALTER PUBLICATION {name} {ALL_OPERATIONS}"));
+        }
+        let is_root = self.table(&entry.table).is_some_and(|table| table.kind == 'p');
+        if is_root && !existing.via_root {
+            statements.push(format!(
+                "ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
+            ));
+        }
+        statements
+    }
+
+    /// What the publication's entry for this table lacks.
+    fn of_table(&self, entry: &Wanted, existing: &Publication, ours: bool) -> Vec<String> {
+        let name = &self.plan.name;
+        let published = existing.tables.iter().find(|table| table.table == entry.table);
+        match published {
+            Some(table) if table.row_filter.is_none() && entry.is_met_by(table.columns.as_deref(), ours) => {
+                Vec::new()
+            }
+            Some(_) => again_sql(name, entry),
+            // Without publish_via_partition_root the leaves are listed in place of their root.
+            None if !existing.via_root && self.lists_all_leaves(existing, &entry.table) => Vec::new(),
+            None => vec![add_table_sql(name, entry)],
+        }
+    }
+
+    fn lists_all_leaves(&self, existing: &Publication, name: &TableName) -> bool {
+        let is_published = |leaf: &TableName| existing.tables.iter().any(|table| &table.table == leaf);
+        self.table(name).is_some_and(|table| {
+            !table.leaves.is_empty() && table.leaves.iter().all(|leaf| is_published(&leaf.name))
+        })
+    }
+
+    /// The publication has to be altered, and is not the role's or this pipeline's to alter.
+    fn lack_maker(&mut self, entry: &Wanted, statements: &[String], of: (&Maker, &Ownership)) {
+        let name = &self.plan.name;
+        let message = format!(
+            "publication \"{name}\" does not publish what is needed of table \"{}\"",
+            entry.table
+        );
+        let (why, who) = match of {
+            (Maker::ThisPipeline, _) => ("this role does not own it", "Let its owner run"),
+            (Maker::Person, _) => ("it was not made by cdc, so cdc does not alter it", "Run"),
+            (Maker::AnotherPipeline(comment), ownership) => {
+                let error = ownership.not_altered(comment, &message);
+                for model in &entry.models {
+                    self.lack(*model, error.clone());
+                }
+                return;
+            }
+        };
+        let detail = format!("The publication has to be altered, but {why}.");
+        self.lack_sql(entry, statements, (&message, &detail, who));
+    }
+
+    /// The role may alter the publication, but only the owner of the table may publish it.
+    fn lack_owner(&mut self, entry: &Wanted, statements: &[String]) {
+        let message = format!("cannot publish table \"{}\"", entry.table);
+        let detail = "The role of the source's URL does not own the table.";
+        let who = "Let a role that owns the table and the publication, or a superuser, run";
+        self.lack_sql(entry, statements, (&message, detail, who));
+    }
+
+    fn lack_sql(
+        &mut self,
+        entry: &Wanted,
+        statements: &[String],
+        (message, detail, who): (&str, &str, &str),
+    ) {
+        for model in &entry.models {
+            self.plan.lacking.push(Lack {
+                model: *model,
+                error: Error::broken(message)
+                    .with_detail(detail)
+                    .with_hint(format!("{who}: {};", statements.join("; "))),
+                statements: statements.to_vec(),
+            });
+        }
+    }
+}
+
+fn step(entry: &Wanted, statements: Vec<String>) -> TableStep {
+    TableStep {
+        table: entry.table.clone(),
+        models: entry.models.clone(),
+        statements,
+        listed: entry.sql(),
+    }
+}
+
+/// The statement that adds a table to the publication.
+fn add_table_sql(name: &str, table: &Wanted) -> String {
+    format!("ALTER PUBLICATION {} ADD TABLE {}", ident(name), table.sql())
+}
+
+/// The statements that publish a table of the publication with other columns or without a row filter.
+fn again_sql(name: &str, table: &Wanted) -> Vec<String> {
+    vec![
+        format!(
+            "ALTER PUBLICATION {} DROP TABLE {}",
+            ident(name),
+            table.table.quoted()
+        ),
+        add_table_sql(name, table),
+    ]
+}
+
+/// What a read model needs of its table, in the table's order: projection, soft delete and identity. Without an identity the read
+/// model is suspended alone, but cannot be published by a list.
+fn needed_columns(model: &ReadModelSettings, table: &SourceTable, listed: bool) -> Result<Vec<String>> {
+    let key = model.source_key();
+    let identity = match identity(table, &key, model.soft_delete.as_deref()) {
+        Ok(identity) => identity.columns,
+        Err(error) if listed => return Err(error.context("cannot publish")),
+        Err(_) => Vec::new(),
+    };
+    let needed = |name: &String| {
+        model.columns.iter().any(|column| &column.source == name)
+            || model.soft_delete.as_ref() == Some(name)
+            || identity.contains(name)
+    };
+    let names = table.columns.iter().map(|column| &column.name);
+    Ok(names.filter(|name| needed(name)).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests;

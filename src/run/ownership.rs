@@ -1,0 +1,69 @@
+//! Whether the slot may be used, dropped and made again: it is this pipeline's.
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::facts::Slot;
+use crate::ownership::Ownership;
+use crate::run::{Process, Shared};
+use crate::source;
+use crate::target::bookkeeping::SourceIdentity;
+
+/// Sees that a slot of this pipeline's name is its own, and returns by what it was told.
+///
+/// The slot is looked for first and the bookkeeping after it, since whoever makes one has stored the intent before: so this may be
+/// asked without owning the pipeline.
+///
+/// # Errors
+/// Configuration: it is another's, unless the process was told to take it.
+pub async fn check_slot(
+    shared: &Shared,
+    process: &mut Process,
+    (client, target): (&Client, &mut PgConnection),
+    source: &SourceIdentity,
+) -> Result<Ownership> {
+    let name = &shared.settings.source.slot;
+    let slot = source::facts::slot(client, name).await?;
+    let ownership = shared.bookkeeping.ownership(target, name).await?;
+    let Some(slot) = slot else {
+        return Ok(ownership);
+    };
+    check_kind(&slot, source)?;
+    // Bookkeeping that is dropped while the process runs takes its knowledge along.
+    let here = |owned: &SourceIdentity| {
+        owned.system_identifier == source.system_identifier && owned.database == source.database
+    };
+    if !process.owned.as_ref().is_some_and(here) {
+        let comments = source::facts::publication_comments(client).await?;
+        let found = ownership.check_slot((&source.system_identifier, &source.database), &comments);
+        match found {
+            Ok(()) => process.owned = Some(source.clone()),
+            Err(error) if shared.take_slot => {
+                tracing::warn!(
+                    slot = name,
+                    reason = error.message(),
+                    "the slot is taken all the same, since --take-slot says so"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ownership)
+}
+
+fn check_kind(slot: &Slot, source: &SourceIdentity) -> Result<()> {
+    if slot.plugin.as_deref() == Some("pgoutput")
+        && slot.database.as_deref() == Some(source.database.as_str())
+    {
+        return Ok(());
+    }
+    Err(
+        Error::configuration(format!("slot \"{}\" belongs to something else", slot.name))
+            .with_detail(format!(
+                "Its plugin is {:?}, its database {:?}.",
+                slot.plugin, slot.database
+            ))
+            .with_hint("Choose another name for source.slot."),
+    )
+}

@@ -1,0 +1,159 @@
+//! Sees that the publication serves the read models; one that it does not serve takes no part, and the others go on.
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use crate::error::{Class, Error, Result};
+use crate::facts::SourceTable;
+use crate::ownership::Ownership;
+use crate::publication::plan;
+use crate::run::Shared;
+use crate::run::bind::Bound;
+use crate::settings::{ReadModelSettings, Settings};
+use crate::source;
+use crate::source::publication::Outcome;
+use crate::target::bookkeeping::ModelState;
+
+/// Makes or extends the publication for the read models that are bound. One that it does not serve all the same is bound no more.
+///
+/// # Errors
+/// Configuration if nothing can go on and nothing was ever copied; transient if there is no publication at all.
+pub async fn ensure(
+    shared: &Shared,
+    client: &Client,
+    (target, epoch): (&mut PgConnection, i64),
+    ownership: &Ownership,
+    bound: &mut [Bound],
+) -> Result<()> {
+    // A table that is gone, or has lost its identity, suspends its read models; the publication of the others goes on.
+    let places: Vec<usize> = (0..bound.len())
+        .filter(|place| bound.get(*place).is_some_and(|bound| bound.model.is_ok()))
+        .collect();
+    let read_models = places.iter().filter_map(|place| bound.get(*place));
+    let settings = Settings {
+        read_models: read_models.map(|bound| bound.settings.clone()).collect(),
+        ..shared.settings.clone()
+    };
+    if settings.read_models.is_empty() {
+        return Ok(());
+    }
+    let outcome = carry_out(client, &settings, ownership).await?;
+    let mark = ownership.pipeline.mark();
+    if outcome.is_marked && ownership.known.mark.as_ref() != Some(&mark) {
+        shared
+            .bookkeeping
+            .set_publication_mark(target, epoch, &mark)
+            .await?;
+    }
+    refuse(&outcome, bound, settings.read_models.len())?;
+    for (place, error) in outcome.lacking {
+        let Some(bound) = places.get(place).and_then(|place| bound.get_mut(*place)) else {
+            continue;
+        };
+        tracing::warn!(
+            read_model = bound.settings.name(),
+            %error,
+            detail = error.detail(),
+            hint = error.hint(),
+            "the publication does not serve the read model, which takes no part until it does"
+        );
+        shared
+            .bookkeeping
+            .suspend(target, epoch, bound.id, &error)
+            .await?;
+        if bound.state == ModelState::InStep {
+            bound.state = ModelState::Suspended;
+        }
+        bound.model = Err(error);
+    }
+    Ok(())
+}
+
+/// The error where nothing can go on: a stream needs a publication, and a process that never copied anything a read model.
+fn refuse(outcome: &Outcome, bound: &[Bound], served: usize) -> Result<()> {
+    let Some(refusal) = &outcome.refusal else {
+        return Ok(());
+    };
+    let copied = bound.iter().any(|bound| bound.state != ModelState::New);
+    if outcome.exists && (copied || outcome.lacking.len() < served) {
+        return Ok(());
+    }
+    let refusal = refusal.clone();
+    Err(if copied || refusal.is_transient() {
+        refusal.with_class(Class::Transient)
+    } else {
+        refusal.with_class(Class::Configuration)
+    })
+}
+
+async fn carry_out(client: &Client, settings: &Settings, ownership: &Ownership) -> Result<Outcome> {
+    let tables = tables(client, &settings.read_models).await?;
+    let outcome = source::publication::ensure(client, settings, &tables, ownership).await?;
+    for done in &outcome.executed {
+        tracing::info!(sql = done, "set up the publication");
+    }
+    Ok(outcome)
+}
+
+/// The tables of these read models, each once, as far as they are there.
+async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Vec<SourceTable>> {
+    let mut tables: Vec<SourceTable> = Vec::new();
+    for model in read_models {
+        if !tables.iter().any(|table| table.name == model.source) {
+            tables.extend(source::facts::table(client, &model.source).await?);
+        }
+    }
+    Ok(tables)
+}
+
+/// Which of these read models the publication does not serve, by their places, before they are copied: a copy that nothing follows
+/// would look right for good. `None`: it did not serve one of them, and was extended, so the session has to begin again.
+pub async fn lacking(
+    shared: &Shared,
+    client: &Client,
+    target: &mut PgConnection,
+    read_models: Vec<ReadModelSettings>,
+    compare_only: bool,
+) -> Result<Option<Vec<(usize, Error)>>> {
+    let name = &shared.settings.source.publication;
+    let ownership = shared
+        .bookkeeping
+        .ownership(target, &shared.settings.source.slot)
+        .await?;
+    let asked = Settings {
+        read_models,
+        ..shared.settings.clone()
+    };
+    let tables = tables(client, &asked.read_models).await?;
+    let version = source::facts::server(client).await?.version;
+    let existing = source::facts::publication(client, name).await?;
+    let plan = plan(&asked, &tables, existing.as_ref(), &ownership, version)?;
+    let to_extend = plan.unserved();
+    let mut lacking: Vec<(usize, Error)> = plan
+        .lacking
+        .into_iter()
+        .map(|lack| (lack.model, lack.error))
+        .collect();
+    if to_extend.is_empty() {
+        return Ok(Some(lacking));
+    }
+    if compare_only {
+        let error = Error::broken(format!(
+            "publication \"{name}\" does not publish what is needed of its table"
+        ));
+        lacking.extend(to_extend.into_iter().map(|place| (place, error.clone())));
+        return Ok(Some(lacking));
+    }
+    // By what all read models need: two of one table may need other columns.
+    let outcome = carry_out(client, &shared.settings, &ownership).await?;
+    for place in to_extend {
+        let settings = asked.read_models.get(place);
+        let all = &shared.settings.read_models;
+        let place_of_all = settings.and_then(|settings| all.iter().position(|other| other == settings));
+        match outcome.lacking.iter().find(|(of, _)| Some(*of) == place_of_all) {
+            Some((_, error)) => lacking.push((place, error.clone())),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(lacking))
+}

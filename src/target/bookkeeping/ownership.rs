@@ -1,0 +1,93 @@
+//! Which pipeline this is, and what its bookkeeping knows of the slot and the publication that it has made.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::Bookkeeping;
+use crate::error::Result;
+use crate::ownership::{Known, Ownership, Pipeline};
+use crate::target::error::from_sqlx;
+
+/// Stands for the cluster where its functions do not tell its system identifier.
+const UNKNOWN_SYSTEM: &str = "unknown";
+
+impl Bookkeeping {
+    /// This pipeline, by its slot and its place at the target, and what is known of it. Nothing has to be there.
+    ///
+    /// # Errors
+    /// Whatever the server or the connection reports.
+    pub async fn ownership(&self, conn: &mut PgConnection, slot: &str) -> Result<Ownership> {
+        let database: String = sqlx::query_scalar("SELECT pg_catalog.current_database()::text")
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(Ownership {
+            pipeline: Pipeline {
+                slot: slot.to_owned(),
+                system_identifier: system_identifier(conn).await?,
+                database,
+                schema: self.name.clone(),
+            },
+            known: self.known(conn, slot).await?,
+        })
+    }
+
+    /// By name from the row, since an earlier version of the bookkeeping has other columns. A position that was copied is one that this
+    /// pipeline's slot has, at the source that it is of.
+    async fn known(&self, conn: &mut PgConnection, slot: &str) -> Result<Known> {
+        let exists: bool = sqlx::query_scalar(
+            "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'SELECT'), false)",
+        )
+        .bind(format!("{}.pipeline", self.schema))
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+        if !exists {
+            return Ok(Known::default());
+        }
+        let sql = format!(
+            "SELECT coalesce(row ->> 'slot_system_identifier', CASE WHEN copied THEN row ->> 'system_identifier' END), \
+             coalesce(row ->> 'slot_database', CASE WHEN copied THEN row ->> 'source_database' END), row ->> 'publication_mark', \
+             row ->> 'slot' \
+             FROM (SELECT pg_catalog.to_jsonb(p), pg_catalog.to_jsonb(p) ->> 'lsn' IS NOT NULL FROM {}.pipeline p) p (row, copied)",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Ok(Known::default());
+        };
+        let text = |at: usize| row.try_get::<Option<String>, _>(at).map_err(from_sqlx);
+        if let Some(other) = text(3)?.filter(|of| of != slot) {
+            return Ok(Known {
+                other_slot: Some(other),
+                ..Known::default()
+            });
+        }
+        Ok(Known {
+            slot_made_at: text(0)?.zip(text(1)?),
+            mark: text(2)?,
+            other_slot: None,
+        })
+    }
+
+    /// The comment that the pipeline's publication has from now on.
+    pub async fn set_publication_mark(&self, conn: &mut PgConnection, epoch: i64, mark: &str) -> Result<()> {
+        let mark = mark.to_owned();
+        self.update_pipeline(conn, epoch, "publication_mark = $2", |query| query.bind(mark))
+            .await
+    }
+}
+
+async fn system_identifier(conn: &mut PgConnection) -> Result<String> {
+    let asked: Result<String, sqlx::Error> =
+        sqlx::query_scalar("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
+            .fetch_one(conn)
+            .await;
+    match asked.map_err(from_sqlx) {
+        // Some services keep the function from their users.
+        Err(error) if matches!(error.sqlstate(), Some("42501" | "0A000")) => Ok(UNKNOWN_SYSTEM.to_owned()),
+        asked => asked,
+    }
+}
