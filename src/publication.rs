@@ -175,6 +175,11 @@ fn create_sql(name: &str, tables: &[&str], options: &str) -> String {
     format!("CREATE PUBLICATION {}{list} WITH ({options})", ident(name))
 }
 
+/// The statement that takes a table out of the publication.
+pub fn drop_table_sql(name: &str, table: &TableName) -> String {
+    format!("ALTER PUBLICATION {} DROP TABLE {}", ident(name), table.quoted())
+}
+
 fn comment_sql(name: &str, mark: &str) -> String {
     format!("COMMENT ON PUBLICATION {} IS {}", ident(name), literal(mark))
 }

@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     published text,                      -- the watch: publication's options and entries for the table
     storage text,                        -- the watch: files of the table and its leaves
     reason text,                         -- why it is suspended
+    unreadable boolean NOT NULL DEFAULT false, -- a copy failed because of a value of the source, so its table is not published
     hint text,
     since timestamptz NOT NULL DEFAULT now(),
     rows bigint,                         -- live rows in the lookup
@@ -104,6 +105,7 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD C
     ADD COLUMN IF NOT EXISTS stuck_error text;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS publication_mark text, ADD COLUMN IF NOT EXISTS slot_system_identifier text,
     ADD COLUMN IF NOT EXISTS slot_database text;
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS unreadable boolean NOT NULL DEFAULT false;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
 

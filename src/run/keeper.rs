@@ -17,7 +17,7 @@ use crate::error::{Class, Error, Result};
 use crate::retry::Backoff;
 use crate::run::resync::{Order, Outcome, resync};
 use crate::run::stream::Command;
-use crate::run::{Shared, report};
+use crate::run::{Shared, report, unreadable};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
 use crate::target::bookkeeping::ModelState;
@@ -257,6 +257,20 @@ impl Keeper {
                     .bookkeeping
                     .suspend(conn, self.epoch, id, &error)
                     .await?;
+                if unreadable::is_of_a_value(&error)
+                    && self
+                        .shared
+                        .bookkeeping
+                        .set_unreadable(conn, self.epoch, id, true)
+                        .await?
+                {
+                    let end = Command::End {
+                        error: unreadable::withdrawn(),
+                        abandon: false,
+                    };
+                    // A stream that has ended begins again anyway.
+                    let _ = self.commands.send(end).await;
+                }
             }
             first.get_or_insert(error.context(format!("could not copy read model \"{name}\"")));
         }

@@ -20,6 +20,7 @@ pub mod report;
 pub mod resync;
 pub mod session;
 pub mod stream;
+pub mod unreadable;
 pub mod waiting;
 pub mod watch;
 

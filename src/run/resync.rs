@@ -28,7 +28,7 @@ use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
 use crate::run::waiting::{Wanted, create_slot};
-use crate::run::{Shared, publish};
+use crate::run::{Shared, publish, unreadable};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
@@ -198,6 +198,8 @@ impl Copying<'_> {
         shadow: &mut ShadowWriter,
     ) -> Result<Vec<ToCopy>> {
         let mut to_copy = Vec::new();
+        let bookkeeping = &self.shared.bookkeeping;
+        let with_such_values = bookkeeping.unreadable(shadow.connection()).await?;
         for (index, settings, id) in &self.order.models {
             let key = (*id, self.order.epoch);
             let bound = bind_one(
@@ -209,6 +211,18 @@ impl Copying<'_> {
                 true,
             )
             .await;
+            let bound = match bound {
+                Ok(model) if with_such_values.contains(id) => {
+                    let read = unreadable::read_through(client, &model).await;
+                    if read.is_ok() && !self.order.dry_run {
+                        bookkeeping
+                            .set_unreadable(shadow.connection(), self.order.epoch, *id, false)
+                            .await?;
+                    }
+                    read.map(|()| model)
+                }
+                bound => bound,
+            };
             match bound {
                 Ok(model) => to_copy.push(ToCopy {
                     index: *index,

@@ -24,7 +24,7 @@ use crate::run::ownership::check_slot;
 use crate::run::preflight::{check_same_source, check_server};
 use crate::run::stream::{Start, Stream};
 use crate::run::watch::Watch;
-use crate::run::{Process, Shared, clock, fence, preflight, publish, report, watch};
+use crate::run::{Process, Shared, clock, fence, preflight, publish, report, unreadable, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
@@ -134,6 +134,8 @@ impl<'a> Session<'a> {
                 .await?;
             bound.state = ModelState::Suspended;
         }
+        let owner = (&mut conn, claim.epoch);
+        unreadable::withdraw(shared, &client, owner, &ownership, &mut bound).await?;
         publish::ensure(shared, &client, (&mut conn, claim.epoch), &ownership, &mut bound).await?;
         // A lookup that was not there was made while it was bound.
         for (shape, made) in shapes

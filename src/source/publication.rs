@@ -119,8 +119,11 @@ async fn carry_out(client: &Client, settings: &Settings, plan: &Plan, outcome: &
     Ok(())
 }
 
-/// In one transaction, as the statements of one message are.
-async fn execute(client: &Client, statements: &[String]) -> Result<()> {
+/// Executes the statements in one transaction, as those of one message are.
+///
+/// # Errors
+/// What the server or the connection reports; transient if a lock is not free.
+pub async fn execute(client: &Client, statements: &[String]) -> Result<()> {
     if statements.is_empty() {
         return Ok(());
     }

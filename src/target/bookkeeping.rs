@@ -20,6 +20,7 @@ mod schema;
 mod shadows;
 mod source;
 mod stuck;
+mod unreadable;
 
 pub use damage::Damage;
 pub use progress::CopyProgress;

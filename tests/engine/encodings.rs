@@ -1,8 +1,9 @@
 //! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the reason.
 
-use crate::support::{Cdc, Pair, Signal, database_pair, pg, rows, seeded, source, target};
+use crate::support::{Cdc, LABELS_MODEL, Pair, Signal, database_pair, pg, rows, seeded, source, target};
 use crate::support::{value, wait_in_step};
-use crate::wait_rows;
+use crate::tags::{ALL_IN_STEP, STATES, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
+use crate::{count_log, wait_rows};
 use tokio_postgres::Client;
 
 /// Makes the databases anew with these encodings.
@@ -165,4 +166,63 @@ async fn a_value_that_the_source_cannot_send_is_gone_round() {
     wait_in_step(&source, &target).await;
     let status = Cdc::output(&pair, &["status"]);
     assert!(status.status.success(), "{status:?}");
+}
+
+/// The same in a column that a read model projects: no copy can read it, so its table leaves the publication until it is corrected.
+#[tokio::test]
+async fn a_table_with_a_projected_value_that_cannot_be_read_leaves_the_publication() {
+    let (mut pair, source, target) = pair_with("WIN1252", "UTF8").await;
+    pair.config += LABELS_MODEL;
+    pair.config += TAGS_MODEL;
+    source
+        .batch_execute(
+            "SET client_encoding = 'WIN1252'; CREATE TABLE tags (tag text PRIMARY KEY, note text); \
+             INSERT INTO tags VALUES ('a', 'x')",
+        )
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    let before = wait_in_step(&source, &target).await;
+    wait_rows(&target, STATES, ALL_IN_STEP).await;
+    source
+        .batch_execute(&format!(
+            "UPDATE tags SET note = {UNSENDABLE}; UPDATE labels SET label = 'behind' WHERE code = 'MR'"
+        ))
+        .await
+        .unwrap();
+    wait_rows(&target, STATES, TAGS_SUSPENDED).await;
+    let published = "SELECT tablename FROM pg_publication_tables";
+    wait_rows(&source, published, &["labels"]).await;
+    assert_ne!(wait_in_step(&source, &target).await, before);
+    wait_told(
+        &target,
+        &[
+            "has a value that the source cannot read out",
+            "could not read table",
+        ],
+    )
+    .await;
+    // Its next updates end no stream.
+    let heals = count_log(&cdc, "the stream cannot go on");
+    source
+        .batch_execute(&format!(
+            "UPDATE tags SET note = note || {UNSENDABLE}; UPDATE labels SET label = 'further' WHERE code = 'MR'"
+        ))
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    assert_eq!(count_log(&cdc, "the stream cannot go on"), heals, "{}", cdc.log());
+    source
+        .batch_execute("UPDATE tags SET note = 'corrected'")
+        .await
+        .unwrap();
+    let resync = Cdc::output(&pair, &["resync", "public.tags_lookup"]);
+    assert!(resync.status.success(), "{resync:?}");
+    wait_rows(&target, STATES, ALL_IN_STEP).await;
+    wait_rows(&target, TAGS_LOOKUP, &["a|corrected"]).await;
+    source
+        .batch_execute("UPDATE tags SET note = 'streamed'")
+        .await
+        .unwrap();
+    wait_rows(&target, TAGS_LOOKUP, &["a|streamed"]).await;
 }

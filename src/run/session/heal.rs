@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
 use crate::run::waiting::{Wanted, create_slot};
-use crate::run::{Process, clock, report};
+use crate::run::{Process, clock, report, unreadable};
 use crate::source;
 use crate::source::slot::{CreatedSlot, Kind};
 use crate::target::shadow::ShadowWriter;
@@ -84,6 +84,9 @@ impl Session<'_> {
             report::healed(why, started.elapsed());
         }
         self.read_states().await?;
+        if self.has_unreadable().await? {
+            return Err(unreadable::withdrawn());
+        }
         Ok(slot.consistent_point)
     }
 
@@ -126,6 +129,11 @@ impl Session<'_> {
                     bookkeeping
                         .suspend(self.writer.connection(), epoch, to_copy.model.id, error)
                         .await?;
+                    if unreadable::is_of_a_value(error) {
+                        bookkeeping
+                            .set_unreadable(self.writer.connection(), epoch, to_copy.model.id, true)
+                            .await?;
+                    }
                 }
             }
         }
@@ -166,6 +174,17 @@ impl Session<'_> {
                 .await?;
         }
         Ok(written)
+    }
+
+    /// Whether a table has to leave the publication before the stream begins.
+    async fn has_unreadable(&mut self) -> Result<bool> {
+        let unreadable = self
+            .shared
+            .bookkeeping
+            .unreadable(self.writer.connection())
+            .await?;
+        let mut published = self.bound.iter().filter(|bound| bound.model.is_ok());
+        Ok(published.any(|bound| unreadable.contains(&bound.id)))
     }
 
     /// Which read models take part, as stored after the merge.

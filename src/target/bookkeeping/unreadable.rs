@@ -1,0 +1,41 @@
+//! Read models with a value that the source cannot read out.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::Bookkeeping;
+use crate::error::Result;
+use crate::target::error::from_sqlx;
+
+impl Bookkeeping {
+    /// Numbers of the read models whose last copy failed because of a value of the source.
+    pub async fn unreadable(&self, conn: &mut PgConnection) -> Result<Vec<i32>> {
+        let sql = format!("SELECT id FROM {}.read_model WHERE unreadable", self.schema);
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Stores whether the read model has such a value; returns whether that is new.
+    pub async fn set_unreadable(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i32,
+        unreadable: bool,
+    ) -> Result<bool> {
+        let sql = format!(
+            "UPDATE {schema}.read_model SET unreadable = $3 WHERE id = $2 AND unreadable <> $3 \
+             AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = $1)",
+            schema = self.schema
+        );
+        let done = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(id)
+            .bind(unreadable)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(done.rows_affected() > 0)
+    }
+}
