@@ -184,6 +184,13 @@ impl SourceTable {
         }
     }
 
+    /// Number of its rows by the server's statistics; `None` if it was never analysed.
+    pub fn estimate(&self) -> Option<i64> {
+        // Written with no more digits than a count has.
+        let rows = format!("{:.0}", self.estimated_rows).parse().ok();
+        rows.filter(|&rows: &i64| rows >= 0)
+    }
+
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&SourceColumn> {
         self.columns.iter().find(|column| column.name == name)

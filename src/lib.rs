@@ -21,7 +21,8 @@
 //! | what is applied to what is acknowledged | [`progress`], [`run::stream`] |
 //!
 //! Beside it, exact copies (first copy, healing, resync): [`run::copy`] reads the source under a slot's exported snapshot into
-//! a shadow, [`run::resync`] brings the shadow to the stream's position, and the same writer merges it.
+//! a shadow, [`run::resync`] brings the shadow to the stream's position, and the same writer merges it. Where no `cdc` runs,
+//! [`run::plain`] only compares, and leaves nothing behind.
 //!
 //! # Modules in reading order
 //!

@@ -20,7 +20,7 @@ use crate::settings::{ReadModelSettings, Settings};
 
 pub use age::CatchingUp;
 pub use copy::Copy;
-pub use text::{progress_line, render};
+pub use text::{progress_line, render, time};
 pub use verdict::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS};
 
 /// What `cdc status --json` prints.

@@ -7,8 +7,9 @@ use super::output;
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
 use crate::ownership::Ownership;
-use crate::settings::Settings;
+use crate::settings::{ReadModelSettings, Settings};
 use crate::source::facts;
+use crate::sql::TableName;
 use crate::target::bookkeeping::Bookkeeping;
 
 /// Prints a text and a line feed.
@@ -32,6 +33,29 @@ pub(super) async fn target(settings: &Settings, command: &str) -> Result<PgConne
 pub(super) async fn ownership(conn: &mut PgConnection, settings: &Settings) -> Result<Ownership> {
     let bookkeeping = Bookkeeping::new(&settings.target.schema);
     bookkeeping.ownership(conn, &settings.source.slot).await
+}
+
+/// The named read models as they are called everywhere; `None` for all.
+///
+/// # Errors
+/// `Configuration` if one of them is not configured.
+pub(super) fn named(names: &[String], settings: &Settings) -> Result<Option<Vec<String>>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let known: Vec<String> = settings.read_models.iter().map(ReadModelSettings::name).collect();
+    let mut found = Vec::new();
+    for name in names {
+        let wanted = name.parse::<TableName>()?.to_string();
+        if !known.contains(&wanted) {
+            return Err(
+                Error::configuration(format!("read model \"{wanted}\" is not configured"))
+                    .with_hint(format!("Configured are: {}.", known.join(", "))),
+            );
+        }
+        found.push(wanted);
+    }
+    Ok(Some(found))
 }
 
 /// The source tables of all read models, each once.

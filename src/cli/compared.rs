@@ -34,6 +34,9 @@ pub(super) fn comparison(result: &Value) -> String {
             push_rows(&mut text, found, (kind, MORE), keys);
         }
         push_rows(&mut text, found, ("rejected", MORE), rejections(found));
+        for note in strings(found.get("notes")) {
+            text.push_str(&format!("  note: {note}\n"));
+        }
     }
     text
 }
@@ -73,9 +76,14 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// Live rows that the lookup does not show, if there are any: what it does not take, and those whose key another row has.
+/// Live rows that the lookup does not show, if there are any: what it does not take, and those whose key another row has. Then rows of
+/// which a plain comparison cannot tell.
 fn not_shown(found: &Value) -> Option<String> {
-    let counts = [("rejected", "rejected"), ("waiting", "duplicate")];
+    let counts = [
+        ("rejected", "rejected"),
+        ("waiting", "duplicate"),
+        ("changing", "changed meanwhile"),
+    ];
     let counts = counts.map(|(kind, word)| (count(found, kind), word));
     let words: Vec<String> = counts
         .iter()

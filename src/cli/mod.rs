@@ -17,6 +17,7 @@ pub mod setup;
 pub mod status;
 pub mod stop;
 pub mod teardown;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -126,7 +127,7 @@ pub enum Command {
     /// Compare lookup tables with their sources and repair differences
     Resync(resync::Args),
     /// Compare lookup tables with their sources and repair nothing
-    Verify(resync::VerifyArgs),
+    Verify(verify::Args),
     /// Remove what setup and run have made
     Teardown(teardown::Args),
     /// Show it at work on two throw-away servers
@@ -252,7 +253,7 @@ async fn dispatch(command: &Command, context: &Context) -> Result<Outcome> {
         Command::Setup(args) => setup::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Resync(args) => resync::run(args, context).await,
-        Command::Verify(args) => resync::verify(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
         Command::Teardown(args) => teardown::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
         Command::Config(args) => config::run(args, context).await,

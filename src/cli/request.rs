@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::output::note;
 use crate::error::{Error, Result};
+use crate::settings::{ReadModelSettings, Settings};
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::telemetry::line;
@@ -20,15 +21,21 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the running cdc may be away, for example because it begins a new session.
 const OWNER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is said where a running process carries it out.
+pub(super) const CARRIES_OUT: &str = "A running cdc carries it out.";
+
+/// Result and error of a request; both, if only some read models could be copied.
+pub(super) type Asked = (Option<Value>, Option<String>);
+
 /// Waits until the request is done; says once what it waits for.
-/// `asked` is a running cdc: where it leaves, nobody carries the request out.
+/// `asked` is a running cdc: where it leaves, no process carries the request out.
 pub(super) async fn wait(
     bookkeeping: &Bookkeeping,
     conn: &mut PgConnection,
     id: i64,
     asked: bool,
-) -> Result<(Option<Value>, Option<String>)> {
-    let mut told = None;
+) -> Result<Asked> {
+    let mut noted = None;
     let mut seen = Instant::now();
     // Where this process copies, it shows the progress by itself.
     let mut line = Line::new(asked && line::is_on());
@@ -44,15 +51,30 @@ pub(super) async fn wait(
         if matches!(state.as_str(), "done" | "failed") {
             return Ok((result, error));
         }
-        if waiting_for.is_some() && waiting_for != told {
+        if waiting_for.is_some() && waiting_for != noted {
             note(&format!(
                 "Waiting: {}",
                 waiting_for.as_deref().unwrap_or_default()
             ));
-            told = waiting_for;
+            noted = waiting_for;
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// Says which read models the running process has left out without an error: it was started with another configuration.
+pub(super) fn left_out(settings: &Settings, names: Option<&[String]>, asked: &Asked) -> Option<Error> {
+    let (result, None) = asked else {
+        return None;
+    };
+    let known = |name: &String| result.as_ref().is_some_and(|result| result.get(name).is_some());
+    let all = settings.read_models.iter().map(ReadModelSettings::name);
+    let mut wanted = all.filter(|name| names.is_none_or(|names| names.contains(name)));
+    let unknown = wanted.find(|name| !known(name))?;
+    Some(
+        Error::transient(format!("the running cdc does not know read model \"{unknown}\""))
+            .with_hint("It was started with another configuration: restart it."),
+    )
 }
 
 /// The progress of the copies of the running cdc on a terminal; it is gone at the end.

@@ -124,10 +124,7 @@ pub async fn bind_one(
     bookkeeping: &Bookkeeping,
     in_stream: bool,
 ) -> Result<TargetModel> {
-    let table = source::facts::table(client, &settings.source).await?.ok_or_else(|| {
-        Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
-            .with_hint("Create the table, correct the read model's source, or let the role of the source's URL use its schema.")
-    })?;
+    let table = source_table(settings, client).await?;
     let model = Arc::new(bind_source(settings, &table)?);
     let found = match facts::table(target, &settings.target).await? {
         Some(found) => found,
@@ -182,6 +179,14 @@ pub async fn bind_one(
     Ok(model)
 }
 
+/// The read model's source table.
+pub async fn source_table(settings: &ReadModelSettings, client: &Client) -> Result<SourceTable> {
+    source::facts::table(client, &settings.source).await?.ok_or_else(|| {
+        Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
+            .with_hint("Create the table, correct the read model's source, or let the role of the source's URL use its schema.")
+    })
+}
+
 /// Binds a read model to its source table, or says what the table lacks.
 pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<ReadModel> {
     let refuse = |why: &str, hint: &str| {
@@ -205,27 +210,8 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
             "Their rows come under their own names in the stream but under its name in a copy; use partitions.",
         );
     }
-    if !table.may_select {
-        return refuse(
-            "permission denied",
-            &format!(
-                "GRANT SELECT ON {} TO the role of the source's URL, and USAGE on its schema.",
-                table.name.quoted()
-            ),
-        );
-    }
-    if table.row_security_applies {
-        return refuse(
-            "row-level security hides rows",
-            "Use a role with BYPASSRLS, or the table's owner.",
-        );
-    }
-    let key: Vec<String> = settings
-        .key
-        .iter()
-        .filter_map(|name| settings.columns.iter().find(|mapping| &mapping.target == name))
-        .map(|mapping| mapping.source.clone())
-        .collect();
+    refuse_unreadable(table)?;
+    let key = source_key(settings);
     let identity = identity(table, &key, settings.soft_delete.as_deref())?;
     let read = settings.columns.iter().map(|mapping| &mapping.source);
     let read = read.chain(&settings.soft_delete).chain(&identity.columns);
@@ -241,6 +227,51 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
         Basis::PrimaryKey | Basis::Index => Remembering::Map,
     };
     ReadModel::bind(settings, table, &identity.columns, remembering)
+}
+
+/// Binds a read model that is only compared, to a table that need not be one that can be followed. Where the stream could not name its
+/// rows, their primary key does, else the lookup's key.
+pub fn bind_to_compare(settings: &ReadModelSettings, table: &SourceTable) -> Result<ReadModel> {
+    refuse_unreadable(table)?;
+    let key = source_key(settings);
+    let identity = match identity(table, &key, settings.soft_delete.as_deref()) {
+        Ok(identity) => identity.columns,
+        Err(_) if table.primary_key.is_empty() => key,
+        Err(_) => table.primary_key.clone(),
+    };
+    ReadModel::bind(settings, table, &identity, Remembering::Map)
+}
+
+/// The key by its names at the source.
+fn source_key(settings: &ReadModelSettings) -> Vec<String> {
+    settings
+        .key
+        .iter()
+        .filter_map(|name| settings.columns.iter().find(|mapping| &mapping.target == name))
+        .map(|mapping| mapping.source.clone())
+        .collect()
+}
+
+fn refuse_unreadable(table: &SourceTable) -> Result<()> {
+    let refuse = |why: &str, hint: &str| {
+        Err(Error::broken(format!("table \"{}\" cannot be read: {why}", table.name)).with_hint(hint))
+    };
+    if !table.may_select {
+        return refuse(
+            "permission denied",
+            &format!(
+                "GRANT SELECT ON {} TO the role of the source's URL, and USAGE on its schema.",
+                table.name.quoted()
+            ),
+        );
+    }
+    if table.row_security_applies {
+        return refuse(
+            "row-level security hides rows",
+            "Use a role with BYPASSRLS, or the table's owner.",
+        );
+    }
+    Ok(())
 }
 
 async fn state_of(

@@ -14,6 +14,7 @@ pub mod fence;
 pub mod keeper;
 pub mod ownership;
 pub mod pending;
+pub mod plain;
 pub mod preflight;
 pub mod publish;
 pub mod report;

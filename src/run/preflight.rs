@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::error::{Class, Error, Result};
+use crate::facts::SourceServer;
 use crate::run::Shared;
 use crate::source;
 use crate::source::replication::{Replication, SystemIdentity};
@@ -75,14 +76,7 @@ pub async fn check_server(client: &Client) -> Result<()> {
         .with_detail("Without it the WAL does not hold what logical decoding needs.")
         .with_hint("ALTER SYSTEM SET wal_level = logical; and restart the source."));
     }
-    if server.encoding == "SQL_ASCII" {
-        return Err(Error::configuration(format!(
-            "database \"{}\" of the source has encoding SQL_ASCII",
-            server.database
-        ))
-        .with_detail(SQL_ASCII_SOURCE)
-        .with_hint(SQL_ASCII_HINT));
-    }
+    check_encoding(&server)?;
     if !server.may_replicate {
         return Err(
             Error::configuration(format!("role \"{}\" may not replicate", server.user)).with_hint(format!(
@@ -92,6 +86,19 @@ pub async fn check_server(client: &Client) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The source must know what its text means.
+pub fn check_encoding(server: &SourceServer) -> Result<()> {
+    if server.encoding != "SQL_ASCII" {
+        return Ok(());
+    }
+    Err(Error::configuration(format!(
+        "database \"{}\" of the source has encoding SQL_ASCII",
+        server.database
+    ))
+    .with_detail(SQL_ASCII_SOURCE)
+    .with_hint(SQL_ASCII_HINT))
 }
 
 #[cfg(test)]

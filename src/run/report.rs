@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::run::plain::Found;
 use crate::settings::ReadModelSettings;
 use crate::target::difference::{Difference, Rejected};
 use crate::target::writer::Written;
@@ -215,13 +216,28 @@ pub fn difference(found: &[(String, Difference)]) -> Value {
                 found.keys.iter().map(|(kind, keys)| (kind.clone(), json!(keys))).collect();
             let found = json!({
                 "missing": found.missing, "extra": found.extra, "different": found.different, "same": found.same,
-                "rejected": found.rejected, "waiting": found.waiting, "keys": keys,
+                "rejected": found.rejected, "waiting": found.waiting, "changing": found.changing, "keys": keys,
                 "rejections": rejections(&found.rejections),
             });
             (read_model.clone(), found)
         })
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// The same of a plain comparison, with what people should know besides.
+pub fn plain(found: &[(String, Found)]) -> Value {
+    let differences: Vec<_> = found
+        .iter()
+        .map(|(name, found)| (name.clone(), found.difference.clone()))
+        .collect();
+    let mut result = difference(&differences);
+    for (name, found) in found {
+        if let Some(model) = result.get_mut(name).and_then(Value::as_object_mut) {
+            model.insert("notes".to_owned(), json!(found.notes));
+        }
+    }
+    result
 }
 
 fn rejections(rows: &[Rejected]) -> Value {

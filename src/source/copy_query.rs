@@ -7,11 +7,20 @@ use crate::sql::ident;
 
 /// `COPY (...) TO STDOUT` of the live rows, and of the dead ones whose values must be kept.
 pub fn copy_query(model: &ReadModel) -> String {
+    query(model, model.keeps_dead_rows())
+}
+
+/// The same of the live rows alone.
+pub fn live_rows_query(model: &ReadModel) -> String {
+    query(model, false)
+}
+
+fn query(model: &ReadModel, with_dead_rows: bool) -> String {
     let name = |column: &BoundColumn| format!("t.{}", ident(&column.name));
     let identity: Vec<String> = model.identity.iter().map(name).collect();
     let columns: Vec<String> = model.columns.iter().map(name).collect();
     let live = live(model);
-    let (state, filter) = if model.keeps_dead_rows() {
+    let (state, filter) = if with_dead_rows {
         (format!("CASE WHEN {live} THEN 'l' ELSE 'd' END"), String::new())
     } else {
         ("'l'".to_owned(), format!(" WHERE {live}"))
@@ -66,9 +75,12 @@ mod tests {
             "COPY (SELECT t.\"id\", CASE WHEN t.\"deleted_at\" IS NULL AND t.\"code\" IS NOT NULL THEN 'l' ELSE 'd' END, \
              t.\"code\", t.\"label\", t.\"display_name\" FROM \"public\".\"labels\" t) TO STDOUT"
         );
+        let live = "'l', t.\"code\", t.\"label\", t.\"display_name\" FROM \"public\".\"labels\" t WHERE t.\"deleted_at\" IS NULL";
+        assert!(!copy_query(&bind(&table)).contains(live));
+        assert!(live_rows_query(&bind(&table)).contains(live));
         for column in &mut table.columns {
             column.toastable = false;
         }
-        assert!(copy_query(&bind(&table)).contains("WHERE t.\"deleted_at\" IS NULL"));
+        assert!(copy_query(&bind(&table)).contains(live));
     }
 }

@@ -62,11 +62,7 @@ impl Snapshot {
         within: Duration,
     ) -> Result<Self> {
         let client = client.into();
-        if one_value(&client, SERVER).await? != one_value(observer, SERVER).await? {
-            return Err(Error::transient(
-                "the connections of the copy are with different servers",
-            ));
-        }
+        same_server(&client, observer).await?;
         let snapshot = Self::import(client, name).await?;
         snapshot.settle(observer, within).await?;
         Ok(snapshot)
@@ -77,7 +73,28 @@ impl Snapshot {
     /// # Errors
     /// Transient: the transaction that exported it has ended.
     pub async fn import(client: impl Into<CutClient>, name: &str) -> Result<Self> {
+        let snapshot = Self::begin(client.into()).await?;
+        // The name comes from the server and holds hexadecimal digits and hyphens.
+        let import = format!("SET TRANSACTION SNAPSHOT {}", sql::literal(name));
+        snapshot
+            .run(&import)
+            .await
+            .map_err(|error| error.context(format_args!("could not import snapshot \"{name}\"")))?;
+        Ok(snapshot)
+    }
+
+    /// A transaction that sees the source as it is at its first query, as any other reader does: no prefix of the stream. The
+    /// `observer` is another connection to the same server.
+    ///
+    /// # Errors
+    /// Transient: `observer` is with another server.
+    pub async fn now(client: impl Into<CutClient>, observer: &Client) -> Result<Self> {
         let client = client.into();
+        same_server(&client, observer).await?;
+        Self::begin(client).await
+    }
+
+    async fn begin(client: CutClient) -> Result<Self> {
         let backend_pid = one_value(&client, "SELECT pg_backend_pid()").await?;
         let snapshot = Self {
             backend_pid: backend_pid
@@ -88,12 +105,6 @@ impl Snapshot {
         snapshot
             .run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             .await?;
-        // The name comes from the server and holds hexadecimal digits and hyphens.
-        let import = format!("SET TRANSACTION SNAPSHOT {}", sql::literal(name));
-        snapshot
-            .run(&import)
-            .await
-            .map_err(|error| error.context(format_args!("could not import snapshot \"{name}\"")))?;
         Ok(snapshot)
     }
 
@@ -229,6 +240,15 @@ impl Snapshot {
     async fn run(&self, sql: &str) -> Result<()> {
         self.client.batch_execute(sql).await.map_err(from_driver)
     }
+}
+
+async fn same_server(client: &Client, observer: &Client) -> Result<()> {
+    if one_value(client, SERVER).await? == one_value(observer, SERVER).await? {
+        return Ok(());
+    }
+    Err(Error::transient(
+        "the connections of the copy are with different servers",
+    ))
 }
 
 fn unsettled(within: Duration, exported: &XidSnapshot, ordinary: &XidSnapshot) -> Error {

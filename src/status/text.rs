@@ -251,7 +251,7 @@ pub fn progress_line<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) 
 }
 
 /// An RFC 3339 time, to the second, as people read it.
-pub(super) fn time(text: &str) -> String {
+pub fn time(text: &str) -> String {
     text.get(..19).unwrap_or(text).replace('T', " ")
 }
 

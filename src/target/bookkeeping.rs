@@ -19,11 +19,13 @@ mod resyncs;
 mod schema;
 mod shadows;
 mod source;
+mod standing;
 mod stuck;
 mod unreadable;
 
 pub use damage::Damage;
 pub use progress::CopyProgress;
+pub use standing::{Standing, hidden};
 
 /// The bookkeeping of one pipeline.
 #[derive(Debug, Clone)]

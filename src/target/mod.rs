@@ -11,6 +11,7 @@ pub mod error;
 pub mod facts;
 pub mod lookup;
 pub mod model;
+pub mod plain;
 pub mod report;
 pub mod shadow;
 pub mod staging;

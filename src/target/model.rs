@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::facts::LookupTable;
 use crate::read_model::{BoundColumn, ReadModel};
 use crate::settings::OnRowError;
-use crate::sql::{ident, idents};
+use crate::sql::ident;
 
+mod bind;
 mod new_rows;
+mod plain;
 mod statements;
 mod templates;
 
+pub(crate) use plain::SESSION_SCHEMA;
 pub use statements::MOST_REJECTED;
 
 /// A read model with its place in the target.
@@ -53,7 +54,8 @@ struct TargetColumn {
 #[derive(Debug, Clone)]
 struct KeyPart {
     column: usize,
-    equality: String,
+    /// The operator of the lookup's key index; `None` is the type's own equality, where there is no such index.
+    equality: Option<String>,
 }
 
 /// Why a row is refused: SQLSTATE, constraint, column.
@@ -63,100 +65,6 @@ const WHY: &str = "e1 text, e2 text, e3 text";
 const MOST_PARAMETERS: usize = 85;
 
 impl TargetModel {
-    /// Binds the read model to its lookup table.
-    ///
-    /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column or a fitting key index.
-    pub fn bind(id: i32, schema: &str, model: Arc<ReadModel>, lookup: &LookupTable) -> Result<Self> {
-        let settings = &model.settings;
-        if lookup.persistence == 'u' {
-            return Err(
-                Error::broken(format!("lookup table \"{}\" is UNLOGGED", lookup.name))
-                    .with_detail("A crash of the target would empty it without a trace in the checkpoint.")
-                    .with_hint(format!("ALTER TABLE {} SET LOGGED;", lookup.name.quoted())),
-            );
-        }
-        let mut columns = Vec::new();
-        for (mapping, bound) in settings.columns.iter().zip(&model.columns) {
-            let column = lookup.column(&mapping.target).ok_or_else(|| {
-                Error::broken(format!(
-                    "column \"{}\" of lookup table \"{}\" does not exist",
-                    mapping.target, lookup.name
-                ))
-                .with_hint("Create the column, or change the read model's columns in the configuration.")
-            })?;
-            if column.generated {
-                return Err(Error::broken(format!(
-                    "column \"{}\" of lookup table \"{}\" is generated and cannot be written",
-                    column.name, lookup.name
-                ))
-                .with_hint(
-                    "Leave the column out of the read model's columns, or drop its expression or identity.",
-                ));
-            }
-            columns.push(TargetColumn {
-                name: column.name.clone(),
-                type_name: column.type_name.clone(),
-                bare_type_name: column.bare_type_name.clone(),
-                domain: column.is_domain(),
-                collation: column.collation.clone(),
-                toastable: bound.toastable,
-            });
-        }
-        if let Some(name) = &settings.synced_at {
-            let wrong = match lookup.column(name) {
-                None => Some("does not exist"),
-                Some(column) if column.generated => Some("is generated and cannot be written"),
-                Some(_) => None,
-            };
-            if let Some(wrong) = wrong {
-                return Err(Error::broken(format!(
-                    "column \"{name}\" of lookup table \"{}\" {wrong}",
-                    lookup.name
-                ))
-                .with_hint("Create it as timestamptz, or take synced_at out of the configuration."));
-            }
-        }
-        let index = lookup.key_index(&settings.key).ok_or_else(|| {
-            let key = idents(&settings.key);
-            Error::broken(format!(
-                "lookup table \"{}\" has no unique index on its key ({key})",
-                lookup.name
-            ))
-            .with_detail("The index must be immediate, not partial, and on exactly these columns.")
-            .with_hint(format!(
-                "ALTER TABLE {} ADD PRIMARY KEY ({key});",
-                lookup.name.quoted()
-            ))
-        })?;
-        let key: Vec<KeyPart> = index
-            .columns
-            .iter()
-            .filter_map(|part| {
-                let column = settings
-                    .columns
-                    .iter()
-                    .position(|mapping| mapping.target == part.name)?;
-                Some(KeyPart {
-                    column,
-                    equality: part.equality.clone(),
-                })
-            })
-            .collect();
-        let identity_types = model.identity.iter().map(identity_type).collect();
-        refuse_names_that_break_templates(schema, &model, &columns, &key)?;
-        Ok(Self {
-            id,
-            model,
-            epoch: 0,
-            lookup_oid: lookup.oid,
-            schema: ident(schema),
-            columns,
-            key,
-            identity_types,
-        })
-    }
-
     /// The owner's, whose process writes into the shadow.
     pub fn epoch(&self) -> i64 {
         self.epoch
@@ -492,52 +400,6 @@ impl TargetColumn {
             Some(collation) => format!("{} COLLATE {collation}", self.type_name),
             None => self.type_name.clone(),
         }
-    }
-}
-
-/// What ends the body of a function, and what begins a placeholder: quoting does not help against either.
-const BREAKS_TEMPLATES: [&str; 2] = ["$cdc$", "{{"];
-
-fn refuse_names_that_break_templates(
-    schema: &str,
-    model: &ReadModel,
-    columns: &[TargetColumn],
-    key: &[KeyPart],
-) -> Result<()> {
-    let settings = &model.settings;
-    let of_columns = columns.iter().flat_map(|column| {
-        let types = [&column.name, &column.type_name, &column.bare_type_name];
-        types.into_iter().chain(&column.collation)
-    });
-    let mut names = [schema, &settings.target.schema, &settings.target.name]
-        .into_iter()
-        .chain(of_columns.map(String::as_str))
-        .chain(settings.synced_at.as_deref())
-        .chain(key.iter().map(|part| part.equality.as_str()));
-    let broken = names.find_map(|name| {
-        let part = BREAKS_TEMPLATES.into_iter().find(|part| name.contains(part))?;
-        Some((name, part))
-    });
-    match broken {
-        None => Ok(()),
-        Some((name, part)) => Err(Error::broken(format!(
-            "lookup table \"{}\" cannot be written: the name {name} holds {part}",
-            settings.target
-        ))
-        .with_detail("The functions that write the lookup are made from templates that use this themselves.")
-        .with_hint(
-            "Rename the schema, table, column, type, collation or operator of this name at the target.",
-        )),
-    }
-}
-
-/// The identity's type in the map: the source's own where the target has it too, text otherwise. Text compares by bytes.
-fn identity_type(column: &BoundColumn) -> String {
-    let same = column.builtin && !column.bare_type_name.starts_with("reg");
-    match (same, column.collatable) {
-        (true, true) => format!("{} COLLATE \"C\"", column.bare_type_name),
-        (true, false) => column.bare_type_name.clone(),
-        (false, _) => "text COLLATE \"C\"".to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, labels_pair};
+use crate::support::{Cdc, LABELS_MODEL, Pair, labels_pair};
 use crate::{wait_log, wait_rows};
 
 /// What a command printed, and its exit code.
@@ -154,6 +154,38 @@ async fn status_tells_of_differences_until_the_next_comparison() {
         assert_eq!(
             seen["read_models"][0]["last_comparison"]["differing"], 0,
             "{seen}"
+        );
+    }
+}
+
+/// It printed nothing and ended with 0.
+#[tokio::test]
+async fn a_read_model_that_the_running_cdc_does_not_know_is_not_called_right() {
+    let (mut pair, _source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_rows(&target, CODES, &["DR", "MR", "MRS"]).await;
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    pair.config += LABELS_MODEL;
+    pair.config += "
+[[read_model]]
+source = 'public.labels'
+target = 'public.others'
+key = ['code']
+columns = ['code']
+";
+    for command in ["verify", "resync"] {
+        for (name, known) in [("public.labels_lookup", true), ("public.others", false)] {
+            let (text, code) = run(&pair, &[command, name]).await;
+            assert_eq!(
+                (text.contains(name), code),
+                (known, Some(if known { 0 } else { 1 })),
+                "{command}: {text}"
+            );
+        }
+        let (text, code) = run(&pair, &[command]).await;
+        assert!(
+            text.contains("public.labels_lookup: ") && code == Some(1),
+            "{text}"
         );
     }
 }

@@ -36,6 +36,7 @@ mod names;
 mod neighbours;
 mod ownership;
 mod partitions;
+mod plain;
 mod refused;
 mod restarts;
 mod resync;

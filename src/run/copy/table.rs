@@ -26,7 +26,7 @@ use crate::source;
 use crate::source::as_read::AsRead;
 use crate::source::copy_query::copy_query;
 use crate::source::cut::CutClient;
-use crate::source::snapshot::Snapshot;
+use crate::source::snapshot::{CopyOut, Snapshot};
 use crate::target::shadow::{Counter, ShadowWriter};
 
 /// How often the copy looks whether somebody waits for its lock, and tells its progress.
@@ -138,11 +138,26 @@ impl<'a> Tables<'a> {
         if now != *to_copy.model.model {
             return Err(altered());
         }
-        // Written with no more digits than a count has; a table that was never analysed says -1.
-        Ok(format!("{:.0}", table.estimated_rows)
-            .parse()
-            .ok()
-            .filter(|&rows: &i64| rows >= 0))
+        Ok(table.estimate())
+    }
+
+    /// Begins to read. The driver comes back with the first rows, which may take long to find among dead ones: until then, too, the copy
+    /// gives way to a session that waits for the table.
+    async fn begin_copy(&mut self, snapshot: &Snapshot, to_copy: &ToCopy) -> Result<CopyOut, Failure> {
+        let query = copy_query(&to_copy.model.model);
+        let mut begun = std::pin::pin!(snapshot.copy_out(&query));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Failure::Ends(stopped())),
+                rows = &mut begun => return rows.map_err(Failure::of_source),
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    if give_way(self.shared, snapshot, &mut self.observer, to_copy).await {
+                        return Err(gave_way_to_others());
+                    }
+                }
+            }
+        }
     }
 
     /// Fills an empty shadow, unless somebody waits for the table or the process is asked to stop.
@@ -159,10 +174,7 @@ impl<'a> Tables<'a> {
             .create(&to_copy.model)
             .await
             .map_err(Failure::of_target)?;
-        let rows = snapshot
-            .copy_out(&copy_query(&to_copy.model.model))
-            .await
-            .map_err(Failure::of_source)?;
+        let rows = self.begin_copy(snapshot, to_copy).await?;
         let now = AsRead::read(&self.observer, table).await;
         if !as_of_c.holds(&now.map_err(Failure::of_source)?) {
             return Err(altered());
@@ -193,11 +205,7 @@ impl<'a> Tables<'a> {
         };
         match filled {
             Ok(()) => {}
-            Err(_) if gave_way => {
-                return Err(Failure::PutOff(Error::transient(
-                    "gave way to a session that waits for it",
-                )));
-            }
+            Err(_) if gave_way => return Err(gave_way_to_others()),
             Err(error) if by_source.load(Ordering::Relaxed) => return Err(Failure::of_source(error)),
             Err(error) => return Err(Failure::of_target(error)),
         }
@@ -259,6 +267,10 @@ async fn give_way(shared: &Shared, snapshot: &Snapshot, observer: &mut Client, t
 /// Another copy reads it as it is then.
 fn altered() -> Failure {
     Failure::LeftOut(Error::transient("it was altered while it was being copied"))
+}
+
+fn gave_way_to_others() -> Failure {
+    Failure::PutOff(Error::transient("gave way to a session that waits for it"))
 }
 
 fn stopped() -> Error {

@@ -8,7 +8,7 @@ use crate::sql::{fill, literal};
 use crate::target::error::from_sqlx;
 
 /// Version of the bookkeeping schema that this program writes.
-const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 4;
 
 impl Bookkeeping {
     /// The statements that make the schema; harmless where it exists.
@@ -30,11 +30,7 @@ impl Bookkeeping {
     pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
         let doing = match self.stored_version(conn).await? {
             Some(version) if version > VERSION => {
-                return Err(Error::configuration(format!(
-                    "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
-                    self.schema
-                ))
-                .with_hint("Run the newer cdc that made it, or choose another target.schema."));
+                return Err(self.is_newer(version));
             }
             Some(VERSION) => return Ok(()),
             Some(_) => "bring up to date",
@@ -81,6 +77,15 @@ impl Bookkeeping {
             .fetch_one(conn)
             .await
             .map_err(|error| self.not_ours(error))
+    }
+
+    /// A newer version has made the schema.
+    pub(super) fn is_newer(&self, version: i32) -> Error {
+        Error::configuration(format!(
+            "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
+            self.schema
+        ))
+        .with_hint("Run the newer cdc that made it, or choose another target.schema.")
     }
 
     /// The schema is there but cannot be read: it was made by another role, or for something else.

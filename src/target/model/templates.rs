@@ -26,7 +26,7 @@ impl TargetModel {
                 self.key
                     .iter()
                     .zip(1..)
-                    .map(|(part, n)| format!("{} {} {}", left(n, part), part.equality, right(n, part))),
+                    .map(|(part, n)| same_key(part, &left(n, part), &right(n, part))),
             )
         };
         let in_lookup = |_: usize, part: &KeyPart| {
@@ -331,6 +331,14 @@ impl TargetModel {
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
         fill(&fill(template, own), &shared)
+    }
+}
+
+/// Whether two values of a key column are one to the lookup. Records are compared by their types' own equality, whatever those are.
+fn same_key(part: &KeyPart, left: &str, right: &str) -> String {
+    match &part.equality {
+        Some(equality) => format!("{left} {equality} {right}"),
+        None => format!("ROW({left})::record OPERATOR(pg_catalog.=) ROW({right})::record"),
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
-use crate::facts::{KeyColumn, KeyIndex, LookupColumn, ReplicaIdentity};
+use crate::error::Result;
+use crate::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, ReplicaIdentity};
 use crate::read_model::Remembering;
 use crate::read_model::tests::labels_table;
 use crate::settings::ReadModelSettings;
@@ -91,8 +92,19 @@ fn no_placeholder_is_left_in_any_statement() {
         model.fold_chunk_function(),
         model.catch_up_function(),
         model.compare(5),
+        model.count_differing(),
+        model.judge_differing(&labels().for_epoch(1)),
+        model.plain_result(5),
     ] {
         assert!(!sql.contains("{{"), "{sql}");
+    }
+    for (indexes, in_turn) in [(lookup().unique_indexes, false), (Vec::new(), true)] {
+        let mut lookup = lookup();
+        lookup.unique_indexes = indexes;
+        let model = TargetModel::to_compare(7, "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
+        let sql = model.find_differing();
+        assert!(!sql.contains("{{"), "{sql}");
+        assert_eq!(sql.contains("row_number() OVER (PARTITION BY"), in_turn, "{sql}");
     }
 }
 

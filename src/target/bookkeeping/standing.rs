@@ -1,0 +1,66 @@
+//! Whether a `cdc` keeps these lookups at the moment, for who only wants to compare them: nothing is made or brought up to date.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::Bookkeeping;
+use super::schema::VERSION;
+use crate::error::{Error, Result};
+use crate::target::error::from_sqlx;
+use crate::target::report::{Presence, presence};
+
+/// How the pipeline stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It has never run.
+    New,
+    /// The role may not read the bookkeeping.
+    Hidden,
+    /// It has run, and does not run now.
+    Stopped {
+        /// When its position was last stored, as RFC 3339.
+        applied_at: Option<String>,
+    },
+    /// A `cdc` is at work.
+    Running,
+}
+
+impl Bookkeeping {
+    /// How the pipeline stands.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if a `cdc` runs that is newer than this one.
+    pub async fn standing(&self, conn: &mut PgConnection) -> Result<Standing> {
+        if presence(conn, &self.name).await? != Presence::Ours {
+            return Ok(Standing::New);
+        }
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {session}), (SELECT max(version) FROM {schema}.version), \
+             pg_catalog.to_char(p.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM {schema}.pipeline p",
+            session = self.owners_session(),
+            schema = self.schema
+        );
+        let row = match sqlx::query(AssertSqlSafe(sql)).fetch_optional(conn).await {
+            Ok(row) => row,
+            Err(error) => {
+                let error = from_sqlx(error);
+                return hidden(&error).then_some(Standing::Hidden).ok_or(error);
+            }
+        };
+        let Some(row) = row else {
+            return Ok(Standing::New);
+        };
+        if !row.try_get::<bool, _>(0).map_err(from_sqlx)? {
+            let applied_at = row.try_get(2).map_err(from_sqlx)?;
+            return Ok(Standing::Stopped { applied_at });
+        }
+        match row.try_get::<Option<i32>, _>(1).map_err(from_sqlx)? {
+            Some(version) if version > VERSION => Err(self.is_newer(version)),
+            _ => Ok(Standing::Running),
+        }
+    }
+}
+
+/// Whether this role lacks a privilege on the bookkeeping.
+pub fn hidden(error: &Error) -> bool {
+    error.sqlstate() == Some("42501")
+}

@@ -1,0 +1,336 @@
+//! The target's part of a plain comparison: what the source's rows are held against, in temporary tables of one session.
+//!
+//! Comes in: rows as the source's COPY writes them. Goes out: a [`Difference`]. The lookup is only read, and nothing outlives the
+//! session, however it ends.
+//!
+//! ```text
+//! look 1   rows -> shadow_1 -- compared with the lookup --> differing_1 \
+//! look 2   rows -> shadow_2 -- compared with the lookup --> differing_2 -> judged: the same at both -- tried --> rejected or not
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::error::{Error, Result};
+use crate::facts::{LookupTable, SourceTable};
+use crate::read_model::ReadModel;
+use crate::sql::{TableName, ident};
+use crate::target::careful::assert_few;
+use crate::target::difference::{self, Difference};
+use crate::target::error::{Refusal, from_sqlx};
+use crate::target::facts;
+use crate::target::lookup;
+use crate::target::model::{SESSION_SCHEMA, TargetModel};
+use crate::target::shadow::{Counter, ShadowWriter};
+use crate::target::statement::{Transaction, execute};
+
+/// Rows that are tried at once: many take little more time than one.
+const TRIED_AT_ONCE: i64 = 10_000;
+
+/// Settings of the session. No statement goes by what the server believes of tables that it has never analysed: it may take them for
+/// empty, and run through one of them for each row of the other. A lock that is not free is waited for, but not for ever.
+const SETTINGS: &str = "SET enable_nestloop = off; SET jit = off; SET lock_timeout = '10s'";
+
+/// A session that is gone ends its statement within a second, and its tables with it (PostgreSQL 14 and later, where the operating
+/// system can tell; elsewhere the setting is refused).
+const NOTICE_THE_END: &str = "SELECT pg_catalog.set_config('client_connection_check_interval', '1000', false) \
+     FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
+
+/// What is said where there is no lookup table.
+const NO_LOOKUP: &str = "the lookup table does not exist: everything is missing. `cdc run` makes it.";
+
+/// A session that compares one read model.
+#[derive(Debug)]
+pub struct PlainSession {
+    shadow: ShadowWriter,
+}
+
+/// A read model bound to its lookup as it is.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    model: TargetModel,
+    lookup: LookupTable,
+    /// What people should know of it: that there is none, or why `cdc run` would not take it.
+    pub notes: Vec<String>,
+}
+
+impl Bound {
+    /// The same for one look of several, which has tables of its own.
+    #[must_use]
+    pub fn at_look(mut self, number: i64) -> Self {
+        self.model = self.model.for_epoch(number);
+        self
+    }
+
+    /// Whether both are bound to the same tables as they were.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.model.definition() == other.model.definition()
+    }
+}
+
+/// What one look has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Rows of the lookup, without those under keys of refused rows.
+    shown: i64,
+    /// Live rows of the source, without the same.
+    live: i64,
+    missing: i64,
+    extra: i64,
+    different: i64,
+}
+
+impl Look {
+    /// Rows that differ.
+    pub fn differing(&self) -> i64 {
+        self.missing + self.extra + self.different
+    }
+}
+
+impl PlainSession {
+    /// Takes a session of its own.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if no temporary table can be made there.
+    pub async fn open(mut conn: PgConnection) -> Result<Self> {
+        let server = facts::server(&mut conn, SESSION_SCHEMA).await?;
+        if server.in_recovery {
+            return Err(Error::configuration(
+                "the target is a standby, where no temporary table can be made",
+            )
+            .with_hint("Name the primary in the target's URL."));
+        }
+        if !server.may_use_temporary {
+            let (database, user) = (ident(&server.database), ident(&server.user));
+            return Err(Error::configuration(format!(
+                "role \"{}\" may not make temporary tables in database \"{}\"",
+                server.user, server.database
+            ))
+            .with_hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {user};")));
+        }
+        execute(&mut conn, SETTINGS.to_owned()).await?;
+        // Where it is refused the server notices the end a little later.
+        let _ = execute(&mut conn, NOTICE_THE_END.to_owned()).await;
+        Ok(Self {
+            shadow: ShadowWriter::new(conn),
+        })
+    }
+
+    /// Binds the read model to its lookup; where there is none, to an empty one of the session's own, made as `cdc run` would make it.
+    ///
+    /// # Errors
+    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup cannot be read, or lacks a column.
+    pub async fn bind(&mut self, model: ReadModel, source: &SourceTable) -> Result<Bound> {
+        let conn = self.shadow.connection();
+        let mut model = model;
+        let mut notes = Vec::new();
+        let lookup = match facts::table(conn, &model.settings.target).await? {
+            Some(lookup) => lookup,
+            None => {
+                notes.push(NO_LOOKUP.to_owned());
+                let lookup = own_lookup(conn, &model, source).await?;
+                model.settings.target = lookup.name.clone();
+                lookup
+            }
+        };
+        refuse_unreadable(&lookup)?;
+        let model = Arc::new(model);
+        if let Err(error) = TargetModel::bind(1, SESSION_SCHEMA, Arc::clone(&model), &lookup) {
+            notes.push(refused_by_run(&error));
+        }
+        Ok(Bound {
+            model: TargetModel::to_compare(1, SESSION_SCHEMA, model, &lookup)?,
+            lookup,
+            notes,
+        })
+    }
+
+    /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's types have refused one.
+    ///
+    /// # Errors
+    /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value; carefully, if they refuse very many.
+    pub async fn fill(
+        &mut self,
+        bound: &Bound,
+        rows: impl Stream<Item = Result<Bytes>>,
+        copied: &Counter,
+        carefully: bool,
+    ) -> Result<()> {
+        execute(self.shadow.connection(), bound.model.create_session_shadow()).await?;
+        if carefully {
+            self.shadow.fill_carefully(&bound.model, rows, copied).await
+        } else {
+            self.shadow.fill(&bound.model, rows, copied).await
+        }
+    }
+
+    /// Compares the rows of this look with the lookup as it is now.
+    pub async fn look(&mut self, bound: &Bound) -> Result<Look> {
+        let mut tx = Transaction::begin(self.shadow.connection()).await?;
+        let looked = async {
+            let conn = tx.conn();
+            execute(conn, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned()).await?;
+            execute(conn, bound.model.find_differing()).await?;
+            let row = sqlx::query(AssertSqlSafe(bound.model.count_differing()))
+                .fetch_one(conn)
+                .await
+                .map_err(from_sqlx)?;
+            let count = |name: &str| row.try_get::<i64, _>(name).map_err(from_sqlx);
+            Ok(Look {
+                shown: count("shown")?,
+                live: count("live")?,
+                missing: count("missing")?,
+                extra: count("extra")?,
+                different: count("different")?,
+            })
+        }
+        .await;
+        tx.end(looked).await
+    }
+
+    /// What differs at the last look as it did at the first one, and what of it the lookup does not take. Keys of at most `limit` rows
+    /// of each kind.
+    pub async fn judge(
+        &mut self,
+        (first, last): (&Bound, &Bound),
+        look: Look,
+        limit: u32,
+    ) -> Result<Difference> {
+        let conn = self.shadow.connection();
+        execute(conn, last.model.judge_differing(&first.model)).await?;
+        let judged: i64 = sqlx::query_scalar(AssertSqlSafe(last.model.count_judged()))
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if judged > 0 {
+            try_judged(conn, last, judged).await?;
+        }
+        let found = difference::compare(conn, last.model.plain_result(limit)).await?;
+        Ok(Difference {
+            same: look.shown - look.extra - look.different,
+            // Every key that the source has is shown or missing; what is live beyond that has a key that another row has.
+            waiting: look.live - (look.shown - look.extra + look.missing),
+            changing: look.differing() - judged,
+            ..found
+        })
+    }
+}
+
+/// An empty lookup of the session's own, made at the first look.
+async fn own_lookup(conn: &mut PgConnection, model: &ReadModel, source: &SourceTable) -> Result<LookupTable> {
+    let mut settings = model.settings.clone();
+    settings.target.schema = SESSION_SCHEMA.to_owned();
+    for make in [false, true] {
+        if make {
+            lookup::create(conn, &settings, source).await?;
+        }
+        // Of a session without temporary tables there is no such schema yet.
+        let schema: Option<String> = sqlx::query_scalar(
+            "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = pg_catalog.pg_my_temp_schema()",
+        )
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+        let name = TableName::new(schema.unwrap_or_default(), &settings.target.name);
+        if let Some(lookup) = facts::table(conn, &name).await? {
+            return Ok(lookup);
+        }
+    }
+    Err(Error::transient("the session's own lookup table is gone"))
+}
+
+fn refuse_unreadable(lookup: &LookupTable) -> Result<()> {
+    let name = &lookup.name;
+    // A table, partitioned or not, a foreign table, a materialized view.
+    if !matches!(lookup.kind, 'r' | 'p' | 'f' | 'm') {
+        return Err(Error::broken(format!("lookup \"{name}\" is not a table"))
+            .with_hint("Choose another name (read_model.target)."));
+    }
+    let lacks = |privilege: &str| {
+        lookup
+            .missing_privileges
+            .iter()
+            .any(|missing| missing == privilege)
+    };
+    let grants = [
+        ("USAGE", format!("GRANT USAGE ON SCHEMA {}", ident(&name.schema))),
+        ("SELECT", format!("GRANT SELECT ON {}", name.quoted())),
+    ];
+    let missing = grants.iter().filter(|(privilege, _)| lacks(privilege));
+    let hints: Vec<String> = missing
+        .map(|(_, grant)| format!("{grant} TO the role of the target's URL;"))
+        .collect();
+    if !hints.is_empty() {
+        return Err(
+            Error::broken(format!("permission denied for lookup table \"{name}\""))
+                .with_hint(hints.join(" ")),
+        );
+    }
+    if lookup.row_security_applies {
+        return Err(Error::broken(format!(
+            "row-level security hides rows of lookup table \"{name}\""
+        ))
+        .with_hint("Use a role with BYPASSRLS, or the table's owner."));
+    }
+    Ok(())
+}
+
+/// What `cdc run` would say of the read model as it is.
+pub fn refused_by_run(error: &Error) -> String {
+    let hint = error.hint().map_or_else(String::new, |hint| format!(" {hint}"));
+    format!("`cdc run` refuses this read model: {error}.{hint}")
+}
+
+/// Writes the judged rows into a table that is like the lookup, in halves until each that is refused is found.
+async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Result<()> {
+    execute(conn, bound.model.create_tried(&bound.lookup)).await?;
+    let mut refused = 0;
+    for low in (1..=judged).step_by(usize::try_from(TRIED_AT_ONCE).unwrap_or(1)) {
+        let mut ranges = vec![(low, judged.min(low + TRIED_AT_ONCE - 1))];
+        while let Some((low, high)) = ranges.pop() {
+            let Some(refusal) = try_rows(conn, &bound.model, (low, high)).await? else {
+                continue;
+            };
+            if low < high {
+                let middle = low.midpoint(high);
+                ranges.push((middle + 1, high));
+                ranges.push((low, middle));
+                continue;
+            }
+            refused += 1;
+            assert_few(refused, Some(&refusal.sqlstate))?;
+            sqlx::query(AssertSqlSafe(bound.model.note_refused()))
+                .bind(low)
+                .bind(refusal.sqlstate)
+                .bind(refusal.constraint.or(refusal.data_type))
+                .bind(refusal.column)
+                .execute(&mut *conn)
+                .await
+                .map_err(from_sqlx)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why these rows are refused, if they are; nothing of them stays.
+async fn try_rows(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    range: (i64, i64),
+) -> Result<Option<Refusal>> {
+    execute(conn, "BEGIN".to_owned()).await?;
+    let tried = sqlx::raw_sql(AssertSqlSafe(model.try_rows(range)))
+        .execute(&mut *conn)
+        .await;
+    execute(conn, "ROLLBACK".to_owned()).await?;
+    match tried {
+        Ok(_) => Ok(None),
+        Err(error) => match Refusal::of(&error) {
+            Some(refusal) => Ok(Some(refusal)),
+            None => Err(from_sqlx(error).context("could not try rows by the lookup's constraints")),
+        },
+    }
+}
