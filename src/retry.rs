@@ -44,6 +44,43 @@ impl Backoff {
     }
 }
 
+/// Copies of everything (the first one, and healings) that began one soon after the other, as the bookkeeping has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Healings {
+    /// How many of them.
+    pub in_a_row: u32,
+    /// How long ago the last one succeeded; of one that did not, how long ago its process was last known to be alive.
+    pub ended: Option<Duration>,
+}
+
+impl Healings {
+    /// The first pause.
+    const FIRST_DELAY: Duration = Duration::from_secs(1);
+
+    /// The longest pause. A pipeline that was healthy for as long, or that no process has tried to heal, begins anew.
+    pub const MOST_DELAY: Duration = Duration::from_secs(3600);
+
+    /// Those that count for the next one: none after a healthy time.
+    #[must_use]
+    pub fn that_count(self) -> Self {
+        let is_over = self.ended.is_none_or(|ended| ended >= Self::MOST_DELAY);
+        if is_over { Self::default() } else { self }
+    }
+
+    /// How long the next one waits, at most this long: a cause that comes back, or a process that dies in each of its copies, must
+    /// not load the source. `random` as for [`Backoff::next_delay`].
+    pub fn pause(self, most: Duration, random: f64) -> Duration {
+        let Some(attempt) = self.that_count().in_a_row.checked_sub(1) else {
+            return Duration::ZERO;
+        };
+        let mut backoff = Backoff {
+            attempt,
+            ..Backoff::new(Self::FIRST_DELAY, most.min(Self::MOST_DELAY))
+        };
+        backoff.next_delay(random)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +98,42 @@ mod tests {
         backoff.reset();
         assert_eq!(backoff.attempt(), 0);
         assert_eq!(backoff.next_delay(1.0).as_millis(), 100);
+    }
+
+    #[test]
+    fn pauses_between_healings_double_up_to_an_hour_and_a_healthy_hour_ends_them() {
+        let pause = |in_a_row: u32, ended: Option<u64>, most: Duration| {
+            let ended = ended.map(Duration::from_secs);
+            Healings { in_a_row, ended }.pause(most, 1.0).as_secs()
+        };
+        let pauses = |most| {
+            (0..15)
+                .map(move |in_a_row| pause(in_a_row, Some(0), most))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            pauses(Healings::MOST_DELAY),
+            [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]
+        );
+        assert_eq!(pauses(Duration::from_secs(15))[..8], [0, 1, 2, 4, 8, 15, 15, 15]);
+        assert_eq!(pause(u32::MAX, Some(0), Duration::MAX), 3600);
+        // That the last one is long over counts only from an hour on: what was healthy for minutes is not healthy.
+        assert_eq!(pause(5, Some(3599), Healings::MOST_DELAY), 16);
+        assert_eq!(pause(5, Some(3600), Healings::MOST_DELAY), 0);
+        assert_eq!(pause(5, None, Healings::MOST_DELAY), 0);
+        let healings = Healings {
+            in_a_row: 5,
+            ended: Some(Duration::ZERO),
+        };
+        assert_eq!(healings.that_count().in_a_row, 5);
+        assert_eq!(
+            Healings {
+                ended: None,
+                ..healings
+            }
+            .that_count()
+            .in_a_row,
+            0
+        );
     }
 }

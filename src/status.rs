@@ -142,7 +142,7 @@ pub struct SlotStatus {
 pub struct PipelineStatus {
     /// Whether a process is at work: a fresh heartbeat, or its session is there.
     pub alive: bool,
-    /// starting, copying, streaming, retrying, stopped: what it last said.
+    /// starting, waiting, copying, streaming, retrying, stopped: what it last said.
     pub state: String,
     /// Since when.
     pub state_since: Option<String>,
@@ -156,6 +156,10 @@ pub struct PipelineStatus {
     pub healing: Option<String>,
     /// Since when.
     pub healing_since: Option<String>,
+    /// Until when that waits, so as not to load the source again so soon; null if it does not.
+    pub healing_after: Option<String>,
+    /// Copies of everything that began one soon after the other.
+    pub healings: i32,
     /// The last error, while it lasts.
     pub error: Option<String>,
     /// What to do about it.

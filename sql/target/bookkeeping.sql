@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     applied_at timestamptz,              -- when the checkpoint was last stored
     healing text,                        -- why everything is being copied (first copy, slot missing, ...); NULL in normal work
     healing_since timestamptz,
-    state text NOT NULL DEFAULT 'starting', -- starting, copying, streaming, retrying, stopped
+    state text NOT NULL DEFAULT 'starting', -- starting, waiting, copying, streaming, retrying, stopped
     state_since timestamptz NOT NULL DEFAULT now(),
     error text,                          -- the last error, while it lasts
     error_hint text,
@@ -46,7 +46,11 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     stuck_sqlstate text,
     stuck_since timestamptz,
     stuck_times integer,
-    stuck_error text
+    stuck_error text,
+    healings integer NOT NULL DEFAULT 0, -- copies of everything that began one soon after the other
+    healing_began_at timestamptz,        -- the last of them
+    healed_at timestamptz,               -- when the last one succeeded
+    healing_after timestamptz            -- the next one waits until then; NULL: none waits
 );
 
 -- One row for each read model.
@@ -108,6 +112,9 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS publication_mark text, 
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS unreadable boolean NOT NULL DEFAULT false;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
+ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS healings integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS healing_began_at timestamptz, ADD COLUMN IF NOT EXISTS healed_at timestamptz,
+    ADD COLUMN IF NOT EXISTS healing_after timestamptz;
 
 -- Until version 4 commit_time could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
 UPDATE {{schema}}.pipeline SET commit_time = last_commit_time

@@ -1,6 +1,7 @@
 -- The pipeline's row for `cdc status`: one row, or none before the first run. Times are RFC 3339 in UTC.
+-- Columns that an earlier version of the bookkeeping lacks are read from the row as JSON.
 -- While the source cannot send what follows the checkpoint, each session streams for a moment: that is no streaming.
-SELECT CASE WHEN p.stuck_lsn >= p.lsn AND p.state = 'streaming' THEN 'retrying' ELSE p.state END AS state,
+SELECT CASE WHEN s.stuck AND p.state = 'streaming' THEN 'retrying' ELSE p.state END AS state,
        pg_catalog.to_char(p.state_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS state_since,
        p.owner,
        EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - p.heartbeat_at)::float8 AS heartbeat_age_seconds,
@@ -10,9 +11,11 @@ SELECT CASE WHEN p.stuck_lsn >= p.lsn AND p.state = 'streaming' THEN 'retrying' 
        ) AS session_present,
        p.healing,
        pg_catalog.to_char(p.healing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS healing_since,
-       CASE WHEN p.stuck_lsn >= p.lsn THEN p.stuck_error ELSE p.error END AS error,
+       pg_catalog.to_char(s.healing_after AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS healing_after,
+       s.healings,
+       CASE WHEN s.stuck THEN s.stuck_error ELSE p.error END AS error,
        p.error_hint,
-       p.waiting_for,
+       s.waiting_for,
        p.slot,
        p.lsn::text AS lsn,
        pg_catalog.to_char(p.commit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS commit_time,
@@ -21,3 +24,13 @@ SELECT CASE WHEN p.stuck_lsn >= p.lsn AND p.state = 'streaming' THEN 'retrying' 
        p.last_commit_lsn::text AS last_commit_lsn,
        pg_catalog.to_char(p.last_commit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_commit_time
 FROM {{schema}}.pipeline p
+CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(p) AS row) j
+CROSS JOIN LATERAL (
+    SELECT (j.row ->> 'stuck_lsn')::pg_lsn >= p.lsn AS stuck,
+           j.row ->> 'stuck_error' AS stuck_error,
+           j.row ->> 'waiting_for' AS waiting_for,
+           coalesce((j.row ->> 'healings')::integer, 0) AS healings,
+           -- Only while it waits.
+           CASE WHEN (j.row ->> 'healing_after')::timestamptz > pg_catalog.clock_timestamp()
+                THEN (j.row ->> 'healing_after')::timestamptz END AS healing_after
+) s

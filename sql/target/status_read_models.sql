@@ -1,4 +1,4 @@
--- The read models for `cdc status`.
+-- The read models for `cdc status`. Columns that an earlier version of the bookkeeping lacks are read from the row as JSON.
 SELECT m.name,
        m.source,
        m.state,
@@ -8,15 +8,15 @@ SELECT m.name,
        m.rows,
        m.copy_rows,
        m.copy_estimate,
-       m.copy_bytes,
-       m.copy_seconds,
+       (j.row ->> 'copy_bytes')::bigint AS copy_bytes,
+       (j.row ->> 'copy_seconds')::float8 AS copy_seconds,
        pg_catalog.to_char(m.last_change_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_change_at,
        pg_catalog.to_char(m.last_resync_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_resync_at,
        m.last_resync_repaired,
-       m.waiting,
-       -- An earlier version of the bookkeeping has no such columns.
-       pg_catalog.to_char((pg_catalog.to_jsonb(m) ->> 'compared_at')::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+       (j.row ->> 'waiting')::bigint AS waiting,
+       pg_catalog.to_char((j.row ->> 'compared_at')::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
            AS compared_at,
-       (pg_catalog.to_jsonb(m) ->> 'differing')::bigint AS differing
+       (j.row ->> 'differing')::bigint AS differing
 FROM {{schema}}.read_model m
+CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(m) AS row) j
 ORDER BY m.id

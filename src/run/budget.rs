@@ -233,10 +233,7 @@ pub async fn give_up(
 /// The intent is stored before the slot is dropped.
 async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
     let mut conn = shared.target_session("state").await?;
-    shared
-        .bookkeeping
-        .begin_healing(&mut conn, epoch, why, None, None)
-        .await
+    shared.bookkeeping.intend_healing(&mut conn, epoch, why).await
 }
 
 /// Carries out a part of a resync, which has a slot of its own, unless that one holds too much.

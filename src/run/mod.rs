@@ -55,10 +55,6 @@ const MOST_DELAY: Duration = Duration::from_secs(15);
 /// A session that streamed for this long makes the next one begin without a delay.
 const GOOD_SESSION: Duration = Duration::from_secs(3);
 
-/// Delays between two healings.
-const FIRST_HEAL_DELAY: Duration = Duration::from_secs(1);
-const MOST_HEAL_DELAY: Duration = Duration::from_secs(3600);
-
 /// How long a session may take to end once the process is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
@@ -168,41 +164,12 @@ pub struct Process {
     /// The position behind which the source could not send, and whether the last session ended there.
     stuck: Option<Stuck>,
     sticks: bool,
-    /// Delays between healings, and when the last one ended.
-    healing: Option<(Backoff, Instant)>,
 }
 
 impl Process {
     fn has_streamed(&mut self) {
         self.streamed = true;
         self.streaming_since = Some(Instant::now());
-    }
-
-    /// A cause that comes back must not load the master: healings back off, doubling to an hour, whether they succeed or not.
-    async fn wait_before_healing(&mut self, why: &str, stop: &CancellationToken) {
-        let Some((backoff, last)) = &mut self.healing else {
-            self.healing = Some((Backoff::new(FIRST_HEAL_DELAY, MOST_HEAL_DELAY), Instant::now()));
-            return;
-        };
-        if last.elapsed() > MOST_HEAL_DELAY {
-            backoff.reset();
-        }
-        let most = if why == "first copy" {
-            MOST_DELAY
-        } else {
-            MOST_HEAL_DELAY
-        };
-        let delay = backoff.next_delay(fastrand::f64()).min(most);
-        tracing::warn!(
-            why,
-            delay_ms = report::millis(delay),
-            "copying everything again so soon: waiting first"
-        );
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(delay) => {}
-        }
-        *last = Instant::now();
     }
 
     /// Since when each session has ended with this error.

@@ -37,6 +37,7 @@ use crate::target::writer::Writer;
 mod heal;
 mod leave;
 mod resume;
+mod wait;
 
 use leave::leave;
 
@@ -70,8 +71,15 @@ pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> 
             .as_ref()
             .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
         Some(why) => {
-            process.wait_before_healing(&why, &shared.stop).await;
-            session.copy_everything(&why, process).await?
+            let copying = async {
+                session.wait_before_copying(&why, &claim).await?;
+                session.copy_everything(&why, claim.healings, process).await
+            };
+            tokio::select! {
+                biased;
+                copied = copying => copied?,
+                never = wait::beat(shared, claim.epoch) => match never {},
+            }
         }
     };
     session.stream(&claim, checkpoint, process).await

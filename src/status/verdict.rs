@@ -153,8 +153,24 @@ fn pipeline(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
         ));
     }
     if let Some(why) = &pipeline.healing {
-        let message = format!("everything is being copied: {why}");
-        let hint = Some("Old rows stay readable; nothing has to be done.");
+        let (message, hint) = match &pipeline.healing_after {
+            Some(after) => (
+                format!(
+                    "everything is copied again from {} on: {why} ({} within a short time)",
+                    super::text::time(after),
+                    match pipeline.healings {
+                        1 => "it was copied once".to_owned(),
+                        times => format!("it was copied {times} times"),
+                    }
+                ),
+                "cdc waits so as not to load the source. Old rows stay readable; `cdc resync` begins at once.",
+            ),
+            None => (
+                format!("everything is being copied: {why}"),
+                "Old rows stay readable; nothing has to be done.",
+            ),
+        };
+        let hint = Some(hint);
         found.push((Verdict::Copying, problem("error", "cdc", message, hint)));
     }
 }

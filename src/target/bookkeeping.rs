@@ -2,17 +2,21 @@
 //!
 //! Every write here names the epoch of the one who writes, so a process that was overtaken changes nothing.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::{Class, Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::TransactionId;
+use crate::retry::Healings;
 use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
 
 mod damage;
 mod fence;
+mod healing;
 mod ownership;
 mod progress;
 mod resyncs;
@@ -24,6 +28,7 @@ mod stuck;
 mod unreadable;
 
 pub use damage::Damage;
+pub use healing::Healing;
 pub use progress::CopyProgress;
 pub use standing::{Standing, hidden};
 
@@ -45,6 +50,10 @@ pub struct Claim {
     pub checkpoint: Option<Checkpoint>,
     /// Why everything was being copied when the last owner left.
     pub healing: Option<String>,
+    /// Copies of everything before.
+    pub healings: Healings,
+    /// How long the next one is still to wait, if the last owner waited for it.
+    pub waits: Option<Duration>,
 }
 
 impl Claim {
@@ -134,7 +143,8 @@ impl Bookkeeping {
         &self.name
     }
 
-    /// Raises the epoch and reads the checkpoint in one statement: a zombie's commit fails from now on.
+    /// Raises the epoch and reads the checkpoint in one statement: a zombie's commit fails from now on. The last owner's sign of
+    /// life is read as it was before.
     ///
     /// # Errors
     /// [`Class::Configuration`] if the schema belongs to a pipeline with another slot.
@@ -152,7 +162,9 @@ impl Bookkeeping {
                backend_pid = excluded.backend_pid, backend_start = excluded.backend_start, owner = excluded.owner, heartbeat_at = now() \
              WHERE p.slot = excluded.slot \
              RETURNING epoch, lsn::text, system_identifier, timeline, source_database, healing, last_commit_lsn::text, \
-               last_commit_xid, (extract(epoch FROM last_commit_time) * 1000000)::bigint",
+               last_commit_xid, (extract(epoch FROM last_commit_time) * 1000000)::bigint, healings, \
+               extract(epoch FROM now() - CASE WHEN healing IS NULL THEN healed_at ELSE (SELECT b.heartbeat_at FROM {schema}.pipeline b) END)::float8, \
+               extract(epoch FROM healing_after - now())::float8",
             schema = self.schema
         );
         let row = sqlx::query(AssertSqlSafe(sql))
@@ -349,29 +361,6 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// The copies are merged: stores the position of the new slot, in the transaction of the merge. It may be of another clock or
-    /// another history than what was stored, so it is as of its own time, or of none that is known.
-    pub async fn finish_healing(
-        &self,
-        conn: &mut PgConnection,
-        epoch: i64,
-        source: &SourceIdentity,
-        (lsn, as_of): (Lsn, Option<String>),
-    ) -> Result<()> {
-        let set = "healing = NULL, healing_since = NULL, lsn = $2::pg_lsn, system_identifier = $3, timeline = $4, \
-                   source_database = $5, last_commit_lsn = NULL, last_commit_xid = NULL, last_commit_time = NULL, \
-                   commit_time = $6::timestamptz, applied_at = now(), heartbeat_at = now()";
-        self.update_pipeline(conn, epoch, set, |query| {
-            query
-                .bind(lsn.to_string())
-                .bind(source.system_identifier.clone())
-                .bind(source.timeline)
-                .bind(source.database.clone())
-                .bind(as_of)
-        })
-        .await
-    }
-
     /// The owner is alive.
     pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
         self.update_pipeline(conn, epoch, "heartbeat_at = now()", |query| query)
@@ -528,6 +517,11 @@ fn fenced() -> Error {
     Error::new(Class::Fenced, "another process has taken over this pipeline")
 }
 
+/// Time as the server tells it; what is over takes none.
+fn seconds(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO))
+}
+
 fn read_claim(row: &PgRow) -> Result<Claim> {
     let lsn: Option<String> = row.try_get(1).map_err(from_sqlx)?;
     let system_identifier: Option<String> = row.try_get(2).map_err(from_sqlx)?;
@@ -560,5 +554,10 @@ fn read_claim(row: &PgRow) -> Result<Claim> {
         epoch: row.try_get(0).map_err(from_sqlx)?,
         checkpoint,
         healing: row.try_get(5).map_err(from_sqlx)?,
+        healings: Healings {
+            in_a_row: u32::try_from(row.try_get::<i32, _>(9).map_err(from_sqlx)?).unwrap_or(0),
+            ended: seconds(row.try_get(10).map_err(from_sqlx)?),
+        },
+        waits: seconds(row.try_get(11).map_err(from_sqlx)?),
     })
 }

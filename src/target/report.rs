@@ -155,6 +155,8 @@ fn pipeline_status(row: &PgRow) -> Result<PipelineStatus> {
         session_present: get(row, "session_present")?,
         healing: get(row, "healing")?,
         healing_since: get(row, "healing_since")?,
+        healing_after: get(row, "healing_after")?,
+        healings: get(row, "healings")?,
         error: get(row, "error")?,
         error_hint: get(row, "error_hint")?,
         waiting_for: get(row, "waiting_for")?,

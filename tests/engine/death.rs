@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 
 use crate::held::{self, FILL};
 use crate::support::{Cdc, Pair, Signal, labels_pair, on_free_slot, pg, rows, value, wait_until};
-use crate::wait_rows;
+use crate::{forget_healings, wait_rows};
 
 /// Rows: enough that a copy has a middle.
 const ROWS: usize = 5_000;
@@ -188,6 +188,8 @@ impl Scene {
     /// The slot has passed what was applied, so every row has to be copied anew; that ends at this step.
     async fn healing(&mut self, step: &str, at: At, end: End) {
         let busy = Busy::start(&self.pair);
+        // The copies of the steps before are no reason to wait.
+        forget_healings(&self.target).await;
         let lost = "UPDATE labels SET label = 'lost ' || substr(md5(random()::text), 1, 9) WHERE code = 'MR'";
         self.source.batch_execute(lost).await.unwrap();
         let slot = &self.pair.slot;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::support::{Cdc, Signal, labels_pair, wait_in_step, wait_until};
-use crate::{goes_on, wait_rows};
+use crate::support::{Cdc, Signal, labels_pair, on_free_slot, value, wait_in_step, wait_until};
+use crate::{goes_on, wait_log, wait_rows};
 
 /// The pauses that the log tells, in milliseconds.
 fn pauses(cdc: &Cdc) -> Vec<u64> {
@@ -81,8 +81,125 @@ async fn pauses_between_healings_grow() {
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
     let healed = "SELECT count(*) FROM cdc.resync WHERE origin = 'heal'";
     wait_rows(&target, healed, &["3"]).await;
-    // A new process does not know of them, and heals at once.
+    // A new process waits for what is left of it, and says so.
     let cdc = Cdc::run(&pair);
+    wait_log(&cdc, "waiting first").await;
+    wait_rows(
+        &target,
+        "SELECT state, healing FROM cdc.pipeline",
+        &["waiting|the slot is missing"],
+    )
+    .await;
+    assert_eq!(pauses(&cdc).len(), 1, "{}", cdc.log());
+    assert!(pauses(&cdc)[0] <= 8000, "{}", cdc.log());
+    let status = Cdc::output(&pair, &["status", "--json"]);
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(
+        status.contains("everything is copied again from")
+            && status.contains("on: the slot is missing (it was copied 4 times"),
+        "{status}"
+    );
+    assert_eq!(crate::support::lookup(&target).await, before);
     goes_on("new start", &source, &target).await;
+    wait_rows(&target, healed, &["4"]).await;
+    assert_eq!(
+        value(
+            &target,
+            "SELECT concat_ws('|', healings, healing_after) FROM cdc.pipeline"
+        )
+        .await,
+        "5"
+    );
+}
+
+/// A process that dies in each of its copies copies everything at each start, unless it waits.
+#[tokio::test]
+async fn a_process_that_dies_while_it_copies_waits_before_it_copies_again() {
+    let (pair, source, target) = labels_pair().await;
+    source
+        .batch_execute("INSERT INTO labels (code, label, display_name) SELECT 'L' || n, 'l', repeat('d', 40) FROM generate_series(1, 20000) n")
+        .await
+        .unwrap();
+    let mut told = Vec::new();
+    for _ in 1..=4 {
+        let mut cdc = Cdc::run(&pair);
+        wait_log(&cdc, "resync started").await;
+        told.extend(pauses(&cdc));
+        cdc.kill(Signal::Kill);
+        cdc.wait().await;
+    }
+    let ranges = [500..=1000, 1000..=2000, 2000..=4000];
+    assert_eq!(told.len(), ranges.len(), "{told:?}");
+    for (pause, range) in told.iter().zip(&ranges) {
+        assert!(range.contains(pause), "{told:?}");
+    }
+    // One that lives comes to its end.
+    let _cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_rows(
+        &target,
+        "SELECT state, healings FROM cdc.pipeline",
+        &["streaming|5"],
+    )
+    .await;
+}
+
+/// Whoever asks for a resync by hand does not want to wait for an hour; and the copy of everything is what was asked for.
+#[tokio::test]
+async fn a_resync_by_hand_or_an_hour_of_health_ends_the_pause() {
+    let (pair, source, target) = labels_pair().await;
+    let mut cdc = Cdc::run(&pair);
+    goes_on("start", &source, &target).await;
+    cdc.stop(Signal::Kill).await;
+    let drop_slot = format!("SELECT pg_drop_replication_slot('{}')", pair.slot);
+    on_free_slot(&source, &drop_slot).await;
+    target
+        .batch_execute("UPDATE cdc.pipeline SET healings = 30")
+        .await
+        .unwrap();
+    let mut cdc = Cdc::run(&pair);
+    wait_rows(&target, "SELECT state FROM cdc.pipeline", &["waiting"]).await;
+    assert!(pauses(&cdc)[0] >= 1_800_000, "{}", cdc.log());
+    // To compare is no reason.
+    target
+        .batch_execute("INSERT INTO cdc.resync (dry_run, origin) VALUES (true, 'request')")
+        .await
+        .unwrap();
+    let waits = "SELECT waiting_for LIKE 'the next copy of everything at % UTC: the slot is missing' FROM cdc.resync WHERE dry_run";
+    wait_rows(&target, waits, &["t"]).await;
+    let asked = tokio::task::spawn_blocking({
+        let pair = pair.clone();
+        move || Cdc::output(&pair, &["resync"])
+    });
+    let output = asked.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("rows compared"),
+        "{output:?}"
+    );
+    goes_on("asked for", &source, &target).await;
+    let copies = "SELECT origin, state, dry_run, lsn IS NOT NULL FROM cdc.resync ORDER BY id";
+    wait_rows(
+        &target,
+        copies,
+        &[
+            "first copy|done|f|t",
+            "request|done|t|t",
+            "request|done|f|t",
+            "heal|done|f|t",
+        ],
+    )
+    .await;
+    assert_eq!(crate::count_log(&cdc, "resync completed"), 1, "{}", cdc.log());
+    assert_eq!(value(&target, "SELECT healings FROM cdc.pipeline").await, "31");
+    cdc.stop(Signal::Kill).await;
+    on_free_slot(&source, &drop_slot).await;
+    target
+        .batch_execute("UPDATE cdc.pipeline SET healed_at = now() - interval '1 hour'")
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    goes_on("an hour later", &source, &target).await;
     assert!(pauses(&cdc).is_empty(), "{}", cdc.log());
+    assert_eq!(value(&target, "SELECT healings FROM cdc.pipeline").await, "1");
 }

@@ -87,6 +87,14 @@ pub async fn tear_down(pair: &Pair) {
     .await;
 }
 
+/// The next copy of everything does not wait because of those before it.
+pub async fn forget_healings(target: &Client) {
+    target
+        .batch_execute("UPDATE cdc.pipeline SET healings = 0, healing_after = NULL")
+        .await
+        .unwrap();
+}
+
 /// Waits until the log has this text.
 pub async fn wait_log(cdc: &Cdc, text: &str) {
     wait_until(&format!("the log has {text:?}"), async || {

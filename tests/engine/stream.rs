@@ -327,7 +327,15 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
          ALTER TABLE cdc.pipeline DROP waiting_for; ALTER TABLE cdc.read_model DROP copy_bytes, DROP copy_seconds";
     let what_3_added = "ALTER TABLE cdc.read_model DROP waiting";
     // Each subject of version 4 adds what undoes it.
-    let what_4_added = ["SELECT"].join("; ");
+    let what_4_added = [
+        "ALTER TABLE cdc.resync DROP epoch",
+        "ALTER TABLE cdc.pipeline DROP healings, DROP healing_began_at, DROP healed_at, DROP healing_after",
+        "ALTER TABLE cdc.pipeline DROP stuck_lsn, DROP stuck_sqlstate, DROP stuck_since, DROP stuck_times, DROP stuck_error",
+        "ALTER TABLE cdc.read_model DROP compared_at, DROP differing",
+        // The clock of a target that was ahead.
+        "UPDATE cdc.pipeline SET commit_time = now() + interval '1 day'",
+    ]
+    .join("; ");
     let older = [
         (3, what_4_added.clone()),
         (2, format!("{what_4_added}; {what_3_added}")),
@@ -338,6 +346,9 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
             .batch_execute(&format!("UPDATE cdc.version SET version = {version}; {without}"))
             .await
             .unwrap();
+        let status = Cdc::output(&pair, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        assert_eq!(status["target"]["reachable"], true, "{status:#}");
         source
             .batch_execute(&format!(
                 "UPDATE labels SET label = 'after {version}' WHERE code = 'MR'"
@@ -347,6 +358,8 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
         let mut cdc = Cdc::run(&pair);
         wait_in_step(&source, &target).await;
         assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["4"]);
+        let honest = "SELECT as_of <= clock_timestamp() FROM cdc.freshness";
+        assert_eq!(rows(&target, honest).await, ["t"]);
         assert!(wait_for(&target, "'0/1'").await.unwrap());
         assert_eq!(crate::count_log(&cdc, "copied again"), 0);
         cdc.stop(Signal::Term).await;

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use super::Session;
 use crate::error::Result;
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::retry::Healings;
 use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
 use crate::run::waiting::{Wanted, create_slot};
 use crate::run::{Process, clock, report, unreadable};
 use crate::source;
 use crate::source::slot::{CreatedSlot, Kind};
+use crate::target::bookkeeping::Healing;
 use crate::target::shadow::ShadowWriter;
 use crate::target::writer::{MergePosition, Written};
 
@@ -17,11 +19,16 @@ use crate::target::writer::{MergePosition, Written};
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why everything is copied for the first time.
-const FIRST_COPY: &str = "first copy";
+pub(super) const FIRST_COPY: &str = "first copy";
 
 impl Session<'_> {
     /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
-    pub(super) async fn copy_everything(&mut self, why: &str, process: &mut Process) -> Result<Lsn> {
+    pub(super) async fn copy_everything(
+        &mut self,
+        why: &str,
+        healings: Healings,
+        process: &mut Process,
+    ) -> Result<Lsn> {
         let started = Instant::now();
         let bookkeeping = &self.shared.bookkeeping;
         let name = self.shared.settings.source.slot.clone();
@@ -37,23 +44,19 @@ impl Session<'_> {
         }
         // The intent is stored before a slot is dropped or made: a crash in between heals again, and never from a server on an earlier
         // timeline than the one that is copied here.
-        let publication = self.publication();
+        let healing = Healing {
+            why,
+            publication_oid: self.publication(),
+            source: &self.source,
+            in_a_row: healings.that_count().in_a_row.saturating_add(1),
+        };
         bookkeeping
-            .begin_healing(
-                self.writer.connection(),
-                epoch,
-                why,
-                publication,
-                Some(&self.source),
-            )
+            .begin_healing(self.writer.connection(), epoch, &healing)
             .await?;
         process.owned = Some(self.source.clone());
         let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
         report::resync_started(why, &names);
-        if source::facts::slot(&self.client, &name).await?.is_some() {
-            source::slot::drop(&mut self.replication, &name).await?;
-            tracing::debug!(slot = name, "dropped the old slot");
-        }
+        self.drop_old_slot().await?;
         let wanted = Wanted {
             name: &name,
             kind: if self.shared.settings.source.failover {
@@ -88,6 +91,16 @@ impl Session<'_> {
             return Err(unreadable::withdrawn());
         }
         Ok(slot.consistent_point)
+    }
+
+    /// The old slot is of no use any more, and holds WAL.
+    pub(super) async fn drop_old_slot(&mut self) -> Result<()> {
+        let name = &self.shared.settings.source.slot;
+        if source::facts::slot(&self.client, name).await?.is_some() {
+            source::slot::drop(&mut self.replication, name).await?;
+            tracing::debug!(slot = name, "dropped the old slot");
+        }
+        Ok(())
     }
 
     /// Copies every read model under the slot's snapshot and merges the copies; tells what was written.
@@ -159,15 +172,11 @@ impl Session<'_> {
         }
         let conn = self.writer.connection();
         let origin = if why == FIRST_COPY { FIRST_COPY } else { "heal" };
-        bookkeeping
-            .note_copy(
-                conn,
-                epoch,
-                origin,
-                slot.consistent_point,
-                &report::result(&written),
-            )
-            .await?;
+        let (lsn, result) = (slot.consistent_point, report::result(&written));
+        bookkeeping.note_copy(conn, epoch, origin, lsn, &result).await?;
+        if written.len() == copied.len() {
+            bookkeeping.finish_requests(conn, epoch, lsn, &result).await?;
+        }
         for (to_copy, _) in &copied {
             shadow
                 .drop(bookkeeping.schema_name(), to_copy.model.id, epoch)

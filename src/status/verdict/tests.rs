@@ -226,6 +226,16 @@ fn copies_and_suspended_read_models_are_told() {
             pipeline(s).healing = Some("slot missing".to_owned());
         },
     );
+    for (healings, times) in [(1, "once"), (4, "4 times")] {
+        let told = format!(
+            "everything is copied again from 2026-11-25 02:40:00 on: slot missing (it was copied {times} within a short time)"
+        );
+        check(Verdict::Copying, false, &told, |s| {
+            pipeline(s).healing = Some("slot missing".to_owned());
+            pipeline(s).healing_after = Some("2026-11-25T02:40:00.000000Z".to_owned());
+            pipeline(s).healings = healings;
+        });
+    }
     check(
         Verdict::Copying,
         false,
@@ -504,6 +514,8 @@ fn json_has_the_fields_that_were_promised() {
         "/pipeline/alive",
         "/pipeline/state",
         "/pipeline/heartbeat_age_seconds",
+        "/pipeline/healing_after",
+        "/pipeline/healings",
         "/checkpoint/lsn",
         "/checkpoint/commit_time",
         "/checkpoint/applied_at",

@@ -93,6 +93,26 @@ impl Bookkeeping {
         self.forget_old_resyncs(conn, id).await
     }
 
+    /// Everything was copied: requests that were there when it began are done with it.
+    pub async fn finish_requests(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        lsn: Lsn,
+        result: &Value,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {schema}.resync r SET state = 'done', started_at = p.healing_began_at, finished_at = now(), waiting_for = NULL, \
+             lsn = $2::text::pg_lsn, result = $3::text::jsonb, epoch = $1 FROM {schema}.pipeline p \
+             WHERE r.state = 'queued' AND NOT r.dry_run AND r.requested_at < p.healing_began_at AND p.epoch = $1",
+            schema = self.schema
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(lsn.to_string()).bind(result.to_string()))
+            .await?;
+        Ok(())
+    }
+
     /// Starts the oldest queued request but these, if there is one. What another owner was carrying out is queued again before.
     pub async fn next_request(
         &self,
@@ -204,6 +224,23 @@ impl Bookkeeping {
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
         self.write(conn, epoch, query.bind(id).bind(lsn.to_string()))
             .await?;
+        Ok(())
+    }
+
+    /// What keeps requests from being carried out that nobody has begun.
+    pub async fn set_queued_waiting(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        waiting_for: &str,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.resync SET waiting_for = $2 WHERE state = 'queued' AND waiting_for IS DISTINCT FROM $2 AND {}",
+            self.schema,
+            self.ours()
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        self.write(conn, epoch, query.bind(waiting_for)).await?;
         Ok(())
     }
 

@@ -10,29 +10,6 @@ use crate::target::error::from_sqlx;
 const SILENCE_SECONDS: u32 = 5;
 
 impl Bookkeeping {
-    /// Notes that everything is going to be copied, and why, before a slot is dropped or made.
-    pub async fn begin_healing(
-        &self,
-        conn: &mut PgConnection,
-        epoch: i64,
-        why: &str,
-        publication_oid: Option<u32>,
-        source: Option<&SourceIdentity>,
-    ) -> Result<()> {
-        let set = "healing = $2, healing_since = coalesce(healing_since, now()), state = 'copying', state_since = now(), publication_oid = $3, \
-                   timeline = CASE WHEN system_identifier = $4 THEN $5 ELSE timeline END, \
-                   slot_system_identifier = coalesce($4, slot_system_identifier), slot_database = coalesce($6, slot_database)";
-        self.update_pipeline(conn, epoch, set, |query| {
-            query
-                .bind(why.to_owned())
-                .bind(publication_oid.map(i64::from))
-                .bind(source.map(|source| source.system_identifier.clone()))
-                .bind(source.map(|source| source.timeline))
-                .bind(source.map(|source| source.database.clone()))
-        })
-        .await
-    }
-
     /// The stream goes on from this source: whatever is written from now on is of its timeline, and the slot there is this pipeline's.
     pub async fn set_streaming(
         &self,

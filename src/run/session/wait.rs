@@ -1,0 +1,101 @@
+//! The pause before everything is copied again so soon: a cause that comes back, or a process that dies in each of its copies, must
+//! not load the source. It is stored, so the next process waits for the rest of it only; readers keep the old rows meanwhile.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Session;
+use super::heal::FIRST_COPY;
+use crate::error::{Class, Error, Result};
+use crate::retry::Healings;
+use crate::run::{Shared, report};
+use crate::target::bookkeeping::Claim;
+
+/// Longest pause where there is nothing to be read yet.
+const MOST_FIRST_COPY_DELAY: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether somebody asks for a copy by hand.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the bookkeeping gets a sign of life, and how long that may take.
+const BEAT_INTERVAL: Duration = Duration::from_secs(10);
+const BEAT_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Session<'_> {
+    /// Waits as long as the copies before this one ask for, or until somebody asks for one by hand.
+    pub(super) async fn wait_before_copying(&mut self, why: &str, claim: &Claim) -> Result<()> {
+        let most = if why == FIRST_COPY {
+            MOST_FIRST_COPY_DELAY
+        } else {
+            Healings::MOST_DELAY
+        };
+        let pause = claim
+            .waits
+            .unwrap_or_else(|| claim.healings.pause(most, fastrand::f64()));
+        if pause.is_zero() || self.is_asked_by_hand().await? {
+            return Ok(());
+        }
+        tracing::warn!(
+            why,
+            copies = claim.healings.in_a_row,
+            delay_ms = report::millis(pause),
+            "copying everything again so soon: waiting first"
+        );
+        let until = Instant::now() + pause;
+        let epoch = self.writer.epoch();
+        let bookkeeping = &self.shared.bookkeeping;
+        bookkeeping
+            .postpone_healing(self.writer.connection(), epoch, why, pause)
+            .await?;
+        self.drop_old_slot().await?;
+        let at = Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX);
+        let told = format!(
+            "the next copy of everything at {}: {why}",
+            at.strftime("%Y-%m-%d %H:%M:%S UTC")
+        );
+        while Instant::now() < until {
+            let conn = self.writer.connection();
+            bookkeeping.set_queued_waiting(conn, epoch, &told).await?;
+            tokio::select! {
+                () = self.shared.stop.cancelled() => {
+                    return Err(Error::new(Class::Interrupted, "stopped while waiting to copy everything"));
+                }
+                () = tokio::time::sleep_until(until.min(Instant::now() + LOOK_INTERVAL)) => {}
+            }
+            if self.is_asked_by_hand().await? {
+                tracing::info!("a resync is asked for: everything is copied now");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_asked_by_hand(&mut self) -> Result<bool> {
+        let epoch = self.writer.epoch();
+        let bookkeeping = &self.shared.bookkeeping;
+        bookkeeping
+            .is_healing_asked_for(self.writer.connection(), epoch)
+            .await
+    }
+}
+
+/// Gives signs of life while a session writes nothing by itself: who looks at the bookkeeping after a crash sees when it was.
+pub(super) async fn beat(shared: &Shared, epoch: i64) -> Infallible {
+    let mut session = None;
+    loop {
+        tokio::time::sleep(BEAT_INTERVAL).await;
+        let beat = async {
+            let conn = match &mut session {
+                Some(conn) => conn,
+                None => session.insert(shared.target_session("state").await?),
+            };
+            shared.bookkeeping.beat(conn, epoch).await
+        };
+        if !matches!(tokio::time::timeout(BEAT_PATIENCE, beat).await, Ok(Ok(()))) {
+            session = None;
+        }
+    }
+}
