@@ -35,7 +35,7 @@ const fn blurring(name: &'static str, write: fn(&mut Script)) -> Kind {
     }
 }
 
-pub const KINDS: [Kind; 26] = [
+pub const KINDS: [Kind; 27] = [
     kind("column renamed", columns::renamed),
     kind("column renamed there and back inside", columns::renamed_inside),
     kind("columns swapped", columns::swapped),
@@ -64,6 +64,7 @@ pub const KINDS: [Kind; 26] = [
     kind("partition truncated", partitions::truncated),
     kind("partition detached", partitions::detached),
     kind("partition attached", partitions::attached),
+    kind("partitioned table swapped", partitions::swapped),
     kind("lookup altered", lookup_altered),
 ];
 

@@ -1,7 +1,7 @@
-//! DDL of partitions, none of which PostgreSQL puts into the stream of the root.
+//! DDL of partitions and of their root, none of which PostgreSQL puts into the stream.
 
 use super::script::Script;
-use super::tables::{OF_PARTS, partition_sql};
+use super::tables::{OF_PARTS, REGIONS, partition_sql, parts_sql};
 
 /// One partition is emptied.
 pub fn truncated(script: &mut Script) {
@@ -38,7 +38,10 @@ pub fn detached(script: &mut Script) {
             "ALTER TABLE {schema}.parts ATTACH PARTITION {leaf} FOR VALUES IN ('{region}')"
         )]
     } else {
-        vec![format!("DROP TABLE {leaf}"), partition_sql(&schema, region)]
+        vec![
+            format!("DROP TABLE {leaf}"),
+            partition_sql(&script.shape.parts(), region),
+        ]
     };
     script.to(canonical, back).blurred(OF_PARTS);
 }
@@ -74,4 +77,48 @@ pub fn attached(script: &mut Script) {
         ]
     };
     script.to(canonical, leave).blurred(OF_PARTS);
+}
+
+/// Two partitioned tables exchange their names; the new one has other rows, and comes to stay or leaves again. The old one is not
+/// changed: the stream describes a root again when its leaves are altered, not when it is renamed.
+pub fn swapped(script: &mut Script) {
+    let (schema, parts, number) = (
+        script.shape.schema.clone(),
+        script.shape.parts(),
+        script.number.clone(),
+    );
+    let new = format!("{parts}_{number}");
+    let old = format!("{parts}_old_{number}");
+    script.keep(vec![
+        parts_sql(&new),
+        format!(
+            "INSERT INTO {new} (id, region, code, label) SELECT id, region, code, 'draft ' || id FROM {parts} WHERE id % 2 = 0"
+        ),
+    ]);
+    script
+        .keep(vec![
+            format!("ALTER TABLE {parts} RENAME TO parts_old_{number}"),
+            format!("ALTER TABLE {new} RENAME TO parts"),
+        ])
+        .unstreamed(OF_PARTS)
+        .witness(None);
+    script.maybe_rest();
+    if script.chance(2) {
+        script
+            .keep(vec![
+                format!("ALTER TABLE {parts} RENAME TO parts_{number}"),
+                format!("ALTER TABLE {old} RENAME TO parts"),
+            ])
+            .unstreamed(OF_PARTS)
+            .witness(None);
+        script.one(format!("DROP TABLE {new}"));
+        return;
+    }
+    let mut stay = vec![format!("DROP TABLE {old}")];
+    for region in REGIONS {
+        stay.push(format!(
+            "ALTER TABLE {schema}.parts_{number}_{region} RENAME TO parts_{region}"
+        ));
+    }
+    script.keep(stay);
 }

@@ -143,16 +143,22 @@ pub fn config(schema: &str) -> String {
 
 /// The statements that make a group's source tables.
 pub fn source_sql(schema: &str) -> String {
+    format!(
+        "CREATE SCHEMA {schema}; CREATE SCHEMA {schema}_away; {}; {}",
+        items_sql(&format!("{schema}.items")),
+        parts_sql(&format!("{schema}.parts"))
+    )
+}
+
+/// The statements that make the partitioned table under this name, with its partitions.
+pub fn parts_sql(table: &str) -> String {
     let mut sql = format!(
-        "CREATE SCHEMA {schema}; CREATE SCHEMA {schema}_away;
-         {};
-         CREATE TABLE {schema}.parts (id int NOT NULL, region text NOT NULL, code text NOT NULL, label text NOT NULL, \
-             PRIMARY KEY (region, id), UNIQUE (region, code)) PARTITION BY LIST (region);",
-        items_sql(&format!("{schema}.items"))
+        "CREATE TABLE {table} (id int NOT NULL, region text NOT NULL, code text NOT NULL, label text NOT NULL, \
+         PRIMARY KEY (region, id), UNIQUE (region, code)) PARTITION BY LIST (region)"
     );
     for region in REGIONS {
-        sql.push_str(&partition_sql(schema, region));
-        sql.push(';');
+        sql.push_str("; ");
+        sql.push_str(&partition_sql(table, region));
     }
     sql
 }
@@ -167,8 +173,8 @@ pub fn items_sql(table: &str) -> String {
 }
 
 /// The statement that makes a partition where it belongs.
-pub fn partition_sql(schema: &str, region: &str) -> String {
-    format!("CREATE TABLE {schema}.parts_{region} PARTITION OF {schema}.parts FOR VALUES IN ('{region}')")
+pub fn partition_sql(table: &str, region: &str) -> String {
+    format!("CREATE TABLE {table}_{region} PARTITION OF {table} FOR VALUES IN ('{region}')")
 }
 
 /// The statements that make a group's lookup tables.
