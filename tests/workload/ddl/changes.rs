@@ -84,6 +84,8 @@ fn values(rng: &mut Rng, shape: &Shape) -> Vec<(String, String)> {
     if let Some(amount) = &shape.amount {
         values.push((amount.clone(), rng.u32(0..100_000).to_string()));
     }
+    let mood = if rng.bool() { shape.mood } else { "merry" };
+    values.push(("mood".to_owned(), format!("'{mood}'")));
     values
 }
 

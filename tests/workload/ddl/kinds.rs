@@ -35,7 +35,7 @@ const fn blurring(name: &'static str, write: fn(&mut Script)) -> Kind {
     }
 }
 
-pub const KINDS: [Kind; 27] = [
+pub const KINDS: [Kind; 28] = [
     kind("column renamed", columns::renamed),
     kind("column renamed there and back inside", columns::renamed_inside),
     kind("columns swapped", columns::swapped),
@@ -46,6 +46,7 @@ pub const KINDS: [Kind; 27] = [
     kind("type widened", columns::widened),
     kind("type rewritten", columns::rewritten),
     blurring("values rewritten", columns::values_rewritten),
+    blurring("enum label renamed", columns::label_renamed),
     kind("replica identity", identity),
     kind("primary key moved", primary_key_moved),
     kind("no primary key", no_primary_key),

@@ -2,7 +2,7 @@
 
 use super::changes::item_change;
 use super::script::Script;
-use super::tables::{OF_ITEMS, Shape, Which};
+use super::tables::{MOOD, OF_ITEMS, Shape, Which};
 
 const ITEMS_ONLY: Which = [true, false, false];
 
@@ -182,6 +182,20 @@ pub fn rewritten(script: &mut Script) {
     script.one(format!("ALTER TABLE {items} ALTER {column} TYPE {there}"));
     script.maybe_rest();
     script.one(format!("ALTER TABLE {items} ALTER {column} TYPE {back}"));
+}
+
+/// A label of an enum under another name: every row's text is another one. It may come back before anybody has looked.
+pub fn label_renamed(script: &mut Script) {
+    let (schema, canonical) = (script.shape.schema.clone(), script.shape.clone());
+    let renamed = Shape {
+        mood: "quiet",
+        ..canonical.clone()
+    };
+    for (shape, from, to) in [(renamed, MOOD, "quiet"), (canonical, "quiet", MOOD)] {
+        let rename = format!("ALTER TYPE {schema}.mood RENAME VALUE '{from}' TO '{to}'");
+        script.to(shape, vec![rename]).blurred([false, true, false]);
+        script.maybe_rest();
+    }
 }
 
 /// A rewrite that changes what the rows say: names, numbers and types stay, so the stream goes on in new values beside old ones.

@@ -15,9 +15,9 @@ pub fn swapped(script: &mut Script) {
     let new = format!("{schema}.items_{number}");
     let old = format!("{schema}.items_old_{number}");
     let mut make = vec![
-        items_sql(&new),
+        items_sql(&schema, &new),
         format!(
-            "INSERT INTO {new} (id, tag, code, label, name, amount, deleted_at) SELECT id, tag, code, 'draft ' || id, name, amount, deleted_at \
+            "INSERT INTO {new} (id, tag, code, label, name, amount, deleted_at, mood) SELECT id, tag, code, 'draft ' || id, name, amount, deleted_at, mood \
              FROM {items} WHERE id % 2 = 0"
         ),
     ];
@@ -71,7 +71,8 @@ pub fn swapped(script: &mut Script) {
 /// Dropped, and made with other rows, at once or after a while.
 pub fn made_again(script: &mut Script) {
     let (canonical, items) = (script.shape.clone(), script.shape.items.clone());
-    let mut make = vec![items_sql(&items)];
+    let schema = canonical.schema.clone();
+    let mut make = vec![items_sql(&schema, &items)];
     for _ in 0..script.rng.u32(0..6) {
         make.push(insert_into(&mut script.rng, &canonical));
     }
@@ -81,7 +82,7 @@ pub fn made_again(script: &mut Script) {
             items: format!("{}_away.items", canonical.schema),
             ..canonical.clone()
         };
-        let leave = vec![format!("DROP TABLE {items}"), items_sql(&nowhere.items)];
+        let leave = vec![format!("DROP TABLE {items}"), items_sql(&schema, &nowhere.items)];
         script.to(nowhere.clone(), leave).witness(None);
         script.maybe_rest();
         make.push(format!("DROP TABLE {}", nowhere.items));

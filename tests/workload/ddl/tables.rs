@@ -6,6 +6,9 @@
 /// Where every row of a group may come from.
 pub const REGIONS: [&str; 3] = ["a", "b", "c"];
 
+/// A label of the enum `mood`, beside one that is never altered.
+pub const MOOD: &str = "calm";
+
 /// A read model of a group.
 #[derive(Debug)]
 pub struct Model {
@@ -29,7 +32,7 @@ pub const MODELS: [Model; 3] = [
     },
     Model {
         lookup: "items_by_id",
-        columns: "id, code, amount",
+        columns: "id, code, amount, mood",
         key: "id",
         source: "items",
         soft_delete: true,
@@ -65,6 +68,8 @@ pub struct Shape {
     pub deleted_at: Option<String>,
     /// Partitions that are attached.
     pub regions: Vec<&'static str>,
+    /// A label of the enum's two.
+    pub mood: &'static str,
 }
 
 impl Shape {
@@ -79,6 +84,7 @@ impl Shape {
             amount: column("amount"),
             deleted_at: column("deleted_at"),
             regions: REGIONS.to_vec(),
+            mood: MOOD,
         }
     }
 
@@ -144,8 +150,8 @@ pub fn config(schema: &str) -> String {
 /// The statements that make a group's source tables.
 pub fn source_sql(schema: &str) -> String {
     format!(
-        "CREATE SCHEMA {schema}; CREATE SCHEMA {schema}_away; {}; {}",
-        items_sql(&format!("{schema}.items")),
+        "CREATE SCHEMA {schema}; CREATE SCHEMA {schema}_away; CREATE TYPE {schema}.mood AS ENUM ('{MOOD}', 'merry'); {}; {}",
+        items_sql(schema, &format!("{schema}.items")),
         parts_sql(&format!("{schema}.parts"))
     )
 }
@@ -164,10 +170,10 @@ pub fn parts_sql(table: &str) -> String {
 }
 
 /// The statements that make the ordinary table under this name.
-pub fn items_sql(table: &str) -> String {
+pub fn items_sql(schema: &str, table: &str) -> String {
     format!(
         "CREATE TABLE {table} (id int PRIMARY KEY, tag int NOT NULL UNIQUE, code varchar(20) NOT NULL, label varchar(50) NOT NULL, \
-         name varchar(50) NOT NULL, amount int NOT NULL, deleted_at timestamptz); \
+         name varchar(50) NOT NULL, amount int NOT NULL, deleted_at timestamptz, mood {schema}.mood); \
          CREATE UNIQUE INDEX ON {table} (code) WHERE deleted_at IS NULL"
     )
 }
@@ -182,7 +188,7 @@ pub fn target_sql(schema: &str) -> String {
     format!(
         "CREATE SCHEMA {schema};
          CREATE TABLE {schema}.items_lookup (code varchar(20) PRIMARY KEY, label varchar(50), name varchar(50), amount bigint);
-         CREATE TABLE {schema}.items_by_id (id int PRIMARY KEY, code varchar(20), amount bigint);
+         CREATE TABLE {schema}.items_by_id (id int PRIMARY KEY, code varchar(20), amount bigint, mood text);
          CREATE TABLE {schema}.parts_lookup (region text, code text, label text, PRIMARY KEY (region, code))"
     )
 }
