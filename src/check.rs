@@ -20,7 +20,7 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer};
+use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, roots};
 use crate::ownership::Ownership;
 use crate::settings::Settings;
 
@@ -133,7 +133,8 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
     for (index, model) in settings.read_models.iter().enumerate() {
         let facts = source.and_then(|side| side.models.get(index));
         if let (Some(side), Some(facts)) = (source, facts) {
-            source::model(&mut findings, model, facts, &side.server);
+            let roots = roots(settings, side.publication.as_ref());
+            source::model(&mut findings, model, (facts, &roots), &side.server);
         }
         let table = facts.and_then(|facts| facts.table.as_ref());
         if let Some(side) = target

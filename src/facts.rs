@@ -4,6 +4,7 @@
 //! writer bind read models with them.
 
 use crate::lsn::Lsn;
+use crate::settings::Settings;
 use crate::sql::TableName;
 
 /// How the stream names an old row (pg_class.relreplident).
@@ -123,6 +124,17 @@ pub struct PublishedTable {
     pub row_filter: Option<String>,
 }
 
+/// Tables under whose name the changes of all their partitions come: those of a publication that publishes roots, and the sources
+/// of read models, since our own publication does so as soon as one of them is partitioned.
+pub fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {
+    let published = existing.filter(|publication| publication.via_root);
+    let published = published.into_iter().flat_map(|publication| &publication.tables);
+    let sources = settings.read_models.iter().map(|model| model.source.clone());
+    sources
+        .chain(published.map(|table| table.table.clone()))
+        .collect()
+}
+
 /// A source table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceTable {
@@ -148,6 +160,8 @@ pub struct SourceTable {
     pub unique_indexes: Vec<UniqueIndex>,
     /// Leaves of a partitioned table.
     pub leaves: Vec<Leaf>,
+    /// Partitioned tables that it is a partition of, the nearest first.
+    pub partition_of: Vec<TableName>,
     /// Whether tables inherit from it (not as partitions).
     pub has_inheritance_children: bool,
     /// Whether row-level security applies to the asking role.
@@ -176,6 +190,7 @@ impl SourceTable {
             identity_index: Vec::new(),
             unique_indexes: Vec::new(),
             leaves: Vec::new(),
+            partition_of: Vec::new(),
             has_inheritance_children: false,
             row_security_applies: false,
             may_select: true,
@@ -194,6 +209,21 @@ impl SourceTable {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&SourceColumn> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// A leaf of which the changes are not in the WAL.
+    pub fn unlogged_leaf(&self) -> Option<&Leaf> {
+        self.leaves.iter().find(|leaf| leaf.persistence != 'p')
+    }
+
+    /// A leaf of which the rows are on another server.
+    pub fn foreign_leaf(&self) -> Option<&Leaf> {
+        self.leaves.iter().find(|leaf| leaf.kind == 'f')
+    }
+
+    /// The first of these tables that it is a partition of.
+    pub fn partition_of_any<'a>(&'a self, roots: &[TableName]) -> Option<&'a TableName> {
+        self.partition_of.iter().find(|root| roots.contains(root))
     }
 }
 
@@ -242,6 +272,10 @@ pub struct UniqueIndex {
 pub struct Leaf {
     /// Name.
     pub name: TableName,
+    /// pg_class.relkind: `r`, or `f` for a foreign table.
+    pub kind: char,
+    /// pg_class.relpersistence: only `p` is in the WAL.
+    pub persistence: char,
     /// Its own replica identity.
     pub replica_identity: ReplicaIdentity,
     /// Whether it has a usable primary key.

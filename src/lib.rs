@@ -28,7 +28,7 @@
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
 //! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`ownership`], [`publication`], [`protocol`], [`progress`], [`as_of`],
-//! [`relation`], [`read_model`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
+//! [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
 //!
@@ -68,6 +68,7 @@ pub mod row;
 pub mod run;
 pub mod schedule;
 pub mod settings;
+pub mod shape;
 pub mod source;
 pub mod sql;
 pub mod status;

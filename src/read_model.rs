@@ -135,11 +135,15 @@ impl ReadModel {
         })
     }
 
-    /// Names of the source's columns that are used.
-    pub fn source_columns(&self) -> Vec<String> {
+    /// The source's columns that are used.
+    pub fn used_columns(&self) -> impl Iterator<Item = &BoundColumn> {
         let soft_delete = self.soft_delete.iter().map(|(column, _)| column);
-        let all = self.identity.iter().chain(&self.columns).chain(soft_delete);
-        all.map(|column| column.name.clone()).collect()
+        self.identity.iter().chain(&self.columns).chain(soft_delete)
+    }
+
+    /// Their names.
+    pub fn source_columns(&self) -> Vec<String> {
+        self.used_columns().map(|column| column.name.clone()).collect()
     }
 
     /// Whether dead rows are kept with their values: an update that brings one back may leave a value out.

@@ -10,6 +10,9 @@
 //! missing) breaks the read model from that transaction on, and every transaction from then on says so, until
 //! [`Assembler::suspended`] confirms that the suspension is stored. The other read models continue.
 //!
+//! A Relation message tells names, not columns ([`crate::shape`]). What was mapped by one that nobody has proved yet must not be
+//! handed on before [`Assembler::prove`].
+//!
 //! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within one) is an error of
 //! the connection, never of a row.
 
@@ -26,6 +29,8 @@ use crate::protocol::tuple::Tuple;
 use crate::read_model::{Change, ReadModel};
 use crate::relation::{Layout, Relation};
 use crate::row::Cell;
+use crate::shape::Shape;
+use crate::sql::TableName;
 
 /// A committed transaction of the source.
 #[derive(Debug)]
@@ -59,8 +64,18 @@ pub struct Assembler {
     /// Transactions that commit before this position are not mapped.
     from: Lsn,
     parts: Vec<Part>,
-    relations: HashMap<u32, Relation, RandomState>,
+    relations: HashMap<u32, Described, RandomState>,
+    /// Relation messages by which changes were mapped and that are not proved, with the commit of the first such change.
+    unproved: Vec<(Relation, Lsn)>,
     open: Option<Open>,
+}
+
+/// The newest Relation message of a table.
+#[derive(Debug)]
+struct Described {
+    relation: Relation,
+    /// Whether it is proved, or among those that are to be.
+    used: bool,
 }
 
 /// A read model's part in the stream. Nothing else says whether its changes are taken.
@@ -148,8 +163,12 @@ impl Assembler {
     pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
         if let Some(part) = self.parts.get_mut(index) {
             // If the relation does not fit, the server describes it again before its next change, which is judged then.
-            let relation = self.relations.get(&model.source_oid);
-            let layout = relation.and_then(|relation| model.layout(relation).ok());
+            let described = self.relations.get_mut(&model.source_oid);
+            let layout = described.and_then(|described| {
+                // For others it may have been proved before this one was bound.
+                described.used = false;
+                model.layout(&described.relation).ok()
+            });
             *part = Part::Active { model, layout };
         }
     }
@@ -162,6 +181,57 @@ impl Assembler {
         if let Some(open) = &mut self.open {
             open.forget(index);
         }
+    }
+
+    /// Tables of which changes were mapped by a description that is to be proved. What no read model follows any more is forgotten.
+    pub fn to_prove(&mut self) -> Vec<TableName> {
+        let Self { parts, unproved, .. } = self;
+        unproved.retain(|(relation, _)| parts.iter().any(|part| part.follows(relation.oid)));
+        let mut tables: Vec<TableName> = Vec::new();
+        for part in parts {
+            if let Part::Active { model, .. } = part
+                && unproved
+                    .iter()
+                    .any(|(relation, _)| relation.oid == model.source_oid)
+                && !tables.contains(&model.settings.source)
+            {
+                tables.push(model.settings.source.clone());
+            }
+        }
+        tables
+    }
+
+    /// Proves the descriptions by what the catalogs say of these tables now. A read model whose changes may be of other columns is
+    /// broken from the first of them on, in the open transaction too; returns those.
+    pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        for (relation, commit_lsn) in std::mem::take(&mut self.unproved) {
+            for (index, part) in self.parts.iter_mut().enumerate() {
+                let Part::Active { model, .. } = part else {
+                    continue;
+                };
+                if model.source_oid != relation.oid {
+                    continue;
+                }
+                let shape = shapes.iter().find(|(table, _)| *table == model.settings.source);
+                let proof = match shape {
+                    Some((_, shape)) => shape.proves(model, &relation),
+                    None => Shape::default().is_bound_to(model),
+                };
+                let Err(error) = proof else { continue };
+                let found = Broken {
+                    index,
+                    commit_lsn,
+                    error,
+                };
+                *part = Part::Broken(found.clone());
+                if let Some(open) = &mut self.open {
+                    open.forget(index);
+                }
+                broken.push(found);
+            }
+        }
+        broken
     }
 
     /// Whether a transaction has begun and not yet ended.
@@ -275,7 +345,11 @@ impl Assembler {
                 (Err(_), None) => *layout = None,
             }
         }
-        self.relations.insert(relation.oid, relation);
+        let described = Described {
+            relation,
+            used: false,
+        };
+        self.relations.insert(described.relation.oid, described);
     }
 
     fn insert(&mut self, relation: u32, new: &Tuple<'_>) -> Result<()> {
@@ -318,6 +392,7 @@ impl Assembler {
         let Self {
             parts,
             relations,
+            unproved,
             open,
             ..
         } = self;
@@ -328,14 +403,15 @@ impl Assembler {
         if !open.mapped || !parts.iter().any(|part| part.follows(relation)) {
             return Ok(());
         }
-        let columns = relations
-            .get(&relation)
-            .map(|relation| relation.columns.len())
-            .ok_or_else(|| {
-                Error::protocol(format!(
-                    "a change of relation {relation} came before its description"
-                ))
-            })?;
+        let described = relations.get_mut(&relation).ok_or_else(|| {
+            Error::protocol(format!(
+                "a change of relation {relation} came before its description"
+            ))
+        })?;
+        if !std::mem::replace(&mut described.used, true) {
+            unproved.push((described.relation.clone(), open.begin.final_lsn));
+        }
+        let columns = described.relation.columns.len();
         if tuples.iter().any(|tuple| tuple.columns() != columns) {
             return Err(Error::protocol(format!(
                 "a row of relation {relation} does not have its {columns} columns"
@@ -388,297 +464,4 @@ impl Open {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::facts::ReplicaIdentity;
-    use crate::protocol::pgoutput::decode;
-    use crate::read_model::Remembering;
-    use crate::read_model::tests::labels_table;
-    use crate::settings::ReadModelSettings;
-
-    fn cstr(text: &str) -> Vec<u8> {
-        [text.as_bytes(), b"\0"].concat()
-    }
-
-    fn begin(lsn: u64) -> Vec<u8> {
-        [
-            b"B".as_slice(),
-            &lsn.to_be_bytes(),
-            &5i64.to_be_bytes(),
-            &77u32.to_be_bytes(),
-        ]
-        .concat()
-    }
-
-    fn commit(lsn: u64) -> Vec<u8> {
-        [
-            b"C\0".as_slice(),
-            &lsn.to_be_bytes(),
-            &(lsn + 8).to_be_bytes(),
-            &5i64.to_be_bytes(),
-        ]
-        .concat()
-    }
-
-    fn relation(label: &str) -> Vec<u8> {
-        let mut bytes = [
-            b"R".as_slice(),
-            &16400u32.to_be_bytes(),
-            &cstr("public"),
-            &cstr("labels"),
-            b"d\0\x05",
-        ]
-        .concat();
-        for (flag, name, oid) in [
-            (1u8, "id", 2950u32),
-            (0, "code", 1043),
-            (0, label, 1043),
-            (0, "display_name", 1043),
-            (0, "deleted_at", 1184),
-        ] {
-            bytes.push(flag);
-            bytes.extend(cstr(name));
-            bytes.extend(oid.to_be_bytes());
-            bytes.extend((-1i32).to_be_bytes());
-        }
-        bytes
-    }
-
-    fn insert(id: &str) -> Vec<u8> {
-        let mut bytes = [b"I".as_slice(), &16400u32.to_be_bytes(), b"N\0\x05"].concat();
-        for value in [id, "MR", "Mr.", "Mister"] {
-            bytes.push(b't');
-            bytes.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
-            bytes.extend(value.as_bytes());
-        }
-        bytes.push(b'n');
-        bytes
-    }
-
-    fn model() -> Arc<ReadModel> {
-        let table = labels_table(ReplicaIdentity::Default);
-        let settings = ReadModelSettings::labels();
-        let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
-        Arc::new(model)
-    }
-
-    fn assembler() -> Assembler {
-        let mut assembler = Assembler::new(Lsn::ZERO);
-        assembler.add(Some(model()));
-        assembler
-    }
-
-    /// Two read models of one table.
-    fn pair() -> Assembler {
-        let mut assembler = assembler();
-        assembler.add(Some(model()));
-        assembler
-    }
-
-    /// The read models of a transaction's changes, and those that it breaks.
-    fn told(transaction: &Transaction) -> (Vec<usize>, Vec<usize>) {
-        (
-            transaction.changes.iter().map(|(of, _)| *of).collect(),
-            transaction.broken.iter().map(|broken| broken.index).collect(),
-        )
-    }
-
-    fn take(assembler: &mut Assembler, messages: &[Vec<u8>]) -> Result<Vec<Transaction>> {
-        let mut transactions = Vec::new();
-        for bytes in messages {
-            transactions.extend(assembler.take(&decode(bytes)?)?);
-        }
-        Ok(transactions)
-    }
-
-    #[test]
-    fn a_transaction_is_handed_on_at_its_commit_and_never_before() {
-        let mut assembler = assembler();
-        assert!(!assembler.is_open());
-        assert!(
-            take(&mut assembler, &[begin(100), relation("label"), insert("1")])
-                .unwrap()
-                .is_empty()
-        );
-        assert!(assembler.is_open() && assembler.bytes() > 0);
-        let transactions = take(
-            &mut assembler,
-            &[commit(100), begin(200), insert("2"), commit(200)],
-        )
-        .unwrap();
-        assert_eq!(
-            transactions.iter().map(|t| t.changes.len()).collect::<Vec<_>>(),
-            [1, 1]
-        );
-        assert_eq!(transactions[0].end_lsn, Lsn(108));
-        assert_eq!(transactions[0].id.xid, 77);
-    }
-
-    #[test]
-    fn a_large_transaction_comes_in_chunks_of_which_the_last_one_ends_it() {
-        let mut assembler = assembler();
-        assert!(assembler.take_chunk().is_empty());
-        take(
-            &mut assembler,
-            &[begin(100), relation("label"), insert("1"), insert("2")],
-        )
-        .unwrap();
-        let id = assembler.open_transaction().unwrap();
-        assert_eq!(assembler.take_chunk().len(), 2);
-        assert_eq!((assembler.bytes(), assembler.take_chunk().len()), (0, 0));
-        let end = take(
-            &mut assembler,
-            &[insert("3"), relation("text"), insert("4"), commit(100)],
-        )
-        .unwrap();
-        assert_eq!(
-            (end[0].changes.len(), end[0].broken.len(), end[0].has_changes),
-            (0, 1, true)
-        );
-        assert_eq!((end[0].id, assembler.open_transaction()), (id, None));
-    }
-
-    #[test]
-    fn messages_out_of_order_are_errors_of_the_connection() {
-        for messages in [
-            vec![commit(100)],
-            vec![begin(100), begin(200)],
-            vec![begin(100), commit(200)],
-            vec![insert("1")],
-            vec![begin(100), insert("1")],
-        ] {
-            assert!(take(&mut assembler(), &messages).unwrap_err().is_transient());
-        }
-    }
-
-    #[test]
-    fn an_altered_table_breaks_its_read_model_from_that_transaction_on() {
-        let mut assembler = assembler();
-        let first = [begin(100), relation("label"), insert("1"), commit(100)];
-        assert_eq!(take(&mut assembler, &first).unwrap()[0].changes.len(), 1);
-        let second = [
-            begin(200),
-            insert("2"),
-            relation("text"),
-            insert("3"),
-            commit(200),
-        ];
-        let broken = take(&mut assembler, &second).unwrap().remove(0);
-        assert_eq!((broken.changes.len(), broken.broken.len()), (0, 1));
-        assert!(broken.broken[0].error.to_string().contains("\"label\""));
-        assembler.suspended(0);
-        let third = take(&mut assembler, &[begin(300), insert("4"), commit(300)])
-            .unwrap()
-            .remove(0);
-        assert_eq!(
-            (third.changes.len(), third.broken.len(), third.has_changes),
-            (0, 0, true)
-        );
-    }
-
-    #[test]
-    fn a_transaction_that_was_applied_before_breaks_nothing_and_is_not_mapped() {
-        let mut assembler = Assembler::new(Lsn(200));
-        assembler.add(Some(model()));
-        let old_layout = [begin(100), relation("text"), insert("1"), commit(100)];
-        let applied = take(&mut assembler, &old_layout).unwrap().remove(0);
-        assert_eq!((told(&applied), applied.has_changes), ((vec![], vec![]), true));
-        assert!(assembler.is_active(0));
-        // A Relation message between two transactions breaks nothing either.
-        assert!(take(&mut assembler, &[relation("text")]).unwrap().is_empty());
-        let begun = [begin(199), relation("text"), insert("2")];
-        take(&mut assembler, &begun).unwrap();
-        assert_eq!((assembler.bytes(), assembler.take_chunk().len()), (0, 0));
-        let rest = [
-            commit(199),
-            begin(200),
-            relation("label"),
-            insert("3"),
-            commit(200),
-        ];
-        let next = take(&mut assembler, &rest).unwrap();
-        assert_eq!(told(&next[1]), (vec![0], vec![]));
-
-        // The table still has the layout that does not fit.
-        let mut assembler = Assembler::new(Lsn(200));
-        assembler.add(Some(model()));
-        take(&mut assembler, &old_layout).unwrap();
-        let next = take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
-        assert_eq!(told(&next[0]), (vec![], vec![0]));
-    }
-
-    #[test]
-    fn every_transaction_says_that_a_read_model_is_broken_until_that_is_stored() {
-        let mut assembler = pair();
-        let first = [begin(100), relation("text"), insert("1"), commit(100)];
-        let broken = take(&mut assembler, &first).unwrap().remove(0);
-        assert_eq!(told(&broken), (vec![], vec![0, 1]));
-        for lsn in [200, 300] {
-            let next = take(&mut assembler, &[begin(lsn), commit(lsn)])
-                .unwrap()
-                .remove(0);
-            assert_eq!(told(&next), (vec![], vec![0, 1]));
-            assert!(next.broken.iter().all(|broken| broken.commit_lsn == Lsn(100)));
-        }
-        assert_eq!(assembler.taking_part(), [0, 1]);
-        assembler.suspended(0);
-        assert_eq!(assembler.taking_part(), [1]);
-        let next = take(&mut assembler, &[begin(400), insert("4"), commit(400)]).unwrap();
-        assert_eq!(told(&next[0]), (vec![], vec![1]));
-        assembler.suspended(1);
-        assembler.activate(1, model());
-        assembler.suspended(1);
-        assert!(assembler.is_active(1), "it has joined again");
-    }
-
-    #[test]
-    fn a_read_model_that_leaves_takes_its_part_of_the_open_transaction_along() {
-        let mut assembler = pair();
-        take(&mut assembler, &[begin(100), relation("label"), insert("1")]).unwrap();
-        assembler.deactivate(0);
-        let active: Vec<_> = (0..3).map(|index| assembler.is_active(index)).collect();
-        assert_eq!(active, [false, true, false]);
-        let end = take(&mut assembler, &[insert("2"), commit(100)]).unwrap();
-        assert_eq!(told(&end[0]), (vec![1, 1], vec![]));
-
-        let mut assembler = pair();
-        let both = [
-            begin(100),
-            relation("label"),
-            insert("1"),
-            relation("text"),
-            insert("2"),
-        ];
-        take(&mut assembler, &both).unwrap();
-        assembler.deactivate(1);
-        let end = take(&mut assembler, &[commit(100)]).unwrap();
-        assert_eq!(
-            told(&end[0]),
-            (vec![], vec![0]),
-            "that it is broken is told of the other one alone"
-        );
-    }
-
-    #[test]
-    fn a_read_model_that_comes_back_takes_part_without_another_description() {
-        let mut assembler = pair();
-        let first = [begin(100), relation("label"), insert("1"), commit(100)];
-        take(&mut assembler, &first).unwrap();
-        assembler.deactivate(0);
-        assembler.activate(0, model());
-        assert!(assembler.is_active(0));
-        let second = take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
-        assert_eq!(told(&second[0]), (vec![0, 1], vec![]));
-
-        // It came back to a table that it does not fit: the description that comes before the next change decides.
-        for (label, expected) in [("label", (vec![0], vec![])), ("text", (vec![], vec![0]))] {
-            let mut assembler = self::assembler();
-            take(&mut assembler, &[begin(100), relation("text"), commit(100)]).unwrap();
-            assembler.deactivate(0);
-            assembler.activate(0, model());
-            let messages = [begin(200), relation(label), insert("1"), commit(200)];
-            let next = take(&mut assembler, &messages).unwrap();
-            assert_eq!(told(&next[0]), expected, "{label}");
-        }
-    }
-}
+mod tests;

@@ -31,6 +31,7 @@ const CORE: &[&str] = &[
     "as_of",
     "relation",
     "read_model",
+    "shape",
     "transaction",
     "fold",
     "retry",

@@ -1,6 +1,8 @@
 -- The leaves of a partitioned table, each with its own replica identity. $1 is the oid of the root.
 SELECT n.nspname::text AS schema_name,
        c.relname::text AS table_name,
+       c.relkind::text AS kind,
+       c.relpersistence::text AS persistence,
        c.relreplident::text AS replica_identity,
        EXISTS (
            SELECT FROM pg_catalog.pg_index i

@@ -7,6 +7,7 @@ SELECT c.oid,
            SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid
            WHERE i.inhparent = c.oid AND NOT k.relispartition AND k.relkind <> 'I'
        ) AND c.relkind <> 'p' AS has_inheritance_children,
+       c.relispartition AS is_partition,
        pg_catalog.row_security_active(c.oid) AS row_security_applies,
        pg_catalog.has_table_privilege(c.oid, 'SELECT')
            AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_select,

@@ -13,6 +13,7 @@
 --              first change, whatever was attached or detached since
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
 -- alone        whether nothing belongs to it, so that its TRUNCATE is always in the stream
+-- wal_end      end of the flushed WAL: what is seen was committed before it, but for commits that wait for no flush
 -- typed        whether a column has a type that is not built in: watch_types.sql looks at those
 -- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
@@ -56,6 +57,8 @@ SELECT t.name,
             THEN pg_catalog.string_agg(t.oid::text, ' ' ORDER BY t.oid) END AS leaves,
        pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage,
        pg_catalog.bool_and(t.oid = t.root) AS alone,
+       (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+             ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text AS wal_end,
        pg_catalog.to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL AS schemas
 FROM tables t
 LEFT JOIN pg_catalog.pg_class k ON k.oid = t.oid

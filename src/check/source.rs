@@ -4,13 +4,13 @@ use super::{Findings, SourceModel, counted};
 use crate::facts::{Publication, ReplicaIdentity, SourceServer, SourceTable};
 use crate::identity::{Identity, identity, writes_stay_legal};
 use crate::settings::ReadModelSettings;
-use crate::sql::{ident, idents};
+use crate::sql::{TableName, ident, idents};
 
 /// A read model's source table.
 pub(super) fn model(
     findings: &mut Findings,
     model: &ReadModelSettings,
-    facts: &SourceModel,
+    (facts, roots): (&SourceModel, &[TableName]),
     server: &SourceServer,
 ) {
     let subject = format!("table \"{}\"", model.source);
@@ -27,6 +27,7 @@ pub(super) fn model(
         return;
     }
     access(findings, table, &server.user, &subject);
+    partitions(findings, table, roots, &subject);
     let complete = columns(findings, model, table, &subject);
     soft_delete(findings, model, table, &subject);
     if complete {
@@ -85,6 +86,40 @@ fn kind(findings: &mut Findings, table: &SourceTable, subject: &str) -> bool {
             .fix("Use a partitioned table, or a read model for each table.");
     }
     name.is_none()
+}
+
+/// Whether the changes of its partitions are in the stream, and its own if it is one.
+fn partitions(findings: &mut Findings, table: &SourceTable, roots: &[TableName], subject: &str) {
+    if let Some(leaf) = table.unlogged_leaf() {
+        findings
+            .error(
+                subject,
+                format!(
+                    "partition \"{}\" is unlogged, so its changes are not in the WAL",
+                    leaf.name
+                ),
+            )
+            .fix(format!("ALTER TABLE {} SET LOGGED;", leaf.name.quoted()));
+    }
+    if let Some(leaf) = table.foreign_leaf() {
+        findings
+            .error(
+                subject,
+                format!(
+                    "partition \"{}\" is a foreign table, so its changes are not in the WAL",
+                    leaf.name
+                ),
+            )
+            .fix("Detach it, or follow the other partitions by themselves.");
+    }
+    if let Some(root) = table.partition_of_any(roots) {
+        findings
+            .error(
+                subject,
+                format!("it is a partition of \"{root}\", under whose name its changes come"),
+            )
+            .fix("Follow the partitioned table, or the partition alone by a publication of its own.");
+    }
 }
 
 fn access(findings: &mut Findings, table: &SourceTable, user: &str, subject: &str) {

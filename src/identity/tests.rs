@@ -52,6 +52,8 @@ pub(crate) fn strings(names: &[&str]) -> Vec<String> {
 fn leaf(replica_identity: ReplicaIdentity, columns: &[&str]) -> Leaf {
     Leaf {
         name: TableName::new("public", "leaf"),
+        kind: 'r',
+        persistence: 'p',
         replica_identity,
         has_primary_key: true,
         identity_columns: strings(columns),

@@ -111,6 +111,8 @@ fn partitioned_table_is_published_as_its_root() {
     table.kind = 'p';
     table.leaves = vec![Leaf {
         name: TableName::new("public", "labels_0"),
+        kind: 'r',
+        persistence: 'p',
         replica_identity: ReplicaIdentity::Default,
         has_primary_key: true,
         identity_columns: strings(&["id"]),
@@ -295,6 +297,8 @@ fn each_read_model_has_its_own_table() {
 fn leaves_stand_for_their_root_if_all_are_published() {
     let leaf = |name: &str| Leaf {
         name: TableName::new("public", name),
+        kind: 'r',
+        persistence: 'p',
         replica_identity: ReplicaIdentity::Default,
         has_primary_key: true,
         identity_columns: strings(&["id"]),

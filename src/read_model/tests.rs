@@ -22,13 +22,16 @@ pub(crate) fn column(name: &str, type_oid: u32, type_name: &str, toastable: bool
 }
 
 pub(crate) fn labels_table(replica_identity: ReplicaIdentity) -> SourceTable {
-    let columns = vec![
+    let mut columns = vec![
         column("id", 2950, "uuid", false),
         column("code", 1043, "character varying", true),
         column("label", 1043, "character varying", true),
         column("display_name", 1043, "character varying", true),
         column("deleted_at", 1184, "timestamp with time zone", false),
     ];
+    for (number, column) in (1..).zip(&mut columns) {
+        column.number = number;
+    }
     SourceTable {
         replica_identity,
         ..SourceTable::ordinary(16400, ReadModelSettings::labels().source, columns, &["id"])

@@ -10,11 +10,12 @@ use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
-use crate::facts::SourceTable;
+use crate::facts::{SourceTable, roots};
 use crate::identity::{Basis, identity};
 use crate::read_model::{ReadModel, Remembering};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
+use crate::sql::TableName;
 use crate::target::bookkeeping::{Bookkeeping, ModelState};
 use crate::target::model::TargetModel;
 use crate::target::{facts, lookup};
@@ -52,6 +53,7 @@ pub async fn bind_all(
 ) -> Result<Vec<Bound>> {
     let lookups: Vec<String> = settings.read_models.iter().map(ReadModelSettings::name).collect();
     bookkeeping.refuse_second_owner(target, &lookups).await?;
+    let binder = Binder::new(settings, client, bookkeeping, epoch).await?;
     let stored = bookkeeping.models(target).await?;
     for model in stored.iter().filter(|model| !lookups.contains(&model.name)) {
         tracing::info!(
@@ -73,7 +75,7 @@ pub async fn bind_all(
                 (id, ModelState::New)
             }
         };
-        let model = bind_one(read_model, (id, epoch), client, target, bookkeeping, false).await;
+        let model = binder.bind(read_model, id, target, false).await;
         match &model {
             Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
             Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
@@ -109,74 +111,123 @@ pub async fn bind_all(
     Ok(bound)
 }
 
-/// Binds one read model; its lookup and map are made where there are none.
-///
-/// A definition that is not the stored one means another, empty map: only a read model that takes no part in a running stream
-/// may get one.
-///
-/// # Errors
-/// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin again.
-pub async fn bind_one(
-    settings: &ReadModelSettings,
-    (id, epoch): (i32, i64),
-    client: &Client,
-    target: &mut PgConnection,
-    bookkeeping: &Bookkeeping,
-    in_stream: bool,
-) -> Result<TargetModel> {
-    let table = source_table(settings, client).await?;
-    let model = Arc::new(bind_source(settings, &table)?);
-    let found = match facts::table(target, &settings.target).await? {
-        Some(found) => found,
-        None => {
-            lookup::create(target, settings, &table).await?;
-            tracing::info!(read_model = settings.name(), "made the lookup table");
-            facts::table(target, &settings.target).await?.ok_or_else(|| {
-                Error::broken(format!("lookup table \"{}\" does not exist", settings.target))
-            })?
-        }
-    };
-    if !found.missing_privileges.is_empty() {
-        let missing = found.missing_privileges.join(", ");
-        return Err(
-            Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
-                .with_detail(format!("The role of the target's URL lacks {missing}."))
-                .with_hint(format!(
-                    "GRANT {missing} ON {} TO the role of the target's URL;",
-                    found.name.quoted()
-                )),
-        );
-    }
-    let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?.for_epoch(epoch);
-    let definition = model.definition();
-    let stored = bookkeeping
-        .models(target)
-        .await?
-        .into_iter()
-        .find(|stored| stored.id == id);
-    let same = stored
-        .as_ref()
-        .is_some_and(|stored| stored.definition == definition);
-    if same && bookkeeping.has_map(target, id).await? {
-        return Ok(model);
-    }
-    if in_stream && stored.is_some_and(|stored| stored.state == ModelState::InStep) {
-        return Err(Error::new(
-            Class::Gap,
-            format!("the tables of read model \"{}\" were altered", settings.name()),
-        ));
-    }
-    bookkeeping
-        .redefine_model(
-            target,
+/// What every read model is bound with.
+#[derive(Debug)]
+pub struct Binder<'a> {
+    client: &'a Client,
+    bookkeeping: &'a Bookkeeping,
+    epoch: i64,
+    /// Tables that take the changes of all their partitions under their own name.
+    roots: Vec<TableName>,
+}
+
+impl<'a> Binder<'a> {
+    /// Looks at the publication.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn new(
+        settings: &Settings,
+        client: &'a Client,
+        bookkeeping: &'a Bookkeeping,
+        epoch: i64,
+    ) -> Result<Self> {
+        let publication = source::facts::publication(client, &settings.source.publication).await?;
+        Ok(Self {
+            client,
+            bookkeeping,
             epoch,
-            id,
-            &settings.source.to_string(),
-            &definition,
-            &model.create_map(),
-        )
-        .await?;
-    Ok(model)
+            roots: roots(settings, publication.as_ref()),
+        })
+    }
+
+    /// Binds one read model; its lookup and map are made where there are none.
+    ///
+    /// A definition that is not the stored one means another, empty map: only a read model that takes no part in a running stream
+    /// may get one.
+    ///
+    /// # Errors
+    /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin again.
+    pub async fn bind(
+        &self,
+        settings: &ReadModelSettings,
+        id: i32,
+        target: &mut PgConnection,
+        in_stream: bool,
+    ) -> Result<TargetModel> {
+        let Self {
+            client,
+            bookkeeping,
+            epoch,
+            ..
+        } = *self;
+        let table = source_table(settings, client).await?;
+        refuse_partition(&table, &self.roots)?;
+        let model = Arc::new(bind_source(settings, &table)?);
+        let found = match facts::table(target, &settings.target).await? {
+            Some(found) => found,
+            None => {
+                lookup::create(target, settings, &table).await?;
+                tracing::info!(read_model = settings.name(), "made the lookup table");
+                facts::table(target, &settings.target).await?.ok_or_else(|| {
+                    Error::broken(format!("lookup table \"{}\" does not exist", settings.target))
+                })?
+            }
+        };
+        if !found.missing_privileges.is_empty() {
+            let missing = found.missing_privileges.join(", ");
+            return Err(
+                Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
+                    .with_detail(format!("The role of the target's URL lacks {missing}."))
+                    .with_hint(format!(
+                        "GRANT {missing} ON {} TO the role of the target's URL;",
+                        found.name.quoted()
+                    )),
+            );
+        }
+        let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?.for_epoch(epoch);
+        let definition = model.definition();
+        let stored = bookkeeping
+            .models(target)
+            .await?
+            .into_iter()
+            .find(|stored| stored.id == id);
+        let same = stored
+            .as_ref()
+            .is_some_and(|stored| stored.definition == definition);
+        if same && bookkeeping.has_map(target, id).await? {
+            return Ok(model);
+        }
+        if in_stream && stored.is_some_and(|stored| stored.state == ModelState::InStep) {
+            return Err(Error::new(
+                Class::Gap,
+                format!("the tables of read model \"{}\" were altered", settings.name()),
+            ));
+        }
+        bookkeeping
+            .redefine_model(
+                target,
+                epoch,
+                id,
+                &settings.source.to_string(),
+                &definition,
+                &model.create_map(),
+            )
+            .await?;
+        Ok(model)
+    }
+}
+
+/// The changes of a partition come under the name of its root, if that is published.
+fn refuse_partition(table: &SourceTable, roots: &[TableName]) -> Result<()> {
+    let Some(root) = table.partition_of_any(roots) else {
+        return Ok(());
+    };
+    Err(Error::broken(format!(
+        "table \"{}\" cannot be followed: it is a partition of \"{root}\", under whose name its changes come",
+        table.name
+    ))
+    .with_hint("Follow the partitioned table, or the partition alone by a publication of its own."))
 }
 
 /// The read model's source table.
@@ -202,6 +253,18 @@ pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<
         return refuse(
             "it is not logged",
             "UNLOGGED and temporary tables are not in the WAL; make it a logged one.",
+        );
+    }
+    if let Some(leaf) = table.unlogged_leaf() {
+        return refuse(
+            &format!("partition \"{}\" is not logged", leaf.name),
+            &format!("ALTER TABLE {} SET LOGGED;", leaf.name.quoted()),
+        );
+    }
+    if let Some(leaf) = table.foreign_leaf() {
+        return refuse(
+            &format!("partition \"{}\" is a foreign table", leaf.name),
+            "Its rows are on another server, and not in this one's WAL; detach it.",
         );
     }
     if table.has_inheritance_children {

@@ -13,6 +13,7 @@ pub mod copy;
 pub mod fence;
 pub mod keeper;
 pub mod ownership;
+pub mod passed;
 pub mod pending;
 pub mod plain;
 pub mod preflight;

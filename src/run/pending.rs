@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::fold::Fold;
 use crate::read_model::Change;
 use crate::target::writer::{Batch, Position};
-use crate::transaction::Transaction;
+use crate::transaction::{Broken, Transaction};
 
 /// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
 pub const CHUNK_BYTES: usize = 8 << 20;
@@ -26,9 +26,7 @@ impl Pending {
     pub fn add(&mut self, transaction: Transaction) {
         self.add_part(transaction.changes);
         for broken in transaction.broken {
-            if !self.suspended.iter().any(|(of, _)| *of == broken.index) {
-                self.suspended.push((broken.index, broken.error));
-            }
+            self.suspend(broken);
         }
         let last = self.position.take().and_then(|position| position.last);
         self.position = Some(Position {
@@ -63,6 +61,18 @@ impl Pending {
             Some((_, fold)) => fold,
             None => unreachable!("the position was just found"),
         }
+    }
+
+    fn suspend(&mut self, broken: Broken) {
+        if !self.suspended.iter().any(|(of, _)| *of == broken.index) {
+            self.suspended.push((broken.index, broken.error));
+        }
+    }
+
+    /// A read model leaves before everything that waits for it.
+    pub fn break_off(&mut self, broken: Broken) {
+        self.folds.retain(|(of, _)| *of != broken.index);
+        self.suspend(broken);
     }
 
     /// Forgets what waits for a read model that does not take part after all.
@@ -117,7 +127,6 @@ mod tests {
     use crate::lsn::{Lsn, PgTimestamp};
     use crate::progress::TransactionId;
     use crate::row::{Cell, Row};
-    use crate::transaction::Broken;
 
     fn id(commit_lsn: u64) -> TransactionId {
         TransactionId {
@@ -186,6 +195,22 @@ mod tests {
         assert_eq!(rows(&batch.folds), [(1, 2)]);
         let suspended: Vec<_> = batch.suspended.iter().map(|(of, _)| *of).collect();
         assert_eq!(suspended, [1]);
+    }
+
+    #[test]
+    fn a_read_model_that_breaks_off_leaves_before_all_that_waits_for_it() {
+        let mut pending = Pending::default();
+        pending.add(transaction(100, &[0, 1]));
+        pending.add(transaction(200, &[0]));
+        pending.break_off(Broken {
+            index: 0,
+            commit_lsn: Lsn(200),
+            error: Error::broken("zero"),
+        });
+        let batch = pending.take().unwrap();
+        assert_eq!((rows(&batch.folds), batch.transactions), (vec![(1, 1)], 2));
+        let suspended: Vec<_> = batch.suspended.iter().map(|(of, _)| *of).collect();
+        assert_eq!(suspended, [0]);
     }
 
     #[test]

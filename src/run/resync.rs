@@ -21,7 +21,7 @@ use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput;
-use crate::run::bind::bind_one;
+use crate::run::bind::Binder;
 use crate::run::budget::within;
 use crate::run::copy::{ToCopy, copy_all, take_away};
 use crate::run::pending::{CHUNK_BYTES, Pending};
@@ -32,7 +32,10 @@ use crate::run::{Shared, publish, unreadable};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::replication::Replication;
+use crate::source::shapes::Shapes;
 use crate::source::slot::Kind;
+use crate::sql::TableName;
+use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
 use crate::target::shadow::ShadowWriter;
 use crate::target::writer::Written;
@@ -188,7 +191,8 @@ impl Copying<'_> {
             let near = within(self.shared, &name, catch_up.until_near(end, shadow, &ready));
             or_stopped(&stop, near).await?;
         }
-        or_stopped(&stop, self.compare_at_one_position(catch_up, shadow, &ready)).await
+        let compared = self.compare_at_one_position(&client, catch_up, shadow, &ready);
+        or_stopped(&stop, compared).await
     }
 
     /// Binds the read models as they are now; one that cannot be bound is left out.
@@ -198,25 +202,18 @@ impl Copying<'_> {
         shadow: &mut ShadowWriter,
     ) -> Result<Vec<ToCopy>> {
         let mut to_copy = Vec::new();
+        let epoch = self.order.epoch;
         let bookkeeping = &self.shared.bookkeeping;
         let with_such_values = bookkeeping.unreadable(shadow.connection()).await?;
+        let binder = Binder::new(&self.shared.settings, client, bookkeeping, epoch).await?;
         for (index, settings, id) in &self.order.models {
-            let key = (*id, self.order.epoch);
-            let bound = bind_one(
-                settings,
-                key,
-                client,
-                shadow.connection(),
-                &self.shared.bookkeeping,
-                true,
-            )
-            .await;
+            let bound = binder.bind(settings, *id, shadow.connection(), true).await;
             let bound = match bound {
                 Ok(model) if with_such_values.contains(id) => {
                     let read = unreadable::read_through(client, &model).await;
                     if read.is_ok() && !self.order.dry_run {
                         bookkeeping
-                            .set_unreadable(shadow.connection(), self.order.epoch, *id, false)
+                            .set_unreadable(shadow.connection(), epoch, *id, false)
                             .await?;
                     }
                     read.map(|()| model)
@@ -230,6 +227,7 @@ impl Copying<'_> {
                     model,
                 }),
                 Err(error) if matches!(error.class(), Class::Broken | Class::Configuration) => {
+                    self.refuse(shadow, *id, &error).await?;
                     self.failed.push((*id, settings.name(), error));
                 }
                 Err(error) if error.class() == Class::Gap => {
@@ -285,8 +283,21 @@ impl Copying<'_> {
         Ok(why)
     }
 
+    /// A read model in step that cannot be bound any more is not in step: the session begins again, and suspends it.
+    async fn refuse(&self, shadow: &mut ShadowWriter, id: i32, why: &Error) -> Result<()> {
+        let stored = self.shared.bookkeeping.models(shadow.connection()).await?;
+        let stored = stored.into_iter().find(|model| model.id == id);
+        let Some(model) = stored.filter(|model| model.state == ModelState::InStep && !self.order.dry_run)
+        else {
+            return Ok(());
+        };
+        let error = Error::transient(format!("read model \"{}\" cannot go on: {why}", model.name));
+        Err(self.end_session(error).await?)
+    }
+
     async fn compare_at_one_position(
         &mut self,
+        client: &tokio_postgres::Client,
         mut catch_up: CatchUp,
         shadow: &mut ShadowWriter,
         ready: &[ToCopy],
@@ -313,6 +324,7 @@ impl Copying<'_> {
         tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, shadow, ready))
             .await
             .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
+        self.prove(client, &mut catch_up, ready).await?;
         if self.order.dry_run {
             shadow.begin_comparing().await?;
             if resume.is_closed() {
@@ -361,6 +373,32 @@ impl Copying<'_> {
             }
         }
         Ok(self.outcome(position, written, Vec::new()))
+    }
+
+    /// The tables are still those that were bound, and the copy's own stream has described no other columns meanwhile.
+    async fn prove(
+        &self,
+        client: &tokio_postgres::Client,
+        catch_up: &mut CatchUp,
+        ready: &[ToCopy],
+    ) -> Result<()> {
+        let tables: Vec<TableName> = ready
+            .iter()
+            .map(|to_copy| to_copy.settings.source.clone())
+            .collect();
+        let publication = &self.shared.settings.source.publication;
+        let now = Shapes::prepare(client)
+            .await?
+            .read(client, publication, &tables)
+            .await?;
+        for (to_copy, shape) in ready.iter().zip(&now) {
+            shape.is_bound_to(&to_copy.model.model).map_err(altered)?;
+        }
+        let shapes: Vec<_> = tables.into_iter().zip(now).collect();
+        match catch_up.assembler.prove(&shapes).pop() {
+            None => Ok(()),
+            Some(broken) => Err(altered(broken.error)),
+        }
     }
 
     fn outcome(
@@ -532,9 +570,7 @@ impl CatchUp {
     async fn write(&mut self, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
         let (folds, broken) = self.pending.take_folds();
         if let Some((_, error)) = broken.into_iter().next() {
-            return Err(error
-                .with_class(Class::Transient)
-                .context("the table was altered during the copy"));
+            return Err(altered(error));
         }
         let folds: Vec<_> = folds
             .into_iter()
@@ -564,6 +600,13 @@ async fn or_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Resu
         () = stop.cancelled() => Err(Error::new(Class::Interrupted, "stopped during a resync")),
         result = work => result,
     }
+}
+
+/// The next copy reads the table as it is then.
+fn altered(error: Error) -> Error {
+    error
+        .with_class(Class::Transient)
+        .context("the table was altered during the copy")
 }
 
 fn stream_gone() -> Error {

@@ -21,6 +21,7 @@ use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::keeper::Keeper;
 use crate::run::ownership::check_slot;
+use crate::run::passed::Passed;
 use crate::run::preflight::{check_same_source, check_server};
 use crate::run::stream::{Start, Stream};
 use crate::run::watch::Watch;
@@ -130,6 +131,7 @@ impl<'a> Session<'a> {
             .map(|model| model.target.clone())
             .collect();
         let mut shapes = target::facts::shapes(&mut conn, &lookups).await?;
+        let before = watch::look_before(shared, &client).await?;
         let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
         for (index, error) in process.cannot_take.drain(..) {
             let Some(bound) = bound.get_mut(index) else {
@@ -154,7 +156,9 @@ impl<'a> Session<'a> {
                 *shape = made;
             }
         }
-        let looks = watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, &mut bound).await?;
+        let looks =
+            watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, (&mut bound, &before))
+                .await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_TOLD_KEYS;
@@ -252,17 +256,21 @@ impl<'a> Session<'a> {
             commands,
             ended.clone(),
         )?;
+        let passed = Arc::new(Passed::new(self.bound.len()));
         let watch = Watch::new(
             (Arc::clone(self.shared), epoch),
             &self.bound,
             (self.looks, self.shapes),
+            Arc::clone(&passed),
             commands_of_watch,
         );
+        let (questions, asked) = mpsc::channel(1);
+        let mut answers = std::pin::pin!(watch::answer(&self.client, &source.publication, asked));
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
         let interval = self.shared.settings.status_interval;
         let mut clock = std::pin::pin!(clock::tell(&self.client, interval, commands_of_clock));
-        let (mut keeping, mut watching) = (true, true);
+        let (mut keeping, mut watching, mut answering) = (true, true, true);
         let models = self.bound.iter().map(|bound| {
             (
                 bound.settings.clone(),
@@ -282,6 +290,8 @@ impl<'a> Session<'a> {
             sender_timeout,
             chunk_patience: process.chunk_patience(),
             pace: !source.conninfo.hosts.iter().any(Host::is_unix),
+            passed,
+            questions,
         });
         let (left, result) = {
             // Both in one task: the stream is polled first.
@@ -293,6 +303,7 @@ impl<'a> Session<'a> {
                     () = &mut keeper, if keeping => keeping = false,
                     () = &mut watch, if watching => watching = false,
                     never = &mut clock => match never {},
+                    () = &mut answers, if answering => answering = false,
                 }
             }
         };

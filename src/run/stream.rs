@@ -26,8 +26,10 @@ use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::ReadModel;
 use crate::run::applier::{Applier, Done};
+use crate::run::passed::Passed;
 use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::report;
+use crate::run::watch::{Answer, Question};
 use crate::settings::ReadModelSettings;
 use crate::source::replication::Replication;
 use crate::stuck::Stuck;
@@ -39,10 +41,12 @@ mod hand_over;
 mod idle;
 mod patience;
 mod pause;
+mod proof;
 
 use idle::StoreNext;
 use patience::Silence;
 use pause::{Pause, resumed};
+use proof::answered;
 
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
 const MOST_PENDING_BYTES: usize = 16 << 20;
@@ -168,6 +172,10 @@ pub struct Start {
     pub chunk_patience: Duration,
     /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small and of fixed size.
     pub pace: bool,
+    /// How far the stream is, for the watch.
+    pub passed: Arc<Passed>,
+    /// What the stream asks of the watch.
+    pub questions: mpsc::Sender<Question>,
 }
 
 /// The loop's state.
@@ -195,6 +203,10 @@ pub struct Stream {
     backlog_since: Option<Instant>,
     refused: Option<Refused>,
     pace: bool,
+    passed: Arc<Passed>,
+    questions: mpsc::Sender<Question>,
+    /// The watch looks at tables that were described: what waits must be proved first.
+    proof: Option<oneshot::Receiver<Answer>>,
     behind: bool,
     /// When the next batch goes out, although it is small.
     gathers_until: Option<Instant>,
@@ -279,6 +291,9 @@ impl Stream {
             backlog_since: None,
             refused: None,
             pace: start.pace,
+            passed: start.passed,
+            questions: start.questions,
+            proof: None,
             behind: false,
             gathers_until: None,
             start: start.start,
@@ -346,6 +361,7 @@ impl Stream {
                 // Feedback keeps the connection alive whatever the target does.
                 _ = feedback.tick() => self.feedback().await?,
                 Some(command) = commands.recv() => self.command(command).await?,
+                answer = answered(&mut self.proof), if self.proof.is_some() => self.proved(answer).await?,
                 () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
                 () = gathered(self.gathers_until), if self.in_flight.is_none() && !self.stands_still() => {}
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
@@ -364,7 +380,7 @@ impl Stream {
             .pause
             .as_ref()
             .is_some_and(|pause| pause.reply.is_some() && self.progress.received() >= pause.at_least);
-        if comes_to_stand && !self.assembler.is_open() {
+        if self.proof.is_some() || comes_to_stand && !self.assembler.is_open() {
             return false;
         }
         if self.assembler.bytes() >= CHUNK_BYTES {
@@ -446,6 +462,7 @@ impl Stream {
     fn take_in(&mut self, transaction: Transaction) {
         self.progress.receive(transaction.end_lsn);
         let commit_lsn = transaction.id.commit_lsn;
+        self.passed.bring(&transaction.changes, commit_lsn);
         for broken in transaction
             .broken
             .iter()
@@ -558,6 +575,7 @@ impl Stream {
     /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its session's setting.
     fn apply_progress(&mut self, position: Lsn) {
         self.progress.apply(position);
+        self.passed.apply(position);
         if self.synchronous_commit {
             self.progress.harden(position);
         }

@@ -6,14 +6,14 @@
 //! |---|---|
 //! | the publication was made again | the old slot may never pass it: healing |
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
-//! | the table or the lookup was made again or renamed, a column that is used or the replica identity changed, the lookup's columns changed | bound anew, and copied if it has to be |
-//! | another file (rewrite, TRUNCATE, ATTACH, DETACH) | one resync of that read model |
+//! | the table or the lookup was made again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound anew, and copied if it has to be |
+//! | another file (rewrite, TRUNCATE, ATTACH, DETACH) that is no TRUNCATE which the stream brought | one resync of that read model |
+//! | a label of an enum, the attributes of a composite type, the output of a type | one resync of that read model |
 //! | bookkeeping or a map is gone at the target | made again and copied |
 //! | lookup or map have another number of rows than was written | one resync of that read model |
 //!
-//! Between two looks it tells the stream when somebody waits in `wait_for` for a position.
-//!
-//! A TRUNCATE that the stream brought looks like a rewrite: the resync then finds nothing.
+//! Between two looks it tells the stream when somebody waits in `wait_for` for a position, and judges another file once the stream
+//! has passed the position at which it was seen.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,12 +28,21 @@ use crate::retry::Backoff;
 use crate::run::Shared;
 use crate::run::bind::Bound;
 use crate::run::budget;
+use crate::run::passed::Passed;
 use crate::run::stream::Command;
 use crate::source;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
-use crate::target::bookkeeping::{Damage, ModelState};
+
+mod begin;
+mod damage;
+mod descriptions;
+mod watched;
+
+pub use begin::{compare_with_stored, look_before};
+pub use descriptions::{Answer, Question, answer};
+use watched::{Seen, Watched};
 
 /// How often the watch looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -47,22 +56,12 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the target may not be seen before the session gives the batch in hand up.
 const MOST_BLINDNESS: Duration = Duration::from_secs(90);
 
-/// Longest delay between two resyncs of a read model whose rows are miscounted again and again.
-const MOST_ASKING_DELAY: Duration = Duration::from_secs(3600);
-
-const ANOTHER_FILE: &str = "the source's table has another file";
-
 /// What a session's watch compares with.
 pub struct Watch {
     shared: Arc<Shared>,
     epoch: i64,
-    sources: Vec<TableName>,
-    /// Columns of the source that are used; `None` where they cannot be told, since the read model is not bound.
-    used: Vec<Option<Vec<String>>>,
-    lookups: Vec<TableName>,
-    ids: Vec<i32>,
-    looks: Vec<Look>,
-    shapes: Vec<String>,
+    watched: Vec<Watched>,
+    passed: Arc<Passed>,
     /// Read models that were miscounted when it was looked last, and when a resync of them may be asked for again: what
     /// comes back at once must not load the master.
     miscounted: HashMap<i32, (Backoff, Instant)>,
@@ -70,48 +69,10 @@ pub struct Watch {
     seen_at: Instant,
 }
 
-/// Looks at both sides for the first time in a session, and compares with what was stored: read models that changed
-/// in a way that the stream did not tell are suspended, or a resync of them is asked for.
-pub async fn compare_with_stored(
-    shared: &Shared,
-    client: &Client,
-    target: &mut PgConnection,
-    epoch: i64,
-    bound: &mut [Bound],
-) -> Result<Vec<Look>> {
-    let publication = &shared.settings.source.publication;
-    let sources: Vec<TableName> = bound.iter().map(|bound| bound.settings.source.clone()).collect();
-    let looks = source::watch::look(client, publication, &sources).await?;
-    for (bound, look) in bound.iter_mut().zip(&looks) {
-        if bound
-            .model
-            .as_ref()
-            .is_ok_and(|model| look.oid != Some(model.model.source_oid))
-        {
-            return Err(Error::transient(format!(
-                "table \"{}\" was altered meanwhile",
-                bound.settings.source
-            )));
-        }
-        let (published, storage) = shared.bookkeeping.watched(target, bound.id).await?;
-        let in_step = bound.state == ModelState::InStep;
-        if in_step && published.is_some_and(|published| published != look.published) {
-            let error = Error::broken("its table's publication was changed, so changes may be missing");
-            tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended and copied again");
-            shared
-                .bookkeeping
-                .suspend(target, epoch, bound.id, &error)
-                .await?;
-            bound.state = ModelState::Suspended;
-        } else if in_step && storage.is_some_and(|storage| storage != look.storage) {
-            ask_for_resync(shared, target, epoch, (&bound.settings.name(), ANOTHER_FILE)).await?;
-        }
-        shared
-            .bookkeeping
-            .set_watched(target, (epoch, bound.id), &look.published, &look.storage)
-            .await?;
-    }
-    Ok(looks)
+/// The sources of the read models, in their order.
+fn sources(shared: &Shared) -> Vec<TableName> {
+    let read_models = shared.settings.read_models.iter();
+    read_models.map(|model| model.source.clone()).collect()
 }
 
 /// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the source before.
@@ -138,20 +99,17 @@ impl Watch {
         (shared, epoch): (Arc<Shared>, i64),
         bound: &[Bound],
         (looks, shapes): (Vec<Look>, Vec<String>),
+        passed: Arc<Passed>,
         commands: mpsc::Sender<Command>,
     ) -> Self {
+        let seen = bound.iter().zip(looks).zip(shapes);
         Self {
             shared,
             epoch,
-            sources: bound.iter().map(|bound| bound.settings.source.clone()).collect(),
-            used: bound
-                .iter()
-                .map(|bound| Some(bound.model.as_ref().ok()?.model.source_columns()))
+            watched: seen
+                .map(|((bound, look), shape)| Watched::new(bound, look, shape))
                 .collect(),
-            lookups: bound.iter().map(|bound| bound.settings.target.clone()).collect(),
-            ids: bound.iter().map(|bound| bound.id).collect(),
-            looks,
-            shapes,
+            passed,
             miscounted: HashMap::new(),
             commands,
             seen_at: Instant::now(),
@@ -199,7 +157,7 @@ impl Watch {
     }
 
     /// Passes the time until the next look; whoever waits for a position is heard soon, also while nothing changes.
-    async fn until_next_look(&self, target: &mut PgConnection) -> Result<()> {
+    async fn until_next_look(&mut self, target: &mut PgConnection) -> Result<()> {
         let next = Instant::now() + LOOK_INTERVAL;
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
             self.pause(WAITERS_INTERVAL).await;
@@ -212,7 +170,8 @@ impl Watch {
             let waits = tokio::time::timeout(LOOK_PATIENCE, waits)
                 .await
                 .map_err(|_| Error::transient("a look at who waits had no answer"))??;
-            if waits || self.shared.budget.is_high() {
+            let judges = self.judge_files(target).await?;
+            if waits || judges || self.shared.budget.is_high() {
                 // A stream that has ended hears nothing; the next session's watch looks again.
                 let _ = self.commands.send(Command::Hurry).await;
             }
@@ -223,80 +182,88 @@ impl Watch {
     /// Compares; returns what the session cannot go on with.
     async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
         let publication = &self.shared.settings.source.publication;
-        let looks = source::watch::look(client, publication, &self.sources).await?;
-        for (index, (before, now)) in self.looks.iter().zip(&looks).enumerate() {
-            let Some(table) = self.sources.get(index) else {
+        let looks = source::watch::look(client, publication, &sources(&self.shared)).await?;
+        for (index, now) in looks.into_iter().enumerate() {
+            let Some(watched) = self.watched.get_mut(index) else {
                 continue;
             };
-            if before.publication != now.publication || before.published != now.published {
-                return Ok(Some(Error::transient(format!(
-                    "publication \"{publication}\" was changed"
-                ))));
-            }
-            let used = self.used.get(index).and_then(Option::as_deref);
-            if !now.is_same_table(before, used) {
-                return Ok(Some(Error::transient(format!(
-                    "table \"{table}\" was altered, renamed, dropped or made again"
-                ))));
-            }
-            if before.storage != now.storage
-                && let (Some(lookup), Some(id)) = (self.lookups.get(index), self.ids.get(index))
-            {
-                ask_for_resync(
-                    &self.shared,
-                    target,
-                    self.epoch,
-                    (&lookup.to_string(), ANOTHER_FILE),
-                )
-                .await?;
-                self.shared
-                    .bookkeeping
-                    .set_watched(target, (self.epoch, *id), &now.published, &now.storage)
-                    .await?;
+            match watched.see(now) {
+                Seen::Publication => {
+                    return Ok(Some(Error::transient(format!(
+                        "publication \"{publication}\" was changed"
+                    ))));
+                }
+                Seen::Altered => {
+                    return Ok(Some(Error::transient(format!(
+                        "table \"{}\" was altered, renamed, dropped or made again",
+                        watched.source
+                    ))));
+                }
+                seen => self.follow(index, seen, target).await?,
             }
         }
-        self.looks = looks;
-        let shapes = target::facts::shapes(target, &self.lookups).await?;
-        let before = std::mem::replace(&mut self.shapes, shapes);
-        let changed = before
-            .iter()
-            .zip(&self.shapes)
-            .position(|(before, now)| before != now);
-        if let Some(lookup) = changed.and_then(|at| self.lookups.get(at)) {
-            return Ok(Some(Error::transient(format!(
-                "lookup table \"{lookup}\" was altered, dropped or made again"
-            ))));
+        tracing::debug!("looked at the source's catalogs");
+        if let Some(error) = self.look_at_lookups(target).await? {
+            return Ok(Some(error));
         }
         self.look_for_damage(target).await
     }
 
-    /// Looks at what only the target knows.
-    async fn look_for_damage(&mut self, target: &mut PgConnection) -> Result<Option<Error>> {
-        let models: Vec<(i32, &TableName)> = self.ids.iter().copied().zip(&self.lookups).collect();
-        let miscounted = match self.shared.bookkeeping.damage(target, &models).await? {
-            Some(Damage::Gone(table)) => {
-                return Ok(Some(Error::transient(format!(
-                    "table {table} of the bookkeeping is gone"
-                ))));
-            }
-            Some(Damage::Miscounted(ids)) => ids,
-            None => Vec::new(),
+    /// Does what follows from a look, short of the session's end, and stores what was seen.
+    async fn follow(&self, index: usize, seen: Seen, target: &mut PgConnection) -> Result<()> {
+        let Some(watched) = self.watched.get(index) else {
+            return Ok(());
         };
-        self.miscounted.retain(|id, _| miscounted.contains(id));
-        for (id, lookup) in models.iter().filter(|(id, _)| miscounted.contains(id)) {
-            let name = lookup.to_string();
-            let (backoff, next) = self
-                .miscounted
-                .entry(*id)
-                .or_insert_with(|| (Backoff::new(LOOK_INTERVAL, MOST_ASKING_DELAY), Instant::now()));
-            // What runs writes the lookup, or has not come to it.
-            if *next <= Instant::now() && !self.shared.bookkeeping.is_asked_for(target, &name, true).await? {
-                let why = "the lookup or its map has another number of rows than was written";
+        match seen {
+            Seen::Same | Seen::Publication | Seen::Altered => return Ok(()),
+            Seen::Resync(why) => {
+                let name = watched.lookup.to_string();
                 ask_for_resync(&self.shared, target, self.epoch, (&name, why)).await?;
-                *next = Instant::now() + backoff.next_delay(0.0);
+            }
+            Seen::Passed => tracing::debug!(
+                read_model = watched.lookup.to_string(),
+                "another file of the table: the stream brought its TRUNCATE"
+            ),
+        }
+        self.shared
+            .bookkeeping
+            .set_watched(target, (self.epoch, watched.id), &watched.stored())
+            .await
+    }
+
+    /// Judges files that were seen before and that the stream has passed by now; returns whether others wait for that.
+    async fn judge_files(&mut self, target: &mut PgConnection) -> Result<bool> {
+        let applied = self.passed.applied();
+        for index in 0..self.watched.len() {
+            let truncated = self.passed.truncated(index);
+            let seen = self
+                .watched
+                .get_mut(index)
+                .map_or(Seen::Same, |watched| watched.pass(applied, truncated));
+            self.follow(index, seen, target).await?;
+        }
+        Ok(self.watched.iter().any(Watched::waits_for_the_stream))
+    }
+
+    async fn look_at_lookups(&mut self, target: &mut PgConnection) -> Result<Option<Error>> {
+        let lookups: Vec<TableName> = self
+            .watched
+            .iter()
+            .map(|watched| watched.lookup.clone())
+            .collect();
+        let shapes = target::facts::shapes(target, &lookups).await?;
+        let mut altered = None;
+        for (watched, shape) in self.watched.iter_mut().zip(shapes) {
+            if watched.shape != shape {
+                watched.shape = shape;
+                altered.get_or_insert(&watched.lookup);
             }
         }
-        Ok(None)
+        Ok(altered.map(|lookup| {
+            Error::transient(format!(
+                "lookup table \"{lookup}\" was altered, dropped or made again"
+            ))
+        }))
     }
 
     async fn pause(&self, delay: Duration) {

@@ -96,6 +96,11 @@ pub async fn table(client: &Client, name: &TableName) -> Result<Option<SourceTab
         } else {
             Vec::new()
         },
+        partition_of: if get(&row, "is_partition")? {
+            partition_of(client, oid).await?
+        } else {
+            Vec::new()
+        },
         has_inheritance_children: get(&row, "has_inheritance_children")?,
         row_security_applies: get(&row, "row_security_applies")?,
         may_select: get(&row, "may_select")?,
@@ -164,12 +169,22 @@ async fn leaves(client: &Client, oid: u32) -> Result<Vec<Leaf>> {
         .map(|row| {
             Ok(Leaf {
                 name: table_name(row)?,
+                kind: character(row, "kind")?,
+                persistence: character(row, "persistence")?,
                 replica_identity: replica_identity(row)?,
                 has_primary_key: get(row, "has_primary_key")?,
                 identity_columns: get(row, "identity_columns")?,
             })
         })
         .collect()
+}
+
+async fn partition_of(client: &Client, oid: u32) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(include_str!("../../sql/source/partition_of.sql"), &[&oid])
+        .await
+        .map_err(from_driver)?;
+    rows.iter().map(table_name).collect()
 }
 
 /// A replication slot of the cluster; `None` if there is none of this name.

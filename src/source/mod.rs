@@ -23,6 +23,7 @@ pub mod publication;
 pub mod replication;
 pub mod server;
 pub mod settled;
+pub mod shapes;
 pub mod slot;
 pub mod snapshot;
 mod tls;

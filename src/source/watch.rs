@@ -11,6 +11,7 @@ use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
 
 use crate::error::Result;
+use crate::lsn::Lsn;
 use crate::source::error::from_driver;
 use crate::sql::TableName;
 
@@ -41,6 +42,8 @@ pub struct Look {
     pub storage: String,
     /// Whether nothing belongs to the table: no leaf, no heir.
     pub alone: bool,
+    /// End of the flushed WAL. What is seen was committed before it.
+    pub wal_end: Lsn,
     /// What the text of its values depends on.
     pub texts: Texts,
 }
@@ -125,6 +128,7 @@ fn read(row: &Row) -> Result<Look> {
         leaves: text("leaves")?,
         storage: text("storage")?,
         alone: get::<Option<bool>>(row, "alone")?.unwrap_or(false),
+        wal_end: text("wal_end")?.parse().unwrap_or_default(),
         texts: Texts::new(),
     })
 }

@@ -26,11 +26,13 @@ mod source;
 mod standing;
 mod stuck;
 mod unreadable;
+mod watched;
 
 pub use damage::Damage;
 pub use healing::Healing;
 pub use progress::CopyProgress;
 pub use standing::{Standing, hidden};
+pub use watched::Stored;
 
 /// The bookkeeping of one pipeline.
 #[derive(Debug, Clone)]
@@ -450,46 +452,6 @@ impl Bookkeeping {
             ModelState::Suspended
         };
         self.set_model_state(conn, epoch, id, state, Some(why)).await
-    }
-
-    /// What the watch has stored of a read model: publication and files of its table.
-    pub async fn watched(
-        &self,
-        conn: &mut PgConnection,
-        id: i32,
-    ) -> Result<(Option<String>, Option<String>)> {
-        let sql = format!(
-            "SELECT published, storage FROM {}.read_model WHERE id = $1",
-            self.schema
-        );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)?;
-        Ok((
-            row.try_get(0).map_err(from_sqlx)?,
-            row.try_get(1).map_err(from_sqlx)?,
-        ))
-    }
-
-    /// Stores what the watch sees.
-    pub async fn set_watched(
-        &self,
-        conn: &mut PgConnection,
-        (epoch, id): (i64, i32),
-        published: &str,
-        storage: &str,
-    ) -> Result<()> {
-        let sql = format!(
-            "UPDATE {}.read_model SET published = $3, storage = $4 WHERE id = $2 AND {}",
-            self.schema,
-            self.ours()
-        );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
-        self.write(conn, epoch, query.bind(id).bind(published).bind(storage))
-            .await?;
-        Ok(())
     }
 
     /// Whether somebody waits in `wait_for` for a position.

@@ -54,6 +54,7 @@ mod toast;
 mod two;
 mod types;
 mod unread_log;
+mod unsaid;
 mod values;
 mod watch;
 mod window;

@@ -10,8 +10,8 @@ use tokio_postgres::Client;
 
 use crate::held::{self, FILL};
 use crate::support::{Cdc, LABELS_MODEL, Pair, Signal, labels_pair, on_free_slot, pg, rows, wait_until};
-use crate::tags::{TAGS, TAGS_LOOKUP, TAGS_MODEL};
-use crate::wait_equal;
+use crate::tags::{TAGS, TAGS_LOOKUP, TAGS_MODEL, labels_and_tags};
+use crate::{wait_equal, wait_log, wait_rows};
 
 /// Every state of a lookup that a reader has seen, in order.
 struct Reader {
@@ -63,6 +63,69 @@ async fn states_of(source: &Client, query: &str, statements: &[&str]) -> Vec<Vec
 const SWAP: &str = "BEGIN; ALTER TABLE tags RENAME note TO other; ALTER TABLE tags RENAME spare TO note;
      ALTER TABLE tags RENAME other TO spare; COMMIT";
 
+const SWAP_USED: &str = "BEGIN; ALTER TABLE tags RENAME note TO other; ALTER TABLE tags RENAME tag TO note;
+     ALTER TABLE tags RENAME other TO tag; COMMIT";
+
+const MAKE_AGAIN: &str = "BEGIN; ALTER TABLE tags DROP spare; ALTER TABLE tags DROP note;
+     ALTER TABLE tags ADD note text DEFAULT 'again'; COMMIT";
+
+const CHANGE: &str = "UPDATE tags SET note = note || '.' WHERE id = 2";
+
+const SPARE: &str = "ALTER TABLE tags ADD spare text; UPDATE tags SET spare = 'spare ' || id";
+
+/// The row that was changed first was shown by the new names and all others by the old ones, until the watch looked.
+#[tokio::test]
+async fn columns_that_change_places_while_streaming_are_never_mixed() {
+    for alter in [SWAP, SWAP_USED, MAKE_AGAIN] {
+        eprintln!("{alter}");
+        let (pair, source, target, _cdc) = labels_and_tags("PRIMARY KEY (id)", SPARE).await;
+        // The tables are known to the stream.
+        source.batch_execute(CHANGE).await.unwrap();
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+        let reader = Reader::start(&pair, TAGS_LOOKUP).await;
+        let states = states_of(&source, TAGS, &[alter, CHANGE]).await;
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+        reader.saw_only(&states).await;
+    }
+}
+
+/// The same where the table's first change on this connection comes after it, so that there is no older description.
+#[tokio::test]
+async fn columns_that_change_places_before_the_first_change_are_never_mixed() {
+    for alter in [SWAP, SWAP_USED, MAKE_AGAIN] {
+        eprintln!("{alter}");
+        let (pair, source, target, _cdc) = labels_and_tags("PRIMARY KEY (id)", SPARE).await;
+        let reader = Reader::start(&pair, TAGS_LOOKUP).await;
+        let states = states_of(&source, TAGS, &[alter, CHANGE]).await;
+        wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+        reader.saw_only(&states).await;
+    }
+}
+
+/// Away and back between two sessions: the catalogs say nothing of it, only the stream does.
+#[tokio::test]
+async fn column_that_had_another_name_for_a_while_is_not_taken_for_the_other_one() {
+    let (pair, source, target, mut cdc) = labels_and_tags("PRIMARY KEY (id)", SPARE).await;
+    cdc.stop(Signal::Term).await;
+    source
+        .batch_execute(
+            "ALTER TABLE tags RENAME note TO old; ALTER TABLE tags RENAME spare TO note;
+             UPDATE tags SET note = 'of the other column' WHERE id = 1; INSERT INTO tags (id, tag) VALUES (9, 'i');
+             ALTER TABLE tags RENAME note TO spare; ALTER TABLE tags RENAME old TO note;
+             UPDATE tags SET note = 'last' WHERE id = 3",
+        )
+        .await
+        .unwrap();
+    let _cdc = Cdc::run(&pair);
+    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    wait_rows(
+        &target,
+        "SELECT state FROM cdc.read_model WHERE name LIKE '%tags%'",
+        &["in_step"],
+    )
+    .await;
+}
+
 const PARTS: &str = "CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
      CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10); INSERT INTO parts VALUES (1, 'x');";
 
@@ -73,6 +136,49 @@ target = 'public.parts_lookup'
 key = ['id']
 columns = ['id', 'v']
 ";
+
+/// A table that was altered between its binding and the first look of the watch was never looked at again: the rows that
+/// changed later were of another column than all others, for good.
+#[tokio::test]
+async fn table_that_is_altered_while_a_session_begins_is_noticed() {
+    let (mut pair, source, target) = labels_pair().await;
+    source
+        .batch_execute(&format!(
+            "CREATE TABLE tags (id int PRIMARY KEY, tag text NOT NULL, note text, spare text);
+             INSERT INTO tags VALUES (1, 'a', 'x', 'xx'), (2, 'b', 'y', 'yy'), (3, 'c', 'z', 'zz'); {PARTS}"
+        ))
+        .await
+        .unwrap();
+    target
+        .batch_execute("CREATE TABLE tags_lookup (tag text PRIMARY KEY, note text)")
+        .await
+        .unwrap();
+    // The parts are bound last.
+    pair.config += TAGS_MODEL;
+    pair.config += PARTS_MODEL;
+    let mut cdc = Cdc::run(&pair);
+    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    cdc.stop(Signal::Term).await;
+    // Whoever binds the parts waits for their lock; the tags are bound by then.
+    let holder = pg(&pair.source_url).await;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE parts IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let cdc = Cdc::run(&pair);
+    wait_rows(
+        &source,
+        "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'parts_1'::regclass AND NOT granted",
+        &["t"],
+    )
+    .await;
+    source.batch_execute(SWAP).await.unwrap();
+    holder.batch_execute("COMMIT").await.unwrap();
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    source.batch_execute(CHANGE).await.unwrap();
+    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+}
 
 /// Tags that become another table, with the same columns.
 const REPLACE: &str =

@@ -275,6 +275,15 @@ async fn identities(admin: &tokio_postgres::Client) {
     );
     assert_eq!(parts.leaves[0].identity_columns, names(&["id"]));
     assert!(parts.leaves[1].identity_columns.is_empty() && parts.leaves[1].has_primary_key);
+    assert!(
+        parts
+            .leaves
+            .iter()
+            .all(|leaf| (leaf.kind, leaf.persistence) == ('r', 'p'))
+    );
+    let leaf = source_table(admin, "parts_2a").await;
+    let roots: Vec<_> = leaf.partition_of.iter().map(|root| root.name.as_str()).collect();
+    assert_eq!((roots, parts.partition_of.len()), (vec!["parts_2", "parts"], 0));
 }
 
 async fn slots_and_publications(admin: &tokio_postgres::Client) {

@@ -2,7 +2,7 @@
 
 use cdc::error::Class;
 use cdc::lsn::Lsn;
-use cdc::target::bookkeeping::CopyProgress;
+use cdc::target::bookkeeping::{CopyProgress, Stored};
 
 use crate::cases::TABLES;
 use crate::rig::Rig;
@@ -45,6 +45,10 @@ async fn every_write_of_the_bookkeeping_names_the_epoch() {
         seconds: 1.0,
     });
     let result = serde_json::json!({});
+    let seen = Stored {
+        published: Some("p".to_owned()),
+        ..Stored::default()
+    };
     let error = cdc::error::Error::broken("it fails");
     let done = [
         (
@@ -57,7 +61,7 @@ async fn every_write_of_the_bookkeeping_names_the_epoch() {
         ("suspend", bookkeeping.suspend(conn, epoch, model, &error).await),
         (
             "set_watched",
-            bookkeeping.set_watched(conn, (epoch, model), "p", "s").await,
+            bookkeeping.set_watched(conn, (epoch, model), &seen).await,
         ),
         (
             "set_copy_progress",

@@ -109,12 +109,46 @@ fn publications_that_leave_update_and_delete_alone_break_nothing() {
         elsewhere(c);
         c.table().leaves = vec![Leaf {
             name: TableName::new("public", "leaf"),
+            kind: 'r',
+            persistence: 'p',
             replica_identity: ReplicaIdentity::Default,
             has_primary_key: true,
             identity_columns: strings(&["id"]),
         }];
     };
     assert!(breaks(&leaf), "a partition of it");
+}
+
+/// Of none of these the changes come in the stream under the table's name.
+#[test]
+fn partitions_that_the_stream_does_not_tell_are_found() {
+    let leaf = |kind: char, persistence: char| Leaf {
+        name: TableName::new("public", "leaf"),
+        kind,
+        persistence,
+        replica_identity: ReplicaIdentity::Default,
+        has_primary_key: true,
+        identity_columns: strings(&["id"]),
+    };
+    finds("error: table", "partition \"public.leaf\" is unlogged", |c| {
+        c.table().leaves = vec![leaf('r', 'p'), leaf('r', 'u')];
+    });
+    finds(
+        "error: table",
+        "partition \"public.leaf\" is a foreign table",
+        |c| {
+            c.table().leaves = vec![leaf('f', 'p')];
+        },
+    );
+    let root = |c: &mut Case| c.table().partition_of = vec![TableName::new("public", "root")];
+    fine(root);
+    finds("error: table", "it is a partition of \"public.root\"", |c| {
+        root(c);
+        let mut publication = c.source.models[0].publications[0].clone();
+        publication.via_root = true;
+        publication.tables[0].table = TableName::new("public", "root");
+        c.source.publication = Some(publication);
+    });
 }
 
 #[test]

@@ -39,8 +39,19 @@ impl Stream {
         if self.gathers() {
             return Ok(false);
         }
-        let Some(mut batch) = self.pending.take() else {
+        if self.pending.is_empty() {
             return self.submit_chunk().await;
+        }
+        if self.must_be_proved().await? {
+            return Ok(false);
+        }
+        self.submit_batch().await
+    }
+
+    /// Hands over what waits; it is proved.
+    pub(super) async fn submit_batch(&mut self) -> Result<bool> {
+        let Some(mut batch) = self.pending.take() else {
+            return Ok(false);
         };
         batch.chunks = std::mem::take(&mut self.chunks);
         self.in_flight = Some(InFlight {
@@ -67,6 +78,7 @@ impl Stream {
             return Err(rewritten());
         }
         let changes = self.assembler.take_chunk();
+        self.passed.bring(&changes, id.commit_lsn);
         self.chunks += 1;
         tracing::debug!(
             xid = id.xid,

@@ -1,0 +1,83 @@
+//! The first looks of a session: before the read models are bound, and after.
+//!
+//! What is altered in between would be in neither of the watch's looks: so both must show what was bound.
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+
+use super::watched::{is_bound_to, resync_for, stored};
+use super::{ask_for_resync, sources};
+use crate::error::{Error, Result};
+use crate::run::Shared;
+use crate::run::bind::Bound;
+use crate::source;
+use crate::source::watch::Look;
+use crate::target::bookkeeping::ModelState;
+
+/// Looks at the source before anything is bound.
+///
+/// # Errors
+/// As any query.
+pub async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<Look>> {
+    let publication = &shared.settings.source.publication;
+    source::watch::look(client, publication, &sources(shared)).await
+}
+
+/// Looks again, and compares with what was bound and with what the last session has stored: read models that changed in a way that
+/// the stream did not tell are suspended, or a resync of them is asked for.
+///
+/// # Errors
+/// Transient if a table was altered meanwhile: the session begins again.
+pub async fn compare_with_stored(
+    shared: &Shared,
+    client: &Client,
+    target: &mut PgConnection,
+    epoch: i64,
+    (bound, before): (&mut [Bound], &[Look]),
+) -> Result<Vec<Look>> {
+    let looks = look_before(shared, client).await?;
+    for ((bound, look), before) in bound.iter_mut().zip(&looks).zip(before) {
+        let model = bound.model.as_ref().ok().map(|model| &model.model);
+        let used = model.map(|model| model.source_columns());
+        if !look.is_same_table(before, used.as_deref()) || !model.is_none_or(|model| is_bound_to(model, look))
+        {
+            return Err(Error::transient(format!(
+                "table \"{}\" was altered while the session began",
+                bound.settings.source
+            )));
+        }
+        compare(shared, target, epoch, (bound, look)).await?;
+    }
+    Ok(looks)
+}
+
+async fn compare(
+    shared: &Shared,
+    target: &mut PgConnection,
+    epoch: i64,
+    (bound, look): (&mut Bound, &Look),
+) -> Result<()> {
+    let used = bound
+        .model
+        .as_ref()
+        .ok()
+        .map(|model| model.model.source_columns());
+    let before = shared.bookkeeping.watched(target, bound.id).await?;
+    let now = stored(look, used.as_deref());
+    let in_step = bound.state == ModelState::InStep;
+    if in_step && before.published.is_some() && before.published != now.published {
+        let error = Error::broken("its table's publication was changed, so changes may be missing");
+        tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended and copied again");
+        shared
+            .bookkeeping
+            .suspend(target, epoch, bound.id, &error)
+            .await?;
+        bound.state = ModelState::Suspended;
+    } else if in_step && let Some(why) = resync_for(&before, &now) {
+        ask_for_resync(shared, target, epoch, (&bound.settings.name(), why)).await?;
+    }
+    shared
+        .bookkeeping
+        .set_watched(target, (epoch, bound.id), &now)
+        .await
+}

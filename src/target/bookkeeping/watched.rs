@@ -1,0 +1,69 @@
+//! What the watch has seen of the source, kept so that a difference is noticed across restarts.
+
+use std::collections::BTreeSet;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::Bookkeeping;
+use crate::error::Result;
+use crate::target::error::from_sqlx;
+
+/// What is stored of a read model's table; `None` where nothing was stored yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Options of the publication and its entries for the table.
+    pub published: Option<String>,
+    /// Files of the table and its leaves.
+    pub storage: Option<String>,
+    /// What the text of its values depends on besides the values.
+    pub texts: Option<BTreeSet<String>>,
+}
+
+impl Bookkeeping {
+    /// What the watch has stored of a read model.
+    pub async fn watched(&self, conn: &mut PgConnection, id: i32) -> Result<Stored> {
+        let sql = format!(
+            "SELECT published, storage, texts FROM {}.read_model WHERE id = $1",
+            self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Ok(Stored::default());
+        };
+        let texts: Option<Vec<String>> = row.try_get(2).map_err(from_sqlx)?;
+        Ok(Stored {
+            published: row.try_get(0).map_err(from_sqlx)?,
+            storage: row.try_get(1).map_err(from_sqlx)?,
+            texts: texts.map(|texts| texts.into_iter().collect()),
+        })
+    }
+
+    /// Stores what the watch sees.
+    ///
+    /// # Errors
+    /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
+    pub async fn set_watched(
+        &self,
+        conn: &mut PgConnection,
+        (epoch, id): (i64, i32),
+        seen: &Stored,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET published = $3, storage = $4, texts = $5 WHERE id = $2 AND {}",
+            self.schema,
+            self.ours()
+        );
+        let texts: Option<Vec<String>> = seen.texts.as_ref().map(|texts| texts.iter().cloned().collect());
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id);
+        let query = query
+            .bind(seen.published.clone())
+            .bind(seen.storage.clone())
+            .bind(texts);
+        self.write(conn, epoch, query).await?;
+        Ok(())
+    }
+}
