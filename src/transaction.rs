@@ -6,7 +6,7 @@
 //! Transactions below the position where the assembler begins were applied before. They come again after a restart, possibly
 //! in the layout that a table had then, so their changes are not mapped and cannot break a read model.
 //!
-//! Each read model has one [`Part`] in the stream. A change that cannot be mapped (its table was altered, an old row is
+//! Each read model has one `Part` in the stream. A change that cannot be mapped (its table was altered, an old row is
 //! missing) breaks the read model from that transaction on, and every transaction from then on says so, until
 //! [`Assembler::suspended`] confirms that the suspension is stored. The other read models continue.
 //!

@@ -4,9 +4,9 @@
 //! it, catalogs included, before nothing that it sees as committed is listed as running any more (`source/settled.rs`
 //! says why: on the server versions in use today reading earlier damages the master).
 //!
-//! One transaction holds the snapshot and locks nothing; each table is read in one of its own ([`table`]). So a table
+//! One transaction holds the snapshot and locks nothing; each table is read in one of its own (`table.rs`). So a table
 //! that has to give way, or whose connection is lost, is read again under the same snapshot, and one that cannot be read
-//! takes no other along ([`failure`]).
+//! takes no other along (`failure.rs`).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
