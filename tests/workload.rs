@@ -240,6 +240,16 @@ async fn resyncs(seed: u64, pairs: u64) -> u64 {
     };
     let mut stage = Stage::set("resync", seed, plan).await;
     let cdc = Cdc::run(&stage.pair);
+    // A resync that is asked for during the first copy is done with it, and tells all of its rows.
+    support::wait_until("the first copy is done", async || {
+        let output = stage.command(&["status", "--json"]).await;
+        let status: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        match status["pipeline"]["state"].as_str() {
+            Some("streaming") => Ok(()),
+            state => Err(format!("{state:?}")),
+        }
+    })
+    .await;
     let mut done = 0;
     while !stage.is_over() || done < pairs {
         finds_nothing(&stage, seed, &plan, false).await;
