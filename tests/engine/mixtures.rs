@@ -160,21 +160,23 @@ async fn table_that_is_altered_while_a_session_begins_is_noticed() {
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     cdc.stop(Signal::Term).await;
-    // Whoever binds the parts waits for their lock; the tags are bound by then.
-    let holder = pg(&pair.source_url).await;
+    // Whoever binds the parts makes their lookup, and waits for another one of that name; the tags are bound by then.
+    target.batch_execute("DROP TABLE parts_lookup").await.unwrap();
+    let holder = pg(&pair.target_url).await;
     holder
-        .batch_execute("BEGIN; LOCK TABLE parts IN ACCESS EXCLUSIVE MODE")
+        .batch_execute("BEGIN; CREATE TABLE parts_lookup (id int PRIMARY KEY, v text)")
         .await
         .unwrap();
     let cdc = Cdc::run(&pair);
     wait_rows(
-        &source,
-        "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'parts_1'::regclass AND NOT granted",
+        &target,
+        "SELECT count(*) > 0 FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'CREATE TABLE%parts_lookup%'",
         &["t"],
     )
     .await;
     source.batch_execute(SWAP).await.unwrap();
-    holder.batch_execute("COMMIT").await.unwrap();
+    holder.batch_execute("ROLLBACK").await.unwrap();
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     source.batch_execute(CHANGE).await.unwrap();
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
