@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
-.PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs campaign-ddl build check
+.PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs campaign-ddl campaign-plans build check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ campaign-resyncs: ## Resync and compare 1,000 times beside 16 writers; nothing m
 campaign-ddl: ## Alter source tables at random in 200 rounds (CDC_TEST_ROUNDS; CDC_TEST_SEED replays)
 	@scripts/postgres
 	CDC_TEST_ROUNDS=$${CDC_TEST_ROUNDS:-200} $(CARGO) test --locked --test workload ddl::lookups -- --nocapture
+
+campaign-plans: ## Write every shape of a batch at 10,000 and 40,000 rows without statistics (CDC_TEST_PLAN_ROWS)
+	@scripts/postgres
+	CDC_TEST_PLAN_ROWS=$${CDC_TEST_PLAN_ROWS:-40000} $(CARGO) test --locked --test writer plans -- --nocapture
 
 build: ## Build target/release/cdc
 	$(CARGO) build --release --locked

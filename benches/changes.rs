@@ -151,6 +151,7 @@ fn target_model() -> TargetModel {
         name: ReadModelSettings::labels().target,
         kind: 'r',
         persistence: 'p',
+        has_parts: false,
         columns: columns.to_vec(),
         unique_indexes: vec![KeyIndex {
             name: String::new(),

@@ -320,6 +320,8 @@ pub struct LookupTable {
     pub kind: char,
     /// pg_class.relpersistence: `u` is refused.
     pub persistence: char,
+    /// Whether rows of it may be in other tables: partitions, or tables that inherit from it.
+    pub has_parts: bool,
     /// Columns in order, without dropped ones.
     pub columns: Vec<LookupColumn>,
     /// Unique, immediate, non-partial indexes on plain columns.
@@ -424,6 +426,7 @@ mod tests {
             name: TableName::new("public", "products_lookup"),
             kind: 'r',
             persistence: 'p',
+            has_parts: false,
             columns: Vec::new(),
             unique_indexes: vec![index(&["id"]), index(&["a", "b", "c"]), index(&["a", "b"])],
             triggers: Vec::new(),

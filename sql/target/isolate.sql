@@ -20,7 +20,7 @@
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys integer, _isolate boolean, _again boolean, _lsn text,
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[], OUT _refused bigint)
-LANGUAGE plpgsql AS $cdc$
+LANGUAGE plpgsql {{settings}} AS $cdc$
 DECLARE
     _most CONSTANT integer := {{most_rejected}};
     _from integer[];
@@ -36,6 +36,9 @@ DECLARE
     _sqlstate text;
     _constraint text;
     _column text;
+    _moves boolean;
+    _claims tid[];
+    _shown tid[];
 BEGIN
     _inserted := 0;
     _updated := 0;
@@ -43,15 +46,15 @@ BEGIN
     -- What can be checked late is checked after each piece.
     SET CONSTRAINTS ALL DEFERRED;
     IF _again THEN
-        UPDATE {{map}} m SET state = 's', {{v_null}} FROM {{stage}} s WHERE s.state = 'r' AND {{identity_is_map}} AND m.state = 'r';
+        UPDATE {{map}} m SET state = 's', {{v_null}} FROM {{stage}} s WHERE s.state = 'r' AND {{map_of_refused}};
         UPDATE {{stage}} s SET state = 'l' WHERE s.state = 'r';
         UPDATE {{touched}} t SET open = true;
     ELSE
 {{left_out_values}}
 {{find_moving}}
 {{take_in}}
-        -- A refused row claims its key though it is not shown. Made of what is there by now: before 14 the server takes an index that
-        -- was made over an empty table for one that stays empty.
+        {{hash}}
+        -- A refused row claims its key though it is not shown.
         {{key_index}}
         DELETE FROM {{rejected}} r USING {{stage}} s
         WHERE s.state = 'x' AND {{stage_is_rejected}} AND NOT (r.state = 'x' AND {{rejected_as_stage}});
@@ -60,32 +63,33 @@ BEGIN
         WHERE s.state = 'x' AND NOT EXISTS (SELECT FROM {{rejected}} r WHERE {{stage_is_rejected}});
         DELETE FROM {{earlier}};
     END IF;
+    {{look_up}}
     WITH gone AS (
         DELETE FROM {{rejected}} r
-        WHERE r.state <> 'd' AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{rejected_is_map}} AND m.state IN ('r', 'x'))
+        WHERE r.state <> 'd' AND {{rejected_is_over}}
         RETURNING r.*)
     INSERT INTO {{earlier}} SELECT * FROM gone;
 
     LOOP
+{{find_claims}}
+        {{find_shown}}
+        {{hash}}
 {{share_out_keys}}
         -- Deletes first: they free what others may need.
         DELETE FROM {{tries}};
         INSERT INTO {{tries}} (n, op, {{k}}, {{w}}, {{p}})
         SELECT row_number() OVER (ORDER BY x.op), x.op, {{x_k}}, {{x_w}}, {{x_p}} FROM (
-            SELECT 'd'::"char" AS op, {{t_k}}, {{t_w}}, {{null_p}} FROM {{touched}} t
+            SELECT 'd'::"char" AS op, {{t_k}}, {{t_w}}, {{null_p}}
+            FROM {{touched}} t JOIN {{lookup}} l ON {{lookup_is_touched}}{{lookup_of_shown}}
             WHERE t.open AND t.w1 IS NULL
-              AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w', 'r', 'x'))
-              AND EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_touched}})
+              AND NOT EXISTS (SELECT FROM {{map}} m WHERE {{touched_is_map}} AND m.state IN ('s', 'w', 'r', 'x'){{map_of_claims}})
             UNION ALL
             SELECT CASE WHEN {{no_lookup}} THEN 'v' ELSE 'u' END::"char", {{t_k}}, {{t_w}}, {{s_p}}
-            FROM {{touched}} t JOIN {{stage}} s ON {{stage_is_winner}} LEFT JOIN {{lookup}} l ON {{lookup_is_stage}}
+            FROM {{touched}} t JOIN {{stage}} s ON {{stage_is_winner}} LEFT JOIN {{lookup}} l ON {{lookup_is_stage}}{{lookup_of_shown}}
             WHERE t.open AND s.state = 'l' AND ({{no_lookup}} OR {{lookup_differs}})
         ) x;
         SELECT count(*) INTO _count FROM {{tries}};
-        IF _count > 100 THEN
-            ANALYZE {{tries}};
-            PERFORM pg_catalog.set_config('enable_nestloop', 'on', true);
-        END IF;
+        {{look_up}}
 
         _failed := 0;
         _progress := false;
@@ -146,7 +150,7 @@ BEGIN
                               WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass({{lookup_name}})) LOOP
             _n := NULL;
             BEGIN
-                DELETE FROM {{lookup}} l USING {{tries}} t WHERE t.swap AND t.op = 'u' AND {{lookup_is_touched}};
+                DELETE FROM {{lookup}} l USING {{tries}} t WHERE t.swap AND t.op = 'u' AND {{row_of_touched}};
                 FOR _n IN SELECT t.n FROM {{tries}} t WHERE t.swap ORDER BY t.n LOOP
                     INSERT INTO {{lookup}} AS l ({{lookup_columns}}) SELECT {{stage_values}} FROM {{tries}} s WHERE s.n = _n;
                 END LOOP;
@@ -172,7 +176,8 @@ BEGIN
             WHERE x.n <= _keys;
         END IF;
         UPDATE {{map}} m SET state = 'r', {{v_from_tries}}
-        FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND {{map_is_winner}};
+        FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND {{map_of_winner}};
+        {{hash}}
         UPDATE {{stage}} s SET state = 'r'
         FROM {{tries}} t WHERE t.e1 IS NOT NULL AND t.op <> 'd' AND s.state = 'l' AND {{stage_is_winner}};
         DELETE FROM {{rejected}} r USING {{tries}} t
@@ -191,10 +196,9 @@ BEGIN
         -- The next one that claims such a key is tried.
         UPDATE {{touched}} t SET open = false WHERE t.open;
         UPDATE {{touched}} t SET open = true FROM {{tries}} x WHERE x.e1 IS NOT NULL AND x.op <> 'd' AND {{tried_is_winner}};
-        EXIT WHEN NOT FOUND;
-        IF (SELECT count(*) FROM {{rejected}}) > _most THEN
-            EXIT;
-        END IF;
+        _progress := FOUND;
+        {{look_up}}
+        EXIT WHEN NOT _progress OR (SELECT count(*) FROM {{rejected}}) > _most;
     END LOOP;
 
     -- Rows that nobody at the source can have: a key is never null there. One that cannot go is in nobody's way.
@@ -210,9 +214,10 @@ BEGIN
         END;
     END IF;
 
-    DELETE FROM {{rejected}} r
-    WHERE r.state = 'd' AND (NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_rejected}})
-        OR EXISTS (SELECT FROM {{map}} m WHERE {{rejected_key_is_map}} AND m.state IN ('s', 'w', 'r', 'x')));
+{{find_holders}}
+    {{hash}}
+    DELETE FROM {{rejected}} r USING ({{keys_of_rejected}}) x
+    WHERE x.n = r.n AND r.state = 'd' AND (x.claimed OR NOT x.in_lookup);
     SELECT count(*), count(*) FILTER (WHERE r.state <> 'd') INTO _count, _failed FROM {{rejected}} r;
     IF _count > _most OR (_failed > 1 AND NOT EXISTS (SELECT FROM {{map}} m WHERE m.state = 's')) THEN
         SELECT r.e1, coalesce(r.e2, r.e3, 'no name') INTO _sqlstate, _constraint FROM {{rejected}} r ORDER BY r.n DESC LIMIT 1;
@@ -224,16 +229,17 @@ BEGIN
     -- What everybody may see of it.
     DELETE FROM {{schema}}.rejection x
     WHERE x.read_model = {{id}} AND NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.n = x.n);
-    UPDATE {{schema}}.rejection x SET shown = {{shown}}
-    FROM {{rejected}} r WHERE x.read_model = {{id}} AND r.n = x.n AND x.shown <> {{shown}};
-    INSERT INTO {{schema}}.rejection (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, refused_at)
-    SELECT {{id}}, r.n, {{rejected_identity_text}}, {{rejected_key_text}}, {{shown}}, r.e1, r.e2, r.e3, r.lsn, r.at
-    FROM {{rejected}} r
-    WHERE NOT EXISTS (SELECT FROM {{schema}}.rejection x WHERE x.read_model = {{id}} AND x.n = r.n);
+    INSERT INTO {{schema}}.rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, refused_at)
+    SELECT {{id}}, r.n, {{rejected_identity_text}}, {{rejected_key_text}},
+        CASE WHEN r.state <> 'd' AND x.shown THEN 'other row' WHEN x.in_lookup THEN 'old row' ELSE 'nothing' END,
+        r.e1, r.e2, r.e3, r.lsn, r.at
+    FROM {{rejected}} r JOIN ({{keys_of_rejected}}) x ON x.n = r.n
+    ON CONFLICT (read_model, n) DO UPDATE SET shown = excluded.shown WHERE e.shown <> excluded.shown;
 
     SELECT count(*) FILTER (WHERE s.state = 'l'), count(*) FILTER (WHERE s.state = 'r') INTO _total, _refused FROM {{stage}} s;
     SELECT _refused + count(*) INTO _refused FROM {{touched}} t
     WHERE EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'd' AND {{rejected_is_touched}});
+    {{look_up}}
     UPDATE {{schema}}.read_model r
     SET rows = CASE WHEN _clear THEN (SELECT count(*) FROM {{lookup}}) ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
         waiting = CASE WHEN _clear THEN (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') ELSE r.waiting END,
@@ -241,18 +247,19 @@ BEGIN
     WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
 END
 $cdc$;
--- One piece of it: all or nothing.
-CREATE OR REPLACE FUNCTION pg_temp.write_{{id}}(_low integer, _high integer) RETURNS bigint[] LANGUAGE plpgsql AS $cdc$
+-- One piece of it: all or nothing. Pieces are of any size, down to one row, so each row is looked up.
+CREATE OR REPLACE FUNCTION pg_temp.write_{{id}}(_low integer, _high integer) RETURNS bigint[]
+LANGUAGE plpgsql {{settings_of_write}} AS $cdc$
 DECLARE
     _deleted bigint;
     _updated bigint;
     _inserted bigint;
 BEGIN
     DELETE FROM {{lookup}} l USING {{tries}} t
-    WHERE t.n BETWEEN _low AND _high AND t.op = 'd' AND {{lookup_is_touched}};
+    WHERE t.n BETWEEN _low AND _high AND t.op = 'd' AND {{row_of_touched}};
     GET DIAGNOSTICS _deleted = ROW_COUNT;
     UPDATE {{lookup}} l SET {{lookup_assign}}
-    FROM {{tries}} s WHERE s.n BETWEEN _low AND _high AND s.op = 'u' AND {{lookup_is_stage}};
+    FROM {{tries}} s WHERE s.n BETWEEN _low AND _high AND s.op = 'u' AND {{row_of_stage}};
     GET DIAGNOSTICS _updated = ROW_COUNT;
     INSERT INTO {{lookup}} AS l ({{lookup_columns}})
     SELECT {{stage_values}} FROM {{tries}} s WHERE s.n BETWEEN _low AND _high AND s.op = 'v';

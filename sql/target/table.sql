@@ -2,6 +2,7 @@
 SELECT c.oid::bigint AS oid,
        c.relkind::text AS kind,
        c.relpersistence::text AS persistence,
+       c.relhassubclass AS has_parts,
        -- Triggers that fire on INSERT (4) or UPDATE (16) and rules: they may change what is written.
        ARRAY(
            SELECT 'trigger ' || pg_catalog.quote_ident(t.tgname) FROM pg_catalog.pg_trigger t

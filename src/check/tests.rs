@@ -160,6 +160,7 @@ fn lookup() -> LookupTable {
         name: TableName::new("public", "labels_lookup"),
         kind: 'r',
         persistence: 'p',
+        has_parts: false,
         columns: vec![
             lookup_column("code", "character varying(10)"),
             lookup_column("label", "character varying(50)"),

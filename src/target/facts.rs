@@ -57,6 +57,7 @@ pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<L
         name: name.clone(),
         kind: character(&row, "kind")?,
         persistence: character(&row, "persistence")?,
+        has_parts: get(&row, "has_parts")?,
         columns: columns(&mut *conn, oid).await?,
         unique_indexes: key_indexes(&mut *conn, oid).await?,
         triggers: get(&row, "triggers")?,

@@ -10,11 +10,13 @@ use crate::settings::OnRowError;
 use crate::sql::ident;
 
 mod bind;
+mod joins;
 mod new_rows;
 mod plain;
 mod statements;
 mod templates;
 
+pub use joins::Joins;
 pub(crate) use plain::SESSION_SCHEMA;
 pub use statements::MOST_REJECTED;
 
@@ -29,6 +31,8 @@ pub struct TargetModel {
     epoch: i64,
     /// OID of the lookup: another one means that it was made again.
     lookup_oid: u32,
+    /// Whether the lookup's rows are in several tables: it has partitions, or others inherit from it.
+    lookup_has_parts: bool,
     /// Bookkeeping schema, quoted.
     schema: String,
     columns: Vec<TargetColumn>,

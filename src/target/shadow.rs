@@ -82,8 +82,9 @@ impl ShadowWriter {
     /// Its commits wait for no disk, as nothing of it outlives a crash; the merge's commit, in another session, flushes all that was
     /// written before it.
     pub async fn create(&mut self, model: &TargetModel) -> Result<()> {
+        // What it compares is read once and hashed, whatever the server thinks of its size.
         let sql = format!(
-            "SET synchronous_commit = off; {}; {}",
+            "SET synchronous_commit = off; SET enable_nestloop = off; {}; {}",
             model.create_shadow().trim_end_matches(';'),
             // The comparison reads it.
             model.create_rejected()

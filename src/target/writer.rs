@@ -36,6 +36,7 @@ mod sweep;
 
 use chunks::Chunks;
 use new_rows::NewRows;
+use prepare::{Part as Prepare, Prepared};
 use staged::{Owner, Staged};
 use sweep::Dead;
 
@@ -142,16 +143,12 @@ pub struct Writer {
     bookkeeping: Bookkeeping,
     epoch: i64,
     models: Vec<Option<TargetModel>>,
-    prepared: HashSet<i32>,
-    isolation_prepared: HashSet<i32>,
+    prepared: Prepared,
     /// Read models with rows that are set apart.
     rejecting: HashSet<i32>,
     written_since_planning: i64,
     planned_rows: i64,
-    /// Whether the plans that are kept may not be those of small batches.
-    replan_soon: bool,
     culprit: Option<usize>,
-    chunks_prepared: HashSet<i32>,
     chunks: Chunks,
     new_rows: NewRows,
     dead: Dead,
@@ -178,14 +175,11 @@ impl Writer {
             bookkeeping,
             epoch,
             models: Vec::new(),
-            prepared: HashSet::new(),
-            isolation_prepared: HashSet::new(),
+            prepared: Prepared::default(),
             rejecting: HashSet::new(),
             written_since_planning: 0,
             planned_rows: 0,
-            replan_soon: false,
             culprit: None,
-            chunks_prepared: HashSet::new(),
             chunks: Chunks::default(),
             new_rows: NewRows::default(),
             dead: Dead::default(),
@@ -199,9 +193,7 @@ impl Writer {
             self.models.resize_with(index + 1, || None);
         }
         // Its columns may be others than before.
-        self.prepared.remove(&model.id);
-        self.isolation_prepared.remove(&model.id);
-        self.chunks_prepared.remove(&model.id);
+        self.prepared.forget(model.id);
         if let Some(place) = self.models.get_mut(index) {
             *place = Some(model);
         }
@@ -233,6 +225,11 @@ impl Writer {
         let needs_plans = !batch.folds.iter().all(|(_, fold)| new_rows::are_all(fold));
         self.replan(&indexes, needs_plans).await?;
         self.prepare_missing(indexes).await?;
+        for (index, fold) in &batch.folds {
+            if fold.len() > ONE_STATEMENT_ROWS || fold.clear() {
+                self.prepare_with(*index, &[Prepare::MergeReadOnce]).await?;
+            }
+        }
         if !self.has_rejected(&batch) {
             match self.apply_whole(&batch).await {
                 Err(error) if error.class() == Class::Refused && self.isolates(&batch) => {
@@ -247,7 +244,9 @@ impl Writer {
     /// The way of a batch of which every row is taken.
     async fn apply_whole(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
         let folds: Vec<&(usize, Fold)> = batch.folds.iter().filter(|(_, fold)| !fold.is_empty()).collect();
-        let small = |fold: &Fold| fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES;
+        let small = |fold: &Fold| {
+            fold.len() <= ONE_STATEMENT_ROWS && fold.bytes() <= ONE_STATEMENT_BYTES && !fold.clear()
+        };
         if let [(index, fold)] = folds.as_slice()
             && batch.suspended.is_empty()
             && small(fold)
@@ -328,7 +327,7 @@ impl Writer {
             return Ok(None);
         };
         self.dead.add(&model, fold.all());
-        let how = (fold.clear(), fold.has_unchanged(), self.report_keys);
+        let how = (fold.has_unchanged(), self.report_keys);
         let written = apply_arrays(&mut self.conn, &model, (self.epoch, position), how, arrays).await;
         let written = written.inspect_err(|error| self.blame(index, error))?;
         self.written_since_planning += written.changed();
@@ -478,12 +477,12 @@ async fn stage_arrays(
     Ok(())
 }
 
-/// The one statement of a small batch. `how` is: clear, resolve, most keys that are told.
+/// The one statement of a small batch. `how` is: resolve, most keys that are told.
 async fn apply_arrays(
     conn: &mut PgConnection,
     model: &TargetModel,
     (epoch, position): (i64, &Position),
-    (clear, resolve, keys): (bool, bool, i32),
+    (resolve, keys): (bool, i32),
     arrays: Vec<Vec<Option<String>>>,
 ) -> Result<Written> {
     let last = position.last;
@@ -494,7 +493,6 @@ async fn apply_arrays(
         .bind(last.map(|last| last.commit_lsn.to_string()))
         .bind(last.map(|last| i64::from(last.xid)))
         .bind(last.map(|last| timestamp(last.commit_time)))
-        .bind(clear)
         .bind(resolve)
         .bind(keys);
     for array in arrays {

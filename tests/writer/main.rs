@@ -16,6 +16,7 @@ mod key_index;
 mod limits;
 mod new_chunks;
 mod new_rows;
+mod plans;
 mod random;
 mod refused_chunks;
 mod rig;

@@ -113,7 +113,11 @@ pub struct Rig {
 impl Rig {
     /// A fresh database with these tables and an empty bookkeeping.
     pub async fn new(tables: &str) -> Self {
-        let url = support::target_database().await;
+        Self::at(support::target_database().await, tables).await
+    }
+
+    /// The same in this database, which is empty.
+    pub async fn at(url: String, tables: &str) -> Self {
         let db = support::pg(&url).await;
         db.batch_execute(tables).await.unwrap();
         let bookkeeping = Bookkeeping::new("cdc");

@@ -73,6 +73,7 @@ impl TargetModel {
             model,
             epoch: 0,
             lookup_oid: lookup.oid,
+            lookup_has_parts: lookup.has_parts,
             schema: ident(schema),
             columns,
             key,

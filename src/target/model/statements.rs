@@ -1,11 +1,11 @@
 //! The functions that a session makes for a read model, and their calls, from the templates in `sql/target`.
 
+use super::joins::{Joins, LOOK_UP, Lookup, READ_ONCE_BYTES_A_ROW, TO_HASH};
 use super::{TargetModel, join, no_identity, numbered};
-use crate::sql::{fill, literal};
+use crate::sql::fill;
 
-/// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is cheaper than looking each
-/// row up in their indexes: a lookup takes some 2 microseconds, reading and probing a row of 100 bytes some 0.15.
-const HASHED_BYTES_A_ROW: usize = 1300;
+/// Chunks that the stage may be as large as before its rows are looked up instead of being read once for each chunk.
+const SMALL_CHUNKS: u32 = 16;
 
 /// Bytes of a shadow from which on the indexes of an empty map are made after the rows.
 const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
@@ -15,6 +15,9 @@ pub const MOST_REJECTED: i64 = 1000;
 
 const MERGE: &str = include_str!("../../../sql/target/merge.sql");
 
+const SETTLE_MOVING: &str = include_str!("../../../sql/target/settle_moving.sql");
+const TAKE_IN: &str = include_str!("../../../sql/target/take_in.sql");
+const SHARE_OUT_KEYS: &str = include_str!("../../../sql/target/share_out_keys.sql");
 const COUNT_ROWS: &str = include_str!("../../../sql/target/count_rows.sql");
 const DELETE_UNCLAIMED: &str = include_str!("../../../sql/target/delete_unclaimed.sql");
 const UPDATE_SHOWN: &str = include_str!("../../../sql/target/update_shown.sql");
@@ -27,53 +30,106 @@ const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 const MAKE_KEY_INDEX: &str = "IF pg_catalog.to_regclass({{map_key_name}}) IS NULL THEN \
                               CREATE INDEX map_{{id}}_key ON {{map}} ({{k}}) WHERE state <> 'd'; END IF;";
 
-/// `random_page_cost` where the rows of a batch are looked up, as it was measured, and where the tables are read once.
-const LOOK_UP_COST: &str = "0.25";
-const HASH_COST: &str = "4";
-
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
                         OR raise_exception OR cardinality_violation OR program_limit_exceeded";
 
 impl TargetModel {
     /// The writer for this session's stage.
-    pub fn merge_function(&self) -> String {
-        self.merge("merge", &self.stage())
+    pub fn merge_function(&self, joins: Joins) -> String {
+        self.merge(&format!("merge{}", joins.suffix()), &self.stage(), joins)
     }
 
     /// The writer for the shadow.
     pub fn merge_shadow_function(&self) -> String {
-        self.merge("merge_shadow", &self.shadow())
+        self.merge("merge_shadow", &self.shadow(), Joins::ReadOnce)
     }
 
-    fn merge(&self, name: &str, stage: &str) -> String {
+    fn merge(&self, name: &str, stage: &str, joins: Joins) -> String {
         let stays = "(s.state = 'l' AND NOT {{moved}} AND m.state = 's' AND {{key_is_as_it_was}})";
         let may_move = format!("{stays} IS NOT TRUE");
-        self.writer(MERGE, name, stage, (&may_move, false))
+        let counted =
+            |kind: &str, statement: &str| fill(COUNT_ROWS, &[("kind", kind), ("statement", statement)]);
+        let insert = |of_these: &str| counted("inserted", &fill(INSERT_MISSING, &[("of_these", of_these)]));
+        let insert_moving = insert(" JOIN {{moving}} x ON x.stage_row = s.ctid AND x.state = 'l'");
+        let settle = [
+            ("take_in", TAKE_IN),
+            ("share_out_keys", SHARE_OUT_KEYS),
+            ("delete_unclaimed", &counted("deleted", DELETE_UNCLAIMED)),
+        ];
+        let settle = fill(SETTLE_MOVING, &settle);
+        let template = fill(
+            MERGE,
+            &[
+                (
+                    "settle_moving",
+                    &joins.by_number_of_moving(&settle, self.lookup_is()),
+                ),
+                (
+                    "insert_moving",
+                    &joins.by_number_of_moving(&insert_moving, self.lookup_is()),
+                ),
+                ("insert_missing", &insert("")),
+                ("update_shown", &counted("updated", UPDATE_SHOWN)),
+            ],
+        );
+        self.writer(
+            &template,
+            joins,
+            name,
+            stage,
+            &[
+                ("may_move", &may_move),
+                ("open", "false"),
+                ("where_asked", ""),
+                ("and_asked", ""),
+            ],
+        )
     }
 
     /// The writer for this session's stage that sets refused rows apart.
-    pub fn isolate_function(&self) -> String {
-        self.isolate("isolate", &self.stage())
+    pub fn isolate_function(&self, joins: Joins) -> String {
+        self.isolate(&format!("isolate{}", joins.suffix()), &self.stage(), joins)
     }
 
     /// The writer for the shadow that sets refused rows apart.
     pub fn isolate_shadow_function(&self) -> String {
-        self.isolate("isolate_shadow", &self.shadow())
+        self.isolate("isolate_shadow", &self.shadow(), Joins::ReadOnce)
     }
 
-    /// Every key is settled anew there.
-    fn isolate(&self, name: &str, stage: &str) -> String {
-        self.writer(ISOLATE, name, stage, ("true", true))
+    /// Every key is settled from scratch there, not only those that several rows claim.
+    fn isolate(&self, name: &str, stage: &str, joins: Joins) -> String {
+        let keys_of_rejected = include_str!("../../../sql/target/keys_of_rejected.sql");
+        let own = [
+            ("may_move", "true"),
+            ("open", "true"),
+            ("where_asked", " WHERE t.open"),
+            ("and_asked", " AND t.open"),
+            ("refusals", REFUSALS),
+            ("most_rejected", &MOST_REJECTED.to_string()),
+        ];
+        let parts = [
+            (
+                "find_holders",
+                include_str!("../../../sql/target/find_holders.sql"),
+            ),
+            ("keys_of_rejected", keys_of_rejected),
+        ];
+        self.writer(&fill(ISOLATE, &parts), joins, name, stage, &own)
     }
 
-    /// `open` is whether all keys that may change hands are settled, not only those that several rows claim.
-    fn writer(&self, template: &str, name: &str, stage: &str, (may_move, open): (&str, bool)) -> String {
+    /// Whether an address tells one row of the lookup.
+    fn lookup_is(&self) -> Lookup {
+        if self.lookup_has_parts {
+            Lookup::Parted
+        } else {
+            Lookup::One
+        }
+    }
+
+    fn writer(&self, template: &str, joins: Joins, name: &str, stage: &str, own: &[(&str, &str)]) -> String {
         let function = format!("pg_temp.{name}_{}", self.id);
-        let counted =
-            |kind: &str, statement: &str| fill(COUNT_ROWS, &[("kind", kind), ("statement", statement)]);
-        let insert = |of_these: &str| counted("inserted", &fill(INSERT_MISSING, &[("of_these", of_these)]));
-        let own: &[(&str, &str)] = &[
+        let parts = [
             (
                 "left_out_values",
                 include_str!("../../../sql/target/left_out_values.sql"),
@@ -83,36 +139,29 @@ impl TargetModel {
                 &refuse_left_out("neither the lookup nor the map holds"),
             ),
             ("find_moving", include_str!("../../../sql/target/find_moving.sql")),
-            ("may_move", may_move),
-            ("take_in", include_str!("../../../sql/target/take_in.sql")),
-            ("update_shown", &counted("updated", UPDATE_SHOWN)),
-            ("insert_missing", &insert("")),
-            (
-                "insert_moving",
-                &insert(" JOIN {{moving}} x ON x.stage_row = s.ctid AND x.state = 'l'"),
-            ),
-            ("delete_unclaimed", &counted("deleted", DELETE_UNCLAIMED)),
+            ("take_in", TAKE_IN),
+            ("share_out_keys", SHARE_OUT_KEYS),
+        ];
+        let names = [
             ("key_index", MAKE_KEY_INDEX),
-            ("open", if open { "true" } else { "false" }),
-            ("look_up", &find_rows("on", LOOK_UP_COST)),
-            ("hash", &find_rows("off", HASH_COST)),
-            ("hashed_bytes", &HASHED_BYTES_A_ROW.to_string()),
             (
-                "share_out_keys",
-                include_str!("../../../sql/target/share_out_keys.sql"),
+                "key_index_is_usable",
+                include_str!("../../../sql/target/key_index_is_usable.sql"),
             ),
             ("function", &function),
             ("stage", stage),
-            ("refusals", REFUSALS),
-            ("most_rejected", &MOST_REJECTED.to_string()),
         ];
-        self.fill(template, own)
+        let text = joins.fill(&fill(template, &parts), self.lookup_is());
+        self.fill(&fill(&text, own), &names)
     }
 
     /// The call of [`Self::isolate_function`], or of the one for the shadow.
-    pub fn isolate_call(&self, shadow: bool) -> String {
-        let name = if shadow { "isolate_shadow" } else { "isolate" };
-        format!("SELECT * FROM pg_temp.{name}_{}($1, $2, $3, $4, $5, $6)", self.id)
+    pub fn isolate_call(&self, joins: Joins, shadow: bool) -> String {
+        let suffix = if shadow { "_shadow" } else { joins.suffix() };
+        format!(
+            "SELECT * FROM pg_temp.isolate{suffix}_{}($1, $2, $3, $4, $5, $6)",
+            self.id
+        )
     }
 
     /// The one statement of a small batch.
@@ -164,11 +213,9 @@ impl TargetModel {
 
     /// The call of the one statement, with its parameters numbered from 1.
     pub fn apply_call(&self) -> String {
-        let arrays: String = (0..self.stage_width())
-            .map(|n| format!(", ${}", n + 10))
-            .collect();
+        let arrays: String = (0..self.stage_width()).map(|n| format!(", ${}", n + 9)).collect();
         format!(
-            "SELECT * FROM pg_temp.apply_{}($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz, $7, $8, $9{arrays})",
+            "SELECT * FROM pg_temp.apply_{}($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz, $7, $8{arrays})",
             self.id
         )
     }
@@ -193,6 +240,11 @@ impl TargetModel {
             include_str!("../../../sql/target/fold_chunk.sql"),
             &[
                 ("function", &format!("pg_temp.fold_chunk_{}", self.id)),
+                ("settings", LOOK_UP),
+                ("hash", TO_HASH),
+                ("small_chunks", &SMALL_CHUNKS.to_string()),
+                ("make_stage_index", &self.make_stage_index()),
+                ("stage_index", &self.stage_index()),
                 ("stage", &self.stage()),
                 ("chunk", &self.chunk()),
                 (
@@ -215,6 +267,20 @@ impl TargetModel {
         )
     }
 
+    fn make_stage_index(&self) -> String {
+        let i = numbered("", "i", self.identity_types.len());
+        format!("CREATE INDEX stage_{}_i ON {} ({i});", self.id, self.stage())
+    }
+
+    fn stage_index(&self) -> String {
+        format!("pg_temp.stage_{}_i", self.id)
+    }
+
+    /// Takes the index of the stage away that chunks may have made: batches do not look there.
+    pub fn drop_stage_index(&self) -> String {
+        format!("DROP INDEX IF EXISTS {}", self.stage_index())
+    }
+
     /// The call of [`Self::fold_chunk_function`].
     pub fn fold_chunk_call(&self) -> String {
         format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
@@ -235,44 +301,18 @@ impl TargetModel {
     }
 
     /// The call of the writer over the session's stage.
-    pub fn merge_call(&self) -> String {
-        format!("SELECT * FROM pg_temp.merge_{}($1, $2, $3)", self.id)
-    }
-
-    /// Settings of a transaction that merges this many rows of a large batch, from here to its end.
-    ///
-    /// The plans are made for the batch in hand, not taken from a small one. Where the tables are small beside the
-    /// batch they are read once and hashed: a nested loop over a table that the server takes for empty reads, for
-    /// each row, all that this very statement has inserted (measured: 20,000 rows in 4.2 s, 0.04 s hashed). Elsewhere
-    /// a nested loop may look rows up in an index, but never run through rows that were kept aside: those are
-    /// compared each with each where the server takes them for few (5,000 rows with 200,000 in 88 s). What it costs to look a
-    /// row up is told as it was measured: by the default, which is that of a spinning disk, the server would rather hash millions of
-    /// rows than look some ten thousand up.
-    pub fn plan_for(&self, rows: usize) -> String {
-        let most_bytes = rows.saturating_mul(HASHED_BYTES_A_ROW);
+    pub fn merge_call(&self, joins: Joins) -> String {
         format!(
-            "SELECT pg_catalog.set_config('plan_cache_mode', 'force_custom_plan', true), \
-             pg_catalog.set_config('jit', 'off', true), \
-             pg_catalog.set_config('enable_material', 'off', true), \
-             pg_catalog.set_config('enable_nestloop', CASE WHEN x.small THEN 'off' ELSE 'on' END, true), \
-             pg_catalog.set_config('random_page_cost', CASE WHEN x.small THEN '{HASH_COST}' ELSE '{LOOK_UP_COST}' END, true) \
-             FROM (SELECT pg_catalog.pg_relation_size({map}) + pg_catalog.pg_relation_size({lookup}) < {most_bytes} AS small) x",
-            map = literal(&self.map()),
-            lookup = literal(&self.lookup()),
+            "SELECT * FROM pg_temp.merge{}_{}($1, $2, $3)",
+            joins.suffix(),
+            self.id
         )
     }
 
-    /// Tells the server what the map holds, unless it knows: it takes a table that was never analysed for one of a few hundred keys,
-    /// and autovacuum may come a minute after the rows, or never. Not while somebody else is about it.
-    pub fn analyze_map(&self) -> String {
-        let map = self.map();
-        format!(
-            "DO $cdc$ BEGIN IF (SELECT c.reltuples < 0 OR pg_catalog.pg_relation_size(c.oid) \
-             > 2 * c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint \
-             FROM pg_catalog.pg_class c WHERE c.oid = {}::pg_catalog.regclass) \
-             THEN ANALYZE (SKIP_LOCKED) {map}; END IF; END $cdc$",
-            literal(&map)
-        )
+    /// Asks whether map and lookup are so small beside this many rows that they are better read once.
+    pub fn are_small_beside(&self, rows: usize) -> String {
+        let most_bytes = rows.saturating_mul(READ_ONCE_BYTES_A_ROW);
+        self.fill(&format!("SELECT {{{{bytes_to_read}}}} < {most_bytes}"), &[])
     }
 
     /// Takes the indexes of an empty map away, if the shadow is large.
@@ -304,6 +344,7 @@ impl TargetModel {
             include_str!("../../../sql/target/catch_up.sql"),
             &[
                 ("function", &format!("pg_temp.catch_up_{}", self.id)),
+                ("settings", LOOK_UP),
                 ("refuse_left_out", &refuse_left_out("the copy does not hold")),
                 ("stage", &self.stage()),
                 ("resolve", &resolve),
@@ -346,14 +387,6 @@ fn refuse_left_out(missing: &str) -> String {
     fill(
         include_str!("../../../sql/target/refuse_left_out.sql"),
         &[("missing", missing)],
-    )
-}
-
-/// How the rows of a large batch are found from here on: looked up in the indexes, or by reading the tables once.
-fn find_rows(nested_loops: &str, random_page_cost: &str) -> String {
-    format!(
-        "PERFORM pg_catalog.set_config('enable_nestloop', '{nested_loops}', true), \
-         pg_catalog.set_config('random_page_cost', '{random_page_cost}', true);"
     )
 }
 

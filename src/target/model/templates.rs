@@ -3,9 +3,10 @@
 use super::{KeyPart, TargetColumn, TargetModel, join, no_identity, numbered};
 use crate::sql::{fill, ident, literal};
 
-/// What stands under the key of a row that is set apart.
-const SHOWN: &str = "CASE WHEN r.state <> 'd' AND EXISTS (SELECT FROM {{map}} m WHERE {{rejected_key_is_map}} AND m.state = 's') \
-     THEN 'other row' WHEN EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_rejected}}) THEN 'old row' ELSE 'nothing' END";
+/// Pages of map and lookup, in bytes; those of a partitioned lookup are its partitions'.
+const BYTES_TO_READ: &str = "(pg_catalog.pg_relation_size({{map_name}}) + coalesce(\
+     (SELECT sum(pg_catalog.pg_relation_size(t.relid)) FROM pg_catalog.pg_partition_tree({{lookup_name}}) t), \
+     pg_catalog.pg_relation_size({{lookup_name}})))";
 
 impl TargetModel {
     /// Fills the placeholders that several templates share, after those given.
@@ -155,7 +156,7 @@ impl TargetModel {
                 .map(|(column, v)| format!("v{v} = {}", column.in_lookup())),
         );
         let shared: &[(&str, String)] = &[
-            ("shown", SHOWN.to_owned()),
+            ("bytes_to_read", BYTES_TO_READ.to_owned()),
             ("schema", self.schema.clone()),
             ("id", self.id.to_string()),
             ("map", self.map()),

@@ -23,6 +23,7 @@ fn lookup() -> LookupTable {
         name: ReadModelSettings::labels().target,
         kind: 'r',
         persistence: 'p',
+        has_parts: false,
         columns: vec![
             column("code", "character varying(10)"),
             column("label", "character varying(50)"),
@@ -64,12 +65,12 @@ pub(crate) fn labels() -> TargetModel {
 #[test]
 fn rows_are_sorted_for_the_map_unless_that_takes_the_rules_of_a_language() {
     let sort = "ORDER BY coalesce(s.i1, s.o1)";
-    assert!(labels().merge_function().contains(sort));
+    assert!(labels().merge_function(Joins::LookedUp).contains(sort));
     let table = labels_table(ReplicaIdentity::Default);
     let settings = ReadModelSettings::labels();
     let by_code = ReadModel::bind(&settings, &table, &["code".to_owned()], Remembering::Map).unwrap();
     let by_code = TargetModel::bind(7, "cdc", Arc::new(by_code), &lookup()).unwrap();
-    assert!(!by_code.merge_function().contains(sort));
+    assert!(!by_code.merge_function(Joins::LookedUp).contains(sort));
 }
 
 #[test]
@@ -81,9 +82,11 @@ fn no_placeholder_is_left_in_any_statement() {
         model.make_map_identity(),
         model.create_stage(),
         model.create_shadow(),
-        model.merge_function(),
+        model.merge_function(Joins::LookedUp),
+        model.merge_function(Joins::ReadOnce),
         model.merge_shadow_function(),
-        model.isolate_function(),
+        model.isolate_function(Joins::LookedUp),
+        model.isolate_function(Joins::ReadOnce),
         model.isolate_shadow_function(),
         model.create_rejected(),
         model.create_tries(),

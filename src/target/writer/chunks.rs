@@ -9,18 +9,23 @@ use std::collections::HashSet;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::prepare::Part;
 use super::staged::{self, Owner, Staged};
 use super::{Batch, Transaction, Writer, Written, advance, execute, model_of, name};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful::{self, Refused};
 use crate::target::error::from_sqlx;
-use crate::target::model::{MOST_REJECTED, TargetModel};
+use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
 
-/// Settings of the transaction into which chunks are staged: the plans are made for the rows in hand, never by nested loops over
-/// tables that were empty when they were planned.
-const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off; \
-                     SET LOCAL enable_nestloop = off";
+/// What a read model needs that has rows in chunks, whatever they turn out to be.
+const PARTS: [Part; 5] = [
+    Part::MergeReadOnce,
+    Part::Tries,
+    Part::Isolate(Joins::LookedUp),
+    Part::Isolate(Joins::ReadOnce),
+    Part::Chunk,
+];
 
 /// The chunks that are staged and wait for the end of their transaction.
 #[derive(Debug, Default)]
@@ -55,9 +60,7 @@ impl Writer {
             return Ok(());
         }
         for id in chunks.made {
-            self.prepared.remove(&id);
-            self.isolation_prepared.remove(&id);
-            self.chunks_prepared.remove(&id);
+            self.prepared.forget(id);
         }
         execute(&mut self.conn, "ROLLBACK".to_owned()).await
     }
@@ -67,7 +70,7 @@ impl Writer {
             for (index, _) in folds {
                 self.prepare_chunks(*index).await?;
             }
-            execute(&mut self.conn, BEGIN.to_owned()).await?;
+            execute(&mut self.conn, "BEGIN".to_owned()).await?;
         }
         self.chunks.count += 1;
         for (index, fold) in folds.iter().filter(|(_, fold)| !fold.is_empty()) {
@@ -100,20 +103,11 @@ impl Writer {
     /// Makes the tables and functions for chunks of a read model, once a session.
     async fn prepare_chunks(&mut self, index: usize) -> Result<()> {
         let model = self.model(index)?;
-        if self.chunks_prepared.contains(&model.id) {
-            return Ok(());
-        }
-        if self.chunks.count > 0 {
+        if self.chunks.count > 0 && PARTS.iter().any(|part| !self.prepared.has(&model, *part)) {
             self.chunks.made.insert(model.id);
         }
         // Also where the read model stops at a refused row: another one of the transaction may have some.
-        self.prepare_isolation(index).await?;
-        let drop = format!("DROP TABLE IF EXISTS {}", model.chunk());
-        for sql in [drop, model.create_chunk(), model.fold_chunk_function()] {
-            execute(&mut self.conn, sql).await?;
-        }
-        self.chunks_prepared.insert(model.id);
-        Ok(())
+        self.prepare_with(index, &PARTS).await
     }
 
     async fn add_to_stage(&mut self, index: usize, fold: &Fold) -> Result<()> {
@@ -202,6 +196,10 @@ impl Writer {
             return self.leave(batch).await;
         }
         self.add_chunk(&batch.folds).await?;
+        for one in &self.chunks.staged {
+            let drop = model_of(&self.models, one.index)?.drop_stage_index();
+            execute(&mut self.conn, drop).await?;
+        }
         advance(&mut self.conn, self.epoch, &batch.position).await?;
         for (index, new_rows) in &self.chunks.new_rows {
             let count = model_of(&self.models, *index)?.count_new(new_rows.inserted);

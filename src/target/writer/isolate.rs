@@ -3,8 +3,9 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
+use super::prepare::Part;
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Transaction, Writer, Written, advance, execute, model_of, name, read_written};
+use super::{Batch, Transaction, Writer, Written, advance, model_of, name, read_written};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::lsn::Lsn;
@@ -12,12 +13,12 @@ use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful;
 use crate::target::difference::Rejected;
 use crate::target::error::from_sqlx;
-use crate::target::model::TargetModel;
+use crate::target::model::{Joins, TargetModel};
 
 /// How often rows that were refused are tried once more after other lookups have changed.
 const MOST_ROUNDS: usize = 2;
 
-/// More live rows than this in a batch are many: its plans are not kept for the next one.
+/// More live rows than this in a copy are many: the tables that it filled are truncated.
 pub(super) const MANY_ROWS: i64 = 500;
 
 /// Rows that are set apart that are named of all of them.
@@ -26,6 +27,7 @@ const NAMED_REJECTED: usize = 20;
 /// How the isolating writer is called.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct How {
+    pub(super) joins: Joins,
     pub(super) shadow: bool,
     pub(super) clear: bool,
     pub(super) resolve: bool,
@@ -33,6 +35,11 @@ pub(super) struct How {
     /// Try the refused rows of this batch once more.
     pub(super) again: bool,
     pub(super) lsn: Lsn,
+}
+
+/// How the isolating run joins; `clear` is whether all rows of map and lookup take part.
+pub(super) fn joins_of(clear: bool) -> Joins {
+    if clear { Joins::ReadOnce } else { Joins::LookedUp }
 }
 
 impl Writer {
@@ -51,29 +58,15 @@ impl Writer {
             .any(|(index, _)| model_of(&self.models, *index).is_ok_and(TargetModel::isolates))
     }
 
-    /// Makes what the isolating run needs, once a session.
-    pub(super) async fn prepare_isolation(&mut self, index: usize) -> Result<()> {
-        self.prepare(index).await?;
-        let model = self.model(index)?;
-        if !self.isolation_prepared.insert(model.id) {
-            return Ok(());
-        }
-        let drop = format!(
-            "DROP TABLE IF EXISTS pg_temp.tries_{id}, pg_temp.earlier_{id}",
-            id = model.id
-        );
-        for sql in [drop, model.create_tries(), model.isolate_function()] {
-            execute(&mut self.conn, sql).await?;
-        }
-        Ok(())
-    }
-
     /// Writes a batch and sets the rows apart that the target refuses.
     pub(super) async fn apply_isolating(&mut self, batch: &Batch) -> Result<Vec<(usize, Written)>> {
         self.culprit = None;
         let folds: Vec<&(usize, Fold)> = batch.folds.iter().filter(|(_, fold)| !fold.is_empty()).collect();
-        for (index, _) in &folds {
-            self.prepare_isolation(*index).await?;
+        for (index, fold) in &folds {
+            let mut parts = vec![Part::Tries, Part::Isolate(joins_of(fold.clear()))];
+            // Its rows may be tried once more after another lookup has changed.
+            parts.extend((folds.len() > 1).then_some(Part::Isolate(Joins::LookedUp)));
+            self.prepare_with(*index, &parts).await?;
         }
         let owner = Owner {
             models: &self.models,
@@ -115,8 +108,6 @@ impl Writer {
             let id = model_of(&self.models, *index)?.id;
             if written.rejected_in_all > 0 {
                 self.rejecting.insert(id);
-                // Plans that were made for many rows read all of map and lookup for each small batch, too.
-                self.replan_soon |= written.total > MANY_ROWS;
             } else {
                 self.rejecting.remove(&id);
             }
@@ -131,7 +122,7 @@ pub(super) async fn call_isolating(
     model: &TargetModel,
     how: How,
 ) -> Result<Written> {
-    let row = sqlx::query(AssertSqlSafe(model.isolate_call(how.shadow)))
+    let row = sqlx::query(AssertSqlSafe(model.isolate_call(how.joins, how.shadow)))
         .bind(how.clear)
         .bind(how.resolve)
         .bind(how.keys)
@@ -166,6 +157,7 @@ impl Bookkeeping {
             for (index, written) in all.iter_mut() {
                 *current = Some(*index);
                 let how = How {
+                    joins: Joins::LookedUp,
                     shadow,
                     clear: false,
                     resolve: false,

@@ -13,7 +13,7 @@ use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::ModelState;
 use crate::target::error::from_sqlx;
-use crate::target::model::TargetModel;
+use crate::target::model::{Joins, TargetModel};
 
 impl Writer {
     /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
@@ -288,13 +288,12 @@ async fn merge_rows(
     isolating: bool,
 ) -> Result<Written> {
     let bookkeeping = owner.bookkeeping;
-    // Everything is compared with everything: each table is read once.
-    execute(conn, model.plan_for(usize::MAX)).await?;
     let mut healed = 0;
     let written = if isolating {
         let mut before = Written::default();
         bookkeeping.read_rejected(conn, model.id, &mut before).await?;
         let call = isolate::How {
+            joins: Joins::ReadOnce,
             shadow: true,
             clear: true,
             resolve: false,

@@ -1,14 +1,16 @@
 //! What a session makes for its read models before their first batch: staging tables, functions, plans.
 //!
 //! Each read model takes a dozen statements, and a commit for each would wait for the disk: many are prepared in few
-//! transactions.
+//! transactions. What only some batches need is made before the first of them.
+
+use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
 use super::{Position, Transaction, Writer, apply_arrays, call, execute};
 use crate::error::{Class, Result};
 use crate::lsn::Lsn;
-use crate::target::model::TargetModel;
+use crate::target::model::{Joins, TargetModel};
 
 /// Read models that are prepared in one transaction; each takes a dozen locks that are held to its end.
 const TOGETHER: usize = 50;
@@ -19,6 +21,72 @@ const REPLAN_ROWS: i64 = 1000;
 
 /// How long preparing waits for a lookup that is locked, in milliseconds.
 const WARM_PATIENCE_MS: u32 = 500;
+
+/// What a session has made, with the number of the read model.
+#[derive(Debug, Default)]
+pub(super) struct Prepared(HashSet<(i32, Part)>);
+
+/// Something that it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    /// Stage, and the writer that looks rows up.
+    Stage,
+    /// The writer that reads the tables once.
+    MergeReadOnce,
+    /// The tables of the isolating run.
+    Tries,
+    /// The isolating writer.
+    Isolate(Joins),
+    /// The table of a chunk, and what folds it into the stage.
+    Chunk,
+}
+
+impl Prepared {
+    pub(super) fn has(&self, model: &TargetModel, part: Part) -> bool {
+        self.0.contains(&(model.id, part))
+    }
+
+    /// It was made in a transaction that was rolled back, or for other columns.
+    pub(super) fn forget(&mut self, id: i32) {
+        self.0.retain(|(of, _)| *of != id);
+    }
+
+    /// Read models that have a stage.
+    pub(super) fn staged(&self) -> Vec<i32> {
+        let stages = self.0.iter().filter(|(_, part)| *part == Part::Stage);
+        stages.map(|(id, _)| *id).collect()
+    }
+}
+
+impl TargetModel {
+    /// The statements that make a part.
+    fn statements_of(&self, part: Part) -> Vec<String> {
+        let drop = |tables: &[&str]| {
+            let tables: Vec<String> = tables
+                .iter()
+                .map(|table| format!("pg_temp.{table}_{}", self.id))
+                .collect();
+            format!("DROP TABLE IF EXISTS {}", tables.join(", "))
+        };
+        match part {
+            Part::Stage => {
+                let mut all = vec![
+                    drop(&["stage", "moving", "touched"]),
+                    self.create_stage(),
+                    self.merge_function(Joins::LookedUp),
+                ];
+                all.extend(self.fits_one_statement().then(|| self.apply_function()));
+                // A map that an earlier version made has none yet.
+                all.push(self.create_rejected());
+                all
+            }
+            Part::MergeReadOnce => vec![self.merge_function(Joins::ReadOnce)],
+            Part::Tries => vec![drop(&["tries", "earlier"]), self.create_tries()],
+            Part::Isolate(joins) => vec![self.isolate_function(joins)],
+            Part::Chunk => vec![drop(&["chunk"]), self.create_chunk(), self.fold_chunk_function()],
+        }
+    }
+}
 
 impl Writer {
     /// Lets the server plan a read model's statements while the stage is empty, in a transaction that is rolled back: the plans are
@@ -33,7 +101,6 @@ impl Writer {
             Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
             result => result,
         };
-        left_for_later(execute(&mut self.conn, model.analyze_map()).await)?;
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let warmed = warm_up(tx.conn(), &model, self.epoch).await;
         execute(tx.conn(), "ROLLBACK".to_owned()).await?;
@@ -43,38 +110,44 @@ impl Writer {
     /// Makes the session's staging tables and functions for a read model, once.
     pub(super) async fn prepare(&mut self, index: usize) -> Result<()> {
         let model = self.model(index)?;
-        if self.prepared.contains(&model.id) {
+        if self.prepared.has(&model, Part::Stage) {
             return Ok(());
         }
-        let drop = format!(
-            "DROP TABLE IF EXISTS pg_temp.stage_{id}, pg_temp.moving_{id}, pg_temp.touched_{id}",
-            id = model.id
-        );
-        execute(&mut self.conn, drop).await?;
-        execute(&mut self.conn, model.create_stage()).await?;
-        execute(&mut self.conn, model.merge_function()).await?;
-        if model.fits_one_statement() {
-            execute(&mut self.conn, model.apply_function()).await?;
-        }
-        // A map that an earlier version made has none yet.
-        execute(&mut self.conn, model.create_rejected()).await?;
+        self.make(&model, Part::Stage).await?;
         if self.bookkeeping.has_rejected(&mut self.conn, model.id).await? {
             self.rejecting.insert(model.id);
         } else {
             self.rejecting.remove(&model.id);
         }
-        self.prepared.insert(model.id);
         Ok(())
     }
 
-    /// Lets the server plan anew for a batch that needs plans once the tables have doubled, and after many rows at once that
-    /// were set apart in part.
+    /// The same with these parts.
+    pub(super) async fn prepare_with(&mut self, index: usize, parts: &[Part]) -> Result<()> {
+        self.prepare(index).await?;
+        let model = self.model(index)?;
+        for part in parts {
+            if !self.prepared.has(&model, *part) {
+                self.make(&model, *part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, model: &TargetModel, part: Part) -> Result<()> {
+        for sql in model.statements_of(part) {
+            execute(&mut self.conn, sql).await?;
+        }
+        self.prepared.0.insert((model.id, part));
+        Ok(())
+    }
+
+    /// Lets the server plan again for a batch that needs plans once the tables have doubled.
     pub(super) async fn replan(&mut self, indexes: &[usize], needs_plans: bool) -> Result<()> {
         let grown = self.written_since_planning >= self.planned_rows.max(REPLAN_ROWS);
-        if !(self.replan_soon || grown && needs_plans) {
+        if !(grown && needs_plans) {
             return Ok(());
         }
-        self.replan_soon = false;
         self.planned_rows += self.written_since_planning;
         self.written_since_planning = 0;
         execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
@@ -106,7 +179,7 @@ impl Writer {
     pub(super) async fn prepare_missing(&mut self, mut indexes: Vec<usize>) -> Result<()> {
         let mut unknown = Ok(());
         indexes.retain(|index| match self.model(*index) {
-            Ok(model) => !self.prepared.contains(&model.id),
+            Ok(model) => !self.prepared.has(&model, Part::Stage),
             Err(error) => {
                 unknown = Err(error);
                 false
@@ -120,9 +193,9 @@ impl Writer {
         for index in indexes {
             self.prepare(*index).await?;
             if merging {
+                self.prepare_with(*index, &[Part::Tries]).await?;
                 let model = self.model(*index)?;
                 execute(&mut self.conn, model.merge_shadow_function()).await?;
-                self.prepare_isolation(*index).await?;
                 execute(&mut self.conn, model.isolate_shadow_function()).await?;
             }
         }
@@ -131,9 +204,7 @@ impl Writer {
 
     fn forget_prepared(&mut self, index: usize) -> Result<()> {
         let id = self.model(index)?.id;
-        self.prepared.remove(&id);
-        self.isolation_prepared.remove(&id);
-        self.chunks_prepared.remove(&id);
+        self.prepared.forget(id);
         Ok(())
     }
 
@@ -154,14 +225,14 @@ impl Writer {
 async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
     execute(conn, format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'")).await?;
     // Nothing at all, which is taken for new rows.
-    call(conn, model, &model.merge_call(), false, false, 0).await?;
+    call(conn, model, &model.merge_call(Joins::LookedUp), false, false, 0).await?;
     // A row that nobody has is gone.
     execute(
         conn,
         format!("INSERT INTO {} (state) VALUES ('g')", model.stage()),
     )
     .await?;
-    call(conn, model, &model.merge_call(), false, false, 0).await?;
+    call(conn, model, &model.merge_call(Joins::LookedUp), false, false, 0).await?;
     if model.fits_one_statement() {
         let position = Position {
             lsn: Lsn::ZERO,
@@ -169,7 +240,7 @@ async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Re
             last: None,
         };
         let nothing = vec![Vec::new(); model.stage_width()];
-        apply_arrays(conn, model, (epoch, &position), (false, false, 0), nothing).await?;
+        apply_arrays(conn, model, (epoch, &position), (false, 0), nothing).await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Plainly, or by the isolating run (`isolate.rs`) where the target refuses rows; in both cases within the transaction that
 //! is open, behind the fence.
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
     Batch, ONE_STATEMENT_ROWS, Written, call, check_constraints, execute, index_of, isolate, model_of, name,
@@ -14,7 +14,8 @@ use crate::fold::Share;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful::Refused;
-use crate::target::model::TargetModel;
+use crate::target::error::from_sqlx;
+use crate::target::model::{Joins, TargetModel};
 
 /// The session's read models, and under which epoch it writes.
 #[derive(Debug, Clone, Copy)]
@@ -97,16 +98,10 @@ pub(super) async fn merge(
 ) -> Result<Vec<(usize, Written)>> {
     let mut all = Vec::with_capacity(staged.len());
     for one in staged {
-        let model = turn_to(conn, owner, staged, *one, current).await?;
-        let written = call(
-            conn,
-            model,
-            &model.merge_call(),
-            one.clear,
-            one.resolve,
-            owner.keys,
-        )
-        .await?;
+        let model = turn_to(conn, owner, *one, current).await?;
+        let joins = joins_of(conn, model, *one).await?;
+        let merge = model.merge_call(joins);
+        let written = call(conn, model, &merge, one.clear, one.resolve, owner.keys).await?;
         all.push((one.index, written));
     }
     close(conn, owner, staged, (batch, sole, false), current).await?;
@@ -126,7 +121,7 @@ pub(super) async fn isolate(
     let mut postponed = Vec::new();
     for one in staged {
         execute(conn, "SAVEPOINT read_model".to_owned()).await?;
-        match isolate_one(conn, owner, staged, *one, (lsn, &mut *current)).await {
+        match isolate_one(conn, owner, *one, lsn, current).await {
             Ok(written) => all.push((one.index, written)),
             // Too many rows, perhaps for want of another lookup's: its turn comes again after all others.
             Err(error) if error.class() == Class::Refused && staged.len() > 1 => {
@@ -143,7 +138,7 @@ pub(super) async fn isolate(
             *current = Some(one.index);
             return Err(error);
         }
-        let written = isolate_one(conn, owner, staged, one, (lsn, &mut *current)).await?;
+        let written = isolate_one(conn, owner, one, lsn, current).await?;
         all.push((one.index, written));
     }
     if staged.len() > 1 {
@@ -164,12 +159,13 @@ pub(super) async fn isolate(
 async fn isolate_one(
     conn: &mut PgConnection,
     owner: Owner<'_>,
-    staged: &[Staged],
     one: Staged,
-    (lsn, current): (Lsn, &mut Option<usize>),
+    lsn: Lsn,
+    current: &mut Option<usize>,
 ) -> Result<Written> {
-    let model = turn_to(conn, owner, staged, one, current).await?;
+    let model = turn_to(conn, owner, one, current).await?;
     let how = isolate::How {
+        joins: isolate::joins_of(one.clear),
         shadow: false,
         clear: one.clear,
         resolve: one.resolve,
@@ -180,20 +176,34 @@ async fn isolate_one(
     isolate::call_isolating(conn, model, how).await
 }
 
-/// The next read model's turn: it is to blame for an error from now on. The plans that were kept are those of small batches.
-/// What its types refused of dead rows ends here.
+/// How a batch of these rows is joined with map and lookup.
+async fn joins_of(conn: &mut PgConnection, model: &TargetModel, one: Staged) -> Result<Joins> {
+    if one.clear {
+        return Ok(Joins::ReadOnce);
+    }
+    if one.rows <= ONE_STATEMENT_ROWS {
+        return Ok(Joins::LookedUp);
+    }
+    let are_small: bool = sqlx::query_scalar(AssertSqlSafe(model.are_small_beside(one.rows)))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(if are_small {
+        Joins::ReadOnce
+    } else {
+        Joins::LookedUp
+    })
+}
+
+/// The next read model's turn: it is to blame for an error from now on. What its types refused of dead rows ends here.
 async fn turn_to<'a>(
     conn: &mut PgConnection,
     owner: Owner<'a>,
-    staged: &[Staged],
     one: Staged,
     current: &mut Option<usize>,
 ) -> Result<&'a TargetModel> {
     *current = Some(one.index);
     let model = model_of(owner.models, one.index)?;
-    if staged.iter().any(|staged| staged.rows > ONE_STATEMENT_ROWS) {
-        execute(conn, model.plan_for(one.rows)).await?;
-    }
     // One that was live when it was refused may have died since.
     if one.refused != Refused::default() {
         execute(conn, model.forget_refused_dead()).await?;

@@ -111,7 +111,7 @@ impl Writer {
         if self.dead.swept_at.elapsed() < AGE {
             return Ok(());
         }
-        let all: Vec<i32> = self.prepared.iter().copied().collect();
+        let all = self.prepared.staged();
         self.dead = Dead::default();
         self.vacuum(&all).await
     }
@@ -130,8 +130,6 @@ impl Writer {
         if tables.is_empty() {
             return Ok(());
         }
-        // The server plans anew after it, and shall do so for few rows.
-        self.replan_soon = true;
         execute(&mut self.conn, format!("VACUUM {}", tables.join(", "))).await
     }
 }
