@@ -32,6 +32,11 @@ use crate::row::Cell;
 use crate::shape::Shape;
 use crate::sql::TableName;
 
+mod leaves;
+
+pub use leaves::Leaf;
+use leaves::Leaves;
+
 /// A committed transaction of the source.
 #[derive(Debug)]
 pub struct Transaction {
@@ -45,6 +50,8 @@ pub struct Transaction {
     pub broken: Vec<Broken>,
     /// Whether it changed any published table, of a read model in step or not.
     pub has_changes: bool,
+    /// Leaves of partitioned tables that it was the first to change since they were described.
+    pub leaves: Vec<Leaf>,
 }
 
 /// A read model that cannot continue.
@@ -67,6 +74,7 @@ pub struct Assembler {
     relations: HashMap<u32, Described, RandomState>,
     /// Relation messages by which changes were mapped and that are not proved, with the commit of the first such change.
     unproved: Vec<(Relation, Lsn)>,
+    leaves: Leaves,
     open: Option<Open>,
 }
 
@@ -270,6 +278,7 @@ impl Assembler {
     /// # Errors
     /// A protocol error if the message cannot follow the ones before it.
     pub fn take(&mut self, message: &Message<'_>) -> Result<Option<Transaction>> {
+        self.leaves.see(message);
         match message {
             Message::Begin(begin) => {
                 if self.open.is_some() {
@@ -326,6 +335,7 @@ impl Assembler {
             changes: open.changes,
             broken,
             has_changes: open.has_changes,
+            leaves: self.leaves.take(),
         })
     }
 

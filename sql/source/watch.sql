@@ -11,18 +11,20 @@
 -- roots        oids of the tables that it is a partition of: a published one takes its changes under its own name
 -- leaves       before 15: oids of the table and its leaves, since a walsender keeps what it decided of a table when it sent its
 --              first change, whatever was attached or detached since
--- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH
+-- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH; and for a leaf the version
+--              of its row in pg_inherits: another one means DETACH and ATTACH, with changes in between that no stream has
+-- parts        oids of the leaves and of what lies between
 -- alone        whether nothing belongs to it, so that its TRUNCATE is always in the stream
 -- wal_end      end of the flushed WAL: what is seen was committed before it, but for commits that wait for no flush
 -- typed        whether a column has a type that is not built in: watch_types.sql looks at those
 -- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
-    SELECT w.name, c.oid AS root, c.oid
+    SELECT w.name, c.oid AS root, c.oid, NULL::text AS attached
     FROM pg_catalog.unnest($2::text[]) w (name)
     LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.name)
     -- By pg_inherits, which locks nothing: pg_partition_tree would wait for a leaf that is being rewritten.
     UNION ALL
-    SELECT t.name, t.root, i.inhrelid FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
+    SELECT t.name, t.root, i.inhrelid, i.xmin::text FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
 ), above AS (
     SELECT t.root, i.inhparent AS oid
     FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid
@@ -55,7 +57,9 @@ SELECT t.name,
        pg_catalog.array_to_string(u.oids, ' ') AS roots,
        CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 150000
             THEN pg_catalog.string_agg(t.oid::text, ' ' ORDER BY t.oid) END AS leaves,
-       pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid)), ' ' ORDER BY t.oid) AS storage,
+       pg_catalog.string_agg(pg_catalog.concat(t.oid, ':', pg_catalog.pg_relation_filenode(t.oid), ':' || t.attached), ' '
+           ORDER BY t.oid) AS storage,
+       pg_catalog.array_agg(t.oid) FILTER (WHERE t.oid <> t.root) AS parts,
        pg_catalog.bool_and(t.oid = t.root) AS alone,
        (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
              ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text AS wal_end,

@@ -3,7 +3,7 @@
 -- One row for each column of a type that is not built in, and for what this type is made of: the base of a domain, the elements of an
 -- array, the attributes of a composite type, the bounds of a range. "entry" says
 --
--- label       a label of an enum, which may be renamed in place
+-- label       a label of an enum, which may be renamed in place, with the version of its row: it may have been renamed to and fro
 -- attributes  numbers and types of a composite type's attributes: one more, or one less, is another text for every value
 -- output      the function that makes the text, and the version of the extension that it belongs to
 WITH RECURSIVE parts AS (
@@ -34,7 +34,7 @@ SELECT p.name, p.column_name, pg_catalog.md5(e.entry) AS entry
 FROM parts p
 JOIN pg_catalog.pg_type t ON t.oid = p.type
 CROSS JOIN LATERAL (
-    SELECT pg_catalog.concat_ws(' ', 'label', e.oid, e.enumlabel) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid
+    SELECT pg_catalog.concat_ws(' ', 'label', e.oid, e.xmin, e.enumlabel) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid
     UNION ALL
     SELECT pg_catalog.concat_ws(' ', 'attributes', t.oid,
                pg_catalog.string_agg(pg_catalog.concat(a.attnum, ':', a.atttypid), ' ' ORDER BY a.attnum))

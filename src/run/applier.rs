@@ -23,6 +23,8 @@ pub enum Job {
     Apply(Batch),
     /// Store a position that the stream passed without a change.
     Store(Position),
+    /// Note that the next batch has changes of a leaf of these read models' tables that the watch has never seen.
+    NoteLeaves(Vec<usize>),
     /// Make what is committed durable (only where the session commits asynchronously).
     Harden,
     /// Compare the bookkeeping with the read models that take part in the stream.
@@ -52,6 +54,8 @@ pub enum Done {
     Refused(usize, Error),
     /// A position was stored.
     Stored,
+    /// Leaves are noted.
+    Noted,
     /// What was committed before is durable.
     Hardened,
     /// Bookkeeping and stream were compared; read models that were found out of the stream are suspended.
@@ -138,6 +142,7 @@ async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
         }
         Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
         Job::Audit(taking_part) => writer.audit(&taking_part).await.map(Done::Audited),
+        Job::NoteLeaves(indexes) => writer.note_leaves(&indexes).await.map(|()| Done::Noted),
         Job::Harden => writer.harden().await.map(|()| Done::Hardened),
         Job::Merge { models, position } => {
             let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();

@@ -1,6 +1,12 @@
-//! How far the stream has come, told to the watch: what it sees in the catalogs may still be on its way in the stream.
+//! What the stream and the watch know of each other.
+//!
+//! How far the stream has come: what the watch sees in the catalogs may still be on its way. And of which leaves the stream has
+//! brought changes that the watch has never seen: attached, changed and detached again between two looks, they leave their rows
+//! in the lookup and nothing in the catalogs.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::lsn::Lsn;
 use crate::read_model::Change;
@@ -11,6 +17,16 @@ pub struct Passed {
     applied: AtomicU64,
     /// For each read model the commit of the last TRUNCATE that the stream brought.
     truncated: Vec<AtomicU64>,
+    leaves: Mutex<Vec<Leaves>>,
+}
+
+/// Leaves of one read model's table, by OID.
+#[derive(Debug, Clone, Default)]
+struct Leaves {
+    /// Those that the watch has seen: it notices when they go.
+    seen: BTreeSet<u32>,
+    /// Others that the stream has brought changes of.
+    unseen: BTreeSet<u32>,
 }
 
 impl Passed {
@@ -19,7 +35,38 @@ impl Passed {
         Self {
             applied: AtomicU64::new(0),
             truncated: (0..read_models).map(|_| AtomicU64::new(0)).collect(),
+            leaves: Mutex::new(vec![Leaves::default(); read_models]),
         }
+    }
+
+    /// Notes that a transaction has changed this leaf; returns whether the watch has never seen it. It is received, and not yet applied.
+    pub fn bring_leaf(&self, index: usize, leaf: u32) -> bool {
+        self.with_leaves(index, |leaves| {
+            let unseen = !leaves.seen.contains(&leaf);
+            if unseen {
+                leaves.unseen.insert(leaf);
+            }
+            unseen
+        })
+    }
+
+    /// The leaves that the stream has brought and the watch has not seen.
+    pub fn unseen(&self, index: usize) -> BTreeSet<u32> {
+        self.with_leaves(index, |leaves| leaves.unseen.clone())
+    }
+
+    /// The watch has looked: it knows these leaves now, and has done what follows from those that were unseen when it began to look.
+    pub fn see_leaves(&self, index: usize, seen: &BTreeSet<u32>, settled: &BTreeSet<u32>) {
+        self.with_leaves(index, |leaves| {
+            leaves.seen.clone_from(seen);
+            leaves.unseen.retain(|leaf| !settled.contains(leaf));
+        });
+    }
+
+    fn with_leaves<T: Default>(&self, index: usize, of: impl FnOnce(&mut Leaves) -> T) -> T {
+        // Nothing that runs under the lock can panic.
+        let mut all = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_mut(index).map(of).unwrap_or_default()
     }
 
     /// Notes which of these changes of a transaction are a TRUNCATE. They are received, and not yet applied.
@@ -54,6 +101,20 @@ impl Passed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leaf_is_unseen_until_a_look_that_began_later() {
+        let passed = Passed::new(1);
+        let leaves = |oids: &[u32]| oids.iter().copied().collect::<BTreeSet<u32>>();
+        passed.see_leaves(0, &leaves(&[1]), &leaves(&[]));
+        assert!(!passed.bring_leaf(0, 1) && passed.bring_leaf(0, 2));
+        assert!(!passed.bring_leaf(7, 2), "no read model");
+        let settled = passed.unseen(0);
+        assert!(passed.bring_leaf(0, 3));
+        passed.see_leaves(0, &leaves(&[1, 2]), &settled);
+        assert_eq!(passed.unseen(0), leaves(&[3]));
+        assert!(!passed.bring_leaf(0, 2));
+    }
 
     #[test]
     fn the_last_truncate_of_each_read_model_is_known() {

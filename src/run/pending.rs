@@ -19,6 +19,8 @@ pub struct Pending {
     suspended: Vec<(usize, Error)>,
     position: Option<Position>,
     transactions: u64,
+    /// Read models with changes of a leaf that the watch has never seen.
+    unseen: Vec<usize>,
 }
 
 impl Pending {
@@ -61,6 +63,18 @@ impl Pending {
             Some((_, fold)) => fold,
             None => unreachable!("the position was just found"),
         }
+    }
+
+    /// Notes that a transaction which waits has changed a leaf that the watch has never seen.
+    pub fn bring_unseen(&mut self, index: usize) {
+        if !self.unseen.contains(&index) {
+            self.unseen.push(index);
+        }
+    }
+
+    /// Takes the read models of which that has to be noted before the batch goes.
+    pub fn take_unseen(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.unseen)
     }
 
     fn suspend(&mut self, broken: Broken) {
@@ -145,6 +159,7 @@ mod tests {
             changes: of.iter().map(|of| (*of, Change::Delete(row.clone()))).collect(),
             broken: Vec::new(),
             has_changes: !of.is_empty(),
+            leaves: Vec::new(),
         }
     }
 

@@ -145,10 +145,11 @@ pub async fn lacking(
         return Ok(Some(lacking));
     }
     // By what all read models need: two of one table may need other columns.
-    let outcome = carry_out(client, &shared.settings, &ownership).await?;
+    let all = published_together(shared, target, &asked).await?;
+    let outcome = carry_out(client, &all, &ownership).await?;
     for place in to_extend {
         let settings = asked.read_models.get(place);
-        let all = &shared.settings.read_models;
+        let all = &all.read_models;
         let place_of_all = settings.and_then(|settings| all.iter().position(|other| other == settings));
         match outcome.lacking.iter().find(|(of, _)| Some(*of) == place_of_all) {
             Some((_, error)) => lacking.push((place, error.clone())),
@@ -156,4 +157,27 @@ pub async fn lacking(
         }
     }
     Ok(Some(lacking))
+}
+
+/// The read models whose tables the publication is to hold besides those that are asked for: not one with a value that the source
+/// cannot read out, whose next update would end the stream for all.
+async fn published_together(
+    shared: &Shared,
+    target: &mut PgConnection,
+    asked: &Settings,
+) -> Result<Settings> {
+    let unreadable = shared.bookkeeping.unreadable(target).await?;
+    let stored = shared.bookkeeping.models(target).await?;
+    let is_unreadable = |name: &str| {
+        stored
+            .iter()
+            .any(|stored| stored.name == name && unreadable.contains(&stored.id))
+    };
+    let read_models = shared.settings.read_models.iter();
+    let read_models =
+        read_models.filter(|model| asked.read_models.contains(model) || !is_unreadable(&model.name()));
+    Ok(Settings {
+        read_models: read_models.cloned().collect(),
+        ..shared.settings.clone()
+    })
 }

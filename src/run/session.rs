@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
@@ -37,6 +38,7 @@ use crate::target::writer::Writer;
 
 mod heal;
 mod leave;
+mod limit;
 mod resume;
 mod wait;
 
@@ -88,19 +90,22 @@ pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> 
 
 impl<'a> Session<'a> {
     async fn open(shared: &'a Arc<Shared>, process: &mut Process) -> Result<(Self, Claim)> {
+        let limit = limit::of(&shared.settings);
+        let mut ends = limit::within(limit, Ends::connect(shared, process)).await?;
+        // For as long as another process owns the pipeline.
+        let slot = &shared.settings.source.slot;
+        fence::lock(&mut ends.replication, &ends.client, slot, &shared.stop).await?;
+        limit::within(limit, Self::prepare(shared, process, ends)).await
+    }
+
+    async fn prepare(shared: &'a Arc<Shared>, process: &mut Process, ends: Ends) -> Result<(Self, Claim)> {
         let settings = &shared.settings;
-        // Until the stream begins every commit is durable, whatever target.synchronous_commit says: the claim flushes the position
-        // that it reads, which the last owner may have stored asynchronously, and a merge of copies the one that it stores.
-        let mut conn = shared.target_session("apply").await?;
-        shared.bookkeeping.ensure(&mut conn).await?;
-        let copied = shared.bookkeeping.source(&mut conn).await?;
-        let (mut replication, source) = preflight::connect(shared, copied.as_ref()).await?;
-        shared.stay_with(Some(replication.instance()));
-        let client = shared.source_session("facts").await?;
-        check_server(&client).await?;
-        // Another's pipeline would be waited for in vain.
-        check_slot(shared, process, (&client, &mut conn), &source).await?;
-        fence::lock(&mut replication, &client, &settings.source.slot, &shared.stop).await?;
+        let Ends {
+            mut conn,
+            client,
+            replication,
+            source,
+        } = ends;
         shared
             .bookkeeping
             .end_last_owner(&mut conn, &settings.source.slot)
@@ -159,6 +164,7 @@ impl<'a> Session<'a> {
         let looks =
             watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, (&mut bound, &before))
                 .await?;
+        limit::no_locks(&mut conn).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_TOLD_KEYS;
@@ -321,6 +327,38 @@ impl<'a> Session<'a> {
             None => result,
         };
         result.inspect_err(|error| process.learn(error, refused))
+    }
+}
+
+/// The connections of a session, before it owns the pipeline.
+struct Ends {
+    conn: PgConnection,
+    client: Client,
+    replication: Replication,
+    source: SourceIdentity,
+}
+
+impl Ends {
+    async fn connect(shared: &Shared, process: &mut Process) -> Result<Self> {
+        // Until the stream begins every commit is durable, whatever target.synchronous_commit says: the claim flushes the position
+        // that it reads, which the last owner may have stored asynchronously, and a merge of copies the one that it stores.
+        let mut conn = shared.target_session("apply").await?;
+        limit::locks_of_target(&mut conn).await?;
+        shared.bookkeeping.ensure(&mut conn).await?;
+        let copied = shared.bookkeeping.source(&mut conn).await?;
+        let (replication, source) = preflight::connect(shared, copied.as_ref()).await?;
+        shared.stay_with(Some(replication.instance()));
+        let client = shared.source_session("facts").await?;
+        limit::locks_of_source(&client).await?;
+        check_server(&client).await?;
+        // Another's pipeline would be waited for in vain.
+        check_slot(shared, process, (&client, &mut conn), &source).await?;
+        Ok(Self {
+            conn,
+            client,
+            replication,
+            source,
+        })
     }
 }
 

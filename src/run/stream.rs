@@ -463,6 +463,7 @@ impl Stream {
         self.progress.receive(transaction.end_lsn);
         let commit_lsn = transaction.id.commit_lsn;
         self.passed.bring(&transaction.changes, commit_lsn);
+        self.bring_leaves(&transaction.leaves);
         for broken in transaction
             .broken
             .iter()
@@ -516,7 +517,7 @@ impl Stream {
                 self.apply_progress(job.lsn);
                 self.stored_at = Instant::now();
             }
-            (Ok(Done::Staged), _) => {}
+            (Ok(Done::Staged | Done::Noted), _) => {}
             (Ok(Done::Audited(found)), _) => {
                 for settings in found.into_iter().filter_map(|index| self.names.get(index)) {
                     report::out_of_stream(settings);

@@ -8,6 +8,7 @@
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
 //! | the table or the lookup was made again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound anew, and copied if it has to be |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) that is no TRUNCATE which the stream brought | one resync of that read model |
+//! | changes of a leaf that no look has seen: attached, changed and detached | one resync of that read model |
 //! | a label of an enum, the attributes of a composite type, the output of a type | one resync of that read model |
 //! | bookkeeping or a map is gone at the target | made again and copied |
 //! | lookup or map have another number of rows than was written | one resync of that read model |
@@ -15,7 +16,7 @@
 //! Between two looks it tells the stream when somebody waits in `wait_for` for a position, and judges another file once the stream
 //! has passed the position at which it was seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,9 @@ impl Watch {
         passed: Arc<Passed>,
         commands: mpsc::Sender<Command>,
     ) -> Self {
+        for (index, look) in looks.iter().enumerate() {
+            passed.see_leaves(index, &look.parts, &BTreeSet::new());
+        }
         let seen = bound.iter().zip(looks).zip(shapes);
         Self {
             shared,
@@ -182,12 +186,17 @@ impl Watch {
     /// Compares; returns what the session cannot go on with.
     async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
         let publication = &self.shared.settings.source.publication;
+        let unseen: Vec<BTreeSet<u32>> = (0..self.watched.len())
+            .map(|index| self.passed.unseen(index))
+            .collect();
         let looks = source::watch::look(client, publication, &sources(&self.shared)).await?;
-        for (index, now) in looks.into_iter().enumerate() {
+        for (index, (now, unseen)) in looks.into_iter().zip(unseen).enumerate() {
             let Some(watched) = self.watched.get_mut(index) else {
                 continue;
             };
-            match watched.see(now) {
+            let seen = watched.see(now, !unseen.is_empty());
+            self.passed.see_leaves(index, watched.leaves(), &unseen);
+            match seen {
                 Seen::Publication => {
                     return Ok(Some(Error::transient(format!(
                         "publication \"{publication}\" was changed"

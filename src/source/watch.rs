@@ -38,8 +38,10 @@ pub struct Look {
     pub roots: String,
     /// The table and its leaves, where another set of them needs another walsender.
     pub leaves: String,
-    /// Files of the table and its leaves.
+    /// Files of the table and its leaves, and by which version of its catalog row each belongs to it.
     pub storage: String,
+    /// OIDs of all that belongs to the table: leaves, and what lies between.
+    pub parts: BTreeSet<u32>,
     /// Whether nothing belongs to the table: no leaf, no heir.
     pub alone: bool,
     /// End of the flushed WAL. What is seen was committed before it.
@@ -127,6 +129,10 @@ fn read(row: &Row) -> Result<Look> {
         roots: text("roots")?,
         leaves: text("leaves")?,
         storage: text("storage")?,
+        parts: get::<Option<Vec<u32>>>(row, "parts")?
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         alone: get::<Option<bool>>(row, "alone")?.unwrap_or(false),
         wal_end: text("wal_end")?.parse().unwrap_or_default(),
         texts: Texts::new(),

@@ -388,6 +388,20 @@ impl Writer {
         Ok(found)
     }
 
+    /// Notes that leaves of these read models' tables, which the watch has never seen, have changes in the next batch. Where
+    /// a large transaction is staged, the note commits with it.
+    pub async fn note_leaves(&mut self, indexes: &[usize]) -> Result<()> {
+        for model in indexes
+            .iter()
+            .filter_map(|index| self.models.get(*index)?.as_ref())
+        {
+            self.bookkeeping
+                .note_leaf(&mut self.conn, self.epoch, model.id)
+                .await?;
+        }
+        Ok(())
+    }
+
     fn model(&self, index: usize) -> Result<TargetModel> {
         model_of(&self.models, index).cloned()
     }

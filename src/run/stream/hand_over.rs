@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::progress::Verdict;
 use crate::run::applier::Job;
 use crate::run::pending::{CHUNK_BYTES, Pending};
+use crate::transaction::Leaf;
 
 /// How long a stream that is behind lets transactions gather before the next batch, and bytes of folded changes that are enough.
 /// Each batch has its price, however small it is, and of several changes of one row only the last is written.
@@ -42,10 +43,28 @@ impl Stream {
         if self.pending.is_empty() {
             return self.submit_chunk().await;
         }
+        let unseen = self.pending.take_unseen();
+        if !unseen.is_empty() {
+            self.in_flight = Some(InFlight::new(self.progress.applied()));
+            self.applier.submit(Job::NoteLeaves(unseen)).await?;
+            return Ok(false);
+        }
         if self.must_be_proved().await? {
             return Ok(false);
         }
         self.submit_batch().await
+    }
+
+    /// Leaves that the watch has never seen may be gone by its next look, and their rows are not: that is stored before they are.
+    pub(super) fn bring_leaves(&mut self, leaves: &[Leaf]) {
+        for (root, leaf) in leaves {
+            let read_models = self.names.iter().enumerate();
+            for (index, _) in read_models.filter(|(_, of)| of.source == *root) {
+                if self.passed.bring_leaf(index, *leaf) {
+                    self.pending.bring_unseen(index);
+                }
+            }
+        }
     }
 
     /// Hands over what waits; it is proved.

@@ -1,5 +1,7 @@
 //! What the watch knows of one read model, and what follows from another look.
 
+use std::collections::BTreeSet;
+
 use crate::lsn::Lsn;
 use crate::read_model::ReadModel;
 use crate::run::bind::Bound;
@@ -9,6 +11,9 @@ use crate::target::bookkeeping::Stored;
 
 /// The table or its leaves have another file, and nobody knows yet whether the stream has brought why.
 const ANOTHER_FILE: &str = "the source's table has another file";
+
+/// The stream has brought changes of a leaf, and nobody knows whether it still belongs to the table.
+const A_LEAF: &str = "the stream has brought changes of a partition that came or went";
 
 /// Values are shown with another text, and no row of them is in the stream.
 const ANOTHER_TEXT: &str = "the text of a type's values has changed at the source";
@@ -26,6 +31,8 @@ pub(super) struct Watched {
     pub(super) look: Look,
     /// A look with another file, of which the stream may bring the reason.
     rewritten: Option<Look>,
+    /// Whether the stream has brought changes of a leaf that no look before `rewritten` has seen.
+    unseen: bool,
     /// The lookup's columns and indexes.
     pub(super) shape: String,
 }
@@ -58,12 +65,13 @@ impl Watched {
                 .map(|model| model.model.source_columns()),
             look,
             rewritten: None,
+            unseen: false,
             shape,
         }
     }
 
-    /// Compares with a look of now.
-    pub(super) fn see(&mut self, now: Look) -> Seen {
+    /// Compares with a look of now; `unseen` tells whether the stream has brought changes of a leaf that no look has seen.
+    pub(super) fn see(&mut self, now: Look, unseen: bool) -> Seen {
         let used = self.used.as_deref();
         let before = &self.look;
         if before.publication != now.publication || before.published != now.published {
@@ -76,7 +84,8 @@ impl Watched {
             self.go_on_from(now);
             return Seen::Resync(ANOTHER_TEXT);
         }
-        if before.storage != now.storage {
+        if before.storage != now.storage || unseen {
+            self.unseen |= unseen;
             self.rewritten = Some(now);
         } else if self.rewritten.is_none() {
             self.look = now;
@@ -91,13 +100,17 @@ impl Watched {
             return Seen::Same;
         };
         // One leaf can be truncated alone, which the stream never tells. A rewrite that changes values has altered a column.
-        let by_stream = now.alone
+        let by_stream = !self.unseen
+            && now.alone
             && self.look.alone
             && truncated >= self.look.wal_end
             && now.has_same_versions(&self.look, self.used.as_deref());
+        let unseen = self.unseen;
         self.go_on_from(now);
         if by_stream {
             Seen::Passed
+        } else if unseen {
+            Seen::Resync(A_LEAF)
         } else {
             Seen::Resync(ANOTHER_FILE)
         }
@@ -111,6 +124,12 @@ impl Watched {
     fn go_on_from(&mut self, now: Look) {
         self.look = now;
         self.rewritten = None;
+        self.unseen = false;
+    }
+
+    /// The leaves of which the watch would notice that they are gone.
+    pub(super) fn leaves(&self) -> &BTreeSet<u32> {
+        &self.rewritten.as_ref().unwrap_or(&self.look).parts
     }
 
     /// What the next session compares with.
@@ -174,6 +193,7 @@ mod tests {
             used: Some(vec!["id".to_owned()]),
             look: look(100, "1:1"),
             rewritten: None,
+            unseen: false,
             shape: String::new(),
         }
     }
@@ -209,7 +229,7 @@ mod tests {
             let mut watched = watched();
             let mut now = look(200, "1:2");
             alter(&mut now);
-            assert_eq!(watched.see(now), Seen::Same, "{case}");
+            assert_eq!(watched.see(now, false), Seen::Same, "{case}");
             assert_eq!(watched.pass(Lsn(199), Lsn(truncated)), Seen::Same, "{case}");
             assert_eq!(watched.pass(Lsn(200), Lsn(truncated)), expected, "{case}");
             assert_eq!(watched.pass(Lsn(300), Lsn::ZERO), Seen::Same, "it is judged once");
@@ -220,15 +240,30 @@ mod tests {
     #[test]
     fn looks_go_on_from_the_last_one_but_not_from_a_file_that_is_not_judged() {
         let mut watched = watched();
-        assert_eq!(watched.see(look(150, "1:1")), Seen::Same);
-        assert_eq!(watched.see(look(200, "1:2")), Seen::Same);
-        assert_eq!(watched.see(look(250, "1:3")), Seen::Same);
+        assert_eq!(watched.see(look(150, "1:1"), false), Seen::Same);
+        assert_eq!(watched.see(look(200, "1:2"), false), Seen::Same);
+        assert_eq!(watched.see(look(250, "1:3"), false), Seen::Same);
         assert_eq!(
             watched.pass(Lsn(249), Lsn(160)),
             Seen::Same,
             "the newest file counts"
         );
         assert_eq!(watched.pass(Lsn(250), Lsn(140)), Seen::Resync(ANOTHER_FILE));
+    }
+
+    #[test]
+    fn a_leaf_that_no_look_has_seen_is_judged_as_another_file() {
+        let mut watched = watched();
+        // Nothing belongs to the table any more, and it was truncated in between: what the leaf had brought before is gone, what it
+        // brought since is not.
+        assert_eq!(watched.see(look(200, "1:1"), true), Seen::Same);
+        assert!(watched.waits_for_the_stream());
+        assert_eq!(watched.see(look(210, "1:1"), false), Seen::Same);
+        assert_eq!(watched.pass(Lsn(200), Lsn(150)), Seen::Resync(A_LEAF));
+        assert_eq!(watched.pass(Lsn(300), Lsn::ZERO), Seen::Same);
+        // The next TRUNCATE is one like all others.
+        assert_eq!(watched.see(look(400, "1:2"), false), Seen::Same);
+        assert_eq!(watched.pass(Lsn(400), Lsn(350)), Seen::Passed);
     }
 
     #[test]
@@ -242,13 +277,22 @@ mod tests {
         };
         let mut watched = watched();
         watched.look = with(&[("id", "sad"), ("other", "x")]);
-        assert_eq!(watched.see(with(&[("id", "sad"), ("other", "y")])), Seen::Same);
-        assert_eq!(watched.see(with(&[("id", "sad"), ("id", "new")])), Seen::Same);
         assert_eq!(
-            watched.see(with(&[("id", "sad"), ("id", "newer")])),
+            watched.see(with(&[("id", "sad"), ("other", "y")]), false),
+            Seen::Same
+        );
+        assert_eq!(
+            watched.see(with(&[("id", "sad"), ("id", "new")]), false),
+            Seen::Same
+        );
+        assert_eq!(
+            watched.see(with(&[("id", "sad"), ("id", "newer")]), false),
             Seen::Resync(ANOTHER_TEXT)
         );
-        assert_eq!(watched.see(with(&[("id", "sad"), ("id", "newer")])), Seen::Same);
+        assert_eq!(
+            watched.see(with(&[("id", "sad"), ("id", "newer")]), false),
+            Seen::Same
+        );
     }
 
     #[test]
@@ -258,11 +302,11 @@ mod tests {
             published: "other".to_owned(),
             ..look(150, "1:1")
         };
-        assert_eq!(watched.see(published), Seen::Publication);
+        assert_eq!(watched.see(published, false), Seen::Publication);
         let altered = Look {
             columns: [("id".to_owned(), "2:20:p:t".to_owned())].into(),
             ..look(150, "1:1")
         };
-        assert_eq!(watched.see(altered), Seen::Altered);
+        assert_eq!(watched.see(altered, false), Seen::Altered);
     }
 }

@@ -42,6 +42,22 @@ impl Bookkeeping {
         })
     }
 
+    /// Notes that the stream has brought changes of a leaf that the watch has never seen: its next look differs from what is stored, in
+    /// the next session too.
+    ///
+    /// # Errors
+    /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
+    pub async fn note_leaf(&self, conn: &mut PgConnection, epoch: i64, id: i32) -> Result<()> {
+        let sql = format!(
+            "UPDATE {}.read_model SET storage = storage || ' +' WHERE id = $2 AND {}",
+            self.schema,
+            self.ours()
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id);
+        self.write(conn, epoch, query).await?;
+        Ok(())
+    }
+
     /// Stores what the watch sees.
     ///
     /// # Errors
