@@ -63,6 +63,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     published text,                      -- the watch: publication's options and entries for the table
     storage text,                        -- the watch: files of the table and its leaves
     texts text[],                        -- the watch: labels of enums and the like, by column, as hashes
+    as_of timestamptz,                   -- what its lookup shows while it takes no part in the stream, NULL while it does
+    as_of_lsn pg_lsn,
     reason text,                         -- why it is suspended
     unreadable boolean NOT NULL DEFAULT false, -- a copy failed because of a value of the source, so its table is not published
     hint text,
@@ -112,6 +114,7 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS publication_mark text, 
     ADD COLUMN IF NOT EXISTS slot_database text;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS unreadable boolean NOT NULL DEFAULT false;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS texts text[];
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS as_of timestamptz, ADD COLUMN IF NOT EXISTS as_of_lsn pg_lsn;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS healings integer NOT NULL DEFAULT 0,

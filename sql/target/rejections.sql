@@ -32,8 +32,9 @@ FROM {{schema}}.rejection r JOIN {{schema}}.read_model m ON m.id = r.read_model;
 CREATE OR REPLACE VIEW {{schema}}.freshness AS
 SELECT m.name AS read_model,
        CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
-       p.commit_time AS as_of,
-       p.lsn AS as_of_lsn,
+       -- One that takes no part in the stream stays what it was when it left.
+       CASE WHEN m.state = 'in_step' THEN p.commit_time ELSE m.as_of END AS as_of,
+       CASE WHEN m.state = 'in_step' THEN p.lsn ELSE m.as_of_lsn END AS as_of_lsn,
        p.applied_at,
        m.rows,
        m.last_change_at,

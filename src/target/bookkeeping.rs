@@ -327,8 +327,10 @@ impl Bookkeeping {
              DELETE FROM {schema}.rejection WHERE read_model = {id}; \
              UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), \
                state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
-               reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now() \
+               reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now(), \
+               {held} \
              WHERE id = {id}",
+            held = self.held(),
             fence = self.fence(epoch),
             schema = self.schema,
             source = literal(source),
@@ -414,8 +416,12 @@ impl Bookkeeping {
         state: ModelState,
         reason: Option<&Error>,
     ) -> Result<()> {
+        let held = match state {
+            ModelState::InStep => "as_of = NULL, as_of_lsn = NULL".to_owned(),
+            ModelState::New | ModelState::Suspended => self.held(),
+        };
         let sql = format!(
-            "UPDATE {}.read_model SET state = $3, reason = $4, hint = $5, since = now() WHERE id = $2 AND {}",
+            "UPDATE {}.read_model SET state = $3, reason = $4, hint = $5, since = now(), {held} WHERE id = $2 AND {}",
             self.schema,
             self.ours()
         );
@@ -438,6 +444,39 @@ impl Bookkeeping {
         } else {
             Ok(())
         }
+    }
+
+    /// Assignments for a read model that leaves the stream: its lookup stays as of the checkpoint, or of the one before if that was noted.
+    fn held(&self) -> String {
+        let held = |column: &str, of_pipeline: &str| {
+            format!(
+                "{column} = CASE state WHEN 'in_step' THEN coalesce({column}, (SELECT {of_pipeline} FROM {}.pipeline)) ELSE {column} END",
+                self.schema
+            )
+        };
+        format!("{}, {}", held("as_of", "commit_time"), held("as_of_lsn", "lsn"))
+    }
+
+    /// Notes what the lookups of these read models show, before a batch moves the checkpoint and suspends them: they stay as
+    /// they were before it.
+    ///
+    /// # Errors
+    /// [`Class::Fenced`] if another process has taken over.
+    pub async fn hold(&self, conn: &mut PgConnection, epoch: i64, ids: &[i32]) -> Result<()> {
+        for id in ids {
+            // The pipeline's row first, as everywhere.
+            let sql = format!(
+                "{fence} UPDATE {schema}.read_model m SET as_of = p.commit_time, as_of_lsn = p.lsn FROM {schema}.pipeline p \
+                 WHERE m.id = {id} AND m.state = 'in_step'",
+                fence = self.fence(epoch),
+                schema = self.schema,
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut *conn)
+                .await
+                .map_err(from_sqlx)?;
+        }
+        Ok(())
     }
 
     /// A read model takes part no more; one that was never copied stays new.

@@ -264,7 +264,7 @@ impl Writer {
         let mut current = None;
         let mut staged = Vec::new();
         let result = async {
-            advance(tx.conn(), self.epoch, &batch.position).await?;
+            staged::advance(tx.conn(), owner, batch).await?;
             let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in &folds {
                 current = Some(*index);

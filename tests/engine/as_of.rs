@@ -4,7 +4,8 @@
 use tokio_postgres::Client;
 
 use crate::support::{Cdc, Signal, labels_pair, rows, value, wait_in_step, wait_until};
-use crate::{wait_log, wait_rows};
+use crate::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
+use crate::{wait_equal, wait_log, wait_rows};
 
 /// WAL that the walsender has to decode before it comes to a change of a label, in rows of about 1 kB.
 const BACKLOG_ROWS: u32 = 150_000;
@@ -133,4 +134,47 @@ async fn a_copy_is_as_of_the_making_of_its_slot() {
     )
     .await;
     wait_in_step(&source, &target).await;
+}
+
+/// Beside others that go on, a read model that takes no part stays as of what its lookup shows.
+#[tokio::test]
+async fn a_suspended_read_model_does_not_grow_newer() {
+    let (mut pair, source, target, mut cdc) = labels_and_tags("PRIMARY KEY (id)", "").await;
+    cdc.stop(Signal::Term).await;
+    pair.config = format!("status_interval = \"200ms\"\n{}", pair.config);
+    let _cdc = Cdc::run(&pair);
+    let of_tags = "SELECT as_of FROM cdc.freshness WHERE read_model = 'public.tags_lookup'";
+    // The change that breaks it comes in one transaction with others, so that it leaves with a batch.
+    let altered = now(&source).await;
+    source
+        .batch_execute(
+            "BEGIN; UPDATE labels SET label = 'together' WHERE code = 'MR'; ALTER TABLE tags RENAME note TO other;
+             UPDATE tags SET other = 'lost' WHERE id = 1; COMMIT",
+        )
+        .await
+        .unwrap();
+    wait_rows(&target, STATES, TAGS_SUSPENDED).await;
+    let held = value(&target, of_tags).await;
+    let before = format!("SELECT '{held}'::timestamptz <= '{altered}'::timestamptz");
+    assert_eq!(
+        value(&target, &before).await,
+        "t",
+        "{held} is later than {altered}"
+    );
+    source
+        .batch_execute("UPDATE labels SET label = 'later' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    let later = now(&source).await;
+    let of_labels =
+        format!("SELECT as_of > '{later}' FROM cdc.freshness WHERE read_model = 'public.labels_lookup'");
+    wait_rows(&target, &of_labels, &["t"]).await;
+    assert_eq!(value(&target, of_tags).await, held);
+    source
+        .batch_execute("ALTER TABLE tags RENAME other TO note")
+        .await
+        .unwrap();
+    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    wait_rows(&target, STATES, ALL_IN_STEP).await;
+    wait_rows(&target, &format!("SELECT ({of_tags}) > '{later}'"), &["t"]).await;
 }

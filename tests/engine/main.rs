@@ -35,6 +35,7 @@ mod life;
 mod mixtures;
 mod names;
 mod neighbours;
+mod opening;
 mod ownership;
 mod partitions;
 mod plain;

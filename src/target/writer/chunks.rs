@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::prepare::Part;
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Transaction, Writer, Written, advance, execute, model_of, name};
+use super::{Batch, Transaction, Writer, Written, execute, model_of, name};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful::{self, Refused};
@@ -200,7 +200,13 @@ impl Writer {
             let drop = model_of(&self.models, one.index)?.drop_stage_index();
             execute(&mut self.conn, drop).await?;
         }
-        advance(&mut self.conn, self.epoch, &batch.position).await?;
+        let owner = Owner {
+            models: &self.models,
+            bookkeeping: &self.bookkeeping,
+            epoch: self.epoch,
+            keys: self.report_keys,
+        };
+        staged::advance(&mut self.conn, owner, batch).await?;
         for (index, new_rows) in &self.chunks.new_rows {
             let count = model_of(&self.models, *index)?.count_new(new_rows.inserted);
             execute(&mut self.conn, count).await?;
@@ -209,12 +215,6 @@ impl Writer {
         let staged = self.chunks.staged.iter().filter(|one| !goes(one.index));
         let staged: Vec<Staged> = staged.copied().collect();
         let mut current = None;
-        let owner = Owner {
-            models: &self.models,
-            bookkeeping: &self.bookkeeping,
-            epoch: self.epoch,
-            keys: self.report_keys,
-        };
         let of = |one: &Staged| model_of(owner.models, one.index);
         let mut has_refused = false;
         for one in &staged {

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::prepare::Part;
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Transaction, Writer, Written, advance, model_of, name, read_written};
+use super::{Batch, Transaction, Writer, Written, model_of, name, read_written};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::lsn::Lsn;
@@ -78,7 +78,7 @@ impl Writer {
         let mut current = None;
         let mut all = Vec::with_capacity(folds.len());
         let result = async {
-            advance(tx.conn(), self.epoch, &batch.position).await?;
+            staged::advance(tx.conn(), owner, batch).await?;
             for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;

@@ -67,6 +67,16 @@ impl Staged {
     }
 }
 
+/// Moves the checkpoint; read models that leave with the batch stay as of the one before.
+pub(super) async fn advance(conn: &mut PgConnection, owner: Owner<'_>, batch: &Batch) -> Result<()> {
+    let leave = batch.suspended.iter().map(|(index, _)| *index);
+    let ids: Vec<i32> = leave
+        .map(|index| model_of(owner.models, index).map(|model| model.id))
+        .collect::<Result<_>>()?;
+    owner.bookkeeping.hold(conn, owner.epoch, &ids).await?;
+    super::advance(conn, owner.epoch, &batch.position).await
+}
+
 /// Adds what was written of a read model in another way to what is told of it; that many keys of each kind at most.
 pub(super) fn add_written(all: &mut Vec<(usize, Written)>, index: usize, more: Written, most_keys: i32) {
     let Some((_, written)) = all.iter_mut().find(|(of, _)| *of == index) else {
