@@ -33,6 +33,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest delay between two tries of a copy: a cause that comes back does not load the master.
 const MOST_DELAY: Duration = Duration::from_secs(3600);
 
+/// How long a read model has to stay in step before the next copy of it is the first one again.
+const LASTS: Duration = Duration::from_secs(60);
+
 /// Delays between two tries to reach the target.
 const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
 const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
@@ -52,7 +55,7 @@ pub struct Keeper {
     last_full: Timestamp,
     /// Requests that failed, by number.
     asked: Tries<i64>,
-    /// Read models that are not in step and could not be copied, by number.
+    /// Read models that were copied because they were not in step, or could not be, by number.
     not_in_step: Tries<i32>,
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
@@ -144,7 +147,7 @@ impl Keeper {
                 .any(|model| model.id == id && model.state == ModelState::InStep)
         };
         for (_, _, id) in self.models.iter().filter(|(_, _, id)| in_step(*id)) {
-            self.not_in_step.forget(*id);
+            self.not_in_step.settle(*id, LASTS, Instant::now());
         }
         let models: Vec<_> = self
             .models
@@ -164,21 +167,14 @@ impl Keeper {
             keys: 0,
         };
         let outcome = self.carry_out("not in step", &order, &self.stop).await;
-        let failed: Vec<i32> = match outcome {
-            Ok(outcome) => {
-                let failed = outcome.failed.iter().map(|(id, _, _)| *id).collect();
-                self.note_failures(conn, outcome.failed).await?;
-                failed
-            }
+        match outcome {
+            Ok(outcome) => drop(self.note_failures(conn, outcome.failed).await?),
             Err(error) if error.class() == Class::Interrupted => return Err(error),
-            Err(_) => order.models.iter().map(|(_, _, id)| *id).collect(),
-        };
+            Err(_) => {}
+        }
+        // One that was copied may break again by its next change: that is no reason to read the source again and again.
         for (_, _, id) in &order.models {
-            if failed.contains(id) {
-                self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
-            } else {
-                self.not_in_step.forget(*id);
-            }
+            self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
         }
         Ok(())
     }

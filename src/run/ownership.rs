@@ -45,6 +45,7 @@ pub async fn check_slot(
                     reason = error.message(),
                     "the slot is taken all the same, since --take-slot says so"
                 );
+                process.owned = Some(source.clone());
             }
             Err(error) => return Err(error),
         }

@@ -83,6 +83,7 @@ async fn slot_of_another_consumer_is_never_dropped() {
     // A person who knows better says so, once.
     let mut cdc = Cdc::start(&mut Cdc::command(&pair, &["run", "--take-slot"]));
     goes_on("taken", &source, &target).await;
+    assert_eq!(count_log(&cdc, "taken all the same"), 1, "{}", cdc.log());
     cdc.stop(Signal::Kill).await;
     let cdc = Cdc::run(&pair);
     goes_on("it is ours from now on", &source, &target).await;

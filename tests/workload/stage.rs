@@ -32,6 +32,17 @@ const SEED_INDEX: &str = "CREATE UNIQUE INDEX labels_code_live ON labels (code) 
 /// End of the seed's CREATE TABLE.
 const SEED_END: &str = "deleted_at timestamptz\n);";
 
+/// Whether both read models were copied: until then one may show its rows while the table was truncated before the other's turn.
+const ALL_COPIED: &str = "CREATE FUNCTION all_copied() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+    DECLARE
+        copied boolean := false;
+    BEGIN
+        IF to_regclass('cdc.read_model') IS NOT NULL THEN
+            EXECUTE 'SELECT count(*) = 2 AND bool_and(state <> ''new'') FROM cdc.read_model' INTO copied;
+        END IF;
+        RETURN copied;
+    END $$";
+
 /// The second read model of [`Plan::by_id`].
 const BY_ID: &str = "CREATE TABLE labels_by_id (id uuid PRIMARY KEY, code varchar(10) NOT NULL, label text)";
 const BY_ID_MODEL: &str = r#"
@@ -186,6 +197,7 @@ impl Stage {
         target.batch_execute(&wide(TARGET_SQL, plan.large)).await.unwrap();
         if plan.by_id {
             target.batch_execute(BY_ID).await.unwrap();
+            target.batch_execute(ALL_COPIED).await.unwrap();
             pair.config.push_str(LABELS_MODEL);
             pair.config.push_str(BY_ID_MODEL);
         }
@@ -578,6 +590,7 @@ async fn look(url: String, lookups: Lookups, stop: Arc<AtomicBool>, seen: Arc<Mu
     let mut query = "SELECT 'c', code, label, display_name FROM labels_lookup".to_owned();
     if lookups.by_id {
         query.push_str(" UNION ALL SELECT 'i', id::text, code, label FROM labels_by_id");
+        query = format!("SELECT * FROM ({query}) l WHERE all_copied()");
     }
     query.push_str(" ORDER BY 1, 2");
     while !stop.load(Ordering::Relaxed) {

@@ -22,7 +22,7 @@ impl<K> Default for Tries<K> {
 }
 
 impl<K: Eq + Hash + Copy> Tries<K> {
-    /// It failed, and is tried again after the delay that comes back, at most this one.
+    /// It failed, or is soon to be done again: not before the delay that comes back, at most this one.
     pub(super) fn failed(&mut self, which: K, most: Duration, now: Instant) -> Duration {
         let (backoff, next) = self
             .0
@@ -36,6 +36,13 @@ impl<K: Eq + Hash + Copy> Tries<K> {
     /// It is done, or nobody wants it any more: a later failure is the first one again.
     pub(super) fn forget(&mut self, which: K) {
         self.0.remove(&which);
+    }
+
+    /// Forgets it once it has not been tried for this long.
+    pub(super) fn settle(&mut self, which: K, after: Duration, now: Instant) {
+        if self.0.get(&which).is_some_and(|(_, next)| *next + after <= now) {
+            self.forget(which);
+        }
     }
 
     /// Whether it may be tried now.
@@ -72,5 +79,9 @@ mod tests {
         assert!(last >= most / 2 && last <= most, "{last:?}");
         tries.forget("a");
         assert!(tries.failed("a", most, now) <= FIRST_DELAY);
+        tries.settle("a", most, now + most);
+        assert_eq!(tries.later(now), ["a"], "it may come back at once");
+        tries.settle("a", most, now + FIRST_DELAY + most);
+        assert!(tries.is_due("a", now));
     }
 }

@@ -45,7 +45,7 @@ async fn grows_evenly(shapes: &[Shape], rejected_before: bool) {
         let few = shape.run(rows / 4, rejected_before, "").await;
         let many = shape.run(rows, rejected_before, "").await;
         let rows = many.rows() / few.rows().max(NOTHING);
-        let time = many.time as f64 / few.time as f64;
+        let time = many.time / few.time;
         println!(
             "{}: {:.1} times the rows, {time:.1} times the time",
             shape.name, rows

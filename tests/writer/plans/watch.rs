@@ -52,7 +52,7 @@ pub async fn database() -> String {
 pub struct Watch {
     pid: i32,
     from: u64,
-    time: u64,
+    time: f64,
 }
 
 /// What it has done.
@@ -61,7 +61,7 @@ pub struct Work {
     /// Statements with their plans.
     pub plans: Vec<Plan>,
     /// Time of a processor, in nanoseconds.
-    pub time: u64,
+    pub time: f64,
 }
 
 /// A statement that was carried out.
@@ -103,7 +103,7 @@ impl Watch {
 }
 
 /// Nanoseconds that the process has had of a processor.
-pub fn time_of(pid: i32) -> u64 {
+fn time_of(pid: i32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
 }
@@ -151,10 +151,7 @@ impl Work {
     /// Statements in which a table is read from end to end again and again, with their plans.
     pub fn repeated(&self) -> Vec<String> {
         let reads = |node: &&Value| is_read(node) && node["Actual Loops"].as_f64().unwrap() > MOST_READS;
-        let plans = self
-            .plans
-            .iter()
-            .filter(|plan| plan.nodes().iter().any(|node| reads(node)));
+        let plans = self.plans.iter().filter(|plan| plan.nodes().iter().any(reads));
         plans
             .map(|plan| format!("{}\n{:#}", plan.statement, plan.root))
             .collect()
