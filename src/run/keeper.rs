@@ -33,9 +33,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest delay between two tries of a copy: a cause that comes back does not load the master.
 const MOST_DELAY: Duration = Duration::from_secs(3600);
 
-/// How long a read model has to stay in step before the next copy of it is the first one again.
-const LASTS: Duration = Duration::from_secs(60);
-
 /// Delays between two tries to reach the target.
 const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
 const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
@@ -146,9 +143,6 @@ impl Keeper {
                 .iter()
                 .any(|model| model.id == id && model.state == ModelState::InStep)
         };
-        for (_, _, id) in self.models.iter().filter(|(_, _, id)| in_step(*id)) {
-            self.not_in_step.settle(*id, LASTS, Instant::now());
-        }
         let models: Vec<_> = self
             .models
             .iter()
@@ -166,15 +160,25 @@ impl Keeper {
             dry_run: false,
             keys: 0,
         };
+        let started = Instant::now();
         let outcome = self.carry_out("not in step", &order, &self.stop).await;
-        match outcome {
-            Ok(outcome) => drop(self.note_failures(conn, outcome.failed).await?),
+        let failed: Vec<i32> = match outcome {
+            Ok(outcome) => {
+                let failed = outcome.failed.iter().map(|(id, _, _)| *id).collect();
+                self.note_failures(conn, outcome.failed).await?;
+                failed
+            }
             Err(error) if error.class() == Class::Interrupted => return Err(error),
-            Err(_) => {}
-        }
-        // One that was copied may break again by its next change: that is no reason to read the source again and again.
+            Err(_) => order.models.iter().map(|(_, _, id)| *id).collect(),
+        };
         for (_, _, id) in &order.models {
-            self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
+            if failed.contains(id) {
+                self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
+            } else {
+                // It may break again by its next change: the source is not read more than half of the time for that.
+                self.not_in_step
+                    .done(*id, started.elapsed(), MOST_DELAY, Instant::now());
+            }
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ impl<K> Default for Tries<K> {
 }
 
 impl<K: Eq + Hash + Copy> Tries<K> {
-    /// It failed, or is soon to be done again: not before the delay that comes back, at most this one.
+    /// It failed, and is tried again after the delay that comes back, at most this one.
     pub(super) fn failed(&mut self, which: K, most: Duration, now: Instant) -> Duration {
         let (backoff, next) = self
             .0
@@ -38,11 +38,10 @@ impl<K: Eq + Hash + Copy> Tries<K> {
         self.0.remove(&which);
     }
 
-    /// Forgets it once it has not been tried for this long.
-    pub(super) fn settle(&mut self, which: K, after: Duration, now: Instant) {
-        if self.0.get(&which).is_some_and(|(_, next)| *next + after <= now) {
-            self.forget(which);
-        }
+    /// It is done, and is not done again before it has rested this long, if it has to be. A later failure is the first one again.
+    pub(super) fn done(&mut self, which: K, rest: Duration, most: Duration, now: Instant) {
+        let rested = now + rest.clamp(FIRST_DELAY, most);
+        self.0.insert(which, (Backoff::new(FIRST_DELAY, most), rested));
     }
 
     /// Whether it may be tried now.
@@ -79,9 +78,13 @@ mod tests {
         assert!(last >= most / 2 && last <= most, "{last:?}");
         tries.forget("a");
         assert!(tries.failed("a", most, now) <= FIRST_DELAY);
-        tries.settle("a", most, now + most);
-        assert_eq!(tries.later(now), ["a"], "it may come back at once");
-        tries.settle("a", most, now + FIRST_DELAY + most);
-        assert!(tries.is_due("a", now));
+        for (rest, least) in
+            [(0, 1), (5, 5), (100, 15)].map(|(a, b)| (Duration::from_secs(a), Duration::from_secs(b)))
+        {
+            tries.done("a", rest, most, now);
+            assert!(!tries.is_due("a", now + least - Duration::from_millis(1)));
+            assert!(tries.is_due("a", now + least));
+        }
+        assert!(tries.failed("a", most, now) <= FIRST_DELAY);
     }
 }
