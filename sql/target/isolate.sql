@@ -40,6 +40,8 @@ DECLARE
     _claims tid[];
     _shown tid[];
 BEGIN
+    -- Before it is read: whoever alters the lookup waits for the end of the batch, or the batch for them, never both.
+    LOCK TABLE ONLY {{lookup}} IN ROW EXCLUSIVE MODE;
     _inserted := 0;
     _updated := 0;
     _deleted := 0;

@@ -30,6 +30,8 @@ DECLARE
     _n bigint;
     _shared boolean := false;
 BEGIN
+    -- Before it is read: whoever alters the lookup waits for the end of the batch, or the batch for them, never both.
+    LOCK TABLE ONLY {{lookup}} IN ROW EXCLUSIVE MODE;
 {{left_out_values}}
     _inserted := 0;
     _updated := 0;

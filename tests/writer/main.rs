@@ -14,6 +14,7 @@ mod history;
 mod isolate;
 mod key_index;
 mod limits;
+mod locks;
 mod new_chunks;
 mod new_rows;
 mod plans;

@@ -17,7 +17,7 @@ pub fn swapped(script: &mut Script) {
     let mut make = vec![
         items_sql(&schema, &new),
         format!(
-            "INSERT INTO {new} (id, tag, code, label, name, amount, deleted_at, mood) SELECT id, tag, code, 'draft ' || id, name, amount, deleted_at, mood \
+            "INSERT INTO {new} (id, tag, code, label, name, amount, deleted_at, mood) SELECT id, tag, code, 'draft ' || id, coalesce(name, 'N'), coalesce(amount, 0), deleted_at, mood \
              FROM {items} WHERE id % 2 = 0"
         ),
     ];
