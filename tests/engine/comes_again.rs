@@ -69,9 +69,13 @@ async fn another_identity_index_before_a_crash_loses_nothing() {
 #[tokio::test]
 async fn read_model_that_is_marked_in_step_but_is_not_in_the_stream_is_found() {
     let (mut pair, source, target) = labels_pair().await;
-    pair.config.insert_str(0, "status_interval = '1s'\n");
-    let cdc = Cdc::run(&pair);
+    pair.config.insert_str(0, "status_interval = '200ms'\n");
+    let mut first = Cdc::run(&pair);
     goes_on("start", &source, &target).await;
+    first.stop(Signal::Term).await;
+    // The watch looks now, and again in ten seconds: by then the session would begin again and bind what is altered.
+    let cdc = Cdc::run(&pair);
+    wait_log(&cdc, "looked at the source's catalogs").await;
     source
         .batch_execute("ALTER TABLE labels RENAME COLUMN label TO other; UPDATE labels SET other = 'x'")
         .await
