@@ -143,6 +143,9 @@ impl Keeper {
                 .iter()
                 .any(|model| model.id == id && model.state == ModelState::InStep)
         };
+        for (_, _, id) in self.models.iter().filter(|(_, _, id)| in_step(*id)) {
+            self.not_in_step.recovered(*id);
+        }
         let models: Vec<_> = self
             .models
             .iter()

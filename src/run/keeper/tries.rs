@@ -44,6 +44,17 @@ impl<K: Eq + Hash + Copy> Tries<K> {
         self.0.insert(which, (Backoff::new(FIRST_DELAY, most), rested));
     }
 
+    /// It was done in another way: what failed before says nothing of the next failure. A rest goes on.
+    pub(super) fn recovered(&mut self, which: K) {
+        if self
+            .0
+            .get(&which)
+            .is_some_and(|(failures, _)| failures.attempt() > 0)
+        {
+            self.forget(which);
+        }
+    }
+
     /// Whether it may be tried now.
     pub(super) fn is_due(&self, which: K, now: Instant) -> bool {
         self.0.get(&which).is_none_or(|(_, next)| *next <= now)
@@ -85,6 +96,10 @@ mod tests {
             assert!(!tries.is_due("a", now + least - Duration::from_millis(1)));
             assert!(tries.is_due("a", now + least));
         }
+        tries.recovered("a");
+        assert_eq!(tries.later(now), ["a"], "a rest goes on");
         assert!(tries.failed("a", most, now) <= FIRST_DELAY);
+        tries.recovered("a");
+        assert!(tries.is_due("a", now), "a failure is forgotten");
     }
 }
