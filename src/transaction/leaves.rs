@@ -5,7 +5,6 @@
 //! forgotten by the time that somebody looks: attached, changed and detached again.
 
 use crate::protocol::pgoutput::Message;
-use crate::relation::Relation;
 use crate::sql::TableName;
 
 /// A root and the OID of one of its leaves.
@@ -24,11 +23,10 @@ impl Leaves {
     pub(super) fn see(&mut self, message: &Message<'_>) {
         match message {
             Message::Relation(described) => {
-                let Relation { name, oid, .. } = Relation::from(described);
                 match self.last.take() {
                     // Two tables of one TRUNCATE look like this too, which costs a resync and no more.
-                    Some((root, of)) if of != oid => self.brought.push((root, oid)),
-                    _ => self.last = Some((name, oid)),
+                    Some((root, of)) if of != described.oid => self.brought.push((root, described.oid)),
+                    _ => self.last = Some((TableName::new(described.schema, described.name), described.oid)),
                 }
             }
             // The types of the leaf's columns come between.
@@ -53,7 +51,7 @@ mod tests {
         [&head.concat(), b"\0d\0\0".as_slice()].concat()
     }
 
-    /// Names of roots and OIDs of leaves that these messages bring; a number alone is another message.
+    /// Names of roots and OIDs of leaves that these messages bring; `None` is another message.
     fn brought(messages: &[Option<(u32, &str)>]) -> Vec<(String, u32)> {
         let mut leaves = Leaves::default();
         for message in messages {
