@@ -1,6 +1,11 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 4; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql and wait_for.sql
--- are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 5; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql
+-- and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
+--
+-- Rows that every batch writes are in tables of their own, without an index. While somebody holds a snapshot (a dump, a report),
+-- no version of such a row can be removed, and an index on it would hold as many entries for one key, which each batch would walk.
+-- The writer finds the row where it left it, by its ctid. REPLICA IDENTITY FULL lets a publication FOR ALL TABLES at the target
+-- send such a row; every other table here has a primary key for that.
 
 CREATE SCHEMA IF NOT EXISTS {{schema}};
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
@@ -8,16 +13,36 @@ GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 
 -- Version of this schema. A newer one is refused by an older cdc.
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
-    version integer NOT NULL
+    version integer PRIMARY KEY
 );
-INSERT INTO {{schema}}.version SELECT 4 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+INSERT INTO {{schema}}.version SELECT 5 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
+CREATE TABLE IF NOT EXISTS {{schema}}.checkpoint (
+    epoch bigint NOT NULL,               -- the owner's, as in pipeline; an older epoch cannot commit
+    lsn pg_lsn,                          -- every commit before it is applied; NULL before the first copy
+    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: of none that is known
+    last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
+    last_commit_xid bigint,
+    last_commit_time timestamptz,
+    applied_at timestamptz               -- when it was last stored
+);
+ALTER TABLE {{schema}}.checkpoint REPLICA IDENTITY FULL;
+
+-- One row for each read model: what was counted when its lookup was written.
+CREATE TABLE IF NOT EXISTS {{schema}}.counted (
+    read_model integer NOT NULL,
+    rows bigint,                         -- live rows in the lookup
+    last_change_at timestamptz
+);
+ALTER TABLE {{schema}}.counted REPLICA IDENTITY FULL;
+
+-- One row: the pipeline, its owner and what that is doing.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     slot text NOT NULL,                  -- replication slot at the source; names the pipeline
     publication text NOT NULL,
-    epoch bigint NOT NULL DEFAULT 0,     -- raised by each owner; an older epoch cannot commit
+    epoch bigint NOT NULL DEFAULT 0,     -- raised by each owner
     system_identifier text,              -- IDENTIFY_SYSTEM of the source that lsn belongs to
     timeline integer,
     source_database text,
@@ -25,12 +50,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     publication_mark text,               -- comment of the publication, where this pipeline made it: names the pipeline
     slot_system_identifier text,         -- source where this pipeline has made the slot, or was about to; there it is its own
     slot_database text,
-    lsn pg_lsn,                          -- checkpoint: every commit before it is applied; NULL before the first copy
-    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: of none that is known
-    last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
-    last_commit_xid bigint,
-    last_commit_time timestamptz,
-    applied_at timestamptz,              -- when the checkpoint was last stored
+    read_system_identifier text,         -- source that the owner reads, or was about to
+    read_database text,
     healing text,                        -- why everything is being copied (first copy, slot missing, ...); NULL in normal work
     healing_since timestamptz,
     state text NOT NULL DEFAULT 'starting', -- starting, waiting, copying, streaming, retrying, stopped
@@ -55,7 +76,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
 
 -- One row for each read model.
 CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
-    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- names map_<id> and shadow_<id>_<epoch>
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- names map_<id> and shadow_<id>_<n>
+    generation integer NOT NULL DEFAULT 0, -- of the map: later ones are map_<id>_<generation>
     name text NOT NULL UNIQUE,           -- the lookup table
     source text NOT NULL,                -- the source table
     definition jsonb NOT NULL,           -- columns, key, soft delete and identity that the map was made for
@@ -69,12 +91,10 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     unreadable boolean NOT NULL DEFAULT false, -- a copy failed because of a value of the source, so its table is not published
     hint text,
     since timestamptz NOT NULL DEFAULT now(),
-    rows bigint,                         -- live rows in the lookup
     copy_rows bigint,                    -- progress of a running copy, NULL when none runs
     copy_estimate bigint,
     copy_bytes bigint,
     copy_seconds float8,                 -- how long it has taken so far
-    last_change_at timestamptz,
     last_resync_at timestamptz,
     last_resync_repaired bigint,         -- drift: rows of a read model in step that a resync had to write
     waiting bigint,                      -- live rows whose key another one had, when all rows were written or compared last
@@ -100,6 +120,21 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     epoch bigint                         -- the owner that carries it out, or did last
 );
 
+-- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is kept and emptied, so that no dump sees one go.
+-- Whoever fills it holds the advisory lock of its name.
+CREATE TABLE IF NOT EXISTS {{schema}}.shadow (
+    name text PRIMARY KEY,
+    definition text NOT NULL,            -- its columns
+    copy uuid,                           -- whose rows it holds, or may hold; NULL: it is empty
+    since timestamptz NOT NULL DEFAULT now()
+);
+
+-- Tables of the bookkeeping that nobody needs any more: dropped once no other session has them locked.
+CREATE TABLE IF NOT EXISTS {{schema}}.discarded (
+    name text PRIMARY KEY,
+    since timestamptz NOT NULL DEFAULT now()
+);
+
 -- What version 2 has added.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8;
@@ -121,7 +156,31 @@ ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS healings integer NOT NU
     ADD COLUMN IF NOT EXISTS healing_began_at timestamptz, ADD COLUMN IF NOT EXISTS healed_at timestamptz,
     ADD COLUMN IF NOT EXISTS healing_after timestamptz;
 
--- Until version 4 commit_time could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
-UPDATE {{schema}}.pipeline SET commit_time = last_commit_time
-WHERE EXISTS (SELECT FROM {{schema}}.version WHERE version < 4);
-UPDATE {{schema}}.version SET version = 4 WHERE version < 4;
+-- What version 5 has added.
+ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS read_system_identifier text, ADD COLUMN IF NOT EXISTS read_database text;
+ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS generation integer NOT NULL DEFAULT 0;
+DO $cdc$
+BEGIN
+    -- The row that every batch writes was the pipeline's.
+    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = pg_catalog.to_regclass({{pipeline_name}}) AND a.attname = 'lsn' AND NOT a.attisdropped) THEN
+        INSERT INTO {{schema}}.checkpoint
+        SELECT p.epoch, p.lsn,
+               -- Until version 4 it could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
+               CASE WHEN v.version < 4 THEN p.last_commit_time ELSE p.commit_time END,
+               p.last_commit_lsn, p.last_commit_xid, p.last_commit_time, p.applied_at
+        FROM {{schema}}.pipeline p CROSS JOIN (SELECT max(version) AS version FROM {{schema}}.version) v
+        WHERE NOT EXISTS (SELECT FROM {{schema}}.checkpoint);
+        INSERT INTO {{schema}}.counted SELECT m.id, m.rows, m.last_change_at FROM {{schema}}.read_model m
+        WHERE NOT EXISTS (SELECT FROM {{schema}}.counted);
+        INSERT INTO {{schema}}.discarded
+        SELECT c.relname FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = {{schema_name}}) AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'
+        ON CONFLICT DO NOTHING;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = pg_catalog.to_regclass({{version_name}}) AND i.indisprimary) THEN
+        ALTER TABLE {{schema}}.version ADD PRIMARY KEY (version);
+    END IF;
+END
+$cdc$;
+INSERT INTO {{schema}}.checkpoint SELECT 0 WHERE NOT EXISTS (SELECT FROM {{schema}}.checkpoint);

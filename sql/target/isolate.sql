@@ -242,11 +242,12 @@ BEGIN
     SELECT _refused + count(*) INTO _refused FROM {{touched}} t
     WHERE EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'd' AND {{rejected_is_touched}});
     {{look_up}}
-    UPDATE {{schema}}.read_model r
-    SET rows = CASE WHEN _clear THEN (SELECT count(*) FROM {{lookup}}) ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
-        waiting = CASE WHEN _clear THEN (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') ELSE r.waiting END,
-        last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END
-    WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
+    IF _clear THEN
+        PERFORM pg_temp.cdc_count({{id}}, (SELECT count(*) FROM {{lookup}}), true, _inserted + _updated + _deleted > 0);
+        UPDATE {{schema}}.read_model r SET waiting = (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') WHERE r.id = {{id}};
+    ELSIF _inserted + _updated + _deleted > 0 THEN
+        PERFORM pg_temp.cdc_count({{id}}, _inserted - _deleted, false, true);
+    END IF;
 END
 $cdc$;
 -- One piece of it: all or nothing. Pieces are of any size, down to one row, so each row is looked up.

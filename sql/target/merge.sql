@@ -91,10 +91,13 @@ BEGIN
         END IF;
     END steps;
 
-    UPDATE {{schema}}.read_model r
-    SET rows = CASE WHEN _clear THEN _total ELSE coalesce(r.rows, 0) + _inserted - _deleted END,
-        waiting = CASE WHEN NOT _clear THEN r.waiting WHEN _shared THEN (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') ELSE 0 END,
-        last_change_at = CASE WHEN _inserted + _updated + _deleted > 0 THEN now() ELSE r.last_change_at END
-    WHERE r.id = {{id}} AND (_clear OR _inserted + _updated + _deleted > 0);
+    IF _clear THEN
+        PERFORM pg_temp.cdc_count({{id}}, _total, true, _inserted + _updated + _deleted > 0);
+        UPDATE {{schema}}.read_model r
+        SET waiting = CASE WHEN _shared THEN (SELECT count(*) FROM {{map}} m WHERE m.state = 'w') ELSE 0 END
+        WHERE r.id = {{id}};
+    ELSIF _inserted + _updated + _deleted > 0 THEN
+        PERFORM pg_temp.cdc_count({{id}}, _inserted - _deleted, false, true);
+    END IF;
 END
 $cdc$

@@ -33,14 +33,15 @@ CREATE OR REPLACE VIEW {{schema}}.freshness AS
 SELECT m.name AS read_model,
        CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
        -- One that takes no part in the stream stays what it was when it left.
-       CASE WHEN m.state = 'in_step' THEN p.commit_time ELSE m.as_of END AS as_of,
-       CASE WHEN m.state = 'in_step' THEN p.lsn ELSE m.as_of_lsn END AS as_of_lsn,
-       p.applied_at,
-       m.rows,
-       m.last_change_at,
+       CASE WHEN m.state = 'in_step' THEN c.commit_time ELSE m.as_of END AS as_of,
+       CASE WHEN m.state = 'in_step' THEN c.lsn ELSE m.as_of_lsn END AS as_of_lsn,
+       c.applied_at,
+       n.rows,
+       n.last_change_at,
        m.last_resync_at,
        m.last_resync_repaired,
        coalesce(m.reason, p.healing, p.error) AS reason,
        (SELECT count(*) FROM {{schema}}.rejection r WHERE r.read_model = m.id) AS rejected
-FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p;
+FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p CROSS JOIN {{schema}}.checkpoint c
+LEFT JOIN {{schema}}.counted n ON n.read_model = m.id;
 GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

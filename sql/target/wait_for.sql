@@ -24,10 +24,10 @@ BEGIN
         PERFORM pg_try_advisory_xact_lock_shared(hashtext('cdc wait_for'), hashtext({{schema_name}}));
         LOOP
             -- While everything is being copied the stored position may be another history's.
-            SELECT p.lsn >= wait_for.lsn AND p.healing IS NULL
+            SELECT c.lsn >= wait_for.lsn AND p.healing IS NULL
                    AND NOT EXISTS (SELECT FROM {{schema}}.read_model m
                                    WHERE m.state <> 'in_step' AND m.name = coalesce(wait_for.read_model, m.name))
-            INTO _reached FROM {{schema}}.pipeline p;
+            INTO _reached FROM {{schema}}.checkpoint c CROSS JOIN {{schema}}.pipeline p;
             EXIT WHEN _reached OR clock_timestamp() >= _deadline;
             IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
                 RAISE EXCEPTION 'wait_for waits in vain in a transaction with isolation level %',

@@ -16,7 +16,7 @@ use crate::read_model::{ReadModel, Remembering};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
-use crate::target::bookkeeping::{Bookkeeping, ModelState};
+use crate::target::bookkeeping::{Bookkeeping, Definition, ModelState};
 use crate::target::model::TargetModel;
 use crate::target::{facts, lookup};
 
@@ -60,7 +60,7 @@ pub async fn bind_all(
             read_model = model.name,
             "forgot a read model that is configured no more"
         );
-        bookkeeping.remove_model(target, epoch, model.id).await?;
+        bookkeeping.remove_model(target, epoch, model).await?;
     }
     let copied = stored.iter().any(|stored| stored.state != ModelState::New);
     let mut bound = Vec::with_capacity(settings.read_models.len());
@@ -185,17 +185,18 @@ impl<'a> Binder<'a> {
                     )),
             );
         }
-        let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?.for_epoch(epoch);
+        let stored = bookkeeping.models(target).await?;
+        let stored = stored.iter().find(|stored| stored.id == id);
+        let generation = stored.map_or(0, |stored| stored.generation);
+        let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?
+            .for_epoch(epoch)
+            .with_map(generation);
         let definition = model.definition();
-        let stored = bookkeeping
-            .models(target)
+        let has_map = !bookkeeping
+            .with_map(target, &[(id, generation)])
             .await?
-            .into_iter()
-            .find(|stored| stored.id == id);
-        let same = stored
-            .as_ref()
-            .is_some_and(|stored| stored.definition == definition);
-        if same && bookkeeping.has_map(target, id).await? {
+            .is_empty();
+        if has_map && stored.is_some_and(|stored| stored.definition == definition) {
             return Ok(model);
         }
         if in_stream && stored.is_some_and(|stored| stored.state == ModelState::InStep) {
@@ -204,16 +205,17 @@ impl<'a> Binder<'a> {
                 format!("the tables of read model \"{}\" were altered", settings.name()),
             ));
         }
-        bookkeeping
-            .redefine_model(
-                target,
-                epoch,
-                id,
-                &settings.source.to_string(),
-                &definition,
-                &model.create_map(),
-            )
-            .await?;
+        // A definition has a map of its own; one that is only missing is made again.
+        let replaced =
+            stored.is_some_and(|stored| !stored.definition.is_empty() && stored.definition != definition);
+        let model = model.with_map(generation.saturating_add(i32::from(replaced)));
+        let new = Definition {
+            generation: model.generation(),
+            source: &settings.source.to_string(),
+            definition: &definition,
+            create_map: &model.create_map(),
+        };
+        bookkeeping.redefine_model(target, epoch, id, new).await?;
         Ok(model)
     }
 }

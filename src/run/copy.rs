@@ -19,6 +19,7 @@ use crate::retry::Backoff;
 use crate::run::Shared;
 use crate::settings::ReadModelSettings;
 use crate::source::snapshot::Snapshot;
+use crate::target::bookkeeping::Backend;
 use crate::target::model::TargetModel;
 use crate::target::shadow::ShadowWriter;
 
@@ -52,7 +53,7 @@ pub struct ToCopy {
     pub index: usize,
     /// Its rule.
     pub settings: ReadModelSettings,
-    /// Its binding, as of before the slot was made.
+    /// Its binding, as of before the slot was made; with its shadow once it is copied.
     pub model: TargetModel,
 }
 
@@ -110,8 +111,8 @@ async fn each_in_turn(
     let mut backoff = Backoff::new(FIRST_PAUSE, MOST_PAUSE);
     // Tables in a row that were put off, and since when it is all of them.
     let (mut in_vain, mut since) = (0, None);
-    while let Some(to_copy) = waiting.pop_front() {
-        match tables.copy(&to_copy).await {
+    while let Some(mut to_copy) = waiting.pop_front() {
+        match tables.copy(&mut to_copy).await {
             Ok(()) => {
                 copied.push((to_copy, Ok(())));
                 (in_vain, since) = (0, None);
@@ -169,20 +170,16 @@ pub fn in_vain(copied: &[Copied]) -> Option<Error> {
         .cloned()
 }
 
-/// Takes away what a copy left that was given up in the middle, in a session of its own: the copy's may wait for something. A
-/// target that is gone is left as it is; the next start looks, too.
-pub async fn take_away(shared: &Shared, epoch: i64) {
+/// Ends the session of a copy that was given up in the middle, and takes away what it left, in a session of its own: the copy's may
+/// wait for something. What a target that is gone keeps is taken away later.
+pub async fn take_away(shared: &Shared, epoch: i64, copying: &Backend) {
     let taken = async {
         let mut conn = shared.target_session("cleaner").await?;
-        let names = ["copy", "resync"].map(|role| shared.application_name(role));
-        shared
-            .bookkeeping
-            .take_shadows_away(&mut conn, epoch, &names)
-            .await
+        shared.bookkeeping.end_copying(&mut conn, epoch, copying).await
     };
     let taken = tokio::time::timeout(TAKE_AWAY_PATIENCE, taken).await;
     match taken.unwrap_or_else(|_| Err(Error::transient("the target has not answered"))) {
         Ok(()) => tracing::debug!("nothing of the copies is left"),
-        Err(error) => tracing::debug!(%error, "what the copies have left stays for the next start"),
+        Err(error) => tracing::debug!(%error, "what the copies have left stays for later"),
     }
 }

@@ -37,6 +37,9 @@ const MOST_DELAY: Duration = Duration::from_secs(3600);
 const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
 const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
 
+/// How often what was left is looked at again, such as shadows that a dump reads.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The schedule, among what failed: there is one.
 const SCHEDULED: () = ();
 
@@ -56,6 +59,7 @@ pub struct Keeper {
     not_in_step: Tries<i32>,
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
+    tidied_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -79,6 +83,7 @@ impl Keeper {
             asked: Tries::default(),
             not_in_step: Tries::default(),
             scheduled: Tries::default(),
+            tidied_at: None,
         })
     }
 
@@ -124,6 +129,7 @@ impl Keeper {
                 continue;
             }
             self.copy_what_is_not_in_step(&mut conn).await?;
+            self.tidy(&mut conn).await?;
             let due = self
                 .schedule
                 .as_ref()
@@ -133,6 +139,18 @@ impl Keeper {
             }
             self.pause(LOOK_INTERVAL).await;
         }
+    }
+
+    /// Takes away what copies and earlier definitions have left, where nobody reads it.
+    async fn tidy(&mut self, conn: &mut PgConnection) -> Result<()> {
+        if self.tidied_at.is_some_and(|at| at.elapsed() < TIDY_INTERVAL) {
+            return Ok(());
+        }
+        self.tidied_at = Some(Instant::now());
+        if self.shared.bookkeeping.tidy(conn, self.epoch).await? {
+            tracing::debug!("some tables of the bookkeeping are in use elsewhere, and are taken away later");
+        }
+        Ok(())
     }
 
     /// New, changed and suspended read models are copied against the running stream.

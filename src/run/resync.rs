@@ -96,6 +96,7 @@ pub async fn resync(
 ) -> Result<Outcome> {
     let conn = shared.target_session("resync").await?;
     let mut shadow = ShadowWriter::new(conn);
+    let session = shared.bookkeeping.backend(shadow.connection()).await?;
     let mut copying = Copying {
         shared,
         order,
@@ -108,18 +109,14 @@ pub async fn resync(
     if result.is_err() {
         // The session may be in the middle of something.
         drop(shadow);
-        take_away(shared, order.epoch).await;
+        take_away(shared, order.epoch, &session).await;
+        return result;
+    }
+    // What a session that is gone cannot empty is emptied later.
+    if shadow.give_back(&shared.bookkeeping).await.is_err() {
         return result;
     }
     for (_, _, id) in &order.models {
-        // A session that is gone cannot drop them: the next start does.
-        if shadow
-            .drop(shared.bookkeeping.schema_name(), *id, order.epoch)
-            .await
-            .is_err()
-        {
-            return result;
-        }
         let ended = shared
             .bookkeeping
             .set_copy_progress(shadow.connection(), order.epoch, *id, None);

@@ -33,7 +33,7 @@ use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::stuck::Stuck;
 use crate::target;
-use crate::target::bookkeeping::{Claim, ModelState, SourceIdentity};
+use crate::target::bookkeeping::{Claim, Claimant, ModelState, SourceIdentity};
 use crate::target::writer::Writer;
 
 mod heal;
@@ -106,19 +106,21 @@ impl<'a> Session<'a> {
             replication,
             source,
         } = ends;
-        shared
-            .bookkeeping
-            .end_last_owner(&mut conn, &settings.source.slot)
+        let bookkeeping = &shared.bookkeeping;
+        let slot = &settings.source.slot;
+        // Another pipeline in the same schema loses neither its session nor its epoch.
+        bookkeeping
+            .refuse_another_pipeline(&mut conn, slot, &source)
             .await?;
-        let claim = shared
-            .bookkeeping
-            .claim(
-                &mut conn,
-                &settings.source.slot,
-                &settings.source.publication,
-                &shared.owner,
-            )
-            .await?;
+        let copying = ["copy", "resync"].map(|role| shared.application_name(role));
+        bookkeeping.end_last_owner(&mut conn, slot, &copying).await?;
+        let claimant = Claimant {
+            slot,
+            publication: &settings.source.publication,
+            owner: &shared.owner,
+            source: Some(&source),
+        };
+        let claim = bookkeeping.claim(&mut conn, claimant).await?;
         process.epoch = Some(claim.epoch);
         if process.stuck.is_none() {
             process.stuck = shared.bookkeeping.stuck(&mut conn).await?;
@@ -126,10 +128,7 @@ impl<'a> Session<'a> {
         // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
         check_same_source(claim.source(), &source)?;
         let ownership = check_slot(shared, process, (&client, &mut conn), &source).await?;
-        shared
-            .bookkeeping
-            .drop_stale_shadows(&mut conn, claim.epoch)
-            .await?;
+        bookkeeping.forget_progress(&mut conn, claim.epoch).await?;
         let lookups: Vec<TableName> = settings
             .read_models
             .iter()

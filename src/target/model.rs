@@ -23,12 +23,18 @@ pub use statements::MOST_REJECTED;
 /// A read model with its place in the target.
 #[derive(Debug, Clone)]
 pub struct TargetModel {
-    /// Number in the bookkeeping: names `map_<id>` and `shadow_<id>_<epoch>`.
+    /// Number in the bookkeeping: names `map_<id>` and `shadow_<id>_<n>`.
     pub id: i32,
     /// The read model as bound to its source.
     pub model: Arc<ReadModel>,
-    /// Epoch of the owner that binds it: names its shadow.
+    /// Epoch of the owner that binds it.
     epoch: i64,
+    /// Which map: each definition has its own.
+    generation: i32,
+    /// Which shadow.
+    shadow: i64,
+    /// The copy whose rows it holds.
+    copy: Option<String>,
     /// OID of the lookup: another one means that it was made again.
     lookup_oid: u32,
     /// Whether the lookup's rows are in several tables: it has partitions, or others inherit from it.
@@ -69,26 +75,67 @@ const WHY: &str = "e1 text, e2 text, e3 text";
 const MOST_PARAMETERS: usize = 85;
 
 impl TargetModel {
-    /// The owner's, whose process writes into the shadow.
+    /// The owner's.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 
-    /// The same with a shadow that no other owner's process writes into.
+    /// The same, bound by this owner.
     #[must_use]
     pub fn for_epoch(mut self, epoch: i64) -> Self {
         self.epoch = epoch;
         self
     }
 
+    /// The same with the map of this generation.
+    #[must_use]
+    pub fn with_map(mut self, generation: i32) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// The same with this shadow, which holds the rows of this copy.
+    #[must_use]
+    pub fn with_shadow(mut self, number: i64, copy: &str) -> Self {
+        self.shadow = number;
+        self.copy = Some(copy.to_owned());
+        self
+    }
+
+    /// The copy whose rows the shadow holds, if the bookkeeping knows of it.
+    pub fn copy(&self) -> Option<&str> {
+        self.copy.as_deref()
+    }
+
+    /// The same with session tables of this number.
+    #[must_use]
+    pub fn at_look(mut self, number: i64) -> Self {
+        self.shadow = number;
+        self
+    }
+
+    /// Which map it has.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
     /// The map, quoted.
     pub fn map(&self) -> String {
-        format!("{}.map_{}", self.schema, self.id)
+        format!("{}.{}", self.schema, self.map_table())
+    }
+
+    fn map_table(&self) -> String {
+        table_of_generation("map", self.id, self.generation)
     }
 
     /// The shadow, quoted.
     pub fn shadow(&self) -> String {
-        format!("{}.shadow_{}_{}", self.schema, self.id, self.epoch)
+        format!("{}.{}", self.schema, self.shadow_table())
+    }
+
+    /// The shadow's name in the bookkeeping's schema.
+    pub fn shadow_table(&self) -> String {
+        format!("shadow_{}_{}", self.id, self.shadow)
     }
 
     /// The staging table of this session, quoted.
@@ -119,7 +166,8 @@ impl TargetModel {
 
     /// The rows that are set apart, quoted.
     pub fn rejected(&self) -> String {
-        format!("{}.rejected_{}", self.schema, self.id)
+        let table = table_of_generation("rejected", self.id, self.generation);
+        format!("{}.{table}", self.schema)
     }
 
     fn lookup(&self) -> String {
@@ -218,13 +266,32 @@ impl TargetModel {
         )
     }
 
-    /// Makes an empty shadow, in place of one that an earlier copy left behind.
+    /// Makes the shadow.
     pub fn create_shadow(&self) -> String {
-        let shadow = self.shadow();
         format!(
-            "DROP TABLE IF EXISTS {shadow};\nCREATE UNLOGGED TABLE {shadow} ({columns});",
-            columns = self.stage_definition()
+            "CREATE UNLOGGED TABLE {} ({})",
+            self.shadow(),
+            self.stage_definition()
         )
+    }
+
+    /// The columns of the shadow: one with others is of no use.
+    pub fn shadow_definition(&self) -> String {
+        self.stage_definition()
+    }
+
+    /// Empties the shadow at once, and takes its index away. Nobody else may have it locked, not even to read.
+    pub fn truncate_shadow(&self) -> String {
+        format!(
+            "TRUNCATE {}; DROP INDEX IF EXISTS {}_i",
+            self.shadow(),
+            self.shadow()
+        )
+    }
+
+    /// Empties the shadow beside who reads it, as a dump does. Its index stays, if it has one.
+    pub fn delete_shadow(&self) -> String {
+        format!("DELETE FROM {}", self.shadow())
     }
 
     /// Tells the server what the shadow holds, once it is filled.
@@ -234,8 +301,12 @@ impl TargetModel {
 
     /// Indexes the shadow by identity, for the changes that bring it forward.
     pub fn index_shadow(&self) -> String {
-        let (shadow, i) = (self.shadow(), numbered("", "i", self.identity_types.len()));
-        format!("ALTER TABLE {shadow} ADD PRIMARY KEY ({i})")
+        format!(
+            "CREATE UNIQUE INDEX IF NOT EXISTS {name}_i ON {shadow} ({i})",
+            name = self.shadow_table(),
+            shadow = self.shadow(),
+            i = numbered("", "i", self.identity_types.len())
+        )
     }
 
     fn stage_definition(&self) -> String {
@@ -410,6 +481,14 @@ impl TargetColumn {
 /// A source column by name, number and type: dropped and made again under its name it is another one.
 fn exactly(column: &BoundColumn) -> String {
     format!("{}#{}:{}", column.name, column.number, column.type_oid)
+}
+
+/// Name of a table that belongs to a read model's definition.
+pub(crate) fn table_of_generation(prefix: &str, id: i32, generation: i32) -> String {
+    match generation {
+        0 => format!("{prefix}_{id}"),
+        later => format!("{prefix}_{id}_{later}"),
+    }
 }
 
 fn numbered(alias: &str, prefix: &str, count: usize) -> String {

@@ -61,7 +61,7 @@ impl Bound {
     /// The same for one look of several, which has tables of its own.
     #[must_use]
     pub fn at_look(mut self, number: i64) -> Self {
-        self.model = self.model.for_epoch(number);
+        self.model = self.model.at_look(number);
         self
     }
 

@@ -9,6 +9,7 @@ use crate::status::{
     Bookkeeping, Checkpoint, Copy, LastComparison, LastResync, PipelineStatus, ReadModelStatus, Rejection,
     Resync,
 };
+use crate::target::bookkeeping::written_by_batches;
 use crate::target::error::from_sqlx;
 
 /// The beginning of the schema's comment, which marks it as ours (`sql/target/bookkeeping.sql`).
@@ -58,7 +59,15 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
         return Ok(None);
     }
     let schema = ident(schema);
-    let sql = |template| AssertSqlSafe(fill(template, &[("schema", &schema)]));
+    let (written, counted) = written_by_batches(conn, &schema).await?;
+    let sql = |template| {
+        let places = [
+            ("schema", schema.as_str()),
+            ("checkpoint", &written),
+            ("counted", &counted),
+        ];
+        AssertSqlSafe(fill(template, &places))
+    };
     let pipeline = sqlx::query(sql(include_str!("../../sql/target/status_pipeline.sql")))
         .fetch_optional(&mut *conn)
         .await

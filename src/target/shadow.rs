@@ -2,9 +2,9 @@
 //!
 //! A shadow knows nothing of keys or of what is shown: it is a plain image of the source's live rows (and of the dead
 //! ones whose values must be kept). The writer merges it like one large batch. It is UNLOGGED: a crash of the target
-//! empties it, and the copy starts again.
+//! empties it, and the copy starts again. Whose it is, and when it is emptied: `bookkeeping/shadows.rs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::Result;
 use crate::fold::Fold;
-use crate::sql::ident;
+use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful::{self, Refused, Rows};
 use crate::target::copy_buffer::Gathered;
 use crate::target::difference::{Difference, compare};
@@ -31,6 +31,10 @@ const CAREFUL_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct ShadowWriter {
     conn: PgConnection,
+    /// Names what it fills.
+    copy: String,
+    /// Read models with the shadows that it has, by number.
+    taken: HashMap<i32, TargetModel>,
     prepared: HashSet<i32>,
 }
 
@@ -68,6 +72,8 @@ impl ShadowWriter {
     pub fn new(conn: PgConnection) -> Self {
         Self {
             conn,
+            copy: random_uuid(),
+            taken: HashMap::new(),
             prepared: HashSet::new(),
         }
     }
@@ -77,19 +83,25 @@ impl ShadowWriter {
         &mut self.conn
     }
 
-    /// Makes an empty shadow.
+    /// Takes an empty shadow, or empties the one that it has; returns the read model with it.
     ///
     /// Its commits wait for no disk, as nothing of it outlives a crash; the merge's commit, in another session, flushes all that was
     /// written before it.
-    pub async fn create(&mut self, model: &TargetModel) -> Result<()> {
+    pub async fn take(&mut self, bookkeeping: &Bookkeeping, model: &TargetModel) -> Result<TargetModel> {
+        if let Some(taken) = self.taken.get(&model.id) {
+            execute(&mut self.conn, taken.delete_shadow()).await?;
+            return Ok(taken.clone());
+        }
+        let taken = bookkeeping.take_shadow(&mut self.conn, model, &self.copy).await?;
         // What it compares is read once and hashed, whatever the server thinks of its size.
         let sql = format!(
-            "SET synchronous_commit = off; SET enable_nestloop = off; {}; {}",
-            model.create_shadow().trim_end_matches(';'),
+            "SET synchronous_commit = off; SET enable_nestloop = off; {}",
             // The comparison reads it.
-            model.create_rejected()
+            taken.create_rejected()
         );
-        execute(&mut self.conn, sql).await
+        execute(&mut self.conn, sql).await?;
+        self.taken.insert(taken.id, taken.clone());
+        Ok(taken)
     }
 
     /// Fills the shadow with rows in COPY's text format, one row a piece, and counts them.
@@ -211,12 +223,25 @@ impl ShadowWriter {
         compare(&mut self.conn, model.compare(limit)).await
     }
 
-    /// Takes the shadow away that an owner of this epoch made for the read model with this number.
-    pub async fn drop(&mut self, schema: &str, id: i32, epoch: i64) -> Result<()> {
-        execute(
-            &mut self.conn,
-            format!("DROP TABLE IF EXISTS {}.shadow_{id}_{epoch}", ident(schema)),
-        )
-        .await
+    /// Gives all shadows back.
+    pub async fn give_back(&mut self, bookkeeping: &Bookkeeping) -> Result<()> {
+        for (_, model) in std::mem::take(&mut self.taken) {
+            bookkeeping.give_shadow_back(&mut self.conn, &model).await?;
+        }
+        Ok(())
     }
+}
+
+/// Unlike any other.
+fn random_uuid() -> String {
+    let hex = format!("{:032x}", fastrand::u128(..));
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(0, 8),
+        part(8, 12),
+        part(12, 16),
+        part(16, 20),
+        part(20, 32)
+    )
 }

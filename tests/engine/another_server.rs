@@ -66,7 +66,7 @@ async fn another_server_is_taken_only_when_a_person_says_so() {
     goes_on("start", &old, &target).await;
     let before = wait_in_step(&old, &target).await;
     cdc.stop(Signal::Term).await;
-    let checkpoint = "SELECT lsn, system_identifier, source_database, healing FROM cdc.pipeline";
+    let checkpoint = "SELECT c.lsn, p.system_identifier, p.source_database, p.healing FROM cdc.pipeline p, cdc.checkpoint c";
     let stored = rows(&target, checkpoint).await;
     let (moved, new) = replaced(&pair, &other).await;
     let mut cdc = Cdc::run(&moved);

@@ -93,10 +93,10 @@ async fn a_copy_is_as_of_the_making_of_its_slot() {
     // What a merge stores; and a time that a clock which was ahead has left.
     target
         .batch_execute(
-            "UPDATE cdc.pipeline SET commit_time = now() + interval '1 day';
+            "UPDATE cdc.checkpoint SET commit_time = now() + interval '1 day';
              CREATE TABLE merged (as_of timestamptz, lsn pg_lsn);
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
-                 $$BEGIN INSERT INTO public.merged VALUES (NEW.commit_time, NEW.lsn); RETURN NULL; END$$;
+                 $$BEGIN INSERT INTO public.merged SELECT commit_time, lsn FROM cdc.checkpoint; RETURN NULL; END$$;
              CREATE TRIGGER note AFTER UPDATE ON cdc.pipeline FOR EACH ROW
                  WHEN (OLD.healing IS NOT NULL AND NEW.healing IS NULL) EXECUTE FUNCTION note()",
         )

@@ -61,7 +61,12 @@ async fn bookkeeping_that_is_dropped() {
 
 #[tokio::test]
 async fn checkpoint_that_is_missing() {
-    heals_by_itself(&["DELETE FROM cdc.pipeline", "UPDATE cdc.pipeline SET lsn = NULL"]).await;
+    heals_by_itself(&[
+        "DELETE FROM cdc.pipeline",
+        "DELETE FROM cdc.checkpoint",
+        "UPDATE cdc.checkpoint SET lsn = NULL",
+    ])
+    .await;
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn alter_and_restart(alter: &str, how: Stop) {
             pair.slot
         );
         let slot = value(&source, &slot).await;
-        let behind = format!("SELECT lsn > '{slot}' FROM cdc.pipeline");
+        let behind = format!("SELECT lsn > '{slot}' FROM cdc.checkpoint");
         assert_eq!(value(&target, &behind).await, "t", "the slot is at {slot}");
         cdc.kill(Signal::Cont);
     }

@@ -46,8 +46,6 @@ enum At {
     Held(u8),
 }
 
-const SHADOWS: &str = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'cdc'::regnamespace AND relname LIKE 'shadow%'";
-
 /// In the merge, with every row of the lookup written and nothing committed.
 const IN_MERGE: u8 = 1;
 /// When a resync, or a healing, that is merged is about to be noted.
@@ -236,8 +234,7 @@ impl Scene {
     /// that none runs.
     async fn nothing_left(&self, step: &str) {
         let slot = &self.pair.slot;
-        let shadows = "SELECT relname FROM pg_class WHERE relname LIKE 'shadow%' AND relkind = 'r'";
-        assert_eq!(rows(&self.target, shadows).await, [""; 0], "{step}");
+        assert_eq!(rows(&self.target, held::FULL_SHADOWS).await, [""; 0], "{step}");
         let state = value(&self.target, "SELECT state FROM cdc.pipeline").await;
         assert!(
             step.starts_with("healing") || state == "stopped",
@@ -326,7 +323,7 @@ impl Scene {
                      AND (application_name IN ('cdc {slot} copy', 'cdc {slot} observer', 'cdc {slot} resync') OR state LIKE 'idle in transaction%')"
                 ),
             ),
-            (&self.target, "shadows", SHADOWS.to_owned()),
+            (&self.target, "shadows", held::FULL_SHADOWS.to_owned()),
             (
                 &self.target,
                 "sessions and open transactions",

@@ -81,7 +81,7 @@ async fn repairs_are_told_by_a_bounded_sample_of_keys_and_never_by_a_value() {
     // Not in what is printed, nor in the bookkeeping but for the rows that are kept themselves, nor in the log.
     let kept = rows(
         &target,
-        "SELECT t::text FROM cdc.resync t UNION ALL SELECT t::text FROM cdc.read_model t UNION ALL SELECT t::text FROM cdc.pipeline t",
+        "SELECT t::text FROM cdc.resync t UNION ALL SELECT t::text FROM cdc.read_model t UNION ALL SELECT t::text FROM cdc.pipeline t UNION ALL SELECT t::text FROM cdc.checkpoint t",
     )
     .await;
     for text in [printed, shown.to_string(), kept.join("\n"), cdc.log()] {

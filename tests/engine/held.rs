@@ -12,6 +12,10 @@ pub const FILL: u8 = 11;
 /// The shadow is being brought forward by changes that came after its snapshot.
 pub const CATCH_UP: u8 = 12;
 
+/// Shadows that hold rows of a copy, and tables that are still to be dropped.
+pub const FULL_SHADOWS: &str = "SELECT name FROM cdc.shadow WHERE copy IS NOT NULL OR pg_relation_size('cdc.' || name) > 0 \
+    UNION ALL SELECT name FROM cdc.discarded";
+
 /// Triggers by which every later copy waits where somebody [holds](hold) it.
 pub async fn install(target: &Client) {
     target
@@ -19,12 +23,14 @@ pub async fn install(target: &Client) {
             "CREATE FUNCTION hold_copy() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
                  PERFORM pg_advisory_xact_lock_shared(TG_ARGV[0]::bigint); RETURN NULL;
              END$$;
-             CREATE FUNCTION hold_shadows() RETURNS event_trigger LANGUAGE plpgsql AS $$DECLARE shadow text; BEGIN
-                 FOR shadow IN SELECT object_identity FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'cdc.shadow%' LOOP
-                     EXECUTE 'CREATE TRIGGER hold_fill BEFORE INSERT ON ' || shadow || ' FOR EACH STATEMENT EXECUTE FUNCTION public.hold_copy({FILL})';
-                     EXECUTE 'CREATE TRIGGER hold_catch_up BEFORE DELETE ON ' || shadow || ' FOR EACH STATEMENT EXECUTE FUNCTION public.hold_copy({CATCH_UP})';
-                 END LOOP;
+             CREATE FUNCTION hold_shadow(shadow text) RETURNS void LANGUAGE plpgsql AS $$BEGIN
+                 EXECUTE 'CREATE TRIGGER hold_fill BEFORE INSERT ON ' || shadow || ' FOR EACH STATEMENT EXECUTE FUNCTION public.hold_copy({FILL})';
+                 EXECUTE 'CREATE TRIGGER hold_catch_up BEFORE DELETE ON ' || shadow || ' FOR EACH STATEMENT EXECUTE FUNCTION public.hold_copy({CATCH_UP})';
              END$$;
+             CREATE FUNCTION hold_shadows() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+                 PERFORM public.hold_shadow(object_identity) FROM pg_event_trigger_ddl_commands() WHERE object_identity ~ '^cdc.shadow_';
+             END$$;
+             SELECT hold_shadow(oid::regclass::text) FROM pg_class WHERE relname ~ '^shadow_[0-9]' AND relkind = 'r';
              CREATE EVENT TRIGGER hold_shadows ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION hold_shadows()"
         ))
         .await
@@ -63,8 +69,7 @@ pub async fn wait_nothing_left(pair: &Pair, source: &Client, target: &Client) {
         "SELECT application_name, state FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc {slot} %' \
          AND (application_name ~ ' (copy|observer|resync|progress)$' OR state LIKE 'idle in transaction%')"
     );
-    let shadows = "SELECT relname FROM pg_class WHERE relnamespace = 'cdc'::regnamespace AND relkind = 'r' AND relname LIKE 'shadow%'";
-    wait_rows(target, shadows, &[]).await;
+    wait_rows(target, FULL_SHADOWS, &[]).await;
     for (side, query) in [(source, &slots), (source, &sessions), (target, &sessions)] {
         wait_rows(side, query, &[]).await;
     }

@@ -66,7 +66,7 @@ async fn stays_idle(pair: &mut Pair, cluster: &Cluster, megabytes: u64) {
             "CREATE TABLE checkpoints (lsn pg_lsn);
              CREATE FUNCTION count_checkpoints() RETURNS trigger LANGUAGE plpgsql AS
                  $$BEGIN INSERT INTO public.checkpoints VALUES (NEW.lsn); RETURN NULL; END$$;
-             CREATE TRIGGER count_checkpoints AFTER UPDATE ON cdc.pipeline FOR EACH ROW EXECUTE FUNCTION count_checkpoints()",
+             CREATE TRIGGER count_checkpoints AFTER UPDATE ON cdc.checkpoint FOR EACH ROW EXECUTE FUNCTION count_checkpoints()",
         )
         .await
         .unwrap();

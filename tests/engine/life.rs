@@ -172,7 +172,7 @@ async fn idle_slot_follows_the_wal_of_others_and_says_nothing() {
     crate::wait_rows(&source, &passed, &["t"]).await;
     assert_eq!(logged(&cdc), before, "{}", cdc.log());
     let ahead = format!(
-        "SELECT lsn >= '{}' FROM cdc.pipeline",
+        "SELECT lsn >= '{}' FROM cdc.checkpoint",
         value(
             &source,
             &format!(

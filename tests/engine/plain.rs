@@ -422,6 +422,7 @@ async fn where_cdc_has_run_and_does_not_run_now_a_dry_run_changes_nothing() {
     let state = async || {
         vec![
             rows(&target, "SELECT ctid, xmin, p.* FROM cdc.pipeline p").await,
+            rows(&target, "SELECT ctid, xmin, c.* FROM cdc.checkpoint c").await,
             rows(&target, "SELECT ctid, xmin, m.* FROM cdc.read_model m").await,
             rows(&target, "SELECT ctid, xmin, r.* FROM cdc.resync r").await,
             rows(&source, "SELECT slot_name, confirmed_flush_lsn, restart_lsn FROM pg_replication_slots WHERE database = current_database()").await,

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::support::{Cdc, LABELS_MODEL, Pair, Signal, labels_pair, rows, value, wait_in_step};
 use crate::tags::{TAGS_LOOKUP, TAGS_MODEL};
-use crate::{wait_log, wait_rows};
+use crate::{TO_VERSION_4, wait_log, wait_rows};
 
 const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \
     coalesce(constraint_name, column_name) FROM cdc.rejected ORDER BY 1, 2";
@@ -181,14 +181,12 @@ async fn bookkeeping_of_the_version_before_is_brought_up_to_date() {
     wait_log(&cdc, "streaming").await;
     cdc.stop(Signal::Term).await;
     target
-        .batch_execute(
-            "DROP VIEW cdc.rejected, cdc.freshness; DROP TABLE cdc.rejection, cdc.rejected_1, cdc.rejected_2;
+        .batch_execute(&format!(
+            "{TO_VERSION_4}
+             DROP VIEW cdc.rejected; DROP TABLE cdc.rejection, cdc.rejected_1, cdc.rejected_2;
              ALTER TABLE cdc.read_model DROP compared_at, DROP differing;
-             UPDATE cdc.version SET version = 1;
-             CREATE VIEW cdc.freshness AS SELECT m.name AS read_model, p.state, p.commit_time AS as_of, p.lsn AS as_of_lsn,
-                 p.applied_at, m.rows, m.last_change_at, m.last_resync_at, m.last_resync_repaired, m.reason
-             FROM cdc.read_model m CROSS JOIN cdc.pipeline p",
-        )
+             UPDATE cdc.version SET version = 1"
+        ))
         .await
         .unwrap();
     let seen = output(&pair, &["status", "--json"]).await;

@@ -119,7 +119,7 @@ async fn set_back(name: &str, kept: Kept, grows: bool) {
         .unwrap();
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;
-    let checkpoint = value(&target, "SELECT lsn FROM cdc.pipeline").await;
+    let checkpoint = value(&target, "SELECT lsn FROM cdc.checkpoint").await;
     drop(source);
     let source = restore(&state, &cluster, &pair.source_url).await;
     if grows {

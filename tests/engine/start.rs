@@ -1,6 +1,7 @@
 //! Starts from every state: nothing, seeds, checkpoint without slot, a copy that was killed. A slot without checkpoint is in
 //! ownership.rs.
 
+use crate::held;
 use crate::support::{
     Cdc, SOURCE_SQL, Signal, database_pair, labels_pair, lookup, on_free_slot, pg, rows, value, wait_in_step,
     wait_until,
@@ -52,8 +53,7 @@ async fn first_run_makes_everything_that_is_missing() {
         .await,
         ["d"]
     );
-    let shadows = "SELECT relname FROM pg_class WHERE relname LIKE 'shadow%'";
-    assert_eq!(rows(&target, shadows).await, Vec::<String>::new());
+    assert_eq!(rows(&target, held::FULL_SHADOWS).await, Vec::<String>::new());
     assert_eq!(cdc.stop(Signal::Int).await.code(), Some(0));
     assert_eq!(count_log(&cdc, "trying again"), 0);
 }
@@ -197,11 +197,11 @@ async fn first_copy_that_was_killed_is_begun_again() {
     for _ in 0..2 {
         let mut cdc = Cdc::run(&pair);
         wait_until("a shadow has rows", async || {
-            match target.simple_query("SELECT 1 FROM cdc.shadow_1 LIMIT 1").await {
+            match target.simple_query("SELECT 1 FROM cdc.shadow_1_1 LIMIT 1").await {
                 _ if cdc.log().contains("\"copied\"") => Ok(()),
                 _ if value(
                     &target,
-                    "SELECT coalesce(pg_relation_size(to_regclass('cdc.shadow_1')), 0) > 0",
+                    "SELECT coalesce(pg_relation_size(to_regclass('cdc.shadow_1_1')), 0) > 0",
                 )
                 .await
                     == "t" =>
@@ -227,14 +227,7 @@ async fn first_copy_that_was_killed_is_begun_again() {
     )
     .await;
     wait_log(&cdc, "streaming").await;
-    assert_eq!(
-        rows(
-            &target,
-            "SELECT relname FROM pg_class WHERE relname LIKE 'shadow%'"
-        )
-        .await,
-        Vec::<String>::new()
-    );
+    assert_eq!(rows(&target, held::FULL_SHADOWS).await, Vec::<String>::new());
     source
         .batch_execute("DELETE FROM labels WHERE code LIKE 'N%'")
         .await

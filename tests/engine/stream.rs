@@ -328,6 +328,7 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     let what_3_added = "ALTER TABLE cdc.read_model DROP waiting";
     // Each subject of version 4 adds what undoes it.
     let what_4_added = [
+        crate::TO_VERSION_4,
         "ALTER TABLE cdc.resync DROP epoch",
         "ALTER TABLE cdc.pipeline DROP healings, DROP healing_began_at, DROP healed_at, DROP healing_after",
         "ALTER TABLE cdc.pipeline DROP stuck_lsn, DROP stuck_sqlstate, DROP stuck_since, DROP stuck_times, DROP stuck_error",
@@ -337,13 +338,14 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     ]
     .join("; ");
     let older = [
+        (4, crate::TO_VERSION_4.to_owned()),
         (3, what_4_added.clone()),
         (2, format!("{what_4_added}; {what_3_added}")),
         (1, format!("{what_4_added}; {what_3_added}; {what_2_added}")),
     ];
     for (version, without) in older {
         target
-            .batch_execute(&format!("UPDATE cdc.version SET version = {version}; {without}"))
+            .batch_execute(&format!("{without}; UPDATE cdc.version SET version = {version}"))
             .await
             .unwrap();
         let status = Cdc::output(&pair, &["status", "--json"]);
@@ -357,7 +359,9 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
             .unwrap();
         let mut cdc = Cdc::run(&pair);
         wait_in_step(&source, &target).await;
-        assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["4"]);
+        assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["5"]);
+        let shadows = "SELECT relname FROM pg_class WHERE relname ~ '^shadow_[0-9]' AND relkind = 'r'";
+        crate::wait_rows(&target, shadows, &["shadow_1_1"]).await;
         let honest = "SELECT as_of <= clock_timestamp() FROM cdc.freshness";
         assert_eq!(rows(&target, honest).await, ["t"]);
         assert!(wait_for(&target, "'0/1'").await.unwrap());

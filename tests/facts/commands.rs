@@ -163,10 +163,12 @@ async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postg
     );
     admin
         .batch_execute(
-            "INSERT INTO cdc.pipeline (slot, publication, state, heartbeat_at, lsn, commit_time, applied_at, owner)
-                 VALUES ('cdc', 'cdc', 'streaming', now(), '0/1', now(), now(), 'host:1');
-             INSERT INTO cdc.read_model (name, source, definition, state, rows, last_resync_at, last_resync_repaired)
-                 VALUES ('public.labels_lookup', 'public.labels', '{}', 'in_step', 2, now(), 1);
+            "INSERT INTO cdc.pipeline (slot, publication, state, heartbeat_at, owner)
+                 VALUES ('cdc', 'cdc', 'streaming', now(), 'host:1');
+             UPDATE cdc.checkpoint SET (lsn, commit_time, applied_at) = ('0/1', now(), now());
+             INSERT INTO cdc.read_model (name, source, definition, state, last_resync_at, last_resync_repaired)
+                 VALUES ('public.labels_lookup', 'public.labels', '{}', 'in_step', now(), 1);
+             INSERT INTO cdc.counted (read_model, rows) SELECT id, 2 FROM cdc.read_model;
              INSERT INTO cdc.resync (origin, state, result) VALUES ('schedule', 'done', '{\"public.labels_lookup\": {\"updated\": 1}}')",
         )
         .await
@@ -212,7 +214,7 @@ async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postg
         "{running:?}"
     );
     admin
-        .batch_execute("UPDATE cdc.pipeline SET heartbeat_at = now() - interval '1 hour'")
+        .batch_execute("UPDATE cdc.pipeline SET heartbeat_at = now() - interval '1 hour'; UPDATE cdc.checkpoint SET applied_at = now() - interval '1 hour'")
         .await
         .unwrap();
     assert_eq!(status::look(settings).await.verdict, Verdict::Stopped);

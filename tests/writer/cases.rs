@@ -105,7 +105,7 @@ pub async fn assert_consistent(rig: &Rig, case: &str) {
     )
     .await;
     assert_eq!(lookup, map, "{case}: lookup and shown rows of the map");
-    let count = rows(&rig.db, "SELECT rows FROM cdc.read_model WHERE id = 1").await;
+    let count = rows(&rig.db, "SELECT rows FROM cdc.counted WHERE read_model = 1").await;
     assert_eq!(count, [lookup.len().to_string()], "{case}: counted rows");
 }
 

@@ -28,11 +28,10 @@ async fn rig() -> (Rig, Vec<String>) {
 
 async fn merge(rig: &mut Rig, lines: &[String]) -> Written {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let model = rig.models[0].target.clone();
     let mut shadow = fill(rig, 0, &lines).await;
     let position = MergePosition::Running(rig.position().lsn, None);
     let mut merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
-    shadow.drop("cdc", model.id, 0).await.unwrap();
+    shadow.give_back(&rig.bookkeeping).await.unwrap();
     merged.remove(0).1.unwrap()
 }
 

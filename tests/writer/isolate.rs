@@ -181,7 +181,7 @@ pub async fn start(rig: &mut Rig) {
 async fn assert_counted(rig: &Rig, case: &str) {
     let counted = value(
         &rig.db,
-        "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.read_model WHERE id = 1",
+        "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.counted WHERE read_model = 1",
     )
     .await;
     assert_eq!(counted, "t", "{case}");
@@ -226,7 +226,7 @@ async fn refused_rows_are_set_apart_and_all_else_goes_on() {
 }
 
 async fn assert_position(rig: &Rig) {
-    let lsn = value(&rig.db, "SELECT lsn - '0/0'::pg_lsn FROM cdc.pipeline").await;
+    let lsn = value(&rig.db, "SELECT lsn - '0/0'::pg_lsn FROM cdc.checkpoint").await;
     assert_eq!(lsn, rig.lsn.to_string(), "the checkpoint goes on");
 }
 
@@ -320,7 +320,7 @@ async fn a_row_that_may_not_be_deleted_stays() {
 /// Fills a shadow with these lines.
 pub async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
     let model = rig.models[index].target.clone();
-    let mut shadow = ShadowWriter::new(rig.session().await);
+    let mut shadow = rig.shadow(index).await;
     let pieces = || {
         let lines: Vec<_> = lines
             .iter()
@@ -328,13 +328,12 @@ pub async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
             .collect();
         stream::iter(lines)
     };
-    shadow.create(&model).await.unwrap();
     if shadow
         .fill(&model, pieces(), &cdc::target::shadow::Counter::default())
         .await
         .is_err()
     {
-        shadow.create(&model).await.unwrap();
+        shadow.take(&rig.bookkeeping, &model).await.unwrap();
         shadow
             .fill_carefully(&model, pieces(), &cdc::target::shadow::Counter::default())
             .await
@@ -351,7 +350,7 @@ pub async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
     let position = MergePosition::Running(rig.position().lsn, None);
     let merged = rig.writer.merge(&[0], &position, 20).await.unwrap();
     let (_, written) = merged.into_iter().next().unwrap();
-    shadow.drop("cdc", model.id, 0).await.unwrap();
+    shadow.give_back(&rig.bookkeeping).await.unwrap();
     (found, written.unwrap())
 }
 

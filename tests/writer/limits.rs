@@ -225,7 +225,7 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
     rig.add(&other()).await;
     rig.write(0, &["+1|A|one|-"]).await.unwrap();
     let mut new = rig.another_writer().await;
-    let before = value(&rig.db, "SELECT epoch || ' ' || lsn FROM cdc.pipeline").await;
+    let before = value(&rig.db, "SELECT epoch || ' ' || lsn FROM cdc.checkpoint").await;
     // One statement, COPY, an idle position.
     let small = rig.write(0, &["=1|A|zombie|-"]).await.unwrap_err();
     let folds = vec![
@@ -241,7 +241,7 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
     assert_eq!(rows(&rig.db, "SELECT code, label FROM lookup").await, ["A|one"]);
     assert_eq!(rows(&rig.db, "SELECT count(*) FROM other").await, ["0"]);
     assert_eq!(
-        value(&rig.db, "SELECT epoch || ' ' || lsn FROM cdc.pipeline").await,
+        value(&rig.db, "SELECT epoch || ' ' || lsn FROM cdc.checkpoint").await,
         before
     );
     let batch = Batch {
@@ -282,7 +282,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
         .batch_execute("INSERT INTO kept VALUES ('B')")
         .await
         .unwrap();
-    let lsn = value(&rig.db, "SELECT lsn FROM cdc.pipeline").await;
+    let lsn = value(&rig.db, "SELECT lsn FROM cdc.checkpoint").await;
     // ON DELETE RESTRICT has an SQLSTATE of its own from 18 on.
     let version = server_version(&rig.db).await;
     let restricted = if version >= 180_000 { "23001" } else { "23503" };
@@ -322,7 +322,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
         ["A|one", "B|two"]
     );
     assert_eq!(
-        value(&rig.db, "SELECT lsn FROM cdc.pipeline").await,
+        value(&rig.db, "SELECT lsn FROM cdc.checkpoint").await,
         lsn,
         "the checkpoint stays"
     );

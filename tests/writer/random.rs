@@ -10,7 +10,6 @@ use bytes::Bytes;
 use cdc::error::{Class, Result};
 use cdc::fold::Fold;
 use cdc::target::difference::Difference;
-use cdc::target::shadow::ShadowWriter;
 use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
@@ -336,7 +335,7 @@ impl Run {
         for (row, _) in set_apart.iter().filter(|(_, must)| *must) {
             assert!(rejected.contains(row), "{what}: {row} is missing");
         }
-        let count = "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.read_model WHERE id = 1";
+        let count = "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.counted WHERE read_model = 1";
         assert_eq!(rows(&self.rig.db, count).await, ["t"], "{what}: counted rows");
     }
 
@@ -422,8 +421,7 @@ impl Run {
     /// An exact copy beside the stream, merged where both stand.
     async fn resync(&mut self) {
         let model = self.rig.models[0].target.clone();
-        let mut shadow = ShadowWriter::new(self.rig.session().await);
-        shadow.create(&model).await.unwrap();
+        let mut shadow = self.rig.shadow(0).await;
         let text = copy(&self.source);
         let pieces = text
             .split_inclusive('\n')
@@ -432,7 +430,7 @@ impl Run {
         let copied = cdc::target::shadow::Counter::default();
         if let Err(error) = shadow.fill(&model, stream::iter(pieces), &copied).await {
             assert!(self.source.refusing, "seed {}: {error:?}", self.seed);
-            shadow.create(&model).await.unwrap();
+            shadow.take(&self.rig.bookkeeping, &model).await.unwrap();
             copied.reset();
             // Pieces of any size, of whole rows.
             let pieces = vec![Ok(Bytes::from(text.clone()))];
@@ -504,7 +502,7 @@ impl Run {
         self.assert_shown("after a resync").await;
         self.assert_consistent(&format!("seed {}, after a resync", self.seed))
             .await;
-        shadow.drop("cdc", model.id, 0).await.unwrap();
+        shadow.give_back(&self.rig.bookkeeping).await.unwrap();
     }
 
     /// Another process takes over; the old one writes nothing from then on.

@@ -17,14 +17,15 @@ use cdc::relation::{Layout, Relation, RelationColumn};
 use cdc::row::Cell;
 use cdc::settings::{ColumnMapping, ReadModelSettings};
 use cdc::sql::TableName;
-use cdc::target::bookkeeping::Bookkeeping;
+use cdc::target::bookkeeping::{Bookkeeping, Claimant, Definition};
 use cdc::target::model::TargetModel;
+use cdc::target::shadow::ShadowWriter;
 use cdc::target::writer::{Batch, Position, Writer, Written};
 use cdc::target::{connect, facts};
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 
-use crate::support;
+use crate::support::{self, rows};
 
 /// A source table as its catalog would tell it, and the rule of the read model.
 pub struct Shape {
@@ -123,7 +124,7 @@ impl Rig {
         let bookkeeping = Bookkeeping::new("cdc");
         let mut conn = session(&url).await;
         bookkeeping.ensure(&mut conn).await.unwrap();
-        let claim = bookkeeping.claim(&mut conn, "slot", "pub", "test").await.unwrap();
+        let claim = bookkeeping.claim(&mut conn, claimant("test")).await.unwrap();
         let writer = Writer::new(conn, bookkeeping.clone(), claim.epoch).await.unwrap();
         Self {
             db,
@@ -172,16 +173,18 @@ impl Rig {
             .add_model(conn, epoch, &name, "public.master")
             .await
             .unwrap();
-        let target = TargetModel::bind(id, self.bookkeeping.schema_name(), model, &lookup).unwrap();
+        // The first shadow, which `shadow` takes.
+        let target = TargetModel::bind(id, self.bookkeeping.schema_name(), model, &lookup)
+            .unwrap()
+            .at_look(1);
+        let definition = Definition {
+            generation: 0,
+            source: "public.master",
+            definition: &target.definition(),
+            create_map: &target.create_map(),
+        };
         self.bookkeeping
-            .redefine_model(
-                conn,
-                epoch,
-                id,
-                "public.master",
-                &target.definition(),
-                &target.create_map(),
-            )
+            .redefine_model(conn, epoch, id, definition)
             .await
             .unwrap();
         let index = self.models.len();
@@ -190,12 +193,29 @@ impl Rig {
         index
     }
 
+    /// A session with the empty first shadow of the read model.
+    pub async fn shadow(&self, index: usize) -> ShadowWriter {
+        // The session before may not be gone yet.
+        let busy = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        support::wait_until("the shadow is free", async || match rows(&self.db, busy).await {
+            free if free == ["0"] => Ok(()),
+            locks => Err(format!("{locks:?}")),
+        })
+        .await;
+        let mut shadow = ShadowWriter::new(self.session().await);
+        let model = &self.models[index].target;
+        let taken = shadow.take(&self.bookkeeping, model).await.unwrap();
+        assert_eq!(taken.shadow_table(), model.shadow_table());
+        shadow
+    }
+
     /// Another process takes over: its writer, with a higher epoch.
     pub async fn another_writer(&self) -> Writer {
         let mut conn = self.session().await;
         let claim = self
             .bookkeeping
-            .claim(&mut conn, "slot", "pub", "other")
+            .claim(&mut conn, claimant("other"))
             .await
             .unwrap();
         let mut writer = Writer::new(conn, self.bookkeeping.clone(), claim.epoch)
@@ -299,6 +319,15 @@ impl Rig {
             .into_iter()
             .next()
             .map_or_else(Written::default, |(_, written)| written))
+    }
+}
+
+fn claimant(owner: &str) -> Claimant<'_> {
+    Claimant {
+        slot: "slot",
+        publication: "pub",
+        owner,
+        source: None,
     }
 }
 

@@ -74,11 +74,10 @@ async fn staging_tables_are_empty_after_each_batch() {
         vec!["1|l|A|one", "2|l|FAR-TOO-LONG|two"],
         vec!["1|l|A|one", "1|l|A|one"],
     ] {
-        let model = rig.models[0].target.clone();
         let mut shadow = fill(&rig, 0, &lines).await;
         let position = MergePosition::Running(rig.position().lsn, None);
         let _ = rig.writer.merge(&[0], &position, 20).await;
-        shadow.drop("cdc", model.id, 0).await.unwrap();
+        shadow.give_back(&rig.bookkeeping).await.unwrap();
         assert_empty(&mut rig, "a copy").await;
     }
 }

@@ -62,11 +62,15 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Copies a table into its shadow.
-    pub(super) async fn copy(&mut self, to_copy: &ToCopy) -> Result<(), Failure> {
+    /// Copies a table into a shadow, which the read model has from then on.
+    pub(super) async fn copy(&mut self, to_copy: &mut ToCopy) -> Result<(), Failure> {
         if self.stop.is_cancelled() {
             return Err(Failure::Ends(stopped()));
         }
+        // Before the table is locked.
+        let taken = self.shadow.take(&self.shared.bookkeeping, &to_copy.model).await;
+        to_copy.model = taken.map_err(Failure::of_target)?;
+        let to_copy = &*to_copy;
         if self.observer.is_closed() {
             self.observer = self
                 .shared
@@ -95,6 +99,10 @@ impl<'a> Tables<'a> {
         {
             tracing::debug!(%error, "the rows are copied again in small pieces to find those that are refused");
             copied.reset();
+            self.shadow
+                .take(&self.shared.bookkeeping, &to_copy.model)
+                .await
+                .map_err(Failure::of_target)?;
             result = self.fill(&snapshot, to_copy, &as_of_c, &mut progress, true).await;
         }
         progress.end().await;
@@ -170,10 +178,6 @@ impl<'a> Tables<'a> {
         carefully: bool,
     ) -> Result<(), Failure> {
         let table = &to_copy.settings.source;
-        self.shadow
-            .create(&to_copy.model)
-            .await
-            .map_err(Failure::of_target)?;
         let rows = self.begin_copy(snapshot, to_copy).await?;
         let now = AsRead::read(&self.observer, table).await;
         if !as_of_c.holds(&now.map_err(Failure::of_source)?) {

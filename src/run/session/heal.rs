@@ -77,9 +77,15 @@ impl Session<'_> {
         let (slot, mut as_of) = clock::beside(&self.client, making).await;
         let slot = slot?;
         let as_of = as_of.at(slot.consistent_point);
-        let copied = self.copy_and_merge(why, (&slot, as_of), process).await;
+        let conn = self.shared.target_session("copy").await?;
+        let mut shadow = ShadowWriter::new(conn);
+        let copying = bookkeeping.backend(shadow.connection()).await?;
+        let copied = self
+            .copy_and_merge(why, (&slot, as_of), &mut shadow, process)
+            .await;
+        drop(shadow);
         let Ok(written) = copied else {
-            take_away(self.shared, epoch).await;
+            take_away(self.shared, epoch, &copying).await;
             return copied.map(|_| slot.consistent_point);
         };
         report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
@@ -108,6 +114,7 @@ impl Session<'_> {
         &mut self,
         why: &str,
         (slot, as_of): (&CreatedSlot, Option<PgTimestamp>),
+        shadow: &mut ShadowWriter,
         process: &mut Process,
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
@@ -120,13 +127,11 @@ impl Session<'_> {
                 model,
             })
         });
-        let conn = self.shared.target_session("copy").await?;
-        let mut shadow = ShadowWriter::new(conn);
         let copied = copy_all(
             self.shared,
             &slot.snapshot_name,
             to_copy.collect(),
-            &mut shadow,
+            shadow,
             &self.shared.stop,
         )
         .await?;
@@ -136,7 +141,10 @@ impl Session<'_> {
         let mut indexes = Vec::new();
         for (to_copy, result) in &copied {
             match result {
-                Ok(_) => indexes.push(to_copy.index),
+                Ok(_) => {
+                    self.writer.set_model(to_copy.index, to_copy.model.clone());
+                    indexes.push(to_copy.index);
+                }
                 Err(error) => {
                     report::resync_failed(&to_copy.settings.name(), error);
                     bookkeeping
@@ -177,11 +185,8 @@ impl Session<'_> {
         if written.len() == copied.len() {
             bookkeeping.finish_requests(conn, epoch, lsn, &result).await?;
         }
-        for (to_copy, _) in &copied {
-            shadow
-                .drop(bookkeeping.schema_name(), to_copy.model.id, epoch)
-                .await?;
-        }
+        // What cannot be emptied now is emptied later: the copies are merged.
+        let _ = shadow.give_back(bookkeeping).await;
         Ok(written)
     }
 

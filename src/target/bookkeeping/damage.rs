@@ -8,10 +8,20 @@ use super::Bookkeeping;
 use crate::error::Result;
 use crate::sql::{TableName, literal};
 use crate::target::error::from_sqlx;
+use crate::target::model::table_of_generation;
 use crate::target::statement::{Transaction, execute};
 
 /// What the stream cannot go on without.
-const TABLES: [&str; 4] = ["pipeline", "read_model", "rejection", "resync"];
+const TABLES: [&str; 8] = [
+    "checkpoint",
+    "counted",
+    "pipeline",
+    "read_model",
+    "rejection",
+    "resync",
+    "shadow",
+    "discarded",
+];
 
 /// How long a look waits for a table that somebody has locked, in milliseconds.
 const PATIENCE_MS: u32 = 200;
@@ -32,6 +42,10 @@ pub enum Damage {
 }
 
 impl Bookkeeping {
+    fn map(&self, id: i32, generation: i32) -> String {
+        format!("{}.{}", self.schema, table_of_generation("map", id, generation))
+    }
+
     /// Looks at the bookkeeping, and at the lookups and maps of these read models; `None` if all is well, or locked.
     pub async fn damage(
         &self,
@@ -47,25 +61,27 @@ impl Bookkeeping {
         }
         let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
         let sql = format!(
-            "SELECT r.id FROM {}.read_model r WHERE r.state = 'in_step' AND r.id = ANY ($1)",
+            "SELECT r.id, r.generation FROM {}.read_model r WHERE r.state = 'in_step' AND r.id = ANY ($1)",
             self.schema
         );
-        let in_step: Vec<i32> = sqlx::query_scalar(AssertSqlSafe(sql))
+        let in_step: Vec<(i32, i32)> = sqlx::query_as(AssertSqlSafe(sql))
             .bind(&ids)
             .fetch_all(&mut *conn)
             .await
             .map_err(from_sqlx)?;
         let maps: Vec<String> = in_step
             .iter()
-            .map(|id| format!("{}.map_{id}", self.schema))
+            .map(|(id, generation)| self.map(*id, *generation))
             .collect();
         if let Some(gone) = self.gone(conn, &maps).await? {
             return Ok(Some(Damage::Gone(gone)));
         }
-        let in_step: Vec<(i32, &TableName)> = models
+        let in_step: Vec<(i32, &TableName, String)> = models
             .iter()
-            .filter(|(id, _)| in_step.contains(id))
-            .copied()
+            .filter_map(|(id, lookup)| {
+                let (_, generation) = in_step.iter().find(|(of, _)| of == id)?;
+                Some((*id, *lookup, self.map(*id, *generation)))
+            })
             .collect();
         let miscounted = self.miscounted(conn, &in_step).await?;
         Ok((!miscounted.is_empty()).then_some(Damage::Miscounted(miscounted)))
@@ -83,7 +99,11 @@ impl Bookkeeping {
     }
 
     /// Those of which lookup or map has another number of rows. Count and rows are of one commit: it is one statement.
-    async fn miscounted(&self, conn: &mut PgConnection, models: &[(i32, &TableName)]) -> Result<Vec<i32>> {
+    async fn miscounted(
+        &self,
+        conn: &mut PgConnection,
+        models: &[(i32, &TableName, String)],
+    ) -> Result<Vec<i32>> {
         if models.is_empty() {
             return Ok(Vec::new());
         }
@@ -92,14 +112,15 @@ impl Bookkeeping {
         // Each shown row has an entry in the map, unless a row that is set apart keeps it.
         let questions: Vec<String> = models
             .iter()
-            .map(|(id, lookup)| {
+            .map(|(id, lookup, map)| {
                 format!(
-                    "SELECT r.id FROM {schema}.read_model r WHERE r.id = {id} AND r.state = 'in_step' \
-                     AND (least(r.rows, {MOST_COUNTED}) <> {in_lookup} OR (least(r.rows, {MOST_COUNTED}) > {in_map} \
+                    "SELECT r.id FROM {schema}.read_model r LEFT JOIN {schema}.counted n ON n.read_model = r.id \
+                     WHERE r.id = {id} AND r.state = 'in_step' \
+                     AND (least(n.rows, {MOST_COUNTED}) <> {in_lookup} OR (least(n.rows, {MOST_COUNTED}) > {in_map} \
                           AND NOT EXISTS (SELECT FROM {schema}.rejection x WHERE x.read_model = r.id)))",
                     schema = self.schema,
                     in_lookup = counted(&lookup.quoted()),
-                    in_map = counted(&format!("{}.map_{id}", self.schema)),
+                    in_map = counted(map),
                 )
             })
             .collect();

@@ -1,8 +1,7 @@
 //! The fence around single writes: each names the epoch, so a process that was overtaken changes nothing.
 //!
-//! It locks nothing, since no session may wait for the pipeline's row while a batch is being written. So a statement of the last
-//! owner that runs in the very moment of a claim may still write. What it can write is harmless: files and publications as the
-//! watch saw them, progress, and requests, which name the owner that carries them out.
+//! Most lock nothing. So a statement of the last owner that runs in the very moment of a claim may still write. What it can write is
+//! harmless: files and publications as the watch saw them, progress, and requests, which name the owner that carries them out.
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -13,6 +12,26 @@ use crate::error::Result;
 use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
+    /// A statement that ends the transaction around it unless the epoch is still ours, and keeps others from raising it until the
+    /// transaction ends. Several statements in one message are one transaction by themselves, which a failure leaves behind for good.
+    pub(super) fn fence(&self, epoch: i64) -> String {
+        self.lock_row("pipeline", epoch)
+    }
+
+    /// The same by the row that every batch writes: for what is part of a batch.
+    pub(super) fn lock_checkpoint(&self, epoch: i64) -> String {
+        self.lock_row("checkpoint", epoch)
+    }
+
+    fn lock_row(&self, table: &str, epoch: i64) -> String {
+        format!(
+            "DO $cdc$ BEGIN PERFORM FROM {}.{table} WHERE epoch = {epoch} FOR UPDATE; \
+             IF NOT FOUND THEN RAISE EXCEPTION 'another process has taken over this pipeline' USING ERRCODE = 'CDC01'; \
+             END IF; END $cdc$;",
+            self.schema
+        )
+    }
+
     /// The condition that the epoch `$1` is the owner's.
     pub(super) fn ours(&self) -> String {
         format!("EXISTS (SELECT FROM {}.pipeline WHERE epoch = $1)", self.schema)

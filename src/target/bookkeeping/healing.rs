@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Bookkeeping, SourceIdentity};
+use super::{Bookkeeping, SourceIdentity, fenced};
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::target::error::from_sqlx;
@@ -94,16 +94,24 @@ impl Bookkeeping {
         source: &SourceIdentity,
         (lsn, as_of): (Lsn, Option<String>),
     ) -> Result<()> {
-        let set = "healing = NULL, healing_since = NULL, lsn = $2::pg_lsn, system_identifier = $3, timeline = $4, \
-                   source_database = $5, last_commit_lsn = NULL, last_commit_xid = NULL, last_commit_time = NULL, \
-                   commit_time = $6::timestamptz, applied_at = now(), heartbeat_at = now(), healed_at = now()";
+        // The checkpoint's row first, as everywhere.
+        let sql = format!(
+            "UPDATE {}.checkpoint SET lsn = $2::pg_lsn, commit_time = $3::timestamptz, \
+             last_commit_lsn = NULL, last_commit_xid = NULL, last_commit_time = NULL, applied_at = now() WHERE epoch = $1",
+            self.schema
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let stored = query.bind(lsn.to_string()).bind(as_of).execute(&mut *conn).await;
+        if stored.map_err(from_sqlx)?.rows_affected() == 0 {
+            return Err(fenced());
+        }
+        let set = "healing = NULL, healing_since = NULL, system_identifier = $2, timeline = $3, \
+                   source_database = $4, heartbeat_at = now(), healed_at = now()";
         self.update_pipeline(conn, epoch, set, |query| {
             query
-                .bind(lsn.to_string())
                 .bind(source.system_identifier.clone())
                 .bind(source.timeline)
                 .bind(source.database.clone())
-                .bind(as_of)
         })
         .await
     }

@@ -45,10 +45,10 @@ impl Bookkeeping {
             return Ok(Known::default());
         }
         let sql = format!(
-            "SELECT coalesce(row ->> 'slot_system_identifier', CASE WHEN copied THEN row ->> 'system_identifier' END), \
-             coalesce(row ->> 'slot_database', CASE WHEN copied THEN row ->> 'source_database' END), row ->> 'publication_mark', \
+            "SELECT coalesce(row ->> 'slot_system_identifier', row ->> 'system_identifier'), \
+             coalesce(row ->> 'slot_database', CASE WHEN row ->> 'system_identifier' IS NOT NULL THEN row ->> 'source_database' END), row ->> 'publication_mark', \
              row ->> 'slot' \
-             FROM (SELECT pg_catalog.to_jsonb(p), pg_catalog.to_jsonb(p) ->> 'lsn' IS NOT NULL FROM {}.pipeline p) p (row, copied)",
+             FROM (SELECT pg_catalog.to_jsonb(p) FROM {}.pipeline p) p (row)",
             self.schema
         );
         let row = sqlx::query(AssertSqlSafe(sql))

@@ -69,7 +69,7 @@ impl Bookkeeping {
     }
 
     /// Nothing is being copied: what an earlier copy was at says nothing.
-    pub(super) async fn forget_progress(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+    pub async fn forget_progress(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
              WHERE copy_rows IS NOT NULL AND {}",

@@ -341,8 +341,9 @@ impl Bookkeeping {
     /// Lets the next session follow another source: the lookups keep their rows until its exact copies are merged.
     pub async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.pipeline SET lsn = NULL, system_identifier = NULL, healing = 'another source was accepted'",
-            self.schema
+            "UPDATE {schema}.checkpoint SET lsn = NULL; \
+             UPDATE {schema}.pipeline SET system_identifier = NULL, healing = 'another source was accepted'",
+            schema = self.schema
         );
         sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(conn)

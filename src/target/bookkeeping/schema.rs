@@ -8,18 +8,49 @@ use crate::sql::{fill, literal};
 use crate::target::error::from_sqlx;
 
 /// Version of the bookkeeping schema that this program writes.
-pub(super) const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
+
+/// Where the rows are that every batch writes, as relations of a FROM clause: checkpoint, counted.
+pub(crate) async fn written_by_batches(conn: &mut PgConnection, schema: &str) -> Result<(String, String)> {
+    let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+        .bind(format!("{schema}.checkpoint"))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(if exists {
+        (format!("{schema}.checkpoint"), format!("{schema}.counted"))
+    } else {
+        // Until version 4 they were columns of others.
+        (
+            format!(
+                "(SELECT lsn, commit_time, last_commit_lsn, last_commit_time, applied_at FROM {schema}.pipeline)"
+            ),
+            format!("(SELECT id AS read_model, rows, last_change_at FROM {schema}.read_model)"),
+        )
+    })
+}
 
 impl Bookkeeping {
     /// The statements that make the schema; harmless where it exists.
     pub fn create_sql(&self) -> String {
         let name = literal(&self.name);
+        let [pipeline, version] =
+            ["pipeline", "version"].map(|table| literal(&format!("{}.{table}", self.schema)));
         [
             include_str!("../../../sql/target/bookkeeping.sql"),
             include_str!("../../../sql/target/rejections.sql"),
             include_str!("../../../sql/target/wait_for.sql"),
+            include_str!("../../../sql/target/settled.sql"),
         ]
-        .map(|template| fill(template, &[("schema", &self.schema), ("schema_name", &name)]))
+        .map(|template| {
+            let places = [
+                ("schema", self.schema.as_str()),
+                ("schema_name", &name),
+                ("pipeline_name", &pipeline),
+                ("version_name", &version),
+            ];
+            fill(template, &places)
+        })
         .join("\n")
     }
 

@@ -33,9 +33,9 @@ impl Bookkeeping {
     /// The source that the lookups are of, as stored; `None` before the first copy.
     pub async fn source(&self, conn: &mut PgConnection) -> Result<Option<SourceIdentity>> {
         let sql = format!(
-            "SELECT system_identifier, coalesce(timeline, 0), coalesce(source_database, '') FROM {}.pipeline \
-             WHERE lsn IS NOT NULL AND system_identifier IS NOT NULL",
-            self.schema
+            "SELECT system_identifier, coalesce(timeline, 0), coalesce(source_database, '') FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c \
+             WHERE c.lsn IS NOT NULL AND system_identifier IS NOT NULL",
+            schema = self.schema
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .fetch_optional(conn)

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::Bookkeeping;
-use super::schema::VERSION;
+use super::schema::{VERSION, written_by_batches};
 use crate::error::{Error, Result};
 use crate::target::error::from_sqlx;
 use crate::target::report::{Presence, presence};
@@ -33,9 +33,10 @@ impl Bookkeeping {
         if presence(conn, &self.name).await? != Presence::Ours {
             return Ok(Standing::New);
         }
+        let (checkpoint, _) = written_by_batches(conn, &self.schema).await?;
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {session}), (SELECT max(version) FROM {schema}.version), \
-             pg_catalog.to_char(p.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM {schema}.pipeline p",
+             pg_catalog.to_char(c.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM {schema}.pipeline p CROSS JOIN {checkpoint} c",
             session = self.owners_session(),
             schema = self.schema
         );

@@ -13,8 +13,8 @@ impl Bookkeeping {
     pub async fn stuck(&self, conn: &mut PgConnection) -> Result<Option<Stuck>> {
         let sql = format!(
             "SELECT stuck_lsn::text, stuck_sqlstate, (extract(epoch FROM stuck_since) * 1000000)::bigint, stuck_times \
-             FROM {}.pipeline WHERE stuck_lsn >= lsn",
-            self.schema
+             FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c WHERE p.stuck_lsn >= c.lsn",
+            schema = self.schema
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .fetch_optional(conn)

@@ -33,10 +33,7 @@ impl TargetModel {
 
     /// Counts the rows that were written by `COPY`.
     pub fn count_new(&self, rows: i64) -> String {
-        format!(
-            "UPDATE {}.read_model SET rows = coalesce(rows, 0) + {rows}, last_change_at = now() WHERE id = {}",
-            self.schema, self.id
-        )
+        format!("SELECT pg_temp.cdc_count({}, {rows}, false, true)", self.id)
     }
 
     /// What rows are sorted by: their key's first column as text, nearly the order of the lookup's key index.

@@ -150,7 +150,7 @@ impl TargetModel {
     }
 
     fn differing(&self) -> String {
-        format!("{}.differing_{}_{}", self.schema, self.id, self.epoch)
+        format!("{}.differing_{}_{}", self.schema, self.id, self.shadow)
     }
 
     fn judged(&self) -> String {

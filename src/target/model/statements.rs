@@ -28,7 +28,7 @@ const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
 /// Looked for first: to make it locks the map against autovacuum, also where it is there. Nobody asks for the keys of dead rows, which
 /// may be too large for an index.
 const MAKE_KEY_INDEX: &str = "IF pg_catalog.to_regclass({{map_key_name}}) IS NULL THEN \
-                              CREATE INDEX map_{{id}}_key ON {{map}} ({{k}}) WHERE state <> 'd'; END IF;";
+                              CREATE INDEX {{map_table}}_key ON {{map}} ({{k}}) WHERE state <> 'd'; END IF;";
 
 /// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
 const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \

@@ -96,7 +96,7 @@ fn no_placeholder_is_left_in_any_statement() {
         model.catch_up_function(),
         model.compare(5),
         model.count_differing(),
-        model.judge_differing(&labels().for_epoch(1)),
+        model.judge_differing(&labels().at_look(1)),
         model.plain_result(5),
     ] {
         assert!(!sql.contains("{{"), "{sql}");

@@ -96,6 +96,12 @@ impl Writer {
         };
         let mut tx = Transaction::begin(&mut self.conn).await?;
         let result = async {
+            let copies: Result<Vec<&TargetModel>> = indexes
+                .iter()
+                .map(|index| model_of(owner.models, *index))
+                .collect();
+            // Before the checkpoint is locked.
+            owner.bookkeeping.hold_shadows(tx.conn(), &copies?).await?;
             begin_at(tx.conn(), owner, position).await?;
             let wanted: Vec<usize> = indexes
                 .iter()

@@ -1,0 +1,240 @@
+//! The claim: who owns the pipeline from now on, and what it begins with.
+//!
+//! Two pipelines with the same names meet here, in one schema of one target. So whose bookkeeping it is gets settled before anything is
+//! changed, and before the session of a last owner is ended.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::{Bookkeeping, Checkpoint, SourceIdentity};
+use crate::error::{Error, Result};
+use crate::lsn::PgTimestamp;
+use crate::progress::TransactionId;
+use crate::retry::Healings;
+use crate::target::error::from_sqlx;
+use crate::target::statement::Transaction;
+
+/// How long after its last sign of life a pipeline counts as running, although no session of it is there.
+const SILENCE_SECONDS: u32 = 60;
+
+/// Who claims a pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Claimant<'a> {
+    /// Slot at the source.
+    pub slot: &'a str,
+    /// Publication at the source.
+    pub publication: &'a str,
+    /// Process, for people.
+    pub owner: &'a str,
+    /// The source that it reads.
+    pub source: Option<&'a SourceIdentity>,
+}
+
+/// What the claiming of a pipeline found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// Ours from now on: everybody else's is lower.
+    pub epoch: i64,
+    /// Where the stream goes on; `None` before the first copy.
+    pub checkpoint: Option<Checkpoint>,
+    /// Why everything was being copied when the last owner left.
+    pub healing: Option<String>,
+    /// Copies of everything before.
+    pub healings: Healings,
+    /// How long the next one is still to wait, if the last owner waited for it.
+    pub waits: Option<Duration>,
+}
+
+impl Claim {
+    /// The source that the lookups are of; `None` before the first copy.
+    pub fn source(&self) -> Option<&SourceIdentity> {
+        self.checkpoint.as_ref().map(|checkpoint| &checkpoint.source)
+    }
+}
+
+impl Bookkeeping {
+    /// Refuses bookkeeping that a running pipeline uses with another slot or source. Nothing has to be there.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`](crate::error::Class::Configuration), with the names to change.
+    pub async fn refuse_another_pipeline(
+        &self,
+        conn: &mut PgConnection,
+        slot: &str,
+        source: &SourceIdentity,
+    ) -> Result<()> {
+        let sql = format!(
+            "SELECT p.slot, p.read_system_identifier, p.read_database, p.owner \
+             FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c \
+             WHERE (p.slot <> $1 OR p.read_system_identifier <> $2 OR p.read_database <> $3) \
+               AND (EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = p.backend_pid AND a.backend_start = p.backend_start) \
+                    OR greatest(p.heartbeat_at, c.applied_at) > now() - interval '{SILENCE_SECONDS} s')",
+            schema = self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(slot)
+            .bind(&source.system_identifier)
+            .bind(&source.database)
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else { return Ok(()) };
+        let text = |at: usize| row.try_get::<Option<String>, _>(at).map_err(from_sqlx);
+        let unknown = || "unknown".to_owned();
+        Err(Error::configuration(format!(
+            "another pipeline uses the bookkeeping in schema {}",
+            self.schema
+        ))
+        .with_detail(format!(
+            "It reads slot \"{}\" of database \"{}\", system identifier {}; its process is {}.",
+            text(0)?.unwrap_or_else(unknown),
+            text(2)?.unwrap_or_else(unknown),
+            text(1)?.unwrap_or_else(unknown),
+            text(3)?.unwrap_or_else(unknown),
+        ))
+        .with_hint("Give this pipeline names of its own: target.schema, and lookup tables that no other pipeline keeps."))
+    }
+
+    /// Raises the epoch and reads the checkpoint in one transaction: a zombie's commit fails from now on. The last owner's sign of
+    /// life is read as it was before.
+    ///
+    /// # Errors
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema belongs to a pipeline with another slot.
+    pub async fn claim(&self, conn: &mut PgConnection, claimant: Claimant<'_>) -> Result<Claim> {
+        let mut tx = Transaction::begin(conn).await?;
+        let claimed = self.claim_within(tx.conn(), claimant).await;
+        tx.end(claimed).await
+    }
+
+    async fn claim_within(&self, conn: &mut PgConnection, claimant: Claimant<'_>) -> Result<Claim> {
+        // The checkpoint's row first, as everywhere.
+        let checkpoint = self.raise_epoch(conn).await?;
+        let epoch: i64 = checkpoint.try_get(0).map_err(from_sqlx)?;
+        let sql = format!(
+            "INSERT INTO {schema}.pipeline AS p (slot, publication, epoch, backend_pid, backend_start, owner, heartbeat_at, read_system_identifier, read_database) \
+             VALUES ($1, $2, $4, pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()), $3, now(), $5, $6) \
+             ON CONFLICT (singleton) DO UPDATE SET epoch = excluded.epoch, publication = excluded.publication, \
+               backend_pid = excluded.backend_pid, backend_start = excluded.backend_start, owner = excluded.owner, heartbeat_at = now(), \
+               read_system_identifier = excluded.read_system_identifier, read_database = excluded.read_database \
+             WHERE p.slot = excluded.slot \
+             RETURNING system_identifier, timeline, source_database, healing, healings, \
+               extract(epoch FROM now() - CASE WHEN healing IS NULL THEN healed_at \
+                 ELSE greatest((SELECT b.heartbeat_at FROM {schema}.pipeline b), (SELECT max(c.applied_at) FROM {schema}.checkpoint c)) END)::float8, \
+               extract(epoch FROM healing_after - now())::float8",
+            schema = self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(claimant.slot)
+            .bind(claimant.publication)
+            .bind(claimant.owner)
+            .bind(epoch)
+            .bind(claimant.source.map(|source| &source.system_identifier))
+            .bind(claimant.source.map(|source| &source.database))
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Err(Error::configuration(format!(
+                "the bookkeeping in schema {} belongs to a pipeline with another slot than \"{}\"",
+                self.schema, claimant.slot
+            ))
+            .with_hint("Give each pipeline a schema of its own (target.schema), or use the slot that it was made with."));
+        };
+        read_claim(epoch, &checkpoint, &row)
+    }
+
+    /// The checkpoint under a new epoch: epoch, position, last transaction.
+    async fn raise_epoch(&self, conn: &mut PgConnection) -> Result<PgRow> {
+        const COLUMNS: &str = "epoch, lsn::text, last_commit_lsn::text, last_commit_xid, (extract(epoch FROM last_commit_time) * 1000000)::bigint";
+        let schema = &self.schema;
+        let sql = format!(
+            "UPDATE {schema}.checkpoint SET epoch = greatest(epoch, (SELECT p.epoch FROM {schema}.pipeline p)) + 1 RETURNING {COLUMNS}"
+        );
+        let raised = sqlx::query(AssertSqlSafe(sql)).fetch_optional(&mut *conn).await;
+        if let Some(row) = raised.map_err(from_sqlx)? {
+            return Ok(row);
+        }
+        // Somebody has taken it away: everything is copied.
+        let sql = format!(
+            "INSERT INTO {schema}.checkpoint (epoch) SELECT coalesce(max(p.epoch), 0) + 1 FROM {schema}.pipeline p RETURNING {COLUMNS}"
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Ends what is left of the last owner at the target: its applying session, and sessions of this slot's copies that fill a shadow of
+    /// this schema. Nothing of it may commit while we claim.
+    pub async fn end_last_owner(
+        &self,
+        conn: &mut PgConnection,
+        slot: &str,
+        copying: &[String],
+    ) -> Result<()> {
+        let sql = format!(
+            "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a \
+             WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = pg_catalog.current_database() AND a.usename = current_user \
+               AND (EXISTS (SELECT FROM {}.pipeline p WHERE p.slot = $1 AND p.backend_pid = a.pid AND p.backend_start = a.backend_start) \
+                    OR a.application_name = ANY ($2) AND EXISTS (SELECT FROM pg_catalog.pg_locks l \
+                        WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.granted AND l.database = a.datid AND l.objsubid = 2 \
+                          AND l.classid::bigint = ({}::bigint & 4294967295)))",
+            self.schema,
+            self.shadow_lock_class()
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(slot)
+            .bind(copying)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+}
+
+/// Time as the server tells it; what is over takes none.
+fn seconds(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO))
+}
+
+fn read_claim(epoch: i64, stored: &PgRow, row: &PgRow) -> Result<Claim> {
+    let lsn: Option<String> = stored.try_get(1).map_err(from_sqlx)?;
+    let last_lsn: Option<String> = stored.try_get(2).map_err(from_sqlx)?;
+    let last_xid: Option<i64> = stored.try_get(3).map_err(from_sqlx)?;
+    let last_time: Option<i64> = stored.try_get(4).map_err(from_sqlx)?;
+    let system_identifier: Option<String> = row.try_get(0).map_err(from_sqlx)?;
+    let timeline: Option<i32> = row.try_get(1).map_err(from_sqlx)?;
+    let database: Option<String> = row.try_get(2).map_err(from_sqlx)?;
+    let last = match (last_lsn, last_xid, last_time) {
+        (Some(lsn), Some(xid), Some(time)) => Some(TransactionId {
+            commit_lsn: lsn.parse()?,
+            xid: u32::try_from(xid).unwrap_or(0),
+            commit_time: PgTimestamp::from_unix_micros(time),
+        }),
+        _ => None,
+    };
+    let checkpoint = match (lsn, system_identifier) {
+        (Some(lsn), Some(system_identifier)) => Some(Checkpoint {
+            lsn: lsn.parse()?,
+            source: SourceIdentity {
+                system_identifier,
+                timeline: timeline.unwrap_or(0),
+                database: database.unwrap_or_default(),
+            },
+            last,
+        }),
+        _ => None,
+    };
+    Ok(Claim {
+        epoch,
+        checkpoint,
+        healing: row.try_get(3).map_err(from_sqlx)?,
+        healings: Healings {
+            in_a_row: u32::try_from(row.try_get::<i32, _>(4).map_err(from_sqlx)?).unwrap_or(0),
+            ended: seconds(row.try_get(5).map_err(from_sqlx)?),
+        },
+        waits: seconds(row.try_get(6).map_err(from_sqlx)?),
+    })
+}

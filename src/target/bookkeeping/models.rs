@@ -1,0 +1,260 @@
+//! The stored read models: their definitions and maps, and whether they take part in the stream.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::{Bookkeeping, ModelState, StoredModel, fenced};
+use crate::error::{Error, Result};
+use crate::sql::literal;
+use crate::target::error::from_sqlx;
+use crate::target::model::table_of_generation;
+use crate::target::statement::execute;
+
+/// Another definition of a read model.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition<'a> {
+    /// Which map it has.
+    pub generation: i32,
+    /// Source table.
+    pub source: &'a str,
+    /// What the map is made for.
+    pub definition: &'a str,
+    /// Statements that make the map.
+    pub create_map: &'a str,
+}
+
+impl Bookkeeping {
+    /// All stored read models.
+    pub async fn models(&self, conn: &mut PgConnection) -> Result<Vec<StoredModel>> {
+        let sql = format!(
+            "SELECT id, name, definition #>> '{{}}', state, generation FROM {}.read_model ORDER BY id",
+            self.schema
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)?;
+        rows.iter()
+            .map(|row| {
+                let state: String = row.try_get(3).map_err(from_sqlx)?;
+                Ok(StoredModel {
+                    id: row.try_get(0).map_err(from_sqlx)?,
+                    name: row.try_get(1).map_err(from_sqlx)?,
+                    definition: row.try_get(2).map_err(from_sqlx)?,
+                    generation: row.try_get(4).map_err(from_sqlx)?,
+                    state: match state.as_str() {
+                        "in_step" => ModelState::InStep,
+                        "new" => ModelState::New,
+                        _ => ModelState::Suspended,
+                    },
+                })
+            })
+            .collect()
+    }
+
+    /// Stores a read model that was not there, and returns its number.
+    pub async fn add_model(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        name: &str,
+        source: &str,
+    ) -> Result<i32> {
+        let sql = format!(
+            "INSERT INTO {}.read_model (name, source, definition) SELECT $2, $3, '\"\"' WHERE {} RETURNING id",
+            self.schema,
+            self.ours()
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(name)
+            .bind(source)
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?
+            .ok_or_else(fenced)
+    }
+
+    /// Forgets a read model that is configured no more. Its lookup stays as it is.
+    pub async fn remove_model(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        stored: &StoredModel,
+    ) -> Result<()> {
+        let sql = format!(
+            "{fence} {discard} DELETE FROM {schema}.counted WHERE read_model = {id}; DELETE FROM {schema}.read_model WHERE id = {id}",
+            fence = self.fence(epoch),
+            discard = self.discard_tables_of(stored.id, stored.generation),
+            schema = self.schema,
+            id = stored.id,
+        );
+        execute(conn, sql).await
+    }
+
+    /// Gives a read model another definition, with an empty map; it takes part again once it was copied. The map that it had is discarded:
+    /// to drop it now would wait for whoever has it locked, and all read models with it.
+    pub async fn redefine_model(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i32,
+        new: Definition<'_>,
+    ) -> Result<()> {
+        let sql = format!(
+            "{fence} {discard} {create_map} \
+             DELETE FROM {schema}.{rejected}; DELETE FROM {schema}.rejection WHERE read_model = {id}; \
+             UPDATE {schema}.read_model SET source = {source}, definition = to_jsonb({definition}::text), generation = {generation}, \
+               state = CASE state WHEN 'in_step' THEN 'suspended' ELSE state END, \
+               reason = CASE state WHEN 'in_step' THEN 'its definition was changed' ELSE reason END, since = now(), \
+               {held} \
+             WHERE id = {id}",
+            held = self.held(),
+            discard = if new.generation > 0 {
+                self.discard_tables_of(id, new.generation - 1)
+            } else {
+                String::new()
+            },
+            create_map = new.create_map,
+            rejected = table_of_generation("rejected", id, new.generation),
+            generation = new.generation,
+            fence = self.fence(epoch),
+            schema = self.schema,
+            source = literal(new.source),
+            definition = literal(new.definition),
+        );
+        execute(conn, sql).await
+    }
+
+    /// Notes that map, rejected rows and shadows of a read model are of no use any more.
+    fn discard_tables_of(&self, id: i32, generation: i32) -> String {
+        let of_map = ["map", "rejected"].map(|prefix| literal(&table_of_generation(prefix, id, generation)));
+        format!(
+            "INSERT INTO {schema}.discarded (name) \
+             SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = {name} AND c.relkind = 'r' AND (c.relname IN ({of_map}) OR c.relname ~ '^shadow_{id}_[0-9]+$') \
+             ON CONFLICT DO NOTHING; \
+             DELETE FROM {schema}.shadow s WHERE s.name ~ '^shadow_{id}_[0-9]+$';",
+            schema = self.schema,
+            name = literal(&self.name),
+            of_map = of_map.join(", "),
+        )
+    }
+
+    /// Which of these read models (number, generation) have a map.
+    pub async fn with_map(&self, conn: &mut PgConnection, models: &[(i32, i32)]) -> Result<Vec<i32>> {
+        let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
+        let maps: Vec<String> = models
+            .iter()
+            .map(|(id, generation)| {
+                format!("{}.{}", self.schema, table_of_generation("map", *id, *generation))
+            })
+            .collect();
+        sqlx::query_scalar(
+            "SELECT m.id FROM pg_catalog.unnest($1::integer[], $2::text[]) m (id, map) WHERE pg_catalog.to_regclass(m.map) IS NOT NULL",
+        )
+        .bind(ids)
+        .bind(maps)
+        .fetch_all(conn)
+        .await
+        .map_err(from_sqlx)
+    }
+
+    /// Whether rows of the read model are set apart.
+    pub async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.rejection WHERE read_model = $1)",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(id)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)
+    }
+
+    /// Sets a read model's state; `reason` says why it is suspended.
+    pub async fn set_model_state(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i32,
+        state: ModelState,
+        reason: Option<&Error>,
+    ) -> Result<()> {
+        let held = match state {
+            ModelState::InStep => "as_of = NULL, as_of_lsn = NULL".to_owned(),
+            ModelState::New | ModelState::Suspended => self.held(),
+        };
+        let sql = format!(
+            "UPDATE {}.read_model SET state = $3, reason = $4, hint = $5, since = now(), {held} WHERE id = $2 AND {}",
+            self.schema,
+            self.ours()
+        );
+        let state = match state {
+            ModelState::New => "new",
+            ModelState::InStep => "in_step",
+            ModelState::Suspended => "suspended",
+        };
+        let done = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .bind(id)
+            .bind(state)
+            .bind(reason.map(ToString::to_string))
+            .bind(reason.and_then(Error::hint))
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        if done.rows_affected() == 0 {
+            Err(fenced())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Assignments for a read model that leaves the stream: its lookup stays as of the checkpoint, or of the one before if that was noted.
+    fn held(&self) -> String {
+        let held = |column: &str, of_checkpoint: &str| {
+            format!(
+                "{column} = CASE state WHEN 'in_step' THEN coalesce({column}, (SELECT {of_checkpoint} FROM {}.checkpoint)) ELSE {column} END",
+                self.schema
+            )
+        };
+        format!("{}, {}", held("as_of", "commit_time"), held("as_of_lsn", "lsn"))
+    }
+
+    /// Notes what the lookups of these read models show, before a batch moves the checkpoint and suspends them: they stay as
+    /// they were before it.
+    ///
+    /// # Errors
+    /// [`Class::Fenced`] if another process has taken over.
+    pub async fn hold(&self, conn: &mut PgConnection, epoch: i64, ids: &[i32]) -> Result<()> {
+        // The checkpoint's row first, as everywhere.
+        let sql = format!(
+            "{lock} UPDATE {schema}.read_model m SET as_of = c.commit_time, as_of_lsn = c.lsn FROM {schema}.checkpoint c \
+             WHERE m.id = ANY ({ids}::integer[]) AND m.state = 'in_step'",
+            schema = self.schema,
+            lock = self.lock_checkpoint(epoch),
+            ids = literal(&format!("{{{}}}", numbers(ids))),
+        );
+        execute(conn, sql).await
+    }
+
+    /// A read model takes part no more; one that was never copied stays new.
+    pub async fn suspend(&self, conn: &mut PgConnection, epoch: i64, id: i32, why: &Error) -> Result<()> {
+        let stored = self.models(conn).await?;
+        let new = stored
+            .iter()
+            .any(|model| model.id == id && model.state == ModelState::New);
+        let state = if new {
+            ModelState::New
+        } else {
+            ModelState::Suspended
+        };
+        self.set_model_state(conn, epoch, id, state, Some(why)).await
+    }
+}
+
+fn numbers(ids: &[i32]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    ids.join(",")
+}
