@@ -61,6 +61,10 @@ pub struct Known {
     pub mark: Option<String>,
     /// The slot that it belongs to, if that is another one.
     pub other_slot: Option<String>,
+    /// System identifier and database of the source that a running process reads into it.
+    pub reads: Option<(String, String)>,
+    /// System identifier and database of the source that the lookups were copied from.
+    pub copied_from: Option<(String, String)>,
 }
 
 /// What there is to tell one pipeline from another.
@@ -102,6 +106,53 @@ impl Ownership {
                 .mark
                 .as_ref()
                 .is_some_and(|mark| comment.starts_with(mark))
+    }
+
+    /// Whether no running process reads another source than this one (system identifier, database) into the bookkeeping.
+    ///
+    /// # Errors
+    /// Configuration: one does.
+    pub fn check_reader(&self, source: (&str, &str)) -> Result<(), Error> {
+        let schema = &self.pipeline.schema;
+        let is_another = |of: &&(String, String)| (of.0.as_str(), of.1.as_str()) != source;
+        let Some((system, database)) = self.known.reads.as_ref().filter(is_another) else {
+            return Ok(());
+        };
+        Err(Error::configuration(format!(
+                "another pipeline uses the bookkeeping in schema \"{schema}\""
+            ))
+            .with_detail(format!(
+                "Its process reads database \"{database}\", system identifier {system}; this source is database \"{}\", system identifier {}.",
+                source.1, source.0
+            ))
+            .with_hint(
+                "Give this pipeline names of its own: target.schema, and lookup tables that no other pipeline keeps. If it is this \
+                 pipeline's own process with an earlier configuration, stop that.",
+            ))
+    }
+
+    /// Whether the bookkeeping is free for a pipeline that reads this source.
+    ///
+    /// # Errors
+    /// Configuration: a running process reads another one into it, or its lookups are of another one.
+    pub fn check_source(&self, source: (&str, &str)) -> Result<(), Error> {
+        self.check_reader(source)?;
+        let schema = &self.pipeline.schema;
+        let is_another = |of: &&(String, String)| (of.0.as_str(), of.1.as_str()) != source;
+        if let Some((system, database)) = self.known.copied_from.as_ref().filter(is_another) {
+            return Err(Error::configuration(format!(
+                "the lookups of the bookkeeping in schema \"{schema}\" were copied from another source"
+            ))
+            .with_detail(format!(
+                "They are of database \"{database}\", system identifier {system}; this source is database \"{}\", system identifier {}.",
+                source.1, source.0
+            ))
+            .with_hint(
+                "If another pipeline keeps them, give this one names of its own: target.schema, and other lookup tables. If this source has \
+                 taken the other's place: cdc resync --accept-new-source",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether a slot of this pipeline's name is its own at this source. `comments` are those of all publications of the database.
@@ -255,6 +306,26 @@ pub(crate) mod tests {
         // Another source has been accepted: what has this name there was not made by us.
         assert!(ours.check_slot(("2", "master"), &none).is_err());
         assert!(ours.check_slot(("1", "other"), &none).is_err());
+    }
+
+    #[test]
+    fn the_bookkeeping_of_another_source_is_not_free() {
+        let mut ours = ownership();
+        let (here, there) = (("1", "master"), ("2".to_owned(), "master".to_owned()));
+        assert!(ours.check_source(here).is_ok());
+        ours.known.copied_from = Some(there.clone());
+        let error = ours.check_source(here).unwrap_err();
+        assert!(error.hint().unwrap().contains("--accept-new-source"), "{error:?}");
+        assert!(error.hint().unwrap().contains("target.schema"), "{error:?}");
+        ours.known.reads = Some(there);
+        let error = ours.check_source(here).unwrap_err();
+        assert!(error.message().contains("another pipeline uses"), "{error:?}");
+        assert!(
+            !error.hint().unwrap().contains("--accept-new-source"),
+            "{error:?}"
+        );
+        assert!(ours.check_source(("2", "master")).is_ok());
+        assert!(ours.check_source(("2", "other")).is_err());
     }
 
     #[test]

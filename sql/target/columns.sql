@@ -1,7 +1,8 @@
--- The columns of a lookup table, in order. $1 is its oid. Type names come qualified where the type is not built
+-- The columns of lookup tables, in order. $1 are their oids. Type names come qualified where the type is not built
 -- in, provided that the session's search_path is empty. Of a domain, type_name is what lies below it: a row that waits
 -- or is dead may have no value where the domain demands one.
-SELECT a.attname::text AS name,
+SELECT a.attrelid::bigint AS table_oid,
+       a.attname::text AS name,
        a.atttypid::bigint AS type_oid,
        base.type_name,
        base.bare_type_name,
@@ -29,5 +30,5 @@ CROSS JOIN LATERAL (
 ) base
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
-WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
+WHERE a.attrelid = ANY ($1::bigint[]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum

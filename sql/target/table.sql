@@ -1,5 +1,6 @@
--- A lookup table as a whole. $1 schema, $2 table; no row if there is none.
-SELECT c.oid::bigint AS oid,
+-- Lookup tables as a whole. $1 schemas, $2 names; no row for one that is not there.
+SELECT w.place,
+       c.oid::bigint AS oid,
        c.relkind::text AS kind,
        c.relpersistence::text AS persistence,
        c.relhassubclass AS has_parts,
@@ -28,6 +29,6 @@ SELECT c.oid::bigint AS oid,
            WHERE NOT pg_catalog.has_table_privilege(c.oid, p) ORDER BY u.position
        ) || CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN '{}'::text[]
                  ELSE ARRAY['USAGE'] END AS missing_privileges
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1::text AND c.relname = $2::text
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w (schema, name, place)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name

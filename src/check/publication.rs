@@ -15,6 +15,10 @@ pub(super) fn owned(
 ) {
     if let Some(ownership) = ownership {
         bookkeeping(findings, settings, ownership);
+        let (system, database) = &side.system;
+        if let Err(error) = ownership.check_source((system, database)) {
+            findings.add_error("target", &error);
+        }
         slot(findings, side, ownership);
     }
     let assumed = Ownership::assumed(&settings.source.slot, &settings.target.schema);

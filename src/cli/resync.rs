@@ -10,8 +10,8 @@ use super::verify::{self, DEFAULT_KEYS, keys};
 use super::{Context, HELP_TEMPLATE, Outcome, compared};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
-use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
+use crate::{source, target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -93,7 +93,7 @@ async fn repair(
     let mut conn = target::connect::connect(&settings.target.conninfo, "cdc resync").await?;
     bookkeeping.ensure(&mut conn).await?;
     if args.accept_new_source {
-        bookkeeping.accept_new_source(&mut conn).await?;
+        accept_new_source(&settings, &bookkeeping, &mut conn).await?;
     }
     let id = bookkeeping
         .request_resync(&mut conn, names, None, "request")
@@ -112,6 +112,28 @@ async fn repair(
         let _ = bookkeeping.cancel_resync(&mut conn, id).await;
     }
     waited
+}
+
+/// Says which source is forgotten and which one is copied instead.
+///
+/// # Errors
+/// Configuration: a running process reads another source into this bookkeeping.
+async fn accept_new_source(
+    settings: &Settings,
+    bookkeeping: &Bookkeeping,
+    conn: &mut PgConnection,
+) -> Result<()> {
+    let client = source::connect::client(&settings.source.conninfo, "cdc resync").await?;
+    let (system, database) = source::facts::system(&client).await?;
+    let ownership = bookkeeping.ownership(conn, &settings.source.slot).await?;
+    ownership.check_reader((&system, &database))?;
+    if let Some((old_system, old_database)) = &ownership.known.copied_from {
+        note(&format!(
+            "The lookups were copied from database \"{old_database}\", system identifier {old_system}. All of them are copied again from \
+             database \"{database}\", system identifier {system}; readers keep the old rows meanwhile."
+        ));
+    }
+    bookkeeping.accept_new_source(conn).await
 }
 
 /// The same engine, in this process, until the request is done.

@@ -10,13 +10,13 @@ use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
-use crate::facts::{SourceTable, roots};
+use crate::facts::{LookupTable, SourceTable, roots};
 use crate::identity::{Basis, identity};
 use crate::read_model::{ReadModel, Remembering};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
-use crate::target::bookkeeping::{Bookkeeping, Definition, ModelState};
+use crate::target::bookkeeping::{Bookkeeping, Definition, ModelState, StoredModel};
 use crate::target::model::TargetModel;
 use crate::target::{facts, lookup};
 
@@ -63,43 +63,36 @@ pub async fn bind_all(
         bookkeeping.remove_model(target, epoch, model).await?;
     }
     let copied = stored.iter().any(|stored| stored.state != ModelState::New);
-    let mut bound = Vec::with_capacity(settings.read_models.len());
     for read_model in &settings.read_models {
         let name = read_model.name();
-        let (id, mut state) = match stored.iter().find(|stored| stored.name == name) {
-            Some(stored) => (stored.id, stored.state),
-            None => {
-                let id = bookkeeping
-                    .add_model(target, epoch, &name, &read_model.source.to_string())
-                    .await?;
-                (id, ModelState::New)
+        if !stored.iter().any(|stored| stored.name == name) {
+            let source = read_model.source.to_string();
+            bookkeeping.add_model(target, epoch, &name, &source).await?;
+        }
+    }
+    let seen = binder.look(&settings.read_models, target).await?;
+    let mut bound = Vec::with_capacity(settings.read_models.len());
+    for (read_model, seen) in settings.read_models.iter().zip(seen) {
+        let (id, mut state) = (seen.stored.id, seen.stored.state);
+        let model = binder.bind(read_model, seen, target, false).await;
+        if let Err(error) = &model {
+            if !matches!(error.class(), Class::Broken | Class::Configuration) {
+                return Err(error.clone());
             }
-        };
-        let model = binder.bind(read_model, id, target, false).await;
-        match &model {
-            Ok(_) => state = state_of(bookkeeping, target, id).await?.unwrap_or(state),
-            Err(error) if !matches!(error.class(), Class::Broken | Class::Configuration) => {}
-            Err(error) if state == ModelState::New && !copied => {
+            if state == ModelState::New && !copied {
                 return Err(error
                     .clone()
                     .with_class(Class::Configuration)
-                    .context(format!("read model \"{name}\"")));
+                    .context(format!("read model \"{}\"", read_model.name())));
             }
-            Err(error) => {
-                // One that was never copied stays new: the others go on.
-                if state != ModelState::New {
-                    state = ModelState::Suspended;
-                }
-                bookkeeping
-                    .set_model_state(target, epoch, id, state, Some(error))
-                    .await?;
-                tracing::warn!(read_model = name, %error, hint = error.hint(), "read model is suspended and serves its last good state");
+            // One that was never copied stays new: the others go on.
+            if state != ModelState::New {
+                state = ModelState::Suspended;
             }
-        }
-        if let Err(error) = &model
-            && !matches!(error.class(), Class::Broken | Class::Configuration)
-        {
-            return Err(error.clone());
+            bookkeeping
+                .set_model_state(target, epoch, id, state, Some(error))
+                .await?;
+            tracing::warn!(read_model = read_model.name(), %error, hint = error.hint(), "read model is suspended and serves its last good state");
         }
         bound.push(Bound {
             settings: read_model.clone(),
@@ -108,7 +101,23 @@ pub async fn bind_all(
             model,
         });
     }
+    // One that has another definition is in step no more.
+    let stored = bookkeeping.models(target).await?;
+    for bound in bound.iter_mut().filter(|bound| bound.model.is_ok()) {
+        if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
+            bound.state = stored.state;
+        }
+    }
     Ok(bound)
+}
+
+/// What both sides show of a read model before it is bound.
+#[derive(Debug)]
+pub struct Seen {
+    stored: StoredModel,
+    has_map: bool,
+    source: Option<SourceTable>,
+    lookup: Option<LookupTable>,
 }
 
 /// What every read model is bound with.
@@ -141,6 +150,47 @@ impl<'a> Binder<'a> {
         })
     }
 
+    /// Looks at both sides, for all of these read models at once: a session with many begins as soon as one with few.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn look(
+        &self,
+        read_models: &[ReadModelSettings],
+        target: &mut PgConnection,
+    ) -> Result<Vec<Seen>> {
+        let stored = self.bookkeeping.models(target).await?;
+        let stored = read_models.iter().map(|read_model| {
+            let name = read_model.name();
+            let found = stored.iter().find(|stored| stored.name == name);
+            found
+                .cloned()
+                .ok_or_else(|| Error::transient(format!("read model \"{name}\" is not in the bookkeeping")))
+        });
+        let stored: Vec<StoredModel> = stored.collect::<Result<_>>()?;
+        let maps: Vec<(i32, i32)> = stored
+            .iter()
+            .map(|stored| (stored.id, stored.generation))
+            .collect();
+        let maps = self.bookkeeping.with_map(target, &maps).await?;
+        let names: Vec<TableName> = read_models.iter().map(|model| model.target.clone()).collect();
+        let lookups = facts::tables(target, &names).await?;
+        // The driver sends them all before the first answer is there.
+        let sources = read_models
+            .iter()
+            .map(|model| source::facts::table(self.client, &model.source));
+        let sources = futures_util::future::try_join_all(sources).await?;
+        let seen = stored.into_iter().zip(lookups).zip(sources);
+        Ok(seen
+            .map(|((stored, lookup), source)| Seen {
+                has_map: maps.contains(&stored.id),
+                stored,
+                source,
+                lookup,
+            })
+            .collect())
+    }
+
     /// Binds one read model; its lookup and map are made where there are none.
     ///
     /// A definition that is not the stored one means another, empty map: only a read model that takes no part in a running stream
@@ -151,20 +201,17 @@ impl<'a> Binder<'a> {
     pub async fn bind(
         &self,
         settings: &ReadModelSettings,
-        id: i32,
+        seen: Seen,
         target: &mut PgConnection,
         in_stream: bool,
     ) -> Result<TargetModel> {
         let Self {
-            client,
-            bookkeeping,
-            epoch,
-            ..
+            bookkeeping, epoch, ..
         } = *self;
-        let table = source_table(settings, client).await?;
+        let table = seen.source.ok_or_else(|| no_source(settings))?;
         refuse_partition(&table, &self.roots)?;
         let model = Arc::new(bind_source(settings, &table)?);
-        let found = match facts::table(target, &settings.target).await? {
+        let found = match seen.lookup {
             Some(found) => found,
             None => {
                 lookup::create(target, settings, &table).await?;
@@ -174,50 +221,48 @@ impl<'a> Binder<'a> {
                 })?
             }
         };
-        if !found.missing_privileges.is_empty() {
-            let missing = found.missing_privileges.join(", ");
-            return Err(
-                Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
-                    .with_detail(format!("The role of the target's URL lacks {missing}."))
-                    .with_hint(format!(
-                        "GRANT {missing} ON {} TO the role of the target's URL;",
-                        found.name.quoted()
-                    )),
-            );
-        }
-        let stored = bookkeeping.models(target).await?;
-        let stored = stored.iter().find(|stored| stored.id == id);
-        let generation = stored.map_or(0, |stored| stored.generation);
-        let model = TargetModel::bind(id, bookkeeping.schema_name(), model, &found)?
+        refuse_without_privileges(&found)?;
+        let stored = seen.stored;
+        let model = TargetModel::bind(stored.id, bookkeeping.schema_name(), model, &found)?
             .for_epoch(epoch)
-            .with_map(generation);
+            .with_map(stored.generation);
         let definition = model.definition();
-        let has_map = !bookkeeping
-            .with_map(target, &[(id, generation)])
-            .await?
-            .is_empty();
-        if has_map && stored.is_some_and(|stored| stored.definition == definition) {
+        if seen.has_map && stored.definition == definition {
             return Ok(model);
         }
-        if in_stream && stored.is_some_and(|stored| stored.state == ModelState::InStep) {
+        if in_stream && stored.state == ModelState::InStep {
             return Err(Error::new(
                 Class::Gap,
                 format!("the tables of read model \"{}\" were altered", settings.name()),
             ));
         }
         // A definition has a map of its own; one that is only missing is made again.
-        let replaced =
-            stored.is_some_and(|stored| !stored.definition.is_empty() && stored.definition != definition);
-        let model = model.with_map(generation.saturating_add(i32::from(replaced)));
+        let replaced = !stored.definition.is_empty() && stored.definition != definition;
+        let model = model.with_map(stored.generation.saturating_add(i32::from(replaced)));
         let new = Definition {
             generation: model.generation(),
             source: &settings.source.to_string(),
             definition: &definition,
             create_map: &model.create_map(),
         };
-        bookkeeping.redefine_model(target, epoch, id, new).await?;
+        bookkeeping.redefine_model(target, epoch, stored.id, new).await?;
         Ok(model)
     }
+}
+
+fn refuse_without_privileges(found: &LookupTable) -> Result<()> {
+    if found.missing_privileges.is_empty() {
+        return Ok(());
+    }
+    let missing = found.missing_privileges.join(", ");
+    Err(
+        Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
+            .with_detail(format!("The role of the target's URL lacks {missing}."))
+            .with_hint(format!(
+                "GRANT {missing} ON {} TO the role of the target's URL;",
+                found.name.quoted()
+            )),
+    )
 }
 
 /// The changes of a partition come under the name of its root, if that is published.
@@ -234,10 +279,13 @@ fn refuse_partition(table: &SourceTable, roots: &[TableName]) -> Result<()> {
 
 /// The read model's source table.
 pub async fn source_table(settings: &ReadModelSettings, client: &Client) -> Result<SourceTable> {
-    source::facts::table(client, &settings.source).await?.ok_or_else(|| {
-        Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
-            .with_hint("Create the table, correct the read model's source, or let the role of the source's URL use its schema.")
-    })
+    let found = source::facts::table(client, &settings.source).await?;
+    found.ok_or_else(|| no_source(settings))
+}
+
+fn no_source(settings: &ReadModelSettings) -> Error {
+    Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
+        .with_hint("Create the table, correct the read model's source, or let the role of the source's URL use its schema.")
 }
 
 /// Binds a read model to its source table, or says what the table lacks.
@@ -337,18 +385,6 @@ fn refuse_unreadable(table: &SourceTable) -> Result<()> {
         );
     }
     Ok(())
-}
-
-async fn state_of(
-    bookkeeping: &Bookkeeping,
-    target: &mut PgConnection,
-    id: i32,
-) -> Result<Option<ModelState>> {
-    let stored = bookkeeping.models(target).await?;
-    Ok(stored
-        .into_iter()
-        .find(|stored| stored.id == id)
-        .map(|stored| stored.state))
 }
 
 #[cfg(test)]

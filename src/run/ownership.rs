@@ -26,6 +26,10 @@ pub async fn check_slot(
     let name = &shared.settings.source.slot;
     let slot = source::facts::slot(client, name).await?;
     let ownership = shared.bookkeeping.ownership(target, name).await?;
+    // Another pipeline in the same schema loses neither its session nor its epoch. Its own last session may not be gone yet.
+    if process.epoch.is_none() {
+        ownership.check_reader((&source.system_identifier, &source.database))?;
+    }
     let Some(slot) = slot else {
         return Ok(ownership);
     };

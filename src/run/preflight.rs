@@ -1,5 +1,6 @@
 //! What must hold at the source before anything is streamed or copied: it is the server that was copied, and it allows logical decoding.
 
+use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
@@ -26,6 +27,22 @@ pub async fn connect(
             Err(error)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Why there is no connection to the source that was copied: where the first source that is found is not that one, another pipeline may
+/// use the same names.
+pub async fn or_another_pipeline(shared: &Shared, target: &mut PgConnection, error: Error) -> Error {
+    let found = async {
+        let client = shared.source_session("facts").await?;
+        let (system, database) = source::facts::system(&client).await?;
+        let slot = &shared.settings.source.slot;
+        let ownership = shared.bookkeeping.ownership(target, slot).await?;
+        Ok::<_, Error>(ownership.check_reader((&system, &database)))
+    };
+    match found.await {
+        Ok(Err(another)) => another,
+        Ok(Ok(())) | Err(_) => error,
     }
 }
 

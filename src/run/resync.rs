@@ -203,8 +203,15 @@ impl Copying<'_> {
         let bookkeeping = &self.shared.bookkeeping;
         let with_such_values = bookkeeping.unreadable(shadow.connection()).await?;
         let binder = Binder::new(&self.shared.settings, client, bookkeeping, epoch).await?;
-        for (index, settings, id) in &self.order.models {
-            let bound = binder.bind(settings, *id, shadow.connection(), true).await;
+        let asked: Vec<ReadModelSettings> = self
+            .order
+            .models
+            .iter()
+            .map(|(_, settings, _)| settings.clone())
+            .collect();
+        let seen = binder.look(&asked, shadow.connection()).await?;
+        for ((index, settings, id), seen) in self.order.models.iter().zip(seen) {
+            let bound = binder.bind(settings, seen, shadow.connection(), true).await;
             let bound = match bound {
                 Ok(model) if with_such_values.contains(id) => {
                     let read = unreadable::read_through(client, &model).await;

@@ -108,10 +108,6 @@ impl<'a> Session<'a> {
         } = ends;
         let bookkeeping = &shared.bookkeeping;
         let slot = &settings.source.slot;
-        // Another pipeline in the same schema loses neither its session nor its epoch.
-        bookkeeping
-            .refuse_another_pipeline(&mut conn, slot, &source)
-            .await?;
         let copying = ["copy", "resync"].map(|role| shared.application_name(role));
         bookkeeping.end_last_owner(&mut conn, slot, &copying).await?;
         let claimant = Claimant {
@@ -210,7 +206,7 @@ impl<'a> Session<'a> {
         let in_step: Vec<usize> = in_step
             .filter_map(|(index, bound)| bound.in_step().map(|_| index))
             .collect();
-        self.writer.warm_all(&in_step).await?;
+        self.writer.warm_few(&in_step).await?;
         self.replication
             .start(&source.slot, Lsn::ZERO, &source.publication)
             .await?;
@@ -345,7 +341,13 @@ impl Ends {
         limit::locks_of_target(&mut conn).await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let copied = shared.bookkeeping.source(&mut conn).await?;
-        let (replication, source) = preflight::connect(shared, copied.as_ref()).await?;
+        let (replication, source) = match preflight::connect(shared, copied.as_ref()).await {
+            Ok(connected) => connected,
+            Err(error) if process.epoch.is_none() => {
+                return Err(preflight::or_another_pipeline(shared, &mut conn, error).await);
+            }
+            Err(error) => return Err(error),
+        };
         shared.stay_with(Some(replication.instance()));
         let client = shared.source_session("facts").await?;
         limit::locks_of_source(&client).await?;

@@ -3,6 +3,8 @@
 //! In: a connection whose search_path is empty, since types are then printed as SQL can use them anywhere.
 //! Out: plain values for the core. No row of a table is read.
 
+use std::collections::HashMap;
+
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, PgConnection, Postgres, Row, Type};
 
@@ -40,72 +42,114 @@ pub async fn server(conn: &mut PgConnection, schema: &str) -> Result<TargetServe
 /// # Errors
 /// Whatever the server or the connection reports.
 pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<LookupTable>> {
+    let found = tables(conn, std::slice::from_ref(name)).await?;
+    Ok(found.into_iter().next().flatten())
+}
+
+/// The same for several, in their order: by as many questions as for one.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn tables(conn: &mut PgConnection, names: &[TableName]) -> Result<Vec<Option<LookupTable>>> {
     let found = sqlx::query(include_str!("../../sql/target/table.sql"))
-        .bind(&name.schema)
-        .bind(&name.name)
-        .fetch_optional(&mut *conn)
+        .bind(names.iter().map(|name| name.schema.clone()).collect::<Vec<_>>())
+        .bind(names.iter().map(|name| name.name.clone()).collect::<Vec<_>>())
+        .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
-    let Some(row) = found else {
-        return Ok(None);
-    };
-    let oid = unsigned(&row, "oid")?;
-    let schemas: Vec<String> = get(&row, "referencing_schemas")?;
-    let tables: Vec<String> = get(&row, "referencing_tables")?;
-    Ok(Some(LookupTable {
-        oid,
+    let oids: Vec<i64> = found.iter().map(|row| get(row, "oid")).collect::<Result<_>>()?;
+    let mut columns = columns(&mut *conn, &oids).await?;
+    let mut indexes = key_indexes(&mut *conn, &oids).await?;
+    let mut tables: Vec<Option<LookupTable>> = names.iter().map(|_| None).collect();
+    for row in &found {
+        let place: i64 = get(row, "place")?;
+        let place = usize::try_from(place).unwrap_or(0).checked_sub(1);
+        let Some((place, name)) = place.and_then(|place| Some((place, names.get(place)?))) else {
+            continue;
+        };
+        let oid = unsigned(row, "oid")?;
+        if let Some(table) = tables.get_mut(place) {
+            let (columns, indexes) = (columns.remove(&oid), indexes.remove(&oid));
+            *table = Some(lookup(
+                row,
+                name,
+                columns.unwrap_or_default(),
+                indexes.unwrap_or_default(),
+            )?);
+        }
+    }
+    Ok(tables)
+}
+
+fn lookup(
+    row: &PgRow,
+    name: &TableName,
+    columns: Vec<LookupColumn>,
+    unique_indexes: Vec<KeyIndex>,
+) -> Result<LookupTable> {
+    let schemas: Vec<String> = get(row, "referencing_schemas")?;
+    let tables: Vec<String> = get(row, "referencing_tables")?;
+    Ok(LookupTable {
+        oid: unsigned(row, "oid")?,
         name: name.clone(),
-        kind: character(&row, "kind")?,
-        persistence: character(&row, "persistence")?,
-        has_parts: get(&row, "has_parts")?,
-        columns: columns(&mut *conn, oid).await?,
-        unique_indexes: key_indexes(&mut *conn, oid).await?,
-        triggers: get(&row, "triggers")?,
+        kind: character(row, "kind")?,
+        persistence: character(row, "persistence")?,
+        has_parts: get(row, "has_parts")?,
+        columns,
+        unique_indexes,
+        triggers: get(row, "triggers")?,
         referenced_by: schemas
             .into_iter()
             .zip(tables)
             .map(|(schema, table)| TableName::new(schema, table))
             .collect(),
-        row_security_applies: get(&row, "row_security_applies")?,
-        missing_privileges: get(&row, "missing_privileges")?,
-    }))
+        row_security_applies: get(row, "row_security_applies")?,
+        missing_privileges: get(row, "missing_privileges")?,
+    })
 }
 
-async fn columns(conn: &mut PgConnection, oid: u32) -> Result<Vec<LookupColumn>> {
+/// Columns by the OID of their table.
+async fn columns(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, Vec<LookupColumn>>> {
     let rows = sqlx::query(include_str!("../../sql/target/columns.sql"))
-        .bind(i64::from(oid))
+        .bind(oids)
         .fetch_all(conn)
         .await
         .map_err(from_sqlx)?;
-    rows.iter()
-        .map(|row| {
-            let schema: Option<String> = get(row, "collation_schema")?;
-            let collation: Option<String> = get(row, "collation_name")?;
-            Ok(LookupColumn {
-                name: get(row, "name")?,
-                type_oid: unsigned(row, "type_oid")?,
-                type_name: get(row, "type_name")?,
-                bare_type_name: get(row, "bare_type_name")?,
-                declared_type_name: get(row, "declared_type_name")?,
-                collation: schema
-                    .zip(collation)
-                    .map(|(schema, name)| TableName::new(schema, name).quoted()),
-                collatable: get(row, "collatable")?,
-                not_null: get(row, "not_null")?,
-                has_default: get(row, "has_default")?,
-                generated: get(row, "generated")?,
-            })
-        })
-        .collect()
+    let mut columns: HashMap<u32, Vec<LookupColumn>> = HashMap::new();
+    for row in &rows {
+        let of_table = columns.entry(unsigned(row, "table_oid")?).or_default();
+        of_table.push(column(row)?);
+    }
+    Ok(columns)
 }
 
-async fn key_indexes(conn: &mut PgConnection, oid: u32) -> Result<Vec<KeyIndex>> {
+fn column(row: &PgRow) -> Result<LookupColumn> {
+    let schema: Option<String> = get(row, "collation_schema")?;
+    let collation: Option<String> = get(row, "collation_name")?;
+    Ok(LookupColumn {
+        name: get(row, "name")?,
+        type_oid: unsigned(row, "type_oid")?,
+        type_name: get(row, "type_name")?,
+        bare_type_name: get(row, "bare_type_name")?,
+        declared_type_name: get(row, "declared_type_name")?,
+        collation: schema
+            .zip(collation)
+            .map(|(schema, name)| TableName::new(schema, name).quoted()),
+        collatable: get(row, "collatable")?,
+        not_null: get(row, "not_null")?,
+        has_default: get(row, "has_default")?,
+        generated: get(row, "generated")?,
+    })
+}
+
+/// Key indexes by the OID of their table.
+async fn key_indexes(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, Vec<KeyIndex>>> {
     let rows = sqlx::query(include_str!("../../sql/target/key_indexes.sql"))
-        .bind(i64::from(oid))
+        .bind(oids)
         .fetch_all(conn)
         .await
         .map_err(from_sqlx)?;
-    let mut indexes: Vec<KeyIndex> = Vec::new();
+    let mut indexes: HashMap<u32, Vec<KeyIndex>> = HashMap::new();
     for row in &rows {
         let name: String = get(row, "index_name")?;
         let operator: String = get(row, "operator_name")?;
@@ -114,9 +158,10 @@ async fn key_indexes(conn: &mut PgConnection, oid: u32) -> Result<Vec<KeyIndex>>
             name: get(row, "column_name")?,
             equality: format!("OPERATOR({}.{operator})", ident(&schema)),
         };
-        match indexes.last_mut().filter(|index| index.name == name) {
+        let of_table = indexes.entry(unsigned(row, "table_oid")?).or_default();
+        match of_table.last_mut().filter(|index| index.name == name) {
             Some(index) => index.columns.push(column),
-            None => indexes.push(KeyIndex {
+            None => of_table.push(KeyIndex {
                 name,
                 primary: get(row, "is_primary")?,
                 columns: vec![column],

@@ -31,12 +31,14 @@ mod isolate;
 mod merge;
 mod new_rows;
 mod prepare;
+mod room;
 mod staged;
 mod sweep;
 
 use chunks::Chunks;
 use new_rows::NewRows;
 use prepare::{Part as Prepare, Prepared};
+use room::Room;
 use staged::{Owner, Staged};
 use sweep::Dead;
 
@@ -144,6 +146,7 @@ pub struct Writer {
     epoch: i64,
     models: Vec<Option<TargetModel>>,
     prepared: Prepared,
+    room: Room,
     /// Read models with rows that are set apart.
     rejecting: HashSet<i32>,
     written_since_planning: i64,
@@ -170,8 +173,10 @@ impl Writer {
             .execute(&mut conn)
             .await
             .map_err(from_sqlx)?;
+        let room = Room::of(&mut conn).await?;
         Ok(Self {
             conn,
+            room,
             bookkeeping,
             epoch,
             models: Vec::new(),
@@ -221,6 +226,7 @@ impl Writer {
         }
         self.abandon_chunks().await?;
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
+        self.make_room(&indexes).await?;
         self.sweep(&indexes).await?;
         let needs_plans = !batch.folds.iter().all(|(_, fold)| new_rows::are_all(fold));
         self.replan(&indexes, needs_plans).await?;
@@ -567,10 +573,10 @@ fn model_of(models: &[Option<TargetModel>], index: usize) -> Result<&TargetModel
 
 /// Says which read model an error belongs to that came while its rows were written.
 ///
-/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column) is this read model's
-/// own trouble, and must not hold up the others.
+/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column, a lookup without an identity
+/// that a publication at the target sends, a damaged page) is this read model's own trouble, and must not hold up the others.
 fn name(error: Error, model: &TargetModel) -> Error {
-    const FINAL: [&str; 5] = ["42", "0A", "2F", "38", "39"];
+    const FINAL: [&str; 8] = ["42", "0A", "2F", "38", "39", "55000", "XX001", "XX002"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
     // A code of somebody's own, as a trigger may raise it, is tried for ever.

@@ -12,7 +12,7 @@ use crate::run::Shared;
 use crate::run::bind::Bound;
 use crate::source;
 use crate::source::watch::Look;
-use crate::target::bookkeeping::ModelState;
+use crate::target::bookkeeping::{ModelState, Stored};
 
 /// Looks at the source before anything is bound.
 ///
@@ -36,6 +36,7 @@ pub async fn compare_with_stored(
     (bound, before): (&mut [Bound], &[Look]),
 ) -> Result<Vec<Look>> {
     let looks = look_before(shared, client).await?;
+    let mut stored_before = shared.bookkeeping.watched(target).await?;
     for ((bound, look), before) in bound.iter_mut().zip(&looks).zip(before) {
         let model = bound.model.as_ref().ok().map(|model| &model.model);
         let used = model.map(|model| model.source_columns());
@@ -46,24 +47,27 @@ pub async fn compare_with_stored(
                 bound.settings.source
             )));
         }
-        compare(shared, target, epoch, (bound, look)).await?;
+        let before = stored_before.remove(&bound.id).unwrap_or_default();
+        compare(shared, (target, epoch), (bound, look), before).await?;
     }
     Ok(looks)
 }
 
 async fn compare(
     shared: &Shared,
-    target: &mut PgConnection,
-    epoch: i64,
+    (target, epoch): (&mut PgConnection, i64),
     (bound, look): (&mut Bound, &Look),
+    before: Stored,
 ) -> Result<()> {
     let used = bound
         .model
         .as_ref()
         .ok()
         .map(|model| model.model.source_columns());
-    let before = shared.bookkeeping.watched(target, bound.id).await?;
     let now = stored(look, used.as_deref());
+    if now == before {
+        return Ok(());
+    }
     let in_step = bound.state == ModelState::InStep;
     if in_step && before.published.is_some() && before.published != now.published {
         let error = Error::broken("its table's publication was changed, so changes may be missing");

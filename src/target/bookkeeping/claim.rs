@@ -1,7 +1,7 @@
 //! The claim: who owns the pipeline from now on, and what it begins with.
 //!
-//! Two pipelines with the same names meet here, in one schema of one target. So whose bookkeeping it is gets settled before anything is
-//! changed, and before the session of a last owner is ended.
+//! Two pipelines with the same names meet here, in one schema of one target. Whose bookkeeping it is must be settled before
+//! ([`Bookkeeping::ownership`]): the session of a last owner is ended here.
 
 use std::time::Duration;
 
@@ -15,9 +15,6 @@ use crate::progress::TransactionId;
 use crate::retry::Healings;
 use crate::target::error::from_sqlx;
 use crate::target::statement::Transaction;
-
-/// How long after its last sign of life a pipeline counts as running, although no session of it is there.
-const SILENCE_SECONDS: u32 = 60;
 
 /// Who claims a pipeline.
 #[derive(Debug, Clone, Copy)]
@@ -55,48 +52,6 @@ impl Claim {
 }
 
 impl Bookkeeping {
-    /// Refuses bookkeeping that a running pipeline uses with another slot or source. Nothing has to be there.
-    ///
-    /// # Errors
-    /// [`Class::Configuration`](crate::error::Class::Configuration), with the names to change.
-    pub async fn refuse_another_pipeline(
-        &self,
-        conn: &mut PgConnection,
-        slot: &str,
-        source: &SourceIdentity,
-    ) -> Result<()> {
-        let sql = format!(
-            "SELECT p.slot, p.read_system_identifier, p.read_database, p.owner \
-             FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c \
-             WHERE (p.slot <> $1 OR p.read_system_identifier <> $2 OR p.read_database <> $3) \
-               AND (EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = p.backend_pid AND a.backend_start = p.backend_start) \
-                    OR greatest(p.heartbeat_at, c.applied_at) > now() - interval '{SILENCE_SECONDS} s')",
-            schema = self.schema
-        );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(slot)
-            .bind(&source.system_identifier)
-            .bind(&source.database)
-            .fetch_optional(conn)
-            .await
-            .map_err(from_sqlx)?;
-        let Some(row) = row else { return Ok(()) };
-        let text = |at: usize| row.try_get::<Option<String>, _>(at).map_err(from_sqlx);
-        let unknown = || "unknown".to_owned();
-        Err(Error::configuration(format!(
-            "another pipeline uses the bookkeeping in schema {}",
-            self.schema
-        ))
-        .with_detail(format!(
-            "It reads slot \"{}\" of database \"{}\", system identifier {}; its process is {}.",
-            text(0)?.unwrap_or_else(unknown),
-            text(2)?.unwrap_or_else(unknown),
-            text(1)?.unwrap_or_else(unknown),
-            text(3)?.unwrap_or_else(unknown),
-        ))
-        .with_hint("Give this pipeline names of its own: target.schema, and lookup tables that no other pipeline keeps."))
-    }
-
     /// Raises the epoch and reads the checkpoint in one transaction: a zombie's commit fails from now on. The last owner's sign of
     /// life is read as it was before.
     ///

@@ -150,13 +150,26 @@ impl Bookkeeping {
             })
             .collect();
         sqlx::query_scalar(
-            "SELECT m.id FROM pg_catalog.unnest($1::integer[], $2::text[]) m (id, map) WHERE pg_catalog.to_regclass(m.map) IS NOT NULL",
+            "SELECT m.id FROM unnest($1::integer[], $2::text[]) m (id, map) WHERE pg_catalog.to_regclass(m.map) IS NOT NULL",
         )
         .bind(ids)
         .bind(maps)
         .fetch_all(conn)
         .await
         .map_err(from_sqlx)
+    }
+
+    /// Numbers of the read models whose lookups were written last, at most so many.
+    pub async fn changed_last(&self, conn: &mut PgConnection, most: i64) -> Result<Vec<i32>> {
+        let sql = format!(
+            "SELECT read_model FROM {}.counted ORDER BY last_change_at DESC NULLS LAST, read_model LIMIT $1",
+            self.schema
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(most)
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// Whether rows of the read model are set apart.

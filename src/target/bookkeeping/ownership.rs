@@ -47,7 +47,10 @@ impl Bookkeeping {
         let sql = format!(
             "SELECT coalesce(row ->> 'slot_system_identifier', row ->> 'system_identifier'), \
              coalesce(row ->> 'slot_database', CASE WHEN row ->> 'system_identifier' IS NOT NULL THEN row ->> 'source_database' END), row ->> 'publication_mark', \
-             row ->> 'slot' \
+             row ->> 'slot', row ->> 'system_identifier', row ->> 'source_database', \
+             CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = (row ->> 'backend_pid')::integer \
+                                 AND a.backend_start = (row ->> 'backend_start')::timestamptz) \
+                  THEN row ->> 'read_system_identifier' END, row ->> 'read_database' \
              FROM (SELECT pg_catalog.to_jsonb(p) FROM {}.pipeline p) p (row)",
             self.schema
         );
@@ -69,6 +72,8 @@ impl Bookkeeping {
             slot_made_at: text(0)?.zip(text(1)?),
             mark: text(2)?,
             other_slot: None,
+            copied_from: text(4)?.zip(text(5)?),
+            reads: text(6)?.zip(text(7)?),
         })
     }
 

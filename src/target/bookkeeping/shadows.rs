@@ -239,7 +239,7 @@ impl Bookkeeping {
         )
         .await?;
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM pg_catalog.unnest($1::text[], $2::text[]) h (name, copy) \
+            "SELECT EXISTS (SELECT FROM unnest($1::text[], $2::text[]) h (name, copy) \
              LEFT JOIN {}.shadow s ON s.name = h.name WHERE s.copy::text IS DISTINCT FROM h.copy)",
             self.schema
         );

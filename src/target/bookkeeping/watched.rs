@@ -1,6 +1,6 @@
 //! What the watch has seen of the source, kept so that a difference is noticed across restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -20,26 +20,27 @@ pub struct Stored {
 }
 
 impl Bookkeeping {
-    /// What the watch has stored of a read model.
-    pub async fn watched(&self, conn: &mut PgConnection, id: i32) -> Result<Stored> {
+    /// What the watch has stored, by the number of the read model.
+    pub async fn watched(&self, conn: &mut PgConnection) -> Result<HashMap<i32, Stored>> {
         let sql = format!(
-            "SELECT published, storage, texts FROM {}.read_model WHERE id = $1",
+            "SELECT id, published, storage, texts FROM {}.read_model",
             self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .fetch_optional(conn)
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(conn)
             .await
             .map_err(from_sqlx)?;
-        let Some(row) = row else {
-            return Ok(Stored::default());
-        };
-        let texts: Option<Vec<String>> = row.try_get(2).map_err(from_sqlx)?;
-        Ok(Stored {
-            published: row.try_get(0).map_err(from_sqlx)?,
-            storage: row.try_get(1).map_err(from_sqlx)?,
-            texts: texts.map(|texts| texts.into_iter().collect()),
-        })
+        rows.iter()
+            .map(|row| {
+                let texts: Option<Vec<String>> = row.try_get(3).map_err(from_sqlx)?;
+                let stored = Stored {
+                    published: row.try_get(1).map_err(from_sqlx)?,
+                    storage: row.try_get(2).map_err(from_sqlx)?,
+                    texts: texts.map(|texts| texts.into_iter().collect()),
+                };
+                Ok((row.try_get(0).map_err(from_sqlx)?, stored))
+            })
+            .collect()
     }
 
     /// Notes that the stream has brought changes of a leaf that the watch has never seen: its next look differs from what is stored, in

@@ -25,6 +25,7 @@ impl Writer {
         keys: i32,
     ) -> Result<Vec<Merged>> {
         self.abandon_chunks().await?;
+        self.make_room(indexes).await?;
         self.prepare_all(indexes, true).await?;
         let mut refused: Vec<(usize, Error)> = Vec::new();
         let mut one_by_one = false;
@@ -41,6 +42,7 @@ impl Writer {
                     let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
                     self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
                     all.extend(refused.into_iter().map(|(index, error)| (index, Err(error))));
+                    self.make_room(&[]).await?;
                     return Ok(all);
                 }
                 // A constraint that is checked last was violated: the rows that do so are set apart, or ...

@@ -19,6 +19,9 @@ const TOGETHER: usize = 50;
 /// an empty table reads a large one from end to end.
 const REPLAN_ROWS: i64 = 1000;
 
+/// Read models that are warmed when a session begins.
+const MOST_WARMED: i64 = 8;
+
 /// How long preparing waits for a lookup that is locked, in milliseconds.
 const WARM_PATIENCE_MS: u32 = 500;
 
@@ -208,14 +211,22 @@ impl Writer {
         Ok(())
     }
 
-    /// [`Writer::warm`] for several read models.
+    /// [`Writer::warm`] for those of these read models that changed last: their next change is the likeliest, and a session with many read
+    /// models begins as soon as one with few.
     ///
     /// # Errors
     /// As it.
-    pub async fn warm_all(&mut self, indexes: &[usize]) -> Result<()> {
-        self.prepare_missing(indexes.to_vec()).await?;
-        for index in indexes {
-            self.warm(*index).await?;
+    pub async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
+        let last = self.bookkeeping.changed_last(&mut self.conn, MOST_WARMED).await?;
+        let id_of = |index: &usize| self.models.get(*index)?.as_ref().map(|model| model.id);
+        let few = indexes
+            .iter()
+            .filter(|index| id_of(index).is_some_and(|id| last.contains(&id)));
+        let few: Vec<usize> = few.copied().collect();
+        self.make_room(&few).await?;
+        self.prepare_missing(few.clone()).await?;
+        for index in few {
+            self.warm(index).await?;
         }
         Ok(())
     }

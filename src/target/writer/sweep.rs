@@ -51,6 +51,11 @@ impl Dead {
         dead.1 = dead.1.saturating_add(rows.bytes());
     }
 
+    /// The tables are gone.
+    pub(super) fn forget(&mut self, id: i32) {
+        self.of.remove(&id);
+    }
+
     /// Notes that the tables were truncated.
     pub(super) fn truncated(&mut self, model: &TargetModel) {
         self.of.remove(&model.id);

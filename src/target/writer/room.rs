@@ -1,0 +1,126 @@
+//! How many read models have tables and functions in a session at a time.
+//!
+//! They are made at a read model's first change, and those of the read models that changed longest ago are dropped to make room. The
+//! server drops what a session has made in one transaction when the session ends, and takes a lock for each thing: some twenty a read
+//! model, out of one lock table that all sessions share. 200 read models were enough to fill it.
+
+use std::collections::VecDeque;
+
+use sqlx::PgConnection;
+
+use super::Writer;
+use crate::error::Result;
+use crate::target::error::from_sqlx;
+use crate::target::statement::execute;
+
+/// Locks that a read model's tables and functions take when they are dropped (21 were counted on 15).
+const LOCKS_A_READ_MODEL: i64 = 25;
+
+/// Which part of the server's lock table a session's end may take.
+const SHARE_OF_LOCKS: i64 = 10;
+
+/// Fewest and most read models that have them.
+const FEWEST: usize = 8;
+const MOST: usize = 200;
+
+/// The read models that have tables and functions in this session, the one that was used last at the end.
+#[derive(Debug)]
+pub(super) struct Room {
+    most: usize,
+    used: VecDeque<i32>,
+}
+
+impl Room {
+    /// As much as the server has.
+    pub(super) async fn of(conn: &mut PgConnection) -> Result<Self> {
+        let locks: i64 = sqlx::query_scalar(
+            "SELECT current_setting('max_locks_per_transaction')::bigint \
+             * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
+        )
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)?;
+        let most = usize::try_from(locks / SHARE_OF_LOCKS / LOCKS_A_READ_MODEL).unwrap_or(FEWEST);
+        Ok(Self::for_most(most.clamp(FEWEST, MOST)))
+    }
+
+    fn for_most(most: usize) -> Self {
+        Self {
+            most,
+            used: VecDeque::new(),
+        }
+    }
+
+    /// Notes that these read models are used now.
+    pub(super) fn note(&mut self, ids: &[i32]) {
+        self.used.retain(|id| !ids.contains(id));
+        self.used.extend(ids);
+    }
+
+    /// Read models whose tables have to go, so that there is room for these too. All of a batch stay, however many they are.
+    fn leaving(&self, ids: &[i32]) -> Vec<i32> {
+        let new = ids.iter().filter(|id| !self.used.contains(id)).count();
+        let too_many = (self.used.len() + new).saturating_sub(self.most);
+        let others = self.used.iter().filter(|id| !ids.contains(id));
+        others.take(too_many).copied().collect()
+    }
+
+    fn left(&mut self, id: i32) {
+        self.used.retain(|used| *used != id);
+    }
+}
+
+impl Writer {
+    /// Drops tables and functions of other read models, so that there is room for these. Not while chunks are staged.
+    pub(super) async fn make_room(&mut self, indexes: &[usize]) -> Result<()> {
+        let ids: Vec<i32> = indexes
+            .iter()
+            .filter_map(|index| Some(self.models.get(*index)?.as_ref()?.id))
+            .collect();
+        // Each in a transaction of its own: the locks of one at a time.
+        for id in self.room.leaving(&ids) {
+            execute(&mut self.conn, drop_all(id)).await?;
+            self.prepared.forget(id);
+            self.dead.forget(id);
+            self.room.left(id);
+        }
+        self.room.note(&ids);
+        Ok(())
+    }
+}
+
+/// Drops what the session has made for the read model of this number. The names of all of it end with the number.
+fn drop_all(id: i32) -> String {
+    format!(
+        "DO $cdc$ DECLARE _drop text; BEGIN \
+         FOR _drop IN \
+             SELECT 'DROP TABLE pg_temp.' || pg_catalog.quote_ident(c.relname) FROM pg_catalog.pg_class c \
+             WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind = 'r' AND c.relname ~ '_{id}$' \
+             UNION ALL \
+             SELECT 'DROP FUNCTION ' || p.oid::pg_catalog.regprocedure FROM pg_catalog.pg_proc p \
+             WHERE p.pronamespace = pg_catalog.pg_my_temp_schema() AND p.proname ~ '_{id}$' \
+         LOOP EXECUTE _drop; END LOOP; END $cdc$"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_was_used_longest_ago_goes_first() {
+        let mut room = Room::for_most(3);
+        assert!(room.leaving(&[1, 2, 3]).is_empty());
+        room.note(&[1, 2, 3]);
+        room.note(&[1]);
+        assert!(room.leaving(&[3]).is_empty());
+        assert_eq!(room.leaving(&[4]), [2]);
+        room.left(2);
+        room.note(&[4]);
+        assert_eq!(room.leaving(&[5, 6]), [3, 1]);
+        assert_eq!(room.leaving(&[4, 5, 6, 7]), [3, 1], "all of a batch stay");
+        assert!(room.leaving(&[]).is_empty());
+        room.note(&[5, 6]);
+        assert_eq!(room.leaving(&[]), [3, 1]);
+    }
+}
