@@ -28,7 +28,7 @@ pub async fn install(target: &Client) {
                  EXECUTE 'CREATE TRIGGER hold_catch_up BEFORE DELETE ON ' || shadow || ' FOR EACH STATEMENT EXECUTE FUNCTION public.hold_copy({CATCH_UP})';
              END$$;
              CREATE FUNCTION hold_shadows() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
-                 PERFORM public.hold_shadow(object_identity) FROM pg_event_trigger_ddl_commands() WHERE object_identity ~ '^cdc.shadow_';
+                 PERFORM public.hold_shadow(object_identity) FROM pg_event_trigger_ddl_commands() WHERE object_identity ~ '^cdc.shadow_[0-9]+_[0-9]+$';
              END$$;
              SELECT hold_shadow(oid::regclass::text) FROM pg_class WHERE relname ~ '^shadow_[0-9]' AND relkind = 'r';
              CREATE EVENT TRIGGER hold_shadows ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION hold_shadows()"

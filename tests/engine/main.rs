@@ -143,7 +143,7 @@ pub const TO_VERSION_4: &str = "
         FROM cdc.read_model m CROSS JOIN cdc.pipeline p;
     ALTER TABLE cdc.version DROP CONSTRAINT version_pkey;
     DROP TABLE cdc.checkpoint, cdc.counted, cdc.shadow, cdc.discarded;
-    ALTER TABLE cdc.shadow_1_1 RENAME TO shadow_1_7;
+    ALTER TABLE IF EXISTS cdc.shadow_1_1 RENAME TO shadow_1_7;
     UPDATE cdc.version SET version = 4;";
 
 const IN_STEP: &str = "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
