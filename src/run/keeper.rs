@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,15 +20,15 @@ use crate::run::stream::Command;
 use crate::run::{Shared, report, unreadable};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
-use crate::target::bookkeeping::ModelState;
+use crate::target::bookkeeping::{ModelState, Pulse};
 
 mod request;
 mod tries;
 
 use tries::Tries;
 
-/// How often the bookkeeping is asked for requests.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the schedule is due, at least.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Longest delay between two tries of a copy: a cause that comes back does not load the master.
 const MOST_DELAY: Duration = Duration::from_secs(3600);
@@ -60,6 +60,9 @@ pub struct Keeper {
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
     tidied_at: Option<Instant>,
+    pulse: watch::Receiver<Pulse>,
+    /// What came back into step is to be forgotten.
+    had_some_not_in_step: bool,
 }
 
 impl Keeper {
@@ -70,6 +73,7 @@ impl Keeper {
         models: Vec<(usize, ReadModelSettings, i32)>,
         commands: mpsc::Sender<Command>,
         stop: CancellationToken,
+        pulse: watch::Receiver<Pulse>,
     ) -> Result<Self> {
         let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
         Ok(Self {
@@ -84,6 +88,8 @@ impl Keeper {
             not_in_step: Tries::default(),
             scheduled: Tries::default(),
             tidied_at: None,
+            pulse,
+            had_some_not_in_step: true,
         })
     }
 
@@ -123,12 +129,18 @@ impl Keeper {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
+            let seen = *self.pulse.borrow_and_update();
             let later = self.asked.later(Instant::now());
-            if let Some(request) = bookkeeping.next_request(&mut conn, self.epoch, &later).await? {
+            if seen.asked
+                && let Some(request) = bookkeeping.next_request(&mut conn, self.epoch, &later).await?
+            {
                 self.request(&mut conn, request).await?;
                 continue;
             }
-            self.copy_what_is_not_in_step(&mut conn).await?;
+            if seen.not_in_step || self.had_some_not_in_step {
+                self.had_some_not_in_step = seen.not_in_step;
+                self.copy_what_is_not_in_step(&mut conn).await?;
+            }
             self.tidy(&mut conn).await?;
             let due = self
                 .schedule
@@ -137,7 +149,11 @@ impl Keeper {
             if due && self.scheduled.is_due(SCHEDULED, Instant::now()) {
                 self.full(&mut conn).await?;
             }
-            self.pause(LOOK_INTERVAL).await;
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                Ok(()) = self.pulse.changed() => {}
+            }
         }
     }
 

@@ -18,6 +18,7 @@ pub mod pending;
 pub mod plain;
 pub mod preflight;
 pub mod publish;
+pub mod pulse;
 pub mod report;
 pub mod resync;
 pub mod session;
@@ -112,9 +113,12 @@ impl Shared {
             .collect()
     }
 
-    /// A session of the target for this role, which commits durably.
+    /// A session of the target for this role, which commits durably and waits for no lock without a limit.
     pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
-        target::connect::connect(&self.settings.target.conninfo, &self.application_name(role)).await
+        let conninfo = &self.settings.target.conninfo;
+        let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
+        session::limit_locks(&mut conn).await?;
+        Ok(conn)
     }
 
     /// An ordinary session of the source for this role, with the session's own server.

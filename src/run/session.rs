@@ -26,14 +26,14 @@ use crate::run::passed::Passed;
 use crate::run::preflight::{check_same_source, check_server};
 use crate::run::stream::{Start, Stream};
 use crate::run::watch::Watch;
-use crate::run::{Process, Shared, clock, fence, preflight, publish, report, unreadable, watch};
+use crate::run::{Process, Shared, clock, fence, preflight, publish, pulse, report, unreadable, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::stuck::Stuck;
 use crate::target;
-use crate::target::bookkeeping::{Claim, Claimant, ModelState, SourceIdentity};
+use crate::target::bookkeeping::{Claim, Claimant, ModelState, Pulse, SourceIdentity};
 use crate::target::writer::Writer;
 
 mod heal;
@@ -43,6 +43,7 @@ mod resume;
 mod wait;
 
 use leave::leave;
+pub use limit::locks_of_target as limit_locks;
 
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
@@ -159,7 +160,7 @@ impl<'a> Session<'a> {
         let looks =
             watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, (&mut bound, &before))
                 .await?;
-        limit::no_locks(&mut conn).await?;
+        limit::wait_for_lookups(&mut conn).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_TOLD_KEYS;
@@ -249,6 +250,8 @@ impl<'a> Session<'a> {
             .enumerate()
             .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
         let (commands_of_watch, commands_of_clock) = (commands.clone(), commands.clone());
+        let (beats, pulse_of_watch) = tokio::sync::watch::channel(Pulse::default());
+        let pulse_of_keeper = beats.subscribe();
         let ended = self.shared.stop.child_token();
         let keeper = Keeper::new(
             Arc::clone(self.shared),
@@ -256,6 +259,7 @@ impl<'a> Session<'a> {
             ids.collect(),
             commands,
             ended.clone(),
+            pulse_of_keeper,
         )?;
         let passed = Arc::new(Passed::new(self.bound.len()));
         let watch = Watch::new(
@@ -264,6 +268,7 @@ impl<'a> Session<'a> {
             (self.looks, self.shapes),
             Arc::clone(&passed),
             commands_of_watch,
+            pulse_of_watch,
         );
         let (questions, asked) = mpsc::channel(1);
         let mut answers = std::pin::pin!(watch::answer(&self.client, &source.publication, asked));
@@ -271,7 +276,8 @@ impl<'a> Session<'a> {
         let mut keeper = std::pin::pin!(keeper.run());
         let interval = self.shared.settings.status_interval;
         let mut clock = std::pin::pin!(clock::tell(&self.client, interval, commands_of_clock));
-        let (mut keeping, mut watching, mut answering) = (true, true, true);
+        let mut pulse = std::pin::pin!(pulse::run(self.shared, epoch, beats));
+        let (mut keeping, mut watching, mut answering, mut beating) = (true, true, true, true);
         let models = self.bound.iter().map(|bound| {
             (
                 bound.settings.clone(),
@@ -305,6 +311,7 @@ impl<'a> Session<'a> {
                     () = &mut watch, if watching => watching = false,
                     never = &mut clock => match never {},
                     () = &mut answers, if answering => answering = false,
+                    () = &mut pulse, if beating => beating = false,
                 }
             }
         };
@@ -338,7 +345,6 @@ impl Ends {
         // Until the stream begins every commit is durable, whatever target.synchronous_commit says: the claim flushes the position
         // that it reads, which the last owner may have stored asynchronously, and a merge of copies the one that it stores.
         let mut conn = shared.target_session("apply").await?;
-        limit::locks_of_target(&mut conn).await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let copied = shared.bookkeeping.source(&mut conn).await?;
         let (replication, source) = match preflight::connect(shared, copied.as_ref()).await {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
 use crate::error::{Error, Result};
@@ -35,6 +35,7 @@ use crate::source;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
+use crate::target::bookkeeping::Pulse;
 
 mod begin;
 mod damage;
@@ -48,8 +49,8 @@ use watched::{Seen, Watched};
 /// How often the watch looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether somebody waits for a position.
-const WAITERS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long it waits for the pulse, whose target may not answer.
+const MOST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long one look may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
@@ -67,6 +68,7 @@ pub struct Watch {
     /// comes back at once must not load the master.
     miscounted: HashMap<i32, (Backoff, Instant)>,
     commands: mpsc::Sender<Command>,
+    pulse: watch::Receiver<Pulse>,
     seen_at: Instant,
 }
 
@@ -102,6 +104,7 @@ impl Watch {
         (looks, shapes): (Vec<Look>, Vec<String>),
         passed: Arc<Passed>,
         commands: mpsc::Sender<Command>,
+        pulse: watch::Receiver<Pulse>,
     ) -> Self {
         for (index, look) in looks.iter().enumerate() {
             passed.see_leaves(index, &look.parts, &BTreeSet::new());
@@ -116,6 +119,7 @@ impl Watch {
             passed,
             miscounted: HashMap::new(),
             commands,
+            pulse,
             seen_at: Instant::now(),
         }
     }
@@ -138,6 +142,7 @@ impl Watch {
 
     async fn keep(&mut self, client: &Client) -> Result<()> {
         let mut target = self.shared.target_session("watch").await?;
+        self.shared.bookkeeping.look_shortly(&mut target).await?;
         while !self.shared.stop.is_cancelled() {
             let look = tokio::time::timeout(LOOK_PATIENCE, self.look(client, &mut target));
             let seen = look
@@ -164,16 +169,12 @@ impl Watch {
     async fn until_next_look(&mut self, target: &mut PgConnection) -> Result<()> {
         let next = Instant::now() + LOOK_INTERVAL;
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
-            self.pause(WAITERS_INTERVAL).await;
+            let waits = self.beat(next).await;
             if let Some(why) = self.shared.budget.exceeded() {
                 let error = budget::gap(why);
                 let _ = self.commands.send(Command::End { error, abandon: true }).await;
                 std::future::pending::<()>().await;
             }
-            let waits = self.shared.bookkeeping.somebody_waits(target);
-            let waits = tokio::time::timeout(LOOK_PATIENCE, waits)
-                .await
-                .map_err(|_| Error::transient("a look at who waits had no answer"))??;
             let judges = self.judge_files(target).await?;
             if waits || judges || self.shared.budget.is_high() {
                 // A stream that has ended hears nothing; the next session's watch looks again.
@@ -181,6 +182,16 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the next beat of the pulse, or as long as it is silent; returns whether somebody waits for a position.
+    async fn beat(&mut self, latest: Instant) -> bool {
+        let pause = latest.saturating_duration_since(Instant::now()).min(MOST_PAUSE);
+        tokio::select! {
+            () = self.shared.stop.cancelled() => false,
+            () = tokio::time::sleep(pause) => false,
+            Ok(()) = self.pulse.changed() => self.pulse.borrow_and_update().waits,
+        }
     }
 
     /// Compares; returns what the session cannot go on with.

@@ -18,6 +18,7 @@ mod healing;
 mod models;
 mod ownership;
 mod progress;
+mod pulse;
 mod resyncs;
 mod schema;
 mod shadows;
@@ -32,6 +33,7 @@ pub use damage::Damage;
 pub use healing::Healing;
 pub use models::Definition;
 pub use progress::CopyProgress;
+pub use pulse::Pulse;
 pub(crate) use schema::written_by_batches;
 pub use shadows::Backend;
 pub use standing::{Standing, hidden};
@@ -198,15 +200,6 @@ impl Bookkeeping {
         } else {
             Ok(())
         }
-    }
-
-    /// Whether somebody waits in `wait_for` for a position.
-    pub async fn somebody_waits(&self, conn: &mut PgConnection) -> Result<bool> {
-        sqlx::query_scalar(include_str!("../../sql/target/somebody_waits.sql"))
-            .bind(&self.name)
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
     }
 
     /// OID of the publication that the slot was made for.

@@ -55,12 +55,14 @@ async fn claims_and_healings_are_durable_where_batches_need_not_be() {
             "CREATE TABLE noted (what text, setting text);
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
                  INSERT INTO public.noted VALUES (
-                     CASE WHEN NEW.epoch <> OLD.epoch THEN 'claim'
-                          WHEN NEW.healing IS DISTINCT FROM OLD.healing THEN 'healing'
-                          WHEN NEW.last_commit_lsn IS DISTINCT FROM OLD.last_commit_lsn THEN 'batch' ELSE 'other' END,
+                     CASE WHEN TG_RELNAME = 'checkpoint' AND NEW.epoch <> OLD.epoch THEN 'claim'
+                          WHEN TG_RELNAME = 'pipeline' AND to_jsonb(NEW) ->> 'healing' IS DISTINCT FROM to_jsonb(OLD) ->> 'healing' THEN 'healing'
+                          WHEN TG_RELNAME = 'checkpoint' AND to_jsonb(NEW) ->> 'last_commit_lsn' IS DISTINCT FROM to_jsonb(OLD) ->> 'last_commit_lsn' THEN 'batch'
+                          ELSE 'other' END,
                      pg_catalog.current_setting('synchronous_commit'));
                  RETURN NULL; END$$;
-             CREATE TRIGGER note AFTER UPDATE ON cdc.pipeline FOR EACH ROW EXECUTE FUNCTION note()",
+             CREATE TRIGGER note AFTER UPDATE ON cdc.pipeline FOR EACH ROW EXECUTE FUNCTION note();
+             CREATE TRIGGER note AFTER UPDATE ON cdc.checkpoint FOR EACH ROW EXECUTE FUNCTION note()",
         )
         .await
         .unwrap();

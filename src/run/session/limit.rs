@@ -59,7 +59,7 @@ pub(super) async fn locks_of_source(client: &Client) -> Result<()> {
 }
 
 /// From here on this session of the target waits for no lock without a limit.
-pub(super) async fn locks_of_target(conn: &mut PgConnection) -> Result<()> {
+pub async fn locks_of_target(conn: &mut PgConnection) -> Result<()> {
     set(conn, set_patience()).await
 }
 
@@ -67,8 +67,8 @@ fn set_patience() -> String {
     format!("SET lock_timeout = {LOCK_PATIENCE_MS}")
 }
 
-/// The target's session waits for locks again: a batch waits until its lookup is free, and the stream goes on meanwhile.
-pub(super) async fn no_locks(conn: &mut PgConnection) -> Result<()> {
+/// Takes the limit away: a batch waits until its lookup is free, and lets go of the source meanwhile. To begin again would not help.
+pub(super) async fn wait_for_lookups(conn: &mut PgConnection) -> Result<()> {
     set(conn, "SET lock_timeout = 0".to_owned()).await
 }
 

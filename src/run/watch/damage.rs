@@ -21,7 +21,12 @@ impl Watch {
             .iter()
             .map(|watched| (watched.id, &watched.lookup))
             .collect();
-        let miscounted = match self.shared.bookkeeping.damage(target, &models).await? {
+        let miscounted = match self
+            .shared
+            .bookkeeping
+            .damage(target, self.epoch, &models)
+            .await?
+        {
             Some(Damage::Gone(table)) => {
                 return Ok(Some(Error::transient(format!(
                     "table {table} of the bookkeeping is gone"

@@ -6,10 +6,10 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Bookkeeping;
 use crate::error::Result;
-use crate::sql::{TableName, literal};
+use crate::sql::TableName;
 use crate::target::error::from_sqlx;
 use crate::target::model::table_of_generation;
-use crate::target::statement::{Transaction, execute};
+use crate::target::statement::execute;
 
 /// What the stream cannot go on without.
 const TABLES: [&str; 8] = [
@@ -29,6 +29,13 @@ const PATIENCE_MS: u32 = 200;
 /// Most rows of a table that are counted.
 const MOST_COUNTED: i64 = 1001;
 
+/// The first of the tables `$1` that does not exist.
+const GONE: &str =
+    "SELECT name FROM pg_catalog.unnest($1::text[]) name WHERE pg_catalog.to_regclass(name) IS NULL LIMIT 1";
+
+/// SQLSTATE of a table that does not exist.
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// SQLSTATE of a lock that was waited for in vain.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -42,6 +49,14 @@ pub enum Damage {
 }
 
 impl Bookkeeping {
+    /// From here on the session waits for no table that somebody has locked for longer than a moment.
+    ///
+    /// # Errors
+    /// As any statement.
+    pub async fn look_shortly(&self, conn: &mut PgConnection) -> Result<()> {
+        execute(conn, format!("SET lock_timeout = {PATIENCE_MS}")).await
+    }
+
     fn map(&self, id: i32, generation: i32) -> String {
         format!("{}.{}", self.schema, table_of_generation("map", id, generation))
     }
@@ -50,30 +65,17 @@ impl Bookkeeping {
     pub async fn damage(
         &self,
         conn: &mut PgConnection,
+        epoch: i64,
         models: &[(i32, &TableName)],
     ) -> Result<Option<Damage>> {
-        let names: Vec<String> = TABLES
-            .iter()
-            .map(|table| format!("{}.{table}", self.schema))
-            .collect();
-        if let Some(gone) = self.gone(conn, &names).await? {
-            return Ok(Some(Damage::Gone(gone)));
-        }
         let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
-        let sql = format!(
-            "SELECT r.id, r.generation FROM {}.read_model r WHERE r.state = 'in_step' AND r.id = ANY ($1)",
-            self.schema
-        );
-        let in_step: Vec<(i32, i32)> = sqlx::query_as(AssertSqlSafe(sql))
-            .bind(&ids)
-            .fetch_all(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
-        let maps: Vec<String> = in_step
-            .iter()
-            .map(|(id, generation)| self.map(*id, *generation))
-            .collect();
-        if let Some(gone) = self.gone(conn, &maps).await? {
+        let (gone, in_step) = match self.in_step(conn, epoch, &ids).await {
+            Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
+                return Ok(Some(Damage::Gone(format!("{}.read_model", self.schema))));
+            }
+            seen => seen?,
+        };
+        if let Some(gone) = gone {
             return Ok(Some(Damage::Gone(gone)));
         }
         let in_step: Vec<(i32, &TableName, String)> = models
@@ -83,19 +85,56 @@ impl Bookkeeping {
                 Some((*id, *lookup, self.map(*id, *generation)))
             })
             .collect();
-        let miscounted = self.miscounted(conn, &in_step).await?;
+        let miscounted = match self.miscounted(conn, &in_step).await {
+            Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => return Ok(None),
+            Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
+                let maps: Vec<String> = in_step.iter().map(|(_, _, map)| map.clone()).collect();
+                return match self.gone(conn, &maps).await? {
+                    Some(map) => Ok(Some(Damage::Gone(map))),
+                    // A lookup: that is seen by its shape.
+                    None => Err(error),
+                };
+            }
+            counted => counted?,
+        };
         Ok((!miscounted.is_empty()).then_some(Damage::Miscounted(miscounted)))
+    }
+
+    /// The first table of the bookkeeping that is gone, and which of these read models are in step, with the generations of their maps.
+    async fn in_step(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        ids: &[i32],
+    ) -> Result<(Option<String>, Vec<(i32, i32)>)> {
+        let names: Vec<String> = TABLES
+            .iter()
+            .map(|table| format!("{}.{table}", self.schema))
+            .collect();
+        let sql = format!(
+            "SELECT coalesce(({GONE}), CASE WHEN NOT EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = $3) THEN 'pipeline, or its row,' END), \
+             coalesce(pg_catalog.array_agg(r.id), '{{}}'), coalesce(pg_catalog.array_agg(r.generation), '{{}}') \
+             FROM {schema}.read_model r WHERE r.state = 'in_step' AND r.id = ANY ($2)",
+            schema = self.schema
+        );
+        let (gone, ids, generations): (Option<String>, Vec<i32>, Vec<i32>) =
+            sqlx::query_as(AssertSqlSafe(sql))
+                .bind(names)
+                .bind(ids)
+                .bind(epoch)
+                .fetch_one(conn)
+                .await
+                .map_err(from_sqlx)?;
+        Ok((gone, ids.into_iter().zip(generations).collect()))
     }
 
     /// The first of these tables that does not exist.
     async fn gone(&self, conn: &mut PgConnection, names: &[String]) -> Result<Option<String>> {
-        sqlx::query_scalar(
-            "SELECT name FROM pg_catalog.unnest($1::text[]) name WHERE pg_catalog.to_regclass(name) IS NULL LIMIT 1",
-        )
-        .bind(names)
-        .fetch_optional(conn)
-        .await
-        .map_err(from_sqlx)
+        sqlx::query_scalar(GONE)
+            .bind(names)
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// Those of which lookup or map has another number of rows. Count and rows are of one commit: it is one statement.
@@ -125,26 +164,10 @@ impl Bookkeeping {
             })
             .collect();
         let sql = questions.join(" UNION ALL ");
-        let mut tx = Transaction::begin(conn).await?;
-        let result = async {
-            execute(
-                tx.conn(),
-                format!(
-                    "SET LOCAL lock_timeout = {}",
-                    literal(&format!("{PATIENCE_MS}ms"))
-                ),
-            )
-            .await?;
-            sqlx::query_scalar::<_, i32>(AssertSqlSafe(sql))
-                .fetch_all(tx.conn())
-                .await
-                .map_err(from_sqlx)
-        }
-        .await;
-        match tx.end(result).await {
-            Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => Ok(Vec::new()),
-            found => found,
-        }
+        sqlx::query_scalar::<_, i32>(AssertSqlSafe(sql))
+            .fetch_all(conn)
+            .await
+            .map_err(from_sqlx)
     }
 
     /// Whether the watch has asked for a resync of this read model that has not begun, which nobody can cancel; with `or_runs`

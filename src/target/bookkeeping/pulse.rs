@@ -1,0 +1,42 @@
+//! What others leave in the bookkeeping for the running process: asked in one statement, so that an idle target has little to do.
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::Bookkeeping;
+use crate::error::Result;
+use crate::sql::{fill, literal};
+use crate::target::error::from_sqlx;
+
+/// What a look has found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Somebody waits in `wait_for` for a position.
+    pub waits: bool,
+    /// A resync is asked for, or was being carried out by another owner.
+    pub asked: bool,
+    /// A read model takes no part in the stream.
+    pub not_in_step: bool,
+}
+
+impl Bookkeeping {
+    /// Looks.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn pulse(&self, conn: &mut PgConnection, epoch: i64) -> Result<Pulse> {
+        let sql = fill(
+            include_str!("../../../sql/target/pulse.sql"),
+            &[("schema", &self.schema), ("schema_name", &literal(&self.name))],
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .fetch_one(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(Pulse {
+            waits: row.try_get(0).map_err(from_sqlx)?,
+            asked: row.try_get(1).map_err(from_sqlx)?,
+            not_in_step: row.try_get(2).map_err(from_sqlx)?,
+        })
+    }
+}
