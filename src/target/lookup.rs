@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use crate::error::{Class, Error, Result};
 use crate::facts::{SourceColumn, SourceTable};
 use crate::settings::{ColumnMapping, ReadModelSettings};
-use crate::sql::{ident, idents};
+use crate::sql::{ident, idents, literal};
 use crate::target::error::from_sqlx;
 
 /// Percentage to which pages are filled with new rows. With room for the next version of each, an update stays within its page and
@@ -71,10 +71,22 @@ pub async fn create(conn: &mut PgConnection, model: &ReadModelSettings, source: 
             .with_hint("Create the type (or its extension) at the target, or create the lookup table with another type."));
         }
     }
+    let sql = format!("{sql}; {}", let_owner_read(model));
     match sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await {
         Ok(_) => Ok(()),
         Err(error) => Err(explain(model, from_sqlx(error))),
     }
+}
+
+/// Lets the owner of the database read the table: else their dumps would fail because of it.
+fn let_owner_read(model: &ReadModelSettings) -> String {
+    format!(
+        "DO $cdc$ BEGIN EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s TO %I', {}, \
+         CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner' \
+              ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
+         END); END $cdc$",
+        literal(&model.target.quoted())
+    )
 }
 
 /// A refusal that only a person can mend stops this read model and says how.
