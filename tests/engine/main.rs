@@ -9,6 +9,7 @@ mod alter;
 mod another_server;
 mod as_of;
 mod asked;
+mod at_rest;
 mod between_looks;
 mod budget;
 mod causes;

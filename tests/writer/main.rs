@@ -10,6 +10,7 @@ mod cases;
 mod domains;
 mod fence;
 mod first_copy;
+mod given_up;
 mod history;
 mod isolate;
 mod key_index;
