@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 
@@ -179,7 +180,7 @@ impl<'a> Binder<'a> {
         let sources = read_models
             .iter()
             .map(|model| source::facts::table(self.client, &model.source));
-        let sources = futures_util::future::try_join_all(sources).await?;
+        let sources = try_join_all(sources).await?;
         let seen = stored.into_iter().zip(lookups).zip(sources);
         Ok(seen
             .map(|((stored, lookup), source)| Seen {

@@ -1,5 +1,6 @@
 //! Sees that the publication serves the read models; one that it does not serve takes no part, and the others go on.
 
+use futures_util::future::try_join_all;
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 
@@ -12,6 +13,7 @@ use crate::run::bind::Bound;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::source::publication::Outcome;
+use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 
 /// Makes or extends the publication for the read models that are bound. One that it does not serve all the same is bound no more.
@@ -95,15 +97,17 @@ async fn carry_out(client: &Client, settings: &Settings, ownership: &Ownership) 
     Ok(outcome)
 }
 
-/// The tables of these read models, each once, as far as they are there.
+/// The tables of these read models, each once, as far as they are there. The driver asks for all of them before the first answer is there.
 async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Vec<SourceTable>> {
-    let mut tables: Vec<SourceTable> = Vec::new();
+    let mut names: Vec<&TableName> = Vec::with_capacity(read_models.len());
     for model in read_models {
-        if !tables.iter().any(|table| table.name == model.source) {
-            tables.extend(source::facts::table(client, &model.source).await?);
+        if !names.contains(&&model.source) {
+            names.push(&model.source);
         }
     }
-    Ok(tables)
+    let asked = names.into_iter().map(|name| source::facts::table(client, name));
+    let tables = try_join_all(asked).await?;
+    Ok(tables.into_iter().flatten().collect())
 }
 
 /// Which of these read models the publication does not serve, by their places, before they are copied: a copy that nothing follows
