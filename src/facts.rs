@@ -51,8 +51,8 @@ pub struct SourceServer {
     pub oldest_write_seconds: Option<i64>,
     /// Prepared transactions of the cluster.
     pub prepared_transactions: u32,
-    /// Whether commits wait for synchronous standbys.
-    pub synchronous_standbys: bool,
+    /// synchronous_standby_names: the standbys that commits wait for.
+    pub synchronous_standby_names: String,
     /// Physical replication slots (those of standbys) by name, and whether somebody reads them.
     pub standby_slots: Vec<(String, bool)>,
     /// synchronized_standby_slots (17 and later): what they have not received is not streamed.

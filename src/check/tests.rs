@@ -248,7 +248,7 @@ fn the_last_line_counts_the_findings() {
         last(&|c| {
             c.source.server.in_recovery = true;
             c.source.server.may_replicate = false;
-            c.source.server.synchronous_standbys = true;
+            c.source.server.synchronous_standby_names = "east".to_owned();
         }),
         "Not ready. 2 errors, 0 warnings, 2 notes."
     );
@@ -344,7 +344,16 @@ fn source_server_and_role_are_checked() {
         c.source.server.prepared_transactions = 1
     });
     finds("note", "synchronous standbys", |c| {
-        c.source.server.synchronous_standbys = true
+        c.source.server.synchronous_standby_names = "east".to_owned()
+    });
+    for setting in ["*", "ANY 1 (east, \"cdc cdc stream\")"] {
+        finds("warning: source", "commits wait for cdc", |c| {
+            c.source.server.synchronous_standby_names = setting.to_owned()
+        });
+    }
+    finds("warning: source", "commits wait for cdc", |c| {
+        c.settings.source.conninfo.application_name = Some("east".to_owned());
+        c.source.server.synchronous_standby_names = "EAST".to_owned();
     });
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Client;
 
 use crate::conninfo::Host;
@@ -60,6 +60,8 @@ struct Session<'a> {
     replication: Replication,
     writer: Writer,
     source: SourceIdentity,
+    /// Whether source and target are one cluster.
+    own_cluster: bool,
     bound: Vec<Bound>,
     looks: Vec<Look>,
     shapes: Vec<String>,
@@ -180,6 +182,7 @@ impl<'a> Session<'a> {
                 client,
                 replication,
                 writer,
+                own_cluster: ownership.pipeline.system_identifier == source.system_identifier,
                 source,
                 bound,
                 looks,
@@ -274,8 +277,9 @@ impl<'a> Session<'a> {
         let mut answers = std::pin::pin!(watch::answer(&self.client, &source.publication, asked));
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
-        let interval = self.shared.settings.status_interval;
-        let mut clock = std::pin::pin!(clock::tell(&self.client, interval, commands_of_clock));
+        let settings = &self.shared.settings;
+        let let_go = Arc::new(Notify::new());
+        let mut clock = std::pin::pin!(clock::tell(&self.client, settings, commands_of_clock, &let_go));
         let (mut keeping, mut watching, mut answering) = (true, true, true);
         let models = self.bound.iter().map(|bound| {
             (
@@ -295,6 +299,8 @@ impl<'a> Session<'a> {
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
             chunk_patience: process.chunk_patience(),
+            own_cluster: self.own_cluster,
+            let_go: Arc::clone(&let_go),
             pace: !source.conninfo.hosts.iter().any(Host::is_unix),
             passed,
             questions,
@@ -315,6 +321,7 @@ impl<'a> Session<'a> {
         };
         drop(inbox);
         ended.cancel();
+        clock::let_go(&self.client, settings).await;
         if keeping {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;

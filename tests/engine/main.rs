@@ -50,6 +50,7 @@ mod slow_link;
 mod slow_target;
 mod start;
 mod stream;
+mod sync_standby;
 mod tags;
 mod timelines;
 mod toast;
