@@ -22,6 +22,7 @@ mod doubled;
 mod drift;
 mod durable;
 mod encodings;
+mod failed_copy;
 mod failover;
 mod gives_way;
 mod heal;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::retry::Healings;
 use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
@@ -18,8 +18,17 @@ use crate::target::writer::{MergePosition, Written};
 /// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the dropping of a slot may take.
+const DROP_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Why everything is copied for the first time.
 pub(super) const FIRST_COPY: &str = "first copy";
+
+/// Whether the server itself has ended the transaction: not by the loss of the connection, or its own end.
+fn was_rolled_back(error: &Error) -> bool {
+    let sqlstate = error.sqlstate();
+    sqlstate.is_some_and(|sqlstate| !sqlstate.starts_with("08") && !sqlstate.starts_with("57P"))
+}
 
 impl Session<'_> {
     /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
@@ -77,8 +86,14 @@ impl Session<'_> {
         let (slot, mut as_of) = clock::beside(&self.client, making).await;
         let slot = slot?;
         let as_of = as_of.at(slot.consistent_point);
-        let copied = self.copy_and_merge(why, (&slot, as_of), process).await;
+        let mut stored = false;
+        let copied = self
+            .copy_and_merge(why, (&slot, as_of), process, &mut stored)
+            .await;
         let Ok(written) = copied else {
+            if !stored {
+                self.drop_failed_slot().await;
+            }
             take_away(self.shared, epoch).await;
             return copied.map(|_| slot.consistent_point);
         };
@@ -103,12 +118,26 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written.
+    /// The slot of a copy that has failed is of no use, since its snapshot is gone, and would hold the source's WAL until the next try
+    /// begins: that may be long, if it is the target that is away.
+    async fn drop_failed_slot(&mut self) {
+        let dropped = tokio::time::timeout(DROP_PATIENCE, self.drop_old_slot()).await;
+        let error = match dropped {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::transient("the source has not answered"),
+        };
+        tracing::warn!(%error, "the slot of the failed copy stays until the next try");
+    }
+
+    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written. From `stored` on the slot may be
+    /// the one that the stream goes on with.
     async fn copy_and_merge(
         &mut self,
         why: &str,
         (slot, as_of): (&CreatedSlot, Option<PgTimestamp>),
         process: &mut Process,
+        stored: &mut bool,
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
         let epoch = self.writer.epoch();
@@ -156,7 +185,10 @@ impl Session<'_> {
             as_of,
         };
         tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
-        let merged = self.writer.merge(&indexes, &position, 0).await?;
+        // If the answer to its COMMIT is lost it may be stored all the same.
+        *stored = true;
+        let merged = self.writer.merge(&indexes, &position, 0).await;
+        let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
         tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
         // From here on it is healed, whatever happens to the notes about it.
         process.gap = None;
