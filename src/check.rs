@@ -12,6 +12,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unfollowed;
 
 pub use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 
@@ -20,7 +21,9 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, roots};
+use crate::facts::{
+    LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, WithoutIdentity, roots,
+};
 use crate::ownership::Ownership;
 use crate::settings::Settings;
 
@@ -83,6 +86,8 @@ pub struct SourceSide {
     pub slot: Option<Slot>,
     /// The publication, if it is there.
     pub publication: Option<Publication>,
+    /// Tables of the publication whose UPDATE and DELETE fail, followed or not.
+    pub without_identity: Vec<WithoutIdentity>,
     /// System identifier of its cluster, and its database.
     pub system: (String, String),
     /// Comments of all publications of the database.
@@ -123,6 +128,7 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
     if let Some(side) = source {
         server::source(&mut findings, settings, side);
         publication::owned(&mut findings, settings, side, target.map(|side| &side.ownership));
+        unfollowed::tables(&mut findings, side);
     }
     if let Some(side) = target {
         server::target(&mut findings, settings, &side.server);

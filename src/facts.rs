@@ -124,6 +124,21 @@ pub struct PublishedTable {
     pub row_filter: Option<String>,
 }
 
+/// A published table without a usable replica identity: its UPDATE and DELETE fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithoutIdentity {
+    /// Name; of a partitioned table it is a leaf.
+    pub table: TableName,
+    /// Its replica identity, as it is set.
+    pub replica_identity: ReplicaIdentity,
+    /// Whether it has a primary key that can serve.
+    pub has_primary_key: bool,
+    /// Whether it has one that cannot, since it is deferrable.
+    pub deferrable_primary_key: bool,
+    /// Another unique index that can serve.
+    pub unique_index: Option<String>,
+}
+
 /// Tables under whose name the changes of all their partitions come: those of a publication that publishes roots, and the sources
 /// of read models, since our own publication does so as soon as one of them is partitioned.
 pub fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {

@@ -26,6 +26,7 @@ impl Case {
                 server: source_server(),
                 slot: None,
                 publication: Some(publication("cdc")),
+                without_identity: Vec::new(),
                 system: ("1".to_owned(), "master".to_owned()),
                 comments: vec![ownership().pipeline.mark()],
                 models: vec![SourceModel {

@@ -110,7 +110,9 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     for model in &settings.read_models {
         models.push(source_model(&client, model).await?);
     }
+    let without_identity = source::facts::without_identity(&client, &settings.source.publication).await?;
     Ok(SourceSide {
+        without_identity,
         slot: source::facts::slot(&client, &settings.source.slot).await?,
         system: source::facts::system(&client).await?,
         comments: source::facts::publication_comments(&client).await?,

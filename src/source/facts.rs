@@ -12,7 +12,7 @@ use crate::as_of::Reading;
 use crate::error::{Error, Result};
 use crate::facts::{
     Leaf, Publication, PublishedTable, ReplicaIdentity, Slot, SourceColumn, SourceServer, SourceTable,
-    UniqueIndex,
+    UniqueIndex, WithoutIdentity,
 };
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::source::error::from_driver;
@@ -249,6 +249,31 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
         owned: get(&row, "owned")?,
         tables: tables.collect::<Result<_>>()?,
     }))
+}
+
+/// The tables that a publication publishes, followed or not, and whose UPDATE and DELETE fail for that.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn without_identity(client: &Client, publication: &str) -> Result<Vec<WithoutIdentity>> {
+    let rows = client
+        .query(
+            include_str!("../../sql/source/without_identity.sql"),
+            &[&publication],
+        )
+        .await
+        .map_err(from_driver)?;
+    rows.iter()
+        .map(|row| {
+            Ok(WithoutIdentity {
+                table: table_name(row)?,
+                replica_identity: replica_identity(row)?,
+                has_primary_key: get(row, "has_primary_key")?,
+                deferrable_primary_key: get(row, "deferrable_primary_key")?,
+                unique_index: get(row, "unique_index")?,
+            })
+        })
+        .collect()
 }
 
 /// The comments of all publications of the database that have one.

@@ -62,6 +62,7 @@ mod unsaid;
 mod values;
 mod watch;
 mod window;
+mod without_identity;
 
 use support::{Cdc, Pair, wait_in_step, wait_until};
 use tokio_postgres::Client;
