@@ -69,25 +69,13 @@ struct Session<'a> {
 
 /// Runs one session; returns when the process is asked to stop.
 pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> {
-    let (mut session, claim) = Session::open(shared, process).await?;
-    let checkpoint = match session.what_is_wrong(&claim, process).await? {
-        None => claim
-            .checkpoint
-            .as_ref()
-            .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
-        Some(why) => {
-            let copying = async {
-                session.wait_before_copying(&why, &claim).await?;
-                session.copy_everything(&why, claim.healings, process).await
-            };
-            tokio::select! {
-                biased;
-                copied = copying => copied?,
-                never = wait::beat(shared, claim.epoch) => match never {},
-            }
-        }
-    };
-    session.stream(&claim, checkpoint, process).await
+    let (session, claim) = Session::open(shared, process).await?;
+    let epoch = claim.epoch;
+    tokio::select! {
+        biased;
+        result = session.work(claim, process) => result,
+        never = wait::beat(shared, epoch) => match never {},
+    }
 }
 
 impl<'a> Session<'a> {
@@ -95,8 +83,7 @@ impl<'a> Session<'a> {
         let limit = limit::of(&shared.settings);
         let mut ends = limit::within(limit, Ends::connect(shared, process)).await?;
         // For as long as another process owns the pipeline.
-        let slot = &shared.settings.source.slot;
-        fence::lock(&mut ends.replication, &ends.client, slot, &shared.stop).await?;
+        fence::lock(shared, &mut ends.replication, &ends.client, &mut ends.conn).await?;
         limit::within(limit, Self::prepare(shared, process, ends)).await
     }
 
@@ -190,6 +177,21 @@ impl<'a> Session<'a> {
             },
             claim,
         ))
+    }
+
+    /// Copies everything if the stream cannot go on, and streams.
+    async fn work(mut self, claim: Claim, process: &mut Process) -> Result<()> {
+        let checkpoint = match self.what_is_wrong(&claim, process).await? {
+            None => claim
+                .checkpoint
+                .as_ref()
+                .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
+            Some(why) => {
+                self.wait_before_copying(&why, &claim).await?;
+                self.copy_everything(&why, claim.healings, process).await?
+            }
+        };
+        self.stream(&claim, checkpoint, process).await
     }
 
     /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on

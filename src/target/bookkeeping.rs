@@ -17,6 +17,7 @@ use crate::target::error::from_sqlx;
 mod damage;
 mod fence;
 mod healing;
+mod life;
 mod ownership;
 mod progress;
 mod resyncs;
@@ -30,6 +31,7 @@ mod watched;
 
 pub use damage::Damage;
 pub use healing::Healing;
+pub use life::Life;
 pub use progress::CopyProgress;
 pub use standing::{Standing, hidden};
 pub use watched::Stored;
@@ -363,12 +365,6 @@ impl Bookkeeping {
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)
-    }
-
-    /// The owner is alive.
-    pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
-        self.update_pipeline(conn, epoch, "heartbeat_at = now()", |query| query)
-            .await
     }
 
     /// What the process is doing, for `status`.

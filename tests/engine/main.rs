@@ -49,6 +49,7 @@ mod set_back;
 mod shapes;
 mod slow_link;
 mod slow_target;
+mod stale_owner;
 mod start;
 mod stream;
 mod sync_standby;
