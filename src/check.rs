@@ -9,12 +9,14 @@ mod publication;
 mod server;
 mod source;
 mod target;
+mod temp_files;
 #[cfg(test)]
 mod tests;
 mod types;
 mod unfollowed;
 
 pub use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
+pub use temp_files::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 
 use std::fmt::Display;
 
@@ -22,7 +24,8 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::facts::{
-    LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, WithoutIdentity, roots,
+    LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, TempFiles, WithoutIdentity,
+    roots,
 };
 use crate::ownership::Ownership;
 use crate::settings::Settings;
@@ -118,6 +121,8 @@ pub struct TargetSide {
     pub ownership: Ownership,
     /// One for each read model, in the order of the settings; `None` where there is no such table.
     pub lookups: Vec<Option<LookupTable>>,
+    /// Room for temporary files beside the largest lookup; `None` if there is no limit, or no lookup.
+    pub temp_files: Option<TempFiles>,
 }
 
 /// Everything that was found, worst first; a side that could not be asked is left out.
@@ -132,6 +137,7 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
     }
     if let Some(side) = target {
         server::target(&mut findings, settings, &side.server);
+        temp_files::limit(&mut findings, side.temp_files.as_ref(), &side.server.user);
     }
     if let (Some(source), Some(target)) = (source, target) {
         server::encodings(&mut findings, &source.server.encoding, &target.server.encoding);

@@ -324,6 +324,17 @@ pub struct TargetServer {
     pub bookkeeping_usable: bool,
 }
 
+/// Room for temporary files, beside the largest lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TempFiles {
+    /// temp_file_limit in bytes.
+    pub limit: i64,
+    /// The largest lookup.
+    pub lookup: TableName,
+    /// Its size in bytes.
+    pub bytes: i64,
+}
+
 /// A lookup table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LookupTable {

@@ -50,6 +50,7 @@ impl Case {
                 },
                 ownership: ownership(),
                 lookups: vec![Some(lookup())],
+                temp_files: None,
             },
         }
     }
@@ -347,6 +348,20 @@ fn source_server_and_role_are_checked() {
     finds("note", "synchronous standbys", |c| {
         c.source.server.synchronous_standby_names = "east".to_owned()
     });
+    for (limit, found) in [(20 << 20, false), ((20 << 20) - 1024, true)] {
+        let room = |c: &mut Case| {
+            c.target.temp_files = Some(TempFiles {
+                limit,
+                lookup: TableName::new("public", "labels_lookup"),
+                bytes: 10 << 20,
+            });
+        };
+        if found {
+            finds("warning: target", "temp_file_limit is 19 MB", room);
+        } else {
+            fine(room);
+        }
+    }
     for setting in ["*", "ANY 1 (east, \"cdc cdc stream\")"] {
         finds("warning: source", "commits wait for cdc", |c| {
             c.source.server.synchronous_standby_names = setting.to_owned()

@@ -155,7 +155,14 @@ async fn target_side(settings: &Settings) -> Result<TargetSide> {
         lookups.push(target::facts::table(&mut conn, &model.target).await?);
     }
     let ownership = common::ownership(&mut conn, settings).await?;
+    let names: Vec<_> = settings
+        .read_models
+        .iter()
+        .map(|model| model.target.clone())
+        .collect();
+    let temp_files = target::temp_files::room(&mut conn, &names).await?;
     Ok(TargetSide {
+        temp_files,
         server,
         ownership,
         lookups,

@@ -551,7 +551,7 @@ impl Stream {
                 let _ = reply.send(Ok(merged));
             }
             (Ok(Done::Merged(_)), None) => {}
-            (Err(error), Some(reply)) if matches!(error.class(), Class::Refused | Class::Broken) => {
+            (Err(error), Some(reply)) if merge_alone_failed(&error) => {
                 // Rolled back: the stream goes on where it stands.
                 let _ = reply.send(Err(error));
             }
@@ -610,6 +610,15 @@ async fn fill(replication: &mut Replication, pace: bool) -> Result<()> {
         tokio::time::sleep(PACE).await;
     }
     replication.fill().await
+}
+
+/// Whether the error concerns nothing but the merge: the rows that it brings, or the room that it takes (disk, memory, temporary files;
+/// class 53), which a batch does not take. A session that began again would only try the same merge at once.
+fn merge_alone_failed(error: &Error) -> bool {
+    matches!(error.class(), Class::Refused | Class::Broken)
+        || error
+            .sqlstate()
+            .is_some_and(|sqlstate| sqlstate.starts_with("53"))
 }
 
 /// Comes back when a batch that gathers has to go out.
