@@ -54,6 +54,7 @@ mod start;
 mod stream;
 mod sync_standby;
 mod tags;
+mod temp_files;
 mod timelines;
 mod toast;
 mod two;
