@@ -9,18 +9,24 @@ mod publication;
 mod server;
 mod source;
 mod target;
+mod temp_files;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unfollowed;
 
 pub use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
+pub use temp_files::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 
 use std::fmt::Display;
 
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::facts::{LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, roots};
+use crate::facts::{
+    LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, TempFiles, WithoutIdentity,
+    roots,
+};
 use crate::ownership::Ownership;
 use crate::settings::Settings;
 
@@ -83,6 +89,8 @@ pub struct SourceSide {
     pub slot: Option<Slot>,
     /// The publication, if it is there.
     pub publication: Option<Publication>,
+    /// Tables of the publication whose UPDATE and DELETE fail, followed or not.
+    pub without_identity: Vec<WithoutIdentity>,
     /// System identifier of its cluster, and its database.
     pub system: (String, String),
     /// Comments of all publications of the database.
@@ -113,6 +121,8 @@ pub struct TargetSide {
     pub ownership: Ownership,
     /// One for each read model, in the order of the settings; `None` where there is no such table.
     pub lookups: Vec<Option<LookupTable>>,
+    /// Room for temporary files beside the largest lookup; `None` if there is no limit, or no lookup.
+    pub temp_files: Option<TempFiles>,
 }
 
 /// Everything that was found, worst first; a side that could not be asked is left out.
@@ -123,9 +133,11 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
     if let Some(side) = source {
         server::source(&mut findings, settings, side);
         publication::owned(&mut findings, settings, side, target.map(|side| &side.ownership));
+        unfollowed::tables(&mut findings, side);
     }
     if let Some(side) = target {
         server::target(&mut findings, settings, &side.server);
+        temp_files::limit(&mut findings, side.temp_files.as_ref(), &side.server.user);
     }
     if let (Some(source), Some(target)) = (source, target) {
         server::encodings(&mut findings, &source.server.encoding, &target.server.encoding);

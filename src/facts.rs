@@ -51,8 +51,8 @@ pub struct SourceServer {
     pub oldest_write_seconds: Option<i64>,
     /// Prepared transactions of the cluster.
     pub prepared_transactions: u32,
-    /// Whether commits wait for synchronous standbys.
-    pub synchronous_standbys: bool,
+    /// synchronous_standby_names: the standbys that commits wait for.
+    pub synchronous_standby_names: String,
     /// Physical replication slots (those of standbys) by name, and whether somebody reads them.
     pub standby_slots: Vec<(String, bool)>,
     /// synchronized_standby_slots (17 and later): what they have not received is not streamed.
@@ -122,6 +122,21 @@ pub struct PublishedTable {
     pub columns: Option<Vec<String>>,
     /// Row filter, if any.
     pub row_filter: Option<String>,
+}
+
+/// A published table without a usable replica identity: its UPDATE and DELETE fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithoutIdentity {
+    /// Name; of a partitioned table it is a leaf.
+    pub table: TableName,
+    /// Its replica identity, as it is set.
+    pub replica_identity: ReplicaIdentity,
+    /// Whether it has a primary key that can serve.
+    pub has_primary_key: bool,
+    /// Whether it has one that cannot, since it is deferrable.
+    pub deferrable_primary_key: bool,
+    /// Another unique index that can serve.
+    pub unique_index: Option<String>,
 }
 
 /// Tables under whose name the changes of all their partitions come: those of a publication that publishes roots, and the sources
@@ -307,6 +322,17 @@ pub struct TargetServer {
     pub bookkeeping_exists: bool,
     /// Whether the role may use and create in the bookkeeping schema (true if it does not exist).
     pub bookkeeping_usable: bool,
+}
+
+/// Room for temporary files, beside the largest lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TempFiles {
+    /// temp_file_limit in bytes.
+    pub limit: i64,
+    /// The largest lookup.
+    pub lookup: TableName,
+    /// Its size in bytes.
+    pub bytes: i64,
 }
 
 /// A lookup table.

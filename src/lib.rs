@@ -28,7 +28,7 @@
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
 //! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`ownership`], [`publication`], [`protocol`], [`progress`], [`as_of`],
-//! [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
+//! [`standbys`], [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
 //!
@@ -71,6 +71,7 @@ pub mod settings;
 pub mod shape;
 pub mod source;
 pub mod sql;
+pub mod standbys;
 pub mod status;
 pub mod stuck;
 pub mod target;

@@ -169,6 +169,25 @@ impl Default for ResyncSettings {
     }
 }
 
+/// Longest application_name.
+const NAME_BYTES: usize = 63;
+
+/// application_name of a pipeline's session, so that a DBA sees what it is for.
+pub fn application_name(slot: &str, role: &str) -> String {
+    format!("cdc {slot} {role}").chars().take(NAME_BYTES).collect()
+}
+
+impl SourceSettings {
+    /// application_name of a session of the source for this role: the connection string's, if it has one.
+    pub fn application_name(&self, role: &str) -> String {
+        let given = self.conninfo.application_name.clone();
+        given.unwrap_or_else(|| application_name(&self.slot, role))
+    }
+}
+
+/// What the session that streams is for, in its application_name.
+pub const STREAM: &str = "stream";
+
 /// A number that depends on the pipeline's name alone, in every version of this program: FNV-1a over the slot's name.
 pub fn pipeline_hash(slot: &str) -> u64 {
     format!("cdc pipeline {slot}")

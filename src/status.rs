@@ -68,6 +68,8 @@ pub enum Verdict {
     Copying,
     /// `cdc` runs, but the lookups are old.
     Behind,
+    /// `cdc` runs, but the scheduled resync has been missed twice.
+    Overdue,
     /// `cdc` runs and tries again and again.
     Retrying,
     /// A read model is suspended and shows its last good state.
@@ -301,6 +303,8 @@ pub struct ResyncSchedule {
     pub delay_seconds: u64,
     /// Next turn; one that has passed is made up as soon as may be. Null if the target could not be seen.
     pub next_at: Option<String>,
+    /// When the second turn since the last resync of everything passed: it is overdue. Null while it is not.
+    pub overdue_since: Option<String>,
 }
 
 /// What the source showed.
@@ -434,6 +438,9 @@ fn read_model(
     }
 }
 
+/// How long a resync may take after its turn, at most, until a missed one is told.
+const MOST_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
 /// The schedule, as the running process reads it: the first turn after the last resync of everything.
 fn resync_schedule(settings: &Settings, seen: Option<&Bookkeeping>) -> Option<ResyncSchedule> {
     let schedule = Schedule::of(&settings.resync, &settings.source.slot).ok()??;
@@ -441,7 +448,15 @@ fn resync_schedule(settings: &Settings, seen: Option<&Bookkeeping>) -> Option<Re
         let last = jiff::Timestamp::from_microsecond(seen.last_full_resync.unwrap_or(seen.now)).ok()?;
         schedule.next_after(last)
     });
+    let overdue = seen.zip(next).and_then(|(seen, missed)| {
+        let second = schedule.next_after(missed)?;
+        // The second turn gets its time.
+        let grace = second.duration_since(missed).min(MOST_GRACE * 2) / 2;
+        let now = jiff::Timestamp::from_microsecond(seen.now).ok()?;
+        (now > second.checked_add(grace).ok()?).then_some(second)
+    });
     Some(ResyncSchedule {
+        overdue_since: overdue.map(|second| second.to_string()),
         schedule: settings.resync.schedule.clone().unwrap_or_default(),
         timezone: settings.resync.timezone.clone(),
         delay_seconds: schedule.delay().as_secs(),

@@ -29,6 +29,7 @@ const CORE: &[&str] = &[
     "protocol",
     "progress",
     "as_of",
+    "standbys",
     "relation",
     "read_model",
     "shape",

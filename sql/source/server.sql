@@ -26,7 +26,7 @@ SELECT pg_catalog.current_setting('server_version_num')::bigint AS version,
         FROM pg_catalog.pg_stat_activity a
         WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()) AS oldest_write_seconds,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts) AS prepared_transactions,
-       pg_catalog.current_setting('synchronous_standby_names') <> '' AS synchronous_standbys,
+       pg_catalog.current_setting('synchronous_standby_names') AS synchronous_standby_names,
        ARRAY(SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots s
              WHERE s.slot_type = 'physical' AND NOT s.temporary ORDER BY s.slot_name) AS standby_slots,
        ARRAY(SELECT s.active FROM pg_catalog.pg_replication_slots s

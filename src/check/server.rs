@@ -3,8 +3,9 @@
 use super::{Findings, SourceSide};
 use crate::conninfo::{Conninfo, SslMode};
 use crate::facts::{Slot, SourceServer, TargetServer};
-use crate::settings::Settings;
+use crate::settings::{STREAM, Settings};
 use crate::sql::ident;
+use crate::standbys;
 
 /// Oldest version that is taken at all, oldest that is supported, first one that is not tested.
 const VERSIONS: (u32, u32, u32) = (130_000, 140_000, 190_000);
@@ -23,6 +24,7 @@ pub(super) fn source(findings: &mut Findings, settings: &Settings, side: &Source
     capacity(findings, server, side.slot.as_ref());
     disk(findings, server);
     waiting(findings, server);
+    standbys(findings, server, &settings.source.application_name(STREAM));
     super::failover::source(findings, server, settings.source.failover);
     if let Some(slot) = &side.slot {
         check_slot(findings, slot, &server.database);
@@ -155,11 +157,32 @@ fn waiting(findings: &mut Findings, server: &SourceServer) {
             .detail("Slot creation, and so every copy, waits for them.")
             .fix("SELECT * FROM pg_prepared_xacts; and COMMIT PREPARED or ROLLBACK PREPARED what was forgotten.");
     }
-    if server.synchronous_standbys {
-        findings.note(
-            "source",
-            "commits wait for synchronous standbys; while one hangs, copies are put off",
-        );
+}
+
+/// Whether commits wait for others, and for `cdc` itself.
+fn standbys(findings: &mut Findings, server: &SourceServer, name: &str) {
+    let setting = server.synchronous_standby_names.trim();
+    if setting.is_empty() {
+        return;
+    }
+    findings.note(
+        "source",
+        "commits wait for synchronous standbys; while one hangs, copies are put off",
+    );
+    if standbys::names(setting, name) {
+        findings
+            .warning(
+                "source",
+                format!("commits wait for cdc (synchronous_standby_names = {setting})"),
+            )
+            .detail(
+                "A commit may return that no other server has: cdc keeps lookups, it cannot stand in for a lost primary. \
+                 cdc acknowledges at once, and steps aside while its target takes longer than 2 s; commits then wait for the other standbys.",
+            )
+            .fix(
+                "Name the real standbys by their application_name: \
+                 ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (...)'; SELECT pg_reload_conf();",
+            );
     }
 }
 

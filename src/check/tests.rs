@@ -26,6 +26,7 @@ impl Case {
                 server: source_server(),
                 slot: None,
                 publication: Some(publication("cdc")),
+                without_identity: Vec::new(),
                 system: ("1".to_owned(), "master".to_owned()),
                 comments: vec![ownership().pipeline.mark()],
                 models: vec![SourceModel {
@@ -49,6 +50,7 @@ impl Case {
                 },
                 ownership: ownership(),
                 lookups: vec![Some(lookup())],
+                temp_files: None,
             },
         }
     }
@@ -248,7 +250,7 @@ fn the_last_line_counts_the_findings() {
         last(&|c| {
             c.source.server.in_recovery = true;
             c.source.server.may_replicate = false;
-            c.source.server.synchronous_standbys = true;
+            c.source.server.synchronous_standby_names = "east".to_owned();
         }),
         "Not ready. 2 errors, 0 warnings, 2 notes."
     );
@@ -344,7 +346,30 @@ fn source_server_and_role_are_checked() {
         c.source.server.prepared_transactions = 1
     });
     finds("note", "synchronous standbys", |c| {
-        c.source.server.synchronous_standbys = true
+        c.source.server.synchronous_standby_names = "east".to_owned()
+    });
+    for (limit, found) in [(20 << 20, false), ((20 << 20) - 1024, true)] {
+        let room = |c: &mut Case| {
+            c.target.temp_files = Some(TempFiles {
+                limit,
+                lookup: TableName::new("public", "labels_lookup"),
+                bytes: 10 << 20,
+            });
+        };
+        if found {
+            finds("warning: target", "temp_file_limit is 19 MB", room);
+        } else {
+            fine(room);
+        }
+    }
+    for setting in ["*", "ANY 1 (east, \"cdc cdc stream\")"] {
+        finds("warning: source", "commits wait for cdc", |c| {
+            c.source.server.synchronous_standby_names = setting.to_owned()
+        });
+    }
+    finds("warning: source", "commits wait for cdc", |c| {
+        c.settings.source.conninfo.application_name = Some("east".to_owned());
+        c.source.server.synchronous_standby_names = "EAST".to_owned();
     });
 }
 

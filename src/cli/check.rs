@@ -110,7 +110,9 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     for model in &settings.read_models {
         models.push(source_model(&client, model).await?);
     }
+    let without_identity = source::facts::without_identity(&client, &settings.source.publication).await?;
     Ok(SourceSide {
+        without_identity,
         slot: source::facts::slot(&client, &settings.source.slot).await?,
         system: source::facts::system(&client).await?,
         comments: source::facts::publication_comments(&client).await?,
@@ -153,7 +155,14 @@ async fn target_side(settings: &Settings) -> Result<TargetSide> {
         lookups.push(target::facts::table(&mut conn, &model.target).await?);
     }
     let ownership = common::ownership(&mut conn, settings).await?;
+    let names: Vec<_> = settings
+        .read_models
+        .iter()
+        .map(|model| model.target.clone())
+        .collect();
+    let temp_files = target::temp_files::room(&mut conn, &names).await?;
     Ok(TargetSide {
+        temp_files,
         server,
         ownership,
         lookups,

@@ -116,7 +116,7 @@ async fn see_source(settings: &Settings) -> Result<SourceSeen> {
     let client = common::source(settings, "status").await?;
     let version = source::facts::server(&client).await?.version_text;
     let slot = source::facts::slot(&client, &settings.source.slot).await?;
-    let clock = source::facts::clock(&client).await?;
+    let clock = source::facts::clock(&client).await?.map(|(clock, _)| clock);
     Ok(SourceSeen {
         version,
         slot,

@@ -1,20 +1,25 @@
-//! Asks the source for its clock, by which the stream and the copies tell as of which time the lookups are.
+//! Asks the source for its clock, by which the stream and the copies tell as of which time the lookups are, and whether its commits
+//! wait for the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Client;
 
 use crate::as_of::{AsOf, Reading};
 use crate::run::stream::Command;
-use crate::source;
+use crate::settings::{STREAM, Settings};
+use crate::{source, standbys};
 
 /// How often the clock is read at most: between two positions of a quiet source that are stored, some five times.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long it may take to let commits go.
+const STIR_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What cannot be read is left out: the lookups are as of an earlier time then.
-async fn read(client: &Client) -> Option<Reading> {
+async fn read(client: &Client) -> Option<(Reading, String)> {
     match source::facts::clock(client).await {
         Ok(reading) => reading,
         Err(error) => {
@@ -24,21 +29,53 @@ async fn read(client: &Client) -> Option<Reading> {
     }
 }
 
-/// Tells the stream the source's clock for as long as the session lasts.
-pub async fn tell(client: &Client, status_interval: Duration, commands: mpsc::Sender<Command>) -> Infallible {
+/// Tells the stream the source's clock for as long as the session lasts, and whether commits wait for a walsender of its name. Those that
+/// have waited go on when they are let go.
+pub async fn tell(
+    client: &Client,
+    settings: &Settings,
+    commands: mpsc::Sender<Command>,
+    let_go: &Notify,
+) -> Infallible {
+    let name = settings.source.application_name(STREAM);
     loop {
-        if let Some(reading) = read(client).await {
+        if let Some((reading, standbys)) = read(client).await {
+            let waited_for = standbys::names(&standbys, &name);
             // A stream that has ended hears nothing.
-            let _ = commands.send(Command::Clock(reading)).await;
+            let _ = commands.send(Command::Clock(reading, waited_for)).await;
         }
-        tokio::time::sleep(READ_INTERVAL.min(status_interval)).await;
+        tokio::select! {
+            () = tokio::time::sleep(READ_INTERVAL.min(settings.status_interval)) => {}
+            () = let_go.notified() => stir(client).await,
+        }
+    }
+}
+
+/// The stream has ended: commits that wait for it, by the setting as it is now, go on as soon as another standby acknowledges something.
+pub async fn let_go(client: &Client, settings: &Settings) {
+    let letting_go = async {
+        let name = settings.source.application_name(STREAM);
+        if read(client)
+            .await
+            .is_some_and(|(_, standbys)| standbys::names(&standbys, &name))
+        {
+            stir(client).await;
+        }
+    };
+    // Of a server that has gone nothing waits.
+    let _ = tokio::time::timeout(STIR_PATIENCE, letting_go).await;
+}
+
+async fn stir(client: &Client) {
+    if let Err(error) = source::standbys::stir(client).await {
+        tracing::debug!(%error, "commits that have waited go on a little later");
     }
 }
 
 /// Reads the clock before and during the work; what comes of the work says which position is asked for.
 pub async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, AsOf) {
     let mut as_of = AsOf::default();
-    if let Some(reading) = read(client).await {
+    if let Some((reading, _)) = read(client).await {
         as_of.read(reading);
     }
     let mut work = std::pin::pin!(work);
@@ -50,7 +87,7 @@ pub async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, As
         tokio::select! {
             biased;
             done = &mut work => return (done, as_of),
-            reading = later => if let Some(reading) = reading {
+            reading = later => if let Some((reading, _)) = reading {
                 as_of.read(reading);
             },
         }

@@ -41,7 +41,7 @@ use crate::lsn::Lsn;
 use crate::retry::Backoff;
 use crate::run::budget::Budget;
 use crate::run::stream::Refused;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::source;
 use crate::source::cut::CutClient;
 use crate::source::replication::Replication;
@@ -64,9 +64,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// So it doubles as long as that happens, and such a transaction is taken in the end, however slow the target or the way to it.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
 const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
-
-/// Longest application_name.
-const NAME_BYTES: usize = 63;
 
 /// What every part of the process knows.
 #[derive(Debug)]
@@ -107,10 +104,7 @@ impl Shared {
 
     /// application_name of a connection, so that a DBA sees what it is for.
     pub fn application_name(&self, role: &str) -> String {
-        format!("cdc {} {role}", self.settings.source.slot)
-            .chars()
-            .take(NAME_BYTES)
-            .collect()
+        settings::application_name(&self.settings.source.slot, role)
     }
 
     /// A session of the target for this role, which commits durably and waits for no lock without a limit.
@@ -127,10 +121,13 @@ impl Shared {
         source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server()).await
     }
 
-    /// A replication connection beside the session's, with the same server.
+    /// A replication connection beside the session's, with the same server. No commit of the source waits for it.
     pub async fn replication_session(&self, role: &str) -> Result<Replication> {
         let conninfo = &self.settings.source.conninfo;
-        Replication::connect_of(conninfo, &self.application_name(role), self.wanted_server()).await
+        let name = self.application_name(role);
+        let mut replication = Replication::connect_of(conninfo, &name, self.wanted_server()).await?;
+        replication.stand_apart(true);
+        Ok(replication)
     }
 
     /// The server that the session is with; while there is none any primary.

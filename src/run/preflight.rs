@@ -7,6 +7,7 @@ use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceServer;
 use crate::run::Shared;
+use crate::settings::STREAM;
 use crate::source;
 use crate::source::replication::{Replication, SystemIdentity};
 use crate::target::bookkeeping::SourceIdentity;
@@ -18,7 +19,7 @@ pub async fn connect(
 ) -> Result<(Replication, SourceIdentity)> {
     let accept = |system: &SystemIdentity| check_same_source(copied, &identity(system));
     let conninfo = &shared.settings.source.conninfo;
-    let name = shared.application_name("stream");
+    let name = shared.application_name(STREAM);
     match Replication::connect_to_accepted(conninfo, &name, accept).await {
         Ok((replication, system)) => Ok((replication, identity(&system))),
         Err(error) if error.class() == Class::Configuration => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Client;
 
 use crate::conninfo::Host;
@@ -61,6 +61,8 @@ struct Session<'a> {
     replication: Replication,
     writer: Writer,
     source: SourceIdentity,
+    /// Whether source and target are one cluster.
+    own_cluster: bool,
     bound: Vec<Bound>,
     looks: Vec<Look>,
     shapes: Vec<String>,
@@ -68,25 +70,13 @@ struct Session<'a> {
 
 /// Runs one session; returns when the process is asked to stop.
 pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> {
-    let (mut session, claim) = Session::open(shared, process).await?;
-    let checkpoint = match session.what_is_wrong(&claim, process).await? {
-        None => claim
-            .checkpoint
-            .as_ref()
-            .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
-        Some(why) => {
-            let copying = async {
-                session.wait_before_copying(&why, &claim).await?;
-                session.copy_everything(&why, claim.healings, process).await
-            };
-            tokio::select! {
-                biased;
-                copied = copying => copied?,
-                never = wait::beat(shared, claim.epoch) => match never {},
-            }
-        }
-    };
-    session.stream(&claim, checkpoint, process).await
+    let (session, claim) = Session::open(shared, process).await?;
+    let epoch = claim.epoch;
+    tokio::select! {
+        biased;
+        result = session.work(claim, process) => result,
+        never = wait::beat(shared, epoch) => match never {},
+    }
 }
 
 impl<'a> Session<'a> {
@@ -94,8 +84,7 @@ impl<'a> Session<'a> {
         let limit = limit::of(&shared.settings);
         let mut ends = limit::within(limit, Ends::connect(shared, process)).await?;
         // For as long as another process owns the pipeline.
-        let slot = &shared.settings.source.slot;
-        fence::lock(&mut ends.replication, &ends.client, slot, &shared.stop).await?;
+        fence::lock(shared, &mut ends.replication, &ends.client, &mut ends.conn).await?;
         limit::within(limit, Self::prepare(shared, process, ends)).await
     }
 
@@ -176,6 +165,7 @@ impl<'a> Session<'a> {
                 client,
                 replication,
                 writer,
+                own_cluster: ownership.pipeline.system_identifier == source.system_identifier,
                 source,
                 bound,
                 looks,
@@ -183,6 +173,21 @@ impl<'a> Session<'a> {
             },
             claim,
         ))
+    }
+
+    /// Copies everything if the stream cannot go on, and streams.
+    async fn work(mut self, claim: Claim, process: &mut Process) -> Result<()> {
+        let checkpoint = match self.what_is_wrong(&claim, process).await? {
+            None => claim
+                .checkpoint
+                .as_ref()
+                .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
+            Some(why) => {
+                self.wait_before_copying(&why, &claim).await?;
+                self.copy_everything(&why, claim.healings, process).await?
+            }
+        };
+        self.stream(&claim, checkpoint, process).await
     }
 
     /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
@@ -274,8 +279,9 @@ impl<'a> Session<'a> {
         let mut answers = std::pin::pin!(watch::answer(&self.client, &source.publication, asked));
         let mut watch = std::pin::pin!(watch.run(&self.client));
         let mut keeper = std::pin::pin!(keeper.run());
-        let interval = self.shared.settings.status_interval;
-        let mut clock = std::pin::pin!(clock::tell(&self.client, interval, commands_of_clock));
+        let settings = &self.shared.settings;
+        let let_go = Arc::new(Notify::new());
+        let mut clock = std::pin::pin!(clock::tell(&self.client, settings, commands_of_clock, &let_go));
         let mut pulse = std::pin::pin!(pulse::run(self.shared, epoch, beats));
         let (mut keeping, mut watching, mut answering, mut beating) = (true, true, true, true);
         let models = self.bound.iter().map(|bound| {
@@ -296,6 +302,8 @@ impl<'a> Session<'a> {
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
             chunk_patience: process.chunk_patience(),
+            own_cluster: self.own_cluster,
+            let_go: Arc::clone(&let_go),
             pace: !source.conninfo.hosts.iter().any(Host::is_unix),
             passed,
             questions,
@@ -317,6 +325,7 @@ impl<'a> Session<'a> {
         };
         drop(inbox);
         ended.cancel();
+        clock::let_go(&self.client, settings).await;
         if keeping {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -42,11 +42,13 @@ mod idle;
 mod patience;
 mod pause;
 mod proof;
+mod standby;
 
 use idle::StoreNext;
 use patience::Silence;
 use pause::{Pause, resumed};
 use proof::answered;
+use standby::{Standby, judged_again};
 
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
 const MOST_PENDING_BYTES: usize = 16 << 20;
@@ -83,8 +85,8 @@ pub enum Command {
         /// Whether the batch in hand is given up: the target does not answer.
         abandon: bool,
     },
-    /// The source's clock was read.
-    Clock(Reading),
+    /// The source's clock was read, and whether its commits wait for a walsender of our name.
+    Clock(Reading, bool),
     /// Store the position of an idle stream as soon as may be: somebody waits for it.
     Hurry,
     /// Merge exact copies at the position at which the loop stands still.
@@ -170,6 +172,10 @@ pub struct Start {
     pub sender_timeout: Duration,
     /// How long reading may stand still while a chunk of a large transaction is staged.
     pub chunk_patience: Duration,
+    /// Whether source and target are one cluster.
+    pub own_cluster: bool,
+    /// Told when commits that have waited for us need not any more.
+    pub let_go: Arc<Notify>,
     /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small and of fixed size.
     pub pace: bool,
     /// How far the stream is, for the watch.
@@ -218,6 +224,8 @@ pub struct Stream {
     audit_due: bool,
     audited_at: Instant,
     silence: Silence,
+    standby: Standby,
+    let_go: Arc<Notify>,
     abandon: bool,
     chunk_patience: Duration,
     stalled: bool,
@@ -302,6 +310,8 @@ impl Stream {
             audit_due: false,
             audited_at: Instant::now(),
             silence: Silence::begin(feedback_interval, start.sender_timeout, Instant::now()),
+            standby: Standby::new(start.own_cluster),
+            let_go: start.let_go,
             abandon: false,
             chunk_patience: start.chunk_patience,
             stalled: false,
@@ -350,6 +360,7 @@ impl Stream {
                 }
             }
             self.grant_pause().await?;
+            self.serve_commits().await?;
             let reading = self.may_read();
             let deadline = self.deadline(reading);
             tokio::select! {
@@ -364,6 +375,7 @@ impl Stream {
                 answer = answered(&mut self.proof), if self.proof.is_some() => self.proved(answer).await?,
                 () = resumed(&mut self.pause), if self.pause.is_some() && !self.merging() => self.end_pause(),
                 () = gathered(self.gathers_until), if self.in_flight.is_none() && !self.stands_still() => {}
+                () = judged_again(self.standby.deadline()) => {}
                 () = tokio::time::sleep_until(deadline), if deadline_is_set(deadline) => self.out_of_patience(reading)?,
                 read = fill(&mut self.replication, self.pace && self.behind), if reading => {
                     read?;
@@ -539,7 +551,7 @@ impl Stream {
                 let _ = reply.send(Ok(merged));
             }
             (Ok(Done::Merged(_)), None) => {}
-            (Err(error), Some(reply)) if matches!(error.class(), Class::Refused | Class::Broken) => {
+            (Err(error), Some(reply)) if merge_alone_failed(&error) => {
                 // Rolled back: the stream goes on where it stands.
                 let _ = reply.send(Err(error));
             }
@@ -560,17 +572,26 @@ impl Stream {
 
     async fn send_status(&mut self, reply_requested: bool) -> Result<()> {
         let received = self.progress.received();
-        let acknowledged = if self.replay.is_proved() {
-            self.progress.acknowledge()
-        } else {
-            self.start
-        };
+        let acknowledged = self.acknowledged();
+        // A request goes out now and then only: for the moment that the slot takes to move, commits may wait again.
+        if reply_requested || self.shutdown.is_some() {
+            self.replication.move_slot(received, acknowledged);
+        }
         if self.shutdown.is_some_and(|(wal_end, _)| acknowledged >= wal_end) {
             self.shutdown = None;
         }
         self.replication
             .send_status(received, acknowledged, acknowledged, reply_requested)
             .await
+    }
+
+    /// What the source may be told: nothing before its history is proved, since the slot would move.
+    fn acknowledged(&mut self) -> Lsn {
+        if self.replay.is_proved() {
+            self.progress.acknowledge()
+        } else {
+            self.start
+        }
     }
 
     /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its session's setting.
@@ -589,6 +610,15 @@ async fn fill(replication: &mut Replication, pace: bool) -> Result<()> {
         tokio::time::sleep(PACE).await;
     }
     replication.fill().await
+}
+
+/// Whether the error concerns nothing but the merge: the rows that it brings, or the room that it takes (disk, memory, temporary files;
+/// class 53), which a batch does not take. A session that began again would only try the same merge at once.
+fn merge_alone_failed(error: &Error) -> bool {
+    matches!(error.class(), Class::Refused | Class::Broken)
+        || error
+            .sqlstate()
+            .is_some_and(|sqlstate| sqlstate.starts_with("53"))
 }
 
 /// Comes back when a batch that gathers has to go out.

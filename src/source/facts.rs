@@ -12,7 +12,7 @@ use crate::as_of::Reading;
 use crate::error::{Error, Result};
 use crate::facts::{
     Leaf, Publication, PublishedTable, ReplicaIdentity, Slot, SourceColumn, SourceServer, SourceTable,
-    UniqueIndex,
+    UniqueIndex, WithoutIdentity,
 };
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::source::error::from_driver;
@@ -42,7 +42,7 @@ pub async fn server(client: &Client) -> Result<SourceServer> {
         idle_slot_timeout_seconds: get::<Option<i64>>(&row, "idle_slot_timeout_seconds")?.unwrap_or(0),
         oldest_write_seconds: get(&row, "oldest_write_seconds")?,
         prepared_transactions: small(&row, "prepared_transactions")?,
-        synchronous_standbys: get(&row, "synchronous_standbys")?,
+        synchronous_standby_names: get(&row, "synchronous_standby_names")?,
         standby_slots: {
             let names: Vec<String> = get(&row, "standby_slots")?;
             let used: Vec<bool> = get(&row, "standby_slots_used")?;
@@ -251,6 +251,31 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
     }))
 }
 
+/// The tables that a publication publishes, followed or not, and whose UPDATE and DELETE fail for that.
+///
+/// # Errors
+/// Whatever the server or the connection reports.
+pub async fn without_identity(client: &Client, publication: &str) -> Result<Vec<WithoutIdentity>> {
+    let rows = client
+        .query(
+            include_str!("../../sql/source/without_identity.sql"),
+            &[&publication],
+        )
+        .await
+        .map_err(from_driver)?;
+    rows.iter()
+        .map(|row| {
+            Ok(WithoutIdentity {
+                table: table_name(row)?,
+                replica_identity: replica_identity(row)?,
+                has_primary_key: get(row, "has_primary_key")?,
+                deferrable_primary_key: get(row, "deferrable_primary_key")?,
+                unique_index: get(row, "unique_index")?,
+            })
+        })
+        .collect()
+}
+
 /// The comments of all publications of the database that have one.
 ///
 /// # Errors
@@ -309,22 +334,25 @@ pub async fn current_wal(client: &Client) -> Result<Lsn> {
     Ok(lsn(&row, "lsn")?.unwrap_or(Lsn::ZERO))
 }
 
-/// The source's clock and the end of its flushed WAL; `None` of a standby, which does not know what its primary has flushed.
+/// The source's clock and the end of its flushed WAL, with the setting that says which standbys its commits wait for; `None` of a standby,
+/// which does not know what its primary has flushed.
 ///
 /// `now()` is the time at which the statement began, so the end is read after it.
-pub async fn clock(client: &Client) -> Result<Option<Reading>> {
+pub async fn clock(client: &Client) -> Result<Option<(Reading, String)>> {
     let row = client
         .query_one(
             "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::bigint AS time, \
-             (CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_flush_lsn() END)::text AS flushed",
+             (CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_flush_lsn() END)::text AS flushed, \
+             pg_catalog.current_setting('synchronous_standby_names') AS standbys",
             &[],
         )
         .await
         .map_err(from_driver)?;
     let time = row.try_get("time").map_err(from_driver)?;
-    Ok(lsn(&row, "flushed")?.map(|flushed| Reading {
-        time: PgTimestamp::from_unix_micros(time),
-        flushed,
+    let standbys = get(&row, "standbys")?;
+    Ok(lsn(&row, "flushed")?.map(|flushed| {
+        let time = PgTimestamp::from_unix_micros(time);
+        (Reading { time, flushed }, standbys)
     }))
 }
 

@@ -26,6 +26,7 @@ pub mod settled;
 pub mod shapes;
 pub mod slot;
 pub mod snapshot;
+pub mod standbys;
 mod tls;
 pub mod watch;
 mod wire;

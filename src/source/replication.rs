@@ -68,6 +68,8 @@ pub struct Replication {
     last_fill_was_full: bool,
     session: Session,
     cancel: CancelRequest,
+    /// Its status names no flushed position.
+    apart: bool,
 }
 
 impl std::fmt::Debug for Replication {
@@ -155,6 +157,7 @@ impl Replication {
             last_fill_was_full: false,
             session: Session::default(),
             cancel,
+            apart: false,
         };
         let rows = replication.simple_query(LOOK_AROUND).await?;
         let values = rows.first().into_iter().flatten().map(Option::as_deref);
@@ -345,6 +348,28 @@ impl Replication {
         applied: Lsn,
         reply_requested: bool,
     ) -> Result<()> {
+        let flushed = if self.apart { Lsn::ZERO } else { flushed };
+        self.add_status(written, flushed, applied, reply_requested);
+        self.flush().await
+    }
+
+    /// From now on no commit of the source waits for this connection, or it may again if the server's settings say so.
+    ///
+    /// A walsender of which the last status named no flushed position is no synchronous standby, whatever its name (13 to 18:
+    /// SyncRepGetCandidateStandbys; pg_receivewal and pg_basebackup go by that). The slot stays where it is meanwhile.
+    pub fn stand_apart(&mut self, apart: bool) {
+        self.apart = apart;
+    }
+
+    /// Moves the slot of a connection that stands apart, with the next status: until the server has read that one, which goes out in
+    /// the same piece, the connection counts.
+    pub fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
+        if self.apart {
+            self.add_status(written, flushed, flushed, false);
+        }
+    }
+
+    fn add_status(&mut self, written: Lsn, flushed: Lsn, applied: Lsn, reply_requested: bool) {
         let status = StandbyStatus {
             written,
             flushed,
@@ -353,7 +378,6 @@ impl Replication {
             reply_requested,
         };
         self.to_send.extend_from_slice(&status.encode());
-        self.flush().await
     }
 
     /// Ends the stream and the session politely, within a second; then the socket is closed in any case.

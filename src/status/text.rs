@@ -71,6 +71,7 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::New => "NEW",
         Verdict::Copying => "COPYING",
         Verdict::Behind => "BEHIND",
+        Verdict::Overdue => "OVERDUE",
         Verdict::Retrying => "RETRYING",
         Verdict::Suspended => "SUSPENDED",
         Verdict::Differs => "DIFFERS",

@@ -13,6 +13,7 @@
 //! | the last comparison found differences and left them | differs |
 //! | the slot is missing, lost, about to be, or unread | slot |
 //! | older than [`MAX_AGE_SECONDS`] | behind |
+//! | two turns of the schedule have passed without a resync of everything | overdue |
 //! | none of these | ok |
 //!
 //! All that holds is listed as a problem; the first one gives the verdict.
@@ -20,6 +21,8 @@
 use super::{PipelineStatus, Problem, SourceSeen, Status, Verdict};
 use crate::facts::Slot;
 use crate::settings::Settings;
+
+mod resyncs;
 
 /// Older than this is a problem. The position of an idle source is stored every 10 s.
 pub const MAX_AGE_SECONDS: f64 = 60.0;
@@ -83,8 +86,9 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
         };
         found.push((Verdict::Behind, problem("error", "cdc", message, None)));
     }
+    resyncs::overdue(status, runs, &mut found);
     waiting_rows(status, &mut found);
-    resyncs(status, &mut found);
+    resyncs::told(status, &mut found);
     let first = found.iter().find(|(_, problem)| problem.severity == "error");
     status.healthy = first.is_none();
     (status.verdict, status.summary) = match first {
@@ -339,44 +343,6 @@ fn waiting_rows(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
             "The row with the smallest identity is shown. Mend the rows at the source; `cdc check` prints a unique index that prevents it.",
         );
         found.push((Verdict::Ok, problem("warning", &model.name, message, hint)));
-    }
-}
-
-/// What resyncs found is told; it is nothing that makes the whole unhealthy.
-fn resyncs(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
-    for model in &status.read_models {
-        if let Some(resync) = model.last_resync.as_ref().filter(|resync| resync.repaired > 0) {
-            let message = format!(
-                "the last resync of {} repaired {}",
-                model.name,
-                super::text::rows(resync.repaired)
-            );
-            let hint =
-                Some("Somebody else writes to the lookup, or rows were lost: see the log of that resync.");
-            found.push((Verdict::Ok, problem("warning", &model.name, message, hint)));
-        }
-    }
-    let waits = status.pipeline.as_ref().and_then(|pipeline| {
-        let waiting_for = pipeline.waiting_for.as_ref().filter(|_| pipeline.alive)?;
-        Some(format!("a copy waits for {waiting_for}"))
-    });
-    let a_copy_waits = waits.is_some();
-    found.extend(waits.map(|message| (Verdict::Ok, problem("warning", "cdc", message, None))));
-    let Some(last) = status.resyncs.first() else {
-        return;
-    };
-    let what = if last.dry_run { "comparison" } else { "resync" };
-    if last.state == "failed" {
-        let error = last.error.as_deref().unwrap_or("no reason is known");
-        let message = format!("the last {what} failed: {error}");
-        found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
-    } else if let Some(blocker) = last
-        .waiting_for
-        .as_ref()
-        .filter(|_| last.state != "done" && !a_copy_waits)
-    {
-        let message = format!("a {what} waits for {blocker}");
-        found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
     }
 }
 

@@ -15,6 +15,7 @@ mod damage;
 mod discarded;
 mod fence;
 mod healing;
+mod life;
 mod models;
 mod ownership;
 mod progress;
@@ -31,6 +32,7 @@ mod watched;
 pub use claim::{Claim, Claimant};
 pub use damage::Damage;
 pub use healing::Healing;
+pub use life::Life;
 pub use models::Definition;
 pub use progress::CopyProgress;
 pub use pulse::Pulse;
@@ -158,12 +160,6 @@ impl Bookkeeping {
             }
         }
         Ok(())
-    }
-
-    /// The owner is alive.
-    pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
-        self.update_pipeline(conn, epoch, "heartbeat_at = now()", |query| query)
-            .await
     }
 
     /// What the process is doing, for `status`.

@@ -12,6 +12,7 @@ use std::fmt;
 
 use sqlx::postgres::PgDatabaseError;
 
+use crate::check::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 use crate::error::{Class, Error, Result};
 
 /// SQLSTATE that `cdc`'s own functions raise when another process has taken over the pipeline.
@@ -225,15 +226,17 @@ fn with_server_words(class: Class, error: &PgDatabaseError) -> Error {
     if let Some(detail) = error.detail() {
         converted = converted.with_detail(detail);
     }
-    match error.hint().or_else(|| hint_for(error.code())) {
+    match error.hint().or_else(|| hint_for(error.code(), error.message())) {
         Some(hint) => converted.with_hint(hint),
         None => converted,
     }
 }
 
 /// Advice for errors for which the server has none.
-fn hint_for(sqlstate: &str) -> Option<&'static str> {
+fn hint_for(sqlstate: &str, message: &str) -> Option<&'static str> {
     match sqlstate {
+        // In any language the message names the setting.
+        "53400" if message.contains(TEMP_FILE_LIMIT) => Some(TEMP_FILE_LIMIT_HINT),
         "25006" => Some(
             "Name the server that accepts writes, or list all servers with target_session_attrs=read-write.",
         ),

@@ -16,4 +16,5 @@ pub mod report;
 pub mod shadow;
 pub mod staging;
 mod statement;
+pub mod temp_files;
 pub mod writer;

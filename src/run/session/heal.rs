@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::retry::Healings;
 use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
@@ -18,8 +18,17 @@ use crate::target::writer::{MergePosition, Written};
 /// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the dropping of a slot may take.
+const DROP_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Why everything is copied for the first time.
 pub(super) const FIRST_COPY: &str = "first copy";
+
+/// Whether the server itself has ended the transaction: not by the loss of the connection, or its own end.
+fn was_rolled_back(error: &Error) -> bool {
+    let sqlstate = error.sqlstate();
+    sqlstate.is_some_and(|sqlstate| !sqlstate.starts_with("08") && !sqlstate.starts_with("57P"))
+}
 
 impl Session<'_> {
     /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
@@ -77,15 +86,14 @@ impl Session<'_> {
         let (slot, mut as_of) = clock::beside(&self.client, making).await;
         let slot = slot?;
         let as_of = as_of.at(slot.consistent_point);
-        let conn = self.shared.target_session("copy").await?;
-        let mut shadow = ShadowWriter::new(conn);
-        let copying = bookkeeping.backend(shadow.connection()).await?;
+        let mut stored = false;
         let copied = self
-            .copy_and_merge(why, (&slot, as_of), &mut shadow, process)
+            .copy_in_session(why, (&slot, as_of), process, &mut stored)
             .await;
-        drop(shadow);
         let Ok(written) = copied else {
-            take_away(self.shared, epoch, &copying).await;
+            if !stored {
+                self.drop_failed_slot().await;
+            }
             return copied.map(|_| slot.consistent_point);
         };
         report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
@@ -109,13 +117,46 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written.
+    /// The slot of a copy that has failed is of no use, since its snapshot is gone, and would hold the source's WAL until the next try
+    /// begins: that may be long, if it is the target that is away.
+    async fn drop_failed_slot(&mut self) {
+        let dropped = tokio::time::timeout(DROP_PATIENCE, self.drop_old_slot()).await;
+        let error = match dropped {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::transient("the source has not answered"),
+        };
+        tracing::warn!(%error, "the slot of the failed copy stays until the next try");
+    }
+
+    /// [`Self::copy_and_merge`] in a session of the target for the copies, of which nothing is left if it fails.
+    async fn copy_in_session(
+        &mut self,
+        why: &str,
+        slot: (&CreatedSlot, Option<PgTimestamp>),
+        process: &mut Process,
+        stored: &mut bool,
+    ) -> Result<Vec<(String, Written)>> {
+        let mut shadow = ShadowWriter::new(self.shared.target_session("copy").await?);
+        let session = self.shared.bookkeeping.backend(shadow.connection()).await?;
+        let copied = self
+            .copy_and_merge(why, slot, &mut shadow, (process, stored))
+            .await;
+        drop(shadow);
+        if copied.is_err() {
+            take_away(self.shared, self.writer.epoch(), &session).await;
+        }
+        copied
+    }
+
+    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written. From `stored` on the slot may be
+    /// the one that the stream goes on with.
     async fn copy_and_merge(
         &mut self,
         why: &str,
         (slot, as_of): (&CreatedSlot, Option<PgTimestamp>),
         shadow: &mut ShadowWriter,
-        process: &mut Process,
+        (process, stored): (&mut Process, &mut bool),
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
         let epoch = self.writer.epoch();
@@ -164,7 +205,10 @@ impl Session<'_> {
             as_of,
         };
         tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
-        let merged = self.writer.merge(&indexes, &position, 0).await?;
+        // If the answer to its COMMIT is lost it may be stored all the same.
+        *stored = true;
+        let merged = self.writer.merge(&indexes, &position, 0).await;
+        let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
         tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
         // From here on it is healed, whatever happens to the notes about it.
         process.gap = None;

@@ -82,7 +82,8 @@ impl Session<'_> {
     }
 }
 
-/// Gives signs of life while a session writes nothing by itself: who looks at the bookkeeping after a crash sees when it was.
+/// Gives signs of life whatever the session does: who looks at the bookkeeping after a crash sees when it was, and who waits for the
+/// pipeline does not take a long batch for the end.
 pub(super) async fn beat(shared: &Shared, epoch: i64) -> Infallible {
     let mut session = None;
     loop {

@@ -43,8 +43,9 @@ impl Stream {
                 // An idle stream passes the position with a keepalive: ask for one.
                 self.send_status(true).await
             }
-            Command::Clock(reading) => {
+            Command::Clock(reading, waited_for) => {
                 self.as_of.read(reading);
+                self.standby.read(waited_for, reading.flushed);
                 Ok(())
             }
             Command::Hurry => {

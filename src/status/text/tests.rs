@@ -244,6 +244,7 @@ fn schedule_is_said_with_the_delay_of_this_pipeline() {
             timezone: "UTC".to_owned(),
             delay_seconds,
             next_at: None,
+            overdue_since: None,
         };
         assert_eq!(schedule(&seen), format!("schedule    0 2 * * * (UTC){delay}"));
     }

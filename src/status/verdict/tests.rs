@@ -493,6 +493,84 @@ fn refused_rows_are_told_by_key_and_stay_healthy() {
     });
 }
 
+fn scheduled(id: i64, state: &str, error: Option<&str>) -> Resync {
+    Resync {
+        id,
+        origin: "schedule".to_owned(),
+        state: state.to_owned(),
+        error: error.map(str::to_owned),
+        ..Resync::default()
+    }
+}
+
+const DAY: i64 = 86_400_000_000;
+
+#[test]
+fn a_scheduled_resync_that_was_missed_twice_is_a_problem() {
+    // It is 02:13:40: last night's turn was missed, and this night's has begun.
+    let missed = |seen: &mut Observed, nights: i64| {
+        bookkeeping(seen).last_full_resync = Some(1_795_572_003_000_000 - nights * DAY);
+    };
+    check(Verdict::Ok, true, "in step", |s| missed(s, 1));
+    check(Verdict::Ok, true, "in step", |s| missed(s, 2));
+    let later = |seen: &mut Observed, nights| {
+        missed(seen, nights);
+        bookkeeping(seen).now += 3_600_000_000;
+    };
+    check(Verdict::Ok, true, "in step", |s| later(s, 1));
+    let told = "two turns of the scheduled resync were missed, the second one at 2026-11-25 02:00:00";
+    check(Verdict::Overdue, false, told, |s| later(s, 2));
+    check(Verdict::Overdue, false, "it waits for process 7", |s| {
+        later(s, 2);
+        bookkeeping(s).resyncs = vec![Resync {
+            waiting_for: Some("process 7 of role app".to_owned()),
+            ..scheduled(9, "running", None)
+        }];
+    });
+    check(Verdict::Overdue, false, "it failed: no room", |s| {
+        later(s, 2);
+        bookkeeping(s).resyncs = vec![
+            scheduled(9, "running", None),
+            scheduled(8, "failed", Some("no room")),
+        ];
+    });
+    check(Verdict::Stopped, false, "cdc is not running", |s| {
+        later(s, 2);
+        pipeline(s).state = "stopped".to_owned();
+    });
+    let mut off = settings();
+    off.resync.schedule = None;
+    let mut seen = good();
+    later(&mut seen, 30);
+    assert!(Status::new(&off, &seen).healthy);
+}
+
+#[test]
+fn a_scheduled_resync_that_failed_is_told_until_another_one_is_done() {
+    let error = "temporary file size exceeds temp_file_limit (64kB) (SQLSTATE 53400)";
+    let told = format!("the last scheduled resync failed: {error}");
+    for state in ["running", "queued", "done"] {
+        check(Verdict::Ok, true, &told, |s| {
+            let later = Resync {
+                origin: if state == "running" { "schedule" } else { "watch" }.to_owned(),
+                ..scheduled(9, state, None)
+            };
+            bookkeeping(s).resyncs = vec![later, scheduled(8, "failed", Some(error))];
+        });
+    }
+    check(
+        Verdict::Ok,
+        true,
+        "ALTER ROLE ... SET temp_file_limit = -1",
+        |s| {
+            bookkeeping(s).resyncs = vec![scheduled(8, "failed", Some(error))];
+        },
+    );
+    let mut seen = good();
+    bookkeeping(&mut seen).resyncs = vec![scheduled(9, "done", None), scheduled(8, "failed", Some(error))];
+    assert_eq!(Status::new(&settings(), &seen).problems, []);
+}
+
 #[test]
 fn json_has_the_fields_that_were_promised() {
     let status = serde_json::to_value(Status::new(&settings(), &good())).unwrap();
@@ -535,6 +613,8 @@ fn json_has_the_fields_that_were_promised() {
         "/read_models/0/rejected",
         "/read_models/0/rejections",
         "/resyncs",
+        "/resync_schedule/next_at",
+        "/resync_schedule/overdue_since",
     ] {
         assert!(status.pointer(pointer).is_some(), "{pointer}");
     }

@@ -150,7 +150,7 @@ impl Bookkeeping {
 }
 
 /// Time as the server tells it; what is over takes none.
-fn seconds(seconds: Option<f64>) -> Option<Duration> {
+pub(super) fn seconds(seconds: Option<f64>) -> Option<Duration> {
     seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO))
 }
 

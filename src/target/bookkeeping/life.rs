@@ -1,0 +1,63 @@
+//! Signs of life of the owner: for who looks at the bookkeeping, and for who waits for the pipeline.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::Bookkeeping;
+use super::claim::seconds;
+use crate::error::Result;
+use crate::target::error::from_sqlx;
+
+/// The owner's last sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// When it was, by the target's clock.
+    pub at: String,
+    /// How long ago that was when it was looked.
+    pub silent: Duration,
+}
+
+impl Bookkeeping {
+    /// The owner is alive. Whoever has the row locked writes it, which is as good.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+        let sql = format!(
+            "UPDATE {schema}.pipeline SET heartbeat_at = now() WHERE epoch = $1 \
+             AND ctid = (SELECT ctid FROM {schema}.pipeline WHERE epoch = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+            schema = self.schema
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(epoch)
+            .execute(conn)
+            .await
+            .map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    /// The owner's last sign of life: a beat, or a checkpoint. `None` while its row is being written, and before the first owner.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn last_sign_of_life(&self, conn: &mut PgConnection) -> Result<Option<Life>> {
+        let sql = format!(
+            "SELECT at::text, extract(epoch FROM clock_timestamp() - at)::float8 FROM ( \
+               SELECT greatest(p.heartbeat_at, c.applied_at) AS at \
+               FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c FOR SHARE SKIP LOCKED) l WHERE at IS NOT NULL",
+            schema = self.schema
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(conn)
+            .await
+            .map_err(from_sqlx)?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        Ok(Some(Life {
+            at: row.try_get(0).map_err(from_sqlx)?,
+            silent: seconds(row.try_get(1).map_err(from_sqlx)?).unwrap_or_default(),
+        }))
+    }
+}
