@@ -4,10 +4,8 @@
 use tokio_postgres::Client;
 
 use crate::held::{self, FILL};
-use crate::support::{
-    Cdc, LABELS_MODEL, Pair, database_pair, labels_pair, pg, rows, seeded, value, wait_in_step,
-};
-use crate::{wait_log, wait_rows};
+use crate::support::{Cdc, LABELS_MODEL, Pair, database_pair, pg, rows, seeded, value, wait_in_step};
+use crate::wait_rows;
 
 const ITEMS_MODEL: &str = "
 [[read_model]]
@@ -238,59 +236,4 @@ async fn publication_of_all_tables_at_the_target() {
         AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)";
     assert_eq!(rows(&target, without).await, [""; 0]);
     drop(cdc);
-}
-
-/// A batch finds the checkpoint where it left it, however many versions of it a held snapshot keeps.
-#[tokio::test]
-async fn held_snapshot_slows_no_batch() {
-    let (pair, source, target) = labels_pair().await;
-    let cdc = Cdc::run(&pair);
-    goes_on("start", &source, &target).await;
-    wait_log(&cdc, "\"streaming\"").await;
-    let report = pg(&pair.target_url).await;
-    report
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-        .await
-        .unwrap();
-    let scans = "SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE schemaname = 'cdc' AND relname IN ('checkpoint', 'counted') ORDER BY 1";
-    target
-        .batch_execute(
-            "DO $$BEGIN FOR n IN 1..2000 LOOP
-                 UPDATE cdc.checkpoint SET applied_at = clock_timestamp(); COMMIT;
-                 UPDATE cdc.counted SET rows = rows; COMMIT;
-             END LOOP; END$$",
-        )
-        .await
-        .unwrap();
-    // It searches once.
-    goes_on("behind many versions", &source, &target).await;
-    let versions =
-        "SELECT pg_relation_size('cdc.checkpoint') > 100000, pg_relation_size('cdc.counted') > 50000";
-    assert_eq!(rows(&target, versions).await, ["t|t"]);
-    // Statistics are told when a session is idle for a second.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    target.batch_execute("SELECT 1").await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    let before = rows(&target, scans).await;
-    for n in 0..60 {
-        source
-            .batch_execute(&format!(
-                "UPDATE labels SET label = 'again {n}' WHERE code = 'MR'"
-            ))
-            .await
-            .unwrap();
-        wait_in_step(&source, &target).await;
-    }
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    let after = rows(&target, scans).await;
-    let read = |seen: &[String]| -> Vec<u64> {
-        seen.iter()
-            .map(|line| line.split('|').nth(1).unwrap().parse().unwrap())
-            .collect()
-    };
-    for (before, after) in read(&before).into_iter().zip(read(&after)) {
-        // Looks of others read one live row each; a batch that searched would read it too, each time.
-        assert!(after - before < 30, "{before} to {after}");
-    }
-    drop(report);
 }

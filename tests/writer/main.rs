@@ -11,6 +11,7 @@ mod domains;
 mod fence;
 mod first_copy;
 mod given_up;
+mod held_snapshot;
 mod history;
 mod isolate;
 mod key_index;
