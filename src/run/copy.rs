@@ -73,7 +73,7 @@ pub async fn copy_all(
     shadow: &mut ShadowWriter,
     stop: &CancellationToken,
 ) -> Result<Vec<Copied>> {
-    let observer = shared.source_session("observer").await?;
+    let observer = shared.source_observer("observer").await?;
     let holder = shared.source_session("snapshot").await?;
     let holder = Snapshot::open(holder, &observer, snapshot_name, SETTLE_PATIENCE).await?;
     tracing::debug!("the snapshot has settled");

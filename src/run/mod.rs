@@ -65,6 +65,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
 const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
 
+/// How long an observer waits for a lock, in milliseconds.
+const OBSERVER_PATIENCE_MS: u32 = 500;
+
 /// What every part of the process knows.
 #[derive(Debug)]
 pub struct Shared {
@@ -119,6 +122,16 @@ impl Shared {
     pub async fn source_session(&self, role: &str) -> Result<Client> {
         let conninfo = &self.settings.source.conninfo;
         source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server()).await
+    }
+
+    /// The same, for questions that are asked while a session of ours has a table locked, or while the stream stands still. It waits for
+    /// no lock for longer than a moment: a migration that waits for our lock is in front of it, and would wait for us for ever.
+    pub async fn source_observer(&self, role: &str) -> Result<Client> {
+        let client = self.source_session(role).await?;
+        let set = format!("SET lock_timeout = {OBSERVER_PATIENCE_MS}");
+        let set = client.batch_execute(&set).await;
+        set.map_err(source::error::from_driver)?;
+        Ok(client)
     }
 
     /// A replication connection beside the session's, with the same server. No commit of the source waits for it.

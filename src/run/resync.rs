@@ -138,7 +138,7 @@ impl Copying<'_> {
     async fn carry_out(&mut self, shadow: &mut ShadowWriter) -> Result<Outcome> {
         let source = &self.shared.settings.source;
         let stop = self.stop.clone();
-        let client = self.shared.source_session("resync").await?;
+        let client = self.shared.source_observer("resync").await?;
         let to_copy = self.bind(&client, shadow).await?;
         let to_copy = self.published(&client, shadow, to_copy).await?;
         if to_copy.is_empty() {

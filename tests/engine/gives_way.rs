@@ -106,3 +106,27 @@ async fn copy_of_a_partitioned_table_gives_way_to_a_lock_of_one_partition() {
         "1"
     );
 }
+
+/// A migration may come between the copy's lock and its questions about the table: then the copy waits for the answer, the question
+/// waits behind the migration, and that for the copy. No server sees such a ring.
+#[tokio::test]
+async fn migrations_beside_copies_never_wait_for_long() {
+    let (pair, source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_in_step(&source, &target).await;
+    wait_log(&cdc, "\"streaming\"").await;
+    let ask = "INSERT INTO cdc.resync (origin) SELECT 'request' FROM generate_series(1, 40)";
+    target.batch_execute(ask).await.unwrap();
+    let open = "SELECT count(*) FROM cdc.resync WHERE state IN ('queued', 'running')";
+    let mut migrations = 0;
+    while value(&target, open).await != "0" {
+        for _ in 0..10 {
+            migrations += 1;
+            let migrate = format!("ALTER TABLE labels ALTER display_name SET DEFAULT '{migrations}'");
+            soon(source.batch_execute(&migrate)).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(..8))).await;
+        }
+    }
+    eprintln!("{migrations} migrations beside 40 resyncs");
+    goes_on("after the migrations", &source, &target).await;
+}

@@ -74,7 +74,7 @@ impl<'a> Tables<'a> {
         if self.observer.is_closed() {
             self.observer = self
                 .shared
-                .source_session("observer")
+                .source_observer("observer")
                 .await
                 .map_err(Failure::PutOff)?;
         }
@@ -241,7 +241,7 @@ async fn fill_shadow(
 async fn give_way(shared: &Shared, snapshot: &Snapshot, observer: &mut Client, to_copy: &ToCopy) -> bool {
     let gives_way = async {
         if observer.is_closed() {
-            *observer = shared.source_session("observer").await?;
+            *observer = shared.source_observer("observer").await?;
         }
         let waits = snapshot.anybody_waits_for_us(observer).await?;
         if waits {
