@@ -573,6 +573,9 @@ impl Stream {
     async fn send_status(&mut self, reply_requested: bool) -> Result<()> {
         let received = self.progress.received();
         let acknowledged = self.acknowledged();
+        if self.replay.is_proved() {
+            self.progress.acknowledge();
+        }
         // A request goes out now and then only: for the moment that the slot takes to move, commits may wait again.
         if reply_requested || self.shutdown.is_some() {
             self.replication.move_slot(received, acknowledged);
@@ -586,9 +589,9 @@ impl Stream {
     }
 
     /// What the source may be told: nothing before its history is proved, since the slot would move.
-    fn acknowledged(&mut self) -> Lsn {
+    fn acknowledged(&self) -> Lsn {
         if self.replay.is_proved() {
-            self.progress.acknowledge()
+            self.progress.durable()
         } else {
             self.start
         }
