@@ -40,6 +40,7 @@ async fn session_keeps_tables_for_few_read_models() {
     let in_step = "SELECT count(*) FROM cdc.freshness WHERE state = 'streaming'";
     wait_rows(&target, in_step, &[&many.to_string()]).await;
     cdc.stop(Signal::Kill).await;
+    wait_rows(&target, MADE, &["0"]).await;
     let mut cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"streaming\"").await;
     let before: usize = value(&target, MADE).await.parse().unwrap();

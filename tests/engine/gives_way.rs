@@ -115,18 +115,20 @@ async fn migrations_beside_copies_never_wait_for_long() {
     let cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     wait_log(&cdc, "\"streaming\"").await;
-    let ask = "INSERT INTO cdc.resync (origin) SELECT 'request' FROM generate_series(1, 40)";
-    target.batch_execute(ask).await.unwrap();
+    let ask = "INSERT INTO cdc.resync (origin) VALUES ('request')";
     let open = "SELECT count(*) FROM cdc.resync WHERE state IN ('queued', 'running')";
-    let mut migrations = 0;
-    while value(&target, open).await != "0" {
-        for _ in 0..10 {
-            migrations += 1;
-            let migrate = format!("ALTER TABLE labels ALTER display_name SET DEFAULT '{migrations}'");
-            soon(source.batch_execute(&migrate)).await.unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(..8))).await;
+    let mut resyncs = 0;
+    for migration in 0..150 {
+        if value(&target, open).await == "0" {
+            resyncs += 1;
+            target.batch_execute(ask).await.unwrap();
         }
+        tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(..150))).await;
+        let migrate = format!("ALTER TABLE labels ALTER display_name SET DEFAULT '{migration}'");
+        soon(source.batch_execute(&migrate)).await.unwrap();
     }
-    eprintln!("{migrations} migrations beside 40 resyncs");
+    eprintln!("{resyncs} resyncs beside 150 migrations");
+    assert!(resyncs > 3, "{resyncs}");
+    wait_rows(&target, open, &["0"]).await;
     goes_on("after the migrations", &source, &target).await;
 }

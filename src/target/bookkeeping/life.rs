@@ -45,7 +45,7 @@ impl Bookkeeping {
         let sql = format!(
             "SELECT at::text, extract(epoch FROM clock_timestamp() - at)::float8 FROM ( \
                SELECT greatest(p.heartbeat_at, c.applied_at) AS at \
-               FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c FOR SHARE SKIP LOCKED) l WHERE at IS NOT NULL",
+               FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c FOR SHARE OF p SKIP LOCKED) l WHERE at IS NOT NULL",
             schema = self.schema
         );
         let row = sqlx::query(AssertSqlSafe(sql))
