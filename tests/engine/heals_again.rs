@@ -159,6 +159,8 @@ async fn a_resync_by_hand_or_an_hour_of_health_ends_the_pause() {
         .unwrap();
     let mut cdc = Cdc::run(&pair);
     wait_rows(&target, "SELECT state FROM cdc.pipeline", &["waiting"]).await;
+    // The log is written by a thread of its own.
+    wait_log(&cdc, "waiting first").await;
     assert!(pauses(&cdc)[0] >= 1_800_000, "{}", cdc.log());
     // To compare is no reason.
     target
