@@ -30,9 +30,9 @@ async fn every_write_of_the_bookkeeping_names_the_epoch() {
         .unwrap();
     rig.another_writer().await;
     rig.db
-        .batch_execute(&format!(
-            "UPDATE cdc.read_model SET copy_rows = 7; UPDATE cdc.pipeline SET waiting_for = 'somebody'"
-        ))
+        .batch_execute(
+            "UPDATE cdc.read_model SET copy_rows = 7; UPDATE cdc.pipeline SET waiting_for = 'somebody'",
+        )
         .await
         .unwrap();
     let before = rows(&rig.db, ALL).await;
