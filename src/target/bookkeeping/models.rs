@@ -239,7 +239,7 @@ impl Bookkeeping {
     /// they were before it.
     ///
     /// # Errors
-    /// [`Class::Fenced`] if another process has taken over.
+    /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
     pub async fn hold(&self, conn: &mut PgConnection, epoch: i64, ids: &[i32]) -> Result<()> {
         // The checkpoint's row first, as everywhere.
         let sql = format!(
