@@ -64,7 +64,22 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     what: String,
-    sql: String,
+    /// One transaction each.
+    sql: Vec<String>,
+}
+
+/// How long a statement waits for a table that somebody has locked, a dump for hours: whoever comes later would wait behind it.
+const LIMIT_LOCKS: &str = "SET lock_timeout = '30s'";
+
+/// What a lock that is not free means here.
+const LOCKED: &str = "Another session has it locked, perhaps a dump: run teardown again when that has ended.";
+
+/// Says what could not be done.
+fn not_done(error: Error, step: &Step) -> Error {
+    // lock_not_available
+    let locked = error.sqlstate() == Some("55P03");
+    let error = error.context(format!("could not take away {}", step.what));
+    if locked { error.with_hint(LOCKED) } else { error }
 }
 
 /// What there is to do at each side, and what stays and why.
@@ -112,17 +127,26 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     }
     // The slot first: it is what costs the source its disk.
     if let Ok(client) = &source {
+        client.batch_execute(LIMIT_LOCKS).await.map_err(from_driver)?;
         for step in &plan.source {
-            let done = client.batch_execute(&step.sql).await;
-            done.map_err(|error| from_driver(error).context(format!("could not take away {}", step.what)))?;
+            for sql in &step.sql {
+                let done = client.batch_execute(sql).await;
+                done.map_err(|error| not_done(from_driver(error), step))?;
+            }
             say(&format!("done: {}", step.what))?;
         }
     }
     if let Ok(conn) = &mut target {
+        sqlx::raw_sql(LIMIT_LOCKS)
+            .execute(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
         for step in &plan.target {
-            let sql = sqlx::AssertSqlSafe(step.sql.clone());
-            let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
-            done.map_err(|error| from_sqlx(error).context(format!("could not take away {}", step.what)))?;
+            for sql in &step.sql {
+                let sql = sqlx::AssertSqlSafe(sql.clone());
+                let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
+                done.map_err(|error| not_done(from_sqlx(error), step))?;
+            }
             say(&format!("done: {}", step.what))?;
         }
     }
@@ -162,9 +186,11 @@ async fn plan_target(
             refuse_while_running(&mut *conn, settings).await?;
             let foreign = foreign_objects(&mut *conn, schema).await?;
             if foreign.is_empty() {
+                let mut sql = drop_tables_of_read_models(&mut *conn, schema).await?;
+                sql.push(format!("DROP SCHEMA {} CASCADE", ident(schema)));
                 plan.target.push(Step {
                     what: format!("schema \"{schema}\" with the bookkeeping"),
-                    sql: format!("DROP SCHEMA {} CASCADE", ident(schema)),
+                    sql,
                 });
             } else {
                 plan.leave(format!(
@@ -181,7 +207,7 @@ async fn plan_target(
         if truncate_lookups {
             plan.target.push(Step {
                 what: format!("all rows of \"{}\"", model.target),
-                sql: format!("DELETE FROM {}", model.target.quoted()),
+                sql: vec![format!("DELETE FROM {}", model.target.quoted())],
             });
         } else {
             plan.stays.push(format!(
@@ -191,6 +217,24 @@ async fn plan_target(
         }
     }
     Ok(())
+}
+
+/// Drops the tables that each read model has, some in a transaction: hundreds of read models in one would fill the server's lock table.
+async fn drop_tables_of_read_models(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
+    const TOGETHER: usize = 50;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ '^(map|shadow|rejected)_[0-9]' ORDER BY c.relname",
+    )
+    .bind(schema)
+    .fetch_all(conn)
+    .await
+    .map_err(from_sqlx)?;
+    let some = tables.chunks(TOGETHER);
+    Ok(some
+        .map(|some| format!("DROP TABLE {}", some.join(", ")))
+        .collect())
 }
 
 async fn refuse_while_running(conn: &mut PgConnection, settings: &Settings) -> Result<()> {
@@ -267,7 +311,7 @@ async fn plan_slot(
     } else {
         plan.source.push(Step {
             what: format!("slot \"{name}\""),
-            sql: drop_slot_sql(name),
+            sql: vec![drop_slot_sql(name)],
         });
     }
     Ok(())
@@ -295,7 +339,7 @@ fn plan_publication(publication: &Publication, ownership: Option<&Ownership>, pl
         )),
         Maker::ThisPipeline => plan.source.push(Step {
             what: format!("publication \"{name}\""),
-            sql: format!("DROP PUBLICATION {}", ident(name)),
+            sql: vec![format!("DROP PUBLICATION {}", ident(name))],
         }),
     }
 }

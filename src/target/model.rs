@@ -174,7 +174,8 @@ impl TargetModel {
         self.model.settings.target.quoted()
     }
 
-    /// `CREATE TABLE IF NOT EXISTS` of the map, and of the table of the rows that are set apart.
+    /// `CREATE TABLE IF NOT EXISTS` of the map, and of the table of the rows that are set apart. The map gets its primary key with its rows
+    /// ([`Self::make_map_identity`]).
     pub fn create_map(&self) -> String {
         let map = self.map();
         let columns = [
@@ -184,9 +185,9 @@ impl TargetModel {
         ]
         .join(", ");
         format!(
-            "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL, PRIMARY KEY ({i}));\n{rejected}",
+            "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL);\n\
+             ALTER TABLE {map} REPLICA IDENTITY FULL;\n{rejected}",
             rejected = self.create_rejected(),
-            i = numbered("", "i", self.identity_types.len()),
         )
     }
 
@@ -280,16 +281,17 @@ impl TargetModel {
         self.stage_definition()
     }
 
-    /// Empties the shadow at once, and takes its index away. Nobody else may have it locked, not even to read.
+    /// Empties the shadow at once. Nobody else may have it locked, not even to read. Its index stays, if it has one.
     pub fn truncate_shadow(&self) -> String {
-        format!(
-            "TRUNCATE {}; DROP INDEX IF EXISTS {}_i",
-            self.shadow(),
-            self.shadow()
-        )
+        format!("TRUNCATE {}", self.shadow())
     }
 
-    /// Empties the shadow beside who reads it, as a dump does. Its index stays, if it has one.
+    /// Takes the index of the shadow away.
+    pub fn drop_shadow_index(&self) -> String {
+        format!("DROP INDEX IF EXISTS {}_i", self.shadow())
+    }
+
+    /// Empties the shadow beside who reads it, as a dump does.
     pub fn delete_shadow(&self) -> String {
         format!("DELETE FROM {}", self.shadow())
     }

@@ -208,10 +208,20 @@ async fn dumps_by_the_owner_of_the_database_never_fail() {
 /// updated any more, and stands still alone.
 #[tokio::test]
 async fn publication_of_all_tables_at_the_target() {
-    let (pair, source, target) = items_pair().await;
+    let (mut pair, source, target) = items_pair().await;
+    // A copy so large that its map gets its primary key last.
+    pair.config.push_str(&ITEMS_MODEL.replace("items", "many"));
+    source
+        .batch_execute(
+            "CREATE TABLE many (id int PRIMARY KEY, v text);
+             INSERT INTO many SELECT n, repeat('m', 50) FROM generate_series(1, 20000) n",
+        )
+        .await
+        .unwrap();
     target
         .batch_execute(
-            "CREATE TABLE items_lookup (id int NOT NULL UNIQUE, v text); CREATE PUBLICATION warehouse FOR ALL TABLES",
+            "CREATE TABLE items_lookup (id int NOT NULL UNIQUE, v text); CREATE PUBLICATION warehouse FOR ALL TABLES;
+             CREATE TABLE many_lookup (id int PRIMARY KEY, v text); INSERT INTO many_lookup VALUES (0, 'by hand')",
         )
         .await
         .unwrap();

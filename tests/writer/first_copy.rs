@@ -23,6 +23,9 @@ async fn rig() -> (Rig, Vec<String>) {
     rig.add(&labels(true)).await;
     let indexes = rows(&rig.db, INDEXES).await;
     assert_eq!(indexes.len(), 1);
+    // A new one has none.
+    let new = "ALTER TABLE cdc.map_1 DROP CONSTRAINT map_1_pkey";
+    rig.db.batch_execute(new).await.unwrap();
     (rig, indexes)
 }
 
@@ -65,9 +68,17 @@ async fn large_first_copy_does_not_wait_for_a_reader_of_the_map() {
         .await
         .unwrap();
     assert_eq!(merge(&mut rig, &lines()).await.inserted, 20_000);
-    reader.batch_execute("COMMIT").await.unwrap();
     assert_eq!(rows(&rig.db, INDEXES).await, indexes);
     assert_consistent(&rig, "beside a reader").await;
+    let primary = "SELECT indisprimary FROM pg_index WHERE indrelid = 'cdc.map_1'::regclass";
+    assert_eq!(
+        value(&rig.db, primary).await,
+        "f",
+        "the constraint waits for nobody"
+    );
+    reader.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(merge(&mut rig, &lines()).await.changed(), 0);
+    assert_eq!(value(&rig.db, primary).await, "t");
 }
 
 #[tokio::test]

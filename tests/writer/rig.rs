@@ -187,6 +187,11 @@ impl Rig {
             .redefine_model(conn, epoch, id, definition)
             .await
             .unwrap();
+        // As after its first copy.
+        sqlx::raw_sql(sqlx::AssertSqlSafe(target.make_map_identity()))
+            .execute(&mut *conn)
+            .await
+            .unwrap();
         let index = self.models.len();
         self.writer.set_model(index, target.clone());
         self.models.push(Bound { target, layout });

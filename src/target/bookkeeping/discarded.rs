@@ -43,36 +43,44 @@ impl Bookkeeping {
         Ok(!all_gone)
     }
 
-    /// Drops a discarded table, unless somebody has it locked or is about to: a dump lists all tables first and locks them then. Who has
-    /// listed them holds a lock on the catalog until its transaction ends.
     async fn drop_discarded(&self, conn: &mut PgConnection, epoch: i64, name: &str) -> Result<bool> {
-        let mut tx = Transaction::begin(conn).await?;
-        let dropped = async {
-            let sql = format!(
-                "SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; DROP TABLE IF EXISTS {schema}.{table}; \
-                 DELETE FROM {schema}.discarded WHERE name = {name} AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = {epoch})",
-                schema = self.schema,
-                table = ident(name),
-                name = literal(name),
-            );
-            execute(tx.conn(), sql).await?;
-            let listed: bool = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
-                 JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database() \
-                 WHERE l.relation = 'pg_catalog.pg_class'::pg_catalog.regclass AND l.pid <> pg_catalog.pg_backend_pid())",
-            )
+        let sql = format!(
+            "DROP TABLE IF EXISTS {schema}.{table}; \
+             DELETE FROM {schema}.discarded WHERE name = {name} AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = {epoch})",
+            schema = self.schema,
+            table = ident(name),
+            name = literal(name),
+        );
+        drop_unlisted(conn, &sql).await
+    }
+}
+
+/// Drops something, unless somebody has it locked or is about to: a dump takes its snapshot, lists what there is, and locks it then; what
+/// has gone meanwhile makes it fail. Who has begun to list holds locks on catalogs until its transaction ends. Returns whether it is gone.
+///
+/// # Errors
+/// As any statement.
+pub(super) async fn drop_unlisted(conn: &mut PgConnection, sql: &str) -> Result<bool> {
+    const LISTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
+        WHERE l.locktype = 'relation' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid() \
+          AND (l.database = 0 OR l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))";
+    let mut tx = Transaction::begin(conn).await?;
+    let dropped = async {
+        let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
+        execute(tx.conn(), sql).await?;
+        // Last: whoever begins to list after this does so in the moment of the commit.
+        let listed: bool = sqlx::query_scalar(LISTED)
             .fetch_one(tx.conn())
             .await
             .map_err(from_sqlx)?;
-            if listed {
-                execute(tx.conn(), "ROLLBACK; BEGIN".to_owned()).await?;
-            }
-            Ok(!listed)
+        if listed {
+            execute(tx.conn(), "ROLLBACK; BEGIN".to_owned()).await?;
         }
-        .await;
-        match tx.end(dropped).await {
-            Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => Ok(false),
-            dropped => dropped,
-        }
+        Ok(!listed)
+    }
+    .await;
+    match tx.end(dropped).await {
+        Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => Ok(false),
+        dropped => dropped,
     }
 }

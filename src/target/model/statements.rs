@@ -7,7 +7,7 @@ use crate::sql::fill;
 /// Chunks that the stage may be as large as before its rows are looked up instead of being read once for each chunk.
 const SMALL_CHUNKS: u32 = 16;
 
-/// Bytes of a shadow from which on the indexes of an empty map are made after the rows.
+/// Bytes of a shadow from which on the primary key of a new map is made after the rows.
 const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
 
 /// Most rows of a read model that are set apart; with more it is suspended.
@@ -315,18 +315,21 @@ impl TargetModel {
         self.fill(&format!("SELECT {{{{bytes_to_read}}}} < {most_bytes}"), &[])
     }
 
-    /// Takes the indexes of an empty map away, if the shadow is large.
-    pub fn drop_map_indexes(&self) -> String {
-        let least_bytes = LEAST_BYTES_TO_INDEX_LATER.to_string();
-        self.fill(
-            include_str!("../../../sql/target/drop_map_indexes.sql"),
-            &[("least_bytes", &least_bytes)],
-        )
+    /// Makes the primary key of the map if it is not there, before the shadow is merged: where that is large, it is better made after.
+    pub fn make_map_identity_before(&self) -> String {
+        let small =
+            format!("pg_catalog.pg_relation_size({{{{shadow_name}}}}) < {LEAST_BYTES_TO_INDEX_LATER}");
+        self.make_identity(&small)
     }
 
     /// Makes the primary key of the map if it is not there.
     pub fn make_map_identity(&self) -> String {
-        self.fill(include_str!("../../../sql/target/make_map_identity.sql"), &[])
+        self.make_identity("true")
+    }
+
+    fn make_identity(&self, now: &str) -> String {
+        let template = include_str!("../../../sql/target/make_map_identity.sql");
+        self.fill(template, &[("now", now)])
     }
 
     /// The call of the writer over the shadow.

@@ -78,7 +78,7 @@ fn no_placeholder_is_left_in_any_statement() {
     let model = labels();
     for sql in [
         model.create_map(),
-        model.drop_map_indexes(),
+        model.make_map_identity_before(),
         model.make_map_identity(),
         model.create_stage(),
         model.create_shadow(),

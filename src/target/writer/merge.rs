@@ -298,6 +298,7 @@ async fn merge_rows(
     let bookkeeping = owner.bookkeeping;
     let mut healed = 0;
     let written = if isolating {
+        execute(conn, model.make_map_identity()).await?;
         let mut before = Written::default();
         bookkeeping.read_rejected(conn, model.id, &mut before).await?;
         let call = isolate::How {
@@ -315,7 +316,7 @@ async fn merge_rows(
         healed = (before.rejected_in_all - written.rejected_in_all).max(0);
         written
     } else {
-        execute(conn, model.drop_map_indexes()).await?;
+        execute(conn, model.make_map_identity_before()).await?;
         let written = call(conn, model, &model.merge_shadow_call(), true, false, owner.keys).await?;
         execute(conn, model.make_map_identity()).await?;
         written
