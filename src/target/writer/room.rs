@@ -19,9 +19,9 @@ const LOCKS_A_READ_MODEL: i64 = 25;
 /// Which part of the server's lock table a session's end may take.
 const SHARE_OF_LOCKS: i64 = 10;
 
-/// Fewest and most read models that have them.
+/// Fewest and most read models that have them: a thousand locks at once are a lot on a large server, too.
 const FEWEST: usize = 8;
-const MOST: usize = 200;
+const MOST: usize = 40;
 
 /// The read models that have tables and functions in this session, the one that was used last at the end.
 #[derive(Debug)]
