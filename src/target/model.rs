@@ -286,11 +286,6 @@ impl TargetModel {
         format!("TRUNCATE {}", self.shadow())
     }
 
-    /// Takes the index of the shadow away.
-    pub fn drop_shadow_index(&self) -> String {
-        format!("DROP INDEX IF EXISTS {}_i", self.shadow())
-    }
-
     /// Empties the shadow beside who reads it, as a dump does.
     pub fn delete_shadow(&self) -> String {
         format!("DELETE FROM {}", self.shadow())

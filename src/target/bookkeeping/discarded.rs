@@ -3,6 +3,8 @@
 //! Nothing waits for them. Shadows that nobody fills are emptied, and discarded tables are dropped, each in a transaction of its own
 //! that gives up after a moment.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Bookkeeping;
@@ -17,6 +19,11 @@ const PATIENCE_MS: u32 = 100;
 /// SQLSTATE of a lock that was waited for in vain.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// Looks at who lists the catalogs before anything is dropped, and the time between them. Where one dump follows another there are short
+/// moments without one, and the next begins while the drop is being committed.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
 impl Bookkeeping {
     /// Takes away what can be; returns whether something is left.
     ///
@@ -24,21 +31,39 @@ impl Bookkeeping {
     /// As any query.
     pub async fn tidy(&self, conn: &mut PgConnection, epoch: i64) -> Result<bool> {
         let sql = format!(
-            "SELECT s.name, false FROM {schema}.shadow s WHERE s.copy IS NOT NULL UNION ALL SELECT d.name, true FROM {schema}.discarded d",
-            schema = self.schema
+            "SELECT s.name FROM {}.shadow s WHERE s.copy IS NOT NULL",
+            self.schema
         );
-        let left: Vec<(String, bool)> = sqlx::query_as(AssertSqlSafe(sql))
+        let full: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_all(&mut *conn)
             .await
             .map_err(from_sqlx)?;
         let mut all_gone = true;
-        for (name, discarded) in left {
-            let gone = if discarded {
+        for name in full {
+            all_gone &= self.empty_shadow(conn, &name, true).await?;
+        }
+        let sql = format!(
+            "SELECT d.name, true FROM {schema}.discarded d UNION ALL \
+             SELECT s.name, false FROM {schema}.shadow s WHERE s.copy IS NULL AND pg_catalog.to_regclass({literal} || s.name || '_i') IS NOT NULL",
+            schema = self.schema,
+            literal = literal(&format!("{}.", self.schema)),
+        );
+        let to_drop: Vec<(String, bool)> = sqlx::query_as(AssertSqlSafe(sql))
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(from_sqlx)?;
+        if to_drop.is_empty() {
+            return Ok(!all_gone);
+        }
+        if !is_quiet(conn).await? {
+            return Ok(true);
+        }
+        for (name, discarded) in to_drop {
+            all_gone &= if discarded {
                 self.drop_discarded(conn, epoch, &name).await?
             } else {
-                self.empty_shadow(conn, &name, true).await?
+                self.drop_shadow_index(conn, &name).await?
             };
-            all_gone &= gone;
         }
         Ok(!all_gone)
     }
@@ -53,6 +78,44 @@ impl Bookkeeping {
         );
         drop_unlisted(conn, &sql).await
     }
+
+    /// A shadow is filled without its index in half of the time; a copy that has to catch up makes it again.
+    async fn drop_shadow_index(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+        let sql = format!(
+            "DO $cdc$ BEGIN IF pg_catalog.pg_try_advisory_xact_lock({class}, pg_catalog.hashtext({name})) THEN \
+             DROP INDEX IF EXISTS {schema}.{index}; END IF; END $cdc$",
+            class = self.shadow_lock_class(),
+            schema = self.schema,
+            index = ident(&format!("{name}_i")),
+            name = literal(name),
+        );
+        drop_unlisted(conn, &sql).await
+    }
+}
+
+/// Whether somebody else has begun to list the catalogs.
+const LISTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
+    WHERE l.locktype = 'relation' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid() \
+      AND (l.database = 0 OR l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))";
+
+/// Whether nobody lists the catalogs for a while.
+async fn is_quiet(conn: &mut PgConnection) -> Result<bool> {
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        if is_listed(conn).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn is_listed(conn: &mut PgConnection) -> Result<bool> {
+    sqlx::query_scalar(LISTED)
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
 }
 
 /// Drops something, unless somebody has it locked or is about to: a dump takes its snapshot, lists what there is, and locks it then; what
@@ -60,19 +123,13 @@ impl Bookkeeping {
 ///
 /// # Errors
 /// As any statement.
-pub(super) async fn drop_unlisted(conn: &mut PgConnection, sql: &str) -> Result<bool> {
-    const LISTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
-        WHERE l.locktype = 'relation' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid() \
-          AND (l.database = 0 OR l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))";
+async fn drop_unlisted(conn: &mut PgConnection, sql: &str) -> Result<bool> {
     let mut tx = Transaction::begin(conn).await?;
     let dropped = async {
         let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
         execute(tx.conn(), sql).await?;
         // Last: whoever begins to list after this does so in the moment of the commit.
-        let listed: bool = sqlx::query_scalar(LISTED)
-            .fetch_one(tx.conn())
-            .await
-            .map_err(from_sqlx)?;
+        let listed = is_listed(tx.conn()).await?;
         if listed {
             execute(tx.conn(), "ROLLBACK; BEGIN".to_owned()).await?;
         }

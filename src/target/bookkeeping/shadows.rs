@@ -11,7 +11,6 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Bookkeeping;
-use super::discarded::drop_unlisted;
 use crate::error::{Error, Result};
 use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
@@ -157,12 +156,7 @@ impl Bookkeeping {
         ] {
             match self.with_patience(conn, empty).await {
                 Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => {}
-                done => {
-                    done?;
-                    // Filled without its index it takes half of the time; it is made again if the copy has to catch up.
-                    drop_unlisted(conn, &model.drop_shadow_index()).await?;
-                    return Ok(true);
-                }
+                done => return done.map(|()| true),
             }
         }
         Ok(false)
