@@ -100,6 +100,11 @@ impl Pending {
         self.transactions
     }
 
+    /// Number of read models whose rows wait.
+    pub fn read_models(&self) -> usize {
+        self.folds.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.transactions == 0

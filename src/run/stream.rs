@@ -53,6 +53,9 @@ use standby::{Standby, judged_again};
 /// Bytes of folded changes above which the loop stops reading until the applier has caught up.
 const MOST_PENDING_BYTES: usize = 16 << 20;
 
+/// Read models in what waits above which the loop stops reading, too: a batch needs tables and locks of the target for each of them.
+const MOST_PENDING_READ_MODELS: usize = 25;
+
 /// How long the source's shutdown may wait for an acknowledgement; then the connection is closed.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -406,7 +409,9 @@ impl Stream {
             return false;
         }
         let careful = self.careful_until.is_some();
-        !careful && self.pending.bytes() + self.assembler.bytes() < MOST_PENDING_BYTES
+        !careful
+            && self.pending.read_models() < MOST_PENDING_READ_MODELS
+            && self.pending.bytes() + self.assembler.bytes() < MOST_PENDING_BYTES
     }
 
     /// Takes every whole frame out of the buffer.

@@ -220,6 +220,13 @@ impl Writer {
     /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then, and
     /// [`Writer::culprit`] tells the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
+        let written = self.apply_batch(batch).await?;
+        // One with many read models leaves more tables than there is room for.
+        self.make_room(&[]).await?;
+        Ok(written)
+    }
+
+    async fn apply_batch(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         self.culprit = None;
         if batch.chunks > 0 {
             return self.apply_chunked(&batch).await;

@@ -95,7 +95,7 @@ impl Bookkeeping {
 
 /// Whether somebody else has begun to list the catalogs.
 const LISTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
-    WHERE l.locktype = 'relation' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid() \
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid() \
       AND (l.database = 0 OR l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))";
 
 /// Whether nobody lists the catalogs for a while.
