@@ -154,6 +154,11 @@ impl Error {
         self.0.sqlstate.as_deref()
     }
 
+    /// Whether a lock was not free in time (lock_not_available).
+    pub fn is_lock_timeout(&self) -> bool {
+        self.sqlstate() == Some("55P03")
+    }
+
     /// Whether the next try may succeed without anybody's help.
     pub fn is_transient(&self) -> bool {
         self.0.class == Class::Transient

@@ -6,9 +6,7 @@ ALTER TABLE {{schema}}.read_model DROP COLUMN IF EXISTS rows, DROP COLUMN IF EXI
 -- Who owns the database may dump it: what is here now, and what is made later.
 DO $cdc$
 DECLARE
-    _owner text := CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner'
-        ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-    END;
+    _owner text := {{database_owner}};
     _name text;
 BEGIN
     FOR _name IN

@@ -76,8 +76,7 @@ const LOCKED: &str = "Another session has it locked, perhaps a dump: run teardow
 
 /// Says what could not be done.
 fn not_done(error: Error, step: &Step) -> Error {
-    // lock_not_available
-    let locked = error.sqlstate() == Some("55P03");
+    let locked = error.is_lock_timeout();
     let error = error.context(format!("could not take away {}", step.what));
     if locked { error.with_hint(LOCKED) } else { error }
 }

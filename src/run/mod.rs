@@ -114,7 +114,7 @@ impl Shared {
     pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
         let conninfo = &self.settings.target.conninfo;
         let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
-        session::limit_locks(&mut conn).await?;
+        session::locks_of_target(&mut conn).await?;
         Ok(conn)
     }
 

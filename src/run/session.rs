@@ -43,7 +43,7 @@ mod resume;
 mod wait;
 
 use leave::leave;
-pub use limit::locks_of_target as limit_locks;
+pub use limit::locks_of_target;
 
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);

@@ -36,7 +36,7 @@ pub use life::Life;
 pub use models::Definition;
 pub use progress::CopyProgress;
 pub use pulse::Pulse;
-pub(crate) use schema::written_by_batches;
+pub(crate) use schema::{DATABASE_OWNER, written_by_batches};
 pub use shadows::Backend;
 pub use standing::{Standing, hidden};
 pub use watched::Stored;
@@ -187,15 +187,8 @@ impl Bookkeeping {
         bind: impl FnOnce(PgQuery) -> PgQuery,
     ) -> Result<()> {
         let sql = format!("UPDATE {}.pipeline SET {set} WHERE epoch = $1", self.schema);
-        let done = bind(sqlx::query(AssertSqlSafe(sql)).bind(epoch))
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
-        if done.rows_affected() == 0 {
-            Err(fenced())
-        } else {
-            Ok(())
-        }
+        let query = bind(sqlx::query(AssertSqlSafe(sql)).bind(epoch));
+        fence::update_or_fenced(conn, query).await
     }
 
     /// OID of the publication that the slot was made for.

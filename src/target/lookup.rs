@@ -9,6 +9,7 @@ use crate::error::{Class, Error, Result};
 use crate::facts::{SourceColumn, SourceTable};
 use crate::settings::{ColumnMapping, ReadModelSettings};
 use crate::sql::{ident, idents, literal};
+use crate::target::bookkeeping::DATABASE_OWNER;
 use crate::target::error::from_sqlx;
 
 /// Percentage to which pages are filled with new rows. With room for the next version of each, an update stays within its page and
@@ -81,10 +82,7 @@ pub async fn create(conn: &mut PgConnection, model: &ReadModelSettings, source: 
 /// Lets the owner of the database read the table: else their dumps would fail because of it.
 fn let_owner_read(model: &ReadModelSettings) -> String {
     format!(
-        "DO $cdc$ BEGIN EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s TO %I', {}, \
-         CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner' \
-              ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
-         END); END $cdc$",
+        "DO $cdc$ BEGIN EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s TO %I', {}, {DATABASE_OWNER}); END $cdc$",
         literal(&model.target.quoted())
     )
 }

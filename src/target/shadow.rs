@@ -89,7 +89,7 @@ impl ShadowWriter {
     /// written before it.
     pub async fn take(&mut self, bookkeeping: &Bookkeeping, model: &TargetModel) -> Result<TargetModel> {
         if let Some(taken) = self.taken.get(&model.id) {
-            execute(&mut self.conn, taken.delete_shadow()).await?;
+            bookkeeping.empty_again(&mut self.conn, taken).await?;
             return Ok(taken.clone());
         }
         let taken = bookkeeping.take_shadow(&mut self.conn, model, &self.copy).await?;

@@ -42,8 +42,7 @@ pub(super) async fn within<T>(limit: Duration, opening: impl Future<Output = Res
 
 /// What a lock that is not free means here.
 fn explained(error: Error) -> Error {
-    // lock_not_available
-    if error.sqlstate() == Some("55P03") && error.hint().is_none() {
+    if error.is_lock_timeout() && error.hint().is_none() {
         error.with_hint(
             "Another session has locked a table for longer than 30 s; cdc tries again until it is free.",
         )

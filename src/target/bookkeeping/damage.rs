@@ -8,7 +8,6 @@ use super::Bookkeeping;
 use crate::error::Result;
 use crate::sql::TableName;
 use crate::target::error::from_sqlx;
-use crate::target::model::table_of_generation;
 use crate::target::statement::execute;
 
 /// What the stream cannot go on without.
@@ -36,9 +35,6 @@ const GONE: &str =
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// SQLSTATE of a lock that was waited for in vain.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-
 /// What somebody did to the target's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damage {
@@ -55,10 +51,6 @@ impl Bookkeeping {
     /// As any statement.
     pub async fn look_shortly(&self, conn: &mut PgConnection) -> Result<()> {
         execute(conn, format!("SET lock_timeout = {PATIENCE_MS}")).await
-    }
-
-    fn map(&self, id: i32, generation: i32) -> String {
-        format!("{}.{}", self.schema, table_of_generation("map", id, generation))
     }
 
     /// Looks at the bookkeeping, and at the lookups and maps of these read models; `None` if all is well, or locked.
@@ -86,7 +78,7 @@ impl Bookkeeping {
             })
             .collect();
         let miscounted = match self.miscounted(conn, &in_step).await {
-            Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => return Ok(None),
+            Err(error) if error.is_lock_timeout() => return Ok(None),
             Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
                 let maps: Vec<String> = in_step.iter().map(|(_, _, map)| map.clone()).collect();
                 return match self.gone(conn, &maps).await? {

@@ -16,9 +16,6 @@ use crate::target::statement::{Transaction, execute};
 /// How long a table is waited for that somebody has locked, in milliseconds.
 const PATIENCE_MS: u32 = 100;
 
-/// SQLSTATE of a lock that was waited for in vain.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-
 /// Looks at who lists the catalogs before anything is dropped, and the time between them. Where one dump follows another there are short
 /// moments without one, and the next begins while the drop is being committed.
 const LOOKS: u32 = 5;
@@ -40,7 +37,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)?;
         let mut all_gone = true;
         for name in full {
-            all_gone &= self.empty_shadow(conn, &name, true).await?;
+            all_gone &= self.empty_free_shadow(conn, &name).await?;
         }
         let sql = format!(
             "SELECT d.name, true FROM {schema}.discarded d UNION ALL \
@@ -79,17 +76,25 @@ impl Bookkeeping {
         drop_unlisted(conn, &sql).await
     }
 
+    /// Empties a shadow that nobody fills.
+    async fn empty_free_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+        if !self.lock_shadow(conn, name).await? {
+            return Ok(false);
+        }
+        let emptied = self.empty_shadow(conn, name).await;
+        self.unlock_shadow(conn, name).await?;
+        emptied
+    }
+
     /// A shadow is filled without its index in half of the time; a copy that has to catch up makes it again.
     async fn drop_shadow_index(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
-        let sql = format!(
-            "DO $cdc$ BEGIN IF pg_catalog.pg_try_advisory_xact_lock({class}, pg_catalog.hashtext({name})) THEN \
-             DROP INDEX IF EXISTS {schema}.{index}; END IF; END $cdc$",
-            class = self.shadow_lock_class(),
-            schema = self.schema,
-            index = ident(&format!("{name}_i")),
-            name = literal(name),
-        );
-        drop_unlisted(conn, &sql).await
+        if !self.lock_shadow(conn, name).await? {
+            return Ok(false);
+        }
+        let index = ident(&format!("{name}_i"));
+        let dropped = drop_unlisted(conn, &format!("DROP INDEX IF EXISTS {}.{index}", self.schema)).await;
+        self.unlock_shadow(conn, name).await?;
+        dropped
     }
 }
 
@@ -137,7 +142,7 @@ async fn drop_unlisted(conn: &mut PgConnection, sql: &str) -> Result<bool> {
     }
     .await;
     match tx.end(dropped).await {
-        Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => Ok(false),
+        Err(error) if error.is_lock_timeout() => Ok(false),
         dropped => dropped,
     }
 }

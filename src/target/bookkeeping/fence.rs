@@ -11,6 +11,22 @@ use super::{Bookkeeping, fenced};
 use crate::error::Result;
 use crate::target::error::from_sqlx;
 
+/// Carries out an update of a row that names its owner's epoch.
+///
+/// # Errors
+/// [`Class::Fenced`](crate::error::Class::Fenced) if there is no such row: another process has taken over.
+pub(super) async fn update_or_fenced(
+    conn: &mut PgConnection,
+    query: Query<'_, Postgres, PgArguments>,
+) -> Result<()> {
+    let done = query.execute(conn).await.map_err(from_sqlx)?;
+    if done.rows_affected() == 0 {
+        Err(fenced())
+    } else {
+        Ok(())
+    }
+}
+
 impl Bookkeeping {
     /// A statement that ends the transaction around it unless the epoch is still ours, and keeps others from raising it until the
     /// transaction ends. Several statements in one message are one transaction by themselves, which a failure leaves behind for good.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Bookkeeping, SourceIdentity, fenced};
+use super::fence::update_or_fenced;
+use super::{Bookkeeping, SourceIdentity};
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::target::error::from_sqlx;
@@ -101,10 +102,7 @@ impl Bookkeeping {
             self.schema
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
-        let stored = query.bind(lsn.to_string()).bind(as_of).execute(&mut *conn).await;
-        if stored.map_err(from_sqlx)?.rows_affected() == 0 {
-            return Err(fenced());
-        }
+        update_or_fenced(conn, query.bind(lsn.to_string()).bind(as_of)).await?;
         let set = "healing = NULL, healing_since = NULL, system_identifier = $2, timeline = $3, \
                    source_database = $4, heartbeat_at = now(), healed_at = now()";
         self.update_pipeline(conn, epoch, set, |query| {

@@ -2,6 +2,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
+use super::fence::update_or_fenced;
 use super::{Bookkeeping, ModelState, StoredModel, fenced};
 use crate::error::{Error, Result};
 use crate::sql::literal;
@@ -140,14 +141,17 @@ impl Bookkeeping {
         )
     }
 
+    /// The map of this generation, quoted.
+    pub(super) fn map(&self, id: i32, generation: i32) -> String {
+        format!("{}.{}", self.schema, table_of_generation("map", id, generation))
+    }
+
     /// Which of these read models (number, generation) have a map.
     pub async fn with_map(&self, conn: &mut PgConnection, models: &[(i32, i32)]) -> Result<Vec<i32>> {
         let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
         let maps: Vec<String> = models
             .iter()
-            .map(|(id, generation)| {
-                format!("{}.{}", self.schema, table_of_generation("map", *id, *generation))
-            })
+            .map(|(id, generation)| self.map(*id, *generation))
             .collect();
         sqlx::query_scalar(
             "SELECT m.id FROM unnest($1::integer[], $2::text[]) m (id, map) WHERE pg_catalog.to_regclass(m.map) IS NOT NULL",
@@ -208,20 +212,13 @@ impl Bookkeeping {
             ModelState::InStep => "in_step",
             ModelState::Suspended => "suspended",
         };
-        let done = sqlx::query(AssertSqlSafe(sql))
+        let query = sqlx::query(AssertSqlSafe(sql))
             .bind(epoch)
             .bind(id)
             .bind(state)
             .bind(reason.map(ToString::to_string))
-            .bind(reason.and_then(Error::hint))
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
-        if done.rows_affected() == 0 {
-            Err(fenced())
-        } else {
-            Ok(())
-        }
+            .bind(reason.and_then(Error::hint));
+        update_or_fenced(conn, query).await
     }
 
     /// Assignments for a read model that leaves the stream: its lookup stays as of the checkpoint, or of the one before if that was noted.

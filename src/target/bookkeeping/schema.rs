@@ -10,6 +10,10 @@ use crate::target::error::from_sqlx;
 /// Version of the bookkeeping schema that this program writes.
 pub(super) const VERSION: i32 = 5;
 
+/// The role that owns the database, as SQL: whoever dumps the database needs to read what is made here.
+pub(crate) const DATABASE_OWNER: &str = "CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner' \
+    ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) END";
+
 /// Where the rows are that every batch writes, as relations of a FROM clause: checkpoint, counted.
 pub(crate) async fn written_by_batches(conn: &mut PgConnection, schema: &str) -> Result<(String, String)> {
     let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
@@ -48,6 +52,7 @@ impl Bookkeeping {
                 ("schema_name", &name),
                 ("pipeline_name", &pipeline),
                 ("version_name", &version),
+                ("database_owner", DATABASE_OWNER),
             ];
             fill(template, &places)
         })

@@ -20,14 +20,22 @@ use crate::target::statement::{Transaction, execute};
 /// How long a shadow is waited for that somebody has locked, in milliseconds.
 const PATIENCE_MS: u32 = 200;
 
-/// SQLSTATE of a lock that was waited for in vain.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-
 /// A session by its process at the server and when that began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     pid: i32,
     start: String,
+}
+
+/// Carries statements out in a transaction; returns whether what they need was not locked by others for longer than a moment.
+async fn try_shortly(conn: &mut PgConnection, sql: &str) -> Result<bool> {
+    let mut tx = Transaction::begin(conn).await?;
+    let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
+    let done = execute(tx.conn(), sql).await;
+    match tx.end(done).await {
+        Err(error) if error.is_lock_timeout() => Ok(false),
+        done => done.map(|()| true),
+    }
 }
 
 impl Bookkeeping {
@@ -70,9 +78,18 @@ impl Bookkeeping {
         Err(Error::transient("there is no number left for a shadow"))
     }
 
-    async fn lock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    /// Whether the session has the shadow of this name from now on: nobody else fills it.
+    pub(super) async fn lock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+        self.call_lock(conn, "pg_try_advisory_lock", name).await
+    }
+
+    pub(super) async fn unlock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<()> {
+        self.call_lock(conn, "pg_advisory_unlock", name).await.map(drop)
+    }
+
+    async fn call_lock(&self, conn: &mut PgConnection, function: &str, name: &str) -> Result<bool> {
         let sql = format!(
-            "SELECT pg_catalog.pg_try_advisory_lock({}, pg_catalog.hashtext($1))",
+            "SELECT pg_catalog.{function}({}, pg_catalog.hashtext($1))",
             self.shadow_lock_class()
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
@@ -80,19 +97,6 @@ impl Bookkeeping {
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)
-    }
-
-    async fn unlock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<()> {
-        let sql = format!(
-            "SELECT pg_catalog.pg_advisory_unlock({}, pg_catalog.hashtext($1))",
-            self.shadow_lock_class()
-        );
-        sqlx::query(AssertSqlSafe(sql))
-            .bind(name)
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
-        Ok(())
     }
 
     /// Makes or empties the shadow, whose lock the session has; false if this one cannot be used.
@@ -146,73 +150,38 @@ impl Bookkeeping {
         );
         execute(conn, belongs).await?;
         // A dump reads it for hours: then its rows are deleted one by one.
-        for empty in [
-            model.truncate_shadow(),
-            format!(
-                "LOCK TABLE {} IN EXCLUSIVE MODE; {}",
-                model.shadow(),
-                model.delete_shadow()
-            ),
-        ] {
-            match self.with_patience(conn, empty).await {
-                Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => {}
-                done => return done.map(|()| true),
-            }
-        }
-        Ok(false)
+        let delete = format!(
+            "LOCK TABLE {} IN EXCLUSIVE MODE; {}",
+            model.shadow(),
+            model.delete_shadow()
+        );
+        Ok(try_shortly(conn, &model.truncate_shadow()).await? || try_shortly(conn, &delete).await?)
     }
 
-    async fn with_patience(&self, conn: &mut PgConnection, sql: String) -> Result<()> {
-        let mut tx = Transaction::begin(conn).await?;
-        let done = execute(
-            tx.conn(),
-            format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}"),
-        )
-        .await;
-        tx.end(done).await
+    /// Empties a shadow again that this session has had before for the same copy: nobody merges it.
+    pub async fn empty_again(&self, conn: &mut PgConnection, model: &TargetModel) -> Result<()> {
+        if try_shortly(conn, &model.truncate_shadow()).await? {
+            return Ok(());
+        }
+        execute(conn, model.delete_shadow()).await
     }
 
     /// Gives the shadow back. It is emptied at once if nobody reads it, else later.
     pub async fn give_shadow_back(&self, conn: &mut PgConnection, model: &TargetModel) -> Result<()> {
-        let emptied = self.empty_shadow(conn, &model.shadow_table(), false).await;
+        let emptied = self.empty_shadow(conn, &model.shadow_table()).await;
         self.unlock_shadow(conn, &model.shadow_table()).await?;
         emptied.map(drop)
     }
 
-    /// Empties a shadow that this session has, or `free` that nobody fills; returns whether it is empty.
-    pub(super) async fn empty_shadow(&self, conn: &mut PgConnection, name: &str, free: bool) -> Result<bool> {
-        let mut tx = Transaction::begin(conn).await?;
-        let emptied = async {
-            if free && !self.lock_shadow_shortly(tx.conn(), name).await? {
-                return Ok(false);
-            }
-            let table = format!("{}.{}", self.schema, ident(name));
-            let sql = format!(
-                "SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; TRUNCATE {table}; \
-                 UPDATE {schema}.shadow SET copy = NULL, since = now() WHERE name = {name}",
-                schema = self.schema,
-                name = literal(name),
-            );
-            execute(tx.conn(), sql).await.map(|()| true)
-        }
-        .await;
-        match tx.end(emptied).await {
-            Err(error) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => Ok(false),
-            emptied => emptied,
-        }
-    }
-
-    /// Until the end of the transaction.
-    async fn lock_shadow_shortly(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    /// Empties a shadow that this session has; returns whether it is empty.
+    pub(super) async fn empty_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
         let sql = format!(
-            "SELECT pg_catalog.pg_try_advisory_xact_lock({}, pg_catalog.hashtext($1))",
-            self.shadow_lock_class()
+            "TRUNCATE {schema}.{table}; UPDATE {schema}.shadow SET copy = NULL, since = now() WHERE name = {name}",
+            schema = self.schema,
+            table = ident(name),
+            name = literal(name),
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(name)
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
+        try_shortly(conn, &sql).await
     }
 
     /// Keeps the shadows of these copies as they are until the transaction ends.
