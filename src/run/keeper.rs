@@ -37,8 +37,9 @@ const MOST_DELAY: Duration = Duration::from_secs(3600);
 const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
 const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
 
-/// How often what was left is looked at again, such as shadows that a dump reads.
+/// How often what copies have left is looked for, and looked at again while it is in use, such as by a dump.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
+const LEFT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The schedule, among what failed: there is one.
 const SCHEDULED: () = ();
@@ -59,7 +60,7 @@ pub struct Keeper {
     not_in_step: Tries<i32>,
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
-    tidied_at: Option<Instant>,
+    tidy_at: Instant,
     pulse: watch::Receiver<Pulse>,
     /// What came back into step is to be forgotten.
     had_some_not_in_step: bool,
@@ -87,7 +88,7 @@ impl Keeper {
             asked: Tries::default(),
             not_in_step: Tries::default(),
             scheduled: Tries::default(),
-            tidied_at: None,
+            tidy_at: Instant::now(),
             pulse,
             had_some_not_in_step: true,
         })
@@ -159,13 +160,14 @@ impl Keeper {
 
     /// Takes away what copies and earlier definitions have left, where nobody reads it.
     async fn tidy(&mut self, conn: &mut PgConnection) -> Result<()> {
-        if self.tidied_at.is_some_and(|at| at.elapsed() < TIDY_INTERVAL) {
+        if Instant::now() < self.tidy_at {
             return Ok(());
         }
-        self.tidied_at = Some(Instant::now());
-        if self.shared.bookkeeping.tidy(conn, self.epoch).await? {
+        let left = self.shared.bookkeeping.tidy(conn, self.epoch).await?;
+        if left {
             tracing::debug!("some tables of the bookkeeping are in use elsewhere, and are taken away later");
         }
+        self.tidy_at = Instant::now() + if left { LEFT_INTERVAL } else { TIDY_INTERVAL };
         Ok(())
     }
 

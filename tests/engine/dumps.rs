@@ -93,6 +93,29 @@ async fn table_that_is_altered_during_a_dump_holds_up_no_other() {
     wait_rows(&target, ITEMS, &["1|three"]).await;
 }
 
+/// Each query reads catalogs while it is planned, as monitoring does all day; that is no dump.
+#[tokio::test]
+async fn server_whose_catalogs_are_always_read_is_tidied() {
+    let (pair, source, target) = items_pair().await;
+    let _cdc = Cdc::run(&pair);
+    goes_on("start", &source, &target).await;
+    let reader = pg(&pair.target_url).await;
+    let reading = tokio::spawn(async move {
+        loop {
+            value(&reader, "SELECT count(*) FROM pg_class, pg_namespace").await;
+        }
+    });
+    source
+        .batch_execute("ALTER TABLE items ALTER v TYPE varchar(100); UPDATE items SET v = 'two'")
+        .await
+        .unwrap();
+    wait_rows(&target, ITEMS, &["1|two"]).await;
+    let maps = "SELECT count(*) FROM pg_class WHERE relname ~ '^map_[0-9]+(_[0-9]+)?$' AND relkind = 'r'";
+    wait_rows(&target, maps, &["2"]).await;
+    assert!(!reading.is_finished(), "the catalogs are read all the time");
+    reading.abort();
+}
+
 /// The dump is under the role of `cdc` itself, and has its copies' tables locked when the connection to the source is lost.
 #[tokio::test]
 async fn connection_that_is_lost_during_a_dump_comes_back_and_ends_nobodys_session() {

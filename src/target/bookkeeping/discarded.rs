@@ -21,6 +21,14 @@ const PATIENCE_MS: u32 = 100;
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
+/// A transaction that has read a catalog for this long is taken for a dump. Every query reads catalogs for a moment while it is planned,
+/// and on a busy server there is always one.
+const LASTING: Duration = Duration::from_millis(50);
+
+/// How often a drop looks for a moment without readers of catalogs before it is committed, [`BETWEEN_MOMENTS`] apart.
+const MOMENTS: u32 = 20;
+const BETWEEN_MOMENTS: Duration = Duration::from_millis(5);
+
 impl Bookkeeping {
     /// Takes away what can be; returns whether something is left.
     ///
@@ -98,10 +106,20 @@ impl Bookkeeping {
     }
 }
 
-/// Whether somebody else has begun to list the catalogs.
-const LISTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
-    WHERE l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid() \
-      AND (l.database = 0 OR l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())))";
+/// The transactions of this database that have read a catalog and go on, but for this one's.
+///
+/// `pg_locks` shows them to every role; `pg_stat_activity` would hide when those of other roles began.
+const READERS: &str = "SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l \
+    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    JOIN pg_catalog.pg_database d ON d.oid = a.datid AND d.datname = pg_catalog.current_database() \
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid()";
+
+async fn readers(conn: &mut PgConnection) -> Result<Vec<String>> {
+    sqlx::query_scalar(READERS)
+        .fetch_all(conn)
+        .await
+        .map_err(from_sqlx)
+}
 
 /// Whether nobody lists the catalogs for a while.
 async fn is_quiet(conn: &mut PgConnection) -> Result<bool> {
@@ -109,18 +127,29 @@ async fn is_quiet(conn: &mut PgConnection) -> Result<bool> {
         if look > 0 {
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        if is_listed(conn).await? {
+        let before = readers(conn).await?;
+        if before.is_empty() {
+            continue;
+        }
+        tokio::time::sleep(LASTING).await;
+        let after = readers(conn).await?;
+        if before.iter().any(|reader| after.contains(reader)) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-async fn is_listed(conn: &mut PgConnection) -> Result<bool> {
-    sqlx::query_scalar(LISTED)
-        .fetch_one(conn)
-        .await
-        .map_err(from_sqlx)
+/// Whether there is a moment in which nobody reads a catalog: whoever begins to list in it does so after the drop, if that is committed at
+/// once.
+async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
+    for _ in 0..MOMENTS {
+        if readers(conn).await?.is_empty() {
+            return Ok(true);
+        }
+        tokio::time::sleep(BETWEEN_MOMENTS).await;
+    }
+    Ok(false)
 }
 
 /// Drops something, unless somebody has it locked or is about to: a dump takes its snapshot, lists what there is, and locks it then; what
@@ -133,12 +162,12 @@ async fn drop_unlisted(conn: &mut PgConnection, sql: &str) -> Result<bool> {
     let dropped = async {
         let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
         execute(tx.conn(), sql).await?;
-        // Last: whoever begins to list after this does so in the moment of the commit.
-        let listed = is_listed(tx.conn()).await?;
-        if listed {
+        // Last, so that it holds for the commit.
+        let unlisted = is_moment(tx.conn()).await?;
+        if !unlisted {
             execute(tx.conn(), "ROLLBACK; BEGIN".to_owned()).await?;
         }
-        Ok(!listed)
+        Ok(unlisted)
     }
     .await;
     match tx.end(dropped).await {
