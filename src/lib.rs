@@ -28,7 +28,7 @@
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
 //! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`ownership`], [`publication`], [`protocol`], [`progress`], [`as_of`],
-//! [`standbys`], [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
+//! [`standbys`], [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`batch`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
 //!
@@ -46,6 +46,7 @@
 //! * No identifier reaches SQL unquoted.
 
 pub mod as_of;
+pub mod batch;
 pub mod check;
 pub mod cli;
 pub mod cluster;

@@ -70,6 +70,17 @@ impl Progress {
     }
 }
 
+/// The source that a checkpoint belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceIdentity {
+    /// System identifier of the cluster.
+    pub system_identifier: String,
+    /// Its timeline.
+    pub timeline: i32,
+    /// Database.
+    pub database: String,
+}
+
 /// A transaction of the source as its Begin and Commit name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionId {

@@ -35,6 +35,7 @@ const CORE: &[&str] = &[
     "shape",
     "transaction",
     "fold",
+    "batch",
     "retry",
     "stuck",
     "schedule",
@@ -43,7 +44,7 @@ const CORE: &[&str] = &[
 ];
 
 /// Modules that see everything.
-const WIRING: &[&str] = &["run", "http", "cli", "config", "telemetry", "cluster", "demo"];
+const WIRING: &[&str] = &["run", "cli", "config", "telemetry", "cluster", "demo"];
 
 /// What the core does without: waiting, I/O, clocks, logs, randomness.
 const IMPURE: [&str; 18] = [

@@ -6,10 +6,10 @@
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
 use crate::error::{Error, Result};
-use crate::run::pending::IndexedFold;
 use crate::target::model::TargetModel;
-use crate::target::writer::{Batch, MergePosition, Merged, Position, Writer, Written};
+use crate::target::writer::Writer;
 
 /// Keys of each kind of repaired row that a merge tells.
 const SAMPLE_KEYS: i32 = 20;

@@ -21,10 +21,10 @@ use tokio_postgres::Client;
 use crate::error::{Class, Error, Result};
 use crate::facts::Slot;
 use crate::lsn::Lsn;
+use crate::progress::SourceIdentity;
 use crate::run::{Shared, fence, preflight};
 use crate::settings::size_text;
 use crate::source;
-use crate::target::bookkeeping::SourceIdentity;
 
 /// How often the guard looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);

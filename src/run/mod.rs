@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::progress::SourceIdentity;
 use crate::retry::Backoff;
 use crate::run::budget::Budget;
 use crate::run::stream::Refused;
@@ -48,7 +49,7 @@ use crate::source::replication::Replication;
 use crate::source::server::{Instance, Wanted};
 use crate::stuck::Stuck;
 use crate::target;
-use crate::target::bookkeeping::{Bookkeeping, SourceIdentity};
+use crate::target::bookkeeping::Bookkeeping;
 
 /// Delays between two sessions.
 const FIRST_DELAY: Duration = Duration::from_millis(100);

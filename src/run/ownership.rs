@@ -6,9 +6,9 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result};
 use crate::facts::Slot;
 use crate::ownership::Ownership;
+use crate::progress::SourceIdentity;
 use crate::run::{Process, Shared};
 use crate::source;
-use crate::target::bookkeeping::SourceIdentity;
 
 /// Sees that a slot of this pipeline's name is its own, and returns by what it was told.
 ///

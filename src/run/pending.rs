@@ -1,16 +1,13 @@
 //! The batch that is being collected while the one before is applied: whole transactions, folded.
 
+use crate::batch::{Batch, IndexedFold, Position};
 use crate::error::Error;
 use crate::fold::Fold;
 use crate::read_model::Change;
-use crate::target::writer::{Batch, Position};
 use crate::transaction::{Broken, Transaction};
 
 /// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
 pub const CHUNK_BYTES: usize = 8 << 20;
-
-/// A read model's index and its rows.
-pub type IndexedFold = (usize, Fold);
 
 /// Whole transactions that wait to be applied.
 #[derive(Debug, Default)]

@@ -6,11 +6,11 @@ use tokio_postgres::Client;
 use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceServer;
+use crate::progress::SourceIdentity;
 use crate::run::Shared;
 use crate::settings::STREAM;
 use crate::source;
 use crate::source::replication::{Replication, SystemIdentity};
-use crate::target::bookkeeping::SourceIdentity;
 
 /// Connects to the primary that the lookups were copied from, or one that has taken its place; any primary before the first copy.
 pub async fn connect(

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::batch::Rejected;
+use crate::batch::Written;
 use crate::error::Error;
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::run::plain::Found;
 use crate::settings::ReadModelSettings;
-use crate::target::difference::{Difference, Rejected};
-use crate::target::writer::Written;
+use crate::target::difference::Difference;
 
 /// Keys of repaired rows that are kept as a sample.
 const MOST_SAMPLE_KEYS: usize = 20;

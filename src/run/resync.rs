@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Written;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::protocol::frame::StreamFrame;
@@ -38,7 +39,6 @@ use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
 use crate::target::shadow::ShadowWriter;
-use crate::target::writer::Written;
 use crate::transaction::Assembler;
 
 /// How long the making of the temporary slot may wait for open write transactions of the source.

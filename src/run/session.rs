@@ -18,6 +18,7 @@ use crate::conninfo::Host;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::Replay;
+use crate::progress::SourceIdentity;
 use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::keeper::Keeper;
@@ -33,7 +34,7 @@ use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::stuck::Stuck;
 use crate::target;
-use crate::target::bookkeeping::{Claim, Claimant, ModelState, Pulse, SourceIdentity};
+use crate::target::bookkeeping::{Claim, Claimant, ModelState, Pulse};
 use crate::target::writer::Writer;
 
 mod heal;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::as_of::{AsOf, Reading};
+use crate::batch::{Merged, Position};
 use crate::error::{Class, Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::{Progress, Replay, Verdict};
@@ -34,7 +35,6 @@ use crate::settings::ReadModelSettings;
 use crate::source::replication::Replication;
 use crate::stuck::Stuck;
 use crate::target::model::TargetModel;
-use crate::target::writer::{Merged, Position};
 use crate::transaction::{Assembler, Transaction};
 
 mod hand_over;

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::progress::TransactionId;
+use crate::progress::{SourceIdentity, TransactionId};
 use crate::sql::ident;
 use crate::target::error::from_sqlx;
 
@@ -59,17 +59,6 @@ pub struct Checkpoint {
     pub source: SourceIdentity,
     /// The last applied transaction with a change of a published table.
     pub last: Option<TransactionId>,
-}
-
-/// The source that a checkpoint belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceIdentity {
-    /// System identifier of the cluster.
-    pub system_identifier: String,
-    /// Its timeline.
-    pub timeline: i32,
-    /// Database.
-    pub database: String,
 }
 
 /// Whether a read model takes part in the stream.

@@ -5,42 +5,9 @@
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
+use crate::batch::Rejected;
 use crate::error::{Error, Result};
 use crate::target::error::from_sqlx;
-
-/// A row that the target refuses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rejected {
-    /// Its key, if the lookup's key takes it.
-    pub key: Option<String>,
-    /// Its identity at the source, if it is not gone there.
-    pub identity: Option<String>,
-    /// The server's error code.
-    pub sqlstate: String,
-    /// Constraint that the server named.
-    pub constraint: Option<String>,
-    /// Column that the server named.
-    pub column: Option<String>,
-}
-
-impl Rejected {
-    /// What the row is called: its key, else its identity.
-    pub fn name(&self) -> &str {
-        self.key
-            .as_deref()
-            .or(self.identity.as_deref())
-            .unwrap_or_default()
-    }
-
-    /// Why it is refused: `22001 label`.
-    pub fn reason(&self) -> String {
-        let object = self.constraint.as_deref().or(self.column.as_deref());
-        match object {
-            Some(object) => format!("{} {object}", self.sqlstate),
-            None => self.sqlstate.clone(),
-        }
-    }
-}
 
 /// What a comparison found in one lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

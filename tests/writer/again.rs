@@ -1,6 +1,6 @@
 //! Rows that the target refuses again, or takes at last after another lookup's turn.
 
-use cdc::target::writer::MergePosition;
+use cdc::batch::MergePosition;
 
 use crate::cases::other;
 use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, fill, model, resync, start};

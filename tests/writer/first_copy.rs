@@ -1,6 +1,6 @@
 //! A large first copy: the map's primary key is made once it is full, and its index by key where two rows have one key.
 
-use cdc::target::writer::{MergePosition, Written};
+use cdc::batch::{MergePosition, Written};
 
 use crate::cases::{TABLES, assert_consistent, labels};
 use crate::isolate::fill;

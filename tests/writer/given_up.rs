@@ -1,8 +1,8 @@
 //! A copy whose shadow was given to another one, or emptied, is not merged: an empty shadow is no table without rows.
 
+use cdc::batch::MergePosition;
 use cdc::lsn::Lsn;
 use cdc::target::shadow::ShadowWriter;
-use cdc::target::writer::MergePosition;
 
 use crate::cases::{TABLES, labels};
 use crate::isolate::fill;

@@ -1,11 +1,11 @@
 //! Rows that the target refuses are set apart, everything else goes on.
 
 use bytes::Bytes;
+use cdc::batch::{MergePosition, Written};
 use cdc::error::Class;
 use cdc::settings::OnRowError;
 use cdc::target::difference::Difference;
 use cdc::target::shadow::ShadowWriter;
-use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
 use crate::cases::other;

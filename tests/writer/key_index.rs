@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdc::target::writer::MergePosition;
+use cdc::batch::MergePosition;
 
 use crate::cases::{TABLES, assert_consistent, labels};
 use crate::isolate::{self, fill, resync};

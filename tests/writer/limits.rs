@@ -1,8 +1,8 @@
 //! Types, widths, sizes, refusals and fencing.
 
+use cdc::batch::Batch;
 use cdc::error::Class;
 use cdc::settings::OnRowError;
-use cdc::target::writer::Batch;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::rig::{Rig, Shape, shape};

@@ -1,7 +1,7 @@
 //! Large transactions that begin with many new rows: these go past the stage, and are seen with the end of their transaction.
 
+use cdc::batch::Batch;
 use cdc::error::{Class, Error};
-use cdc::target::writer::Batch;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::limits::stopping;

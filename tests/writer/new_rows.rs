@@ -1,7 +1,7 @@
 //! Many rows that are all new: by `COPY` into map and lookup, or by the stage if the target has something against one.
 
+use cdc::batch::Written;
 use cdc::error::Class;
-use cdc::target::writer::Written;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::limits::stopping;

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use cdc::batch::{MergePosition, Written};
 use cdc::error::{Class, Result};
 use cdc::fold::Fold;
 use cdc::target::difference::Difference;
-use cdc::target::writer::{MergePosition, Written};
 use futures_util::stream;
 
 use crate::cases::{BYSTANDERS, TABLES, assert_consistent, bystanders, labels, other};

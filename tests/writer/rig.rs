@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use cdc::batch::{Batch, Position, Written};
 use cdc::conninfo::{Conninfo, Environment};
 use cdc::error::Result;
 use cdc::facts::{ReplicaIdentity, SourceColumn, SourceTable};
@@ -20,7 +21,7 @@ use cdc::sql::TableName;
 use cdc::target::bookkeeping::{Bookkeeping, Claimant, Definition};
 use cdc::target::model::TargetModel;
 use cdc::target::shadow::ShadowWriter;
-use cdc::target::writer::{Batch, Position, Writer, Written};
+use cdc::target::writer::Writer;
 use cdc::target::{connect, facts};
 use sqlx::PgConnection;
 use tokio_postgres::Client;

@@ -1,6 +1,6 @@
 //! The session's staging tables are empty after each batch, and stay small.
 
-use cdc::target::writer::{Batch, MergePosition};
+use cdc::batch::{Batch, MergePosition};
 use sqlx::Row as _;
 
 use crate::cases::{TABLES, labels, other};

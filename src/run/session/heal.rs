@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::batch::{MergePosition, Written};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::retry::Healings;
@@ -13,7 +14,6 @@ use crate::source;
 use crate::source::slot::{CreatedSlot, Kind};
 use crate::target::bookkeeping::Healing;
 use crate::target::shadow::ShadowWriter;
-use crate::target::writer::{MergePosition, Written};
 
 /// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);

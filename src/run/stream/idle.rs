@@ -6,9 +6,9 @@
 use tokio::time::Instant;
 
 use super::{InFlight, InHand, Stream};
+use crate::batch::Position;
 use crate::error::{Class, Error, Result};
 use crate::run::applier::Job;
-use crate::target::writer::Position;
 
 /// Why the next keepalive is stored at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

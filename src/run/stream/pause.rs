@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{Command, InFlight, StoreNext, Stream};
+use crate::batch::MergePosition;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::read_model::ReadModel;
 use crate::run::applier::Job;
-use crate::target::writer::MergePosition;
 
 /// The stream comes to stand (`reply` is there) or stands still (`reply` was sent).
 ///

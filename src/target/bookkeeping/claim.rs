@@ -8,9 +8,10 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Bookkeeping, Checkpoint, SourceIdentity};
+use super::{Bookkeeping, Checkpoint};
 use crate::error::{Error, Result};
 use crate::lsn::PgTimestamp;
+use crate::progress::SourceIdentity;
 use crate::progress::TransactionId;
 use crate::retry::Healings;
 use crate::target::error::from_sqlx;

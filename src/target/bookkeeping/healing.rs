@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::Bookkeeping;
 use super::fence::update_or_fenced;
-use super::{Bookkeeping, SourceIdentity};
 use crate::error::Result;
 use crate::lsn::Lsn;
+use crate::progress::SourceIdentity;
 use crate::target::error::from_sqlx;
 
 /// A copy of everything that begins now.

@@ -2,8 +2,9 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{Bookkeeping, SourceIdentity};
+use super::Bookkeeping;
 use crate::error::{Error, Result};
+use crate::progress::SourceIdentity;
 use crate::target::error::from_sqlx;
 
 /// How long an owner that has no session may have been silent before another process says what it is up to.

@@ -11,7 +11,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::prepare::Part;
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Transaction, Writer, Written, execute, model_of, name};
+use super::{Transaction, Writer, execute, model_of, name};
+use crate::batch::{Batch, Written};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
 use crate::target::careful::{self, Refused};

@@ -5,13 +5,14 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::prepare::Part;
 use super::staged::{self, Owner, Staged};
-use super::{Batch, Transaction, Writer, Written, model_of, name, read_written};
+use super::{Transaction, Writer, model_of, name, read_written};
+use crate::batch::Rejected;
+use crate::batch::{Batch, Written};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::careful;
-use crate::target::difference::Rejected;
 use crate::target::error::from_sqlx;
 use crate::target::model::{Joins, TargetModel};
 

@@ -6,9 +6,10 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::staged::Owner;
 use super::{
-    MergePosition, Merged, Position, Transaction, Writer, Written, advance, call, check_constraints, execute,
-    index_of, isolate, model_of, name, timestamp,
+    Transaction, Writer, advance, call, check_constraints, execute, index_of, isolate, model_of, name,
+    timestamp,
 };
+use crate::batch::{MergePosition, Merged, Position, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::ModelState;

@@ -13,7 +13,8 @@ use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use super::{ONE_STATEMENT_ROWS, STAGED_BY_STATEMENT_ROWS, Written, execute};
+use super::{ONE_STATEMENT_ROWS, STAGED_BY_STATEMENT_ROWS, execute};
+use crate::batch::Written;
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold, Now, Share};
 use crate::row::Cell;

@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::{Position, Transaction, Writer, apply_arrays, call, execute};
+use super::{Transaction, Writer, apply_arrays, call, execute};
+use crate::batch::Position;
 use crate::error::{Class, Result};
 use crate::lsn::Lsn;
 use crate::target::model::{Joins, TargetModel};

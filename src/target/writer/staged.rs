@@ -5,10 +5,8 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{
-    Batch, ONE_STATEMENT_ROWS, Written, call, check_constraints, execute, index_of, isolate, model_of, name,
-    sweep,
-};
+use super::{ONE_STATEMENT_ROWS, call, check_constraints, execute, index_of, isolate, model_of, name, sweep};
+use crate::batch::{Batch, Written};
 use crate::error::{Class, Result};
 use crate::fold::Share;
 use crate::lsn::Lsn;

@@ -1,8 +1,8 @@
 //! Every shape that a batch or a copy can have, at any size.
 
+use cdc::batch::MergePosition;
 use cdc::fold::Fold;
 use cdc::target::shadow::ShadowWriter;
-use cdc::target::writer::MergePosition;
 
 use super::watch::{self, Watch, Work};
 use crate::isolate::fill;

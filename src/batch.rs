@@ -1,0 +1,132 @@
+//! What is handed to the target in one piece, and what became of it.
+//!
+//! A batch is whole transactions of the source, folded, with the position that is stored with them. Exact copies are merged at a
+//! position of their own.
+
+use crate::error::{Error, Result};
+use crate::fold::Fold;
+use crate::lsn::{Lsn, PgTimestamp};
+use crate::progress::{SourceIdentity, TransactionId};
+
+/// A read model's index and its rows.
+pub type IndexedFold = (usize, Fold);
+
+/// What a transaction of the target stores as its checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Every commit before it is applied.
+    pub lsn: Lsn,
+    /// The lookups are as of this time of the source.
+    pub commit_time: Option<PgTimestamp>,
+    /// The last transaction with a change of a published table, if one is new.
+    pub last: Option<TransactionId>,
+}
+
+/// Final states of whole transactions.
+#[derive(Debug)]
+pub struct Batch {
+    /// The position after it.
+    pub position: Position,
+    /// Index of a read model and its rows.
+    pub folds: Vec<IndexedFold>,
+    /// Read models that take part no more from here on, and why.
+    pub suspended: Vec<(usize, Error)>,
+    /// Number of source transactions.
+    pub transactions: u64,
+    /// Chunks of the transaction that were staged before.
+    pub chunks: u64,
+}
+
+/// What became of one read model's rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Lookup rows inserted.
+    pub inserted: i64,
+    /// Lookup rows changed.
+    pub updated: i64,
+    /// Lookup rows deleted.
+    pub deleted: i64,
+    /// Live rows looked at.
+    pub total: i64,
+    /// Keys of inserted rows, if they were asked for.
+    pub inserted_keys: Vec<String>,
+    /// Keys of changed rows, if they were asked for.
+    pub updated_keys: Vec<String>,
+    /// Keys of deleted rows, if they were asked for.
+    pub deleted_keys: Vec<String>,
+    /// Rows that the target refused and that were set apart now, without those that it had refused before in the same way.
+    pub rejected: Vec<Rejected>,
+    /// Rows of this batch that the target refuses, whether it did before or not.
+    pub refused: i64,
+    /// Rows that are set apart by now.
+    pub rejected_in_all: i64,
+    /// The first of them.
+    pub first_rejected: Vec<Rejected>,
+    /// Live rows whose key another one has; only of a merge.
+    pub waiting: i64,
+}
+
+impl Written {
+    /// Rows that were written.
+    pub fn changed(&self) -> i64 {
+        self.inserted + self.updated + self.deleted
+    }
+
+    /// Live rows that were right already.
+    pub fn unchanged(&self) -> i64 {
+        self.total - self.inserted - self.updated
+    }
+}
+
+/// What became of one read model's copy: its index, and what was written or why it was refused.
+pub type Merged = (usize, Result<Written>);
+
+/// How a merge of exact copies ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MergePosition {
+    /// The stream stands here and goes on (resync, a read model that joins); the resync of this number is done with it.
+    Running(Lsn, Option<i64>),
+    /// The stream begins here (first copy, healing).
+    Start {
+        /// C: the copies hold every commit before it.
+        lsn: Lsn,
+        /// Where it was.
+        source: SourceIdentity,
+        /// A time of the source at which nothing was flushed beyond it.
+        as_of: Option<PgTimestamp>,
+    },
+}
+
+/// A row that the target refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its key, if the lookup's key takes it.
+    pub key: Option<String>,
+    /// Its identity at the source, if it is not gone there.
+    pub identity: Option<String>,
+    /// The server's error code.
+    pub sqlstate: String,
+    /// Constraint that the server named.
+    pub constraint: Option<String>,
+    /// Column that the server named.
+    pub column: Option<String>,
+}
+
+impl Rejected {
+    /// What the row is called: its key, else its identity.
+    pub fn name(&self) -> &str {
+        self.key
+            .as_deref()
+            .or(self.identity.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// Why it is refused: `22001 label`.
+    pub fn reason(&self) -> String {
+        let object = self.constraint.as_deref().or(self.column.as_deref());
+        match object {
+            Some(object) => format!("{} {object}", self.sqlstate),
+            None => self.sqlstate.clone(),
+        }
+    }
+}
