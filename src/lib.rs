@@ -28,7 +28,7 @@
 //!
 //! A pure core, without async, I/O, clock, randomness or logging, each importing only earlier ones: [`error`], [`lsn`],
 //! [`sql`], [`row`], [`conninfo`], [`settings`], [`facts`], [`identity`], [`ownership`], [`publication`], [`protocol`], [`progress`], [`as_of`],
-//! [`standbys`], [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`batch`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
+//! [`standbys`], [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`batch`], [`consume`], [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
 //! Two edges that never see each other: [`source`] and [`target`].
 //!
@@ -52,6 +52,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod conninfo;
+pub mod consume;
 pub mod demo;
 pub mod error;
 pub mod facts;

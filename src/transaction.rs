@@ -52,6 +52,8 @@ pub struct Transaction {
     pub has_changes: bool,
     /// Leaves of partitioned tables that it was the first to change since they were described.
     pub leaves: Vec<Leaf>,
+    /// Chunks of it that were taken before; `changes` has what came after the last one.
+    pub chunks: u64,
 }
 
 /// A read model that cannot continue.
@@ -122,6 +124,7 @@ struct Open {
     changes: Vec<(usize, Change)>,
     bytes: usize,
     has_changes: bool,
+    chunks: u64,
 }
 
 impl Assembler {
@@ -252,6 +255,11 @@ impl Assembler {
         self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
+    /// Chunks of the open transaction that were taken.
+    pub fn chunks(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.chunks)
+    }
+
     /// The name of the open transaction: its Begin tells it already.
     pub fn open_transaction(&self) -> Option<TransactionId> {
         self.open.as_ref().map(|open| TransactionId {
@@ -267,6 +275,7 @@ impl Assembler {
         match &mut self.open {
             Some(open) => {
                 open.bytes = 0;
+                open.chunks += 1;
                 std::mem::take(&mut open.changes)
             }
             None => Vec::new(),
@@ -290,6 +299,7 @@ impl Assembler {
                     changes: Vec::new(),
                     bytes: 0,
                     has_changes: false,
+                    chunks: 0,
                 });
             }
             Message::Commit(commit) => return self.commit(*commit).map(Some),
@@ -336,6 +346,7 @@ impl Assembler {
             broken,
             has_changes: open.has_changes,
             leaves: self.leaves.take(),
+            chunks: open.chunks,
         })
     }
 

@@ -36,6 +36,7 @@ const CORE: &[&str] = &[
     "transaction",
     "fold",
     "batch",
+    "consume",
     "retry",
     "stuck",
     "schedule",

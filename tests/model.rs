@@ -1,6 +1,7 @@
 //! The promise without servers: random histories of a source table, as the bytes that pgoutput would send of them, go
-//! through decoder, assembler, replay and fold; a writer in memory brings the lookups along. After every batch, and however often
-//! the consumer starts again, they equal the live rows of the source as of that commit.
+//! through the crate's decoder and its consumer, with pauses, chunks, copies, merges, shutdowns, DDL, lost connections and
+//! crashes in between; a writer in memory brings the lookups along. After every step they equal the live rows of the source
+//! as of the stored position.
 //!
 //! A history that goes wrong is made as small as it can be and printed as SQL for psql. `CDC_TEST_SEED` replays one history,
 //! `CDC_TEST_HISTORIES` says how many are tried.
@@ -17,10 +18,14 @@
 mod author;
 #[path = "model/copy.rs"]
 mod copy;
+#[path = "model/feed.rs"]
+mod feed;
 #[path = "model/history.rs"]
 mod history;
-#[path = "model/reader.rs"]
-mod reader;
+#[path = "model/lookups.rs"]
+mod lookups;
+#[path = "model/player.rs"]
+mod player;
 #[path = "model/server.rs"]
 mod server;
 #[path = "model/source.rs"]
@@ -49,18 +54,18 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
-/// Plays the history of this seed; one that goes wrong is told as SQL.
+/// Plays the history of this seed; one that goes wrong is shown as SQL.
 fn check(seed: u64) {
     let history = History::any(seed);
-    if let Err((at, why)) = history.play().expect("the author writes what a server accepts") {
+    if let Err(found) = history.play().expect("the author writes what a server accepts") {
         let small = history.shrink();
-        let small_why = match small.play() {
-            Ok(Err((_, why))) => why,
-            _ => why,
+        let (why, trace) = match small.play() {
+            Ok(Err(found)) => found,
+            _ => found,
         };
         panic!(
-            "CDC_TEST_SEED={seed}: after transaction {} of the history:\n{small_why}\nThe smallest history that goes wrong so, {:?}:\n\n{}",
-            at + 1,
+            "CDC_TEST_SEED={seed}: {why}\n{}\nThe smallest history that goes wrong, {:?}:\n\n{}",
+            trace.join("\n"),
             small.kind,
             small.sql()
         );

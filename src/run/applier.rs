@@ -6,8 +6,10 @@
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
+use crate::batch::{Batch, MergePosition};
+use crate::consume::job::{self, Applied, Done, FailedBatch};
 use crate::error::{Error, Result};
+use crate::lsn::Lsn;
 use crate::target::model::TargetModel;
 use crate::target::writer::Writer;
 
@@ -17,18 +19,8 @@ const SAMPLE_KEYS: i32 = 20;
 /// What the applier is asked to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Stage a chunk of a transaction whose end is to come.
-    Stage(Vec<IndexedFold>),
-    /// Write a batch with its checkpoint.
-    Apply(Batch),
-    /// Store a position that the stream passed without a change.
-    Store(Position),
-    /// Note that the next batch has changes of a leaf of these read models' tables that the watch has never seen.
-    NoteLeaves(Vec<usize>),
-    /// Make what is committed durable (only where the session commits asynchronously).
-    Harden,
-    /// Compare the bookkeeping with the read models that take part in the stream.
-    Audit(Vec<usize>),
+    /// What the stream has to be applied, stored or noted.
+    Stream(job::Job),
     /// Merge exact copies of these read models.
     Merge {
         /// Read models as the copy bound them, by index.
@@ -36,32 +28,6 @@ pub enum Job {
         /// Where the stream stands.
         position: MergePosition,
     },
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub enum Done {
-    /// A chunk was staged.
-    Staged,
-    /// A batch was written.
-    Applied {
-        /// What was written, by read model.
-        written: Vec<(usize, Written)>,
-        /// Read models whose suspension was stored with it.
-        suspended: Vec<usize>,
-    },
-    /// A batch was not written since this read model's rows cannot be.
-    Refused(usize, Error),
-    /// A position was stored.
-    Stored,
-    /// Leaves are noted.
-    Noted,
-    /// What was committed before is durable.
-    Hardened,
-    /// Bookkeeping and stream were compared; read models that were found out of the stream are suspended.
-    Audited(Vec<usize>),
-    /// Copies were merged.
-    Merged(Vec<Merged>),
 }
 
 /// The loop's end of the applier.
@@ -118,41 +84,62 @@ impl Applier {
     }
 }
 
-/// An error that is one read model's fault ends the job, not the session of the target.
-fn or_refused(writer: &Writer, done: Result<Done>) -> Result<Done> {
-    done.or_else(|error| match writer.culprit() {
-        Some(index) => Ok(Done::Refused(index, error)),
-        None => Err(error),
-    })
-}
-
 async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
     match job {
-        Job::Stage(folds) => {
-            let staged = writer.stage_chunk(&folds).await;
-            or_refused(writer, staged.map(|()| Done::Staged))
-        }
-        Job::Apply(batch) => {
-            let suspended = batch.suspended.iter().map(|(index, _)| *index).collect();
-            let applied = writer.apply(batch).await;
-            or_refused(
-                writer,
-                applied.map(|written| Done::Applied { written, suspended }),
-            )
-        }
-        Job::Store(position) => writer.store(&position).await.map(|()| Done::Stored),
-        Job::Audit(taking_part) => writer.audit(&taking_part).await.map(Done::Audited),
-        Job::NoteLeaves(indexes) => writer.note_leaves(&indexes).await.map(|()| Done::Noted),
-        Job::Harden => writer.harden().await.map(|()| Done::Hardened),
+        Job::Stream(job) => stream(writer, job).await,
         Job::Merge { models, position } => {
             let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();
             for (index, model) in models {
                 writer.set_model(index, model);
             }
-            writer
-                .merge(&indexes, &position, SAMPLE_KEYS)
-                .await
-                .map(Done::Merged)
+            let merged = writer.merge(&indexes, &position, SAMPLE_KEYS).await;
+            merged.map(Done::Merged)
         }
     }
+}
+
+async fn stream(writer: &mut Writer, job: job::Job) -> Result<Done> {
+    match job {
+        job::Job::Stage(commit_lsn, folds) => {
+            let staged = writer.stage_chunk(&folds).await;
+            or_failed(writer, staged.map(|()| Done::Staged), (1, commit_lsn))
+        }
+        job::Job::Apply(batch) => apply(writer, batch).await,
+        job::Job::Store(position) => {
+            let stored = writer.store(&position).await;
+            stored.map(|()| Done::Stored(position.lsn))
+        }
+        job::Job::Audit(taking_part) => writer.audit(&taking_part).await.map(Done::Audited),
+        job::Job::NoteLeaves(indexes) => writer.note_leaves(&indexes).await.map(|()| Done::Noted),
+        job::Job::Harden(lsn) => writer.harden().await.map(|()| Done::Hardened(lsn)),
+    }
+}
+
+async fn apply(writer: &mut Writer, batch: Batch) -> Result<Done> {
+    let suspended = batch.suspended.iter().map(|(index, _)| *index).collect();
+    let (lsn, transactions) = (batch.position.lsn, batch.transactions);
+    let commit_time = batch.position.commit_time;
+    let applied = writer.apply(batch).await.map(|written| {
+        Done::Applied(Applied {
+            lsn,
+            commit_time,
+            transactions,
+            written,
+            suspended,
+        })
+    });
+    or_failed(writer, applied, (transactions, lsn))
+}
+
+/// An error that is one read model's fault ends the job, not the session of the target.
+fn or_failed(writer: &Writer, done: Result<Done>, (transactions, lsn): (u64, Lsn)) -> Result<Done> {
+    done.or_else(|error| match writer.culprit() {
+        Some(index) => Ok(Done::Failed(FailedBatch {
+            index,
+            transactions,
+            lsn,
+            error,
+        })),
+        None => Err(error),
+    })
 }

@@ -8,13 +8,12 @@
 pub mod applier;
 pub mod bind;
 pub mod budget;
+pub mod catch_up;
 pub mod clock;
 pub mod copy;
 pub mod fence;
 pub mod keeper;
 pub mod ownership;
-pub mod passed;
-pub mod pending;
 pub mod plain;
 pub mod preflight;
 pub mod publish;
@@ -36,12 +35,12 @@ use sqlx::PgConnection;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::consume::job::FailedBatch;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::SourceIdentity;
 use crate::retry::Backoff;
 use crate::run::budget::Budget;
-use crate::run::stream::Refused;
 use crate::settings::{self, Settings};
 use crate::source;
 use crate::source::cut::CutClient;
@@ -228,19 +227,19 @@ impl Process {
             .flatten()
     }
 
-    fn learn(&mut self, error: &Error, refused: Option<Refused>) {
+    fn learn(&mut self, error: &Error, failed: Option<FailedBatch>) {
         if error.class() == Class::Gap {
             self.gap = Some(error.to_string());
         }
-        match refused {
+        match failed {
             // Alone in its batch: its read model leaves before it, the others go on.
-            Some(Refused {
+            Some(FailedBatch {
                 index,
                 transactions: 1,
                 error,
                 ..
             }) => self.cannot_take.push((index, error)),
-            Some(Refused { lsn, .. }) => self.careful_until = Some(lsn),
+            Some(FailedBatch { lsn, .. }) => self.careful_until = Some(lsn),
             None => {}
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::batch::Rejected;
-use crate::batch::Written;
+use crate::batch::{Rejected, Written};
+use crate::consume::job::Applied;
 use crate::error::Error;
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::run::plain::Found;
@@ -19,17 +19,17 @@ use crate::target::difference::Difference;
 const MOST_SAMPLE_KEYS: usize = 20;
 
 /// A batch was written: one line at info, a line a row at debug.
-pub fn batch(
-    names: &[ReadModelSettings],
-    written: &[(usize, Written)],
-    transactions: u64,
-    lsn: Lsn,
-    elapsed: Duration,
-    commit_time: Option<PgTimestamp>,
-) {
+pub fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Duration) {
+    let Applied {
+        lsn,
+        commit_time,
+        transactions,
+        written,
+        ..
+    } = applied;
     for (index, written) in written {
         if let Some(settings) = names.get(*index) {
-            rejected(&settings.name(), written, lsn);
+            rejected(&settings.name(), written, *lsn);
         }
     }
     let changed: i64 = written.iter().map(|(_, written)| written.changed()).sum();

@@ -12,7 +12,7 @@
 //! at P, lets the stream go on, and compares within the snapshot.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -20,39 +20,25 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Written;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::protocol::frame::StreamFrame;
-use crate::protocol::pgoutput;
 use crate::run::bind::Binder;
 use crate::run::budget::within;
+use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
 use crate::run::copy::{ToCopy, copy_all, take_away};
-use crate::run::pending::{CHUNK_BYTES, Pending};
 use crate::run::session::sender_timeout;
 use crate::run::stream::Command;
 use crate::run::waiting::{Wanted, create_slot};
 use crate::run::{Shared, publish, unreadable};
 use crate::settings::ReadModelSettings;
 use crate::source;
-use crate::source::replication::Replication;
 use crate::source::shapes::Shapes;
 use crate::source::slot::Kind;
 use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
 use crate::target::shadow::ShadowWriter;
-use crate::transaction::Assembler;
 
 /// How long the making of the temporary slot may wait for open write transactions of the source.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Bytes of folded changes after which the shadow is brought forward.
-const MOST_PENDING_BYTES: usize = 16 << 20;
-
-/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no longer than that takes. At a source that
-/// writes faster than that in each round, twice as much is near in the next one.
-const NEAR_BYTES: u64 = 1 << 20;
-
-/// How often the copy's connection gets feedback at least while it catches up.
-const FEEDBACK: Duration = Duration::from_secs(5);
 
 /// How long the running stream may stand still until the shadow has come to its position.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
@@ -177,15 +163,16 @@ impl Copying<'_> {
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        // The end moves on meanwhile: near means near to where it is then.
+        // The end moves on meanwhile: near means near to where it is then. At a source that writes faster than that in each round,
+        // twice as much is near in the next one.
         let mut near_bytes = NEAR_BYTES;
         loop {
             let end = source::facts::current_wal(&client).await?;
-            if end.bytes_since(catch_up.received) <= near_bytes {
+            if end.bytes_since(catch_up.received()) <= near_bytes {
                 break;
             }
             near_bytes = near_bytes.saturating_mul(2);
-            let near = within(self.shared, &name, catch_up.until_near(end, shadow, &ready));
+            let near = within(self.shared, &name, catch_up.until_near(end, (shadow, &ready)));
             or_stopped(&stop, near).await?;
         }
         let compared = self.compare_at_one_position(&client, catch_up, shadow, &ready);
@@ -317,15 +304,15 @@ impl Copying<'_> {
             .collect();
         let pause = Command::Pause {
             models,
-            at_least: catch_up.received,
+            at_least: catch_up.received(),
             reply,
             resume: resumed,
         };
-        tracing::debug!(at_least = %catch_up.received, "the stream is asked to stand still");
+        tracing::debug!(at_least = %catch_up.received(), "the stream is asked to stand still");
         self.commands.send(pause).await.map_err(|_| stream_gone())?;
         let position = catch_up.while_waiting(position).await?;
         tracing::debug!(lsn = %position, "the stream stands still: the copies are brought to its position");
-        tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, shadow, ready))
+        tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, (shadow, ready)))
             .await
             .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
         self.prove(client, &mut catch_up, ready).await?;
@@ -399,10 +386,7 @@ impl Copying<'_> {
             shape.is_bound_to(&to_copy.model.model).map_err(altered)?;
         }
         let shapes: Vec<_> = tables.into_iter().zip(now).collect();
-        match catch_up.assembler.prove(&shapes).pop() {
-            None => Ok(()),
-            Some(broken) => Err(altered(broken.error)),
-        }
+        catch_up.prove(&shapes)
     }
 
     fn outcome(
@@ -420,183 +404,6 @@ impl Copying<'_> {
     }
 }
 
-/// The slot's own stream, folded into the shadow.
-struct CatchUp {
-    replication: Replication,
-    consistent_point: Lsn,
-    assembler: Assembler,
-    pending: Pending,
-    /// Every commit before this was received.
-    received: Lsn,
-    /// The stream has reached the position that is asked for; the transaction at or after it is not taken in.
-    reached: bool,
-    /// A part of the open transaction is in the shadow, or on its way: it has to follow as a whole.
-    partly: bool,
-    fed_back: Instant,
-    /// How often the server hears from us, whatever else happens.
-    feedback: Duration,
-}
-
-impl CatchUp {
-    fn new(replication: Replication, consistent_point: Lsn, ready: &[ToCopy], feedback: Duration) -> Self {
-        let mut assembler = Assembler::new(consistent_point);
-        for to_copy in ready {
-            assembler.add(Some(to_copy.model.model.clone()));
-        }
-        Self {
-            replication,
-            consistent_point,
-            assembler,
-            pending: Pending::default(),
-            received: consistent_point,
-            reached: false,
-            partly: false,
-            fed_back: Instant::now(),
-            feedback: if feedback.is_zero() {
-                FEEDBACK
-            } else {
-                feedback.min(FEEDBACK)
-            },
-        }
-    }
-
-    /// Until the shadow is close to `end`.
-    async fn until_near(&mut self, end: Lsn, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
-        self.replication
-            .send_status(self.received, self.consistent_point, self.consistent_point, true)
-            .await?;
-        while self.partly || end.bytes_since(self.received) > NEAR_BYTES {
-            self.read(None).await?;
-            if self.pending.bytes() >= MOST_PENDING_BYTES {
-                self.write(shadow, ready).await?;
-            }
-        }
-        self.write(shadow, ready).await
-    }
-
-    /// Keeps the connection alive while the running stream comes to stand.
-    async fn while_waiting(&mut self, mut position: oneshot::Receiver<Lsn>) -> Result<Lsn> {
-        loop {
-            tokio::select! {
-                position = &mut position => return position.map_err(|_| stream_gone()),
-                () = tokio::time::sleep(self.feedback) => {
-                    self.replication.send_status(self.received, self.consistent_point, self.consistent_point, false).await?;
-                }
-            }
-        }
-    }
-
-    /// Brings the shadow to `position`: every commit before it, none at or after it.
-    async fn until(&mut self, position: Lsn, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
-        // What is buffered may hold the position already; an idle stream passes it with the keepalive asked for here.
-        self.replication
-            .send_status(self.received, self.consistent_point, self.consistent_point, true)
-            .await?;
-        while !self.reached && self.received < position {
-            self.read(Some(position)).await?;
-            if self.pending.bytes() >= MOST_PENDING_BYTES {
-                self.write(shadow, ready).await?;
-            }
-        }
-        self.write(shadow, ready).await
-    }
-
-    /// Takes in what is buffered, or waits for more. Stops before the first commit at or after `stop_at`.
-    async fn read(&mut self, stop_at: Option<Lsn>) -> Result<()> {
-        let mut any = false;
-        while let Some(frame) = self.replication.next_frame()? {
-            any = true;
-            match frame {
-                StreamFrame::WalData { payload, .. } => {
-                    let message = pgoutput::decode(payload)?;
-                    if let Some(transaction) = self.assembler.take(&message)? {
-                        if stop_at.is_some_and(|stop_at| transaction.id.commit_lsn >= stop_at) {
-                            self.reached = true;
-                            return Ok(());
-                        }
-                        self.received = self.received.max(transaction.end_lsn);
-                        self.partly = false;
-                        self.pending.add(transaction);
-                        if stop_at.is_some_and(|stop_at| self.received >= stop_at)
-                            || self.pending.bytes() >= MOST_PENDING_BYTES
-                        {
-                            return Ok(());
-                        }
-                    } else if self.assembler.bytes() >= CHUNK_BYTES {
-                        self.take_chunk(stop_at);
-                        if self.reached || self.pending.bytes() >= MOST_PENDING_BYTES {
-                            return Ok(());
-                        }
-                    }
-                }
-                StreamFrame::Keepalive { wal_end, .. } => {
-                    if !self.assembler.is_open() {
-                        self.received = self.received.max(wal_end);
-                    }
-                }
-                StreamFrame::CopyDone => return Err(Error::transient("the source ended the copy's stream")),
-            }
-        }
-        if self.fed_back.elapsed() >= self.feedback {
-            self.fed_back = Instant::now();
-            self.replication
-                .send_status(self.received, self.consistent_point, self.consistent_point, true)
-                .await?;
-        }
-        if any {
-            return Ok(());
-        }
-        match tokio::time::timeout(self.feedback, self.replication.fill()).await {
-            Ok(read) => read,
-            // Nothing came: ask where the stream stands.
-            Err(_) => {
-                self.replication
-                    .send_status(self.received, self.consistent_point, self.consistent_point, true)
-                    .await
-            }
-        }
-    }
-
-    /// Takes in what a large transaction has changed so far: nobody sees the shadow before it is whole.
-    fn take_chunk(&mut self, stop_at: Option<Lsn>) {
-        let Some(id) = self.assembler.open_transaction() else {
-            return;
-        };
-        if stop_at.is_some_and(|stop_at| id.commit_lsn >= stop_at) {
-            self.reached = true;
-            return;
-        }
-        self.pending.add_part(self.assembler.take_chunk());
-        self.partly = true;
-    }
-
-    /// Writes what was taken in into the shadows.
-    async fn write(&mut self, shadow: &mut ShadowWriter, ready: &[ToCopy]) -> Result<()> {
-        let (folds, broken) = self.pending.take_folds();
-        if let Some((_, error)) = broken.into_iter().next() {
-            return Err(altered(error));
-        }
-        let folds: Vec<_> = folds
-            .into_iter()
-            .filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold)))
-            .collect();
-        if folds.is_empty() {
-            return Ok(());
-        }
-        let mut writing = std::pin::pin!(shadow.catch_up(folds));
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut writing => return result,
-                () = tokio::time::sleep(self.feedback) => {
-                    let (received, kept) = (self.received, self.consistent_point);
-                    self.replication.send_status(received, kept, kept, false).await?;
-                }
-            }
-        }
-    }
-}
-
 /// Ends early when the session does.
 async fn or_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
@@ -604,17 +411,6 @@ async fn or_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Resu
         () = stop.cancelled() => Err(Error::new(Class::Interrupted, "stopped during a resync")),
         result = work => result,
     }
-}
-
-/// The next copy reads the table as it is then.
-fn altered(error: Error) -> Error {
-    error
-        .with_class(Class::Transient)
-        .context("the table was altered during the copy")
-}
-
-fn stream_gone() -> Error {
-    Error::transient("the stream ended during the resync")
 }
 
 /// A slot name of its own for each copy, at most 63 bytes.

@@ -15,17 +15,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Client;
 
 use crate::conninfo::Host;
+use crate::consume::consumer::{Consumer, Start};
+use crate::consume::passed::Passed;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::progress::Replay;
 use crate::progress::SourceIdentity;
 use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::keeper::Keeper;
 use crate::run::ownership::check_slot;
-use crate::run::passed::Passed;
 use crate::run::preflight::{check_same_source, check_server};
-use crate::run::stream::{Start, Stream};
+use crate::run::stream::{self, Stream};
 use crate::run::watch::Watch;
 use crate::run::{Process, Shared, clock, fence, preflight, publish, pulse, report, unreadable, watch};
 use crate::source;
@@ -291,24 +291,27 @@ impl<'a> Session<'a> {
                 bound.in_step().map(|model| Arc::clone(&model.model)),
             )
         });
-        let stream = Stream::new(Start {
-            replication: self.replication,
+        let consumer = Consumer::new(Start {
             models: models.collect(),
-            applier: Applier::start(self.writer),
             checkpoint,
+            last,
             start,
-            replay: Replay::new(checkpoint, last, start),
             synchronous_commit: self.shared.settings.target.synchronous_commit,
             careful_until: process.careful_until.filter(|until| *until > checkpoint),
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
             chunk_patience: process.chunk_patience(),
             own_cluster: self.own_cluster,
+            passed,
+        });
+        let ends = stream::Ends {
+            replication: self.replication,
+            applier: Applier::start(self.writer),
+            questions,
             let_go: Arc::clone(&let_go),
             pace: !source.conninfo.hosts.iter().any(Host::is_unix),
-            passed,
-            questions,
-        });
+        };
+        let stream = Stream::new(consumer, ends);
         let (left, result) = {
             // Both in one task: the stream is polled first.
             let mut stream = std::pin::pin!(stream.run(&mut inbox, &self.shared.stop));
@@ -333,12 +336,12 @@ impl<'a> Session<'a> {
         }
         process.stalled = if left.stalled { process.stalled + 1 } else { 0 };
         let unsendable = left.unsendable;
-        let refused = leave(self.shared, left, epoch, &result).await;
+        let failed = leave(self.shared, left, epoch, &result).await;
         let result = match unsendable {
             Some(position) => result.map_err(|error| process.stick(position, error)),
             None => result,
         };
-        result.inspect_err(|error| process.learn(error, refused))
+        result.inspect_err(|error| process.learn(error, failed))
     }
 }
 

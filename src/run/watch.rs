@@ -24,12 +24,12 @@ use sqlx::PgConnection;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
+use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::run::Shared;
 use crate::run::bind::Bound;
 use crate::run::budget;
-use crate::run::passed::Passed;
 use crate::run::stream::Command;
 use crate::source;
 use crate::source::watch::Look;

@@ -1,18 +1,16 @@
 //! An exact copy without servers: the rows that the source has at one point, brought forward by a stream of its own, and merged
-//! into lookups as they were when the copy began.
+//! into the lookups where the stream stands still.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cdc::consume::follower::Follower;
 use cdc::lsn::Lsn;
-use cdc::protocol::pgoutput::decode;
 use cdc::read_model::ReadModel;
-use cdc::run::pending::Pending;
-use cdc::transaction::Assembler;
 
-use crate::reader::{Reader, assembler};
+use crate::feed::Feed;
 use crate::source::{Mark, Table};
-use crate::wire::{Cuts, text};
+use crate::wire::text;
 use crate::writer::{Stage, Staged, Target, Value, Values, all_there, take_left_out};
 
 /// The rows of a copy by identity, as `sql/target/catch_up.sql` keeps them: whether they are live, and their values.
@@ -37,67 +35,56 @@ fn shadow(model: &ReadModel, table: &Table) -> Shadow {
 pub struct Copy {
     models: [Arc<ReadModel>; 2],
     shadows: [Shadow; 2],
-    /// The lookups, which nobody writes meanwhile.
-    lookups: [Target; 2],
-    assembler: Assembler,
-    pending: Pending,
-    /// Whether its stream has had the tables' descriptions.
-    pub described: bool,
+    pub follower: Follower,
+    /// What its own connection has sent.
+    pub feed: Feed,
+    /// Whether it has asked the stream to stand still.
+    pub asked: bool,
+    /// Where the stream stands still for it.
+    pub position: Option<Lsn>,
 }
 
 impl Copy {
-    /// The table at the copy's point, for the lookups as they are now.
-    pub fn new(table: &Table, reader: &Reader) -> Self {
-        let models = reader.models.clone();
+    /// The table at the copy's point.
+    pub fn new(
+        table: &Table,
+        models: &[Arc<ReadModel>; 2],
+        feed: Feed,
+        point: Lsn,
+        chunk_bytes: usize,
+    ) -> Self {
         Self {
             shadows: [shadow(&models[0], table), shadow(&models[1], table)],
-            lookups: reader.targets().clone(),
-            assembler: assembler(&models, Lsn::ZERO),
-            pending: Pending::default(),
-            described: false,
-            models,
+            follower: Follower::new(point, models.iter().cloned()).with_chunks_of(chunk_bytes),
+            feed,
+            asked: false,
+            position: None,
+            models: models.clone(),
         }
     }
 
-    /// Reads the next transaction; its beginning is taken into the shadows where it is cut.
-    pub fn read(&mut self, messages: &[&[u8]], cuts: Cuts) -> Result<(), String> {
-        for (at, bytes) in messages.iter().enumerate() {
-            let message = decode(bytes).map_err(|error| error.to_string())?;
-            let whole = self.assembler.take(&message).map_err(|error| error.to_string())?;
-            if let Some(transaction) = whole {
-                self.pending.add(transaction);
-            } else if cuts.after(at) {
-                self.pending.add_part(self.assembler.take_chunk());
-                self.write()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings the shadows forward.
-    pub fn write(&mut self) -> Result<(), String> {
-        let (folds, broken) = self.pending.take_folds();
-        if let Some((index, error)) = broken.first() {
-            return Err(format!("read model {index} is broken in a copy: {error}"));
-        }
+    /// Brings the shadows forward by what was received. `false` if the table was altered.
+    pub fn write(&mut self) -> Result<bool, String> {
+        let Ok(folds) = self.follower.take_folds() else {
+            return Ok(false);
+        };
         for (index, fold) in folds {
             let mut stage = Stage::default();
             stage.add(&self.models[index], &fold);
             catch_up(&mut self.shadows[index], stage)?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// The lookups after the merge.
-    pub fn merged(&self) -> Result<[Target; 2], String> {
-        let mut merged = self.lookups.clone();
-        for ((target, model), shadow) in merged.iter_mut().zip(&self.models).zip(&self.shadows) {
+    /// Merges the copies into the lookups.
+    pub fn merge(&self, targets: &mut [Target; 2]) -> Result<(), String> {
+        for ((target, model), shadow) in targets.iter_mut().zip(&self.models).zip(&self.shadows) {
             let rows = shadow
                 .iter()
                 .map(|(identity, (live, values))| (identity.clone(), *live, values.clone()));
             target.apply(model, Stage::whole(rows))?;
         }
-        Ok(merged)
+        Ok(())
     }
 }
 

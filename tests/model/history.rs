@@ -3,70 +3,93 @@
 use std::fmt::Write as _;
 
 use cdc::lsn::{Lsn, PgTimestamp};
-use cdc::progress::{TransactionId, Verdict};
+use cdc::progress::{Replay, TransactionId, Verdict};
 
 use crate::author::Author;
-use crate::copy::Copy;
-use crate::reader::{Reader, expected};
+use crate::lookups::Lookup;
+use crate::player::Player;
 use crate::source::{Kind, Note, Refused, Stored, Table};
 use crate::statement::{Statement, tables};
-use crate::wire::{self, Cuts, Place};
+use crate::wire::{self, Place};
 use crate::writer::Target;
 
-/// A transaction of the source, and what the consumer does once it has read it.
+/// A transaction of the source.
 #[derive(Debug, Clone, Default)]
 pub struct Transaction {
     pub statements: Vec<Statement>,
     /// Bytes of WAL between its end and the next commit record; 0 is back to back.
     gap: u64,
-    read: Read,
-    then: Then,
 }
 
-/// How the transaction is read.
-#[derive(Debug, Clone, Copy, Default)]
-struct Read {
-    /// It is large: what was read so far is taken as a chunk.
-    cuts: Cuts,
-    /// After so many messages the consumer starts again, once.
-    breaks_off: Option<u8>,
+/// How a history is played.
+#[derive(Debug, Clone, Copy)]
+pub struct Drive {
+    /// Draws the order of what happens.
+    pub seed: u64,
+    /// Bytes of one transaction above which it goes on in chunks.
+    pub chunk_bytes: usize,
+    /// Whether the target's commits are durable at once.
+    pub synchronous: bool,
+    /// Whether the process is killed.
+    pub restarts: bool,
+    /// Whether the target crashes.
+    pub crashes: bool,
+    /// Whether copies are made.
+    pub copies: bool,
+    /// Whether the tables are described again.
+    pub describes: bool,
+    /// Whether commits of the source wait for what is acknowledged.
+    pub standby: bool,
+    /// Whether the source shuts down at the end.
+    pub shuts_down: bool,
+    /// The transaction whose rows one lookup does not take.
+    pub poison: Option<usize>,
+    /// Transactions in which a column of the table has another name.
+    pub altered: Option<(usize, usize)>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Then {
-    /// The batch ends here.
-    apply: bool,
-    /// The position before the next commit record is stored.
-    pass: bool,
-    /// What is applied is acknowledged.
-    acknowledge: bool,
-    /// The consumer starts again.
-    start: bool,
-    /// The tables are described again before the next change.
-    describe: bool,
-    /// An exact copy begins at this point.
-    copy: bool,
+impl Drive {
+    fn any(random: &mut fastrand::Rng, transactions: usize) -> Self {
+        let often = |random: &mut fastrand::Rng| random.u8(0..2) == 0;
+        let seldom = |random: &mut fastrand::Rng| random.u8(0..4) == 0;
+        Self {
+            seed: random.u64(..),
+            chunk_bytes: [1, 60, 200, usize::MAX][random.usize(0..4)],
+            synchronous: often(random),
+            restarts: often(random),
+            crashes: seldom(random),
+            copies: often(random),
+            describes: often(random),
+            standby: seldom(random),
+            shuts_down: often(random),
+            poison: seldom(random).then(|| random.usize(0..transactions.max(1))),
+            altered: seldom(random).then(|| {
+                let from = random.usize(0..transactions.max(1));
+                (from, from + random.usize(1..4))
+            }),
+        }
+    }
 }
-
-/// Leaves one of these out.
-type Clear = fn(&mut Then);
 
 /// What happened to a table, and to the consumer.
 #[derive(Debug, Clone)]
 pub struct History {
     pub kind: Kind,
     pub transactions: Vec<Transaction>,
+    pub drive: Drive,
 }
 
-/// A transaction as it was sent.
-struct Sent {
-    place: Place,
+/// A transaction as it is sent.
+pub struct Sent {
+    pub place: Place,
     /// Position before the next commit record.
-    passed: u64,
-    messages: wire::Messages,
-    has_changes: bool,
-    read: Read,
-    table: Table,
+    pub passed: u64,
+    pub messages: wire::Messages,
+    pub has_changes: bool,
+    /// Whether a column of the table has another name.
+    pub is_altered: bool,
+    /// The table after it.
+    pub table: Table,
 }
 
 impl History {
@@ -74,37 +97,21 @@ impl History {
     pub fn any(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let kind = Kind::any(&mut random);
-        let restarts = random.u8(0..4);
         let mut author = Author::new(kind, random);
         let mut transactions = Vec::new();
         for _ in 0..author.random.usize(2..14) {
-            let Some(statements) = author.transaction() else {
-                continue;
-            };
-            let random = &mut author.random;
-            let apply = random.u8(0..5) < 2;
-            transactions.push(Transaction {
-                statements,
-                gap: if random.bool() { 0 } else { random.u64(1..20) },
-                read: Read {
-                    cuts: match random.u8(0..6) {
-                        0 => Cuts(u16::MAX),
-                        1 => Cuts(random.u16(..) & random.u16(..)),
-                        _ => Cuts::default(),
-                    },
-                    breaks_off: (restarts >= 2 && random.u8(0..3) == 0).then(|| random.u8(1..12)),
-                },
-                then: Then {
-                    apply,
-                    pass: apply && random.u8(0..4) == 0,
-                    acknowledge: random.u8(0..3) == 0,
-                    start: restarts == 3 || (restarts == 2 && random.u8(0..4) == 0),
-                    describe: random.u8(0..5) == 0,
-                    copy: random.u8(0..12) == 0,
-                },
-            });
+            if let Some(statements) = author.transaction() {
+                let random = &mut author.random;
+                let gap = if random.bool() { 0 } else { random.u64(1..20) };
+                transactions.push(Transaction { statements, gap });
+            }
         }
-        Self { kind, transactions }
+        let drive = Drive::any(&mut author.random, transactions.len());
+        Self {
+            kind,
+            transactions,
+            drive,
+        }
     }
 
     /// Runs the statements.
@@ -112,7 +119,8 @@ impl History {
         let mut table = Table::new(self.kind);
         let mut commit_lsn = 1000;
         let mut sent = Vec::new();
-        for (transaction, xid) in self.transactions.iter().zip(700..) {
+        let altered = self.drive.altered.unwrap_or_default();
+        for (at, (transaction, xid)) in self.transactions.iter().zip(700..).enumerate() {
             let events = table.run(&transaction.statements)?;
             let end_lsn = commit_lsn + 48;
             let place = Place {
@@ -125,7 +133,7 @@ impl History {
                 place,
                 has_changes: !events.is_empty(),
                 messages: wire::Messages::new(self.kind, place, &events),
-                read: transaction.read,
+                is_altered: (altered.0..altered.1).contains(&at),
                 passed: end_lsn + transaction.gap,
                 table,
             });
@@ -134,28 +142,13 @@ impl History {
         Ok(sent)
     }
 
-    /// Plays the history, and tells what went wrong: after which transaction, and how.
+    /// Plays the history; tells what went wrong, and what was done before.
     ///
     /// `Err(Refused)` if it is none that a server would let happen.
-    pub fn play(&self) -> Result<Result<(), (usize, String)>, Refused> {
+    pub fn play(&self) -> Result<Result<(), (String, Vec<String>)>, Refused> {
         let sent = self.sent()?;
-        let mut reader = Reader::new(self.kind);
-        let mut described = false;
-        let mut copies = Vec::new();
-        for (at, transaction) in self.transactions.iter().enumerate() {
-            let last = at + 1 == sent.len();
-            let mut then = transaction.then;
-            then.apply |= last;
-            let done = step(&mut reader, &sent[..=at], then, &mut described);
-            let done = done.and_then(|()| follow(&mut copies, &sent[at], then));
-            if let Err(why) = done {
-                return Ok(Err((at, why)));
-            }
-            if then.copy {
-                copies.push(Copy::new(&sent[at].table, &reader));
-            }
-        }
-        Ok(Ok(()))
+        let mut player = Player::new(self.kind, &sent, self.drive);
+        Ok(player.play().map_err(|why| (why, player.trace)))
     }
 
     /// The smallest history that still goes wrong, as far as leaving things out leads.
@@ -191,36 +184,26 @@ impl History {
             }
         }
         for at in 0..count {
-            let Then {
-                apply,
-                pass,
-                acknowledge,
-                start,
-                describe,
-                copy,
-            } = self.transactions[at].then;
-            let flags: [(bool, Clear); 6] = [
-                (copy, |then| then.copy = false),
-                (start, |then| then.start = false),
-                (pass, |then| then.pass = false),
-                (acknowledge, |then| then.acknowledge = false),
-                (describe, |then| then.describe = false),
-                (apply, |then| then.apply = false),
-            ];
-            for (set, clear) in flags {
-                if set {
-                    with(&|transactions| clear(&mut transactions[at].then));
-                }
-            }
             if self.transactions[at].gap > 0 {
                 with(&|transactions| transactions[at].gap = 0);
             }
-            let Read { cuts, breaks_off } = self.transactions[at].read;
-            if breaks_off.is_some() {
-                with(&|transactions| transactions[at].read.breaks_off = None);
-            }
-            for bit in (0..16).map(|bit| 1 << bit).filter(|bit| cuts.0 & bit != 0) {
-                with(&|transactions| transactions[at].read.cuts.0 &= !bit);
+        }
+        let drives: [fn(&mut Drive); 9] = [
+            |drive| drive.altered = None,
+            |drive| drive.poison = None,
+            |drive| drive.copies = false,
+            |drive| drive.crashes = false,
+            |drive| drive.restarts = false,
+            |drive| drive.standby = false,
+            |drive| drive.describes = false,
+            |drive| drive.synchronous = true,
+            |drive| drive.chunk_bytes = usize::MAX,
+        ];
+        for change in drives {
+            let mut smaller = self.clone();
+            change(&mut smaller.drive);
+            if format!("{:?}", smaller.drive) != format!("{:?}", self.drive) {
+                all.push(smaller);
             }
         }
         all
@@ -239,7 +222,7 @@ impl History {
             .iter()
             .zip(&sent)
             .map(|(transaction, sent)| {
-                let messages = sent.messages.tell(&mut described);
+                let messages = sent.messages.tell(&mut described, false);
                 let messages = messages.into_iter().map(<[u8]>::to_vec).collect();
                 (self.transaction_sql(transaction), messages)
             })
@@ -254,7 +237,7 @@ impl History {
         sql + "COMMIT;\n"
     }
 
-    /// The history for psql, with what the consumer did as comments.
+    /// The history for psql, and how it is played.
     pub fn sql(&self) -> String {
         let mut sql = tables(self.kind);
         for (transaction, number) in self.transactions.iter().zip(1..) {
@@ -263,38 +246,8 @@ impl History {
                 "\n-- transaction {number}\n{}",
                 self.transaction_sql(transaction)
             );
-            let Read { cuts, breaks_off } = transaction.read;
-            if let Some(messages) = breaks_off {
-                let _ = writeln!(sql, "-- cdc starts again after {messages} of its messages");
-            }
-            if cuts != Cuts::default() {
-                let after: Vec<_> = (0..16)
-                    .filter(|message| cuts.after(*message))
-                    .map(|at| at + 1)
-                    .collect();
-                let _ = writeln!(sql, "-- it comes in chunks, cut after messages {after:?}");
-            }
-            let Then {
-                apply,
-                pass,
-                acknowledge,
-                start,
-                describe,
-                copy,
-            } = transaction.then;
-            for (did, what) in [
-                (apply || number == self.transactions.len(), "the batch ends"),
-                (pass, "a later position is stored"),
-                (acknowledge, "what is applied is acknowledged"),
-                (start, "cdc starts again"),
-                (describe, "the tables are described again"),
-                (copy, "an exact copy begins"),
-            ] {
-                if did {
-                    let _ = writeln!(sql, "-- {what}");
-                }
-            }
         }
+        let _ = writeln!(sql, "\n-- {:?}", self.drive);
         sql
     }
 }
@@ -341,115 +294,46 @@ fn less(statements: &[Statement]) -> Vec<Vec<Statement>> {
     all
 }
 
-/// The consumer reads the last of these transactions, and does what it does then.
-fn step(reader: &mut Reader, sent: &[Sent], then: Then, described: &mut bool) -> Result<(), String> {
-    let Some((now, before)) = sent.split_last() else {
-        return Ok(());
-    };
-    if let Some(messages) = now.read.breaks_off {
-        let all = now.messages.tell(described);
-        let beginning = &all[..usize::from(messages).min(all.len() - 1)];
-        reader.read_beginning(beginning, now.read.cuts)?;
-        start_again(reader, before, described)?;
-    }
-    read(reader, now, described)?;
-    if then.apply {
-        reader.apply()?;
-        compare(reader.targets(), &now.table)?;
-        if then.pass {
-            reader.pass(Lsn(now.passed))?;
-        }
-    }
-    if then.acknowledge {
-        reader.acknowledge()?;
-    }
-    if then.describe {
-        *described = false;
-    }
-    if then.start {
-        rewritten_histories_are_noticed(reader, sent)?;
-        start_again(reader, sent, described)?;
-        if then.apply {
-            reader.pass(reader.checkpoint())?;
-            reader.apply()?;
-            compare(reader.targets(), &now.table)?;
-        }
-    }
-    Ok(())
-}
-
-fn read(reader: &mut Reader, sent: &Sent, described: &mut bool) -> Result<(), String> {
-    if reader.read(&sent.messages.tell(described), sent.read.cuts)? {
-        compare(reader.targets(), &sent.table)?;
-    }
-    Ok(())
-}
-
-/// All that was sent comes again from the slot's position on.
-fn start_again(reader: &mut Reader, sent: &[Sent], described: &mut bool) -> Result<(), String> {
-    reader.start();
-    *described = false;
-    let slot = reader.slot;
-    for again in sent.iter().filter(|sent| Lsn(sent.place.commit_lsn) >= slot) {
-        read(reader, again, described)?;
-    }
-    Ok(())
-}
-
-/// The copies that have begun read the transaction; where a batch ends they are written, and merged to see what comes of it.
-fn follow(copies: &mut [Copy], sent: &Sent, then: Then) -> Result<(), String> {
-    for copy in copies {
-        let messages = sent.messages.tell(&mut copy.described);
-        copy.read(&messages, sent.read.cuts)?;
-        if then.apply {
-            copy.write()?;
-            compare(&copy.merged()?, &sent.table)
-                .map_err(|why| format!("after the merge of a copy:\n{why}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Nothing, or what each lookup shows and should not, and the reverse.
-fn compare(targets: &[Target; 2], table: &Table) -> Result<(), String> {
-    let expected = expected(table);
+/// Nothing, or what the lookup shows and should not, and the reverse.
+pub fn compare_one(target: &Target, expected: &Lookup) -> Result<(), String> {
     let mut text = String::new();
-    for (number, (target, expected)) in targets.iter().zip(&expected).enumerate() {
-        let found = &target.lookup;
-        let name = ["by code", "by id"][number];
-        for row in found
-            .values()
-            .filter(|row| !expected.values().any(|other| other == *row))
-        {
-            let _ = writeln!(text, "  the lookup {name} shows:       {row:?}");
-        }
-        for row in expected
-            .values()
-            .filter(|row| !found.values().any(|other| other == *row))
-        {
-            let _ = writeln!(text, "  the lookup {name} should show: {row:?}");
-        }
+    let found = &target.lookup;
+    for row in found
+        .values()
+        .filter(|row| !expected.values().any(|other| other == *row))
+    {
+        let _ = writeln!(text, "  the lookup shows:       {row:?}");
+    }
+    for row in expected
+        .values()
+        .filter(|row| !found.values().any(|other| other == *row))
+    {
+        let _ = writeln!(text, "  the lookup should show: {row:?}");
     }
     if text.is_empty() { Ok(()) } else { Err(text) }
 }
 
 /// What comes again is judged as rewritten if the last applied transaction is another one, or missing, or not the last.
-fn rewritten_histories_are_noticed(reader: &Reader, sent: &[Sent]) -> Result<(), String> {
-    let checkpoint = reader.checkpoint();
+pub fn rewritten_histories_are_noticed(
+    judge: &Replay,
+    last: Option<TransactionId>,
+    (slot, checkpoint): (Lsn, Lsn),
+    sent: &[Sent],
+) -> Result<(), String> {
     let again: Vec<(TransactionId, bool)> = sent
         .iter()
         .map(|sent| (id(sent.place), sent.has_changes))
-        .filter(|(id, _)| (reader.slot..checkpoint).contains(&id.commit_lsn))
+        .filter(|(id, _)| (slot..checkpoint).contains(&id.commit_lsn))
         .collect();
     let judged = |history: &[(TransactionId, bool)]| {
-        let mut judge = reader.judge();
+        let mut judge = judge.clone();
         let rewritten = history
             .iter()
             .any(|(id, has_changes)| judge.judge(*id, *has_changes) == Verdict::Rewritten);
         rewritten || judge.pass(checkpoint) == Verdict::Rewritten
     };
     let mut histories = Vec::new();
-    if let Some(last) = reader.last_to_come() {
+    if let Some(last) = last {
         let others = again.iter().copied().filter(|(id, _)| *id != last);
         histories.push(("without the last one", others.clone().collect::<Vec<_>>()));
         let changed = [
@@ -470,9 +354,7 @@ fn rewritten_histories_are_noticed(reader: &Reader, sent: &[Sent]) -> Result<(),
         }
     }
     let late = Lsn(checkpoint.0.saturating_sub(1));
-    if (reader.slot..checkpoint).contains(&late)
-        && reader.last_to_come().is_none_or(|last| last.commit_lsn < late)
-    {
+    if (slot..checkpoint).contains(&late) && last.is_none_or(|last| last.commit_lsn < late) {
         let more = TransactionId {
             commit_lsn: late,
             xid: 1,

@@ -21,17 +21,6 @@ pub struct Place {
     pub time: i64,
 }
 
-/// After which of a transaction's messages what was read so far is taken as a chunk: one bit a message, from the first again
-/// after sixteen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cuts(pub u16);
-
-impl Cuts {
-    pub fn after(self, message: usize) -> bool {
-        self.0 & (1 << (message % 16)) != 0
-    }
-}
-
 /// A column: name, type, OID of the type.
 type Column = (&'static str, &'static str, u32);
 
@@ -75,8 +64,9 @@ fn is_full(kind: Kind) -> bool {
 /// The messages of a transaction, which may be told more than once.
 pub struct Messages {
     begin: Vec<u8>,
-    /// What the tables are like, and then what has changed.
+    /// What the tables are like, and what `labels` is like while a column of it has another name.
     descriptions: [Vec<u8>; 2],
+    altered: Vec<u8>,
     changes: Vec<Vec<u8>>,
     commit: Vec<u8>,
 }
@@ -85,17 +75,20 @@ impl Messages {
     pub fn new(kind: Kind, place: Place, events: &[Event]) -> Self {
         Self {
             begin: begin(place),
-            descriptions: [labels(kind), elsewhere()],
+            descriptions: [labels(kind, "label"), elsewhere()],
+            altered: labels(kind, "was_label"),
             changes: events.iter().map(|event| change(kind, event)).collect(),
             commit: commit(place),
         }
     }
 
     /// All of them in order; `described` tells whether this connection has had the tables' descriptions.
-    pub fn tell(&self, described: &mut bool) -> Vec<&[u8]> {
+    pub fn tell(&self, described: &mut bool, altered: bool) -> Vec<&[u8]> {
         let describes = !self.changes.is_empty() && !*described;
         *described |= describes;
-        let descriptions = self.descriptions.iter().filter(|_| describes);
+        let [labels, elsewhere] = &self.descriptions;
+        let labels = if altered { &self.altered } else { labels };
+        let descriptions = [labels, elsewhere].into_iter().filter(|_| describes);
         std::iter::once(&self.begin)
             .chain(descriptions)
             .chain(&self.changes)
@@ -138,7 +131,7 @@ fn relation(oid: u32, name: &str, identity: u8, columns: &[(bool, &str, u32)]) -
     bytes
 }
 
-fn labels(kind: Kind) -> Vec<u8> {
+fn labels(kind: Kind, label: &str) -> Vec<u8> {
     let identity = match kind.identity {
         Identity::PrimaryKey | Identity::PrimaryKeyIsKey => b'd',
         Identity::Index | Identity::IndexIsKey => b'i',
@@ -146,7 +139,10 @@ fn labels(kind: Kind) -> Vec<u8> {
     };
     let columns: Vec<_> = columns(kind)
         .iter()
-        .map(|&(name, _, oid)| (in_identity(kind, name), name, oid))
+        .map(|&(name, _, oid)| {
+            let told = if name == "label" { label } else { name };
+            (in_identity(kind, name), told, oid)
+        })
         .collect();
     relation(LABELS, "labels", identity, &columns)
 }

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::STATE_PATIENCE;
+use crate::consume::job::{Done, FailedBatch};
 use crate::error::{Error, Result};
 use crate::run::Shared;
-use crate::run::applier::Done;
-use crate::run::stream::{Left, Refused};
+use crate::run::stream::Left;
 
 /// How often it is looked whether our session is there while a batch in hand is waited for, and how long it may not be seen.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
@@ -41,12 +41,12 @@ pub(super) async fn leave(
     mut left: Left,
     epoch: i64,
     result: &Result<()>,
-) -> Option<Refused> {
-    if let Some(in_hand) = left.in_hand {
+) -> Option<FailedBatch> {
+    if left.in_hand {
         tokio::select! {
-            done = left.applier.result() => if let Ok(Done::Refused(index, error)) = done {
-                // Late, but it must be known: else the same batch would be tried for ever.
-                left.refused = Some(in_hand.refused(index, error));
+            // Late, but it must be known: else the same batch would be tried for ever.
+            done = left.applier.result() => if let Ok(Done::Failed(failed)) = done {
+                left.failed = Some(failed);
             },
             () = session_is_gone(shared, epoch) => {}
             () = shared.stop.cancelled() => {}
@@ -54,7 +54,7 @@ pub(super) async fn leave(
     }
     if result.is_err() {
         left.applier.abort();
-        return left.refused;
+        return left.failed;
     }
     let stopped = async {
         if let Some(mut writer) = left.applier.finish().await {

@@ -6,9 +6,6 @@ use crate::fold::Fold;
 use crate::read_model::Change;
 use crate::transaction::{Broken, Transaction};
 
-/// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
-pub const CHUNK_BYTES: usize = 8 << 20;
-
 /// Whole transactions that wait to be applied.
 #[derive(Debug, Default)]
 pub struct Pending {
@@ -16,6 +13,8 @@ pub struct Pending {
     suspended: Vec<(usize, Error)>,
     position: Option<Position>,
     transactions: u64,
+    /// Chunks of these transactions that were staged before.
+    chunks: u64,
     /// Read models with changes of a leaf that the watch has never seen.
     unseen: Vec<usize>,
 }
@@ -38,6 +37,7 @@ impl Pending {
             },
         });
         self.transactions += 1;
+        self.chunks += transaction.chunks;
     }
 
     /// Adds changes of a transaction whose end is to come.
@@ -97,6 +97,11 @@ impl Pending {
         self.transactions
     }
 
+    /// Chunks of what waits that were staged before.
+    pub fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
     /// Number of read models whose rows wait.
     pub fn read_models(&self) -> usize {
         self.folds.len()
@@ -119,6 +124,7 @@ impl Pending {
             folds,
             suspended,
             transactions,
+            chunks,
             ..
         } = std::mem::take(self);
         Some(Batch {
@@ -126,7 +132,7 @@ impl Pending {
             folds,
             suspended,
             transactions,
-            chunks: 0,
+            chunks,
         })
     }
 
@@ -162,6 +168,7 @@ mod tests {
             broken: Vec::new(),
             has_changes: !of.is_empty(),
             leaves: Vec::new(),
+            chunks: 0,
         }
     }
 

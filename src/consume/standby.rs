@@ -10,10 +10,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::Stream;
-use crate::error::Result;
+use crate::consume::Now;
 use crate::lsn::Lsn;
 
 /// How long a commit of the source may wait for the target.
@@ -21,51 +18,53 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether commits of the source wait for what is acknowledged.
 #[derive(Debug)]
-pub(super) struct Standby {
+pub struct Standby {
     /// The source and the target are one cluster: our own commits would wait for us.
     own_cluster: bool,
     /// The source's setting names us.
     named: bool,
     apart: bool,
+    /// Whether the source was last given to know that it stands apart.
+    said: bool,
     /// End of the source's WAL when it was read last.
     flushed: Lsn,
     /// What is to be acknowledged, and since when it is known.
-    waits: Option<(Lsn, Instant)>,
+    waits: Option<(Lsn, Now)>,
 }
 
 impl Standby {
     /// Stands apart until something was acknowledged in time: a stream that begins may be far behind.
-    pub(super) fn new(own_cluster: bool) -> Self {
+    pub fn new(own_cluster: bool) -> Self {
         Self {
             own_cluster,
             named: false,
             apart: true,
+            said: false,
             flushed: Lsn::ZERO,
             waits: None,
         }
     }
 
     /// The source's setting was read, and the end of its WAL.
-    pub(super) fn read(&mut self, named: bool, flushed: Lsn) {
+    pub fn read(&mut self, named: bool, flushed: Lsn) {
         self.named = named;
         self.flushed = self.flushed.max(flushed);
     }
 
-    /// Whether to acknowledge each position as soon as may be.
-    pub(super) fn is_waited_for(&self) -> bool {
+    /// Whether each position is to be acknowledged at once.
+    pub fn is_waited_for(&self) -> bool {
         self.named && !self.own_cluster
     }
 
     /// Whether a status names no flushed position. Where nobody waits it does: a slot has to move.
-    pub(super) fn is_apart(&self) -> bool {
+    pub fn is_apart(&self) -> bool {
         self.named && (self.apart || self.own_cluster)
     }
 
     /// Compares what was received with what was acknowledged; returns whether the source has to be told.
-    pub(super) fn judge(&mut self, received: Lsn, acknowledged: Lsn, now: Instant) -> bool {
-        let before = self.is_apart();
+    pub fn judge(&mut self, received: Lsn, acknowledged: Lsn, now: Now) -> bool {
         if let Some((position, since)) = self.waits {
-            let late = now.saturating_duration_since(since) >= PATIENCE;
+            let late = now.saturating_sub(since) >= PATIENCE;
             if acknowledged >= position {
                 self.waits = None;
                 self.apart &= late;
@@ -79,53 +78,14 @@ impl Standby {
         } else if self.waits.is_none() {
             self.waits = Some((newest, now));
         }
-        self.is_apart() != before
+        let apart = self.is_apart();
+        std::mem::replace(&mut self.said, apart) != apart
     }
 
     /// When to judge again, if nothing happens before.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Now> {
         let (_, since) = self.waits.filter(|_| self.is_waited_for() && !self.apart)?;
         Some(since + PATIENCE)
-    }
-}
-
-impl Stream {
-    /// Stores what needs no apply where the source's commits wait for it, and lets them go where the target takes too long.
-    pub(super) async fn serve_commits(&mut self) -> Result<()> {
-        if self.standby.is_waited_for() {
-            self.store_idle(false).await?;
-            self.harden_due |= self.progress.durable() < self.progress.applied();
-        }
-        let open = self.assembler.open_transaction();
-        // Its end lies behind its commit record.
-        let open = open.map_or(Lsn::ZERO, |id| Lsn(id.commit_lsn.0.saturating_add(1)));
-        let received = self.progress.received().max(open);
-        let acknowledged = self.acknowledged();
-        if !self.standby.judge(received, acknowledged, Instant::now()) {
-            return Ok(());
-        }
-        let apart = self.standby.is_apart();
-        tracing::debug!(
-            apart,
-            %received,
-            %acknowledged,
-            "the source's commits {} for what is acknowledged here",
-            if apart { "do not wait" } else { "may wait" }
-        );
-        self.replication.stand_apart(apart);
-        self.send_status(false).await?;
-        if apart {
-            self.let_go.notify_one();
-        }
-        Ok(())
-    }
-}
-
-/// Comes back when it has to be judged whether commits have waited for too long.
-pub(super) async fn judged_again(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -135,30 +95,30 @@ mod tests {
 
     struct Case {
         standby: Standby,
-        start: Instant,
+        /// Whether the source knows that it stands apart.
+        known: bool,
     }
 
     impl Case {
         fn new(own_cluster: bool) -> Self {
             Self {
                 standby: Standby::new(own_cluster),
-                start: Instant::now(),
+                known: false,
             }
         }
 
         /// Judges at this time, in milliseconds; returns whether it stands apart then.
         fn at(&mut self, millis: u64, received: u64, acknowledged: u64) -> bool {
-            let now = self.start + Duration::from_millis(millis);
-            let before = self.standby.is_apart();
+            let now = Duration::from_millis(millis);
             let told = self.standby.judge(Lsn(received), Lsn(acknowledged), now);
             let apart = self.standby.is_apart();
-            assert_eq!(told, apart != before, "at {millis}");
+            assert_eq!(told, apart != self.known, "at {millis}");
+            self.known = apart;
             apart
         }
 
         fn deadline(&self) -> Option<u128> {
-            let deadline = self.standby.deadline()?;
-            Some(deadline.duration_since(self.start).as_millis())
+            Some(self.standby.deadline()?.as_millis())
         }
     }
 

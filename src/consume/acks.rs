@@ -1,0 +1,303 @@
+//! What the source is told: received >= applied >= durable >= acknowledged, and when an idle position is stored.
+//!
+//! Takes every kind of progress, and decides alone what is acknowledged: never more than a durable checkpoint covers, and nothing
+//! before the stream has come to the checkpoint with the history that was applied, since the slot would move.
+//!
+//! A keepalive says how far the walsender has decoded. That position is acknowledged only once it is stored: every
+//! `status_interval`, or at once where somebody waits for it. As of which time it is says the source's clock (`as_of.rs`): so
+//! the lookups of a quiet source become known to be of a later time.
+//!
+//! Status goes out at a third of wal_sender_timeout, so a keepalive that asks for a reply means that the server shuts down: an idle
+//! position is stored and acknowledged at once, and what is not acknowledged within [`SHUTDOWN_PATIENCE`] ends the session (measured:
+//! with a batch in hand the server hangs at 30,000 keepalives a second until the connection is closed).
+
+use std::time::Duration;
+
+use crate::as_of::{AsOf, Reading};
+use crate::batch::Position;
+use crate::consume::Now;
+use crate::consume::standby::Standby;
+use crate::lsn::Lsn;
+use crate::progress::Progress;
+
+/// How long the source's shutdown may wait for an acknowledgement; then the connection is closed.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the position of an idle stream is stored at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody waits for a higher position.
+    Waited,
+    /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is stored.
+    Due,
+}
+
+/// What a status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Every commit before this was received.
+    pub received: Lsn,
+    /// Every commit before this is applied and durable.
+    pub acknowledged: Lsn,
+    /// Whether the server is asked for a keepalive.
+    pub asks: bool,
+    /// Whether the connection is one that no commit waits for.
+    pub is_apart: bool,
+    /// Whether the slot is to move although the connection is: now and then, since for that moment commits may wait again.
+    pub moves_slot: bool,
+    /// Whether commits that have waited need not any more.
+    pub lets_go: bool,
+}
+
+/// Settings of [`Acks`].
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The stored position.
+    pub checkpoint: Lsn,
+    /// The slot's own position, where the stream begins.
+    pub start: Lsn,
+    /// How often an idle position is stored, at most.
+    pub status_interval: Duration,
+    /// How often a status goes out, at least.
+    pub feedback_interval: Duration,
+    /// Whether a commit of the applying session is durable at once.
+    pub synchronous_commit: bool,
+    /// Whether source and target are one cluster.
+    pub own_cluster: bool,
+}
+
+/// Positions, and what follows from them.
+#[derive(Debug)]
+pub struct Acks {
+    terms: Terms,
+    progress: Progress,
+    /// Whether the stream has come to the checkpoint with the history that was applied.
+    is_proved: bool,
+    idle: Option<Position>,
+    as_of: AsOf,
+    stored_at: Now,
+    /// The next keepalive's position is stored at once.
+    store_next: Option<Reason>,
+    /// The idle position is stored, if nothing else is under way.
+    store: Option<Reason>,
+    harden_due: bool,
+    /// The server shuts down: what it has sent, and until when it is served.
+    shutdown: Option<(Lsn, Now)>,
+    standby: Standby,
+    /// A status is due; it asks for a keepalive or not.
+    status: Option<bool>,
+}
+
+impl Acks {
+    /// Everything stands at the checkpoint.
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            progress: Progress::at(terms.checkpoint),
+            is_proved: false,
+            idle: None,
+            as_of: AsOf::default(),
+            stored_at: Now::ZERO,
+            store_next: None,
+            store: None,
+            harden_due: false,
+            shutdown: None,
+            standby: Standby::new(terms.own_cluster),
+            status: None,
+        }
+    }
+
+    /// Every commit before this was received.
+    pub fn received(&self) -> Lsn {
+        self.progress.received()
+    }
+
+    /// Every commit before this is in the target.
+    pub fn applied(&self) -> Lsn {
+        self.progress.applied()
+    }
+
+    /// Every commit before this may be forgotten by the source.
+    pub fn acknowledged(&self) -> Lsn {
+        if self.is_proved {
+            self.progress.durable()
+        } else {
+            self.terms.start
+        }
+    }
+
+    /// The stream has come to the checkpoint with the history that was applied.
+    pub fn prove(&mut self, is_proved: bool) {
+        self.is_proved = is_proved;
+    }
+
+    /// A transaction was received that has to be applied.
+    pub fn receive(&mut self, end: Lsn) {
+        self.progress.receive(end);
+    }
+
+    /// The stream has passed a position without a change: by a transaction that changed nothing here (13 and 14 send them).
+    pub fn pass(&mut self, position: Position) {
+        self.progress.receive(position.lsn);
+        self.idle = Some(position);
+    }
+
+    /// The same by a keepalive, which may be one that was waited for.
+    pub fn keepalive(&mut self, wal_end: Lsn) {
+        self.pass(Position {
+            lsn: wal_end,
+            commit_time: None,
+            last: None,
+        });
+        self.store = self.store.or(self.store_next.take());
+    }
+
+    /// A keepalive asks for a reply: the server shuts down.
+    pub fn reply(&mut self, wal_end: Lsn, now: Now) {
+        if self.progress.acknowledged() < wal_end && self.shutdown.is_none() {
+            self.shutdown = Some((wal_end, now + SHUTDOWN_PATIENCE));
+            self.harden_due = self.progress.durable() < self.progress.applied();
+        }
+        self.say(false);
+    }
+
+    /// Whether the server shuts down and has waited for too long.
+    pub fn is_shutdown_over(&self, now: Now) -> bool {
+        self.shutdown.is_some_and(|(_, until)| now >= until)
+    }
+
+    /// A batch was committed together with this position.
+    pub fn apply(&mut self, position: Lsn, now: Now) {
+        self.stored_at = now;
+        self.store(position);
+    }
+
+    /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its session's setting.
+    pub fn store(&mut self, position: Lsn) {
+        self.progress.apply(position);
+        if self.terms.synchronous_commit {
+            self.progress.harden(position);
+        }
+    }
+
+    /// What was committed up to here survives a crash of the target.
+    pub fn harden(&mut self, position: Lsn) {
+        self.progress.harden(position);
+    }
+
+    /// A job has ended: the source hears of it.
+    pub fn job_ended(&mut self) {
+        if self.shutdown.is_some() {
+            self.harden_due = self.progress.durable() < self.progress.applied();
+        }
+        self.say(false);
+    }
+
+    /// Somebody waits for a higher position.
+    pub fn hurry(&mut self) {
+        self.store_next.get_or_insert(Reason::Waited);
+        self.say(true);
+    }
+
+    /// The source's clock was read, and whether its commits wait for a walsender of our name.
+    pub fn read_clock(&mut self, reading: Reading, is_named: bool) {
+        self.as_of.read(reading);
+        self.standby.read(is_named, reading.flushed);
+    }
+
+    /// A status is due, and an idle position is stored when it is time.
+    pub fn tick(&mut self, now: Now) {
+        // Half an interval early rather than at the tick after the next.
+        let since = now.saturating_sub(self.stored_at);
+        if since + self.terms.feedback_interval / 2 >= self.terms.status_interval {
+            // The status asks for a keepalive; if the last one did not bring one, what is there is stored.
+            if self.store_next.replace(Reason::Due) == Some(Reason::Due) {
+                self.store = Some(Reason::Due);
+            }
+        }
+        self.harden_due = self.progress.durable() < self.progress.applied();
+        self.say(true);
+    }
+
+    /// A status goes out with the next look; one that asks for a keepalive does.
+    pub fn say(&mut self, asks: bool) {
+        self.status = Some(self.status.unwrap_or_default() || asks);
+    }
+
+    /// The status that is due.
+    pub fn take_status(&mut self) -> Option<Status> {
+        self.status.take().map(|asks| self.status(asks, false))
+    }
+
+    fn status(&mut self, asks: bool, lets_go: bool) -> Status {
+        let acknowledged = self.acknowledged();
+        if self.is_proved {
+            self.progress.acknowledge();
+        }
+        let moves_slot = asks || self.shutdown.is_some();
+        if self.shutdown.is_some_and(|(wal_end, _)| acknowledged >= wal_end) {
+            self.shutdown = None;
+        }
+        Status {
+            received: self.progress.received(),
+            acknowledged,
+            asks,
+            is_apart: self.standby.is_apart(),
+            moves_slot,
+            lets_go,
+        }
+    }
+
+    /// Compares what was received with what is acknowledged, where commits of the source wait for that; `open` is the commit of the
+    /// transaction that is being read. Returns what the source has to be told.
+    pub fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
+        if self.standby.is_waited_for() {
+            self.harden_due |= self.progress.durable() < self.progress.applied();
+        }
+        // The end of a transaction lies behind its commit record.
+        let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
+        let received = self.progress.received().max(open);
+        if !self.standby.judge(received, self.acknowledged(), now) {
+            return None;
+        }
+        let lets_go = self.standby.is_apart();
+        Some(self.status(false, lets_go))
+    }
+
+    /// Whether an idle position is to be stored now, and then also the same position as of a later time. Whoever asks and cannot
+    /// store has had the request: the next one comes soon.
+    pub fn wants_to_store(&mut self) -> Option<bool> {
+        match self.store.take() {
+            Some(reason) => Some(reason == Reason::Due),
+            None if self.shutdown.is_some() || self.standby.is_waited_for() => Some(false),
+            None => None,
+        }
+    }
+
+    /// Takes the idle position, if it is higher than the stored one, or with `time` if it is the same.
+    pub fn take_idle(&mut self, time: bool, now: Now) -> Option<Position> {
+        let applied = self.progress.applied();
+        let news = |idle: &mut Position| idle.lsn > applied || (time && idle.lsn == applied);
+        let mut position = self.idle.take_if(news)?;
+        position.commit_time = position.commit_time.max(self.as_of.at(position.lsn));
+        self.stored_at = now;
+        Some(position)
+    }
+
+    /// Takes the position that is to be made durable, if one is.
+    pub fn take_harden(&mut self) -> Option<Lsn> {
+        std::mem::take(&mut self.harden_due).then(|| self.progress.applied())
+    }
+
+    /// What is applied and not yet durable.
+    pub fn not_durable(&self) -> Option<Lsn> {
+        let applied = self.progress.applied();
+        (self.progress.durable() < applied).then_some(applied)
+    }
+
+    /// When something has to be looked at again.
+    pub fn deadline(&self) -> Option<Now> {
+        let shutdown = self.shutdown.map(|(_, until)| until);
+        shutdown.into_iter().chain(self.standby.deadline()).min()
+    }
+}

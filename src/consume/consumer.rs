@@ -1,0 +1,598 @@
+//! The consumer of the running stream: what is taken in, which job the target gets next, and what the source is told.
+//!
+//! While one batch is being applied the next one gathers, so batches are small when the stream is quiet and large when it is behind.
+//! Whoever drives it does the same after each event: takes frames while [`Consumer::may_read`], carries out what
+//! [`Consumer::next`] says until that is nothing, and waits, no longer than until [`Consumer::deadline`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::as_of::Reading;
+use crate::batch::{Batch, Position};
+use crate::consume::Now;
+use crate::consume::acks::{Acks, Status, Terms};
+use crate::consume::gather::Gather;
+use crate::consume::intake::{Intake, Step};
+use crate::consume::job::{Applied, Done, FailedBatch, Job};
+use crate::consume::mode::{Joining, Mode};
+use crate::consume::passed::Passed;
+use crate::consume::patience::Patience;
+use crate::consume::pending::Pending;
+use crate::error::{Class, Error, Result};
+use crate::lsn::Lsn;
+use crate::progress::TransactionId;
+use crate::protocol::frame::StreamFrame;
+use crate::read_model::ReadModel;
+use crate::settings::ReadModelSettings;
+use crate::shape::Shape;
+use crate::sql::TableName;
+use crate::transaction::{Leaf, Transaction};
+
+/// Everything that a consumer begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// Read models by index, and whether they take part.
+    pub models: Vec<(ReadModelSettings, Option<Arc<ReadModel>>)>,
+    /// The stored position.
+    pub checkpoint: Lsn,
+    /// The last applied transaction with changes, which must come again if it lies behind `start`.
+    pub last: Option<TransactionId>,
+    /// The slot's own position, where the stream begins.
+    pub start: Lsn,
+    /// Whether a commit of the applying session is durable at once.
+    pub synchronous_commit: bool,
+    /// Apply one transaction at a time up to here: one of them could not be written.
+    pub careful_until: Option<Lsn>,
+    /// How often an idle position is stored, at most.
+    pub status_interval: Duration,
+    /// wal_sender_timeout of the connection; zero is off.
+    pub sender_timeout: Duration,
+    /// How long reading may stand still while a chunk of a large transaction is staged.
+    pub chunk_patience: Duration,
+    /// Whether source and target are one cluster.
+    pub own_cluster: bool,
+    /// How far the stream is, for the watch.
+    pub passed: Arc<Passed>,
+}
+
+impl Start {
+    /// How often a status goes out, at least.
+    fn feedback_interval(&self) -> Duration {
+        let third = self.sender_timeout / 3;
+        if third.is_zero() {
+            self.status_interval
+        } else {
+            third.min(self.status_interval)
+        }
+    }
+}
+
+/// What whoever drives the consumer has to do next.
+#[derive(Debug)]
+pub enum Action {
+    /// Hand this to the target, and its result to [`Consumer::done`].
+    Submit(Job),
+    /// Tell the source.
+    Say(Status),
+    /// Look at these tables in the catalogs, and hand what is found to [`Consumer::proved`].
+    Look(Vec<TableName>),
+    /// The stream stands still here until [`Consumer::resume`].
+    Stand(Lsn),
+}
+
+/// What the log gets to know.
+#[derive(Debug)]
+pub enum Note {
+    /// A read model leaves the stream before the transaction that commits here.
+    Suspended(usize, Error, Lsn),
+    /// A chunk of so many changes of this transaction is handed over.
+    Chunk(TransactionId, usize),
+}
+
+/// Whether the descriptions by which what waits was mapped are proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// Nobody has asked.
+    Open,
+    /// The watch looks.
+    Asked,
+    /// What waits goes at once, before anything that is to be proved again.
+    Given,
+}
+
+/// How often the bookkeeping is compared with the read models that take part.
+#[derive(Debug)]
+struct Audit {
+    interval: Duration,
+    due: bool,
+    at: Now,
+}
+
+/// The consumer's state.
+#[derive(Debug)]
+pub struct Consumer {
+    read_models: Vec<ReadModelSettings>,
+    intake: Intake,
+    pending: Pending,
+    acks: Acks,
+    mode: Mode,
+    gather: Gather,
+    patience: Patience,
+    proof: Proof,
+    audit: Audit,
+    /// Whether the target has a job.
+    in_hand: bool,
+    feedback_interval: Duration,
+    passed: Arc<Passed>,
+    notes: Vec<Note>,
+    failed: Option<FailedBatch>,
+    /// The end: a chunk of a large transaction took the target too long.
+    is_stalled: bool,
+}
+
+impl Consumer {
+    /// Begins.
+    pub fn new(start: Start) -> Self {
+        let feedback_interval = start.feedback_interval();
+        let (read_models, models): (Vec<_>, Vec<_>) = start.models.into_iter().unzip();
+        Self {
+            read_models,
+            intake: Intake::new(start.checkpoint, start.last, start.start, models),
+            pending: Pending::default(),
+            acks: Acks::new(Terms {
+                checkpoint: start.checkpoint,
+                start: start.start,
+                status_interval: start.status_interval,
+                feedback_interval,
+                synchronous_commit: start.synchronous_commit,
+                own_cluster: start.own_cluster,
+            }),
+            mode: Mode::default(),
+            gather: Gather::careful_until(start.careful_until),
+            patience: Patience::new(feedback_interval, start.sender_timeout, start.chunk_patience),
+            proof: Proof::Open,
+            audit: Audit {
+                interval: start.status_interval,
+                due: false,
+                at: Now::ZERO,
+            },
+            in_hand: false,
+            feedback_interval,
+            passed: start.passed,
+            notes: Vec::new(),
+            failed: None,
+            is_stalled: false,
+        }
+    }
+
+    /// As [`Intake::with_chunks_of`].
+    #[must_use]
+    pub fn with_chunks_of(self, chunk_bytes: usize) -> Self {
+        Self {
+            intake: self.intake.with_chunks_of(chunk_bytes),
+            ..self
+        }
+    }
+
+    /// How often [`Self::tick`] is due.
+    pub fn feedback_interval(&self) -> Duration {
+        self.feedback_interval
+    }
+
+    /// The read models by index.
+    pub fn read_models(&self) -> &[ReadModelSettings] {
+        &self.read_models
+    }
+
+    /// What the log gets to know since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Whether the stream is behind: then it is worth to read in large pieces.
+    pub fn is_behind(&self) -> bool {
+        self.gather.is_behind()
+    }
+
+    /// Whether the target has a job.
+    pub fn in_hand(&self) -> bool {
+        self.in_hand
+    }
+
+    /// Every commit before this is in the target.
+    pub fn applied(&self) -> Lsn {
+        self.acks.applied()
+    }
+
+    /// Every commit before this may be forgotten by the source.
+    pub fn acknowledged(&self) -> Lsn {
+        self.acks.acknowledged()
+    }
+
+    /// Whether a part of a transaction is staged of which the end has not gone to the target.
+    pub fn has_chunks(&self) -> bool {
+        self.intake.assembler.chunks() + self.pending.chunks() > 0
+    }
+
+    /// The batch that could not be written, if that was the end.
+    pub fn take_failed(&mut self) -> Option<FailedBatch> {
+        self.failed.take()
+    }
+
+    /// Whether it ended because a chunk of a large transaction took the target too long.
+    pub fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+
+    /// Whether more of the stream may be taken in.
+    pub fn may_read(&self) -> bool {
+        // To come to stand, what was received is applied and no more is taken in; else one batch would follow another for ever.
+        let comes_to_stand = self.mode.comes_to_stand(self.acks.received());
+        if self.proof != Proof::Open || comes_to_stand && !self.intake.assembler.is_open() {
+            return false;
+        }
+        !self.intake.has_chunk() && self.gather.may_grow(&self.pending, self.intake.assembler.bytes())
+    }
+
+    /// Takes the next frame.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    pub fn take(&mut self, frame: &StreamFrame<'_>, now: Now) -> Result<()> {
+        match self.intake.take(frame)? {
+            Step::Nothing => {}
+            Step::Began(delay_micros) => self.gather.began(delay_micros),
+            Step::Whole(transaction) => self.take_in(transaction),
+            Step::Passed(position) => self.acks.keepalive(position),
+        }
+        self.acks.prove(self.intake.is_proved());
+        if let StreamFrame::Keepalive {
+            wal_end,
+            reply_requested: true,
+            ..
+        } = frame
+        {
+            self.acks.reply(*wal_end, now);
+        }
+        Ok(())
+    }
+
+    /// A new transaction waits for the target. One that changed nothing here (13 and 14 send them) only moves the position.
+    fn take_in(&mut self, transaction: Transaction) {
+        let commit_lsn = transaction.id.commit_lsn;
+        self.acks.receive(transaction.end_lsn);
+        self.passed.bring(&transaction.changes, commit_lsn);
+        self.bring_leaves(&transaction.leaves);
+        for broken in &transaction.broken {
+            if broken.commit_lsn == commit_lsn {
+                self.note_suspended(broken.index, broken.error.clone(), commit_lsn);
+            }
+        }
+        if transaction.has_changes || !transaction.broken.is_empty() {
+            self.pending.add(transaction);
+        } else {
+            self.acks.pass(Position {
+                lsn: transaction.end_lsn,
+                commit_time: Some(transaction.id.commit_time),
+                last: None,
+            });
+        }
+    }
+
+    /// Leaves that the watch has never seen may be gone by its next look, and their rows are not: that is stored before they are.
+    fn bring_leaves(&mut self, leaves: &[Leaf]) {
+        for (root, leaf) in leaves {
+            let read_models = self.read_models.iter().enumerate();
+            for (index, _) in read_models.filter(|(_, of)| of.source == *root) {
+                if self.passed.bring_leaf(index, *leaf) {
+                    self.pending.bring_unseen(index);
+                }
+            }
+        }
+    }
+
+    fn note_suspended(&mut self, index: usize, error: Error, commit_lsn: Lsn) {
+        self.notes.push(Note::Suspended(index, error, commit_lsn));
+    }
+
+    /// What is to be done next; `None`: to wait.
+    ///
+    /// # Errors
+    /// Transient if an idle position would be stored past a transaction that broke a read model; [`Self::take_failed`] names it.
+    pub fn next(&mut self, now: Now) -> Result<Option<Action>> {
+        if let Some(job) = self.idle_job(now)? {
+            return Ok(Some(self.submit(job)));
+        }
+        if let Some(status) = self.acks.take_status() {
+            return Ok(Some(Action::Say(status)));
+        }
+        if let Some(action) = self.next_job(now)? {
+            return Ok(Some(action));
+        }
+        if let Some(position) = self.stand() {
+            return Ok(Some(Action::Stand(position)));
+        }
+        let open = self.intake.assembler.open_transaction();
+        let status = self.acks.judge_standby(open.map(|id| id.commit_lsn), now);
+        Ok(status.map(Action::Say))
+    }
+
+    fn submit(&mut self, job: Job) -> Action {
+        self.in_hand = true;
+        Action::Submit(job)
+    }
+
+    /// Stores the newest idle position, if that is wanted and nothing is under way.
+    fn idle_job(&mut self, now: Now) -> Result<Option<Job>> {
+        let comes_to_stand = self.mode.waits_for(self.acks.applied());
+        let wanted = self.acks.wants_to_store();
+        let Some(time) = wanted.or(comes_to_stand.then_some(false)) else {
+            return Ok(None);
+        };
+        self.store_idle(time, now)
+    }
+
+    fn store_idle(&mut self, time: bool, now: Now) -> Result<Option<Job>> {
+        if !self.is_at_rest() || self.mode.stands_still() {
+            return Ok(None);
+        }
+        // Each transaction that breaks a read model is applied before the position behind it is stored.
+        if let Some(broken) = self.intake.assembler.broken().next().cloned() {
+            let error = broken.error.clone();
+            self.failed = Some(FailedBatch {
+                index: broken.index,
+                transactions: 1,
+                lsn: broken.commit_lsn,
+                error: broken.error,
+            });
+            return Err(error.with_class(Class::Transient));
+        }
+        Ok(self.acks.take_idle(time, now).map(Job::Store))
+    }
+
+    /// Whether nothing is under way: no job, no batch, no open transaction.
+    fn is_at_rest(&self) -> bool {
+        !self.in_hand && self.pending.is_empty() && !self.intake.assembler.is_open()
+    }
+
+    /// The next job of the target, if it is free.
+    fn next_job(&mut self, now: Now) -> Result<Option<Action>> {
+        if self.in_hand || self.mode.stands_still() {
+            return Ok(None);
+        }
+        if !self.has_chunks() {
+            if let Some(position) = self.acks.take_harden() {
+                return Ok(Some(self.submit(Job::Harden(position))));
+            }
+            if std::mem::take(&mut self.audit.due) {
+                self.audit.at = now;
+                let taking_part = self.intake.assembler.taking_part();
+                return Ok(Some(self.submit(Job::Audit(taking_part))));
+            }
+        }
+        if self.gather.waits(&self.pending, now) {
+            return Ok(None);
+        }
+        if self.pending.is_empty() {
+            return self.next_chunk();
+        }
+        let unseen = self.pending.take_unseen();
+        if !unseen.is_empty() {
+            return Ok(Some(self.submit(Job::NoteLeaves(unseen))));
+        }
+        Ok(self.next_batch())
+    }
+
+    /// What the open transaction has changed so far, once that is much.
+    fn next_chunk(&mut self) -> Result<Option<Action>> {
+        let Some(chunk) = self.intake.take_chunk()? else {
+            return Ok(None);
+        };
+        let commit_lsn = chunk.id.commit_lsn;
+        self.passed.bring(&chunk.changes, commit_lsn);
+        self.notes.push(Note::Chunk(chunk.id, chunk.changes.len()));
+        let mut part = Pending::default();
+        part.add_part(chunk.changes);
+        self.patience.handed_over();
+        Ok(Some(self.submit(Job::Stage(commit_lsn, part.take_folds().0))))
+    }
+
+    /// What waits, once the descriptions by which it was mapped are proved.
+    fn next_batch(&mut self) -> Option<Action> {
+        match self.proof {
+            Proof::Asked => return None,
+            Proof::Open => {
+                let tables = self.intake.assembler.to_prove();
+                if !tables.is_empty() {
+                    self.proof = Proof::Asked;
+                    return Some(Action::Look(tables));
+                }
+            }
+            Proof::Given => self.proof = Proof::Open,
+        }
+        let batch: Batch = self.pending.take()?;
+        self.patience.handed_over();
+        Some(self.submit(Job::Apply(batch)))
+    }
+
+    /// Comes to stand, if it is to and everything that was received is applied.
+    fn stand(&mut self) -> Option<Lsn> {
+        if !self.is_at_rest() {
+            return None;
+        }
+        let position = self.acks.applied();
+        for (index, model) in self.mode.stand(position)? {
+            if !self.intake.assembler.is_active(index) {
+                self.intake.assembler.activate(index, model);
+                self.mode.join(index);
+            }
+        }
+        Some(position)
+    }
+
+    /// The result of the job in hand.
+    ///
+    /// # Errors
+    /// Transient if a batch could not be written; [`Self::take_failed`] says why.
+    pub fn done(&mut self, done: &mut Done, now: Now) -> Result<()> {
+        self.in_hand = false;
+        match done {
+            Done::Applied(Applied { lsn, suspended, .. }) => {
+                for index in suspended {
+                    self.intake.assembler.suspended(*index);
+                }
+                self.acks.apply(*lsn, now);
+            }
+            Done::Stored(lsn) => self.acks.store(*lsn),
+            Done::Hardened(lsn) => self.acks.harden(*lsn),
+            Done::Staged | Done::Noted | Done::Audited(_) => {}
+            Done::Merged(merged) => {
+                for (index, _) in merged.iter().filter(|(_, merged)| merged.is_ok()) {
+                    self.mode.merged(*index);
+                }
+            }
+            Done::Failed(failed) => {
+                let error = failed.error.clone();
+                self.failed = Some(FailedBatch {
+                    error: failed.error.clone(),
+                    ..*failed
+                });
+                return Err(error.with_class(Class::Transient));
+            }
+        }
+        let applied = self.acks.applied();
+        self.passed.apply(applied);
+        self.gather.applied(applied);
+        self.acks.job_ended();
+        Ok(())
+    }
+
+    /// A status is due, every [`Self::feedback_interval`].
+    ///
+    /// # Errors
+    /// Transient if the source has been silent for too long.
+    pub fn tick(&mut self, now: Now) -> Result<()> {
+        self.acks.tick(now);
+        self.audit.due = now.saturating_sub(self.audit.at) >= self.audit.interval;
+        if !self.may_read() {
+            // What the source says meanwhile is not heard.
+            self.patience.heard(now);
+        } else if self.patience.is_silent(now) {
+            return Err(Error::transient("the source has not answered for too long")
+                .with_detail("Every status asks for a reply; the connection seems to be dead."));
+        }
+        Ok(())
+    }
+
+    /// Bytes came.
+    pub fn heard(&mut self, now: Now) {
+        self.patience.heard(now);
+    }
+
+    /// Somebody waits for a higher position.
+    pub fn hurry(&mut self) {
+        self.acks.hurry();
+    }
+
+    /// The source's clock was read, and whether its commits wait for a walsender of our name.
+    pub fn read_clock(&mut self, reading: Reading, is_named: bool) {
+        self.acks.read_clock(reading, is_named);
+    }
+
+    /// A copy asks the stream to stand still at or after this position; a pause before it ends.
+    pub fn pause(&mut self, at_least: Lsn, models: Joining) {
+        self.resume();
+        self.mode = Mode::Pausing { at_least, models };
+        // An idle stream passes the position with a keepalive.
+        self.acks.say(true);
+    }
+
+    /// The stream goes on. Read models that have not joined leave again, with what waits for them.
+    pub fn resume(&mut self) {
+        for index in self.mode.resume() {
+            self.intake.assembler.deactivate(index);
+            self.pending.forget(index);
+        }
+    }
+
+    /// Whoever drives the consumer hands a merge to the target; returns its position, or `None` if the stream does not stand still.
+    pub fn begin_merge(&mut self) -> Option<Lsn> {
+        if self.in_hand || !self.mode.stands_still() {
+            return None;
+        }
+        self.in_hand = true;
+        Some(self.acks.applied())
+    }
+
+    /// What the catalogs say of the tables that were asked for: read models of which the rows may be of other columns leave before what
+    /// waits.
+    pub fn proved(&mut self, shapes: &[(TableName, Shape)]) {
+        self.proof = Proof::Given;
+        for broken in self.intake.assembler.prove(shapes) {
+            self.note_suspended(broken.index, broken.error.clone(), broken.commit_lsn);
+            self.pending.break_off(broken);
+        }
+    }
+
+    /// When [`Self::wake`] is due, if nothing happens before.
+    pub fn deadline(&mut self, now: Now) -> Option<Now> {
+        let backlog = self.patience.backlog(self.may_read(), self.has_chunks(), now);
+        let may_hand_over = !self.in_hand && !self.mode.stands_still();
+        let gathers = self.gather.deadline().filter(|_| may_hand_over);
+        let all = [backlog, gathers, self.acks.deadline()];
+        all.into_iter().flatten().min()
+    }
+
+    /// Time has passed; returns whether what waits takes too long, and a pause has to end.
+    ///
+    /// # Errors
+    /// Transient if the source's shutdown, or a target that does not take a batch, has lasted too long.
+    pub fn wake(&mut self, now: Now) -> Result<bool> {
+        if self.acks.is_shutdown_over(now) {
+            return Err(Error::transient("the source is shutting down")
+                .with_detail("What it has sent could not be applied in time; it will come again."));
+        }
+        let backlog = self.patience.backlog(self.may_read(), self.has_chunks(), now);
+        if backlog.is_none_or(|until| now < until) {
+            return Ok(false);
+        }
+        if self.in_hand {
+            // The batch goes on, whoever drives the consumer waits for it; only the source is let go. A chunk is lost with its connection.
+            self.is_stalled = self.has_chunks();
+            return Err(Error::transient(
+                "the target is slow: the stream is closed until it has taken the batch in hand",
+            ));
+        }
+        // A copy that keeps the stream waiting with nothing in hand has had its time.
+        self.resume();
+        self.patience.handed_over();
+        Ok(true)
+    }
+
+    /// What the target has to do before the end, once it is free: to store an idle position and to make durable what is not. What
+    /// waits comes again with the next session.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn last_job(&mut self, now: Now) -> Result<Option<Job>> {
+        if self.in_hand {
+            return Ok(None);
+        }
+        self.resume();
+        let job = match self.store_idle(false, now)? {
+            Some(job) => Some(job),
+            None => self.acks.not_durable().map(Job::Harden),
+        };
+        self.in_hand = job.is_some();
+        Ok(job)
+    }
+
+    /// The status that goes out last, or whenever one is due.
+    pub fn last_status(&mut self) -> Option<Status> {
+        self.acks.say(false);
+        self.acks.take_status()
+    }
+}
+
+#[cfg(test)]
+mod tests;

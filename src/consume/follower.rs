@@ -1,0 +1,122 @@
+//! A copy follows the stream of its own slot up to one position: every commit before it, none at or after it.
+
+use std::sync::Arc;
+
+use crate::batch::IndexedFold;
+use crate::consume::intake::{Intake, Step};
+use crate::consume::pending::Pending;
+use crate::error::{Error, Result};
+use crate::lsn::Lsn;
+use crate::protocol::frame::StreamFrame;
+use crate::read_model::ReadModel;
+use crate::shape::Shape;
+use crate::sql::TableName;
+
+/// Bytes of folded changes after which the shadow is brought forward.
+const MOST_PENDING_BYTES: usize = 16 << 20;
+
+/// The slot's own stream, folded for the shadow.
+#[derive(Debug)]
+pub struct Follower {
+    intake: Intake,
+    pending: Pending,
+    received: Lsn,
+    end: Option<Lsn>,
+    /// A part of the open transaction is in the shadow, or on its way: it has to follow as a whole.
+    is_partly: bool,
+}
+
+impl Follower {
+    /// Follows from the slot's consistent point.
+    pub fn new(consistent_point: Lsn, models: impl IntoIterator<Item = Arc<ReadModel>>) -> Self {
+        let models = models.into_iter().map(Some);
+        Self {
+            intake: Intake::new(consistent_point, None, consistent_point, models),
+            pending: Pending::default(),
+            received: consistent_point,
+            end: None,
+            is_partly: false,
+        }
+    }
+
+    /// As [`Intake::with_chunks_of`].
+    #[must_use]
+    pub fn with_chunks_of(self, chunk_bytes: usize) -> Self {
+        Self {
+            intake: self.intake.with_chunks_of(chunk_bytes),
+            ..self
+        }
+    }
+
+    /// Takes the next frame.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    pub fn take(&mut self, frame: &StreamFrame<'_>) -> Result<()> {
+        match self.intake.take(frame)? {
+            Step::Whole(transaction) => {
+                self.received = self.received.max(transaction.end_lsn);
+                self.is_partly = false;
+                self.pending.add(transaction);
+            }
+            Step::Passed(position) => self.received = self.received.max(position),
+            // Nobody sees the shadow before the transaction is whole.
+            Step::Nothing | Step::Began(_) => {
+                if let Some(chunk) = self.intake.take_chunk()? {
+                    self.pending.add_part(chunk.changes);
+                    self.is_partly = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on it goes no further than this position.
+    pub fn end_at(&mut self, position: Lsn) {
+        self.end = Some(position);
+        self.intake.end_at(position);
+    }
+
+    /// Whether everything before the end was received.
+    pub fn is_at_end(&self) -> bool {
+        self.intake.is_at_end() || self.end.is_some_and(|end| self.received >= end)
+    }
+
+    /// Whether no more than these bytes of WAL are missing, and no part of a transaction.
+    pub fn is_near(&self, end: Lsn, bytes: u64) -> bool {
+        !self.is_partly && end.bytes_since(self.received) <= bytes
+    }
+
+    /// Whether the shadow has to be brought forward before more is taken in.
+    pub fn is_full(&self) -> bool {
+        self.pending.bytes() >= MOST_PENDING_BYTES
+    }
+
+    /// Every commit before this was received.
+    pub fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// Takes the rows that wait.
+    ///
+    /// # Errors
+    /// If a table was altered meanwhile: the next copy reads it as it is then.
+    pub fn take_folds(&mut self) -> Result<Vec<IndexedFold>> {
+        let (folds, broken) = self.pending.take_folds();
+        match broken.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(folds),
+        }
+    }
+
+    /// Proves the descriptions by which the rows were mapped.
+    ///
+    /// # Errors
+    /// If they may be of other columns.
+    pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Result<(), Error> {
+        match self.intake.assembler.prove(shapes).pop() {
+            None => Ok(()),
+            Some(broken) => Err(broken.error),
+        }
+    }
+}

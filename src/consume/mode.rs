@@ -1,0 +1,81 @@
+//! Whether the stream goes on, comes to stand for a copy, or stands still until that is merged or compared.
+
+use std::sync::Arc;
+
+use crate::lsn::Lsn;
+use crate::read_model::ReadModel;
+
+/// Read models by index, as a copy bound them.
+pub type Joining = Vec<(usize, Arc<ReadModel>)>;
+
+/// Streaming, or on the way to one position and back.
+#[derive(Debug, Default)]
+pub enum Mode {
+    /// The stream goes on.
+    #[default]
+    Streaming,
+    /// It comes to stand at the first position at or after this one. What was received is applied; nothing more is taken in once
+    /// that position was received.
+    Pausing {
+        /// What the copy has received.
+        at_least: Lsn,
+        /// Read models that take part from the position on, if they do not yet.
+        models: Joining,
+    },
+    /// It stands still. What is received meanwhile waits.
+    Paused {
+        /// Read models that take part in what waits already. They leave again, with their part of it, unless their copy is merged.
+        joining: Vec<usize>,
+    },
+}
+
+impl Mode {
+    /// Whether nothing more is to be taken in, so that the stream can come to stand.
+    pub fn comes_to_stand(&self, received: Lsn) -> bool {
+        matches!(self, Self::Pausing { at_least, .. } if received >= *at_least)
+    }
+
+    /// Whether an idle position has to be stored first, since the stream passes this one without a transaction.
+    pub fn waits_for(&self, applied: Lsn) -> bool {
+        matches!(self, Self::Pausing { at_least, .. } if applied < *at_least)
+    }
+
+    /// Whether nothing is handed to the target.
+    pub fn stands_still(&self) -> bool {
+        matches!(self, Self::Paused { .. })
+    }
+
+    /// Comes to stand, if it is to and this position will do. Returns the read models that may join here.
+    pub fn stand(&mut self, applied: Lsn) -> Option<Joining> {
+        match self {
+            Self::Pausing { at_least, models } if applied >= *at_least => {
+                let models = std::mem::take(models);
+                *self = Self::Paused { joining: Vec::new() };
+                Some(models)
+            }
+            _ => None,
+        }
+    }
+
+    /// A read model takes part in what waits.
+    pub fn join(&mut self, index: usize) {
+        if let Self::Paused { joining } = self {
+            joining.push(index);
+        }
+    }
+
+    /// The copy of a read model is merged: it stays.
+    pub fn merged(&mut self, index: usize) {
+        if let Self::Paused { joining } = self {
+            joining.retain(|of| *of != index);
+        }
+    }
+
+    /// The stream goes on. Returns the read models that leave again.
+    pub fn resume(&mut self) -> Vec<usize> {
+        match std::mem::take(self) {
+            Self::Paused { joining } => joining,
+            Self::Streaming | Self::Pausing { .. } => Vec::new(),
+        }
+    }
+}

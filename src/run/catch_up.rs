@@ -1,0 +1,168 @@
+//! The shadow catches up with the source: its slot's own stream, read on a second replication connection.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::consume::follower::Follower;
+use crate::error::{Class, Error, Result};
+use crate::lsn::Lsn;
+use crate::run::copy::ToCopy;
+use crate::shape::Shape;
+use crate::source::replication::Replication;
+use crate::sql::TableName;
+use crate::target::shadow::ShadowWriter;
+
+/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no longer than that takes.
+pub const NEAR_BYTES: u64 = 1 << 20;
+
+/// How often the connection gets feedback at least.
+const FEEDBACK: Duration = Duration::from_secs(5);
+
+/// The shadow's session, and the read models that it holds.
+type Shadows<'a> = (&'a mut ShadowWriter, &'a [ToCopy]);
+
+/// A copy on its way to the stream's position.
+pub struct CatchUp {
+    replication: Replication,
+    consistent_point: Lsn,
+    follower: Follower,
+    fed_back: Instant,
+    /// How often the server hears from us, whatever else happens.
+    feedback: Duration,
+}
+
+impl CatchUp {
+    /// A connection that streams from the slot's consistent point.
+    pub fn new(
+        replication: Replication,
+        consistent_point: Lsn,
+        ready: &[ToCopy],
+        feedback: Duration,
+    ) -> Self {
+        let models = ready.iter().map(|to_copy| to_copy.model.model.clone());
+        Self {
+            replication,
+            consistent_point,
+            follower: Follower::new(consistent_point, models),
+            fed_back: Instant::now(),
+            feedback: if feedback.is_zero() {
+                FEEDBACK
+            } else {
+                feedback.min(FEEDBACK)
+            },
+        }
+    }
+
+    /// Every commit before this was received.
+    pub fn received(&self) -> Lsn {
+        self.follower.received()
+    }
+
+    /// Until the shadow is close to `end`.
+    pub async fn until_near(&mut self, end: Lsn, shadows: Shadows<'_>) -> Result<()> {
+        self.follow(shadows, |follower| follower.is_near(end, NEAR_BYTES))
+            .await
+    }
+
+    /// Brings the shadow to `position`: every commit before it, none at or after it.
+    pub async fn until(&mut self, position: Lsn, shadows: Shadows<'_>) -> Result<()> {
+        self.follower.end_at(position);
+        self.follow(shadows, Follower::is_at_end).await
+    }
+
+    async fn follow(
+        &mut self,
+        (shadow, ready): Shadows<'_>,
+        is_there: impl Fn(&Follower) -> bool,
+    ) -> Result<()> {
+        // An idle stream passes the position with the keepalive that is asked for here.
+        self.say(true).await?;
+        while !is_there(&self.follower) {
+            if self.drain(&is_there)? == 0 {
+                self.fill().await?;
+            }
+            if self.fed_back.elapsed() >= self.feedback {
+                self.say(true).await?;
+            }
+            if self.follower.is_full() {
+                self.write((&mut *shadow, ready)).await?;
+            }
+        }
+        self.write((shadow, ready)).await
+    }
+
+    /// Takes in what is buffered, as far as it may; returns the number of frames.
+    fn drain(&mut self, is_there: impl Fn(&Follower) -> bool) -> Result<usize> {
+        let mut frames = 0;
+        while !self.follower.is_full() && !is_there(&self.follower) {
+            let Some(frame) = self.replication.next_frame()? else {
+                break;
+            };
+            self.follower.take(&frame)?;
+            frames += 1;
+        }
+        Ok(frames)
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        match tokio::time::timeout(self.feedback, self.replication.fill()).await {
+            Ok(read) => read,
+            // Nothing came: ask where the stream stands.
+            Err(_) => self.say(true).await,
+        }
+    }
+
+    async fn say(&mut self, asks: bool) -> Result<()> {
+        self.fed_back = Instant::now();
+        let (received, kept) = (self.follower.received(), self.consistent_point);
+        self.replication.send_status(received, kept, kept, asks).await
+    }
+
+    /// Keeps the connection alive while the running stream comes to stand.
+    pub async fn while_waiting(&mut self, mut position: oneshot::Receiver<Lsn>) -> Result<Lsn> {
+        loop {
+            tokio::select! {
+                position = &mut position => return position.map_err(|_| stream_gone()),
+                () = tokio::time::sleep(self.feedback) => self.say(false).await?,
+            }
+        }
+    }
+
+    /// Writes what was taken in into the shadows.
+    async fn write(&mut self, (shadow, ready): Shadows<'_>) -> Result<()> {
+        let folds = self.follower.take_folds().map_err(altered)?;
+        let folds: Vec<_> = folds
+            .into_iter()
+            .filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold)))
+            .collect();
+        if folds.is_empty() {
+            return Ok(());
+        }
+        let mut writing = std::pin::pin!(shadow.catch_up(folds));
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut writing => return result,
+                () = tokio::time::sleep(self.feedback) => self.say(false).await?,
+            }
+        }
+    }
+
+    /// The copy's own stream has described no other columns than those that were bound.
+    pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Result<()> {
+        self.follower.prove(shapes).map_err(altered)
+    }
+}
+
+/// The next copy reads the table as it is then.
+pub fn altered(error: Error) -> Error {
+    error
+        .with_class(Class::Transient)
+        .context("the table was altered during the copy")
+}
+
+/// The stream whose position was asked for has ended.
+pub fn stream_gone() -> Error {
+    Error::transient("the stream ended during the resync")
+}
