@@ -29,6 +29,9 @@ pub(super) struct Watched {
     used: Option<Vec<String>>,
     /// What was seen when lookup and source were last known to go together.
     pub(super) look: Look,
+    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may lie before its end all the same: the end is read
+    /// after the catalogs, and a commit is in the WAL before it is seen, for long where it waits for a standby.
+    from: Lsn,
     /// A look with another file, of which the stream may bring the reason.
     rewritten: Option<Look>,
     /// Whether the stream has brought changes of a leaf that no look before `rewritten` has seen.
@@ -64,6 +67,7 @@ impl Watched {
                 .ok()
                 .map(|model| model.model.source_columns()),
             look,
+            from: Lsn::ZERO,
             rewritten: None,
             unseen: false,
             shape,
@@ -88,6 +92,7 @@ impl Watched {
             self.unseen |= unseen;
             self.rewritten = Some(now);
         } else if self.rewritten.is_none() {
+            self.from = self.look.wal_end;
             self.look = now;
         }
         Seen::Same
@@ -103,7 +108,7 @@ impl Watched {
         let by_stream = !self.unseen
             && now.alone
             && self.look.alone
-            && truncated >= self.look.wal_end
+            && truncated > self.from
             && now.has_same_versions(&self.look, self.used.as_deref());
         let unseen = self.unseen;
         self.go_on_from(now);
@@ -122,6 +127,7 @@ impl Watched {
     }
 
     fn go_on_from(&mut self, now: Look) {
+        self.from = self.look.wal_end;
         self.look = now;
         self.rewritten = None;
         self.unseen = false;
@@ -192,6 +198,7 @@ mod tests {
             lookup: TableName::new("public", "t_lookup"),
             used: Some(vec!["id".to_owned()]),
             look: look(100, "1:1"),
+            from: Lsn(50),
             rewritten: None,
             unseen: false,
             shape: String::new(),
@@ -204,10 +211,10 @@ mod tests {
         let same: Alter = |_| {};
         let cases: [(&str, u64, Alter, Seen); 6] = [
             ("the stream brought its TRUNCATE", 150, same, Seen::Passed),
-            ("a TRUNCATE at the very position", 100, same, Seen::Passed),
+            ("a TRUNCATE before the last look's end", 99, same, Seen::Passed),
             (
-                "one that is older than the file",
-                99,
+                "one before the look before that",
+                50,
                 same,
                 Seen::Resync(ANOTHER_FILE),
             ),
@@ -248,7 +255,7 @@ mod tests {
             Seen::Same,
             "the newest file counts"
         );
-        assert_eq!(watched.pass(Lsn(250), Lsn(140)), Seen::Resync(ANOTHER_FILE));
+        assert_eq!(watched.pass(Lsn(250), Lsn(100)), Seen::Resync(ANOTHER_FILE));
     }
 
     #[test]
