@@ -156,7 +156,7 @@ impl Acks {
     pub fn reply(&mut self, wal_end: Lsn, now: Now) {
         if self.progress.acknowledged() < wal_end && self.shutdown.is_none() {
             self.shutdown = Some((wal_end, now + SHUTDOWN_PATIENCE));
-            self.harden_due = self.progress.durable() < self.progress.applied();
+            self.harden_due = true;
         }
         self.say(false);
     }
@@ -187,9 +187,7 @@ impl Acks {
 
     /// A job has ended: the source hears of it.
     pub fn job_ended(&mut self) {
-        if self.shutdown.is_some() {
-            self.harden_due = self.progress.durable() < self.progress.applied();
-        }
+        self.harden_due |= self.shutdown.is_some();
         self.say(false);
     }
 
@@ -215,7 +213,7 @@ impl Acks {
                 self.store = Some(Reason::Due);
             }
         }
-        self.harden_due = self.progress.durable() < self.progress.applied();
+        self.harden_due = true;
         self.say(true);
     }
 
@@ -251,9 +249,6 @@ impl Acks {
     /// Compares what was received with what is acknowledged, where commits of the source wait for that; `open` is the commit of the
     /// transaction that is being read. Returns what the source has to be told.
     pub fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
-        if self.standby.is_waited_for() {
-            self.harden_due |= self.progress.durable() < self.progress.applied();
-        }
         // The end of a transaction lies behind its commit record.
         let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
         let received = self.progress.received().max(open);
@@ -286,7 +281,11 @@ impl Acks {
 
     /// Takes the position that is to be made durable, if one is.
     pub fn take_harden(&mut self) -> Option<Lsn> {
-        std::mem::take(&mut self.harden_due).then(|| self.progress.applied())
+        if std::mem::take(&mut self.harden_due) || self.standby.is_waited_for() {
+            self.not_durable()
+        } else {
+            None
+        }
     }
 
     /// What is applied and not yet durable.

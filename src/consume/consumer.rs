@@ -370,7 +370,8 @@ impl Consumer {
                 return Ok(Some(self.submit(Job::Audit(taking_part))));
             }
         }
-        if self.gather.waits(&self.pending, now) {
+        // What was looked at goes at once.
+        if self.proof == Proof::Open && self.gather.waits(&self.pending, now) {
             return Ok(None);
         }
         if self.pending.is_empty() {

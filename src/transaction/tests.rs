@@ -12,7 +12,7 @@ fn cstr(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\0"].concat()
 }
 
-fn begin(lsn: u64) -> Vec<u8> {
+pub(crate) fn begin(lsn: u64) -> Vec<u8> {
     [
         b"B".as_slice(),
         &lsn.to_be_bytes(),
@@ -22,7 +22,7 @@ fn begin(lsn: u64) -> Vec<u8> {
     .concat()
 }
 
-fn commit(lsn: u64) -> Vec<u8> {
+pub(crate) fn commit(lsn: u64) -> Vec<u8> {
     [
         b"C\0".as_slice(),
         &lsn.to_be_bytes(),
@@ -32,7 +32,7 @@ fn commit(lsn: u64) -> Vec<u8> {
     .concat()
 }
 
-fn relation(label: &str) -> Vec<u8> {
+pub(crate) fn relation(label: &str) -> Vec<u8> {
     let mut bytes = [
         b"R".as_slice(),
         &16400u32.to_be_bytes(),
@@ -56,7 +56,7 @@ fn relation(label: &str) -> Vec<u8> {
     bytes
 }
 
-fn insert(id: &str) -> Vec<u8> {
+pub(crate) fn insert(id: &str) -> Vec<u8> {
     let mut bytes = [b"I".as_slice(), &16400u32.to_be_bytes(), b"N\0\x05"].concat();
     for value in [id, "MR", "Mr.", "Mister"] {
         bytes.push(b't');
@@ -67,7 +67,7 @@ fn insert(id: &str) -> Vec<u8> {
     bytes
 }
 
-fn model() -> Arc<ReadModel> {
+pub(crate) fn model() -> Arc<ReadModel> {
     let table = labels_table(ReplicaIdentity::Default);
     let settings = ReadModelSettings::labels();
     let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
