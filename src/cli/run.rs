@@ -2,7 +2,7 @@
 
 use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::Result;
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
 
@@ -55,7 +55,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     );
     let mut shared = Shared::new(settings, context.stop.token().clone());
     shared.take_slot = args.take_slot;
-    crate::run::start(shared).await?;
+    crate::run::supervisor::start(shared).await?;
     tracing::info!("cdc has stopped");
     Ok(Outcome::Done)
 }

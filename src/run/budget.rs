@@ -14,7 +14,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -22,7 +21,9 @@ use crate::error::{Class, Error, Result};
 use crate::facts::Slot;
 use crate::lsn::Lsn;
 use crate::progress::SourceIdentity;
-use crate::run::{Shared, fence, preflight};
+use crate::run::pressure::Pressure;
+use crate::run::shared::Shared;
+use crate::run::{fence, preflight};
 use crate::settings::size_text;
 use crate::source;
 
@@ -36,68 +37,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// 15 s, and not past an open transaction.
 const LAZY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a session may take to end once it was asked to.
-const SESSION_PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long the target may take to be told, and the last session's lock to go.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the guard has seen last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Pressure {
-    /// There is no limit, or the slot is below it.
-    None,
-    /// Above it, not for long yet: an idle position should be acknowledged now.
-    High,
-    /// The slot is to be given up, and why.
-    Exceeded(String),
-}
-
-/// What the guard tells the session.
-#[derive(Debug)]
-pub struct Budget(watch::Sender<Pressure>);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(watch::channel(Pressure::None).0)
-    }
-}
-
-impl Budget {
-    /// Whether positions should be acknowledged as soon as may be.
-    pub fn is_high(&self) -> bool {
-        *self.0.borrow() == Pressure::High
-    }
-
-    /// Why the slot is to be given up, if it is.
-    pub fn exceeded(&self) -> Option<String> {
-        match &*self.0.borrow() {
-            Pressure::Exceeded(why) => Some(why.clone()),
-            Pressure::None | Pressure::High => None,
-        }
-    }
-
-    /// Waits until the slot is to be given up and the session had its time to end by itself.
-    pub async fn enforced(&self) -> Error {
-        let mut pressure = self.0.subscribe();
-        loop {
-            // Its sender is `self`, so it cannot be closed.
-            let _ = pressure
-                .wait_for(|seen| matches!(seen, Pressure::Exceeded(_)))
-                .await;
-            tokio::time::sleep(SESSION_PATIENCE).await;
-            if let Some(why) = self.exceeded() {
-                return gap(why);
-            }
-        }
-    }
-}
-
-/// The error that ends a session whose slot is given up.
-pub fn gap(why: String) -> Error {
-    Error::new(Class::Gap, why)
-        .with_hint("See what keeps the changes from being applied, or raise source.max_retained_wal.")
-}
 
 /// Looks at the slot until the process leaves. A source that cannot be reached is looked at later.
 pub async fn guard(shared: &Shared) {
@@ -113,11 +54,7 @@ pub async fn guard(shared: &Shared) {
                 over_since = over.and(over_since.or(Some(Instant::now())));
                 let lasted = over_since.map_or(Duration::ZERO, |since| since.elapsed());
                 let pressure = over.map_or(Pressure::None, |seen| judge(seen, limit, lasted));
-                shared.budget.0.send_if_modified(|before| {
-                    let changed = *before != pressure;
-                    *before = pressure;
-                    changed
-                });
+                shared.budget.set(pressure);
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the guard of the WAL budget could not look");
@@ -226,7 +163,7 @@ pub async fn give_up(
         target_told = told.is_ok(),
         "gave up the slot: every read model is copied again as soon as may be, readers keep the old rows meanwhile"
     );
-    shared.budget.0.send_replace(Pressure::None);
+    shared.budget.set(Pressure::None);
     Ok(true)
 }
 

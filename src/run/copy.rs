@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::retry::Backoff;
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::settings::ReadModelSettings;
 use crate::source::snapshot::Snapshot;
 use crate::target::bookkeeping::Backend;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::settings::{STREAM, Settings, pipeline_hash};
 use crate::source::error::from_driver;
 use crate::source::replication::Replication;

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::facts::Slot;
 use crate::ownership::Ownership;
 use crate::progress::SourceIdentity;
-use crate::run::{Process, Shared};
+use crate::run::lessons::Lessons;
+use crate::run::shared::Shared;
 use crate::source;
 
 /// Sees that a slot of this pipeline's name is its own, and returns by what it was told.
@@ -19,7 +20,7 @@ use crate::source;
 /// Configuration: it is another's, unless the process was told to take it.
 pub async fn check_slot(
     shared: &Shared,
-    process: &mut Process,
+    lessons: &mut Lessons,
     (client, target): (&Client, &mut PgConnection),
     source: &SourceIdentity,
 ) -> Result<Ownership> {
@@ -27,7 +28,7 @@ pub async fn check_slot(
     let slot = source::facts::slot(client, name).await?;
     let ownership = shared.bookkeeping.ownership(target, name).await?;
     // Another pipeline in the same schema loses neither its session nor its epoch. Its own last session may not be gone yet.
-    if process.epoch.is_none() {
+    if lessons.epoch.is_none() {
         ownership.check_reader((&source.system_identifier, &source.database))?;
     }
     let Some(slot) = slot else {
@@ -38,18 +39,18 @@ pub async fn check_slot(
     let here = |owned: &SourceIdentity| {
         owned.system_identifier == source.system_identifier && owned.database == source.database
     };
-    if !process.owned.as_ref().is_some_and(here) {
+    if !lessons.owned.as_ref().is_some_and(here) {
         let comments = source::facts::publication_comments(client).await?;
         let found = ownership.check_slot((&source.system_identifier, &source.database), &comments);
         match found {
-            Ok(()) => process.owned = Some(source.clone()),
+            Ok(()) => lessons.owned = Some(source.clone()),
             Err(error) if shared.take_slot => {
                 tracing::warn!(
                     slot = name,
                     reason = error.message(),
                     "the slot is taken all the same, since --take-slot says so"
                 );
-                process.owned = Some(source.clone());
+                lessons.owned = Some(source.clone());
             }
             Err(error) => return Err(error),
         }

@@ -7,7 +7,7 @@ use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceServer;
 use crate::progress::SourceIdentity;
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::settings::STREAM;
 use crate::source;
 use crate::source::replication::{Replication, SystemIdentity};

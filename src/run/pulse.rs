@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::target::bookkeeping::Pulse;
 
 /// How often it is looked; more often for a while after somebody has waited, who may wait again.

@@ -24,10 +24,10 @@ use crate::run::bind::Binder;
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
 use crate::run::copy::{ToCopy, copy_all, take_away};
-use crate::run::session::sender_timeout;
+use crate::run::shared::Shared;
 use crate::run::stream::Command;
 use crate::run::waiting::{Wanted, create_slot};
-use crate::run::{Shared, publish, unreadable};
+use crate::run::{publish, unreadable};
 use crate::settings::ReadModelSettings;
 use crate::source;
 use crate::source::shapes::Shapes;
@@ -131,7 +131,7 @@ impl Copying<'_> {
             return Ok(self.outcome(Lsn::ZERO, Vec::new(), Vec::new()));
         }
         let mut replication = self.shared.replication_session("resync").await?;
-        let feedback = sender_timeout(&mut replication).await? / 3;
+        let feedback = replication.sender_timeout().await? / 3;
         let name = temporary_name(&source.slot);
         // Not to be dropped half way: it gives itself up when the session ends.
         let wanted = Wanted {

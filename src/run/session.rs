@@ -23,16 +23,17 @@ use crate::progress::SourceIdentity;
 use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::keeper::Keeper;
+use crate::run::lessons::Lessons;
 use crate::run::ownership::check_slot;
 use crate::run::preflight::{check_same_source, check_server};
+use crate::run::shared::Shared;
 use crate::run::stream::{self, Stream};
 use crate::run::watch::Watch;
-use crate::run::{Process, Shared, clock, fence, preflight, publish, pulse, report, unreadable, watch};
+use crate::run::{clock, fence, locks, preflight, publish, pulse, report, unreadable, watch};
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
 use crate::sql::TableName;
-use crate::stuck::Stuck;
 use crate::target;
 use crate::target::bookkeeping::{Claim, Claimant, ModelState, Pulse};
 use crate::target::writer::Writer;
@@ -44,16 +45,12 @@ mod resume;
 mod wait;
 
 use leave::leave;
-pub use limit::locks_of_target;
 
 /// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most keys of each kind that are told of a batch at log level debug.
 const MOST_TOLD_KEYS: i32 = 10_000;
-
-/// How long the last state may take to be written when the process leaves.
-const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything of one session before the stream begins.
 struct Session<'a> {
@@ -70,26 +67,26 @@ struct Session<'a> {
 }
 
 /// Runs one session; returns when the process is asked to stop.
-pub async fn session(shared: &Arc<Shared>, process: &mut Process) -> Result<()> {
-    let (session, claim) = Session::open(shared, process).await?;
+pub async fn session(shared: &Arc<Shared>, lessons: &mut Lessons) -> Result<()> {
+    let (session, claim) = Session::open(shared, lessons).await?;
     let epoch = claim.epoch;
     tokio::select! {
         biased;
-        result = session.work(claim, process) => result,
+        result = session.work(claim, lessons) => result,
         never = wait::beat(shared, epoch) => match never {},
     }
 }
 
 impl<'a> Session<'a> {
-    async fn open(shared: &'a Arc<Shared>, process: &mut Process) -> Result<(Self, Claim)> {
+    async fn open(shared: &'a Arc<Shared>, lessons: &mut Lessons) -> Result<(Self, Claim)> {
         let limit = limit::of(&shared.settings);
-        let mut ends = limit::within(limit, Ends::connect(shared, process)).await?;
+        let mut ends = limit::within(limit, Ends::connect(shared, lessons)).await?;
         // For as long as another process owns the pipeline.
         fence::lock(shared, &mut ends.replication, &ends.client, &mut ends.conn).await?;
-        limit::within(limit, Self::prepare(shared, process, ends)).await
+        limit::within(limit, Self::prepare(shared, lessons, ends)).await
     }
 
-    async fn prepare(shared: &'a Arc<Shared>, process: &mut Process, ends: Ends) -> Result<(Self, Claim)> {
+    async fn prepare(shared: &'a Arc<Shared>, lessons: &mut Lessons, ends: Ends) -> Result<(Self, Claim)> {
         let settings = &shared.settings;
         let Ends {
             mut conn,
@@ -108,13 +105,13 @@ impl<'a> Session<'a> {
             source: Some(&source),
         };
         let claim = bookkeeping.claim(&mut conn, claimant).await?;
-        process.epoch = Some(claim.epoch);
-        if process.stuck.is_none() {
-            process.stuck = shared.bookkeeping.stuck(&mut conn).await?;
+        lessons.epoch = Some(claim.epoch);
+        if lessons.stuck.is_none() {
+            lessons.stuck = shared.bookkeeping.stuck(&mut conn).await?;
         }
         // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
         check_same_source(claim.source(), &source)?;
-        let ownership = check_slot(shared, process, (&client, &mut conn), &source).await?;
+        let ownership = check_slot(shared, lessons, (&client, &mut conn), &source).await?;
         bookkeeping.forget_progress(&mut conn, claim.epoch).await?;
         let lookups: Vec<TableName> = settings
             .read_models
@@ -124,7 +121,7 @@ impl<'a> Session<'a> {
         let mut shapes = target::facts::shapes(&mut conn, &lookups).await?;
         let before = watch::look_before(shared, &client).await?;
         let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
-        for (index, error) in process.cannot_take.drain(..) {
+        for (index, error) in lessons.cannot_take.drain(..) {
             let Some(bound) = bound.get_mut(index) else {
                 continue;
             };
@@ -150,7 +147,7 @@ impl<'a> Session<'a> {
         let looks =
             watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, (&mut bound, &before))
                 .await?;
-        limit::wait_for_lookups(&mut conn).await?;
+        locks::wait_for_lookups(&mut conn).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_TOLD_KEYS;
@@ -177,18 +174,18 @@ impl<'a> Session<'a> {
     }
 
     /// Copies everything if the stream cannot go on, and streams.
-    async fn work(mut self, claim: Claim, process: &mut Process) -> Result<()> {
-        let checkpoint = match self.what_is_wrong(&claim, process).await? {
+    async fn work(mut self, claim: Claim, lessons: &mut Lessons) -> Result<()> {
+        let checkpoint = match self.what_is_wrong(&claim, lessons).await? {
             None => claim
                 .checkpoint
                 .as_ref()
                 .map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
             Some(why) => {
                 self.wait_before_copying(&why, &claim).await?;
-                self.copy_everything(&why, claim.healings, process).await?
+                self.copy_everything(&why, claim.healings, lessons).await?
             }
         };
-        self.stream(&claim, checkpoint, process).await
+        self.stream(&claim, checkpoint, lessons).await
     }
 
     /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
@@ -204,9 +201,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn stream(mut self, claim: &Claim, checkpoint: Lsn, process: &mut Process) -> Result<()> {
+    async fn stream(mut self, claim: &Claim, checkpoint: Lsn, lessons: &mut Lessons) -> Result<()> {
         let source = &self.shared.settings.source;
-        let sender_timeout = sender_timeout(&mut self.replication).await?;
+        let sender_timeout = self.replication.sender_timeout().await?;
         self.set_failover().await;
         // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
         let in_step = self.bound.iter().enumerate();
@@ -245,7 +242,7 @@ impl<'a> Session<'a> {
             .filter(|bound| bound.in_step().is_some())
             .count();
         tracing::info!(slot = source.slot, publication = source.publication, lsn = %checkpoint, read_models = in_step, "streaming");
-        process.has_streamed();
+        lessons.has_streamed();
         if !self.shared.settings.target.synchronous_commit {
             self.writer.commit_asynchronously().await?;
         }
@@ -297,10 +294,10 @@ impl<'a> Session<'a> {
             last,
             start,
             synchronous_commit: self.shared.settings.target.synchronous_commit,
-            careful_until: process.careful_until.filter(|until| *until > checkpoint),
+            careful_until: lessons.careful_until.filter(|until| *until > checkpoint),
             status_interval: self.shared.settings.status_interval,
             sender_timeout,
-            chunk_patience: process.chunk_patience(),
+            chunk_patience: lessons.chunk_patience(),
             own_cluster: self.own_cluster,
             passed,
         });
@@ -334,14 +331,14 @@ impl<'a> Session<'a> {
             // It gets a moment to take its shadows away.
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
-        process.stalled = if left.stalled { process.stalled + 1 } else { 0 };
+        lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
         let unsendable = left.unsendable;
         let failed = leave(self.shared, left, epoch, &result).await;
         let result = match unsendable {
-            Some(position) => result.map_err(|error| process.stick(position, error)),
+            Some(position) => result.map_err(|error| lessons.stick(position, error)),
             None => result,
         };
-        result.inspect_err(|error| process.learn(error, failed))
+        result.inspect_err(|error| lessons.learn(error, failed))
     }
 }
 
@@ -354,7 +351,7 @@ struct Ends {
 }
 
 impl Ends {
-    async fn connect(shared: &Shared, process: &mut Process) -> Result<Self> {
+    async fn connect(shared: &Shared, lessons: &mut Lessons) -> Result<Self> {
         // Until the stream begins every commit is durable, whatever target.synchronous_commit says: the claim flushes the position
         // that it reads, which the last owner may have stored asynchronously, and a merge of copies the one that it stores.
         let mut conn = shared.target_session("apply").await?;
@@ -362,17 +359,17 @@ impl Ends {
         let copied = shared.bookkeeping.source(&mut conn).await?;
         let (replication, source) = match preflight::connect(shared, copied.as_ref()).await {
             Ok(connected) => connected,
-            Err(error) if process.epoch.is_none() => {
+            Err(error) if lessons.epoch.is_none() => {
                 return Err(preflight::or_another_pipeline(shared, &mut conn, error).await);
             }
             Err(error) => return Err(error),
         };
         shared.stay_with(Some(replication.instance()));
         let client = shared.source_session("facts").await?;
-        limit::locks_of_source(&client).await?;
+        locks::of_source(&client).await?;
         check_server(&client).await?;
         // Another's pipeline would be waited for in vain.
-        check_slot(shared, process, (&client, &mut conn), &source).await?;
+        check_slot(shared, lessons, (&client, &mut conn), &source).await?;
         Ok(Self {
             conn,
             client,
@@ -380,48 +377,4 @@ impl Ends {
             source,
         })
     }
-}
-
-/// wal_sender_timeout of this connection; zero is off.
-pub async fn sender_timeout(replication: &mut Replication) -> Result<Duration> {
-    let rows = replication
-        .simple_query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
-        .await?;
-    let text = rows
-        .first()
-        .and_then(|row| row.first())
-        .and_then(Option::as_deref)
-        .unwrap_or("60000");
-    Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
-}
-
-/// Stores at the target that the source cannot send what follows a position, if it can be reached.
-pub async fn tell_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Error) {
-    let tell = async {
-        let mut conn = shared.target_session("state").await?;
-        shared.bookkeeping.set_stuck(&mut conn, epoch, stuck, error).await
-    };
-    let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
-}
-
-/// Tells the target why the process tries again, if it can be reached. Before it has claimed the pipeline it speaks only where no
-/// other process does.
-pub async fn tell_retrying(shared: &Shared, epoch: Option<i64>, error: &Error) {
-    let bookkeeping = &shared.bookkeeping;
-    let tell = async {
-        let mut conn = shared.target_session("state").await?;
-        match epoch {
-            Some(epoch) => {
-                bookkeeping
-                    .set_state(&mut conn, epoch, "retrying", Some(error))
-                    .await
-            }
-            None => {
-                bookkeeping
-                    .set_retrying_unclaimed(&mut conn, &shared.owner, error)
-                    .await
-            }
-        }
-    };
-    let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }

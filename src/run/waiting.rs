@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::source;
 use crate::source::replication::Replication;
 use crate::source::slot::{CreatedSlot, Kind, Waits};

@@ -27,9 +27,9 @@ use tokio_postgres::Client;
 use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
-use crate::run::Shared;
 use crate::run::bind::Bound;
-use crate::run::budget;
+use crate::run::pressure;
+use crate::run::shared::Shared;
 use crate::run::stream::Command;
 use crate::source;
 use crate::source::watch::Look;
@@ -171,7 +171,7 @@ impl Watch {
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
             let waits = self.beat(next).await;
             if let Some(why) = self.shared.budget.exceeded() {
-                let error = budget::gap(why);
+                let error = pressure::gap(why);
                 let _ = self.commands.send(Command::End { error, abandon: true }).await;
                 std::future::pending::<()>().await;
             }

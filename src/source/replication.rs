@@ -361,6 +361,22 @@ impl Replication {
         self.apart = apart;
     }
 
+    /// wal_sender_timeout of this connection; zero is off.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn sender_timeout(&mut self) -> Result<Duration> {
+        let rows = self
+            .simple_query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
+            .await?;
+        let text = rows
+            .first()
+            .and_then(|row| row.first())
+            .and_then(Option::as_deref)
+            .unwrap_or("60000");
+        Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
+    }
+
     /// Moves the slot of a connection that stands apart, with the next status: until the server has read that one, which goes out in
     /// the same piece, the connection counts.
     pub fn move_slot(&mut self, written: Lsn, flushed: Lsn) {

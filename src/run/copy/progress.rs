@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::ToCopy;
 use crate::error::Result;
-use crate::run::Shared;
+use crate::run::shared::Shared;
 use crate::status::Copy;
 use crate::target::bookkeeping::CopyProgress;
 use crate::target::shadow::Counter;

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::{Keeper, MOST_DELAY};
 use crate::error::{Class, Error, Result};
+use crate::run::report;
 use crate::run::resync::{Order, Outcome};
-use crate::run::{Shared, report};
+use crate::run::shared::Shared;
 use crate::settings::ReadModelSettings;
 use crate::target::bookkeeping::ResyncRequest;
 

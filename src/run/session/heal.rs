@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::retry::Healings;
 use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
+use crate::run::lessons::Lessons;
 use crate::run::waiting::{Wanted, create_slot};
-use crate::run::{Process, clock, report, unreadable};
+use crate::run::{clock, report, unreadable};
 use crate::source;
 use crate::source::slot::{CreatedSlot, Kind};
 use crate::target::bookkeeping::Healing;
@@ -36,7 +37,7 @@ impl Session<'_> {
         &mut self,
         why: &str,
         healings: Healings,
-        process: &mut Process,
+        lessons: &mut Lessons,
     ) -> Result<Lsn> {
         let started = Instant::now();
         let bookkeeping = &self.shared.bookkeeping;
@@ -62,7 +63,7 @@ impl Session<'_> {
         bookkeeping
             .begin_healing(self.writer.connection(), epoch, &healing)
             .await?;
-        process.owned = Some(self.source.clone());
+        lessons.owned = Some(self.source.clone());
         let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
         report::resync_started(why, &names);
         self.drop_old_slot().await?;
@@ -88,7 +89,7 @@ impl Session<'_> {
         let as_of = as_of.at(slot.consistent_point);
         let mut stored = false;
         let copied = self
-            .copy_in_session(why, (&slot, as_of), process, &mut stored)
+            .copy_in_session(why, (&slot, as_of), lessons, &mut stored)
             .await;
         let Ok(written) = copied else {
             if !stored {
@@ -134,13 +135,13 @@ impl Session<'_> {
         &mut self,
         why: &str,
         slot: (&CreatedSlot, Option<PgTimestamp>),
-        process: &mut Process,
+        lessons: &mut Lessons,
         stored: &mut bool,
     ) -> Result<Vec<(String, Written)>> {
         let mut shadow = ShadowWriter::new(self.shared.target_session("copy").await?);
         let session = self.shared.bookkeeping.backend(shadow.connection()).await?;
         let copied = self
-            .copy_and_merge(why, slot, &mut shadow, (process, stored))
+            .copy_and_merge(why, slot, &mut shadow, (lessons, stored))
             .await;
         drop(shadow);
         if copied.is_err() {
@@ -156,7 +157,7 @@ impl Session<'_> {
         why: &str,
         (slot, as_of): (&CreatedSlot, Option<PgTimestamp>),
         shadow: &mut ShadowWriter,
-        (process, stored): (&mut Process, &mut bool),
+        (lessons, stored): (&mut Lessons, &mut bool),
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
         let epoch = self.writer.epoch();
@@ -211,7 +212,7 @@ impl Session<'_> {
         let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
         tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
         // From here on it is healed, whatever happens to the notes about it.
-        process.gap = None;
+        lessons.gap = None;
         let mut written = Vec::new();
         for (index, merged) in merged {
             let Some(bound) = self.bound.get(index) else {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::STATE_PATIENCE;
 use crate::consume::job::{Done, FailedBatch};
 use crate::error::{Error, Result};
-use crate::run::Shared;
+use crate::run::shared::Shared;
+use crate::run::state::STATE_PATIENCE;
 use crate::run::stream::Left;
 
 /// How often it is looked whether our session is there while a batch in hand is waited for, and how long it may not be seen.

@@ -3,17 +3,8 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection};
-use tokio_postgres::Client;
-
 use crate::error::{Error, Result};
 use crate::settings::Settings;
-use crate::source;
-use crate::target::error::from_sqlx;
-
-/// How long a statement may wait for a lock while the session opens, in milliseconds. By `lock_timeout`, so that it is the
-/// server that gives up: a client that only goes away leaves its backend waiting.
-const LOCK_PATIENCE_MS: u32 = 30_000;
 
 /// How long each half of the opening may take, and what each read model adds to that.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,32 +40,4 @@ fn explained(error: Error) -> Error {
     } else {
         error
     }
-}
-
-/// From here on this session of the source waits for no lock without a limit.
-pub(super) async fn locks_of_source(client: &Client) -> Result<()> {
-    let set = client.batch_execute(&set_patience()).await;
-    set.map_err(source::error::from_driver)
-}
-
-/// From here on this session of the target waits for no lock without a limit.
-pub async fn locks_of_target(conn: &mut PgConnection) -> Result<()> {
-    set(conn, set_patience()).await
-}
-
-fn set_patience() -> String {
-    format!("SET lock_timeout = {LOCK_PATIENCE_MS}")
-}
-
-/// Takes the limit away: a batch waits until its lookup is free, and lets go of the source meanwhile. To begin again would not help.
-pub(super) async fn wait_for_lookups(conn: &mut PgConnection) -> Result<()> {
-    set(conn, "SET lock_timeout = 0".to_owned()).await
-}
-
-async fn set(conn: &mut PgConnection, sql: String) -> Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(conn)
-        .await
-        .map_err(from_sqlx)?;
-    Ok(())
 }

@@ -3,13 +3,13 @@
 use super::Session;
 use crate::error::Result;
 use crate::lsn::Lsn;
-use crate::run::Process;
+use crate::run::lessons::Lessons;
 use crate::source;
 use crate::target::bookkeeping::Claim;
 
 impl Session<'_> {
     /// Why the stream cannot go on from the checkpoint; `None` if it can.
-    pub(super) async fn what_is_wrong(&mut self, claim: &Claim, process: &Process) -> Result<Option<String>> {
+    pub(super) async fn what_is_wrong(&mut self, claim: &Claim, lessons: &Lessons) -> Result<Option<String>> {
         let name = &self.shared.settings.source.slot;
         let slot = source::facts::slot(&self.client, name).await?;
         let Some(checkpoint) = &claim.checkpoint else {
@@ -17,7 +17,7 @@ impl Session<'_> {
                 claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),
             ));
         };
-        if let Some(why) = &process.gap {
+        if let Some(why) = &lessons.gap {
             return Ok(Some(why.clone()));
         }
         if let Some(why) = &claim.healing {

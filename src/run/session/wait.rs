@@ -11,7 +11,8 @@ use super::Session;
 use super::heal::FIRST_COPY;
 use crate::error::{Class, Error, Result};
 use crate::retry::Healings;
-use crate::run::{Shared, report};
+use crate::run::report;
+use crate::run::shared::Shared;
 use crate::target::bookkeeping::Claim;
 
 /// Longest pause where there is nothing to be read yet.

@@ -1,0 +1,116 @@
+//! What one session teaches the next: why the stream cannot go on, which read model cannot take a transaction, and what keeps failing.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::consume::job::FailedBatch;
+use crate::error::{Class, Error};
+use crate::lsn::Lsn;
+use crate::progress::SourceIdentity;
+use crate::stuck::Stuck;
+
+/// How long reading may stand still while a chunk of a large transaction is staged; what was staged is lost then and has to come again.
+/// So it doubles as long as that happens, and such a transaction is taken in the end, however slow the target or the way to it.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
+const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What one session learns for the next.
+#[derive(Debug, Default)]
+pub struct Lessons {
+    pub(super) epoch: Option<i64>,
+    /// The source where the slot is this pipeline's own.
+    pub(super) owned: Option<SourceIdentity>,
+    pub(super) streamed: bool,
+    pub(super) gap: Option<String>,
+    pub(super) careful_until: Option<Lsn>,
+    pub(super) cannot_take: Vec<(usize, Error)>,
+    pub(super) streaming_since: Option<Instant>,
+    /// The error that ended the last session, and since when each session has ended so.
+    pub(super) trouble: Option<(String, Timestamp)>,
+    /// Sessions in a row that ended because a chunk took the target too long.
+    pub(super) stalled: u32,
+    /// The position behind which the source could not send, and whether the last session ended there.
+    pub(super) stuck: Option<Stuck>,
+    pub(super) sticks: bool,
+}
+
+impl Lessons {
+    pub(super) fn has_streamed(&mut self) {
+        self.streamed = true;
+        self.streaming_since = Some(Instant::now());
+    }
+
+    /// Since when each session has ended with this error.
+    pub(super) fn since(&mut self, error: &Error) -> Timestamp {
+        let message = error.to_string();
+        match &self.trouble {
+            Some((same, since)) if *same == message => *since,
+            _ => {
+                let now = Timestamp::now();
+                self.trouble = Some((message, now));
+                now
+            }
+        }
+    }
+
+    pub(super) fn chunk_patience(&self) -> Duration {
+        let doubled = 2u32.saturating_pow(self.stalled);
+        CHUNK_PATIENCE.saturating_mul(doubled).min(MOST_CHUNK_PATIENCE)
+    }
+
+    /// The source reported that it cannot send what follows this position.
+    pub(super) fn stick(&mut self, position: Lsn, error: Error) -> Error {
+        let Some(sqlstate) = error.sqlstate() else {
+            return error;
+        };
+        let stuck = Stuck::note(self.stuck.as_ref(), position, sqlstate, Timestamp::now());
+        let error = stuck.explain(error);
+        if stuck.is_hopeless(Timestamp::now()) {
+            self.gap = Some(error.to_string());
+        }
+        self.stuck = Some(stuck);
+        self.sticks = true;
+        error
+    }
+
+    /// The trouble, if the last session ended in it.
+    pub(super) fn take_stuck(&mut self) -> Option<Stuck> {
+        std::mem::take(&mut self.sticks)
+            .then(|| self.stuck.clone())
+            .flatten()
+    }
+
+    pub(super) fn learn(&mut self, error: &Error, failed: Option<FailedBatch>) {
+        if error.class() == Class::Gap {
+            self.gap = Some(error.to_string());
+        }
+        match failed {
+            // Alone in its batch: its read model leaves before it, the others go on.
+            Some(FailedBatch {
+                index,
+                transactions: 1,
+                error,
+                ..
+            }) => self.cannot_take.push((index, error)),
+            Some(FailedBatch { lsn, .. }) => self.careful_until = Some(lsn),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_was_lost_gets_twice_the_time() {
+        for (stalled, seconds) in [(0, 60), (1, 120), (2, 240), (6, 3600), (u32::MAX, 3600)] {
+            let process = Lessons {
+                stalled,
+                ..Lessons::default()
+            };
+            assert_eq!(process.chunk_patience().as_secs(), seconds, "after {stalled}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! How long a session waits for a lock.
+
+use sqlx::{AssertSqlSafe, PgConnection};
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::source;
+use crate::target::error::from_sqlx;
+
+/// How long a statement may wait for a lock, in milliseconds. By `lock_timeout`, so that it is the server that gives up: a client
+/// that only goes away leaves its backend waiting.
+const PATIENCE_MS: u32 = 30_000;
+
+/// The same of a session that asks while another session of ours has a table locked, or while the stream stands still: a migration
+/// that waits for our lock is in front of it, and would wait for us for ever.
+const OBSERVER_PATIENCE_MS: u32 = 500;
+
+/// From here on this session of the source waits for no lock for longer than that.
+pub async fn of_source(client: &Client) -> Result<()> {
+    set_at_source(client, PATIENCE_MS).await
+}
+
+/// From here on this session of the target waits for no lock for longer than that.
+pub async fn of_target(conn: &mut PgConnection) -> Result<()> {
+    set(conn, PATIENCE_MS).await
+}
+
+/// The same for an observer, which waits for a moment only.
+pub async fn of_observer(client: &Client) -> Result<()> {
+    set_at_source(client, OBSERVER_PATIENCE_MS).await
+}
+
+/// Takes the limit away: a batch waits until its lookup is free, and lets go of the source meanwhile. To begin again would not help.
+pub async fn wait_for_lookups(conn: &mut PgConnection) -> Result<()> {
+    set(conn, 0).await
+}
+
+async fn set_at_source(client: &Client, milliseconds: u32) -> Result<()> {
+    let set = format!("SET lock_timeout = {milliseconds}");
+    let set = client.batch_execute(&set).await;
+    set.map_err(source::error::from_driver)
+}
+
+async fn set(conn: &mut PgConnection, milliseconds: u32) -> Result<()> {
+    let sql = format!("SET lock_timeout = {milliseconds}");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(())
+}

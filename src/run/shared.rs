@@ -1,0 +1,110 @@
+//! What every part of the process knows, and how it connects.
+
+use std::sync::atomic::AtomicU32;
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::PgConnection;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+use crate::run::locks;
+use crate::run::pressure::Budget;
+use crate::settings::{self, Settings};
+use crate::source;
+use crate::source::cut::CutClient;
+use crate::source::replication::Replication;
+use crate::source::server::{Instance, Wanted};
+use crate::target;
+use crate::target::bookkeeping::Bookkeeping;
+
+/// What every part of the process knows.
+#[derive(Debug)]
+pub struct Shared {
+    /// The settings.
+    pub settings: Settings,
+    /// The bookkeeping of this pipeline.
+    pub bookkeeping: Bookkeeping,
+    /// Who we are, for people: pid of the process.
+    pub owner: String,
+    /// Cancelled when the process shall leave.
+    pub stop: CancellationToken,
+    /// A slot of this pipeline's name is taken, whoever has made it.
+    pub take_slot: bool,
+    /// What the slot holds at the source, measured by the limit.
+    pub budget: Budget,
+    /// How often in a row the making of a slot has failed: given up, as a rule.
+    pub slots_failed: AtomicU32,
+    /// The server that the session's replication connection is with.
+    server: Mutex<Option<Instance>>,
+}
+
+impl Shared {
+    /// What the process knows from its settings.
+    pub fn new(settings: Settings, stop: CancellationToken) -> Self {
+        let bookkeeping = Bookkeeping::new(&settings.target.schema);
+        Self {
+            settings,
+            bookkeeping,
+            owner: format!("pid {}", std::process::id()),
+            stop,
+            take_slot: false,
+            budget: Budget::default(),
+            slots_failed: AtomicU32::default(),
+            server: Mutex::default(),
+        }
+    }
+
+    /// application_name of a connection, so that a DBA sees what it is for.
+    pub fn application_name(&self, role: &str) -> String {
+        settings::application_name(&self.settings.source.slot, role)
+    }
+
+    /// A session of the target for this role, which commits durably and waits for no lock without a limit.
+    pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
+        let conninfo = &self.settings.target.conninfo;
+        let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
+        locks::of_target(&mut conn).await?;
+        Ok(conn)
+    }
+
+    /// An ordinary session of the source for this role, with the session's own server.
+    pub async fn source_session(&self, role: &str) -> Result<Client> {
+        let conninfo = &self.settings.source.conninfo;
+        source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server()).await
+    }
+
+    /// The same, for questions that are asked while a session of ours has a table locked, or while the stream stands still. It waits for
+    /// no lock for longer than a moment: a migration that waits for our lock is in front of it, and would wait for us for ever.
+    pub async fn source_observer(&self, role: &str) -> Result<Client> {
+        let client = self.source_session(role).await?;
+        locks::of_observer(&client).await?;
+        Ok(client)
+    }
+
+    /// A replication connection beside the session's, with the same server. No commit of the source waits for it.
+    pub async fn replication_session(&self, role: &str) -> Result<Replication> {
+        let conninfo = &self.settings.source.conninfo;
+        let name = self.application_name(role);
+        let mut replication = Replication::connect_of(conninfo, &name, self.wanted_server()).await?;
+        replication.stand_apart(true);
+        Ok(replication)
+    }
+
+    /// The server that the session is with; while there is none any primary.
+    fn wanted_server(&self) -> Wanted {
+        let server = *self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.map_or(Wanted::Primary, Wanted::Instance)
+    }
+
+    /// From now on all connections to the source are with this server.
+    pub fn stay_with(&self, server: Option<Instance>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    /// The same, for reading tables: when it is dropped its connection is cut, so that no lock stays behind.
+    pub async fn source_reader(&self, role: &str) -> Result<CutClient> {
+        let conninfo = &self.settings.source.conninfo;
+        CutClient::connect(conninfo, &self.application_name(role), self.wanted_server()).await
+    }
+}
