@@ -8,49 +8,36 @@
 //! start, whatever state the last process left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::PgConnection;
-use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Client;
 
-use crate::conninfo::Host;
-use crate::consume::consumer::{Consumer, Start};
-use crate::consume::passed::Passed;
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 use crate::lsn::Lsn;
+use crate::ownership::Ownership;
 use crate::progress::SourceIdentity;
-use crate::run::applier::Applier;
 use crate::run::bind::{Bound, bind_all};
-use crate::run::keeper::Keeper;
 use crate::run::lessons::Lessons;
 use crate::run::ownership::check_slot;
 use crate::run::preflight::{check_same_source, check_server};
 use crate::run::shared::Shared;
-use crate::run::stream::{self, Stream};
-use crate::run::watch::Watch;
-use crate::run::{clock, fence, locks, preflight, publish, pulse, report, unreadable, watch};
-use crate::source;
+use crate::run::{fence, locks, preflight, publish, report, unreadable, watch};
 use crate::source::replication::Replication;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
-use crate::target::bookkeeping::{Claim, Claimant, ModelState, Pulse};
+use crate::target::bookkeeping::{Claim, Claimant, ModelState};
 use crate::target::writer::Writer;
 
 mod heal;
 mod leave;
 mod limit;
 mod resume;
+mod streaming;
 mod wait;
 
-use leave::leave;
-
-/// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Most keys of each kind that are told of a batch at log level debug.
-const MOST_TOLD_KEYS: i32 = 10_000;
+/// Most keys of each kind that a batch writes into the log at level debug.
+const MOST_LOGGED_KEYS: i32 = 10_000;
 
 /// Everything of one session before the stream begins.
 struct Session<'a> {
@@ -86,91 +73,41 @@ impl<'a> Session<'a> {
         limit::within(limit, Self::prepare(shared, lessons, ends)).await
     }
 
-    async fn prepare(shared: &'a Arc<Shared>, lessons: &mut Lessons, ends: Ends) -> Result<(Self, Claim)> {
-        let settings = &shared.settings;
+    async fn prepare(
+        shared: &'a Arc<Shared>,
+        lessons: &mut Lessons,
+        mut ends: Ends,
+    ) -> Result<(Self, Claim)> {
+        let (claim, ownership) = ends.claim(shared, lessons).await?;
+        let Bindings { bound, looks, shapes } = ends.bind(shared, lessons, claim.epoch, &ownership).await?;
         let Ends {
             mut conn,
             client,
             replication,
             source,
         } = ends;
-        let bookkeeping = &shared.bookkeeping;
-        let slot = &settings.source.slot;
-        let copying = ["copy", "resync"].map(|role| shared.application_name(role));
-        bookkeeping.end_last_owner(&mut conn, slot, &copying).await?;
-        let claimant = Claimant {
-            slot,
-            publication: &settings.source.publication,
-            owner: &shared.owner,
-            source: Some(&source),
-        };
-        let claim = bookkeeping.claim(&mut conn, claimant).await?;
-        lessons.epoch = Some(claim.epoch);
-        if lessons.stuck.is_none() {
-            lessons.stuck = shared.bookkeeping.stuck(&mut conn).await?;
-        }
-        // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
-        check_same_source(claim.source(), &source)?;
-        let ownership = check_slot(shared, lessons, (&client, &mut conn), &source).await?;
-        bookkeeping.forget_progress(&mut conn, claim.epoch).await?;
-        let lookups: Vec<TableName> = settings
-            .read_models
-            .iter()
-            .map(|model| model.target.clone())
-            .collect();
-        let mut shapes = target::facts::shapes(&mut conn, &lookups).await?;
-        let before = watch::look_before(shared, &client).await?;
-        let mut bound = bind_all(settings, &client, &mut conn, &shared.bookkeeping, claim.epoch).await?;
-        for (index, error) in lessons.cannot_take.drain(..) {
-            let Some(bound) = bound.get_mut(index) else {
-                continue;
-            };
-            report::suspended(&bound.settings, &error, None);
-            shared
-                .bookkeeping
-                .suspend(&mut conn, claim.epoch, bound.id, &error)
-                .await?;
-            bound.state = ModelState::Suspended;
-        }
-        let owner = (&mut conn, claim.epoch);
-        unreadable::withdraw(shared, &client, owner, &ownership, &mut bound).await?;
-        publish::ensure(shared, &client, (&mut conn, claim.epoch), &ownership, &mut bound).await?;
-        // A lookup that was not there was made while it was bound.
-        for (shape, made) in shapes
-            .iter_mut()
-            .zip(target::facts::shapes(&mut conn, &lookups).await?)
-        {
-            if shape.is_empty() {
-                *shape = made;
-            }
-        }
-        let looks =
-            watch::compare_with_stored(shared, &client, &mut conn, claim.epoch, (&mut bound, &before))
-                .await?;
         locks::wait_for_lookups(&mut conn).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
-            writer.report_keys = MOST_TOLD_KEYS;
+            writer.report_keys = MOST_LOGGED_KEYS;
         }
         for (index, bound) in bound.iter().enumerate() {
             if let Ok(model) = &bound.model {
                 writer.set_model(index, model.clone());
             }
         }
-        Ok((
-            Self {
-                shared,
-                client,
-                replication,
-                writer,
-                own_cluster: ownership.pipeline.system_identifier == source.system_identifier,
-                source,
-                bound,
-                looks,
-                shapes,
-            },
-            claim,
-        ))
+        let session = Self {
+            shared,
+            client,
+            replication,
+            writer,
+            own_cluster: ownership.pipeline.system_identifier == source.system_identifier,
+            source,
+            bound,
+            looks,
+            shapes,
+        };
+        Ok((session, claim))
     }
 
     /// Copies everything if the stream cannot go on, and streams.
@@ -186,159 +123,6 @@ impl<'a> Session<'a> {
             }
         };
         self.stream(&claim, checkpoint, lessons).await
-    }
-
-    /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
-    /// without it.
-    async fn set_failover(&mut self) {
-        let source = &self.shared.settings.source;
-        let set =
-            source::slot::set_failover(&mut self.replication, &self.client, &source.slot, source.failover);
-        match set.await {
-            Ok(true) => tracing::info!(slot = source.slot, failover = source.failover, "altered the slot"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the slot does not follow source.failover"),
-        }
-    }
-
-    async fn stream(mut self, claim: &Claim, checkpoint: Lsn, lessons: &mut Lessons) -> Result<()> {
-        let source = &self.shared.settings.source;
-        let sender_timeout = self.replication.sender_timeout().await?;
-        self.set_failover().await;
-        // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
-        let in_step = self.bound.iter().enumerate();
-        let in_step: Vec<usize> = in_step
-            .filter_map(|(index, bound)| bound.in_step().map(|_| index))
-            .collect();
-        self.writer.warm_few(&in_step).await?;
-        self.replication
-            .start(&source.slot, Lsn::ZERO, &source.publication)
-            .await?;
-        // The slot's own position, read after START has succeeded and before anything is acknowledged.
-        let slot = source::facts::slot(&self.client, &source.slot).await?;
-        let start = slot
-            .and_then(|slot| slot.confirmed_flush_lsn)
-            .unwrap_or(Lsn::ZERO);
-        if start > checkpoint {
-            return Err(Error::new(
-                Class::Gap,
-                format!("the slot stands at {start}, ahead of the checkpoint {checkpoint}"),
-            ));
-        }
-        let last = claim
-            .checkpoint
-            .as_ref()
-            .filter(|stored| stored.lsn == checkpoint)
-            .and_then(|stored| stored.last);
-        let epoch = self.writer.epoch();
-        // The timeline with it, before anything of it can be written: from here on a server on an earlier one is another server.
-        self.shared
-            .bookkeeping
-            .set_streaming(self.writer.connection(), epoch, &self.source)
-            .await?;
-        let in_step = self
-            .bound
-            .iter()
-            .filter(|bound| bound.in_step().is_some())
-            .count();
-        tracing::info!(slot = source.slot, publication = source.publication, lsn = %checkpoint, read_models = in_step, "streaming");
-        lessons.has_streamed();
-        if !self.shared.settings.target.synchronous_commit {
-            self.writer.commit_asynchronously().await?;
-        }
-        let (commands, mut inbox) = mpsc::channel(4);
-        let ids = self
-            .bound
-            .iter()
-            .enumerate()
-            .map(|(index, bound)| (index, bound.settings.clone(), bound.id));
-        let (commands_of_watch, commands_of_clock) = (commands.clone(), commands.clone());
-        let (beats, pulse_of_watch) = tokio::sync::watch::channel(Pulse::default());
-        let pulse_of_keeper = beats.subscribe();
-        let ended = self.shared.stop.child_token();
-        let keeper = Keeper::new(
-            Arc::clone(self.shared),
-            epoch,
-            ids.collect(),
-            commands,
-            ended.clone(),
-            pulse_of_keeper,
-        )?;
-        let passed = Arc::new(Passed::new(self.bound.len()));
-        let watch = Watch::new(
-            (Arc::clone(self.shared), epoch),
-            &self.bound,
-            (self.looks, self.shapes),
-            Arc::clone(&passed),
-            commands_of_watch,
-            pulse_of_watch,
-        );
-        let (questions, asked) = mpsc::channel(1);
-        let mut answers = std::pin::pin!(watch::answer(&self.client, &source.publication, asked));
-        let mut watch = std::pin::pin!(watch.run(&self.client));
-        let mut keeper = std::pin::pin!(keeper.run());
-        let settings = &self.shared.settings;
-        let let_go = Arc::new(Notify::new());
-        let mut clock = std::pin::pin!(clock::tell(&self.client, settings, commands_of_clock, &let_go));
-        let mut pulse = std::pin::pin!(pulse::run(self.shared, epoch, beats));
-        let (mut keeping, mut watching, mut answering, mut beating) = (true, true, true, true);
-        let models = self.bound.iter().map(|bound| {
-            (
-                bound.settings.clone(),
-                bound.in_step().map(|model| Arc::clone(&model.model)),
-            )
-        });
-        let consumer = Consumer::new(Start {
-            models: models.collect(),
-            checkpoint,
-            last,
-            start,
-            synchronous_commit: self.shared.settings.target.synchronous_commit,
-            careful_until: lessons.careful_until.filter(|until| *until > checkpoint),
-            status_interval: self.shared.settings.status_interval,
-            sender_timeout,
-            chunk_patience: lessons.chunk_patience(),
-            own_cluster: self.own_cluster,
-            passed,
-        });
-        let ends = stream::Ends {
-            replication: self.replication,
-            applier: Applier::start(self.writer),
-            questions,
-            let_go: Arc::clone(&let_go),
-            pace: !source.conninfo.hosts.iter().any(Host::is_unix),
-        };
-        let stream = Stream::new(consumer, ends);
-        let (left, result) = {
-            // Both in one task: the stream is polled first.
-            let mut stream = std::pin::pin!(stream.run(&mut inbox, &self.shared.stop));
-            loop {
-                tokio::select! {
-                    biased;
-                    end = &mut stream => break end,
-                    () = &mut keeper, if keeping => keeping = false,
-                    () = &mut watch, if watching => watching = false,
-                    never = &mut clock => match never {},
-                    () = &mut answers, if answering => answering = false,
-                    () = &mut pulse, if beating => beating = false,
-                }
-            }
-        };
-        drop(inbox);
-        ended.cancel();
-        clock::let_go(&self.client, settings).await;
-        if keeping {
-            // It gets a moment to take its shadows away.
-            let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
-        }
-        lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
-        let unsendable = left.unsendable;
-        let failed = leave(self.shared, left, epoch, &result).await;
-        let result = match unsendable {
-            Some(position) => result.map_err(|error| lessons.stick(position, error)),
-            None => result,
-        };
-        result.inspect_err(|error| lessons.learn(error, failed))
     }
 }
 
@@ -377,4 +161,84 @@ impl Ends {
             source,
         })
     }
+
+    /// Claims the pipeline: from here on the bookkeeping names this session's epoch.
+    async fn claim(&mut self, shared: &Shared, lessons: &mut Lessons) -> Result<(Claim, Ownership)> {
+        let conn = &mut self.conn;
+        let bookkeeping = &shared.bookkeeping;
+        let slot = &shared.settings.source.slot;
+        let copying = ["copy", "resync"].map(|role| shared.application_name(role));
+        bookkeeping.end_last_owner(conn, slot, &copying).await?;
+        let claimant = Claimant {
+            slot,
+            publication: &shared.settings.source.publication,
+            owner: &shared.owner,
+            source: Some(&self.source),
+        };
+        let claim = bookkeeping.claim(conn, claimant).await?;
+        lessons.epoch = Some(claim.epoch);
+        if lessons.stuck.is_none() {
+            lessons.stuck = bookkeeping.stuck(conn).await?;
+        }
+        // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
+        check_same_source(claim.source(), &self.source)?;
+        let ownership = check_slot(shared, lessons, (&self.client, &mut *conn), &self.source).await?;
+        bookkeeping.forget_progress(conn, claim.epoch).await?;
+        Ok((claim, ownership))
+    }
+
+    /// Binds the read models, sees to the publication, and looks at both sides' tables.
+    async fn bind(
+        &mut self,
+        shared: &Shared,
+        lessons: &mut Lessons,
+        epoch: i64,
+        ownership: &Ownership,
+    ) -> Result<Bindings> {
+        let Self { conn, client, .. } = self;
+        let settings = &shared.settings;
+        let lookups = settings.read_models.iter().map(|model| model.target.clone());
+        let lookups: Vec<TableName> = lookups.collect();
+        let mut shapes = target::facts::shapes(conn, &lookups).await?;
+        let before = watch::look_before(shared, client).await?;
+        let mut bound = bind_all(settings, client, conn, &shared.bookkeeping, epoch).await?;
+        suspend_what_cannot_go_on(shared, lessons, (&mut *conn, epoch), &mut bound).await?;
+        unreadable::withdraw(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
+        publish::ensure(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
+        // A lookup that was not there was made while it was bound.
+        let made = target::facts::shapes(conn, &lookups).await?;
+        for (shape, made) in shapes.iter_mut().zip(made) {
+            if shape.is_empty() {
+                *shape = made;
+            }
+        }
+        let looks = watch::compare_with_stored(shared, client, conn, epoch, (&mut bound, &before)).await?;
+        Ok(Bindings { bound, looks, shapes })
+    }
+}
+
+/// The read models, and what their tables are like at both sides.
+struct Bindings {
+    bound: Vec<Bound>,
+    looks: Vec<Look>,
+    shapes: Vec<String>,
+}
+
+/// A read model that cannot take a transaction leaves before it: that is as far as the last session came.
+async fn suspend_what_cannot_go_on(
+    shared: &Shared,
+    lessons: &mut Lessons,
+    (conn, epoch): (&mut PgConnection, i64),
+    bound: &mut [Bound],
+) -> Result<()> {
+    for (index, error) in lessons.cannot_take.drain(..) {
+        let Some(bound) = bound.get_mut(index) else {
+            continue;
+        };
+        report::suspended(&bound.settings, &error, None);
+        let bookkeeping = &shared.bookkeeping;
+        bookkeeping.suspend(conn, epoch, bound.id, &error).await?;
+        bound.state = ModelState::Suspended;
+    }
+    Ok(())
 }

@@ -1,0 +1,210 @@
+//! The stream itself, and what goes on beside it: resyncs, the watch over the catalogs, the source's clock, and who waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+use super::leave::leave;
+use crate::conninfo::Host;
+use crate::consume::consumer::{Consumer, Start};
+use crate::consume::passed::Passed;
+use crate::error::{Class, Error, Result};
+use crate::lsn::Lsn;
+use crate::run::applier::Applier;
+use crate::run::keeper::Keeper;
+use crate::run::lessons::Lessons;
+use crate::run::stream::{Command, Ends, Stream};
+use crate::run::watch::{Watch, answer};
+use crate::run::{clock, pulse};
+use crate::source;
+use crate::target::bookkeeping::{Claim, Pulse};
+
+/// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where replication has started.
+struct Started {
+    checkpoint: Lsn,
+    /// The slot's own position.
+    start: Lsn,
+    /// wal_sender_timeout of the connection; zero is off.
+    sender_timeout: Duration,
+}
+
+impl Session<'_> {
+    /// Streams from the checkpoint until the process is asked to stop, or an error ends the session.
+    pub(super) async fn stream(
+        mut self,
+        claim: &Claim,
+        checkpoint: Lsn,
+        lessons: &mut Lessons,
+    ) -> Result<()> {
+        let started = self.start_replication(checkpoint).await?;
+        lessons.has_streamed();
+        let shared = Arc::clone(self.shared);
+        let (settings, epoch) = (&shared.settings, self.writer.epoch());
+        if !settings.target.synchronous_commit {
+            self.writer.commit_asynchronously().await?;
+        }
+        let passed = Arc::new(Passed::new(self.bound.len()));
+        let consumer = Consumer::new(self.begin(claim, &started, lessons, &passed));
+        let (commands, mut inbox) = mpsc::channel(4);
+        let (questions, asked) = mpsc::channel(1);
+        let (beats, pulse) = watch::channel(Pulse::default());
+        let let_go = Arc::new(Notify::new());
+        let ended = shared.stop.child_token();
+        let keeper = self.keeper(commands.clone(), ended.clone(), beats.subscribe())?;
+        let watch = self.watch(passed, commands.clone(), pulse);
+        let client = self.client;
+        let ends = Ends {
+            replication: self.replication,
+            applier: Applier::start(self.writer),
+            questions,
+            let_go: Arc::clone(&let_go),
+            pace: !settings.source.conninfo.hosts.iter().any(Host::is_unix),
+        };
+        let mut keeper = std::pin::pin!(keeper.run());
+        let mut keeping = true;
+        let (left, result) = {
+            let beside = async {
+                tokio::join!(
+                    watch.run(&client),
+                    clock::tell(&client, settings, commands, &let_go),
+                    answer(&client, &settings.source.publication, asked),
+                    pulse::run(&shared, epoch, beats),
+                )
+            };
+            let mut beside = std::pin::pin!(beside);
+            let mut stream = std::pin::pin!(Stream::new(consumer, ends).run(&mut inbox, &shared.stop));
+            loop {
+                // All in one task: the stream is polled first.
+                tokio::select! {
+                    biased;
+                    end = &mut stream => break end,
+                    () = &mut keeper, if keeping => keeping = false,
+                    ((), never, (), ()) = &mut beside => match never {},
+                }
+            }
+        };
+        // Nobody hears the keeper any more; it gets a moment to take its shadows away.
+        drop(inbox);
+        ended.cancel();
+        clock::let_go(&client, settings).await;
+        if keeping {
+            let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
+        }
+        lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
+        let unsendable = left.unsendable;
+        let failed = leave(&shared, left, epoch, &result).await;
+        let result = match unsendable {
+            Some(position) => result.map_err(|error| lessons.stick(position, error)),
+            None => result,
+        };
+        result.inspect_err(|error| lessons.learn(error, failed))
+    }
+
+    async fn start_replication(&mut self, checkpoint: Lsn) -> Result<Started> {
+        let source = &self.shared.settings.source;
+        let sender_timeout = self.replication.sender_timeout().await?;
+        self.set_failover().await;
+        // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
+        let in_step = self.bound.iter().enumerate();
+        let in_step: Vec<usize> = in_step
+            .filter_map(|(index, bound)| bound.in_step().map(|_| index))
+            .collect();
+        self.writer.warm_few(&in_step).await?;
+        self.replication
+            .start(&source.slot, Lsn::ZERO, &source.publication)
+            .await?;
+        // Read after START has succeeded and before anything is acknowledged.
+        let slot = source::facts::slot(&self.client, &source.slot).await?;
+        let start = slot
+            .and_then(|slot| slot.confirmed_flush_lsn)
+            .unwrap_or(Lsn::ZERO);
+        if start > checkpoint {
+            return Err(Error::new(
+                Class::Gap,
+                format!("the slot stands at {start}, ahead of the checkpoint {checkpoint}"),
+            ));
+        }
+        let epoch = self.writer.epoch();
+        // The timeline with it, before anything of it can be written: from here on a server on an earlier one is another server.
+        self.shared
+            .bookkeeping
+            .set_streaming(self.writer.connection(), epoch, &self.source)
+            .await?;
+        tracing::info!(slot = source.slot, publication = source.publication, lsn = %checkpoint, read_models = in_step.len(), "streaming");
+        Ok(Started {
+            checkpoint,
+            start,
+            sender_timeout,
+        })
+    }
+
+    /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
+    /// without it.
+    async fn set_failover(&mut self) {
+        let source = &self.shared.settings.source;
+        let set =
+            source::slot::set_failover(&mut self.replication, &self.client, &source.slot, source.failover);
+        match set.await {
+            Ok(true) => tracing::info!(slot = source.slot, failover = source.failover, "altered the slot"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the slot does not follow source.failover"),
+        }
+    }
+
+    /// What the consumer begins with.
+    fn begin(&self, claim: &Claim, started: &Started, lessons: &Lessons, passed: &Arc<Passed>) -> Start {
+        let settings = &self.shared.settings;
+        let checkpoint = started.checkpoint;
+        let models = self.bound.iter().map(|bound| {
+            let model = bound.in_step().map(|model| Arc::clone(&model.model));
+            (bound.settings.clone(), model)
+        });
+        let stored = claim.checkpoint.as_ref();
+        let stored = stored.filter(|stored| stored.lsn == checkpoint);
+        Start {
+            models: models.collect(),
+            checkpoint,
+            last: stored.and_then(|stored| stored.last),
+            start: started.start,
+            synchronous_commit: settings.target.synchronous_commit,
+            careful_until: lessons.careful_until.filter(|until| *until > checkpoint),
+            status_interval: settings.status_interval,
+            sender_timeout: started.sender_timeout,
+            chunk_patience: lessons.chunk_patience(),
+            own_cluster: self.own_cluster,
+            passed: Arc::clone(passed),
+        }
+    }
+
+    /// Whoever resyncs beside the stream.
+    fn keeper(
+        &self,
+        commands: mpsc::Sender<Command>,
+        stop: CancellationToken,
+        pulse: watch::Receiver<Pulse>,
+    ) -> Result<Keeper> {
+        let models = self.bound.iter().enumerate();
+        let models = models.map(|(index, bound)| (index, bound.settings.clone(), bound.id));
+        let shared = Arc::clone(self.shared);
+        let epoch = self.writer.epoch();
+        Keeper::new(shared, epoch, models.collect(), commands, stop, pulse)
+    }
+
+    /// Whoever looks at the catalogs beside the stream.
+    fn watch(
+        &mut self,
+        passed: Arc<Passed>,
+        commands: mpsc::Sender<Command>,
+        pulse: watch::Receiver<Pulse>,
+    ) -> Watch {
+        let owner = (Arc::clone(self.shared), self.writer.epoch());
+        let seen = (std::mem::take(&mut self.looks), std::mem::take(&mut self.shapes));
+        Watch::new(owner, &self.bound, seen, passed, commands, pulse)
+    }
+}
