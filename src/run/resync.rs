@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Written;
+use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::run::bind::Binder;
@@ -286,6 +286,7 @@ impl Copying<'_> {
         Err(self.end_session(error).await?)
     }
 
+    /// The stream stands still, the copies come to its position, and are compared or merged there.
     async fn compare_at_one_position(
         &mut self,
         client: &tokio_postgres::Client,
@@ -293,77 +294,101 @@ impl Copying<'_> {
         shadow: &mut ShadowWriter,
         ready: &[ToCopy],
     ) -> Result<Outcome> {
-        let (reply, position) = oneshot::channel();
         // Dropped at the end of this function, on every path: then the stream goes on.
         let (resume, resumed) = oneshot::channel::<()>();
-        // Not before what the shadow already holds: it must not know a commit that the lookups do not.
-        let models = if self.order.dry_run { &[] } else { ready };
-        let models = models
-            .iter()
-            .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)))
-            .collect();
-        let pause = Command::Pause {
-            models,
-            at_least: catch_up.received(),
-            reply,
-            resume: resumed,
-        };
-        tracing::debug!(at_least = %catch_up.received(), "the stream is asked to stand still");
-        self.commands.send(pause).await.map_err(|_| stream_gone())?;
-        let position = catch_up.while_waiting(position).await?;
+        let position = self.stand_still(&mut catch_up, ready, resumed).await?;
         tracing::debug!(lsn = %position, "the stream stands still: the copies are brought to its position");
         tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, (shadow, ready)))
             .await
             .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
         self.prove(client, &mut catch_up, ready).await?;
         if self.order.dry_run {
-            shadow.begin_comparing().await?;
-            if resume.is_closed() {
-                // What is seen may be later than what the copy shows.
-                return Err(Error::transient("the stream went on before it could be compared"));
-            }
-            // What is compared stays as it is, however long that takes.
-            drop(resume);
-            let mut found = Vec::new();
-            for to_copy in ready {
-                found.push((
-                    to_copy.settings.name(),
-                    shadow.compare(&to_copy.model, self.order.keys).await?,
-                ));
-            }
-            shadow.end_comparing().await?;
+            let found = self.compare(shadow, ready, resume).await?;
             return Ok(self.outcome(position, Vec::new(), found));
         }
-        let models = ready
-            .iter()
-            .map(|to_copy| (to_copy.index, to_copy.model.clone()))
-            .collect();
         tracing::debug!(lsn = %position, "merging the copies");
-        let (reply, merged) = oneshot::channel();
-        self.commands
-            .send(Command::Merge {
-                models,
-                request: self.order.request,
-                reply,
-            })
-            .await
-            .map_err(|_| stream_gone())?;
-        let merged = merged.await.map_err(|_| stream_gone())??;
+        let merged = self.merge(ready).await?;
         tracing::debug!(lsn = %position, "merged the copies");
         drop(resume);
+        let written = self.written(ready, merged);
+        Ok(self.outcome(position, written, Vec::new()))
+    }
+
+    /// Asks the stream to stand still, and waits for its position.
+    async fn stand_still(
+        &self,
+        catch_up: &mut CatchUp,
+        ready: &[ToCopy],
+        resume: oneshot::Receiver<()>,
+    ) -> Result<Lsn> {
+        let models = if self.order.dry_run { &[] } else { ready };
+        let models = models
+            .iter()
+            .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)));
+        // Not before what the shadow already holds: it must not know a commit that the lookups do not.
+        let at_least = catch_up.received();
+        let (reply, position) = oneshot::channel();
+        let pause = Command::Pause {
+            models: models.collect(),
+            at_least,
+            reply,
+            resume,
+        };
+        tracing::debug!(%at_least, "the stream is asked to stand still");
+        self.commands.send(pause).await.map_err(|_| stream_gone())?;
+        catch_up.while_waiting(position).await
+    }
+
+    /// Compares within one snapshot of the target, which is taken while the stream stands still.
+    async fn compare(
+        &self,
+        shadow: &mut ShadowWriter,
+        ready: &[ToCopy],
+        resume: oneshot::Sender<()>,
+    ) -> Result<Vec<(String, Difference)>> {
+        shadow.begin_comparing().await?;
+        if resume.is_closed() {
+            // What is seen may be later than what the copy shows.
+            return Err(Error::transient("the stream went on before it could be compared"));
+        }
+        // What is compared stays as it is, however long that takes.
+        drop(resume);
+        let mut found = Vec::new();
+        for to_copy in ready {
+            let difference = shadow.compare(&to_copy.model, self.order.keys).await?;
+            found.push((to_copy.settings.name(), difference));
+        }
+        shadow.end_comparing().await?;
+        Ok(found)
+    }
+
+    /// The stream's own session merges the copies.
+    async fn merge(&self, ready: &[ToCopy]) -> Result<Vec<Merged>> {
+        let models = ready.iter().map(|to_copy| (to_copy.index, to_copy.model.clone()));
+        let (reply, merged) = oneshot::channel();
+        let merge = Command::Merge {
+            models: models.collect(),
+            request: self.order.request,
+            reply,
+        };
+        self.commands.send(merge).await.map_err(|_| stream_gone())?;
+        merged.await.map_err(|_| stream_gone())?
+    }
+
+    /// What was written, by name; what could not be is among the failed.
+    fn written(&mut self, ready: &[ToCopy], merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
         for (index, merged) in merged {
             let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else {
                 continue;
             };
+            let name = to_copy.settings.name();
             match merged {
-                Ok(rows) => written.push((to_copy.settings.name(), rows)),
-                Err(error) => self
-                    .failed
-                    .push((to_copy.model.id, to_copy.settings.name(), error)),
+                Ok(rows) => written.push((name, rows)),
+                Err(error) => self.failed.push((to_copy.model.id, name, error)),
             }
         }
-        Ok(self.outcome(position, written, Vec::new()))
+        written
     }
 
     /// The tables are still those that were bound, and the copy's own stream has described no other columns meanwhile.
