@@ -7,21 +7,38 @@
 //! # The way of the data
 //!
 //! ```text
-//! bytes -> frame -> message -> transaction -> change -> fold -> applied with its checkpoint -> acknowledged LSN
+//! bytes -> frame -> message -> change -> transaction -> fold -> applied with its checkpoint -> acknowledged LSN
 //! ```
 //!
-//! One direction, each arrow one function:
+//! A message becomes a read model's change at once, before its transaction is whole: an open transaction holds projected rows only.
+//! One UPDATE of a label, from the socket to the acknowledgement:
 //!
-//! | arrow | where |
-//! |---|---|
-//! | bytes to frames to messages | [`source::replication`], [`protocol`] |
-//! | messages to whole transactions, in terms of the read models | [`transaction`], [`relation`], [`read_model`] |
-//! | changes to one final state for each source row | [`fold`] |
-//! | final states to rows, map and checkpoint in one transaction | [`target::staging`], [`target::writer`] |
-//! | what is applied to what is acknowledged | [`progress`], [`run::stream`] |
+//! ```text
+//! run::stream::Stream::turn_until_stopped         the loop: it waits for whatever comes first
+//!   source::replication::Replication::fill        bytes into the one receive buffer
+//!   run::stream::Stream::drain
+//!     Replication::next_frame                     -> StreamFrame::WalData, borrowed from the buffer
+//!     consume::consumer::Consumer::take
+//!       consume::intake::Intake::take
+//!         protocol::pgoutput::decode              -> Message::Update, borrowed
+//!         transaction::Assembler::take            finds the table's read models
+//!           read_model::ReadModel::update         -> Change: the row as the lookup shows it, or its end; owned from here on
+//!       at the Commit: Assembler::take            -> Transaction
+//!         progress::Replay::judge                 was it applied before? is it of the history that was applied?
+//!       consume::pending::Pending::add
+//!         fold::Fold::add                         -> one final state for each row
+//!   Consumer::next                                -> Job::Apply(Batch), once the applier is free
+//!   run::applier::Applier::submit                 a task of its own, which nothing cancels
+//!     target::writer::Writer::apply               lookup rows, map and checkpoint in one transaction of the target
+//!   Consumer::done                                -> what is applied and durable moves on
+//!   Consumer::next                                -> Status: what the source may forget
+//!   Replication::send_status
+//! ```
+//!
+//! What is decided is decided in [`consume`], without a clock or a socket; the loop ([`run::stream`]) only carries it out.
 //!
 //! Beside it, exact copies (first copy, healing, resync): [`run::copy`] reads the source under a slot's exported snapshot into
-//! a shadow, [`run::resync`] brings the shadow to the stream's position, and the same writer merges it. Where no `cdc` runs,
+//! a shadow, [`run::catch_up`] brings the shadow to the stream's position, and the same writer merges it. Where no `cdc` runs,
 //! [`run::plain`] only compares, and leaves nothing behind.
 //!
 //! # Modules in reading order
@@ -38,7 +55,7 @@
 //! # Invariants
 //!
 //! * No core module awaits.
-//! * Only the loop ([`run::stream`]) decides what is acknowledged, and never more than a durable checkpoint covers.
+//! * Only [`consume::acks`] decides what is acknowledged, and never more than a durable checkpoint covers.
 //! * Only [`target::writer`] writes lookup rows, and only together with the checkpoint that covers them.
 //! * Nothing is read under an exported snapshot before it has settled ([`source::settled`]).
 //! * The source's tables are never altered, and nothing is published that breaks the application's writes.
