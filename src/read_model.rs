@@ -8,6 +8,9 @@
 //! leaves are not, the old tuple comes with NULLs for all others (measured on 15.18). The one exception is
 //! [`Remembering::OldTuple`], which is taken only where every leaf is FULL.
 
+pub mod follow;
+pub mod obstacles;
+
 use crate::error::{Error, Result};
 use crate::facts::{ReplicaIdentity, SourceTable};
 use crate::relation::{Layout, Relation};

@@ -3,6 +3,7 @@
 use super::{Findings, SourceModel, counted};
 use crate::facts::{Publication, ReplicaIdentity, SourceServer, SourceTable};
 use crate::identity::{Identity, identity, writes_stay_legal};
+use crate::read_model::obstacles::obstacles;
 use crate::settings::ReadModelSettings;
 use crate::sql::{TableName, ident, idents};
 
@@ -23,14 +24,20 @@ pub(super) fn model(
             ));
         return;
     };
-    if !kind(findings, table, &subject) {
+    if table.kind == 'p' {
+        findings.note(
+            &subject,
+            "TRUNCATE, ATTACH and DETACH of a single partition are not in the stream; cdc notices and copies again",
+        );
+    }
+    for obstacle in obstacles(model, table, roots, &server.user) {
+        findings.add_error(&subject, &obstacle);
+    }
+    if !matches!(table.kind, 'r' | 'p') {
         return;
     }
-    access(findings, table, &server.user, &subject);
-    partitions(findings, table, roots, &subject);
-    let complete = columns(findings, model, table, &subject);
     soft_delete(findings, model, table, &subject);
-    if complete {
+    if model.source_key().iter().all(|name| table.column(name).is_some()) {
         key(findings, model, table, facts, &subject);
     }
     let found = identity(table, &model.source_key(), model.soft_delete.as_deref());
@@ -50,145 +57,13 @@ pub(super) fn model(
     }
 }
 
-/// Whether it is a table whose changes are in the stream at all.
-fn kind(findings: &mut Findings, table: &SourceTable, subject: &str) -> bool {
-    let name = match table.kind {
-        'r' => None,
-        'p' => {
-            findings.note(
-                subject,
-                "TRUNCATE, ATTACH and DETACH of a single partition are not in the stream; cdc notices and copies again",
-            );
-            None
-        }
-        'v' => Some("a view"),
-        'm' => Some("a materialized view"),
-        'f' => Some("a foreign table"),
-        _ => Some("not a table"),
-    };
-    if let Some(name) = name {
-        findings
-            .error(subject, format!("it is {name}"))
-            .detail("Only tables and partitioned tables are replicated.");
-    }
-    if table.persistence != 'p' {
-        findings
-            .error(
-                subject,
-                "it is unlogged or temporary, so its changes are not in the WAL",
-            )
-            .fix(format!("ALTER TABLE {} SET LOGGED;", table.name.quoted()));
-    }
-    if table.has_inheritance_children {
-        findings
-            .error(subject, "other tables inherit from it")
-            .detail("Their rows arrive under their own names, while a copy of the parent includes them.")
-            .fix("Use a partitioned table, or a read model for each table.");
-    }
-    name.is_none()
-}
-
-/// Whether the changes of its partitions are in the stream, and its own if it is one.
-fn partitions(findings: &mut Findings, table: &SourceTable, roots: &[TableName], subject: &str) {
-    if let Some(leaf) = table.unlogged_leaf() {
-        findings
-            .error(
-                subject,
-                format!(
-                    "partition \"{}\" is unlogged, so its changes are not in the WAL",
-                    leaf.name
-                ),
-            )
-            .fix(format!("ALTER TABLE {} SET LOGGED;", leaf.name.quoted()));
-    }
-    if let Some(leaf) = table.foreign_leaf() {
-        findings
-            .error(
-                subject,
-                format!(
-                    "partition \"{}\" is a foreign table, so its changes are not in the WAL",
-                    leaf.name
-                ),
-            )
-            .fix("Detach it, or follow the other partitions by themselves.");
-    }
-    if let Some(root) = table.partition_of_any(roots) {
-        findings
-            .error(
-                subject,
-                format!("it is a partition of \"{root}\", under whose name its changes come"),
-            )
-            .fix("Follow the partitioned table, or the partition alone by a publication of its own.");
-    }
-}
-
-fn access(findings: &mut Findings, table: &SourceTable, user: &str, subject: &str) {
-    let role = ident(user);
-    if !table.may_select {
-        findings
-            .error(subject, format!("role \"{user}\" may not read it"))
-            .fix(format!(
-                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role};",
-                ident(&table.name.schema),
-                table.name.quoted()
-            ));
-    }
-    if table.row_security_applies {
-        findings
-            .error(subject, "row-level security applies to the role")
-            .detail("A copy would silently miss rows that the stream brings.")
-            .fix(format!("ALTER ROLE {role} BYPASSRLS;"));
-    }
-}
-
-/// Whether all projected columns are there.
-fn columns(findings: &mut Findings, model: &ReadModelSettings, table: &SourceTable, subject: &str) -> bool {
-    let mut complete = true;
-    for mapping in &model.columns {
-        match table.column(&mapping.source) {
-            None => {
-                complete = false;
-                let names: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
-                findings
-                    .error(subject, format!("column \"{}\" does not exist", mapping.source))
-                    .detail(format!("The table has: {}.", names.join(", ")))
-                    .fix(format!("Correct read_model.columns of \"{}\".", model.target));
-            }
-            Some(column) if column.generated => {
-                findings
-                    .error(
-                        subject,
-                        format!(
-                            "column \"{}\" is generated, so it is not in the stream",
-                            column.name
-                        ),
-                    )
-                    .fix("Leave the column out, and compute it in the report or in the lookup table.");
-            }
-            Some(_) => {}
-        }
-    }
-    complete
-}
-
 fn soft_delete(findings: &mut Findings, model: &ReadModelSettings, table: &SourceTable, subject: &str) {
     let Some(name) = &model.soft_delete else {
         return;
     };
     let Some(column) = table.column(name) else {
-        findings
-            .error(subject, format!("soft-delete column \"{name}\" does not exist"))
-            .fix("Correct read_model.soft_delete, or leave it out where rows are really deleted.");
         return;
     };
-    if column.generated {
-        findings
-            .error(
-                subject,
-                format!("soft-delete column \"{name}\" is generated, so it is not in the stream"),
-            )
-            .fix("Name the column from which it is computed.");
-    }
     let boolean = column.boolean;
     let timestamp = column.bare_type_name.starts_with("timestamp") || column.bare_type_name == "date";
     if !boolean && !timestamp {

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::{Context, Outcome, common};
 use crate::check::{Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render};
 use crate::error::{Error, Result};
+use crate::read_model::obstacles::obstacles;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source::replication::Replication;
 use crate::{source, target};
@@ -108,7 +109,7 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     let publication = source::facts::publication(&client, &settings.source.publication).await?;
     let mut models = Vec::new();
     for model in &settings.read_models {
-        models.push(source_model(&client, model).await?);
+        models.push(source_model(&client, model, &server.user).await?);
     }
     let without_identity = source::facts::without_identity(&client, &settings.source.publication).await?;
     Ok(SourceSide {
@@ -122,18 +123,13 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     })
 }
 
-async fn source_model(client: &Client, model: &ReadModelSettings) -> Result<SourceModel> {
+async fn source_model(client: &Client, model: &ReadModelSettings, role: &str) -> Result<SourceModel> {
     let Some(table) = source::facts::table(client, &model.source).await? else {
         return Ok(SourceModel::default());
     };
     let key = model.source_key();
     let soft_delete = model.soft_delete.as_deref();
-    let has = |name: &str| table.column(name).is_some();
-    let countable = table.may_select
-        && !table.row_security_applies
-        && matches!(table.kind, 'r' | 'p')
-        && key.iter().all(|name| has(name))
-        && soft_delete.is_none_or(has);
+    let countable = obstacles(model, &table, &[], role).is_empty();
     let (mut duplicates, mut without_key) = (None, None);
     if countable {
         duplicates = Some(source::facts::duplicate_live_keys(client, &table, soft_delete, &key).await?);

@@ -12,8 +12,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{LookupTable, SourceTable, roots};
-use crate::identity::{Basis, identity};
-use crate::read_model::{ReadModel, Remembering};
+use crate::read_model::follow::follow;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
@@ -127,6 +126,8 @@ pub struct Binder<'a> {
     client: &'a Client,
     bookkeeping: &'a Bookkeeping,
     epoch: i64,
+    /// The role that reads.
+    role: &'a str,
     /// Tables that take the changes of all their partitions under their own name.
     roots: Vec<TableName>,
 }
@@ -137,7 +138,7 @@ impl<'a> Binder<'a> {
     /// # Errors
     /// As any query.
     pub async fn new(
-        settings: &Settings,
+        settings: &'a Settings,
         client: &'a Client,
         bookkeeping: &'a Bookkeeping,
         epoch: i64,
@@ -147,6 +148,7 @@ impl<'a> Binder<'a> {
             client,
             bookkeeping,
             epoch,
+            role: &settings.source.conninfo.user,
             roots: roots(settings, publication.as_ref()),
         })
     }
@@ -210,8 +212,7 @@ impl<'a> Binder<'a> {
             bookkeeping, epoch, ..
         } = *self;
         let table = seen.source.ok_or_else(|| no_source(settings))?;
-        refuse_partition(&table, &self.roots)?;
-        let model = Arc::new(bind_source(settings, &table)?);
+        let model = Arc::new(follow(settings, &table, &self.roots, self.role)?);
         let found = match seen.lookup {
             Some(found) => found,
             None => {
@@ -266,18 +267,6 @@ fn refuse_without_privileges(found: &LookupTable) -> Result<()> {
     )
 }
 
-/// The changes of a partition come under the name of its root, if that is published.
-fn refuse_partition(table: &SourceTable, roots: &[TableName]) -> Result<()> {
-    let Some(root) = table.partition_of_any(roots) else {
-        return Ok(());
-    };
-    Err(Error::broken(format!(
-        "table \"{}\" cannot be followed: it is a partition of \"{root}\", under whose name its changes come",
-        table.name
-    ))
-    .with_hint("Follow the partitioned table, or the partition alone by a publication of its own."))
-}
-
 /// The read model's source table.
 pub async fn source_table(settings: &ReadModelSettings, client: &Client) -> Result<SourceTable> {
     let found = source::facts::table(client, &settings.source).await?;
@@ -287,133 +276,4 @@ pub async fn source_table(settings: &ReadModelSettings, client: &Client) -> Resu
 fn no_source(settings: &ReadModelSettings) -> Error {
     Error::broken(format!("table \"{}\" does not exist at the source", settings.source))
         .with_hint("Create the table, correct the read model's source, or let the role of the source's URL use its schema.")
-}
-
-/// Binds a read model to its source table, or says what the table lacks.
-pub fn bind_source(settings: &ReadModelSettings, table: &SourceTable) -> Result<ReadModel> {
-    let refuse = |why: &str, hint: &str| {
-        Err(Error::broken(format!("table \"{}\" cannot be followed: {why}", table.name)).with_hint(hint))
-    };
-    if !matches!(table.kind, 'r' | 'p') {
-        return refuse(
-            "it is not a table",
-            "Follow the table that the view is made from.",
-        );
-    }
-    if table.persistence != 'p' {
-        return refuse(
-            "it is not logged",
-            "UNLOGGED and temporary tables are not in the WAL; make it a logged one.",
-        );
-    }
-    if let Some(leaf) = table.unlogged_leaf() {
-        return refuse(
-            &format!("partition \"{}\" is not logged", leaf.name),
-            &format!("ALTER TABLE {} SET LOGGED;", leaf.name.quoted()),
-        );
-    }
-    if let Some(leaf) = table.foreign_leaf() {
-        return refuse(
-            &format!("partition \"{}\" is a foreign table", leaf.name),
-            "Its rows are on another server, and not in this one's WAL; detach it.",
-        );
-    }
-    if table.has_inheritance_children {
-        return refuse(
-            "other tables inherit from it",
-            "Their rows come under their own names in the stream but under its name in a copy; use partitions.",
-        );
-    }
-    refuse_unreadable(table)?;
-    let key = source_key(settings);
-    let identity = identity(table, &key, settings.soft_delete.as_deref())?;
-    let read = settings.columns.iter().map(|mapping| &mapping.source);
-    let read = read.chain(&settings.soft_delete).chain(&identity.columns);
-    let generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
-    if let Some(name) = read.into_iter().find(generated) {
-        return refuse(
-            &format!("column \"{name}\" is generated, so it is not in the stream"),
-            "Leave the column out and compute it in the report or in the lookup table; as key, identity or soft delete use a column that is stored as written.",
-        );
-    }
-    let remembering = match identity.basis {
-        Basis::Key => Remembering::OldTuple,
-        Basis::PrimaryKey | Basis::Index => Remembering::Map,
-    };
-    ReadModel::bind(settings, table, &identity.columns, remembering)
-}
-
-/// Binds a read model that is only compared, to a table that need not be one that can be followed. Where the stream could not name its
-/// rows, their primary key does, else the lookup's key.
-pub fn bind_to_compare(settings: &ReadModelSettings, table: &SourceTable) -> Result<ReadModel> {
-    refuse_unreadable(table)?;
-    let key = source_key(settings);
-    let identity = match identity(table, &key, settings.soft_delete.as_deref()) {
-        Ok(identity) => identity.columns,
-        Err(_) if table.primary_key.is_empty() => key,
-        Err(_) => table.primary_key.clone(),
-    };
-    ReadModel::bind(settings, table, &identity, Remembering::Map)
-}
-
-/// The key by its names at the source.
-fn source_key(settings: &ReadModelSettings) -> Vec<String> {
-    settings
-        .key
-        .iter()
-        .filter_map(|name| settings.columns.iter().find(|mapping| &mapping.target == name))
-        .map(|mapping| mapping.source.clone())
-        .collect()
-}
-
-fn refuse_unreadable(table: &SourceTable) -> Result<()> {
-    let refuse = |why: &str, hint: &str| {
-        Err(Error::broken(format!("table \"{}\" cannot be read: {why}", table.name)).with_hint(hint))
-    };
-    if !table.may_select {
-        return refuse(
-            "permission denied",
-            &format!(
-                "GRANT SELECT ON {} TO the role of the source's URL, and USAGE on its schema.",
-                table.name.quoted()
-            ),
-        );
-    }
-    if table.row_security_applies {
-        return refuse(
-            "row-level security hides rows",
-            "Use a role with BYPASSRLS, or the table's owner.",
-        );
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::tests::labels;
-
-    #[test]
-    fn generated_columns_are_not_in_the_stream_and_refused() {
-        let settings = ReadModelSettings::labels();
-        assert!(bind_source(&settings, &labels()).is_ok());
-        for name in ["id", "code", "label", "deleted_at"] {
-            let mut table = labels();
-            let column = table.columns.iter_mut().find(|column| column.name == name);
-            column.unwrap().generated = true;
-            let error = bind_source(&settings, &table).unwrap_err();
-            assert_eq!(error.class(), Class::Broken);
-            assert!(
-                error
-                    .to_string()
-                    .contains(&format!("column \"{name}\" is generated")),
-                "{error}"
-            );
-        }
-        let mut table = labels();
-        let mut other = crate::identity::tests::column("other", "text", false);
-        other.generated = true;
-        table.columns.push(other);
-        assert!(bind_source(&settings, &table).is_ok(), "nobody reads it");
-    }
 }

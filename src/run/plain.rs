@@ -11,7 +11,8 @@ use tokio_postgres::Client;
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::read_model::ReadModel;
-use crate::run::bind::{bind_source, bind_to_compare, source_table};
+use crate::read_model::follow::{self, follow};
+use crate::run::bind::source_table;
 use crate::run::preflight::check_encoding;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
@@ -108,6 +109,11 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
+    /// The role that reads.
+    fn role(&self) -> &str {
+        &self.settings.source.conninfo.user
+    }
+
     async fn open(settings: &'a Settings, read_model: &'a ReadModelSettings) -> Result<Self> {
         let conninfo = &settings.source.conninfo;
         // As `cdc run` does; but where there is nothing else a standby can be read, too.
@@ -163,9 +169,9 @@ impl<'a> Comparison<'a> {
     async fn look(&mut self, number: i64) -> Result<(Bound, Look)> {
         // An error about a missing table is ours, not that of the server which cannot lock it.
         let table = source_table(self.read_model, &self.observer).await?;
-        let model = bind_to_compare(self.read_model, &table)?;
+        let model = follow::compare(self.read_model, &table, self.role())?;
         let mut bound = self.session.bind(model.clone(), &table).await?.at_look(number);
-        if let Err(error) = bind_source(self.read_model, &table) {
+        if let Err(error) = follow(self.read_model, &table, &[], self.role()) {
             bound.notes.insert(0, refused_by_run(&error));
         }
         match self.fill(&bound, &model, false).await {
@@ -183,7 +189,7 @@ impl<'a> Comparison<'a> {
         let snapshot = Snapshot::now(reader, &self.observer).await?;
         snapshot.lock(&self.read_model.source).await?;
         let table = source_table(self.read_model, snapshot.client()).await?;
-        if bind_to_compare(self.read_model, &table)? != *model {
+        if follow::compare(self.read_model, &table, self.role())? != *model {
             return Err(altered(self.read_model));
         }
         let copied = Counter::default();

@@ -77,7 +77,7 @@ async fn resync_under_row_security_says_so_and_takes_no_row_away() {
         .await
         .unwrap();
     assert!(
-        String::from_utf8_lossy(&output.stdout).contains("row-level security applies to the role"),
+        String::from_utf8_lossy(&output.stdout).contains("row-level security hides rows from role"),
         "{output:?}"
     );
     // It is mended as it says.

@@ -51,8 +51,8 @@ async fn unlogged_partition_is_refused_with_the_remedy() {
     assert_eq!(cdc.wait().await.code(), Some(2), "{}", cdc.log());
     let log = cdc.log();
     assert!(
-        log.contains("partition \\\"public.parts_2\\\" is not logged")
-            || log.contains("partition \"public.parts_2\" is not logged"),
+        log.contains("partition \\\"public.parts_2\\\" is unlogged")
+            || log.contains("partition \"public.parts_2\" is unlogged"),
         "{log}"
     );
     assert!(log.contains("SET LOGGED"), "{log}");
@@ -82,7 +82,7 @@ async fn partition_that_is_unlogged_or_becomes_so_suspends_its_read_model() {
         source.batch_execute(unlogged).await.unwrap();
         wait_rows(&target, STATE, &["suspended"]).await;
         let reason = value(&target, "SELECT reason FROM cdc.read_model").await;
-        assert!(reason.contains("is not logged"), "{reason}");
+        assert!(reason.contains("is unlogged"), "{reason}");
         source
             .batch_execute("UPDATE parts SET v = v || '.'")
             .await

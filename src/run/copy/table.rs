@@ -19,7 +19,7 @@ use super::ToCopy;
 use super::failure::Failure;
 use super::progress::Progress;
 use crate::error::{Class, Error, Result};
-use crate::run::bind::bind_source;
+use crate::read_model::follow::follow;
 use crate::run::report::millis;
 use crate::run::shared::Shared;
 use crate::source;
@@ -142,7 +142,8 @@ impl<'a> Tables<'a> {
             .await
             .map_err(Failure::of_source)?
             .ok_or_else(altered)?;
-        let now = bind_source(&to_copy.settings, &table).map_err(Failure::of_source)?;
+        let role = &self.shared.settings.source.conninfo.user;
+        let now = follow(&to_copy.settings, &table, &[], role).map_err(Failure::of_source)?;
         if now != *to_copy.model.model {
             return Err(altered());
         }
