@@ -10,7 +10,12 @@ use crate::facts::{Publication, SourceTable};
 use crate::identity::{identity, writes_stay_legal};
 use crate::ownership::{Maker, Ownership};
 use crate::settings::{ReadModelSettings, Settings};
-use crate::sql::{TableName, ident, idents, literal};
+use crate::sql::{TableName, ident, idents};
+
+mod statements;
+
+pub use statements::drop_table_sql;
+use statements::{add_table_sql, again_sql, comment_sql, create_sql};
 
 /// First version with column lists.
 const COLUMN_LISTS: u32 = 150_000;
@@ -164,24 +169,6 @@ impl Plan {
             None => first.error.clone(),
         })
     }
-}
-
-fn create_sql(name: &str, tables: &[&str], options: &str) -> String {
-    let list = if tables.is_empty() {
-        String::new()
-    } else {
-        format!(" FOR TABLE {}", tables.join(", "))
-    };
-    format!("CREATE PUBLICATION {}{list} WITH ({options})", ident(name))
-}
-
-/// The statement that takes a table out of the publication.
-pub fn drop_table_sql(name: &str, table: &TableName) -> String {
-    format!("ALTER PUBLICATION {} DROP TABLE {}", ident(name), table.quoted())
-}
-
-fn comment_sql(name: &str, mark: &str) -> String {
-    format!("COMMENT ON PUBLICATION {} IS {}", ident(name), literal(mark))
 }
 
 /// What the settings need of the publication, of which `existing` is there.
@@ -464,23 +451,6 @@ fn step(entry: &Wanted, statements: Vec<String>) -> TableStep {
         statements,
         listed: entry.sql(),
     }
-}
-
-/// The statement that adds a table to the publication.
-fn add_table_sql(name: &str, table: &Wanted) -> String {
-    format!("ALTER PUBLICATION {} ADD TABLE {}", ident(name), table.sql())
-}
-
-/// The statements that publish a table of the publication with other columns or without a row filter.
-fn again_sql(name: &str, table: &Wanted) -> Vec<String> {
-    vec![
-        format!(
-            "ALTER PUBLICATION {} DROP TABLE {}",
-            ident(name),
-            table.table.quoted()
-        ),
-        add_table_sql(name, table),
-    ]
 }
 
 /// What a read model needs of its table, in the table's order: projection, soft delete and identity. Without an identity the read

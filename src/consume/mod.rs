@@ -33,6 +33,7 @@ pub mod passed;
 pub mod patience;
 pub mod pending;
 pub mod standby;
+pub mod start;
 
 /// A time of a monotonic clock, counted from the beginning of the stream.
 pub type Now = Duration;

@@ -20,17 +20,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 pub use super::cancel::CancelRequest;
-use super::connect::{Search, Server, Ways, driver_config};
 use super::error::from_report;
-use super::lent::lend;
-use super::server::{Instance, LOOK_AROUND, Session, Wanted};
-use super::wire::{Secured, Wire};
-use crate::conninfo::Conninfo;
+use super::server::{Instance, Session};
+use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 pub use crate::protocol::frame::StreamFrame;
 use crate::protocol::frame::{self, Backend, Frame, MAX_FRAME_BYTES, StandbyStatus};
 use crate::sql;
+
+mod open;
 
 /// Most bytes that one [`Replication::fill`] reads.
 const FILL_BYTES: usize = 1 << 20;
@@ -79,93 +78,6 @@ impl std::fmt::Debug for Replication {
 }
 
 impl Replication {
-    /// Connects with `replication=database`, and with the same session settings as every other connection.
-    ///
-    /// # Errors
-    /// As [`super::connect::client`]; also, as configuration, a role without REPLICATION.
-    pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Self> {
-        Self::connect_of(conninfo, application_name, Wanted::Any).await
-    }
-
-    /// As [`Self::connect`], with a server that is wanted.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub async fn connect_of(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Self> {
-        let mut search = Search::new(conninfo, wanted)?;
-        while let Some(server) = search.next().await {
-            let outcome = server
-                .limit(Self::connect_to(conninfo, &server, application_name))
-                .await;
-            if let Some(replication) = search.judge(&server, outcome)? {
-                return Ok(replication);
-            }
-        }
-        Err(search.into_error())
-    }
-
-    /// Connects to the first primary that is accepted by what it says of itself; the others are passed over.
-    ///
-    /// # Errors
-    /// As [`Self::connect`]; why the first one was not accepted, if none was.
-    pub async fn connect_to_accepted(
-        conninfo: &Conninfo,
-        application_name: &str,
-        accept: impl Fn(&SystemIdentity) -> Result<()>,
-    ) -> Result<(Self, SystemIdentity)> {
-        let mut search = Search::new(conninfo, Wanted::Primary)?;
-        while let Some(server) = search.next().await {
-            let connecting = async {
-                let (mut replication, session) =
-                    Self::connect_to(conninfo, &server, application_name).await?;
-                let system = replication.identify_system().await?;
-                Ok(((replication, system), session))
-            };
-            let outcome = server.limit(connecting).await;
-            if let Some((replication, system)) = search.judge(&server, outcome)? {
-                match accept(&system) {
-                    Ok(()) => return Ok((replication, system)),
-                    Err(why) => search.refuse(&server, why),
-                }
-            }
-        }
-        Err(search.into_error())
-    }
-
-    async fn connect_to(
-        conninfo: &Conninfo,
-        server: &Server,
-        application_name: &str,
-    ) -> Result<(Self, Session)> {
-        let config = driver_config(conninfo, application_name);
-        let mut ways = Ways::to(server);
-        let (owner, token) = loop {
-            let (owner, lent) = lend(ways.open().await?);
-            if let Some((client, _)) = ways.judge(config.connect_raw(lent, Secured).await)? {
-                break (owner, client.cancel_token());
-            }
-        };
-        let wire = owner
-            .take_back()
-            .ok_or_else(|| Error::transient("the connection is gone"))?;
-        let cancel = CancelRequest::new(server.settled_on(wire.is_tls()), token);
-        let mut replication = Self {
-            wire,
-            received: BytesMut::new(),
-            consumed: 0,
-            to_send: BytesMut::new(),
-            last_fill_was_full: false,
-            session: Session::default(),
-            cancel,
-            apart: false,
-        };
-        let rows = replication.simple_query(LOOK_AROUND).await?;
-        let values = rows.first().into_iter().flatten().map(Option::as_deref);
-        let session = Session::read(values)?;
-        replication.session = session;
-        Ok((replication, session))
-    }
-
     /// Process id of the walsender.
     pub fn backend_pid(&self) -> i32 {
         self.session.backend_pid
@@ -301,11 +213,6 @@ impl Replication {
     /// Whether the last [`Self::fill`] stopped at its limit: more is waiting, so the stream is behind.
     pub fn last_fill_was_full(&self) -> bool {
         self.last_fill_was_full
-    }
-
-    /// Bytes received and not yet handed out.
-    pub fn buffered(&self) -> usize {
-        self.received.len().saturating_sub(self.consumed)
     }
 
     /// The next frame of the stream that is in the buffer as a whole; `None` if [`Self::fill`] must get more.
