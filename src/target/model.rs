@@ -205,7 +205,7 @@ impl TargetModel {
     pub fn create_tries(&self) -> String {
         let columns = [
             self.key_columns("k"),
-            self.identity_columns("w", ""),
+            self.identity_columns("h", ""),
             self.value_columns("p"),
         ]
         .join(", ");
@@ -232,7 +232,7 @@ impl TargetModel {
         let touched = [
             self.key_columns("k"),
             "claimed boolean NOT NULL".to_owned(),
-            self.identity_columns("w", ""),
+            self.identity_columns("h", ""),
             "open boolean NOT NULL DEFAULT true".to_owned(),
         ]
         .join(", ");

@@ -1,9 +1,9 @@
 -- Dry run: what a resync would change in the lookup, with the first 20 keys of each kind, and what the lookup does not take.
--- Nothing is written. Keys of rows that are rejected, and of rows that the lookup's types refuse, are left out of the differences.
+-- Nothing is written. Keys of rejected rows are left out of the differences, also of rows that a type of the lookup rejects.
 -- Differences are kept aside, on disk if there are many; where everything is right there are none.
 WITH wanted AS (
     SELECT DISTINCT ON (s.p1) s.p1, s.p2, s.p3 FROM "cdc".shadow_1_1 s WHERE s.state = 'l' ORDER BY s.p1, s.i1
-), refused AS (
+), rejected_keys AS (
     SELECT r.k1 FROM "cdc".rejected_1 r
     UNION ALL
     SELECT s.p1 AS k1 FROM "cdc".shadow_1_1 s WHERE s.state = 'x'
@@ -12,14 +12,14 @@ WITH wanted AS (
            CASE WHEN l.tableoid IS NULL THEN pg_catalog.concat_ws(', ', s.p1) ELSE pg_catalog.concat_ws(', ', l."code") END AS key
     FROM "public"."labels_lookup" l FULL JOIN wanted s ON l."code" OPERATOR(pg_catalog.=) s.p1
     WHERE (l.tableoid IS NULL OR s.p1 IS NULL OR ROW(l."code", l."label", l."display_name")::record OPERATOR(pg_catalog.*<>) ROW(s.p1, s.p2, s.p3)::record)
-      AND NOT EXISTS (SELECT FROM refused r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)
-      AND NOT EXISTS (SELECT FROM refused r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)
+      AND NOT EXISTS (SELECT FROM rejected_keys r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)
+      AND NOT EXISTS (SELECT FROM rejected_keys r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)
 ), counts AS (
     SELECT d.kind, count(*) AS rows FROM differing d GROUP BY d.kind
 ), sums AS (
-    SELECT (SELECT count(*) FROM "public"."labels_lookup" l WHERE NOT EXISTS (SELECT FROM refused r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)) AS shown,
+    SELECT (SELECT count(*) FROM "public"."labels_lookup" l WHERE NOT EXISTS (SELECT FROM rejected_keys r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)) AS shown,
            (SELECT count(*) FROM "cdc".shadow_1_1 s
-            WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM refused r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)) AS live,
+            WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM rejected_keys r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)) AS live,
            (SELECT coalesce(sum(c.rows) FILTER (WHERE c.kind = 'missing'), 0)::bigint FROM counts c) AS missing,
            (SELECT coalesce(sum(c.rows) FILTER (WHERE c.kind = 'extra'), 0)::bigint FROM counts c) AS extra,
            (SELECT coalesce(sum(c.rows) FILTER (WHERE c.kind = 'different'), 0)::bigint FROM counts c) AS different

@@ -20,18 +20,24 @@ BEGIN
             CREATE INDEX stage_1_i ON pg_temp.stage_1 (i1);
         END IF;
         IF pg_catalog.to_regclass('pg_temp.stage_1_i') IS NULL THEN
-            PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), pg_catalog.set_config('enable_seqscan', 'on', true), pg_catalog.set_config('enable_indexscan', 'off', true);
+            -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+            PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
+                    pg_catalog.set_config('enable_seqscan', 'on', true),
+                    pg_catalog.set_config('enable_indexscan', 'off', true);
             _before := ARRAY(SELECT b.ctid FROM pg_temp.stage_1 b JOIN pg_temp.chunk_1 s ON b.i1 = s.o1);
         ELSE
             _before := ARRAY(SELECT (SELECT b.ctid FROM pg_temp.stage_1 b WHERE b.i1 = s.o1) FROM pg_temp.chunk_1 s);
-            PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), pg_catalog.set_config('enable_seqscan', 'on', true), pg_catalog.set_config('enable_indexscan', 'off', true);
+            -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+            PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
+                    pg_catalog.set_config('enable_seqscan', 'on', true),
+                    pg_catalog.set_config('enable_indexscan', 'off', true);
         END IF;
-        -- A type has refused the row, live or dead, so the value that is left out now is not known. That is no matter while the
+        -- A type has rejected the row, live or dead, so the value that is left out now is not known. That is no matter while the
         -- row is dead.
         IF _resolve AND EXISTS (SELECT FROM pg_temp.stage_1 b JOIN pg_temp.chunk_1 s ON b.i1 = s.o1
                                 WHERE b.state IN ('x', 'y') AND s.state <> 'd' AND (s.u1 OR s.u2 OR s.u3)
                                   AND b.ctid = ANY (_before)) THEN
-            RAISE EXCEPTION 'an update left out a value of a row that was refused in the same transaction'
+            RAISE EXCEPTION 'an update left out a value of a row that was rejected in the same transaction'
                 USING ERRCODE = 'CDC02';
         END IF;
         WITH b AS (

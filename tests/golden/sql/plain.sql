@@ -1,11 +1,11 @@
 DROP TABLE IF EXISTS "pg_temp".shadow_1_1; CREATE TEMPORARY TABLE "pg_temp".shadow_1_1 (o1 uuid, i1 uuid, state "char" NOT NULL, p1 character varying(10), p2 character varying(50), p3 character varying(50), u1 boolean NOT NULL DEFAULT false, u2 boolean NOT NULL DEFAULT false, u3 boolean NOT NULL DEFAULT false, e1 text, e2 text, e3 text);
 -- One look of a plain comparison: where the lookup differs from the rows that were read of the source, with both rows as they are.
--- i1.. identity and p1.. values of the source's row, v1.. values of the lookup's. Keys of rows that the lookup's types refuse are
+-- i1.. identity and p1.. values of the source's row, v1.. values of the lookup's. Keys of rows that a type of the lookup rejects are
 -- left out. Without an index on its key the lookup may have one key twice: the first row stands for it, the others are extra.
 CREATE TEMPORARY TABLE "pg_temp".differing_1_1 AS
 WITH wanted AS (
     SELECT DISTINCT ON (s.p1) s.i1, s.p1, s.p2, s.p3, 1::bigint AS turn FROM "pg_temp".shadow_1_1 s WHERE s.state = 'l' ORDER BY s.p1, s.i1
-), refused AS (
+), rejected_keys AS (
     SELECT s.p1 AS k1 FROM "pg_temp".shadow_1_1 s WHERE s.state = 'x'
 )
 SELECT CASE WHEN l.tableoid IS NULL THEN 'missing' WHEN s.p1 IS NULL THEN 'extra' ELSE 'different' END AS kind,
@@ -13,16 +13,16 @@ SELECT CASE WHEN l.tableoid IS NULL THEN 'missing' WHEN s.p1 IS NULL THEN 'extra
        s.i1, s.p1, s.p2, s.p3, l."code" AS v1, l."label" AS v2, l."display_name" AS v3
 FROM "public"."labels_lookup" l FULL JOIN wanted s ON l."code" OPERATOR(pg_catalog.=) s.p1
 WHERE (l.tableoid IS NULL OR s.p1 IS NULL OR ROW(l."code", l."label", l."display_name")::record OPERATOR(pg_catalog.*<>) ROW(s.p1, s.p2, s.p3)::record)
-  AND NOT EXISTS (SELECT FROM refused r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)
-  AND NOT EXISTS (SELECT FROM refused r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)
+  AND NOT EXISTS (SELECT FROM rejected_keys r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)
+  AND NOT EXISTS (SELECT FROM rejected_keys r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)
 ;
 -- What one look of a plain comparison has counted: rows of the lookup, live rows of the source, and what differs.
-WITH refused AS (
+WITH rejected_keys AS (
     SELECT s.p1 AS k1 FROM "pg_temp".shadow_1_1 s WHERE s.state = 'x'
 )
-SELECT (SELECT count(*) FROM "public"."labels_lookup" l WHERE NOT EXISTS (SELECT FROM refused r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)) AS shown,
+SELECT (SELECT count(*) FROM "public"."labels_lookup" l WHERE NOT EXISTS (SELECT FROM rejected_keys r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)) AS shown,
        (SELECT count(*) FROM "pg_temp".shadow_1_1 s
-        WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM refused r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)) AS live,
+        WHERE s.state = 'l' AND NOT EXISTS (SELECT FROM rejected_keys r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)) AS live,
        count(*) FILTER (WHERE d.kind = 'missing') AS missing,
        count(*) FILTER (WHERE d.kind = 'extra') AS extra,
        count(*) FILTER (WHERE d.kind = 'different') AS different

@@ -88,7 +88,7 @@ fn files() -> Vec<(&'static str, String)> {
 }
 
 fn advance() -> String {
-    let template = include_str!("../../../../sql/target/advance.sql");
+    let template = include_str!("../../../../sql/target/write/advance.sql");
     fill(template, &[("schema", "\"cdc\"")])
 }
 
