@@ -1,20 +1,25 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 5; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql
--- and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 5; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
+-- comments.sql and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Letters of states, and who needs which privileges: sql/README.md.
 --
 -- Rows that every batch writes are in tables of their own, without an index. While somebody holds a snapshot (a dump, a report),
 -- no version of such a row can be removed, and an index on it would hold as many entries for one key, which each batch would walk.
 -- The writer finds the row where it left it, by its ctid. REPLICA IDENTITY FULL lets a publication FOR ALL TABLES at the target
 -- send such a row; every other table here has a primary key for that.
 
+-- The schema.
 CREATE SCHEMA IF NOT EXISTS {{schema}};
+-- The comment marks it as ours.
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
+-- Reports read freshness and call wait_for.
 GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 
 -- Version of this schema. A newer one is refused by an older cdc.
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer PRIMARY KEY
 );
+-- A schema that is new has this version.
 INSERT INTO {{schema}}.version SELECT 5 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
@@ -27,6 +32,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.checkpoint (
     last_commit_time timestamptz,
     applied_at timestamptz               -- when it was last stored
 );
+-- A publication at the target can send it.
 ALTER TABLE {{schema}}.checkpoint REPLICA IDENTITY FULL;
 
 -- One row for each read model: what was counted when its lookup was written.
@@ -35,6 +41,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.counted (
     rows bigint,                         -- live rows in the lookup
     last_change_at timestamptz
 );
+-- A publication at the target can send it.
 ALTER TABLE {{schema}}.counted REPLICA IDENTITY FULL;
 
 -- One row: the pipeline, its owner and what that is doing.
@@ -135,32 +142,53 @@ CREATE TABLE IF NOT EXISTS {{schema}}.discarded (
     since timestamptz NOT NULL DEFAULT now()
 );
 
--- What version 2 has added.
+-- What version 2 has added: the keys that a dry run names.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS most_keys integer NOT NULL DEFAULT 20;
+-- Version 2: progress of a copy.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS copy_bytes bigint, ADD COLUMN IF NOT EXISTS copy_seconds float8;
+-- Version 2: who keeps a copy from beginning.
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS waiting_for text;
--- What version 3 has added.
+-- What version 3 has added: rows whose key another row has.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
--- What version 4 has added.
+-- What version 4 has added: a position that the stream cannot pass.
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD COLUMN IF NOT EXISTS stuck_sqlstate text,
     ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
     ADD COLUMN IF NOT EXISTS stuck_error text;
+-- Version 4: what this pipeline has made at the source.
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS publication_mark text, ADD COLUMN IF NOT EXISTS slot_system_identifier text,
     ADD COLUMN IF NOT EXISTS slot_database text;
+-- Version 4: a value of the source that nobody can read.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS unreadable boolean NOT NULL DEFAULT false;
+-- Version 4: the watch sees labels of enums and the like.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS texts text[];
+-- Version 4: what the lookup of a suspended read model shows.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS as_of timestamptz, ADD COLUMN IF NOT EXISTS as_of_lsn pg_lsn;
+-- Version 4: what was compared last.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
+-- Version 4: who carries a resync out.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
+-- Version 4: how often everything is copied.
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS healings integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS healing_began_at timestamptz, ADD COLUMN IF NOT EXISTS healed_at timestamptz,
     ADD COLUMN IF NOT EXISTS healing_after timestamptz;
 
--- What version 5 has added.
+-- What version 5 has added: the source that the owner reads.
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS read_system_identifier text, ADD COLUMN IF NOT EXISTS read_database text;
+-- Version 5: each definition has a map of its own.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS generation integer NOT NULL DEFAULT 0;
+-- Version 5: what an earlier version has stored elsewhere, or by another letter.
 DO $cdc$
+DECLARE
+    _table name;
 BEGIN
+    -- An entry of a row that the lookup does not let go had the letter of dead rows.
+    FOR _table IN
+        SELECT c.relname FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = {{schema_name}})
+          AND c.relkind = 'r' AND c.relname ~ '^rejected_[0-9]+(_[0-9]+)?$'
+    LOOP
+        EXECUTE pg_catalog.format('UPDATE %I.%I SET state = %L WHERE state = %L', {{schema_name}}, _table, 'a', 'd');
+    END LOOP;
     -- The row that every batch writes was the pipeline's.
     IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
                WHERE a.attrelid = pg_catalog.to_regclass({{pipeline_name}}) AND a.attname = 'lsn' AND NOT a.attisdropped) THEN
@@ -183,4 +211,5 @@ BEGIN
     END IF;
 END
 $cdc$;
+-- The one row of a schema that is new.
 INSERT INTO {{schema}}.checkpoint SELECT 0 WHERE NOT EXISTS (SELECT FROM {{schema}}.checkpoint);

@@ -1,6 +1,6 @@
--- Rows that the target refuses, and the views of the bookkeeping. Made with bookkeeping.sql.
+-- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql.
 
--- A row that is set apart: never a value, only its names. Written by isolate.sql.
+-- A rejected row: never a value, only its names. Written by isolate.sql.
 CREATE TABLE IF NOT EXISTS {{schema}}.rejection (
     read_model integer NOT NULL REFERENCES {{schema}}.read_model ON DELETE CASCADE,
     n bigint NOT NULL,                   -- number in rejected_<id>, which has identity and key as they are
@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.rejection (
     sqlstate text NOT NULL,
     constraint_name text,
     column_name text,
-    lsn pg_lsn,                          -- end of the batch in which it was refused
+    lsn pg_lsn,                          -- end of the batch in which it was rejected
     refused_at timestamptz NOT NULL,
     PRIMARY KEY (read_model, n)
 );
@@ -44,4 +44,5 @@ SELECT m.name AS read_model,
        (SELECT count(*) FROM {{schema}}.rejection r WHERE r.read_model = m.id) AS rejected
 FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p CROSS JOIN {{schema}}.checkpoint c
 LEFT JOIN {{schema}}.counted n ON n.read_model = m.id;
+-- Everybody may ask how fresh the lookups are.
 GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

@@ -1,6 +1,7 @@
 -- The end of bookkeeping.sql, once its views look at the new places.
 ALTER TABLE {{schema}}.pipeline DROP COLUMN IF EXISTS lsn, DROP COLUMN IF EXISTS commit_time, DROP COLUMN IF EXISTS last_commit_lsn,
     DROP COLUMN IF EXISTS last_commit_xid, DROP COLUMN IF EXISTS last_commit_time, DROP COLUMN IF EXISTS applied_at;
+-- The same for the read models.
 ALTER TABLE {{schema}}.read_model DROP COLUMN IF EXISTS rows, DROP COLUMN IF EXISTS last_change_at;
 
 -- Who owns the database may dump it: what is here now, and what is made later.
@@ -20,4 +21,5 @@ BEGIN
     EXECUTE pg_catalog.format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT ON SEQUENCES TO %I', {{schema_name}}, _owner);
 END
 $cdc$;
+-- The schema is up to date.
 UPDATE {{schema}}.version SET version = 5 WHERE version < 5;

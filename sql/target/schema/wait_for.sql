@@ -45,4 +45,5 @@ BEGIN
     RETURN coalesce(_reached, false);
 END
 $cdc$;
+-- Everybody may wait.
 GRANT EXECUTE ON FUNCTION {{schema}}.wait_for(pg_lsn, interval, text) TO PUBLIC;

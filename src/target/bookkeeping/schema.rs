@@ -44,6 +44,7 @@ impl Bookkeeping {
             include_str!("../../../sql/target/schema/bookkeeping.sql"),
             include_str!("../../../sql/target/schema/rejections.sql"),
             include_str!("../../../sql/target/schema/wait_for.sql"),
+            include_str!("../../../sql/target/schema/comments.sql"),
             include_str!("../../../sql/target/schema/settled.sql"),
         ]
         .map(|template| {
