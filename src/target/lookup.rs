@@ -69,7 +69,7 @@ pub fn as_made(model: &ReadModelSettings, source: &SourceTable) -> Result<Option
     }));
     let key = model.key.iter().map(|name| KeyColumn {
         name: name.clone(),
-        equality: "OPERATOR(pg_catalog.=)".to_owned(),
+        equality: "OPERATOR(\"pg_catalog\".=)".to_owned(),
     });
     Ok(Some(LookupTable {
         oid: 0,

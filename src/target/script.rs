@@ -33,14 +33,17 @@ pub fn of_read_model(model: &TargetModel) -> String {
             "The primary key of the map, for a first copy made once the map is full.",
             model.make_map_identity(),
         ),
-        ("The table that a copy fills.", model.create_shadow()),
+        ("A copy fills this table.", model.create_shadow()),
         (
             "Its index, from the first change that brings it forward.",
             model.index_shadow(),
         ),
     ];
     let session = [
-        ("The tables of a session.", model.create_stage()),
+        (
+            "From here on the tables and functions of a session.",
+            model.create_stage(),
+        ),
         ("For large transactions.", model.create_chunk()),
         ("For batches with rejected rows.", model.create_tries()),
         ("Each row is looked up.", model.merge_function(Joins::LookedUp)),

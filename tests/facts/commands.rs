@@ -112,13 +112,13 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
         source::facts::publication(admin, "cdc").await.unwrap().is_none(),
         "--print-sql only prints"
     );
-    let all_before = all_sql_runs(cluster, settings, admin).await;
+    let all_before = all_sql_runs(settings, admin).await;
     assert!(setup::execute(settings, false).await.unwrap());
     assert!(setup::execute(settings, false).await.unwrap());
     // The lookup that cdc has made is the one whose functions were printed before.
     let all = setup::all_sql(settings).await.unwrap();
     let functions = |script: &str| script.split_once("-- The tables that stay").unwrap().1.to_owned();
-    assert_eq!(functions(&all), functions(&all_before));
+    assert!(functions(&all) == functions(&all_before), "{all_before}\n{all}");
     assert!(
         all.contains("-- Table public.labels_lookup is there and stays as it is."),
         "{all}"
@@ -165,7 +165,7 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
 }
 
 /// What `--print-sql --all` prints can be run as it is, and needs nothing but an empty database.
-async fn all_sql_runs(cluster: &Cluster, settings: &Settings, admin: &tokio_postgres::Client) -> String {
+async fn all_sql_runs(settings: &Settings, admin: &tokio_postgres::Client) -> String {
     let script = setup::all_sql(settings).await.unwrap();
     for part in [
         "CREATE SCHEMA IF NOT EXISTS \"cdc\"",
@@ -188,7 +188,11 @@ async fn all_sql_runs(cluster: &Cluster, settings: &Settings, admin: &tokio_post
     let found: i64 = admin.query_one(schemas, &[]).await.unwrap().get(0);
     assert_eq!(found, 0, "--print-sql --all only prints");
     admin.batch_execute("CREATE DATABASE printed").await.unwrap();
-    let printed = cluster.source("printed").await;
+    let conninfo = Conninfo {
+        database: "printed".to_owned(),
+        ..settings.target.conninfo.clone()
+    };
+    let printed = source::connect::client(&conninfo, "cdc test").await.unwrap();
     printed.batch_execute(&script).await.unwrap();
     // The functions are compiled when they are called.
     printed
