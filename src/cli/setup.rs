@@ -82,7 +82,7 @@ pub async fn all_sql(settings: &Settings) -> Result<String> {
 /// Sets up both sides, or prints the SQL; returns true.
 ///
 /// # Errors
-/// `Configuration` where something has to be mended first; what the servers report.
+/// `Configuration` where something has to be corrected first; what the servers report.
 pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     let client = common::source(settings, "setup").await?;
     let mut conn = common::target(settings, "setup").await?;
@@ -146,7 +146,7 @@ async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> 
     Ok((!done).then(|| bookkeeping.create_sql()))
 }
 
-/// A missing privilege is for a person to mend.
+/// Only a person can grant a missing privilege.
 fn explain(error: Error) -> Error {
     if error.sqlstate() == Some("42501") {
         error.with_class(Class::Configuration).with_hint(

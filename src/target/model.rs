@@ -163,7 +163,7 @@ impl TargetModel {
         format!("pg_temp.earlier_{}", self.id)
     }
 
-    /// The rows that are set apart, quoted.
+    /// The rejected rows, quoted.
     pub fn rejected(&self) -> String {
         let table = table_of_generation("rejected", self.id, self.generation);
         format!("{}.{table}", self.schema)
@@ -199,7 +199,7 @@ impl TargetModel {
         )
     }
 
-    /// The same for a row that a type of the lookup refuses, with why.
+    /// The same for a row that a type of the lookup rejects, with why.
     pub fn refused_stage_columns(&self) -> String {
         format!("{}, {}", self.stage_columns(), numbered("", "e", 3))
     }
@@ -234,7 +234,7 @@ impl TargetModel {
         Some(&column.name)
     }
 
-    /// Whether a row that the target refuses is set apart, or suspends the read model.
+    /// Whether a row that the target rejects is noted, or suspends the read model.
     pub fn isolates(&self) -> bool {
         self.model.settings.on_row_error == OnRowError::Isolate
     }

@@ -96,7 +96,7 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
     }))
 }
 
-/// Rows that are set apart; an earlier version of the bookkeeping has none.
+/// Rejected rows; an earlier version of the bookkeeping has none.
 async fn add_rejections(
     conn: &mut PgConnection,
     schema: &str,

@@ -4,8 +4,9 @@ SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-  AND c.relname NOT IN ('version', 'checkpoint', 'counted', 'pipeline', 'read_model', 'resync', 'shadow', 'discarded', 'freshness', 'rejection', 'rejected')
-  AND c.relname !~ '^(map|shadow|rejected|staging)_'
+  AND c.relname NOT IN ('version', 'checkpoint', 'counted', 'pipeline', 'read_model', 'resync', 'shadow', 'discarded', 'freshness',
+                        'rejection', 'rejected')
+  AND c.relname !~ '^(map|shadow|rejected)_'
 UNION
 SELECT pg_catalog.format('%I.%I', vn.nspname, v.relname)
 FROM pg_catalog.pg_depend d

@@ -8,7 +8,7 @@ SELECT pg_catalog.current_setting('server_version_num')::bigint AS version,
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY') AS may_use_temporary,
        pg_catalog.current_setting('server_encoding') AS encoding,
        n.oid IS NOT NULL AS bookkeeping_exists,
-       COALESCE(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+       coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
                 AND pg_catalog.has_schema_privilege(n.oid, 'CREATE'), true) AS bookkeeping_usable
 FROM (SELECT) one
 LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = $1::text

@@ -203,10 +203,12 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM {{schema}}.counted);
         INSERT INTO {{schema}}.discarded
         SELECT c.relname FROM pg_catalog.pg_class c
-        WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = {{schema_name}}) AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'
+        WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = {{schema_name}})
+          AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'
         ON CONFLICT DO NOTHING;
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = pg_catalog.to_regclass({{version_name}}) AND i.indisprimary) THEN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+                   WHERE i.indrelid = pg_catalog.to_regclass({{version_name}}) AND i.indisprimary) THEN
         ALTER TABLE {{schema}}.version ADD PRIMARY KEY (version);
     END IF;
 END

@@ -1,6 +1,6 @@
 -- What the tables, columns, views and functions of the bookkeeping are, for who looks at them with \d+ or a tool.
 -- The end of what makes the schema, so it is written when the schema is made or brought up to date, never at a start.
--- Maps, rejected rows and shadows are described when they are made (src/target/model/comments.rs).
+-- Maps, rejected rows and shadows are described when they are made (src/target/model/comments.rs). Letters of states: sql/README.md.
 
 -- Table version.
 COMMENT ON TABLE {{schema}}.version IS 'Version of this schema, one row. A newer one is refused by an older cdc';

@@ -1,4 +1,4 @@
--- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql.
+-- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql. Letters of states: sql/README.md.
 
 -- A rejected row: never a value, only its names. Written by isolate.sql.
 CREATE TABLE IF NOT EXISTS {{schema}}.rejection (

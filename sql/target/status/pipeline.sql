@@ -4,7 +4,7 @@
 SELECT CASE WHEN s.stuck AND p.state = 'streaming' THEN 'retrying' ELSE p.state END AS state,
        pg_catalog.to_char(p.state_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS state_since,
        p.owner,
-       EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - greatest(p.heartbeat_at, c.applied_at))::float8 AS heartbeat_age_seconds,
+       extract(epoch FROM pg_catalog.clock_timestamp() - greatest(p.heartbeat_at, c.applied_at))::float8 AS heartbeat_age_seconds,
        EXISTS (
            SELECT FROM pg_catalog.pg_stat_activity a
            WHERE a.pid = p.backend_pid AND a.backend_start = p.backend_start
@@ -20,7 +20,7 @@ SELECT CASE WHEN s.stuck AND p.state = 'streaming' THEN 'retrying' ELSE p.state 
        c.lsn::text AS lsn,
        pg_catalog.to_char(c.commit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS commit_time,
        pg_catalog.to_char(c.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS applied_at,
-       EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - c.applied_at)::float8 AS applied_age_seconds,
+       extract(epoch FROM pg_catalog.clock_timestamp() - c.applied_at)::float8 AS applied_age_seconds,
        c.last_commit_lsn::text AS last_commit_lsn,
        pg_catalog.to_char(c.last_commit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS last_commit_time
 FROM {{schema}}.pipeline p

@@ -1,6 +1,6 @@
 -- The newest resyncs for `cdc status`, newest first.
 SELECT r.id,
-       COALESCE(r.read_models, '{}') AS read_models,
+       coalesce(r.read_models, '{}') AS read_models,
        r.dry_run,
        r.origin,
        r.state,

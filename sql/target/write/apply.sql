@@ -1,4 +1,5 @@
 -- A small batch of one read model, without a TRUNCATE: fence, checkpoint, rows and map in one statement and so in one commit.
+-- Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION {{function}}(_epoch bigint, _lsn text, _commit_time timestamptz,
     _last_lsn text, _last_xid bigint, _last_time timestamptz,
     _resolve boolean, _keys integer, {{?parameters}},

@@ -1,6 +1,7 @@
 -- Dry run: what a resync would change in the lookup, with the first {{limit}} keys of each kind, and what the lookup does not take.
 -- Nothing is written. Keys of rejected rows are left out of the differences, also of rows that a type of the lookup rejects.
 -- Differences are kept aside, on disk if there are many; where everything is right there are none.
+-- Columns and states: the legend in sql/README.md.
 WITH wanted AS (
     SELECT DISTINCT ON ({{?s_key}}) {{?s_p}} FROM {{shadow}} s WHERE s.state = 'l' ORDER BY {{?s_key}}, {{?s_i}}
 ), rejected_keys AS (

@@ -6,6 +6,8 @@
 --
 -- _clear: the chunk holds a TRUNCATE, and what was before it is gone. _cleared: one before held it, so a row that the
 -- stage does not have was not there.
+--
+-- Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _cleared boolean, _resolve boolean) RETURNS void
 LANGUAGE plpgsql {{?settings}} AS $cdc$
 DECLARE

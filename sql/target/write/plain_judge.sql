@@ -1,4 +1,5 @@
 -- What differs at both looks of a plain comparison, while neither row has changed between them: no change under way explains that.
+-- Columns and states: the legend in sql/README.md.
 CREATE TEMPORARY TABLE {{judged}} AS
 SELECT pg_catalog.row_number() OVER () AS n, d.*, NULL::text AS e1, NULL::text AS e2, NULL::text AS e3
 FROM {{differing}} d

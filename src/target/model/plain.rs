@@ -120,7 +120,7 @@ impl TargetModel {
         )
     }
 
-    /// Notes why a judged row is refused: SQLSTATE, constraint, column.
+    /// Notes why a judged row is rejected: SQLSTATE, constraint, column.
     pub(crate) fn note_refused(&self) -> String {
         format!(
             "UPDATE {} SET e1 = $2, e2 = $3, e3 = $4 WHERE n = $1",

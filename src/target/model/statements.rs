@@ -1,6 +1,7 @@
 //! The functions that a session makes for a read model, and their calls, from the templates in `sql/target/write`.
 
 use super::joins::{Joins, Lookup, READ_ONCE_BYTES_A_ROW};
+use super::templates::Entry;
 use super::{TargetModel, join, no_identity, numbered};
 
 /// Chunks that the stage may be as large as before its rows are looked up instead of being read once for each chunk.
@@ -9,7 +10,7 @@ const SMALL_CHUNKS: u32 = 16;
 /// Bytes of a shadow from which on the primary key of a new map is made after the rows.
 const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
 
-/// Most rows of a read model that are set apart; with more it is suspended.
+/// Most rejected rows of a read model; with more it is suspended.
 pub const MOST_REJECTED: i64 = 1000;
 
 const MERGE: &str = include_str!("../../../sql/target/write/merge.sql");
@@ -33,6 +34,8 @@ impl TargetModel {
     fn merge(&self, name: &str, stage: &str, joins: Joins) -> String {
         let stays = "(s.state = 'l' AND NOT {{?moved}} AND m.state = 's' AND {{?key_is_as_it_was}})";
         let own = [
+            ("function", self.function(name)),
+            ("stage", stage.to_owned()),
             // Rows that stay shown under their keys leave the map as it is.
             ("?may_move", format!("{stays} IS NOT TRUE")),
             // A key is shared out only where several rows claim it.
@@ -40,21 +43,23 @@ impl TargetModel {
             ("?where_asked", String::new()),
             ("?and_asked", String::new()),
         ];
-        self.writer(MERGE, joins, (name, stage), &own)
+        self.writer(MERGE, joins, &own)
     }
 
-    /// The writer for this session's stage that sets refused rows apart.
+    /// The writer for this session's stage that finds the rows that the target rejects.
     pub fn isolate_function(&self, joins: Joins) -> String {
         self.isolate(&format!("isolate{}", joins.suffix()), &self.stage(), joins)
     }
 
-    /// The writer for the shadow that sets refused rows apart.
+    /// The same for the shadow.
     pub fn isolate_shadow_function(&self) -> String {
         self.isolate("isolate_shadow", &self.shadow(), Joins::ReadOnce)
     }
 
     fn isolate(&self, name: &str, stage: &str, joins: Joins) -> String {
         let own = [
+            ("function", self.function(name)),
+            ("stage", stage.to_owned()),
             // Every row is written by itself, and every key is shared out from scratch.
             ("?may_move", "true".to_owned()),
             ("?open", "true".to_owned()),
@@ -63,7 +68,7 @@ impl TargetModel {
             ("?rejections", REJECTIONS.to_owned()),
             ("most_rejected", MOST_REJECTED.to_string()),
         ];
-        self.writer(ISOLATE, joins, (name, stage), &own)
+        self.writer(ISOLATE, joins, &own)
     }
 
     /// Whether an address tells one row of the lookup.
@@ -75,19 +80,14 @@ impl TargetModel {
         }
     }
 
-    fn writer(
-        &self,
-        template: &str,
-        joins: Joins,
-        (name, stage): (&str, &str),
-        own: &[(&'static str, String)],
-    ) -> String {
-        let function = format!("pg_temp.{name}_{}", self.id);
+    fn writer(&self, template: &str, joins: Joins, own: &[Entry]) -> String {
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
-        let own: Vec<_> = own
-            .chain([("function", function.as_str()), ("stage", stage)])
-            .collect();
-        self.fill_joined(template, joins, &own)
+        self.fill_joined(template, joins, &own.collect::<Vec<_>>())
+    }
+
+    /// The session's function of this name.
+    fn function(&self, name: &str) -> String {
+        format!("pg_temp.{name}_{}", self.id)
     }
 
     /// The call of [`Self::isolate_function`], or of the one for the shadow.
@@ -105,8 +105,8 @@ impl TargetModel {
         self.fill(
             include_str!("../../../sql/target/write/apply.sql"),
             &[
-                ("function", &format!("pg_temp.apply_{}", self.id)),
-                ("merge", &format!("pg_temp.merge_{}", self.id)),
+                ("function", &self.function("apply")),
+                ("merge", &self.function("merge")),
                 ("?stage_columns", &self.stage_columns()),
                 (
                     "?parameters",
@@ -173,7 +173,7 @@ impl TargetModel {
         self.fill(
             include_str!("../../../sql/target/write/fold_chunk.sql"),
             &[
-                ("function", &format!("pg_temp.fold_chunk_{}", self.id)),
+                ("function", &self.function("fold_chunk")),
                 ("small_chunks", &SMALL_CHUNKS.to_string()),
                 // The stage holds what the row was before this chunk.
                 (
@@ -212,7 +212,7 @@ impl TargetModel {
         format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
     }
 
-    /// What the writers see of dead rows that a type of the lookup refused: each is gone.
+    /// What the writers see of dead rows that a type of the lookup rejected: each is gone.
     pub fn forget_refused_dead(&self) -> String {
         format!(
             "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
@@ -221,7 +221,7 @@ impl TargetModel {
         )
     }
 
-    /// How many live rows in the stage a type of the lookup refused, and the SQLSTATE of one of them.
+    /// How many live rows in the stage a type of the lookup rejected, and the SQLSTATE of one of them.
     pub fn count_refused(&self) -> String {
         format!("SELECT count(*), min(e1) FROM {} WHERE state = 'x'", self.stage())
     }
@@ -271,10 +271,7 @@ impl TargetModel {
         );
         self.fill(
             include_str!("../../../sql/target/write/catch_up.sql"),
-            &[
-                ("function", &format!("pg_temp.catch_up_{}", self.id)),
-                ("?resolve", &resolve),
-            ],
+            &[("function", &self.function("catch_up")), ("?resolve", &resolve)],
         )
     }
 

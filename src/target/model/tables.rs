@@ -43,7 +43,7 @@ impl TargetModel {
         format!("-- What the lookup does not take, unless the table is there.\n{made}")
     }
 
-    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of rows that are tried anew.
+    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of rows that are tried again.
     pub fn create_tries(&self) -> String {
         let columns = [
             self.key_columns("k"),

@@ -1,4 +1,5 @@
 -- A small batch of one read model, without a TRUNCATE: fence, checkpoint, rows and map in one statement and so in one commit.
+-- Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION pg_temp.apply_1(_epoch bigint, _lsn text, _commit_time timestamptz,
     _last_lsn text, _last_xid bigint, _last_time timestamptz,
     _resolve boolean, _keys integer, _a1 text[], _a2 text[], _a3 text[], _a4 text[], _a5 text[], _a6 text[], _a7 text[], _a8 text[], _a9 text[],

@@ -1,5 +1,5 @@
 -- Brings a shadow (the source's rows by identity) to the final states of a batch, which stand in pg_temp.stage_1. Each of them is
--- looked up in the shadow's index (src/target/model/joins.rs).
+-- looked up in the shadow's index (src/target/model/joins.rs). Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION pg_temp.catch_up_1(_clear boolean, _resolve boolean) RETURNS void
 LANGUAGE plpgsql SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off AS $cdc$
 BEGIN

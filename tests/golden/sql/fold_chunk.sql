@@ -6,6 +6,8 @@
 --
 -- _clear: the chunk holds a TRUNCATE, and what was before it is gone. _cleared: one before held it, so a row that the
 -- stage does not have was not there.
+--
+-- Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION pg_temp.fold_chunk_1(_clear boolean, _cleared boolean, _resolve boolean) RETURNS void
 LANGUAGE plpgsql SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off AS $cdc$
 DECLARE

@@ -3,6 +3,7 @@
 -- whose snapshot is older than that.
 --
 -- Where somebody has the map locked, as a dump has for hours, it gets the index alone, and the constraint with a later copy.
+-- Columns and states: the legend in sql/README.md.
 DO $cdc$
 DECLARE
     _primary boolean := (SELECT bool_or(x.indisprimary) FROM pg_catalog.pg_index x

@@ -203,10 +203,12 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM "cdc".counted);
         INSERT INTO "cdc".discarded
         SELECT c.relname FROM pg_catalog.pg_class c
-        WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'cdc') AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'
+        WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'cdc')
+          AND c.relkind = 'r' AND c.relname ~ '^shadow_[0-9]+_[0-9]+$'
         ON CONFLICT DO NOTHING;
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = pg_catalog.to_regclass('"cdc".version') AND i.indisprimary) THEN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+                   WHERE i.indrelid = pg_catalog.to_regclass('"cdc".version') AND i.indisprimary) THEN
         ALTER TABLE "cdc".version ADD PRIMARY KEY (version);
     END IF;
 END
@@ -214,7 +216,7 @@ $cdc$;
 -- The one row of a schema that is new.
 INSERT INTO "cdc".checkpoint SELECT 0 WHERE NOT EXISTS (SELECT FROM "cdc".checkpoint);
 
--- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql.
+-- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql. Letters of states: sql/README.md.
 
 -- A rejected row: never a value, only its names. Written by isolate.sql.
 CREATE TABLE IF NOT EXISTS "cdc".rejection (
@@ -315,7 +317,7 @@ GRANT EXECUTE ON FUNCTION "cdc".wait_for(pg_lsn, interval, text) TO PUBLIC;
 
 -- What the tables, columns, views and functions of the bookkeeping are, for who looks at them with \d+ or a tool.
 -- The end of what makes the schema, so it is written when the schema is made or brought up to date, never at a start.
--- Maps, rejected rows and shadows are described when they are made (src/target/model/comments.rs).
+-- Maps, rejected rows and shadows are described when they are made (src/target/model/comments.rs). Letters of states: sql/README.md.
 
 -- Table version.
 COMMENT ON TABLE "cdc".version IS 'Version of this schema, one row. A newer one is refused by an older cdc';
