@@ -31,9 +31,19 @@ pub fn idents<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
         .join(", ")
 }
 
+/// A `DO` block with this body, in dollar quotes that it does not hold.
+pub fn block(body: &str) -> String {
+    let mut tag = "$cdc$".to_owned();
+    while body.contains(&tag) {
+        tag.insert(1, '_');
+    }
+    format!("DO {tag}\n{body}\n{tag};")
+}
+
 /// Fills `{{name}}` placeholders of an SQL template.
 ///
-/// Placeholders without a value are left as they are, so that a test can find them.
+/// Placeholders without a value are left as they are, so that a test can find them. `{{?name}}` is filled by the name `?name`;
+/// what the notations mean is in `sql/README.md`.
 pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut text = template.to_owned();
     for (name, value) in values {
@@ -140,6 +150,12 @@ mod tests {
         assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
         assert_eq!(idents(["a", "B\""]), "\"a\", \"B\"\"\"");
         assert_eq!(TableName::new("S", "a.b").quoted(), "\"S\".\"a.b\"");
+    }
+
+    #[test]
+    fn a_block_is_in_quotes_that_its_body_does_not_hold() {
+        assert_eq!(block("BEGIN END"), "DO $cdc$\nBEGIN END\n$cdc$;");
+        assert_eq!(block("a$cdc$b$_cdc$"), "DO $__cdc$\na$cdc$b$_cdc$\n$__cdc$;");
     }
 
     #[test]

@@ -126,6 +126,20 @@ fn help_never_shows_the_environment() {
 }
 
 #[test]
+fn all_sql_is_only_printed() {
+    let scratch = Scratch::new("all-sql");
+    let alone = ran(scratch.cdc(&["setup", "--all"]).envs(URLS));
+    assert_eq!(alone.code, Some(2), "{}", alone.stderr);
+    assert!(alone.stderr.contains("--print-sql"), "{}", alone.stderr);
+    let help = ran(&mut scratch.cdc(&["setup", "--help"]));
+    assert!(
+        help.stdout.contains("cdc setup --print-sql --all"),
+        "{}",
+        help.stdout
+    );
+}
+
+#[test]
 fn version_is_printed() {
     let scratch = Scratch::new("version");
     let version = ran(&mut scratch.cdc(&["--version"]));

@@ -8,7 +8,7 @@ SELECT n.nspname::text AS schema_name,
            SELECT FROM pg_catalog.pg_index i
            WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid
        ) AS has_primary_key,
-       COALESCE((
+       coalesce((
            SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.position)
            FROM pg_catalog.pg_index i
            CROSS JOIN pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY k (number, position)

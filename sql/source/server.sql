@@ -22,7 +22,7 @@ SELECT pg_catalog.current_setting('server_version_num')::bigint AS version,
        (SELECT s.setting::bigint FROM pg_catalog.pg_settings s WHERE s.name = 'idle_replication_slot_timeout')
            AS idle_slot_timeout_seconds,
        -- Slot creation waits for every transaction of the cluster that has written.
-       (SELECT pg_catalog.floor(EXTRACT(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.min(a.xact_start)))::bigint
+       (SELECT pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(a.xact_start)))::bigint
         FROM pg_catalog.pg_stat_activity a
         WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()) AS oldest_write_seconds,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts) AS prepared_transactions,

@@ -7,7 +7,7 @@ SELECT w.name,
        pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) AS names,
        pg_catalog.array_agg(a.attnum ORDER BY a.attnum) AS numbers,
        pg_catalog.array_agg(a.atttypid ORDER BY a.attnum) AS types,
-       pg_catalog.array_agg(a.attgenerated = '' AND COALESCE(l.list @> pg_catalog.to_jsonb(a.attnum), true) ORDER BY a.attnum)
+       pg_catalog.array_agg(a.attgenerated = '' AND coalesce(l.list @> pg_catalog.to_jsonb(a.attnum), true) ORDER BY a.attnum)
            AS streamed
 FROM pg_catalog.unnest($2::text[]) w (name)
 JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.name)

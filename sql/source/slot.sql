@@ -7,7 +7,7 @@ SELECT s.slot_name::text AS name,
        s.confirmed_flush_lsn::text AS confirmed_flush_lsn,
        s.wal_status,
        s.safe_wal_size AS safe_wal_bytes,
-       COALESCE(r.row ->> 'invalidation_reason',
+       coalesce(r.row ->> 'invalidation_reason',
                 CASE WHEN r.row ->> 'conflicting' = 'true' THEN 'conflict with recovery' END) AS invalidation_reason,
        pg_catalog.pg_wal_lsn_diff(
            CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()

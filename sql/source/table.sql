@@ -14,7 +14,7 @@ SELECT c.oid,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
        CASE WHEN c.relkind = 'p' THEN (
            SELECT CASE WHEN pg_catalog.max(l.reltuples) >= 0
-                       THEN pg_catalog.sum(pg_catalog.float8(GREATEST(l.reltuples, 0::real))) ELSE -1::float8 END
+                       THEN pg_catalog.sum(pg_catalog.float8(greatest(l.reltuples, 0::real))) ELSE -1::float8 END
            FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid
            WHERE t.isleaf
        ) ELSE pg_catalog.float8(c.reltuples) END AS estimated_rows

@@ -1,7 +1,7 @@
 //! `cdc setup`: makes the publication, the bookkeeping and missing lookup tables; never the slot.
 //!
 //! Idempotent: what is there stays as it is. `--print-sql` prints exactly the statements that would be executed,
-//! for a DBA who wants to run them.
+//! for a DBA who wants to run them; with `--all` everything that `cdc` runs to make its objects, for a DBA who wants to read it.
 
 use sqlx::PgConnection;
 
@@ -14,11 +14,14 @@ use crate::target::bookkeeping::Bookkeeping;
 use crate::target::report::{Presence, presence};
 use crate::{publication, source, target};
 
+mod all;
+
 const EXAMPLES: &str = "\
 Examples:
   cdc setup
   cdc setup --print-sql              print the statements, for somebody with the privileges
   cdc setup --print-sql | less
+  cdc setup --print-sql --all        print what cdc runs in the target, whatever is there, for somebody who wants to read it
 
 'cdc run' does the same by itself if it has the privileges. The replication slot is made by 'cdc run' alone: an unused
 slot would hold WAL on the disk of the master.";
@@ -33,6 +36,9 @@ pub struct Args {
     /// Print the SQL statements that are still needed, and run none
     #[arg(long)]
     pub print_sql: bool,
+    /// Print also what is there already, and the tables and functions that a session makes for each read model
+    #[arg(long, requires = "print_sql")]
+    pub all: bool,
 }
 
 /// Runs the command.
@@ -42,6 +48,10 @@ pub struct Args {
 /// Whatever stops the command.
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
+    if args.all {
+        say(&context.stop.or_interrupted(all_sql(&settings)).await?)?;
+        return Ok(Outcome::Done);
+    }
     let good = context
         .stop
         .or_interrupted(execute(&settings, args.print_sql))
@@ -58,10 +68,21 @@ struct Plan {
     lookups: Vec<(usize, String)>,
 }
 
+/// All SQL by which `cdc` makes its objects in the target, as a script.
+///
+/// # Errors
+/// What the servers report.
+pub async fn all_sql(settings: &Settings) -> Result<String> {
+    let client = common::source(settings, "setup").await?;
+    let mut conn = common::target(settings, "setup").await?;
+    let tables = common::source_tables(&client, settings).await?;
+    all::text(&mut conn, settings, &tables).await
+}
+
 /// Sets up both sides, or prints the SQL; returns true.
 ///
 /// # Errors
-/// `Configuration` where something has to be mended first; what the servers report.
+/// `Configuration` where something has to be corrected first; what the servers report.
 pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     let client = common::source(settings, "setup").await?;
     let mut conn = common::target(settings, "setup").await?;
@@ -125,7 +146,7 @@ async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> 
     Ok((!done).then(|| bookkeeping.create_sql()))
 }
 
-/// A missing privilege is for a person to mend.
+/// Only a person can grant a missing privilege.
 fn explain(error: Error) -> Error {
     if error.sqlstate() == Some("42501") {
         error.with_class(Class::Configuration).with_hint(

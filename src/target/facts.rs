@@ -18,7 +18,7 @@ use crate::target::error::from_sqlx;
 /// # Errors
 /// Whatever the server or the connection reports.
 pub async fn server(conn: &mut PgConnection, schema: &str) -> Result<TargetServer> {
-    let row = sqlx::query(include_str!("../../sql/target/server.sql"))
+    let row = sqlx::query(include_str!("../../sql/target/facts/server.sql"))
         .bind(schema)
         .fetch_one(conn)
         .await
@@ -51,7 +51,7 @@ pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<L
 /// # Errors
 /// Whatever the server or the connection reports.
 pub async fn tables(conn: &mut PgConnection, names: &[TableName]) -> Result<Vec<Option<LookupTable>>> {
-    let found = sqlx::query(include_str!("../../sql/target/table.sql"))
+    let found = sqlx::query(include_str!("../../sql/target/facts/table.sql"))
         .bind(names.iter().map(|name| name.schema.clone()).collect::<Vec<_>>())
         .bind(names.iter().map(|name| name.name.clone()).collect::<Vec<_>>())
         .fetch_all(&mut *conn)
@@ -110,7 +110,7 @@ fn lookup(
 
 /// Columns by the OID of their table.
 async fn columns(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, Vec<LookupColumn>>> {
-    let rows = sqlx::query(include_str!("../../sql/target/columns.sql"))
+    let rows = sqlx::query(include_str!("../../sql/target/facts/columns.sql"))
         .bind(oids)
         .fetch_all(conn)
         .await
@@ -144,7 +144,7 @@ fn column(row: &PgRow) -> Result<LookupColumn> {
 
 /// Key indexes by the OID of their table.
 async fn key_indexes(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, Vec<KeyIndex>>> {
-    let rows = sqlx::query(include_str!("../../sql/target/key_indexes.sql"))
+    let rows = sqlx::query(include_str!("../../sql/target/facts/key_indexes.sql"))
         .bind(oids)
         .fetch_all(conn)
         .await
@@ -192,7 +192,7 @@ fn character(row: &PgRow, name: &str) -> Result<char> {
 /// Whatever the server or the connection reports.
 pub async fn shapes(conn: &mut PgConnection, tables: &[TableName]) -> Result<Vec<String>> {
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
-    sqlx::query_scalar(include_str!("../../sql/target/shapes.sql"))
+    sqlx::query_scalar(include_str!("../../sql/target/facts/shapes.sql"))
         .bind(names)
         .fetch_all(conn)
         .await

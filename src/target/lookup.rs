@@ -6,7 +6,7 @@
 use sqlx::{PgConnection, Row};
 
 use crate::error::{Class, Error, Result};
-use crate::facts::{SourceColumn, SourceTable};
+use crate::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, SourceColumn, SourceTable};
 use crate::settings::{ColumnMapping, ReadModelSettings};
 use crate::sql::{ident, idents, literal};
 use crate::target::bookkeeping::DATABASE_OWNER;
@@ -16,7 +16,7 @@ use crate::target::error::from_sqlx;
 /// adds nothing to the index: that takes less than half of the time, and the table does not grow by it.
 const FILLFACTOR: u8 = 50;
 
-/// The statement that makes the lookup table.
+/// The statements that make the lookup table. Its columns have no comments: an ORM that compares them would want to take them away.
 ///
 /// # Errors
 /// `Broken` where the source has no such column.
@@ -40,10 +40,79 @@ pub fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<Str
     }
     lines.push(format!("PRIMARY KEY ({})", idents(&model.key)));
     Ok(format!(
-        "CREATE TABLE {} (\n    {}\n) WITH (fillfactor = {FILLFACTOR})",
-        model.target.quoted(),
-        lines.join(",\n    ")
+        "CREATE TABLE {table} (\n    {columns}\n) WITH (fillfactor = {FILLFACTOR});\nCOMMENT ON TABLE {table} IS {comment}",
+        table = model.target.quoted(),
+        columns = lines.join(",\n    "),
+        comment = literal(&format!(
+            "Lookup table that cdc keeps in step with source table {}. Nobody else writes it",
+            model.source
+        )),
     ))
+}
+
+/// The lookup table as it will be once it is made; `None` where a type is not built in, so that only the target knows how it compares.
+///
+/// # Errors
+/// `Broken` where the source has no such column.
+pub fn as_made(model: &ReadModelSettings, source: &SourceTable) -> Result<Option<LookupTable>> {
+    let mut columns = Vec::new();
+    for mapping in &model.columns {
+        let column = source_column(source, mapping)?;
+        if !column.builtin {
+            return Ok(None);
+        }
+        columns.push(column_as_made(&mapping.target, column));
+    }
+    columns.extend(model.synced_at.iter().map(|name| LookupColumn {
+        has_default: true,
+        ..plain_column(name, "timestamp with time zone")
+    }));
+    let key = model.key.iter().map(|name| KeyColumn {
+        name: name.clone(),
+        equality: "OPERATOR(\"pg_catalog\".=)".to_owned(),
+    });
+    Ok(Some(LookupTable {
+        oid: 0,
+        name: model.target.clone(),
+        kind: 'r',
+        persistence: 'p',
+        has_parts: false,
+        columns,
+        unique_indexes: vec![KeyIndex {
+            name: format!("{}_pkey", model.target.name),
+            primary: true,
+            columns: key.collect(),
+        }],
+        triggers: Vec::new(),
+        referenced_by: Vec::new(),
+        row_security_applies: false,
+        missing_privileges: Vec::new(),
+    }))
+}
+
+fn column_as_made(name: &str, source: &SourceColumn) -> LookupColumn {
+    LookupColumn {
+        type_oid: source.type_oid,
+        bare_type_name: source.bare_type_name.clone(),
+        collatable: source.collatable,
+        not_null: source.not_null,
+        ..plain_column(name, &source.type_name)
+    }
+}
+
+fn plain_column(name: &str, type_name: &str) -> LookupColumn {
+    LookupColumn {
+        name: name.to_owned(),
+        type_oid: 0,
+        type_name: type_name.to_owned(),
+        bare_type_name: type_name.to_owned(),
+        declared_type_name: type_name.to_owned(),
+        collation: None,
+        collatable: false,
+        not_null: true,
+        has_default: false,
+        generated: false,
+    }
 }
 
 fn source_column<'a>(source: &'a SourceTable, mapping: &ColumnMapping) -> Result<&'a SourceColumn> {
@@ -127,7 +196,9 @@ mod tests {
              \"label\" character varying(50) NOT NULL,\n    \
              \"display_name\" character varying(50) NOT NULL,\n    \
              \"updated_at\" timestamp with time zone NOT NULL DEFAULT pg_catalog.now(),\n    \
-             PRIMARY KEY (\"code\")\n) WITH (fillfactor = 50)"
+             PRIMARY KEY (\"code\")\n) WITH (fillfactor = 50);\n\
+             COMMENT ON TABLE \"public\".\"labels_lookup\" IS \
+             'Lookup table that cdc keeps in step with source table public.labels. Nobody else writes it'"
         );
     }
 
@@ -149,7 +220,7 @@ mod tests {
             on_row_error: crate::settings::OnRowError::default(),
         };
         assert_eq!(
-            create_sql(&model, &source).unwrap(),
+            create_sql(&model, &source).unwrap().split(';').next().unwrap(),
             "CREATE TABLE \"Reports\".\"l\" (\n    \"c\" character varying(10) NOT NULL,\n    \
              \"size\" numeric(10,2) NOT NULL,\n    \"gone\" timestamp with time zone,\n    \
              PRIMARY KEY (\"c\", \"size\")\n) WITH (fillfactor = 50)"

@@ -13,6 +13,7 @@ pub mod lookup;
 pub mod model;
 pub mod plain;
 pub mod report;
+pub mod script;
 pub mod shadow;
 pub mod staging;
 mod statement;

@@ -10,10 +10,12 @@ use crate::settings::OnRowError;
 use crate::sql::ident;
 
 mod bind;
+mod comments;
 mod joins;
 mod new_rows;
 mod plain;
 mod statements;
+mod tables;
 mod templates;
 
 pub use joins::Joins;
@@ -67,9 +69,6 @@ struct KeyPart {
     /// The operator of the lookup's key index; `None` is the type's own equality, where there is no such index.
     equality: Option<String>,
 }
-
-/// Why a row is refused: SQLSTATE, constraint, column.
-const WHY: &str = "e1 text, e2 text, e3 text";
 
 /// Most columns for which a small batch goes as arguments of one function (a function takes at most 100).
 const MOST_PARAMETERS: usize = 85;
@@ -164,7 +163,7 @@ impl TargetModel {
         format!("pg_temp.earlier_{}", self.id)
     }
 
-    /// The rows that are set apart, quoted.
+    /// The rejected rows, quoted.
     pub fn rejected(&self) -> String {
         let table = table_of_generation("rejected", self.id, self.generation);
         format!("{}.{table}", self.schema)
@@ -172,183 +171,6 @@ impl TargetModel {
 
     fn lookup(&self) -> String {
         self.model.settings.target.quoted()
-    }
-
-    /// `CREATE TABLE IF NOT EXISTS` of the map, and of the table of the rows that are set apart. The map gets its primary key with its rows
-    /// ([`Self::make_map_identity`]).
-    pub fn create_map(&self) -> String {
-        let map = self.map();
-        let columns = [
-            self.identity_columns("i", " NOT NULL"),
-            self.key_columns("k"),
-            self.value_columns("v"),
-        ]
-        .join(", ");
-        format!(
-            "CREATE TABLE IF NOT EXISTS {map} ({columns}, state \"char\" NOT NULL);\n\
-             ALTER TABLE {map} REPLICA IDENTITY FULL;\n{rejected}",
-            rejected = self.create_rejected(),
-        )
-    }
-
-    /// Makes the table of the rows that are set apart, with identity and key as they are.
-    pub fn create_rejected(&self) -> String {
-        let columns = [self.identity_columns("i", ""), self.key_columns("k")].join(", ");
-        format!(
-            "CREATE TABLE IF NOT EXISTS {rejected} (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {columns}, \
-             state \"char\" NOT NULL, {WHY}, lsn pg_lsn, at timestamptz NOT NULL DEFAULT now());",
-            rejected = self.rejected(),
-        )
-    }
-
-    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of rows that are tried anew.
-    pub fn create_tries(&self) -> String {
-        let columns = [
-            self.key_columns("k"),
-            self.identity_columns("w", ""),
-            self.value_columns("p"),
-        ]
-        .join(", ");
-        format!(
-            "CREATE TEMPORARY TABLE tries_{id} (n integer PRIMARY KEY, op \"char\" NOT NULL, {columns}, {WHY}, \
-             swap boolean NOT NULL DEFAULT false);\n\
-             CREATE TEMPORARY TABLE earlier_{id} (LIKE {rejected});",
-            id = self.id,
-            rejected = self.rejected(),
-        )
-    }
-
-    /// Makes the session's staging tables.
-    pub fn create_stage(&self) -> String {
-        let moving = [
-            self.identity_columns("i", ""),
-            "state \"char\" NOT NULL".to_owned(),
-            self.key_columns("c"),
-            "stage_row tid, renamed boolean NOT NULL, was \"char\"".to_owned(),
-            self.key_columns("k"),
-            "map_row tid".to_owned(),
-        ]
-        .join(", ");
-        let touched = [
-            self.key_columns("k"),
-            "claimed boolean NOT NULL".to_owned(),
-            self.identity_columns("w", ""),
-            "open boolean NOT NULL DEFAULT true".to_owned(),
-        ]
-        .join(", ");
-        format!(
-            "CREATE TEMPORARY TABLE stage_{id} ({columns});\n\
-             CREATE TEMPORARY TABLE moving_{id} ({moving});\n\
-             CREATE TEMPORARY TABLE touched_{id} ({touched});",
-            id = self.id,
-            columns = self.stage_definition(),
-        )
-    }
-
-    /// Empties the session's staging tables, also those of the isolating run, after many rows or few.
-    pub fn empty_stage(&self, many: bool, isolating: bool) -> String {
-        let mut tables = vec![self.stage(), self.moving(), self.touched()];
-        if isolating {
-            tables.extend([self.tries(), self.earlier()]);
-        }
-        if many {
-            format!("TRUNCATE {}", tables.join(", "))
-        } else {
-            join("; ", tables.iter().map(|table| format!("DELETE FROM {table}")))
-        }
-    }
-
-    /// Makes the session's table of a chunk of a large transaction.
-    pub fn create_chunk(&self) -> String {
-        format!(
-            "CREATE TEMPORARY TABLE chunk_{id} ({columns});",
-            id = self.id,
-            columns = self.stage_definition(),
-        )
-    }
-
-    /// Makes the shadow.
-    pub fn create_shadow(&self) -> String {
-        format!(
-            "CREATE UNLOGGED TABLE {} ({})",
-            self.shadow(),
-            self.stage_definition()
-        )
-    }
-
-    /// The columns of the shadow: one with others is of no use.
-    pub fn shadow_definition(&self) -> String {
-        self.stage_definition()
-    }
-
-    /// Empties the shadow at once. Nobody else may have it locked, not even to read. Its index stays, if it has one.
-    pub fn truncate_shadow(&self) -> String {
-        format!("TRUNCATE {}", self.shadow())
-    }
-
-    /// Empties the shadow beside who reads it, as a dump does.
-    pub fn delete_shadow(&self) -> String {
-        format!("DELETE FROM {}", self.shadow())
-    }
-
-    /// Tells the server what the shadow holds, once it is filled.
-    pub fn analyze_shadow(&self) -> String {
-        format!("ANALYZE {}", self.shadow())
-    }
-
-    /// Indexes the shadow by identity, for the changes that bring it forward.
-    pub fn index_shadow(&self) -> String {
-        format!(
-            "CREATE UNIQUE INDEX IF NOT EXISTS {name}_i ON {shadow} ({i})",
-            name = self.shadow_table(),
-            shadow = self.shadow(),
-            i = numbered("", "i", self.identity_types.len())
-        )
-    }
-
-    fn stage_definition(&self) -> String {
-        let flags: String = self
-            .toastable()
-            .map(|n| format!(", u{n} boolean NOT NULL DEFAULT false"))
-            .collect();
-        format!(
-            "{}, {}, state \"char\" NOT NULL, {}{flags}, {WHY}",
-            self.identity_columns("o", ""),
-            self.identity_columns("i", ""),
-            self.value_columns("p"),
-        )
-    }
-
-    fn identity_columns(&self, prefix: &str, suffix: &str) -> String {
-        join(
-            ", ",
-            self.identity_types
-                .iter()
-                .zip(1..)
-                .map(|(name, n)| format!("{prefix}{n} {name}{suffix}")),
-        )
-    }
-
-    fn key_columns(&self, prefix: &str) -> String {
-        join(
-            ", ",
-            self.key.iter().zip(1..).filter_map(|(part, n)| {
-                Some(format!(
-                    "{prefix}{n} {}",
-                    self.columns.get(part.column)?.definition()
-                ))
-            }),
-        )
-    }
-
-    fn value_columns(&self, prefix: &str) -> String {
-        join(
-            ", ",
-            self.columns
-                .iter()
-                .zip(1..)
-                .map(|(column, n)| format!("{prefix}{n} {}", column.definition())),
-        )
     }
 
     /// Numbers (from 1) of the columns that the stream may leave out.
@@ -377,7 +199,7 @@ impl TargetModel {
         )
     }
 
-    /// The same for a row that a type of the lookup refuses, with why.
+    /// The same for a row that a type of the lookup rejects, with why.
     pub fn refused_stage_columns(&self) -> String {
         format!("{}, {}", self.stage_columns(), numbered("", "e", 3))
     }
@@ -412,7 +234,7 @@ impl TargetModel {
         Some(&column.name)
     }
 
-    /// Whether a row that the target refuses is set apart, or suspends the read model.
+    /// Whether a row that the target rejects is noted, or suspends the read model.
     pub fn isolates(&self) -> bool {
         self.model.settings.on_row_error == OnRowError::Isolate
     }

@@ -12,7 +12,7 @@ use crate::status::{
 use crate::target::bookkeeping::written_by_batches;
 use crate::target::error::from_sqlx;
 
-/// The beginning of the schema's comment, which marks it as ours (`sql/target/bookkeeping.sql`).
+/// The beginning of the schema's comment, which marks it as ours (`sql/target/schema/bookkeeping.sql`).
 const COMMENT: &str = "cdc bookkeeping";
 
 /// How the bookkeeping's schema stands.
@@ -68,21 +68,21 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
         ];
         AssertSqlSafe(fill(template, &places))
     };
-    let pipeline = sqlx::query(sql(include_str!("../../sql/target/status_pipeline.sql")))
+    let pipeline = sqlx::query(sql(include_str!("../../sql/target/status/pipeline.sql")))
         .fetch_optional(&mut *conn)
         .await
         .map_err(from_sqlx)?;
-    let models = sqlx::query(sql(include_str!("../../sql/target/status_read_models.sql")))
+    let models = sqlx::query(sql(include_str!("../../sql/target/status/read_models.sql")))
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
     let mut read_models: Vec<ReadModelStatus> = models.iter().map(read_model).collect::<Result<_>>()?;
     add_rejections(&mut *conn, &schema, &mut read_models).await?;
-    let resyncs = sqlx::query(sql(include_str!("../../sql/target/status_resyncs.sql")))
+    let resyncs = sqlx::query(sql(include_str!("../../sql/target/status/resyncs.sql")))
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
-    let clock = sqlx::query(sql(include_str!("../../sql/target/status_clock.sql")))
+    let clock = sqlx::query(sql(include_str!("../../sql/target/status/clock.sql")))
         .fetch_one(&mut *conn)
         .await
         .map_err(from_sqlx)?;
@@ -96,7 +96,7 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
     }))
 }
 
-/// Rows that are set apart; an earlier version of the bookkeeping has none.
+/// Rejected rows; an earlier version of the bookkeeping has none.
 async fn add_rejections(
     conn: &mut PgConnection,
     schema: &str,
@@ -111,7 +111,7 @@ async fn add_rejections(
         return Ok(());
     }
     let sql = fill(
-        include_str!("../../sql/target/status_rejections.sql"),
+        include_str!("../../sql/target/status/rejections.sql"),
         &[("schema", schema)],
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
@@ -146,7 +146,7 @@ fn rejection(row: &PgRow) -> Result<Rejection> {
 /// # Errors
 /// Whatever the server or the connection reports.
 pub async fn foreign_objects(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
-    let rows = sqlx::query(include_str!("../../sql/target/foreign_objects.sql"))
+    let rows = sqlx::query(include_str!("../../sql/target/facts/foreign_objects.sql"))
         .bind(schema)
         .fetch_all(conn)
         .await

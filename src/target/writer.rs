@@ -79,7 +79,7 @@ impl Writer {
         // A function is compiled when it is called first: most read models never need all of theirs.
         execute(&mut conn, "SET check_function_bodies = off".to_owned()).await?;
         let advance = fill(
-            include_str!("../../sql/target/advance.sql"),
+            include_str!("../../sql/target/write/advance.sql"),
             &[("schema", &schema)],
         );
         sqlx::raw_sql(AssertSqlSafe(advance))

@@ -14,6 +14,7 @@ mod between_looks;
 mod budget;
 mod causes;
 mod comes_again;
+mod comments;
 mod compared;
 mod copy_faults;
 mod couple;

@@ -112,8 +112,17 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
         source::facts::publication(admin, "cdc").await.unwrap().is_none(),
         "--print-sql only prints"
     );
+    let all_before = all_sql_runs(settings, admin).await;
     assert!(setup::execute(settings, false).await.unwrap());
     assert!(setup::execute(settings, false).await.unwrap());
+    // The lookup that cdc has made is the one whose functions were printed before.
+    let all = setup::all_sql(settings).await.unwrap();
+    let functions = |script: &str| script.split_once("-- The tables that stay").unwrap().1.to_owned();
+    assert!(functions(&all) == functions(&all_before), "{all_before}\n{all}");
+    assert!(
+        all.contains("-- Table public.labels_lookup is there and stays as it is."),
+        "{all}"
+    );
     let made = source::facts::publication(admin, "cdc").await.unwrap().unwrap();
     let comment = made.comment.unwrap();
     assert!(
@@ -153,6 +162,49 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
             .any(|finding| finding.message.contains("does not exist")),
         "{findings:#?}"
     );
+}
+
+/// What `--print-sql --all` prints can be run as it is, and needs nothing but an empty database.
+async fn all_sql_runs(settings: &Settings, admin: &tokio_postgres::Client) -> String {
+    let script = setup::all_sql(settings).await.unwrap();
+    for part in [
+        "CREATE SCHEMA IF NOT EXISTS \"cdc\"",
+        "COMMENT ON TABLE \"cdc\".checkpoint",
+        "FUNCTION pg_temp.cdc_advance(",
+        "CREATE TABLE \"public\".\"labels_lookup\"",
+        "\"cdc\".map_1 (i1 uuid NOT NULL",
+        "\"cdc\".rejected_1 (",
+        "UNLOGGED TABLE \"cdc\".shadow_1_1 (",
+        "FUNCTION pg_temp.merge_1(",
+        "FUNCTION pg_temp.merge_read_once_1(",
+        "FUNCTION pg_temp.isolate_shadow_1(",
+        "FUNCTION pg_temp.apply_1(",
+        "FUNCTION pg_temp.fold_chunk_1(",
+        "FUNCTION pg_temp.catch_up_1(",
+    ] {
+        assert!(script.contains(part), "{part}: {script}");
+    }
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc'";
+    let found: i64 = admin.query_one(schemas, &[]).await.unwrap().get(0);
+    assert_eq!(found, 0, "--print-sql --all only prints");
+    admin.batch_execute("CREATE DATABASE printed").await.unwrap();
+    let conninfo = Conninfo {
+        database: "printed".to_owned(),
+        ..settings.target.conninfo.clone()
+    };
+    let printed = source::connect::client(&conninfo, "cdc test").await.unwrap();
+    printed.batch_execute(&script).await.unwrap();
+    // The functions are compiled when they are called.
+    printed
+        .batch_execute(
+            "INSERT INTO cdc.read_model (name, source, definition) VALUES ('public.labels_lookup', 'public.labels', '{}');
+             SELECT pg_temp.catch_up_1(false, false); SELECT pg_temp.fold_chunk_1(false, false, false);
+             SELECT pg_temp.merge_1(true, true, 1); SELECT pg_temp.merge_read_once_1(false, true, 1);
+             SELECT pg_temp.isolate_1(true, true, 1, true, false, '0/1'); SELECT pg_temp.isolate_shadow_1(false, true, 1, true, false, '0/1')",
+        )
+        .await
+        .unwrap();
+    script
 }
 
 async fn status_follows_the_bookkeeping(settings: &Settings, admin: &tokio_postgres::Client) {

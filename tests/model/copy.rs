@@ -13,7 +13,7 @@ use crate::source::{Mark, Table};
 use crate::wire::text;
 use crate::writer::{Stage, Staged, Target, Value, Values, all_there, take_left_out};
 
-/// The rows of a copy by identity, as `sql/target/catch_up.sql` keeps them: whether they are live, and their values.
+/// The rows of a copy by identity, as `sql/target/write/catch_up.sql` keeps them: whether they are live, and their values.
 type Shadow = BTreeMap<Values, (bool, Values)>;
 
 /// What `COPY` reads of the table: live rows, and the dead ones whose values are kept.

@@ -1,4 +1,4 @@
-//! The writer in memory: what `sql/target/fold_chunk.sql`, `merge.sql`, `take_in.sql` and `share_out_keys.sql` do with the
+//! The writer in memory: what `sql/target/write/fold_chunk.sql`, `merge.sql`, `take_in.sql` and `share_out_keys.sql` do with the
 //! final states of a batch, without the short ways that they take where nothing changes hands.
 
 use std::collections::BTreeMap;

@@ -454,7 +454,7 @@ async fn a_read_model_of_which_every_row_is_refused_or_too_many_stops() {
         (Class::Refused, Some(0)),
         "{error:?}"
     );
-    assert!(error.to_string().contains("all 2 rows are refused"), "{error}");
+    assert!(error.to_string().contains("all 2 rows are rejected"), "{error}");
     start(&mut rig).await;
     for (bad, count) in [
         ("TRIGGER", 1000),

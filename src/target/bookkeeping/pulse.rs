@@ -25,7 +25,7 @@ impl Bookkeeping {
     /// As any query.
     pub async fn pulse(&self, conn: &mut PgConnection, epoch: i64) -> Result<Pulse> {
         let sql = fill(
-            include_str!("../../../sql/target/pulse.sql"),
+            include_str!("../../../sql/target/status/pulse.sql"),
             &[("schema", &self.schema), ("schema_name", &literal(&self.name))],
         );
         let row = sqlx::query(AssertSqlSafe(sql))

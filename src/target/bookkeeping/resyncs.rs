@@ -328,7 +328,7 @@ impl Bookkeeping {
     /// When the last scheduled or requested resync of everything began, in microseconds since 1970; the first copy counts.
     pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
         let sql = fill(
-            include_str!("../../../sql/target/status_clock.sql"),
+            include_str!("../../../sql/target/status/clock.sql"),
             &[("schema", &self.schema)],
         );
         sqlx::query(AssertSqlSafe(sql))

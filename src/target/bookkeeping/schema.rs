@@ -41,10 +41,11 @@ impl Bookkeeping {
         let [pipeline, version] =
             ["pipeline", "version"].map(|table| literal(&format!("{}.{table}", self.schema)));
         [
-            include_str!("../../../sql/target/bookkeeping.sql"),
-            include_str!("../../../sql/target/rejections.sql"),
-            include_str!("../../../sql/target/wait_for.sql"),
-            include_str!("../../../sql/target/settled.sql"),
+            include_str!("../../../sql/target/schema/bookkeeping.sql"),
+            include_str!("../../../sql/target/schema/rejections.sql"),
+            include_str!("../../../sql/target/schema/wait_for.sql"),
+            include_str!("../../../sql/target/schema/comments.sql"),
+            include_str!("../../../sql/target/schema/settled.sql"),
         ]
         .map(|template| {
             let places = [
@@ -52,7 +53,7 @@ impl Bookkeeping {
                 ("schema_name", &name),
                 ("pipeline_name", &pipeline),
                 ("version_name", &version),
-                ("database_owner", DATABASE_OWNER),
+                ("?database_owner", DATABASE_OWNER),
             ];
             fill(template, &places)
         })

@@ -20,7 +20,7 @@
 //! They are settings of the functions, and a plan that a session keeps was made under them. Where a function needs two forms it
 //! changes them in between, always at the same place.
 
-use crate::sql::fill;
+use super::templates::Entry;
 
 /// How a function of the writer finds the rows of map and lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub enum Joins {
 /// row up in their indexes: a lookup takes some 2 microseconds, reading and probing a row of 100 bytes some 0.15.
 pub(super) const READ_ONCE_BYTES_A_ROW: usize = 1300;
 
-/// Settings of functions that look rows up. What it costs to look one up is told as it was measured: by the default, which is
+/// Settings of functions that look rows up. What it costs to look one up is given as it was measured: by the default, which is
 /// that of a spinning disk, the server reads a table of 40 pages for the sake of one row.
 pub(super) const LOOK_UP: &str = "SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on \
                                   SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off";
@@ -43,17 +43,6 @@ pub(super) const LOOK_UP: &str = "SET enable_nestloop = on SET enable_seqscan = 
 /// Settings of functions that read tables from end to end.
 const READ: &str = "SET enable_nestloop = off SET enable_seqscan = on SET enable_indexscan = on \
                     SET enable_bitmapscan = off SET jit = off";
-
-/// What changes the settings of such a function until it ends, or until they are changed again.
-const TO_LOOK_UP: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'on', true), \
-                          pg_catalog.set_config('enable_seqscan', 'off', true), \
-                          pg_catalog.set_config('enable_indexscan', 'on', true);";
-pub(super) const TO_HASH: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), \
-                       pg_catalog.set_config('enable_seqscan', 'on', true), \
-                       pg_catalog.set_config('enable_indexscan', 'off', true);";
-const TO_READ: &str = "PERFORM pg_catalog.set_config('enable_nestloop', 'off', true), \
-                       pg_catalog.set_config('enable_seqscan', 'on', true), \
-                       pg_catalog.set_config('enable_indexscan', 'on', true);";
 
 impl Joins {
     /// What the names of the functions end in.
@@ -64,67 +53,106 @@ impl Joins {
         }
     }
 
-    /// Lets a part of the writer look rows up although the tables are read once, if few rows move.
-    pub(super) fn by_number_of_moving(self, part: &str, lookup: Lookup) -> String {
-        if self == Self::LookedUp {
-            return part.to_owned();
+    /// What stands for a step in this form; `None`: its own text. Settings change only where rows are looked up: there a part that
+    /// hashes comes in between. Whether few rows move is asked only where the tables are read once.
+    pub(super) fn step(self, name: &str) -> Option<&'static str> {
+        match (self, name) {
+            (Self::LookedUp, "by_number_of_moving.sql") => Some("{{> {{part}}}}"),
+            (Self::LookedUp, "judge_number_of_moving.sql")
+            | (Self::ReadOnce, "look_up.sql" | "hash.sql" | "find_claims.sql" | "find_shown.sql") => Some(""),
+            _ => None,
         }
-        let looked_up = Self::LookedUp.fill(part, lookup);
-        format!("IF _few THEN\n{TO_LOOK_UP}\n{looked_up}\n{TO_READ}\nELSE\n{part}\nEND IF;")
     }
 
-    /// Puts this way of joining into a template.
-    pub(super) fn fill(self, template: &str, lookup: Lookup) -> String {
-        let read_once = self == Self::ReadOnce;
-        let choose = |looked_up: &str, read: &str| if read_once { read } else { looked_up }.to_owned();
-        let row = |condition: &str| choose(&lookup.row(condition), condition);
-        let entry = |condition: &str| choose(&entry_address(condition), condition);
+    /// The conditions that depend on the form.
+    pub(super) fn conditions(self, lookup: Lookup) -> Vec<Entry> {
+        [
+            self.settings(),
+            self.found_rows(lookup),
+            self.found_or_not(),
+            self.of_found_rows(),
+        ]
+        .concat()
+    }
+
+    fn choose(self, looked_up: &str, read_once: &str) -> String {
+        match self {
+            Self::LookedUp => looked_up.to_owned(),
+            Self::ReadOnce => read_once.to_owned(),
+        }
+    }
+
+    fn settings(self) -> Vec<Entry> {
+        vec![
+            // Of a whole function.
+            ("?settings", self.choose(LOOK_UP, READ)),
+            // Of the one that writes a piece of a batch: pieces may be of one row.
+            ("?settings_of_write", LOOK_UP.to_owned()),
+        ]
+    }
+
+    /// Rows that are looked up.
+    fn found_rows(self, lookup: Lookup) -> Vec<Entry> {
+        let row = |condition: &str| self.choose(&lookup.row(condition), condition);
+        let entry = |condition: &str| self.choose(&entry_address(condition), condition);
         let beside =
-            |condition: &str| choose(&entry_beside(condition), &format!("{{{{map}}}} m ON {condition}"));
-        let values = [
-            ("find_claims", choose(FIND_CLAIMS, "")),
-            ("find_shown", choose(FIND_SHOWN, "")),
-            ("settings", choose(LOOK_UP, READ)),
-            ("look_up", choose(TO_LOOK_UP, "")),
-            ("hash", choose(TO_HASH, "")),
-            ("judge_number_of_moving", choose("", &among_few())),
-            // Looked up.
-            ("entry_known", beside("{{known_is_map}}")),
-            ("entry_at_start", beside("{{start_is_map}}")),
-            ("map_of_start", entry("{{start_is_map}}")),
-            ("map_of_winner", entry("{{map_is_winner}}")),
+            |condition: &str| self.choose(&entry_beside(condition), &format!("{{{{map}}}} m ON {condition}"));
+        vec![
+            // The entry of what a staged row is, or was if it is gone; beside it in a FROM clause.
+            ("?entry_known", beside("{{?known_is_map}}")),
+            // The entry of what it was at the start of the batch; beside it in a FROM clause.
+            ("?entry_at_start", beside("{{?start_is_map}}")),
+            ("?map_of_start", entry("{{?start_is_map}}")),
+            // The entry of the row that holds a key.
+            ("?map_of_holder", entry("{{?map_is_holder}}")),
+            // The entry of a staged row that was rejected.
             (
-                "map_of_refused",
-                choose(ENTRY_OF_REFUSED, "{{identity_is_map}} AND m.state = 'r'"),
+                "?map_of_rejected",
+                self.choose(ENTRY_OF_REJECTED, "{{?identity_is_map}} AND m.state = 'r'"),
             ),
-            ("lookup_of_map", row("{{lookup_is_map}}")),
-            ("lookup_of_touched", row("{{lookup_is_touched}}")),
-            ("lookup_of_stage", row("{{lookup_is_stage}}")),
-            ("claim_is_shown", choose(CLAIM_IS_SHOWN, CLAIM_IS_AMONG_ALL)),
+            // The lookup's row of a key.
+            ("?lookup_of_map", row("{{?lookup_is_map}}")),
+            ("?lookup_of_touched", row("{{?lookup_is_touched}}")),
+            ("?lookup_of_stage", row("{{?lookup_is_stage}}")),
+            // The same whatever the form.
+            ("?row_of_touched", lookup.row("{{?lookup_is_touched}}")),
+            ("?row_of_stage", lookup.row("{{?lookup_is_stage}}")),
+        ]
+    }
+
+    /// Whether there is such a row.
+    fn found_or_not(self) -> Vec<Entry> {
+        vec![
+            // The lookup has a row under the key that a moving row claims.
+            ("?claim_is_shown", self.choose(CLAIM_IS_SHOWN, CLAIM_IS_AMONG_ALL)),
+            // The lookup has no row under the key of a staged one.
             (
-                "staged_is_missing",
-                choose(STAGED_IS_MISSING, STAGED_IS_NOT_AMONG_ALL),
+                "?staged_is_missing",
+                self.choose(STAGED_IS_MISSING, STAGED_IS_NOT_AMONG_ALL),
             ),
+            // The map does not call a row rejected any more.
             (
-                "rejected_is_over",
-                choose(REJECTED_IS_OVER, REJECTED_IS_NOT_AMONG_ALL),
+                "?rejected_is_over",
+                self.choose(REJECTED_IS_OVER, REJECTED_IS_NOT_AMONG_ALL),
             ),
             // Those that are there and did not differ are found faster than none is not found.
-            ("and_some_are_missing", choose("", SOME_ARE_MISSING)),
-            // Hashed.
-            ("entries_that_go", choose(ENTRIES_THAT_GO, ALL_ENTRIES_THAT_GO)),
-            ("map_of_claims", choose(" AND m.ctid = ANY (_claims)", "")),
-            ("lookup_of_shown", choose(" AND l.ctid = ANY (_shown)", "")),
-            // Pieces of a batch may be of one row.
-            ("settings_of_write", LOOK_UP.to_owned()),
-            ("row_of_touched", lookup.row("{{lookup_is_touched}}")),
-            ("row_of_stage", lookup.row("{{lookup_is_stage}}")),
-        ];
-        let values: Vec<(&str, &str)> = values
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        fill(template, &values)
+            ("?and_some_are_missing", self.choose("", SOME_ARE_MISSING)),
+        ]
+    }
+
+    /// Rows of map and lookup that were looked up before, for a hash.
+    fn of_found_rows(self) -> Vec<Entry> {
+        vec![
+            // Entries of rows that have left an identity which nobody took.
+            (
+                "?entries_that_go",
+                self.choose(ENTRIES_THAT_GO, ALL_ENTRIES_THAT_GO),
+            ),
+            // Entries of rows that have or want a touched key.
+            ("?map_of_claims", self.choose(" AND m.ctid = ANY (_claims)", "")),
+            // Rows of the lookup under a touched key.
+            ("?lookup_of_shown", self.choose(" AND l.ctid = ANY (_shown)", "")),
+        ]
     }
 }
 
@@ -150,40 +178,28 @@ impl Lookup {
     }
 }
 
-const FIND_CLAIMS: &str = include_str!("../../../sql/target/find_claims.sql");
+const CLAIM_IS_SHOWN: &str = "(SELECT l.ctid FROM {{lookup}} l WHERE {{?lookup_is_claimed}}) IS NOT NULL";
+const CLAIM_IS_AMONG_ALL: &str = "EXISTS (SELECT FROM {{lookup}} l WHERE {{?lookup_is_claimed}})";
 
-const FIND_SHOWN: &str = "_shown := ARRAY(SELECT (SELECT l.ctid FROM {{lookup}} l WHERE {{lookup_is_touched}}) \
-                          FROM {{touched}} t WHERE t.open);";
-
-const CLAIM_IS_SHOWN: &str = "(SELECT l.ctid FROM {{lookup}} l WHERE {{lookup_is_claimed}}) IS NOT NULL";
-const CLAIM_IS_AMONG_ALL: &str = "EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_claimed}})";
-
-const STAGED_IS_MISSING: &str = "(SELECT l.ctid FROM {{lookup}} l WHERE {{lookup_is_stage}}) IS NULL";
-const STAGED_IS_NOT_AMONG_ALL: &str = "NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{lookup_is_stage}})";
+const STAGED_IS_MISSING: &str = "(SELECT l.ctid FROM {{lookup}} l WHERE {{?lookup_is_stage}}) IS NULL";
+const STAGED_IS_NOT_AMONG_ALL: &str = "NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{?lookup_is_stage}})";
 
 const REJECTED_IS_OVER: &str =
-    "(SELECT m.state IN ('r', 'x') FROM {{map}} m WHERE {{rejected_is_map}}) IS NOT TRUE";
+    "(SELECT m.state IN ('r', 'x') FROM {{map}} m WHERE {{?rejected_is_map}}) IS NOT TRUE";
 const REJECTED_IS_NOT_AMONG_ALL: &str =
-    "NOT EXISTS (SELECT FROM {{map}} m WHERE {{rejected_is_map}} AND m.state IN ('r', 'x'))";
+    "NOT EXISTS (SELECT FROM {{map}} m WHERE {{?rejected_is_map}} AND m.state IN ('r', 'x'))";
 
 /// With its state as a condition the entry could be found by reading the index by key, too.
-const ENTRY_OF_REFUSED: &str =
-    "m.ctid = (SELECT CASE m.state WHEN 'r' THEN m.ctid END FROM {{map}} m WHERE {{identity_is_map}})";
+const ENTRY_OF_REJECTED: &str =
+    "m.ctid = (SELECT CASE m.state WHEN 'r' THEN m.ctid END FROM {{map}} m WHERE {{?identity_is_map}})";
 
 const ENTRIES_THAT_GO: &str = "WHERE m.ctid = ANY (ARRAY(SELECT x.map_row FROM {{moving}} x \
                                WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')))";
 const ALL_ENTRIES_THAT_GO: &str =
     "USING {{moving}} x WHERE m.ctid = x.map_row AND x.state NOT IN ('l', 'd', 'x')";
 
-const SOME_ARE_MISSING: &str = " AND (SELECT count(*) FROM {{lookup}} l JOIN {{stage}} s ON {{lookup_is_stage}} \
+const SOME_ARE_MISSING: &str = " AND (SELECT count(*) FROM {{lookup}} l JOIN {{stage}} s ON {{?lookup_is_stage}} \
                                 WHERE s.state = 'l') < _total";
-
-/// Asks, where the tables are read once, whether the rows that move are better looked up.
-fn among_few() -> String {
-    format!(
-        "_few := NOT _clear AND (SELECT count(*) FROM {{{{moving}}}} x) * {READ_ONCE_BYTES_A_ROW} < {{{{bytes_to_read}}}};"
-    )
-}
 
 /// The map's entry that an index finds, beside the row that asks for it. The limit keeps it from being made a join.
 fn entry_beside(condition: &str) -> String {

@@ -39,13 +39,13 @@ impl TargetModel {
             .zip(1..)
             .map(|(column, n)| format!("{} AS v{n}", column.in_lookup()));
         self.fill(
-            include_str!("../../../sql/target/plain_differing.sql"),
+            include_str!("../../../sql/target/write/plain_differing.sql"),
             &[
-                ("name", &self.differing()),
-                ("lookup_rows", &rows),
-                ("no_lookup", &no_lookup),
-                ("and_turn", and_turn),
-                ("lookup_as_v", &join(", ", as_v)),
+                ("differing", &self.differing()),
+                ("?lookup_rows", &rows),
+                ("?no_lookup", &no_lookup),
+                ("?and_turn", and_turn),
+                ("?lookup_as_v", &join(", ", as_v)),
             ],
         )
     }
@@ -69,8 +69,8 @@ impl TargetModel {
     /// Counts what this look has seen.
     pub(crate) fn count_differing(&self) -> String {
         self.fill(
-            include_str!("../../../sql/target/plain_counts.sql"),
-            &[("name", &self.differing())],
+            include_str!("../../../sql/target/write/plain_counts.sql"),
+            &[("differing", &self.differing())],
         )
     }
 
@@ -78,15 +78,15 @@ impl TargetModel {
     pub(crate) fn judge_differing(&self, earlier: &Self) -> String {
         let width = self.columns.len();
         self.fill(
-            include_str!("../../../sql/target/plain_judge.sql"),
+            include_str!("../../../sql/target/write/plain_judge.sql"),
             &[
-                ("name", &self.differing()),
-                ("earlier_name", &earlier.differing()),
+                ("differing", &self.differing()),
+                ("differing_before", &earlier.differing()),
                 ("judged", &self.judged()),
-                ("f_p", &numbered("f.", "p", width)),
-                ("f_v", &numbered("f.", "v", width)),
-                ("d_p", &numbered("d.", "p", width)),
-                ("d_v", &numbered("d.", "v", width)),
+                ("?f_p", &numbered("f.", "p", width)),
+                ("?f_v", &numbered("f.", "v", width)),
+                ("?d_p", &numbered("d.", "p", width)),
+                ("?d_v", &numbered("d.", "v", width)),
             ],
         )
     }
@@ -120,7 +120,7 @@ impl TargetModel {
         )
     }
 
-    /// Notes why a judged row is refused: SQLSTATE, constraint, column.
+    /// Notes why a judged row is rejected: SQLSTATE, constraint, column.
     pub(crate) fn note_refused(&self) -> String {
         format!(
             "UPDATE {} SET e1 = $2, e2 = $3, e3 = $4 WHERE n = $1",
@@ -137,11 +137,11 @@ impl TargetModel {
     pub(crate) fn plain_result(&self, limit: u32) -> String {
         let n = self.identity_types.len();
         self.fill(
-            include_str!("../../../sql/target/plain_result.sql"),
+            include_str!("../../../sql/target/write/plain_result.sql"),
             &[
                 ("judged", &self.judged()),
                 (
-                    "judged_identity_text",
+                    "?judged_identity_text",
                     &format!("pg_catalog.concat_ws(', ', {})", numbered("d.", "i", n)),
                 ),
                 ("limit", &limit.to_string()),

@@ -1,8 +1,8 @@
-//! The functions that a session makes for a read model, and their calls, from the templates in `sql/target`.
+//! The functions that a session makes for a read model, and their calls, from the templates in `sql/target/write`.
 
-use super::joins::{Joins, LOOK_UP, Lookup, READ_ONCE_BYTES_A_ROW, TO_HASH};
+use super::joins::{Joins, Lookup, READ_ONCE_BYTES_A_ROW};
+use super::templates::Entry;
 use super::{TargetModel, join, no_identity, numbered};
-use crate::sql::fill;
 
 /// Chunks that the stage may be as large as before its rows are looked up instead of being read once for each chunk.
 const SMALL_CHUNKS: u32 = 16;
@@ -10,28 +10,14 @@ const SMALL_CHUNKS: u32 = 16;
 /// Bytes of a shadow from which on the primary key of a new map is made after the rows.
 const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
 
-/// Most rows of a read model that are set apart; with more it is suspended.
+/// Most rejected rows of a read model; with more it is suspended.
 pub const MOST_REJECTED: i64 = 1000;
 
-const MERGE: &str = include_str!("../../../sql/target/merge.sql");
+const MERGE: &str = include_str!("../../../sql/target/write/merge.sql");
+const ISOLATE: &str = include_str!("../../../sql/target/write/isolate.sql");
 
-const SETTLE_MOVING: &str = include_str!("../../../sql/target/settle_moving.sql");
-const TAKE_IN: &str = include_str!("../../../sql/target/take_in.sql");
-const SHARE_OUT_KEYS: &str = include_str!("../../../sql/target/share_out_keys.sql");
-const COUNT_ROWS: &str = include_str!("../../../sql/target/count_rows.sql");
-const DELETE_UNCLAIMED: &str = include_str!("../../../sql/target/delete_unclaimed.sql");
-const UPDATE_SHOWN: &str = include_str!("../../../sql/target/update_shown.sql");
-const INSERT_MISSING: &str = include_str!("../../../sql/target/insert_missing.sql");
-
-const ISOLATE: &str = include_str!("../../../sql/target/isolate.sql");
-
-/// Looked for first: to make it locks the map against autovacuum, also where it is there. Nobody asks for the keys of dead rows, which
-/// may be too large for an index.
-const MAKE_KEY_INDEX: &str = "IF pg_catalog.to_regclass({{map_key_name}}) IS NULL THEN \
-                              CREATE INDEX {{map_table}}_key ON {{map}} ({{k}}) WHERE state <> 'd'; END IF;";
-
-/// The refusals of [`class_of`](crate::target::error::class_of) as conditions of plpgsql.
-const REFUSALS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
+/// The errors by which the target rejects a row ([`class_of`](crate::target::error::class_of)), as conditions of plpgsql.
+const REJECTIONS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
                         OR raise_exception OR cardinality_violation OR program_limit_exceeded";
 
 impl TargetModel {
@@ -46,80 +32,47 @@ impl TargetModel {
     }
 
     fn merge(&self, name: &str, stage: &str, joins: Joins) -> String {
-        let stays = "(s.state = 'l' AND NOT {{moved}} AND m.state = 's' AND {{key_is_as_it_was}})";
-        let may_move = format!("{stays} IS NOT TRUE");
-        let counted =
-            |kind: &str, statement: &str| fill(COUNT_ROWS, &[("kind", kind), ("statement", statement)]);
-        let insert = |of_these: &str| counted("inserted", &fill(INSERT_MISSING, &[("of_these", of_these)]));
-        let insert_moving = insert(" JOIN {{moving}} x ON x.stage_row = s.ctid AND x.state = 'l'");
-        let settle = [
-            ("take_in", TAKE_IN),
-            ("share_out_keys", SHARE_OUT_KEYS),
-            ("delete_unclaimed", &counted("deleted", DELETE_UNCLAIMED)),
+        let stays = "(s.state = 'l' AND NOT {{?moved}} AND m.state = 's' AND {{?key_is_as_it_was}})";
+        let own = [
+            ("function", self.function(name)),
+            ("stage", stage.to_owned()),
+            // Rows that stay shown under their keys leave the map as it is.
+            ("?may_move", format!("{stays} IS NOT TRUE")),
+            // A key is shared out only where several rows claim it.
+            ("?open", "false".to_owned()),
+            ("?where_asked", String::new()),
+            ("?and_asked", String::new()),
         ];
-        let settle = fill(SETTLE_MOVING, &settle);
-        let template = fill(
-            MERGE,
-            &[
-                (
-                    "settle_moving",
-                    &joins.by_number_of_moving(&settle, self.lookup_is()),
-                ),
-                (
-                    "insert_moving",
-                    &joins.by_number_of_moving(&insert_moving, self.lookup_is()),
-                ),
-                ("insert_missing", &insert("")),
-                ("update_shown", &counted("updated", UPDATE_SHOWN)),
-            ],
-        );
-        self.writer(
-            &template,
-            joins,
-            name,
-            stage,
-            &[
-                ("may_move", &may_move),
-                ("open", "false"),
-                ("where_asked", ""),
-                ("and_asked", ""),
-            ],
-        )
+        self.writer(MERGE, joins, &own)
     }
 
-    /// The writer for this session's stage that sets refused rows apart.
+    /// The writer for this session's stage that finds the rows that the target rejects.
     pub fn isolate_function(&self, joins: Joins) -> String {
         self.isolate(&format!("isolate{}", joins.suffix()), &self.stage(), joins)
     }
 
-    /// The writer for the shadow that sets refused rows apart.
+    /// The same for the shadow.
     pub fn isolate_shadow_function(&self) -> String {
         self.isolate("isolate_shadow", &self.shadow(), Joins::ReadOnce)
     }
 
-    /// Every key is settled from scratch there, not only those that several rows claim.
     fn isolate(&self, name: &str, stage: &str, joins: Joins) -> String {
-        let keys_of_rejected = include_str!("../../../sql/target/keys_of_rejected.sql");
         let own = [
-            ("may_move", "true"),
-            ("open", "true"),
-            ("where_asked", " WHERE t.open"),
-            ("and_asked", " AND t.open"),
-            ("refusals", REFUSALS),
-            ("most_rejected", &MOST_REJECTED.to_string()),
+            ("function", self.function(name)),
+            ("stage", stage.to_owned()),
+            // Every row is written by itself, and every key is shared out from scratch.
+            ("?may_move", "true".to_owned()),
+            ("?open", "true".to_owned()),
+            ("?where_asked", " WHERE t.open".to_owned()),
+            ("?and_asked", " AND t.open".to_owned()),
+            ("?rejections", REJECTIONS.to_owned()),
+            ("most_rejected", MOST_REJECTED.to_string()),
         ];
-        let parts = [
-            (
-                "find_holders",
-                include_str!("../../../sql/target/find_holders.sql"),
-            ),
-            ("keys_of_rejected", keys_of_rejected),
-        ];
-        self.writer(&fill(ISOLATE, &parts), joins, name, stage, &own)
+        self.writer(ISOLATE, joins, &own)
     }
 
     /// Whether an address tells one row of the lookup.
-    fn lookup_is(&self) -> Lookup {
+    pub(super) fn lookup_is(&self) -> Lookup {
         if self.lookup_has_parts {
             Lookup::Parted
         } else {
@@ -127,32 +80,14 @@ impl TargetModel {
         }
     }
 
-    fn writer(&self, template: &str, joins: Joins, name: &str, stage: &str, own: &[(&str, &str)]) -> String {
-        let function = format!("pg_temp.{name}_{}", self.id);
-        let parts = [
-            (
-                "left_out_values",
-                include_str!("../../../sql/target/left_out_values.sql"),
-            ),
-            (
-                "refuse_left_out",
-                &refuse_left_out("neither the lookup nor the map holds"),
-            ),
-            ("find_moving", include_str!("../../../sql/target/find_moving.sql")),
-            ("take_in", TAKE_IN),
-            ("share_out_keys", SHARE_OUT_KEYS),
-        ];
-        let names = [
-            ("key_index", MAKE_KEY_INDEX),
-            (
-                "key_index_is_usable",
-                include_str!("../../../sql/target/key_index_is_usable.sql"),
-            ),
-            ("function", &function),
-            ("stage", stage),
-        ];
-        let text = joins.fill(&fill(template, &parts), self.lookup_is());
-        self.fill(&fill(&text, own), &names)
+    fn writer(&self, template: &str, joins: Joins, own: &[Entry]) -> String {
+        let own = own.iter().map(|(name, value)| (*name, value.as_str()));
+        self.fill_joined(template, joins, &own.collect::<Vec<_>>())
+    }
+
+    /// The session's function of this name.
+    fn function(&self, name: &str) -> String {
+        format!("pg_temp.{name}_{}", self.id)
     }
 
     /// The call of [`Self::isolate_function`], or of the one for the shadow.
@@ -168,18 +103,17 @@ impl TargetModel {
     pub fn apply_function(&self) -> String {
         let width = self.stage_width();
         self.fill(
-            include_str!("../../../sql/target/apply.sql"),
+            include_str!("../../../sql/target/write/apply.sql"),
             &[
-                ("function", &format!("pg_temp.apply_{}", self.id)),
-                ("merge", &format!("pg_temp.merge_{}", self.id)),
-                ("stage", &self.stage()),
-                ("stage_columns", &self.stage_columns()),
+                ("function", &self.function("apply")),
+                ("merge", &self.function("merge")),
+                ("?stage_columns", &self.stage_columns()),
                 (
-                    "parameters",
+                    "?parameters",
                     &join(", ", (1..=width).map(|n| format!("_a{n} text[]"))),
                 ),
-                ("arrays", &join(", ", (1..=width).map(|n| format!("_a{n}")))),
-                ("casts", &self.stage_casts()),
+                ("?arrays", &join(", ", (1..=width).map(|n| format!("_a{n}")))),
+                ("?casts", &self.stage_casts()),
             ],
         )
     }
@@ -237,24 +171,20 @@ impl TargetModel {
         let start = (1..=n)
             .map(|o| format!("CASE WHEN b.state IS NOT NULL THEN b.o{o} WHEN NOT _cleared THEN s.o{o} END"));
         self.fill(
-            include_str!("../../../sql/target/fold_chunk.sql"),
+            include_str!("../../../sql/target/write/fold_chunk.sql"),
             &[
-                ("function", &format!("pg_temp.fold_chunk_{}", self.id)),
-                ("settings", LOOK_UP),
-                ("hash", TO_HASH),
+                ("function", &self.function("fold_chunk")),
                 ("small_chunks", &SMALL_CHUNKS.to_string()),
-                ("make_stage_index", &self.make_stage_index()),
-                ("stage_index", &self.stage_index()),
-                ("stage", &self.stage()),
-                ("chunk", &self.chunk()),
+                // The stage holds what the row was before this chunk.
                 (
-                    "before_is_start",
+                    "?before_is_start",
                     &join(" AND ", (1..=n).map(|i| format!("b.i{i} = s.o{i}"))),
                 ),
-                ("start", &join(", ", start)),
-                ("o", &numbered("", "o", n)),
+                // What it was at the start of the transaction.
+                ("?start", &join(", ", start)),
+                ("?o", &numbered("", "o", n)),
                 (
-                    "p_and_u",
+                    "?p_and_u",
                     &join(
                         ", ",
                         (1..=self.columns.len())
@@ -262,17 +192,13 @@ impl TargetModel {
                             .chain(flags.iter().map(|u| format!("u{u}"))),
                     ),
                 ),
-                ("carried", &join(", ", carried.chain(still_out))),
+                // Its values, and which of them still are left out.
+                ("?carried", &join(", ", carried.chain(still_out))),
             ],
         )
     }
 
-    fn make_stage_index(&self) -> String {
-        let i = numbered("", "i", self.identity_types.len());
-        format!("CREATE INDEX stage_{}_i ON {} ({i});", self.id, self.stage())
-    }
-
-    fn stage_index(&self) -> String {
+    pub(super) fn stage_index(&self) -> String {
         format!("pg_temp.stage_{}_i", self.id)
     }
 
@@ -286,7 +212,7 @@ impl TargetModel {
         format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
     }
 
-    /// What the writers see of dead rows that a type of the lookup refused: each is gone.
+    /// What the writers see of dead rows that a type of the lookup rejected: each is gone.
     pub fn forget_refused_dead(&self) -> String {
         format!(
             "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
@@ -295,7 +221,7 @@ impl TargetModel {
         )
     }
 
-    /// How many live rows in the stage a type of the lookup refused, and the SQLSTATE of one of them.
+    /// How many live rows in the stage a type of the lookup rejected, and the SQLSTATE of one of them.
     pub fn count_refused(&self) -> String {
         format!("SELECT count(*), min(e1) FROM {} WHERE state = 'x'", self.stage())
     }
@@ -312,7 +238,7 @@ impl TargetModel {
     /// Asks whether map and lookup are so small beside this many rows that they are better read once.
     pub fn are_small_beside(&self, rows: usize) -> String {
         let most_bytes = rows.saturating_mul(READ_ONCE_BYTES_A_ROW);
-        self.fill(&format!("SELECT {{{{bytes_to_read}}}} < {most_bytes}"), &[])
+        self.fill(&format!("SELECT {{{{?bytes_to_read}}}} < {most_bytes}"), &[])
     }
 
     /// Makes the primary key of the map if it is not there, before the shadow is merged: where that is large, it is better made after.
@@ -328,8 +254,8 @@ impl TargetModel {
     }
 
     fn make_identity(&self, now: &str) -> String {
-        let template = include_str!("../../../sql/target/make_map_identity.sql");
-        self.fill(template, &[("now", now)])
+        let template = include_str!("../../../sql/target/write/make_map_identity.sql");
+        self.fill(template, &[("?now", now)])
     }
 
     /// The call of the writer over the shadow.
@@ -344,14 +270,8 @@ impl TargetModel {
             |n| format!("m.state = 'x' AND m.p{n} IS NULL"),
         );
         self.fill(
-            include_str!("../../../sql/target/catch_up.sql"),
-            &[
-                ("function", &format!("pg_temp.catch_up_{}", self.id)),
-                ("settings", LOOK_UP),
-                ("refuse_left_out", &refuse_left_out("the copy does not hold")),
-                ("stage", &self.stage()),
-                ("resolve", &resolve),
-            ],
+            include_str!("../../../sql/target/write/catch_up.sql"),
+            &[("function", &self.function("catch_up")), ("?resolve", &resolve)],
         )
     }
 
@@ -363,8 +283,11 @@ impl TargetModel {
     /// The comparison of a dry run; keys of at most `limit` rows of each kind.
     pub fn compare(&self, limit: u32) -> String {
         self.fill(
-            include_str!("../../../sql/target/compare.sql"),
-            &[("limit", &limit.to_string()), ("no_lookup", "l.tableoid IS NULL")],
+            include_str!("../../../sql/target/write/compare.sql"),
+            &[
+                ("limit", &limit.to_string()),
+                ("?no_lookup", "l.tableoid IS NULL"),
+            ],
         )
     }
 
@@ -383,14 +306,6 @@ impl TargetModel {
             assignments => assignments,
         }
     }
-}
-
-/// What follows where values that the stream left out have been looked for; `missing` completes "a value that".
-fn refuse_left_out(missing: &str) -> String {
-    fill(
-        include_str!("../../../sql/target/refuse_left_out.sql"),
-        &[("missing", missing)],
-    )
 }
 
 /// A text read by a type's input function, as `COPY` does. A cast does the same but for types that have a function for it, which

@@ -5,6 +5,8 @@ use crate::read_model::Remembering;
 use crate::read_model::tests::labels_table;
 use crate::settings::ReadModelSettings;
 
+mod golden;
+
 fn lookup() -> LookupTable {
     let column = |name: &str, type_name: &str| LookupColumn {
         name: name.to_owned(),

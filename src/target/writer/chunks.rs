@@ -3,7 +3,7 @@
 //!
 //! Chunks of nothing but new rows that come before all others go past the stage (`new_rows.rs`), as if they were a batch of
 //! their own. Later ones are added to the stage as they are; any other is folded into it by the server
-//! (`sql/target/fold_chunk.sql`), by the rule of [`Fold`].
+//! (`sql/target/write/fold_chunk.sql`), by the rule of [`Fold`].
 
 use std::collections::HashSet;
 

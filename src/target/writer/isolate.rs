@@ -1,5 +1,5 @@
 //! The isolating run: a batch with rows that the target refuses is written again in the same way but for those rows, which
-//! are set apart (`sql/target/isolate.sql`). A read model that has such rows is always written so.
+//! are set apart (`sql/target/write/isolate.sql`). A read model that has such rows is always written so.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 

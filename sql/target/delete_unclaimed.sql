@@ -1,2 +1,0 @@
-                DELETE FROM {{lookup}} l USING {{touched}} t
-                WHERE NOT t.claimed AND t.w1 IS NULL AND {{lookup_of_touched}}

@@ -1,0 +1,8 @@
+-- Few rows that move are looked up although the tables are read once. Both branches do the same.
+IF _few THEN
+    {{> look_up.sql joins = looked_up}}
+    {{> {{part}} joins = looked_up}}
+    {{> read.sql}}
+ELSE
+    {{> {{part}}}}
+END IF;

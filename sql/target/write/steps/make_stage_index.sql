@@ -1,0 +1,1 @@
+CREATE INDEX stage_{{id}}_i ON {{stage}} ({{?i}});

@@ -1,0 +1,124 @@
+//! `cdc setup --print-sql --all`: all SQL by which `cdc` makes its objects in the target, whatever is there, and the functions that
+//! write each lookup. Nothing is run: both databases are only asked what their tables are.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::error::{Error, Result};
+use crate::facts::SourceTable;
+use crate::run::bind::bind_source;
+use crate::settings::{ReadModelSettings, Settings};
+use crate::target::bookkeeping::{Bookkeeping, StoredModel};
+use crate::target::model::TargetModel;
+use crate::target::report::{Presence, presence};
+use crate::target::{facts, lookup, script};
+
+const HEAD: &str = "\
+-- What cdc runs in the target, statement by statement. It does so by itself: nobody needs to run this.
+--
+-- A DBA reads here what a role needs to be allowed, and what the functions do that a session makes in pg_temp and that end
+-- with it. The states and the letters in it: sql/README.md of the sources.";
+
+/// The script.
+///
+/// # Errors
+/// Whatever the target reports.
+pub(super) async fn text(
+    conn: &mut PgConnection,
+    settings: &Settings,
+    tables: &[SourceTable],
+) -> Result<String> {
+    let bookkeeping = Bookkeeping::new(&settings.target.schema);
+    let stored = stored_models(conn, &bookkeeping).await?;
+    let mut parts = vec![
+        format!("-- At the target: {}\n{HEAD}", settings.target.conninfo),
+        format!("BEGIN;\n{}\nCOMMIT;", bookkeeping.create_sql().trim_end()),
+        script::of_session(&settings.target.schema),
+    ];
+    let mut places = Places::of(stored);
+    for model in &settings.read_models {
+        parts.push(format!("-- Read model {}.", model.name()));
+        let place = places.of_read_model(&model.name());
+        parts.push(match tables.iter().find(|table| table.name == model.source) {
+            Some(table) => of_read_model(conn, &bookkeeping, place, model, table).await?,
+            None => format!("-- Table {} does not exist at the source.", model.source),
+        });
+    }
+    Ok(parts.join("\n\n"))
+}
+
+/// The read models that the bookkeeping knows: their numbers are in the names of their tables.
+async fn stored_models(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Vec<StoredModel>> {
+    let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
+    if there && bookkeeping.is_current(conn).await? {
+        bookkeeping.models(conn).await
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+async fn of_read_model(
+    conn: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+    (id, generation): (i32, i32),
+    model: &ReadModelSettings,
+    table: &SourceTable,
+) -> Result<String> {
+    let create = lookup::create_sql(model, table)?;
+    let found = facts::table(conn, &model.target).await?;
+    let (made, found) = match found {
+        Some(found) => (
+            format!("-- Table {} is there and stays as it is.", model.target),
+            Some(found),
+        ),
+        None => (
+            format!("-- The lookup table, as it does not exist.\n{create};"),
+            lookup::as_made(model, table)?,
+        ),
+    };
+    let Some(found) = found else {
+        return Ok(format!(
+            "{made}\n\n-- A column has a type that is not built in: the functions can be printed once the table is there."
+        ));
+    };
+    let bound = bind_source(model, table)
+        .and_then(|bound| TargetModel::bind(id, bookkeeping.schema_name(), Arc::new(bound), &found));
+    Ok(match bound {
+        Ok(bound) => {
+            let bound = bound.with_map(generation).with_shadow(1, "");
+            format!("{made}\n\n{}", script::of_read_model(&bound))
+        }
+        Err(error) => format!("{made}\n\n{}", why_not(&error)),
+    })
+}
+
+/// Number and generation of each read model: as stored, else those that it gets next.
+struct Places {
+    stored: Vec<StoredModel>,
+    last: i32,
+}
+
+impl Places {
+    fn of(stored: Vec<StoredModel>) -> Self {
+        let last = stored.iter().map(|stored| stored.id).max().unwrap_or(0);
+        Self { stored, last }
+    }
+
+    fn of_read_model(&mut self, name: &str) -> (i32, i32) {
+        match self.stored.iter().find(|stored| stored.name == name) {
+            Some(stored) => (stored.id, stored.generation),
+            None => {
+                self.last = self.last.saturating_add(1);
+                (self.last, 0)
+            }
+        }
+    }
+}
+
+fn why_not(error: &Error) -> String {
+    let hint = error.hint().map(|hint| format!(" {hint}")).unwrap_or_default();
+    let text = format!("cdc cannot keep it: {error}.{hint}");
+    let lines: Vec<String> = text.lines().map(|line| format!("-- {line}")).collect();
+    lines.join("\n")
+}
