@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
-use crate::run::bind::bind_source;
+use crate::read_model::follow::follow;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::target::bookkeeping::{Bookkeeping, StoredModel};
 use crate::target::model::TargetModel;
@@ -41,7 +41,10 @@ pub(super) async fn text(
         parts.push(format!("-- Read model {}.", model.name()));
         let place = places.of_read_model(&model.name());
         parts.push(match tables.iter().find(|table| table.name == model.source) {
-            Some(table) => of_read_model(conn, &bookkeeping, place, model, table).await?,
+            Some(table) => {
+                let table = (table, settings.source.conninfo.user.as_str());
+                of_read_model(conn, &bookkeeping, place, model, table).await?
+            }
             None => format!("-- Table {} does not exist at the source.", model.source),
         });
     }
@@ -63,7 +66,7 @@ async fn of_read_model(
     bookkeeping: &Bookkeeping,
     (id, generation): (i32, i32),
     model: &ReadModelSettings,
-    table: &SourceTable,
+    (table, source_role): (&SourceTable, &str),
 ) -> Result<String> {
     let create = lookup::create_sql(model, table)?;
     let found = facts::table(conn, &model.target).await?;
@@ -82,7 +85,7 @@ async fn of_read_model(
             "{made}\n\n-- A column has a type that is not built in: the functions can be printed once the table is there."
         ));
     };
-    let bound = bind_source(model, table)
+    let bound = follow(model, table, &[], source_role)
         .and_then(|bound| TargetModel::bind(id, bookkeeping.schema_name(), Arc::new(bound), &found));
     Ok(match bound {
         Ok(bound) => {
