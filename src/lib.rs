@@ -17,7 +17,7 @@
 //! | bytes to frames to messages | [`source::replication`], [`protocol`] |
 //! | messages to whole transactions, in terms of the read models | [`transaction`], [`relation`], [`read_model`] |
 //! | changes to one final state for each source row | [`fold`] |
-//! | final states to rows, map and checkpoint in one transaction | [`target::staging`], [`target::writer`] |
+//! | final states to rows, map and checkpoint in one transaction | [`target::write::rows`], [`target::write`] |
 //! | what is applied to what is acknowledged | [`progress`], [`run::stream`] |
 //!
 //! Beside it, exact copies (first copy, healing, resync): [`run::copy`] reads the source under a slot's exported snapshot into
@@ -39,7 +39,7 @@
 //!
 //! * No core module awaits.
 //! * Only the loop ([`run::stream`]) decides what is acknowledged, and never more than a durable checkpoint covers.
-//! * Only [`target::writer`] writes lookup rows, and only together with the checkpoint that covers them.
+//! * Only [`target::write`] writes lookup rows, and only together with the checkpoint that covers them.
 //! * Nothing is read under an exported snapshot before it has settled ([`source::settled`]).
 //! * The source's tables are never altered, and nothing is published that breaks the application's writes.
 //! * No row value reaches a log line or an error; keys only at debug.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
 use crate::error::{Error, Result};
 use crate::target::model::TargetModel;
-use crate::target::writer::Writer;
+use crate::target::write::Writer;
 
 /// Keys of each kind of repaired row that a merge tells.
 const SAMPLE_KEYS: i32 = 20;

@@ -35,7 +35,7 @@ use crate::sql::TableName;
 use crate::stuck::Stuck;
 use crate::target;
 use crate::target::bookkeeping::{Claim, Claimant, ModelState, Pulse};
-use crate::target::writer::Writer;
+use crate::target::write::Writer;
 
 mod heal;
 mod leave;

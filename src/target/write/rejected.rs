@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
+use super::merge::{self, Owner, Staged};
 use super::prepare::Part;
-use super::staged::{self, Owner, Staged};
 use super::{Transaction, Writer, model_of, name, read_written};
 use crate::batch::Rejected;
 use crate::batch::{Batch, Written};
@@ -12,9 +12,9 @@ use crate::error::Result;
 use crate::fold::Fold;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::target::careful;
 use crate::target::error::from_sqlx;
 use crate::target::model::{Joins, TargetModel};
+use crate::target::write::halving;
 
 /// How often rows that were refused are tried once more after other lookups have changed.
 const MOST_ROUNDS: usize = 2;
@@ -79,19 +79,19 @@ impl Writer {
         let mut current = None;
         let mut all = Vec::with_capacity(folds.len());
         let result = async {
-            staged::advance(tx.conn(), owner, batch).await?;
+            merge::advance(tx.conn(), owner, batch).await?;
             for (index, fold) in &folds {
                 current = Some(*index);
                 let model = model_of(owner.models, *index)?;
                 let mut staged = Staged::none(*index);
                 staged.add(fold.all());
                 self.dead.add(model, fold.all());
-                careful::stage_taken(tx.conn(), model, &model.stage(), fold, &mut staged.refused)
+                halving::stage_taken(tx.conn(), model, &model.stage(), fold, &mut staged.refused)
                     .await
                     .map_err(|error| name(error, model))?;
                 all.push(staged);
             }
-            staged::isolate(tx.conn(), owner, &all, batch, &mut current).await
+            merge::isolate(tx.conn(), owner, &all, batch, &mut current).await
         }
         .await;
         let result = tx.end(result).await;

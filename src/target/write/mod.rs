@@ -22,23 +22,27 @@ use crate::target::bookkeeping::{Bookkeeping, ModelState};
 use crate::target::copy_buffer::copy_rows;
 use crate::target::error::{Refusal, from_sqlx, words_are_the_servers};
 use crate::target::model::TargetModel;
-use crate::target::staging::{self, Part};
+
 use crate::target::statement::{Transaction, execute};
 
 mod chunks;
-mod isolate;
+mod copies;
+pub(crate) mod halving;
 mod merge;
 mod new_rows;
 mod prepare;
+mod rejected;
+
 mod room;
-mod staged;
+pub mod rows;
 mod sweep;
 
 use chunks::Chunks;
+use merge::{Owner, Staged};
 use new_rows::NewRows;
 use prepare::{Part as Prepare, Prepared};
 use room::Room;
-use staged::{Owner, Staged};
+use rows::Part;
 use sweep::Dead;
 
 /// Most rows that go as arguments of one statement; above, COPY is cheaper.
@@ -79,7 +83,7 @@ impl Writer {
         // A function is compiled when it is called first: most read models never need all of theirs.
         execute(&mut conn, "SET check_function_bodies = off".to_owned()).await?;
         let advance = fill(
-            include_str!("../../sql/target/advance.sql"),
+            include_str!("../../../sql/target/advance.sql"),
             &[("schema", &schema)],
         );
         sqlx::raw_sql(AssertSqlSafe(advance))
@@ -190,7 +194,7 @@ impl Writer {
         let mut current = None;
         let mut staged = Vec::new();
         let result = async {
-            staged::advance(tx.conn(), owner, batch).await?;
+            merge::advance(tx.conn(), owner, batch).await?;
             let mut all = Vec::with_capacity(folds.len());
             for (index, fold) in &folds {
                 current = Some(*index);
@@ -209,8 +213,8 @@ impl Writer {
                 }
             }
             let whole = (batch, folds.len() == 1);
-            for (index, written) in staged::merge(tx.conn(), owner, &staged, whole, &mut current).await? {
-                staged::add_written(&mut all, index, written, owner.keys);
+            for (index, written) in merge::merge(tx.conn(), owner, &staged, whole, &mut current).await? {
+                merge::add_written(&mut all, index, written, owner.keys);
             }
             Ok(all)
         }
@@ -249,7 +253,7 @@ impl Writer {
         position: &Position,
     ) -> Result<Option<Written>> {
         let model = self.model(index)?;
-        let Some(arrays) = staging::arrays(&model, fold.all()) else {
+        let Some(arrays) = rows::arrays(&model, fold.all()) else {
             return Ok(None);
         };
         self.dead.add(&model, fold.all());
@@ -376,7 +380,7 @@ async fn stage_rows(
     rows: Share<'_>,
 ) -> Result<Staged> {
     let few = rows.len() <= STAGED_BY_STATEMENT_ROWS && rows.bytes() <= ONE_STATEMENT_BYTES;
-    let arrays = few.then(|| staging::arrays(model, rows)).flatten();
+    let arrays = few.then(|| rows::arrays(model, rows)).flatten();
     match arrays {
         Some(arrays) => stage_arrays(conn, model, arrays).await,
         None => stage(conn, model, &model.stage(), rows.finals()).await,
@@ -395,9 +399,9 @@ pub(crate) async fn stage<'a>(
     rows: impl Iterator<Item = Final<'a>>,
 ) -> Result<()> {
     let sql = format!("COPY {table} ({}) FROM STDIN", model.stage_columns());
-    let rows = staging::in_key_order(model, rows);
+    let rows = rows::in_key_order(model, rows);
     copy_rows(conn, &sql, rows.into_iter(), |row, out| {
-        staging::copy_row(model, row, Part::Whole, &[], out);
+        rows::copy_row(model, row, Part::Whole, &[], out);
     })
     .await
     .map_err(from_sqlx)

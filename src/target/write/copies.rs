@@ -4,9 +4,9 @@ use std::collections::{HashSet, VecDeque};
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::staged::Owner;
+use super::merge::Owner;
 use super::{
-    Transaction, Writer, advance, call, check_constraints, execute, index_of, isolate, model_of, name,
+    Transaction, Writer, advance, call, check_constraints, execute, index_of, model_of, name, rejected,
     timestamp,
 };
 use crate::batch::{MergePosition, Merged, Position, Written};
@@ -221,7 +221,7 @@ fn emptied(models: &[Option<TargetModel>], all: &[Merged]) -> Result<String> {
     let mut statements = Vec::new();
     for (index, merged) in all {
         if let Ok(written) = merged {
-            let many = written.total + written.deleted > isolate::MANY_ROWS;
+            let many = written.total + written.deleted > rejected::MANY_ROWS;
             statements.push(model_of(models, *index)?.empty_stage(many, true));
         }
     }
@@ -302,7 +302,7 @@ async fn merge_rows(
         execute(conn, model.make_map_identity()).await?;
         let mut before = Written::default();
         bookkeeping.read_rejected(conn, model.id, &mut before).await?;
-        let call = isolate::How {
+        let call = rejected::How {
             joins: Joins::ReadOnce,
             shadow: true,
             clear: true,
@@ -311,7 +311,7 @@ async fn merge_rows(
             again: false,
             lsn: how.lsn,
         };
-        let mut written = isolate::call_isolating(conn, model, call).await?;
+        let mut written = rejected::call_isolating(conn, model, call).await?;
         bookkeeping.read_rejected(conn, model.id, &mut written).await?;
         // A row that was set apart and is taken now is no drift.
         healed = (before.rejected_in_all - written.rejected_in_all).max(0);

@@ -9,15 +9,15 @@ use std::collections::HashSet;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::merge::{self, Owner, Staged};
 use super::prepare::Part;
-use super::staged::{self, Owner, Staged};
 use super::{Transaction, Writer, execute, model_of, name};
 use crate::batch::{Batch, Written};
 use crate::error::{Class, Error, Result};
 use crate::fold::Fold;
-use crate::target::careful::{self, Refused};
 use crate::target::error::from_sqlx;
 use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
+use crate::target::write::halving::{self, Refused};
 
 /// What a read model needs that has rows in chunks, whatever they turn out to be.
 const PARTS: [Part; 5] = [
@@ -97,7 +97,7 @@ impl Writer {
         let Some(written) = written else {
             return Ok(false);
         };
-        staged::add_written(&mut self.chunks.new_rows, index, written, self.report_keys);
+        merge::add_written(&mut self.chunks.new_rows, index, written, self.report_keys);
         Ok(true)
     }
 
@@ -128,7 +128,7 @@ impl Writer {
             live: 0,
             ..staged.refused
         };
-        careful::stage_taken(&mut self.conn, model, &table, fold, &mut refused)
+        halving::stage_taken(&mut self.conn, model, &table, fold, &mut refused)
             .await
             .map_err(|error| name(error, model))?;
         if !as_it_is {
@@ -158,7 +158,7 @@ impl Writer {
         execute(&mut self.conn, "COMMIT".to_owned()).await?;
         self.note_emptied(&chunks.staged);
         for (index, new_rows) in chunks.new_rows {
-            staged::add_written(&mut written, index, new_rows, self.report_keys);
+            merge::add_written(&mut written, index, new_rows, self.report_keys);
         }
         Ok(written)
     }
@@ -207,7 +207,7 @@ impl Writer {
             epoch: self.epoch,
             keys: self.report_keys,
         };
-        staged::advance(&mut self.conn, owner, batch).await?;
+        merge::advance(&mut self.conn, owner, batch).await?;
         for (index, new_rows) in &self.chunks.new_rows {
             let count = model_of(&self.models, *index)?.count_new(new_rows.inserted);
             execute(&mut self.conn, count).await?;
@@ -227,7 +227,7 @@ impl Writer {
         if !has_refused {
             execute(&mut self.conn, "SAVEPOINT chunks".to_owned()).await?;
             let whole = (batch, staged.len() == 1);
-            let merged = staged::merge(&mut self.conn, owner, &staged, whole, &mut current).await;
+            let merged = merge::merge(&mut self.conn, owner, &staged, whole, &mut current).await;
             let isolates = staged.iter().any(|one| of(one).is_ok_and(TargetModel::isolates));
             match merged {
                 Err(error) if error.class() == Class::Refused && isolates => {
@@ -236,7 +236,7 @@ impl Writer {
                 merged => return self.note_written(merged, current),
             }
         }
-        let written = staged::isolate(&mut self.conn, owner, &staged, batch, &mut current).await;
+        let written = merge::isolate(&mut self.conn, owner, &staged, batch, &mut current).await;
         let all = self.note_written(written, current)?;
         self.note_rejecting(&all)?;
         Ok(all)
@@ -252,7 +252,7 @@ async fn count_refused(conn: &mut PgConnection, model: &TargetModel) -> Result<i
         .fetch_one(conn)
         .await
         .map_err(from_sqlx)?;
-    careful::assert_few(rows, sqlstate.as_deref()).map_err(|error| name(error, model))?;
+    halving::assert_few(rows, sqlstate.as_deref()).map_err(|error| name(error, model))?;
     Ok(rows)
 }
 

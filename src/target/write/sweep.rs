@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
-use super::staged::Staged;
+use super::merge::Staged;
 use super::{ONE_STATEMENT_BYTES, ONE_STATEMENT_ROWS, Writer, execute, model_of};
 use crate::error::Result;
 use crate::fold::Share;

@@ -5,15 +5,17 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{ONE_STATEMENT_ROWS, call, check_constraints, execute, index_of, isolate, model_of, name, sweep};
+use super::{
+    ONE_STATEMENT_ROWS, call, check_constraints, execute, index_of, model_of, name, rejected, sweep,
+};
 use crate::batch::{Batch, Written};
 use crate::error::{Class, Result};
 use crate::fold::Share;
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::target::careful::Refused;
 use crate::target::error::from_sqlx;
 use crate::target::model::{Joins, TargetModel};
+use crate::target::write::halving::Refused;
 
 /// The session's read models, and under which epoch it writes.
 #[derive(Debug, Clone, Copy)]
@@ -172,8 +174,8 @@ async fn isolate_one(
     current: &mut Option<usize>,
 ) -> Result<Written> {
     let model = turn_to(conn, owner, one, current).await?;
-    let how = isolate::How {
-        joins: isolate::joins_of(one.clear),
+    let how = rejected::How {
+        joins: rejected::joins_of(one.clear),
         shadow: false,
         clear: one.clear,
         resolve: one.resolve,
@@ -181,7 +183,7 @@ async fn isolate_one(
         again: false,
         lsn,
     };
-    isolate::call_isolating(conn, model, how).await
+    rejected::call_isolating(conn, model, how).await
 }
 
 /// How a batch of these rows is joined with map and lookup.

@@ -12,9 +12,9 @@ use crate::fold::{Final, Fold};
 use crate::target::copy_buffer::{CopyBuffer, copy_rows};
 use crate::target::error::{Refusal, copied_column, from_sqlx, too_many};
 use crate::target::model::{MOST_REJECTED, TargetModel};
-use crate::target::staging::{self, Part};
 use crate::target::statement::execute;
-use crate::target::writer::stage;
+use crate::target::write::rows::{self, Part};
+use crate::target::write::stage;
 
 /// Rows that go into the stage or a shadow.
 #[derive(Debug, Clone, Copy)]
@@ -37,9 +37,7 @@ impl<'a> Rows<'a> {
     fn is_live(self, model: &TargetModel, at: usize) -> bool {
         match self {
             Self::Finals(rows, _) => rows.get(at).is_some_and(Final::is_live),
-            Self::Lines(lines) => lines
-                .get(at)
-                .is_some_and(|line| staging::is_live_line(model, line)),
+            Self::Lines(lines) => lines.get(at).is_some_and(|line| rows::is_live_line(model, line)),
         }
     }
 
@@ -69,13 +67,13 @@ impl<'a> Rows<'a> {
                     } else {
                         Part::Identity
                     };
-                    staging::copy_row(model, *row, part, &[], out);
+                    rows::copy_row(model, *row, part, &[], out);
                 })
                 .await
             }
             Self::Lines(lines) => {
                 let lines = lines.get(low..high).unwrap_or_default().iter();
-                let lines = lines.filter(|line| remember_dead || staging::is_live_line(model, line));
+                let lines = lines.filter(|line| remember_dead || rows::is_live_line(model, line));
                 copy_rows(conn, &sql, lines, |line, out| out.push_data(line)).await
             }
         }
@@ -93,12 +91,12 @@ impl<'a> Rows<'a> {
         match self {
             Self::Finals(rows, _) => {
                 if let Some(row) = rows.get(at) {
-                    staging::copy_row(model, *row, part, why, out);
+                    rows::copy_row(model, *row, part, why, out);
                 }
             }
             Self::Lines(lines) => {
                 if let Some(line) = lines.get(at) {
-                    staging::copy_line_in_part(model, line, part, why, out);
+                    rows::copy_line_in_part(model, line, part, why, out);
                 }
             }
         }
@@ -126,7 +124,7 @@ pub(crate) async fn stage_taken(
     if !model.isolates() {
         return stage(conn, model, table, fold.finals()).await;
     }
-    let rows = staging::in_key_order(model, fold.finals());
+    let rows = rows::in_key_order(model, fold.finals());
     copy(conn, model, Rows::Finals(&rows, table), refused).await
 }
 
