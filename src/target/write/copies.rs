@@ -1,334 +1,343 @@
-//! The merge of exact copies: by the writer's own function, with the shadow in place of the stage.
+//! The merge of exact copies: by the functions that merge a stage, with the shadow in place of the stage.
+//!
+//! A copy that the target rejects is left out, and the others are merged: the first attempts learn which one it is.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
-use super::merge::Owner;
-use super::{
-    Transaction, Writer, advance, call, check_constraints, execute, index_of, model_of, name, rejected,
-    timestamp,
-};
+use super::calls::{self, IsolateOptions, MergeFrom, MergeOptions, check_constraints, in_read_model};
+use super::context::WriteTx;
+use super::merge::Merging;
+use super::prepare::Purpose;
+use super::rejected;
+use super::session::Session;
 use crate::batch::{MergePosition, Merged, Position, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::target::bookkeeping::ModelState;
-use crate::target::error::from_sqlx;
 use crate::target::model::{Joins, TargetModel};
 
-impl Writer {
-    /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
-    /// A read model whose rows the target refuses is left as it was and comes back with its error.
-    pub async fn merge(
-        &mut self,
-        indexes: &[usize],
-        position: &MergePosition,
-        keys: i32,
-    ) -> Result<Vec<Merged>> {
-        self.abandon_chunks().await?;
-        self.make_room(indexes).await?;
-        self.prepare_all(indexes, true).await?;
-        let mut refused: Vec<(usize, Error)> = Vec::new();
-        let mut one_by_one = false;
-        let mut isolating = false;
-        loop {
-            let mut culprit = None;
-            let how = (keys, one_by_one, isolating);
-            match self
-                .try_merge(indexes, position, how, &refused, &mut culprit)
-                .await
-            {
-                Ok(mut all) => {
-                    self.note_merged(&all)?;
-                    let rows = all.iter().filter_map(|(_, merged)| merged.as_ref().ok());
-                    self.written_since_planning += rows.map(|written| written.total).sum::<i64>();
-                    all.extend(refused.into_iter().map(|(index, error)| (index, Err(error))));
-                    self.make_room(&[]).await?;
-                    return Ok(all);
-                }
-                // A constraint that is checked last was violated: the rows that do so are set apart, or ...
-                Err(error) if error.class() == Class::Refused && !isolating => isolating = true,
-                // ... where that does not help, it was by one of them: the others without it.
-                Err(error) => match culprit {
-                    Some(index) if !refused.iter().any(|(of, _)| *of == index) => {
-                        refused.push((index, error));
-                    }
-                    // The constraint belongs to another table, which refers to one of them: each is checked by itself.
-                    _ if error.class() == Class::Refused && !one_by_one => one_by_one = true,
-                    _ => return Err(error),
-                },
-            }
-        }
-    }
+/// More live rows than this in a copy are many: the tables that it filled are truncated.
+const MANY_ROWS: i64 = 500;
 
-    fn note_merged(&mut self, all: &[Merged]) -> Result<()> {
-        let written: Vec<(usize, Written)> = all
-            .iter()
-            .filter_map(|(index, merged)| Some((*index, merged.as_ref().ok()?.clone())))
-            .collect();
-        self.note_rejecting(&written)
-    }
+/// Copies that are merged together, by the index of the read model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copies<'a> {
+    pub(super) indexes: &'a [usize],
+    pub(super) position: &'a MergePosition,
+}
 
-    async fn try_merge(
-        &mut self,
-        indexes: &[usize],
-        position: &MergePosition,
-        (keys, one_by_one, isolating): (i32, bool, bool),
-        refused: &[(usize, Error)],
-        culprit: &mut Option<usize>,
-    ) -> Result<Vec<Merged>> {
-        let heals = matches!(position, MergePosition::Start { .. });
-        let (MergePosition::Running(lsn, _) | MergePosition::Start { lsn, .. }) = *position;
-        let owner = Owner {
-            models: &self.models,
-            bookkeeping: &self.bookkeeping,
-            epoch: self.epoch,
-            keys,
-        };
-        let how = How {
-            heals,
-            check: one_by_one,
-            isolating,
-            lsn,
-        };
-        let error_of = |index: usize| {
-            refused
-                .iter()
-                .find(|(of, _)| *of == index)
-                .map(|(_, error)| error)
-        };
-        let mut tx = Transaction::begin(&mut self.conn).await?;
-        let result = async {
-            let copies: Result<Vec<&TargetModel>> = indexes
-                .iter()
-                .map(|index| model_of(owner.models, *index))
-                .collect();
-            // Before the checkpoint is locked.
-            owner.bookkeeping.hold_shadows(tx.conn(), &copies?).await?;
-            begin_at(tx.conn(), owner, position).await?;
-            let wanted: Vec<usize> = indexes
-                .iter()
-                .copied()
-                .filter(|index| error_of(*index).is_none())
-                .collect();
-            let (mut all, set_apart) = merge_each(tx.conn(), owner, &wanted, &self.rejecting, how).await?;
-            if heals {
-                let out = all
-                    .iter()
-                    .filter_map(|(index, merged)| Some((*index, merged.as_ref().err()?)));
-                for (index, error) in out.chain(refused.iter().map(|(index, error)| (*index, error))) {
-                    let id = model_of(owner.models, index)?.id;
-                    owner
-                        .bookkeeping
-                        .suspend(tx.conn(), owner.epoch, id, error)
-                        .await?;
-                }
+/// When constraints that are deferred are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Once, after all copies.
+    AtTheEnd,
+    /// After each copy too.
+    AfterEach,
+}
+
+/// How the copies are tried, as the attempts before have taught.
+#[derive(Debug)]
+struct Attempt {
+    merging: Merging,
+    check: Check,
+    /// Read models that are left out, and why.
+    left_out: Vec<(usize, Error)>,
+}
+
+/// How one copy is merged.
+#[derive(Debug, Clone, Copy)]
+struct CopyOptions {
+    /// Whether what is written is not drift.
+    heals: bool,
+    check: Check,
+    merging: Merging,
+    lsn: Lsn,
+}
+
+/// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
+/// A read model whose rows the target rejects is left as it was and comes back with its error. At most `keys` keys of each kind are
+/// reported.
+pub(super) async fn merge(session: &mut Session, copies: Copies<'_>, keys: i32) -> Result<Vec<Merged>> {
+    session.make_room(copies.indexes).await?;
+    session.prepare_all(copies.indexes, Purpose::Copies).await?;
+    let mut attempt = Attempt {
+        merging: Merging::Plain,
+        check: Check::AtTheEnd,
+        left_out: Vec::new(),
+    };
+    loop {
+        let mut tx = session.begin(keys).await?;
+        let result = try_merge(&mut tx, copies, &attempt).await;
+        match tx.end(result).await {
+            (Ok(mut all), _) => {
+                note_merged(session, &all);
+                let left_out = attempt.left_out.into_iter();
+                all.extend(left_out.map(|(index, error)| (index, Err(error))));
+                session.make_room(&[]).await?;
+                return Ok(all);
             }
-            if all.len() > 1 {
-                let tried = all.iter_mut().filter_map(|(index, merged)| {
-                    let written = merged.as_mut().ok().filter(|_| set_apart.contains(index))?;
-                    Some((*index, written))
-                });
-                owner
-                    .bookkeeping
-                    .retry(tx.conn(), owner.models, tried.collect(), (culprit, true, lsn))
-                    .await?;
-                *culprit = None;
-            }
-            let emptied = emptied(owner.models, &all)?;
-            if let Err((error, table)) = check_constraints(tx.conn(), &emptied).await {
-                *culprit = table.and_then(|table| index_of(owner.models, &table));
-                return Err(error);
-            }
-            let whole = refused.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
-            if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
-                owner
-                    .bookkeeping
-                    .mark_merged(tx.conn(), owner.epoch, *id, *lsn)
-                    .await?;
-            }
-            Ok(all)
+            (Err(error), blamed) => attempt.learn(error, blamed)?,
         }
-        .await;
-        tx.end(result).await
     }
 }
 
-/// Fences, and stores where the read models stand.
-async fn begin_at(conn: &mut PgConnection, owner: Owner<'_>, position: &MergePosition) -> Result<()> {
-    match position {
+impl Attempt {
+    /// What the next attempt does otherwise.
+    ///
+    /// # Errors
+    /// The same, if nothing is left to try.
+    fn learn(&mut self, error: Error, blamed: Option<usize>) -> Result<()> {
+        let is_rejection = error.class() == Class::Refused;
+        match blamed {
+            // A constraint that is checked last was violated: the rows that do so are left out, or ...
+            _ if is_rejection && self.merging == Merging::Plain => self.merging = Merging::Isolating,
+            // ... where that does not help, it was by one of the copies: the others without it.
+            Some(index) if self.why_left_out(index).is_none() => self.left_out.push((index, error)),
+            // The constraint belongs to another table, which refers to one of them: each is checked by itself.
+            _ if is_rejection && self.check == Check::AtTheEnd => self.check = Check::AfterEach,
+            _ => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn why_left_out(&self, index: usize) -> Option<&Error> {
+        let mut left_out = self.left_out.iter();
+        left_out.find(|(of, _)| *of == index).map(|(_, error)| error)
+    }
+}
+
+fn note_merged(session: &mut Session, all: &[Merged]) {
+    for (index, merged) in all {
+        if let Ok(written) = merged {
+            session.note_rejected(*index, written);
+            session.learned.note_rows(written.total);
+        }
+    }
+}
+
+async fn try_merge(tx: &mut WriteTx<'_>, copies: Copies<'_>, attempt: &Attempt) -> Result<Vec<Merged>> {
+    let position = copies.position;
+    let (MergePosition::Running(lsn, _) | MergePosition::Start { lsn, .. }) = *position;
+    let options = CopyOptions {
+        heals: matches!(position, MergePosition::Start { .. }),
+        check: attempt.check,
+        merging: attempt.merging,
+        lsn,
+    };
+    begin(tx, copies).await?;
+    let wanted = copies.indexes.iter().copied();
+    let wanted: Vec<usize> = wanted
+        .filter(|index| attempt.why_left_out(*index).is_none())
+        .collect();
+    let (mut all, isolated) = merge_each(tx, &wanted, options).await?;
+    if options.heals {
+        suspend_rejected(tx, &all, attempt).await?;
+    }
+    if all.len() > 1 {
+        let tried = all.iter_mut().filter_map(|(index, merged)| {
+            let written = merged.as_mut().ok().filter(|_| isolated.contains(index))?;
+            Some((*index, written))
+        });
+        rejected::try_again(tx, MergeFrom::Shadow, tried.collect(), lsn).await?;
+        tx.blamed = None;
+    }
+    let emptied = emptied(tx, &all)?;
+    if let Err((error, table)) = check_constraints(tx.conn, &emptied).await {
+        tx.blamed = table.and_then(|table| tx.models.index_of(&table));
+        return Err(error);
+    }
+    let whole = attempt.left_out.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
+    if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
+        tx.bookkeeping.mark_merged(tx.conn, tx.epoch, *id, *lsn).await?;
+    }
+    Ok(all)
+}
+
+/// Holds the shadows, fences, and stores where the read models stand.
+async fn begin(tx: &mut WriteTx<'_>, copies: Copies<'_>) -> Result<()> {
+    let models = copies.indexes.iter().map(|index| tx.model(*index));
+    let models: Vec<&TargetModel> = models.collect::<Result<_>>()?;
+    // Before the checkpoint is locked.
+    tx.bookkeeping.hold_shadows(tx.conn, &models).await?;
+    match copies.position {
         MergePosition::Running(lsn, _) => {
             let position = Position {
                 lsn: *lsn,
                 commit_time: None,
                 last: None,
             };
-            advance(conn, owner.epoch, &position).await
+            calls::advance(tx.conn, tx.epoch, &position).await
         }
         MergePosition::Start { lsn, source, as_of } => {
-            owner
-                .bookkeeping
-                .finish_healing(conn, owner.epoch, source, (*lsn, as_of.map(timestamp)))
-                .await
+            let at = (*lsn, as_of.map(calls::timestamp));
+            tx.bookkeeping.finish_healing(tx.conn, tx.epoch, source, at).await
         }
     }
 }
 
-/// Merges these read models' copies, and tells which were merged by the isolating writer.
+/// The stream begins without the read models whose copies were rejected.
+async fn suspend_rejected(tx: &mut WriteTx<'_>, all: &[Merged], attempt: &Attempt) -> Result<()> {
+    let rejected = all
+        .iter()
+        .filter_map(|(index, merged)| Some((*index, merged.as_ref().err()?)));
+    let left_out = attempt.left_out.iter().map(|(index, error)| (*index, error));
+    for (index, error) in rejected.chain(left_out) {
+        let id = tx.model(index)?.id;
+        tx.bookkeeping.suspend(tx.conn, tx.epoch, id, error).await?;
+    }
+    Ok(())
+}
+
+/// A read model's turn to be merged.
+struct Turn {
+    index: usize,
+    /// The second turn: how many were merged before the first one, and why the copy was rejected.
+    first: Option<(usize, Error)>,
+}
+
+/// Merges these read models' copies. Returns those too that were merged by the isolating run.
 ///
-/// One that is refused, perhaps for want of another lookup's rows, has its turn again if others were merged after it.
+/// One that is rejected, perhaps for want of another lookup's rows, has its turn again if others were merged after it.
 async fn merge_each(
-    conn: &mut PgConnection,
-    owner: Owner<'_>,
+    tx: &mut WriteTx<'_>,
     indexes: &[usize],
-    rejecting: &HashSet<i32>,
-    how: How,
+    options: CopyOptions,
 ) -> Result<(Vec<Merged>, Vec<usize>)> {
     let mut all: Vec<Merged> = Vec::with_capacity(indexes.len());
-    let mut set_apart = Vec::new();
+    let mut isolated = Vec::new();
     let mut merges = 0;
-    // With the second turn: how many were merged before the first one, and why it was refused.
-    let mut turns: VecDeque<(usize, Option<(usize, Error)>)> =
-        indexes.iter().map(|index| (*index, None)).collect();
-    while let Some((index, before)) = turns.pop_front() {
-        let first = before.is_none();
-        if let Some((_, error)) = before.filter(|(at_first, _)| *at_first == merges) {
+    let turns = indexes.iter().map(|index| Turn {
+        index: *index,
+        first: None,
+    });
+    let mut turns: VecDeque<Turn> = turns.collect();
+    while let Some(Turn { index, first }) = turns.pop_front() {
+        let is_first = first.is_none();
+        if let Some((_, error)) = first.filter(|(merges_before, _)| *merges_before == merges) {
             all.push((index, Err(error)));
             continue;
         }
-        let model = model_of(owner.models, index)?;
-        let how = How {
-            isolating: how.isolating || rejecting.contains(&model.id),
-            ..how
-        };
-        let (merged, isolated) = merge_one(conn, owner, model, how).await?;
+        let (merged, merging) = merge_one(tx, tx.model(index)?, options).await?;
         match merged {
-            Err(error) if first && error.class() == Class::Refused => {
-                turns.push_back((index, Some((merges, error))));
-            }
+            Err(error) if is_first && error.class() == Class::Refused => turns.push_back(Turn {
+                index,
+                first: Some((merges, error)),
+            }),
             merged => {
                 merges += usize::from(merged.is_ok());
                 all.push((index, merged));
-                set_apart.extend(isolated.then_some(index));
+                isolated.extend((merging == Merging::Isolating).then_some(index));
             }
         }
     }
-    Ok((all, set_apart))
+    Ok((all, isolated))
 }
 
-/// What empties the tables that the merges have used; those that were refused were rolled back.
-fn emptied(models: &[Option<TargetModel>], all: &[Merged]) -> Result<String> {
-    let mut statements = Vec::new();
-    for (index, merged) in all {
-        if let Ok(written) = merged {
-            let many = written.total + written.deleted > rejected::MANY_ROWS;
-            statements.push(model_of(models, *index)?.empty_stage(many, true));
-        }
-    }
-    Ok(statements.join("; "))
-}
-
-/// How one copy is merged.
-#[derive(Debug, Clone, Copy)]
-struct How {
-    /// Whether what is written is not drift.
-    heals: bool,
-    /// Whether to check deferred constraints after it.
-    check: bool,
-    /// Whether to set refused rows apart from the first.
-    isolating: bool,
-    lsn: Lsn,
-}
-
-/// Merges one copy under a savepoint, and tells whether by the isolating writer; a refusal by the target comes back inside.
+/// Merges one copy under a savepoint, and says by which run; a rejection by the target comes back inside.
 async fn merge_one(
-    conn: &mut PgConnection,
-    owner: Owner<'_>,
+    tx: &mut WriteTx<'_>,
     model: &TargetModel,
-    how: How,
-) -> Result<(Result<Written>, bool)> {
-    execute(conn, "SAVEPOINT read_model".to_owned()).await?;
-    let mut isolating = how.isolating || has_refused(conn, model).await?;
+    options: CopyOptions,
+) -> Result<(Result<Written>, Merging)> {
+    tx.execute("SAVEPOINT read_model").await?;
+    let isolates_at_once = options.merging == Merging::Isolating
+        || tx.learned.has_rejected(model.id)
+        || calls::shadow_has_rejected(tx.conn, model).await?;
+    let mut merging = if isolates_at_once {
+        Merging::Isolating
+    } else {
+        Merging::Plain
+    };
     loop {
-        let merged: Result<Written> = async {
-            let written = merge_rows(conn, owner, model, how, isolating).await?;
-            owner
-                .bookkeeping
-                .set_model_state(conn, owner.epoch, model.id, ModelState::InStep, None)
-                .await?;
-            Ok(written)
-        }
-        .await;
-        match merged {
-            Err(error) if matches!(error.class(), Class::Refused | Class::Broken) => {
-                execute(conn, "ROLLBACK TO SAVEPOINT read_model".to_owned()).await?;
-                if isolating || error.class() == Class::Broken || !model.isolates() {
-                    execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
-                    return Ok((Err(error), isolating));
-                }
-                isolating = true;
+        let merged = merge_rows(tx, model, CopyOptions { merging, ..options }).await;
+        if let Err(error) = &merged {
+            if !matches!(error.class(), Class::Refused | Class::Broken) {
+                return merged.map(|written| (Ok(written), merging));
             }
-            Err(error) => return Err(error),
-            Ok(written) => {
-                execute(conn, "RELEASE SAVEPOINT read_model".to_owned()).await?;
-                return Ok((Ok(written), isolating));
+            tx.execute("ROLLBACK TO SAVEPOINT read_model").await?;
+            if error.class() == Class::Refused && merging == Merging::Plain && model.isolates() {
+                merging = Merging::Isolating;
+                continue;
             }
         }
+        tx.execute("RELEASE SAVEPOINT read_model").await?;
+        return Ok((merged, merging));
     }
 }
 
-/// Whether the lookup's types have refused rows of the copy.
-async fn has_refused(conn: &mut PgConnection, model: &TargetModel) -> Result<bool> {
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM {} s WHERE s.state = 'x')",
-        model.shadow()
-    );
-    sqlx::query_scalar(AssertSqlSafe(sql))
-        .fetch_one(conn)
-        .await
-        .map_err(from_sqlx)
-}
-
-async fn merge_rows(
-    conn: &mut PgConnection,
-    owner: Owner<'_>,
-    model: &TargetModel,
-    how: How,
-    isolating: bool,
-) -> Result<Written> {
-    let bookkeeping = owner.bookkeeping;
-    let mut healed = 0;
-    let written = if isolating {
-        execute(conn, model.make_map_identity()).await?;
-        let mut before = Written::default();
-        bookkeeping.read_rejected(conn, model.id, &mut before).await?;
-        let call = rejected::How {
-            joins: Joins::ReadOnce,
-            shadow: true,
-            clear: true,
-            resolve: false,
-            keys: owner.keys,
-            again: false,
-            lsn: how.lsn,
-        };
-        let mut written = rejected::call_isolating(conn, model, call).await?;
-        bookkeeping.read_rejected(conn, model.id, &mut written).await?;
-        // A row that was set apart and is taken now is no drift.
-        healed = (before.rejected_in_all - written.rejected_in_all).max(0);
-        written
-    } else {
-        execute(conn, model.make_map_identity_before()).await?;
-        let written = call(conn, model, &model.merge_shadow_call(), true, false, owner.keys).await?;
-        execute(conn, model.make_map_identity()).await?;
-        written
+async fn merge_rows(tx: &mut WriteTx<'_>, model: &TargetModel, options: CopyOptions) -> Result<Written> {
+    let (written, healed) = match options.merging {
+        Merging::Plain => (merge_plainly(tx, model).await?, 0),
+        Merging::Isolating => isolate(tx, model, options.lsn).await?,
     };
-    if how.check {
-        check_constraints(conn, "")
+    if options.check == Check::AfterEach {
+        check_constraints(tx.conn, "")
             .await
-            .map_err(|(error, _)| name(error, model))?;
+            .map_err(|(error, _)| in_read_model(error, model))?;
     }
     // Before the state is set: whether it was in step before tells drift from what was never there.
     let drift = (written.changed() - healed).max(0);
-    let waiting = bookkeeping.set_resynced(conn, model.id, drift, how.heals).await?;
+    let waiting = tx
+        .bookkeeping
+        .set_resynced(tx.conn, model.id, drift, options.heals)
+        .await?;
+    tx.bookkeeping
+        .set_model_state(tx.conn, tx.epoch, model.id, ModelState::InStep, None)
+        .await?;
     Ok(Written { waiting, ..written })
+}
+
+/// What every copy is merged with: what it does not hold is gone.
+fn options_of(tx: &WriteTx<'_>) -> MergeOptions {
+    MergeOptions {
+        clear: true,
+        resolve: false,
+        keys: tx.keys,
+    }
+}
+
+async fn merge_plainly(tx: &mut WriteTx<'_>, model: &TargetModel) -> Result<Written> {
+    tx.execute(model.make_map_identity_before()).await?;
+    let options = options_of(tx);
+    let written = calls::merge(tx.conn, model, model.merge_shadow_call(), options).await?;
+    tx.execute(model.make_map_identity()).await?;
+    Ok(written)
+}
+
+/// Merges without the rows that the target rejects. Returns the number too of those that were rejected before and are taken now: they
+/// are no drift.
+async fn isolate(tx: &mut WriteTx<'_>, model: &TargetModel, lsn: Lsn) -> Result<(Written, i64)> {
+    tx.execute(model.make_map_identity()).await?;
+    let mut before = Written::default();
+    tx.bookkeeping
+        .read_rejected(tx.conn, model.id, &mut before)
+        .await?;
+    let options = IsolateOptions {
+        from: MergeFrom::Shadow,
+        joins: Joins::ReadOnce,
+        merge: options_of(tx),
+        again: false,
+        lsn,
+    };
+    let mut written = calls::isolate(tx.conn, model, options).await?;
+    tx.bookkeeping
+        .read_rejected(tx.conn, model.id, &mut written)
+        .await?;
+    let healed = (before.rejected_in_all - written.rejected_in_all).max(0);
+    Ok((written, healed))
+}
+
+/// What empties the tables that the merges have used; those that were rejected were rolled back.
+fn emptied(tx: &WriteTx<'_>, all: &[Merged]) -> Result<String> {
+    let mut statements = Vec::new();
+    for (index, merged) in all {
+        if let Ok(written) = merged {
+            let many = written.total + written.deleted > MANY_ROWS;
+            statements.push(
+                tx.model(*index)?
+                    .empty_stage(many, Merging::Isolating.uses_tries()),
+            );
+        }
+    }
+    Ok(statements.join("; "))
 }

@@ -1,20 +1,23 @@
-//! COPY of rows of which the lookup's types may refuse some: in halves, so that few bad rows among many cost little.
+//! COPY of rows of which the lookup's types may reject some: in halves, so that few bad rows among many cost little.
 //!
-//! A row that is found is written with its identity and key alone, in the state "refused", and with why; without the key if
-//! the key itself is refused. A row whose identity is refused cannot be set apart: its error is returned.
+//! A row that is found is written with its identity and key alone, in the state "rejected", and with why; without the key if
+//! the key itself is rejected. A row whose identity is rejected cannot be remembered: its error is returned.
 //!
-//! A dead row is not in the lookup, whatever it holds: one that is refused is not remembered, no more.
+//! A dead row is not in the lookup, whatever it holds: one that is rejected is not remembered, no more.
+
+use std::ops::Range;
 
 use sqlx::PgConnection;
 
+use super::calls::{self, Rejection};
+use super::rows::{self, Part};
+pub(crate) use super::staged::RejectedCounts;
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold};
-use crate::target::copy_buffer::{CopyBuffer, copy_rows};
-use crate::target::error::{Refusal, copied_column, from_sqlx, too_many};
+use crate::target::copy_buffer::CopyBuffer;
+use crate::target::error::too_many;
 use crate::target::model::{MOST_REJECTED, TargetModel};
 use crate::target::statement::execute;
-use crate::target::write::rows::{self, Part};
-use crate::target::write::stage;
 
 /// Rows that go into the stage or a shadow.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,22 @@ pub(crate) enum Rows<'a> {
     Finals(&'a [Final<'a>], &'a str),
     /// Lines that the source's COPY wrote, for the shadow.
     Lines(&'a [&'a [u8]]),
+}
+
+/// Whether a row is copied with the columns that say why it is rejected.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Without,
+    With,
+}
+
+/// What becomes of dead rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dead {
+    /// Their values are copied, as far as the types take them.
+    Remembered,
+    /// They are not copied, or by their identity alone.
+    Forgotten,
 }
 
 impl<'a> Rows<'a> {
@@ -41,28 +60,32 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn copy_sql(self, model: &TargetModel, with_why: bool) -> String {
+    fn copy_sql(self, model: &TargetModel, why: Why) -> String {
         let (table, columns) = match self {
             Self::Finals(_, table) => (table.to_owned(), model.stage_columns()),
             Self::Lines(_) => (model.shadow(), model.copy_columns()),
         };
-        let why = if with_why { ", e1, e2, e3" } else { "" };
+        let why = match why {
+            Why::Without => "",
+            Why::With => ", e1, e2, e3",
+        };
         format!("COPY {table} ({columns}{why}) FROM STDIN")
     }
 
+    /// Copies the rows in this range. What a type of the lookup rejects comes back inside.
     async fn copy(
         self,
         conn: &mut PgConnection,
         model: &TargetModel,
-        (low, high): (usize, usize),
-        remember_dead: bool,
-    ) -> Result<(), sqlx::Error> {
-        let sql = self.copy_sql(model, false);
+        range: Range<usize>,
+        dead: Dead,
+    ) -> Result<Result<(), Rejection>> {
+        let sql = self.copy_sql(model, Why::Without);
         match self {
             Self::Finals(rows, _) => {
-                let rows = rows.get(low..high).unwrap_or_default().iter();
-                copy_rows(conn, &sql, rows, |row, out| {
-                    let part = if remember_dead || row.is_live() {
+                let rows = rows.get(range).unwrap_or_default().iter();
+                calls::try_copy(conn, &sql, rows, |row, out| {
+                    let part = if dead == Dead::Remembered || row.is_live() {
                         Part::Whole
                     } else {
                         Part::Identity
@@ -72,9 +95,9 @@ impl<'a> Rows<'a> {
                 .await
             }
             Self::Lines(lines) => {
-                let lines = lines.get(low..high).unwrap_or_default().iter();
-                let lines = lines.filter(|line| remember_dead || rows::is_live_line(model, line));
-                copy_rows(conn, &sql, lines, |line, out| out.push_data(line)).await
+                let lines = lines.get(range).unwrap_or_default().iter();
+                let lines = lines.filter(|line| dead == Dead::Remembered || rows::is_live_line(model, line));
+                calls::try_copy(conn, &sql, lines, |line, out| out.push_data(line)).await
             }
         }
     }
@@ -103,40 +126,31 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rows that a type of the lookup refuses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Refused {
-    /// Those that the lookup should show.
-    pub(crate) live: i64,
-    /// Those that are only not remembered.
-    pub(crate) dead: i64,
-}
-
-/// Fills the session's stage, or a table like it, within the transaction that is open; where the read model sets refused rows
-/// apart, without what a type of the lookup refuses. `refused` counts over all calls.
-pub(crate) async fn stage_taken(
+/// Fills a table like the stage within the transaction that is open; where the read model goes on without rejected rows, without the
+/// values that a type of the lookup rejects. `rejected` counts over all calls.
+pub(crate) async fn stage_accepted(
     conn: &mut PgConnection,
     model: &TargetModel,
     table: &str,
     fold: &Fold,
-    refused: &mut Refused,
+    rejected: &mut RejectedCounts,
 ) -> Result<()> {
     if !model.isolates() {
-        return stage(conn, model, table, fold.finals()).await;
+        return calls::copy_to_stage(conn, model, table, fold.finals()).await;
     }
     let rows = rows::in_key_order(model, fold.finals());
-    copy(conn, model, Rows::Finals(&rows, table), refused).await
+    copy(conn, model, Rows::Finals(&rows, table), rejected).await
 }
 
-/// Copies the rows within the transaction that is open. `refused` counts over all calls.
+/// Copies the rows within the transaction that is open. `rejected` counts over all calls.
 ///
 /// # Errors
-/// [`Class::Refused`](crate::error::Class::Refused) if more live rows are refused than are set apart.
+/// [`Class::Refused`](crate::error::Class::Refused) if more live rows are rejected than are remembered.
 pub(crate) async fn copy(
     conn: &mut PgConnection,
     model: &TargetModel,
     rows: Rows<'_>,
-    refused: &mut Refused,
+    rejected: &mut RejectedCounts,
 ) -> Result<()> {
     let mut ranges = vec![(0, rows.len())];
     while let Some((low, high)) = ranges.pop() {
@@ -145,13 +159,14 @@ pub(crate) async fn copy(
         }
         execute(conn, "SAVEPOINT piece".to_owned()).await?;
         // To find each of many would take longer than to remember them is worth.
-        let remember_dead = refused.dead <= MOST_REJECTED;
-        let Err(error) = rows.copy(conn, model, (low, high), remember_dead).await else {
+        let dead = if rejected.dead <= MOST_REJECTED {
+            Dead::Remembered
+        } else {
+            Dead::Forgotten
+        };
+        let Err(rejection) = rows.copy(conn, model, low..high, dead).await? else {
             execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;
             continue;
-        };
-        let Some(refusal) = Refusal::of(&error) else {
-            return Err(from_sqlx(error));
         };
         execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?;
         if high - low > 1 {
@@ -161,17 +176,17 @@ pub(crate) async fn copy(
             continue;
         }
         if rows.is_live(model, low) {
-            refused.live += 1;
-            assert_few(refused.live, Some(&refusal.sqlstate))?;
+            rejected.live += 1;
+            assert_few(rejected.live, Some(&rejection.refusal.sqlstate))?;
         } else {
-            refused.dead += 1;
+            rejected.dead += 1;
         }
-        copy_in_part(conn, model, rows, low, (refusal, error)).await?;
+        copy_in_part(conn, model, rows, low, rejection).await?;
     }
     Ok(())
 }
 
-/// An error if these are more rows than are set apart; it names the SQLSTATE of one of them.
+/// An error if these are more rejected rows than are remembered; it names the SQLSTATE of one of them.
 pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
     if rows <= MOST_REJECTED {
         return Ok(());
@@ -182,14 +197,17 @@ pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
     Err(too_many(format!("more than {MOST_REJECTED}{which}")))
 }
 
+/// Copies what the types take of the row at this place, and why they reject it.
 async fn copy_in_part(
     conn: &mut PgConnection,
     model: &TargetModel,
     rows: Rows<'_>,
     at: usize,
-    (refusal, error): (Refusal, sqlx::Error),
+    rejection: Rejection,
 ) -> Result<()> {
-    let column = copied_column(&error)
+    let refusal = rejection.refusal;
+    let column = rejection
+        .stage_column
         .and_then(|name| name.strip_prefix('p')?.parse().ok())
         .and_then(|number: usize| model.column_name(number));
     let column = column.or(refusal.column.as_deref());
@@ -198,20 +216,14 @@ async fn copy_in_part(
         refusal.constraint.as_deref().or(refusal.data_type.as_deref()),
         column,
     ];
-    let sql = rows.copy_sql(model, true);
+    let sql = rows.copy_sql(model, Why::With);
     for part in [Part::Key, Part::Identity] {
-        let copied = copy_rows(conn, &sql, std::iter::once(at), |at, out| {
+        let copied = calls::try_copy(conn, &sql, std::iter::once(at), |at, out| {
             rows.in_part(model, at, part, &why, out);
         });
-        match copied.await {
-            Ok(()) => {
-                execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;
-                return Ok(());
-            }
-            Err(again) if Refusal::of(&again).is_some() => {
-                execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?;
-            }
-            Err(again) => return Err(from_sqlx(again)),
+        match copied.await? {
+            Ok(()) => return execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await,
+            Err(_) => execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?,
         }
     }
     Err(Error::from(refusal))

@@ -1,24 +1,23 @@
-//! What a session makes for its read models before their first batch: staging tables, functions, plans.
+//! Makes what a session needs for its read models before their first batch: staging tables, functions, plans.
 //!
 //! Each read model takes a dozen statements, and a commit for each would wait for the disk: many are prepared in few
 //! transactions. What only some batches need is made before the first of them.
 
-use std::collections::HashSet;
-
 use sqlx::PgConnection;
 
-use super::{Transaction, Writer, apply_arrays, call, execute};
-use crate::batch::Position;
+use super::calls::{self, ApplyOptions, MergeOptions};
+use super::parts::Part;
+use super::room::drop_all;
+use super::session::Session;
+use super::way::{Size, needs_plans};
+use crate::batch::{Batch, Position};
 use crate::error::{Class, Result};
 use crate::lsn::Lsn;
 use crate::target::model::{Joins, TargetModel};
+use crate::target::statement::{Transaction, execute};
 
 /// Read models that are prepared in one transaction; each takes a dozen locks that are held to its end.
 const TOGETHER: usize = 50;
-
-/// Rows written since the last planning after which the session's plans are made anew at the earliest: a plan made for
-/// an empty table reads a large one from end to end.
-const REPLAN_ROWS: i64 = 1000;
 
 /// Read models that are warmed when a session begins.
 const MOST_WARMED: i64 = 8;
@@ -26,152 +25,121 @@ const MOST_WARMED: i64 = 8;
 /// How long preparing waits for a lookup that is locked, in milliseconds.
 const WARM_PATIENCE_MS: u32 = 500;
 
-/// What a session has made, with the number of the read model.
-#[derive(Debug, Default)]
-pub(super) struct Prepared(HashSet<(i32, Part)>);
-
-/// Something that it makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Part {
-    /// Stage, and the writer that looks rows up.
-    Stage,
-    /// The writer that reads the tables once.
-    MergeReadOnce,
-    /// The tables of the isolating run.
-    Tries,
-    /// The isolating writer.
-    Isolate(Joins),
-    /// The table of a chunk, and what folds it into the stage.
-    Chunk,
+/// What read models are prepared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Batches of the stream.
+    Batches,
+    /// The merge of exact copies too.
+    Copies,
 }
 
-impl Prepared {
-    pub(super) fn has(&self, model: &TargetModel, part: Part) -> bool {
-        self.0.contains(&(model.id, part))
-    }
-
-    /// It was made in a transaction that was rolled back, or for other columns.
-    pub(super) fn forget(&mut self, id: i32) {
-        self.0.retain(|(of, _)| *of != id);
-    }
-
-    /// Read models that have a stage.
-    pub(super) fn staged(&self) -> Vec<i32> {
-        let stages = self.0.iter().filter(|(_, part)| *part == Part::Stage);
-        stages.map(|(id, _)| *id).collect()
-    }
-}
-
-impl TargetModel {
-    /// The statements that make a part.
-    fn statements_of(&self, part: Part) -> Vec<String> {
-        let drop = |tables: &[&str]| {
-            let tables: Vec<String> = tables
-                .iter()
-                .map(|table| format!("pg_temp.{table}_{}", self.id))
-                .collect();
-            format!("DROP TABLE IF EXISTS {}", tables.join(", "))
-        };
-        match part {
-            Part::Stage => {
-                let mut all = vec![
-                    drop(&["stage", "moving", "touched"]),
-                    self.create_stage(),
-                    self.merge_function(Joins::LookedUp),
-                ];
-                all.extend(self.fits_one_statement().then(|| self.apply_function()));
-                // A map that an earlier version made has none yet.
-                all.push(self.create_rejected());
-                all
-            }
-            Part::MergeReadOnce => vec![self.merge_function(Joins::ReadOnce)],
-            Part::Tries => vec![drop(&["tries", "earlier"]), self.create_tries()],
-            Part::Isolate(joins) => vec![self.isolate_function(joins)],
-            Part::Chunk => vec![drop(&["chunk"]), self.create_chunk(), self.fold_chunk_function()],
-        }
-    }
-}
-
-impl Writer {
+impl Session {
     /// Lets the server plan a read model's statements while the stage is empty, in a transaction that is rolled back: the plans are
     /// kept. One that was made for a large batch would read map and lookup from end to end for every small one, and the
     /// first change would wait for the planning.
     ///
-    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch, which tells whose fault it is.
-    pub async fn warm(&mut self, index: usize) -> Result<()> {
+    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch, which says whose fault it is.
+    pub(super) async fn warm(&mut self, index: usize) -> Result<()> {
         self.prepare(index).await?;
-        let model = self.model(index)?;
-        let left_for_later = |result: Result<()>| match result {
-            Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
-            result => result,
-        };
+        let model = self.models.get(index)?;
         let mut tx = Transaction::begin(&mut self.conn).await?;
-        let warmed = warm_up(tx.conn(), &model, self.epoch).await;
+        let warmed = warm_up(tx.conn(), model, self.epoch).await;
         execute(tx.conn(), "ROLLBACK".to_owned()).await?;
-        left_for_later(warmed)
+        match warmed {
+            Err(error) if error.sqlstate().is_some() && error.class() != Class::Fenced => Ok(()),
+            warmed => warmed,
+        }
+    }
+
+    /// Warms those of these read models that changed last: their next change is the likeliest, and a session with many read
+    /// models begins as soon as one with few.
+    pub(super) async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
+        let last = self.bookkeeping.changed_last(&mut self.conn, MOST_WARMED).await?;
+        let changed = |index: &&usize| {
+            let model = self.models.get(**index);
+            model.is_ok_and(|model| last.contains(&model.id))
+        };
+        let few: Vec<usize> = indexes.iter().filter(changed).copied().collect();
+        self.make_room(&few).await?;
+        self.prepare_missing(&few).await?;
+        for index in few {
+            self.warm(index).await?;
+        }
+        Ok(())
     }
 
     /// Makes the session's staging tables and functions for a read model, once.
-    pub(super) async fn prepare(&mut self, index: usize) -> Result<()> {
-        let model = self.model(index)?;
-        if self.prepared.has(&model, Part::Stage) {
+    async fn prepare(&mut self, index: usize) -> Result<()> {
+        let id = self.models.get(index)?.id;
+        if self.prepared.has(id, Part::Stage) {
             return Ok(());
         }
-        self.make(&model, Part::Stage).await?;
-        if self.bookkeeping.has_rejected(&mut self.conn, model.id).await? {
-            self.rejecting.insert(model.id);
-        } else {
-            self.rejecting.remove(&model.id);
-        }
+        self.make(index, Part::Stage).await?;
+        let has_rejected = self.bookkeeping.has_rejected(&mut self.conn, id).await?;
+        self.learned.note_rejected(id, has_rejected);
         Ok(())
     }
 
     /// The same with these parts.
     pub(super) async fn prepare_with(&mut self, index: usize, parts: &[Part]) -> Result<()> {
         self.prepare(index).await?;
-        let model = self.model(index)?;
+        let id = self.models.get(index)?.id;
         for part in parts {
-            if !self.prepared.has(&model, *part) {
-                self.make(&model, *part).await?;
+            if !self.prepared.has(id, *part) {
+                self.make(index, *part).await?;
             }
         }
         Ok(())
     }
 
-    async fn make(&mut self, model: &TargetModel, part: Part) -> Result<()> {
-        for sql in model.statements_of(part) {
+    async fn make(&mut self, index: usize, part: Part) -> Result<()> {
+        let model = self.models.get(index)?;
+        for sql in part.statements(model) {
             execute(&mut self.conn, sql).await?;
         }
-        self.prepared.0.insert((model.id, part));
+        self.prepared.note(model.id, part);
         Ok(())
     }
 
-    /// Lets the server plan again for a batch that needs plans once the tables have doubled.
-    pub(super) async fn replan(&mut self, indexes: &[usize], needs_plans: bool) -> Result<()> {
-        let grown = self.written_since_planning >= self.planned_rows.max(REPLAN_ROWS);
-        if !(grown && needs_plans) {
-            return Ok(());
+    /// Makes the session ready for a batch: tables that are small, plans that fit, and what its read models lack.
+    pub(super) async fn prepare_batch(&mut self, batch: &Batch) -> Result<()> {
+        let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
+        self.make_room(&indexes).await?;
+        self.sweep(&indexes).await?;
+        // A plan for an empty table would read a large one from end to end.
+        if self.learned.have_tables_doubled() && needs_plans(batch) {
+            self.plan_again(&indexes).await?;
         }
-        self.planned_rows += self.written_since_planning;
-        self.written_since_planning = 0;
-        execute(&mut self.conn, "DISCARD PLANS".to_owned()).await?;
+        self.prepare_missing(&indexes).await?;
+        for (index, fold) in &batch.folds {
+            if !Size::of(fold.all()).has_few_rows() || fold.clear() {
+                self.prepare_with(*index, &[Part::MergeReadOnce]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_again(&mut self, indexes: &[usize]) -> Result<()> {
+        self.learned.note_planning();
+        self.execute("DISCARD PLANS").await?;
         for index in indexes {
             self.warm(*index).await?;
         }
         Ok(())
     }
 
-    /// Makes the session's staging tables and functions for these read models, and with `merging` those for the merge of exact copies too.
-    pub(super) async fn prepare_all(&mut self, indexes: &[usize], merging: bool) -> Result<()> {
-        for some in indexes.chunks(TOGETHER) {
-            execute(&mut self.conn, "BEGIN".to_owned()).await?;
-            let prepared = self.prepare_some(some, merging).await;
+    /// Makes the session's staging tables and functions for these read models.
+    pub(super) async fn prepare_all(&mut self, indexes: &[usize], purpose: Purpose) -> Result<()> {
+        for together in indexes.chunks(TOGETHER) {
+            self.execute("BEGIN").await?;
+            let prepared = self.prepare_together(together, purpose).await;
             let end = if prepared.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            let ended = execute(&mut self.conn, end.to_owned()).await;
+            let ended = self.execute(end).await;
             if let Err(error) = prepared.and(ended) {
                 // What was made before it is gone.
-                for index in some {
-                    self.forget_prepared(*index)?;
+                for index in together {
+                    self.prepared.forget(self.models.get(*index)?.id);
                 }
                 return Err(error);
             }
@@ -180,25 +148,23 @@ impl Writer {
     }
 
     /// The same for those of a batch that are not prepared yet.
-    pub(super) async fn prepare_missing(&mut self, mut indexes: Vec<usize>) -> Result<()> {
-        let mut unknown = Ok(());
-        indexes.retain(|index| match self.model(*index) {
-            Ok(model) => !self.prepared.has(&model, Part::Stage),
-            Err(error) => {
-                unknown = Err(error);
-                false
+    pub(super) async fn prepare_missing(&mut self, indexes: &[usize]) -> Result<()> {
+        let mut missing = Vec::new();
+        for index in indexes {
+            let id = self.models.get(*index)?.id;
+            if !self.prepared.has(id, Part::Stage) {
+                missing.push(*index);
             }
-        });
-        unknown?;
-        self.prepare_all(&indexes, false).await
+        }
+        self.prepare_all(&missing, Purpose::Batches).await
     }
 
-    async fn prepare_some(&mut self, indexes: &[usize], merging: bool) -> Result<()> {
+    async fn prepare_together(&mut self, indexes: &[usize], purpose: Purpose) -> Result<()> {
         for index in indexes {
             self.prepare(*index).await?;
-            if merging {
+            if purpose == Purpose::Copies {
                 self.prepare_with(*index, &[Part::Tries]).await?;
-                let model = self.model(*index)?;
+                let model = self.models.get(*index)?;
                 execute(&mut self.conn, model.merge_shadow_function()).await?;
                 execute(&mut self.conn, model.isolate_shadow_function()).await?;
             }
@@ -206,53 +172,45 @@ impl Writer {
         Ok(())
     }
 
-    fn forget_prepared(&mut self, index: usize) -> Result<()> {
-        let id = self.model(index)?.id;
-        self.prepared.forget(id);
-        Ok(())
-    }
-
-    /// [`Writer::warm`] for those of these read models that changed last: their next change is the likeliest, and a session with many read
-    /// models begins as soon as one with few.
-    ///
-    /// # Errors
-    /// As it.
-    pub async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
-        let last = self.bookkeeping.changed_last(&mut self.conn, MOST_WARMED).await?;
-        let id_of = |index: &usize| self.models.get(*index)?.as_ref().map(|model| model.id);
-        let few = indexes
-            .iter()
-            .filter(|index| id_of(index).is_some_and(|id| last.contains(&id)));
-        let few: Vec<usize> = few.copied().collect();
-        self.make_room(&few).await?;
-        self.prepare_missing(few.clone()).await?;
-        for index in few {
-            self.warm(index).await?;
+    /// Drops tables and functions of other read models, so that there is room for these. Not while chunks are staged.
+    pub(super) async fn make_room(&mut self, indexes: &[usize]) -> Result<()> {
+        let ids = self.models.ids(indexes);
+        // Each in a transaction of its own: the locks of one at a time.
+        for id in self.room.leaving(&ids) {
+            self.execute(drop_all(id)).await?;
+            self.prepared.forget(id);
+            self.learned.dead.forget(id);
+            self.room.left(id);
         }
+        self.room.note(&ids);
         Ok(())
     }
 }
 
-/// Goes all ways through the writer with nothing to write.
+/// Goes all ways through the functions with nothing to write.
 async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
+    let nothing = MergeOptions::default();
     execute(conn, format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'")).await?;
     // Nothing at all, which is taken for new rows.
-    call(conn, model, &model.merge_call(Joins::LookedUp), false, false, 0).await?;
+    calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;
     // A row that nobody has is gone.
-    execute(
-        conn,
-        format!("INSERT INTO {} (state) VALUES ('g')", model.stage()),
-    )
-    .await?;
-    call(conn, model, &model.merge_call(Joins::LookedUp), false, false, 0).await?;
+    let gone = format!("INSERT INTO {} (state) VALUES ('g')", model.stage());
+    execute(conn, gone).await?;
+    calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;
     if model.fits_one_statement() {
         let position = Position {
             lsn: Lsn::ZERO,
             commit_time: None,
             last: None,
         };
-        let nothing = vec![Vec::new(); model.stage_width()];
-        apply_arrays(conn, model, (epoch, &position), (false, 0), nothing).await?;
+        let options = ApplyOptions {
+            epoch,
+            position: &position,
+            resolve: false,
+            keys: 0,
+        };
+        let no_rows = vec![Vec::new(); model.stage_width()];
+        calls::apply(conn, model, options, no_rows).await?;
     }
     Ok(())
 }

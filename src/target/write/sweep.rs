@@ -9,14 +9,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sqlx::AssertSqlSafe;
+use sqlx::PgConnection;
 
-use super::merge::Staged;
-use super::{ONE_STATEMENT_BYTES, ONE_STATEMENT_ROWS, Writer, execute, model_of};
+use super::calls;
+use super::way::Size;
 use crate::error::Result;
-use crate::fold::Share;
-use crate::target::error::from_sqlx;
-use crate::target::model::TargetModel;
+use crate::target::statement::execute;
 
 /// Dead rows of a read model's staging tables after which they are vacuumed.
 const MOST_DEAD_ROWS: usize = 5000;
@@ -30,7 +28,7 @@ const AGE: Duration = Duration::from_secs(6 * 3600);
 /// Dead rows of the staging tables, by the number of the read model.
 #[derive(Debug)]
 pub(super) struct Dead {
-    of: HashMap<i32, (usize, usize)>,
+    of: HashMap<i32, Size>,
     swept_at: Instant,
 }
 
@@ -45,20 +43,13 @@ impl Default for Dead {
 
 impl Dead {
     /// Notes rows that are staged, and will be deleted or rolled back.
-    pub(super) fn add(&mut self, model: &TargetModel, rows: Share<'_>) {
-        let dead = self.of.entry(model.id).or_default();
-        dead.0 = dead.0.saturating_add(rows.len());
-        dead.1 = dead.1.saturating_add(rows.bytes());
+    pub(super) fn add(&mut self, id: i32, rows: Size) {
+        self.of.entry(id).or_default().add(rows);
     }
 
-    /// The tables are gone.
+    /// Notes that the tables are gone, or were truncated.
     pub(super) fn forget(&mut self, id: i32) {
         self.of.remove(&id);
-    }
-
-    /// Notes that the tables were truncated.
-    pub(super) fn truncated(&mut self, model: &TargetModel) {
-        self.of.remove(&model.id);
     }
 
     /// Read models of these whose tables have too many of them; they have none then.
@@ -66,7 +57,7 @@ impl Dead {
         let due = |id: &&i32| {
             self.of
                 .get(id)
-                .is_some_and(|(rows, bytes)| *rows > MOST_DEAD_ROWS || *bytes > MOST_DEAD_BYTES)
+                .is_some_and(|dead| dead.rows > MOST_DEAD_ROWS || dead.bytes > MOST_DEAD_BYTES)
         };
         let due: Vec<i32> = ids.iter().filter(due).copied().collect();
         for id in &due {
@@ -74,67 +65,53 @@ impl Dead {
         }
         due
     }
-}
-
-/// Whether this is written so that the tables are truncated after it.
-fn is_large(one: &Staged) -> bool {
-    one.rows > ONE_STATEMENT_ROWS || one.bytes > ONE_STATEMENT_BYTES
-}
-
-/// What empties the tables after these read models, at the end of the transaction.
-pub(super) fn empty(staged: &[Staged], models: &[&TargetModel], isolating: bool) -> String {
-    let statements = staged.iter().zip(models);
-    let statements = statements.map(|(one, model)| model.empty_stage(is_large(one), isolating));
-    statements.collect::<Vec<_>>().join("; ")
-}
-
-impl Writer {
-    /// Notes that a transaction has committed: those of these read models that had many rows have truncated their tables.
-    pub(super) fn note_emptied(&mut self, staged: &[Staged]) {
-        for one in staged.iter().filter(|one| is_large(one)) {
-            if let Ok(model) = model_of(&self.models, one.index) {
-                self.dead.truncated(model);
-            }
-        }
-    }
 
     /// Vacuums the staging tables of those of these read models that have many dead rows.
-    pub(super) async fn sweep(&mut self, indexes: &[usize]) -> Result<()> {
-        let ids: Vec<i32> = indexes
-            .iter()
-            .filter_map(|index| Some(self.models.get(*index)?.as_ref()?.id))
-            .collect();
-        let due = self.dead.take_due(&ids);
+    pub(super) async fn sweep(&mut self, conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
+        let due = self.take_due(ids);
         if due.is_empty() {
             return Ok(());
         }
-        self.vacuum(&due).await
+        vacuum(conn, &due).await
     }
 
-    /// Vacuums all staging tables, if that was long ago.
-    pub(super) async fn sweep_all(&mut self) -> Result<()> {
-        if self.dead.swept_at.elapsed() < AGE {
+    /// Vacuums the staging tables of all these read models, if that was long ago.
+    pub(super) async fn sweep_all(&mut self, conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
+        if self.swept_at.elapsed() < AGE {
             return Ok(());
         }
-        let all = self.prepared.staged();
-        self.dead = Dead::default();
-        self.vacuum(&all).await
+        *self = Self::default();
+        vacuum(conn, ids).await
     }
+}
 
-    async fn vacuum(&mut self, ids: &[i32]) -> Result<()> {
-        let tables: Vec<String> = sqlx::query_scalar(AssertSqlSafe(
-            "SELECT pg_catalog.format('pg_temp.%I', c.relname) FROM pg_catalog.pg_class c \
-             WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind = 'r' \
-             AND pg_catalog.split_part(c.relname, '_', 2) = ANY ($1::integer[]::text[])"
-                .to_owned(),
-        ))
-        .bind(ids)
-        .fetch_all(&mut self.conn)
-        .await
-        .map_err(from_sqlx)?;
-        if tables.is_empty() {
-            return Ok(());
+async fn vacuum(conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
+    let tables = calls::session_tables(conn, ids).await?;
+    if tables.is_empty() {
+        return Ok(());
+    }
+    execute(conn, format!("VACUUM {}", tables.join(", "))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_with_many_dead_rows_are_due_once() {
+        let mut dead = Dead::default();
+        for (id, rows, bytes) in [
+            (1, 5000, 16 << 20),
+            (2, 5001, 1),
+            (3, 1, (16 << 20) + 1),
+            (4, 5001, 1),
+        ] {
+            dead.add(id, Size { rows, bytes });
         }
-        execute(&mut self.conn, format!("VACUUM {}", tables.join(", "))).await
+        dead.forget(4);
+        assert_eq!(dead.take_due(&[1, 2, 3, 4, 5]), [2, 3]);
+        dead.add(1, Size { rows: 1, bytes: 0 });
+        assert!(dead.take_due(&[2, 3]).is_empty());
+        assert_eq!(dead.take_due(&[1, 2, 3]), [1]);
     }
 }
