@@ -231,7 +231,7 @@ pub(super) struct Rejection {
     pub(super) stage_column: Option<String>,
 }
 
-/// The same, which tells a rejection by the target from other errors: it comes back inside.
+/// The same; a rejection by the target is no error and comes back inside.
 pub(super) async fn try_copy<'a, T>(
     conn: &mut PgConnection,
     sql: &str,

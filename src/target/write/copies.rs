@@ -275,7 +275,7 @@ async fn merge_rows(tx: &mut WriteTx<'_>, model: &TargetModel, options: CopyOpti
             .await
             .map_err(|(error, _)| in_read_model(error, model))?;
     }
-    // Before the state is set: whether it was in step before tells drift from what was never there.
+    // Before the state is set: what is written is drift only if the read model was in step.
     let drift = (written.changed() - healed).max(0);
     let waiting = tx
         .bookkeeping

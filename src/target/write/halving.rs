@@ -35,6 +35,16 @@ enum Why {
     With,
 }
 
+/// A row of which a part is copied.
+#[derive(Debug, Clone, Copy)]
+struct InPart<'w, 'a> {
+    /// Its place.
+    at: usize,
+    part: Part,
+    /// Why it is rejected.
+    why: &'w [Option<&'a str>],
+}
+
 /// What becomes of dead rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dead {
@@ -102,24 +112,17 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The row at this place in part; empty if nothing of it need be written.
-    fn in_part(
-        self,
-        model: &TargetModel,
-        at: usize,
-        part: Part,
-        why: &[Option<&'a str>],
-        out: &mut CopyBuffer<'a>,
-    ) {
+    /// Appends the row in part; nothing if nothing of it need be written.
+    fn in_part(self, model: &TargetModel, what: InPart<'_, 'a>, out: &mut CopyBuffer<'a>) {
         match self {
             Self::Finals(rows, _) => {
-                if let Some(row) = rows.get(at) {
-                    rows::copy_row(model, *row, part, why, out);
+                if let Some(row) = rows.get(what.at) {
+                    rows::copy_row(model, *row, what.part, what.why, out);
                 }
             }
             Self::Lines(lines) => {
-                if let Some(line) = lines.get(at) {
-                    rows::copy_line_in_part(model, line, part, why, out);
+                if let Some(line) = lines.get(what.at) {
+                    rows::copy_line_in_part(model, line, what.part, what.why, out);
                 }
             }
         }
@@ -218,8 +221,9 @@ async fn copy_in_part(
     ];
     let sql = rows.copy_sql(model, Why::With);
     for part in [Part::Key, Part::Identity] {
-        let copied = calls::try_copy(conn, &sql, std::iter::once(at), |at, out| {
-            rows.in_part(model, at, part, &why, out);
+        let what = InPart { at, part, why: &why };
+        let copied = calls::try_copy(conn, &sql, std::iter::once(what), |what, out| {
+            rows.in_part(model, what, out);
         });
         match copied.await? {
             Ok(()) => return execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await,

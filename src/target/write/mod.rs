@@ -1,30 +1,31 @@
 //! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the target.
 //!
 //! In: batches of whole source transactions, folded ([`Batch`]); their chunks, where one is too large to be kept; exact copies.
-//! Out: what was written of each read model ([`Written`]). Nothing else writes lookup rows. Every way begins with the fence: who was
-//! overtaken by another process writes nothing.
+//! Out: what was written of each read model ([`Written`]). Nothing else writes lookup rows. Every way passes the fence before its
+//! commit: a process that was overtaken by another one changes nothing.
 //!
 //! # The ways
 //!
-//! [`way::Way`] picks the way of a batch, [`way::RowsWay`] that of one read model's rows within it.
+//! `way::Way` picks the way of a batch, `way::RowsWay` that of one read model's rows within it.
 //!
 //! | way | taken when | statements | falls back to |
 //! |---|---|---|---|
-//! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | whole, if a value is not UTF-8; isolating, if the target rejects a row |
+//! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model with few columns; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | whole, if a value is not UTF-8; isolating, if the target rejects a row |
 //! | whole (`whole.rs`) | any other batch of which no read model has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | isolating, if the target rejects a row |
 //! | new rows (`new_rows.rs`), within whole and chunks | more than 500 rows that are all new, or more than 5000 new ones among others, none with a value left out; in chunks only where all are new and none is staged | `SAVEPOINT`, `COPY` to the map, `COPY` to the lookup, `RELEASE` | the stage, and so do the next 1, 2, 4, ... 64 such batches |
 //! | chunks (`chunks.rs`, `chunked.rs`) | the transaction is too large to be kept in memory | `BEGIN`; for each chunk: stage it, fold it into the stage; with the last one as whole; `COMMIT` | isolating, by a savepoint before the merge |
 //! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and each merge has a savepoint and is the function `isolate` | nothing: too many rejected rows are an error |
 //! | copies (`copies.rs`) | a copy, healing or resync has filled shadows | `BEGIN`, hold the shadows, `cdc_advance`; for each read model a savepoint and a merge from its shadow; `COMMIT` | isolating; without the rejected copy; checking after each |
 //!
-//! Whole and isolating are one function with two merges. It isolates not from the first rejection on, since the rows before it would have
-//! to be kept by a savepoint for each read model of every batch, two round trips and a transaction number for what hardly ever happens:
-//! a rejected batch is written once more instead.
+//! Whole and isolating are one function with two merges. One merge that isolates from the first rejection on would serve both, but
+//! would need a savepoint before each read model of every batch (two round trips and a transaction number more) for what hardly ever
+//! happens: a rejected batch is written once more instead.
 //!
 //! # Order of the files
 //!
-//! Each imports only files before it: `way`, `staged`, `rows`, `sweep`, `learned`, `context`, `calls`, `room`, `parts`, `session`, `prepare`,
-//! `halving`, `stage`, `new_rows`, `merge`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this one.
+//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`, `context`, `room`, `parts`, `session`,
+//! `prepare`, `halving`, `stage`, `new_rows`, `merge`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this
+//! one.
 
 use sqlx::PgConnection;
 

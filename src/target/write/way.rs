@@ -234,6 +234,74 @@ pub(super) fn needs_plans(batch: &Batch) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Position;
+    use crate::error::Error;
+    use crate::lsn::Lsn;
+    use crate::read_model::{Change, Image};
+    use crate::row::{Cell, Row};
+
+    /// A row that is new.
+    fn insert(number: usize) -> Change {
+        let text = number.to_string();
+        Change::Insert(Image {
+            identity: Row::from_cells([Cell::Text(text.as_bytes())]),
+            live: true,
+            values: Row::from_cells([Cell::Text(text.as_bytes())]),
+        })
+    }
+
+    fn fold(changes: impl IntoIterator<Item = Change>) -> Fold {
+        let mut fold = Fold::default();
+        changes.into_iter().for_each(|change| fold.add(change));
+        fold
+    }
+
+    fn batch(folds: Vec<Fold>) -> Batch {
+        Batch {
+            position: Position {
+                lsn: Lsn::ZERO,
+                commit_time: None,
+                last: None,
+            },
+            folds: folds.into_iter().enumerate().collect(),
+            suspended: Vec::new(),
+            transactions: 1,
+            chunks: 0,
+        }
+    }
+
+    #[test]
+    fn a_batch_is_judged_by_the_read_models_that_have_rows() {
+        let of = |folds| BatchFacts::of(&batch(folds));
+        let facts = of(vec![Fold::default(), fold((0..3).map(insert)), Fold::default()]);
+        assert_eq!((facts.read_models, facts.size.rows, facts.clears), (1, 3, false));
+        assert_eq!(facts.size.bytes, fold((0..3).map(insert)).bytes());
+        let facts = of(vec![fold([Change::Truncate]), fold([insert(1)])]);
+        assert_eq!((facts.read_models, facts.size.rows, facts.clears), (2, 1, true));
+        let leaving = Batch {
+            suspended: vec![(0, Error::broken("it lacks a column"))],
+            chunks: 2,
+            ..batch(Vec::new())
+        };
+        let facts = BatchFacts::of(&leaving);
+        assert_eq!((facts.suspended, facts.chunks, facts.read_models), (1, 2, 0));
+    }
+
+    #[test]
+    fn statements_are_planned_unless_all_rows_go_past_the_stage() {
+        let new = || fold((0..=ONE_STATEMENT_ROWS).map(insert));
+        let gone = Change::Delete(Row::from_cells([Cell::Text(b"gone")]));
+        let mixed = fold((0..=ONE_STATEMENT_ROWS).map(insert).chain([gone]));
+        for (case, folds, expected) in [
+            ("new rows", vec![new()], false),
+            ("new rows of two read models", vec![new(), new()], false),
+            ("few new rows beside them", vec![new(), fold([insert(1)])], true),
+            ("no rows beside them", vec![new(), Fold::default()], true),
+            ("a row that goes", vec![mixed], true),
+        ] {
+            assert_eq!(needs_plans(&batch(folds)), expected, "{case}");
+        }
+    }
 
     const SMALL: BatchFacts = BatchFacts {
         chunks: 0,

@@ -55,22 +55,18 @@ async fn stage_and_merge(
     let mut all = AllWritten::new();
     for (index, fold) in with_rows(batch) {
         tx.turn_to(*index)?;
-        let rest = match merging {
+        match merging {
             Merging::Plain => {
                 let written = new_rows::write(tx, *index, fold).await?;
                 let went_past = written.is_some();
                 all.extend(written.map(|written| (*index, written)));
-                if went_past { fold.known_rows() } else { fold.all() }
+                let rest = if went_past { fold.known_rows() } else { fold.all() };
+                if !rest.is_empty() || rest.clear() {
+                    staged.push(stage::stage(tx, *index, rest).await?);
+                }
             }
-            Merging::Isolating => fold.all(),
-        };
-        if rest.is_empty() && !rest.clear() {
-            continue;
+            Merging::Isolating => staged.push(stage::stage_accepted(tx, *index, fold).await?),
         }
-        staged.push(match merging {
-            Merging::Plain => stage::stage(tx, *index, rest).await?,
-            Merging::Isolating => stage::stage_accepted(tx, *index, fold).await?,
-        });
     }
     let what = ToMerge {
         batch,
