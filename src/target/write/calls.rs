@@ -1,7 +1,7 @@
 //! Everything that the writer asks of the driver: each statement with its arguments, and what its rows mean.
 //!
-//! A statement without arguments and results goes by `statement.rs`. An error that comes while a read model's rows are written names
-//! the read model ([`in_read_model`]), never a value.
+//! A statement without arguments and results goes by `statement.rs`. An error that comes while a read model's rows are written
+//! names the read model ([`in_read_model`]), never a value.
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};

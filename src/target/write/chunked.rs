@@ -1,7 +1,7 @@
 //! The end of a transaction of which chunks are staged (`chunks.rs`): its last rows are staged too, and all are merged.
 //!
-//! The transaction is not kept, so that it cannot be staged once more: if the target rejects a row, the merge is undone to a savepoint,
-//! and the isolating run merges what is staged.
+//! The transaction is not kept, so that it cannot be staged once more: if the target rejects a row, the merge is undone to a
+//! savepoint, and the isolating run merges what is staged.
 
 use super::chunks::{Chunks, count_rejected};
 use super::context::{AllWritten, WriteTx, add_written};

@@ -12,8 +12,8 @@ use sqlx::PgConnection;
 use super::calls::{self, in_read_model};
 use super::context::{AllWritten, WriteTx, add_written};
 use super::halving::{self, RejectedCounts};
+use super::needs::Need;
 use super::new_rows;
-use super::parts::Part;
 use super::session::Session;
 use super::staged::Staged;
 use super::way::Size;
@@ -23,12 +23,12 @@ use crate::fold::Fold;
 use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
 
 /// What a read model needs that has rows in chunks, whatever they turn out to be.
-const PARTS: [Part; 5] = [
-    Part::MergeReadOnce,
-    Part::Tries,
-    Part::Isolate(Joins::LookedUp),
-    Part::Isolate(Joins::ReadOnce),
-    Part::Chunk,
+const NEEDS: [Need; 5] = [
+    Need::MergeReadOnce,
+    Need::Tries,
+    Need::Isolate(Joins::LookedUp),
+    Need::Isolate(Joins::ReadOnce),
+    Need::Chunk,
 ];
 
 /// The chunks that are staged and wait for the end of their transaction.
@@ -80,11 +80,11 @@ impl Chunks {
     /// Makes the tables and functions for chunks of a read model, once a session.
     async fn prepare(&mut self, session: &mut Session, index: usize) -> Result<()> {
         let id = session.models.get(index)?.id;
-        if self.count > 0 && PARTS.iter().any(|part| !session.prepared.has(id, *part)) {
+        if self.count > 0 && NEEDS.iter().any(|need| !session.prepared.has(id, *need)) {
             self.made.insert(id);
         }
         // Also where the read model stops at a rejected row: another one of the transaction may have some.
-        session.prepare_with(index, &PARTS).await
+        session.prepare_with(index, &NEEDS).await
     }
 
     async fn add_rows(&mut self, tx: &mut WriteTx<'_>, index: usize, fold: &Fold) -> Result<()> {
@@ -131,8 +131,8 @@ impl Chunks {
         staged.copied().unwrap_or_else(|| Staged::none(index))
     }
 
-    /// Notes what is staged of a read model; a new one comes behind the others. They are merged in the order in which they came: one
-    /// lookup may refer to another.
+    /// Notes what is staged of a read model; a new one comes behind the others. They are merged in the order in which they came:
+    /// one lookup may refer to another.
     fn note(&mut self, staged: Staged) {
         match self.staged.iter_mut().find(|one| one.index == staged.index) {
             Some(one) => *one = staged,

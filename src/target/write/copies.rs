@@ -195,7 +195,7 @@ struct Turn {
     first: Option<(usize, Error)>,
 }
 
-/// Merges these read models' copies. Returns those too that were merged by the isolating run.
+/// Merges these read models' copies. Returns also which the isolating run has merged.
 ///
 /// One that is rejected, perhaps for want of another lookup's rows, has its turn again if others were merged after it.
 async fn merge_each(
@@ -304,8 +304,8 @@ async fn merge_plainly(tx: &mut WriteTx<'_>, model: &TargetModel) -> Result<Writ
     Ok(written)
 }
 
-/// Merges without the rows that the target rejects. Returns the number too of those that were rejected before and are taken now: they
-/// are no drift.
+/// Merges without the rows that the target rejects. Returns also the number of those that were rejected before and are taken now:
+/// they are no drift.
 async fn isolate(tx: &mut WriteTx<'_>, model: &TargetModel, lsn: Lsn) -> Result<(Written, i64)> {
     tx.execute(model.make_map_identity()).await?;
     let mut before = Written::default();

@@ -47,7 +47,7 @@ struct InPart<'w, 'a> {
 
 /// What becomes of dead rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dead {
+enum DeadRows {
     /// Their values are copied, as far as the types take them.
     Remembered,
     /// They are not copied, or by their identity alone.
@@ -88,14 +88,14 @@ impl<'a> Rows<'a> {
         conn: &mut PgConnection,
         model: &TargetModel,
         range: Range<usize>,
-        dead: Dead,
+        dead: DeadRows,
     ) -> Result<Result<(), Rejection>> {
         let sql = self.copy_sql(model, Why::Without);
         match self {
             Self::Finals(rows, _) => {
                 let rows = rows.get(range).unwrap_or_default().iter();
                 calls::try_copy(conn, &sql, rows, |row, out| {
-                    let part = if dead == Dead::Remembered || row.is_live() {
+                    let part = if dead == DeadRows::Remembered || row.is_live() {
                         Part::Whole
                     } else {
                         Part::Identity
@@ -106,7 +106,8 @@ impl<'a> Rows<'a> {
             }
             Self::Lines(lines) => {
                 let lines = lines.get(range).unwrap_or_default().iter();
-                let lines = lines.filter(|line| dead == Dead::Remembered || rows::is_live_line(model, line));
+                let lines =
+                    lines.filter(|line| dead == DeadRows::Remembered || rows::is_live_line(model, line));
                 calls::try_copy(conn, &sql, lines, |line, out| out.push_data(line)).await
             }
         }
@@ -129,8 +130,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Fills a table like the stage within the transaction that is open; where the read model goes on without rejected rows, without the
-/// values that a type of the lookup rejects. `rejected` counts over all calls.
+/// Fills a table like the stage within the transaction that is open; where the read model goes on without rejected rows, without
+/// the values that a type of the lookup rejects. `rejected` counts over all calls.
 pub(crate) async fn stage_accepted(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -163,9 +164,9 @@ pub(crate) async fn copy(
         execute(conn, "SAVEPOINT piece".to_owned()).await?;
         // To find each of many would take longer than to remember them is worth.
         let dead = if rejected.dead <= MOST_REJECTED {
-            Dead::Remembered
+            DeadRows::Remembered
         } else {
-            Dead::Forgotten
+            DeadRows::Forgotten
         };
         let Err(rejection) = rows.copy(conn, model, low..high, dead).await? else {
             execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;

@@ -23,7 +23,7 @@
 //!
 //! # Order of the files
 //!
-//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`, `context`, `room`, `parts`, `session`,
+//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`, `context`, `room`, `needs`, `session`,
 //! `prepare`, `halving`, `stage`, `new_rows`, `merge`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this
 //! one.
 
@@ -43,8 +43,9 @@ mod copies;
 pub(crate) mod halving;
 mod learned;
 mod merge;
+mod needs;
 mod new_rows;
-mod parts;
+
 mod prepare;
 mod rejected;
 mod room;

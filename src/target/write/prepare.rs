@@ -6,7 +6,7 @@
 use sqlx::PgConnection;
 
 use super::calls::{self, ApplyOptions, MergeOptions};
-use super::parts::Part;
+use super::needs::Need;
 use super::room::drop_all;
 use super::session::Session;
 use super::way::{Size, needs_plans};
@@ -72,33 +72,33 @@ impl Session {
     /// Makes the session's staging tables and functions for a read model, once.
     async fn prepare(&mut self, index: usize) -> Result<()> {
         let id = self.models.get(index)?.id;
-        if self.prepared.has(id, Part::Stage) {
+        if self.prepared.has(id, Need::Stage) {
             return Ok(());
         }
-        self.make(index, Part::Stage).await?;
+        self.make(index, Need::Stage).await?;
         let has_rejected = self.bookkeeping.has_rejected(&mut self.conn, id).await?;
         self.learned.note_rejected(id, has_rejected);
         Ok(())
     }
 
-    /// The same with these parts.
-    pub(super) async fn prepare_with(&mut self, index: usize, parts: &[Part]) -> Result<()> {
+    /// The same with these needs.
+    pub(super) async fn prepare_with(&mut self, index: usize, needs: &[Need]) -> Result<()> {
         self.prepare(index).await?;
         let id = self.models.get(index)?.id;
-        for part in parts {
-            if !self.prepared.has(id, *part) {
-                self.make(index, *part).await?;
+        for need in needs {
+            if !self.prepared.has(id, *need) {
+                self.make(index, *need).await?;
             }
         }
         Ok(())
     }
 
-    async fn make(&mut self, index: usize, part: Part) -> Result<()> {
+    async fn make(&mut self, index: usize, need: Need) -> Result<()> {
         let model = self.models.get(index)?;
-        for sql in part.statements(model) {
+        for sql in need.statements(model) {
             execute(&mut self.conn, sql).await?;
         }
-        self.prepared.note(model.id, part);
+        self.prepared.note(model.id, need);
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Session {
         self.prepare_missing(&indexes).await?;
         for (index, fold) in &batch.folds {
             if !Size::of(fold.all()).has_few_rows() || fold.clear() {
-                self.prepare_with(*index, &[Part::MergeReadOnce]).await?;
+                self.prepare_with(*index, &[Need::MergeReadOnce]).await?;
             }
         }
         Ok(())
@@ -152,7 +152,7 @@ impl Session {
         let mut missing = Vec::new();
         for index in indexes {
             let id = self.models.get(*index)?.id;
-            if !self.prepared.has(id, Part::Stage) {
+            if !self.prepared.has(id, Need::Stage) {
                 missing.push(*index);
             }
         }
@@ -163,7 +163,7 @@ impl Session {
         for index in indexes {
             self.prepare(*index).await?;
             if purpose == Purpose::Copies {
-                self.prepare_with(*index, &[Part::Tries]).await?;
+                self.prepare_with(*index, &[Need::Tries]).await?;
                 let model = self.models.get(*index)?;
                 execute(&mut self.conn, model.merge_shadow_function()).await?;
                 execute(&mut self.conn, model.isolate_shadow_function()).await?;

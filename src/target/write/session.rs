@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::calls;
 use super::context::{AllWritten, Models, WriteTx};
 use super::learned::Learned;
-use super::parts::Prepared;
+use super::needs::Prepared;
 use super::room::Room;
 use super::staged::Staged;
 use super::way::Known;

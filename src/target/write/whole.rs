@@ -4,7 +4,7 @@
 
 use super::context::{AllWritten, WriteTx, add_written};
 use super::merge::{self, Merging, ToMerge};
-use super::parts::Part;
+use super::needs::Need;
 use super::session::Session;
 use super::staged::Staged;
 use super::way::with_rows;
@@ -36,10 +36,10 @@ pub(super) async fn write(
 async fn prepare_isolating(session: &mut Session, batch: &Batch) -> Result<()> {
     let several = with_rows(batch).count() > 1;
     for (index, fold) in with_rows(batch) {
-        let mut parts = vec![Part::Tries, Part::Isolate(rejected::joins_of(fold.clear()))];
+        let mut needs = vec![Need::Tries, Need::Isolate(rejected::joins_of(fold.clear()))];
         // Its rows may be tried once more after another lookup has changed.
-        parts.extend(several.then_some(Part::Isolate(Joins::LookedUp)));
-        session.prepare_with(*index, &parts).await?;
+        needs.extend(several.then_some(Need::Isolate(Joins::LookedUp)));
+        session.prepare_with(*index, &needs).await?;
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! What a session makes for a read model: tables and functions, in parts. What only some batches need is a part of its own.
+//! What a read model needs in a session: tables and functions. What only some batches need is made before the first of them.
 
 use std::collections::HashSet;
 
 use crate::target::model::{Joins, TargetModel};
 
-/// Something that a session makes for a read model.
+/// Something that a read model needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Part {
+pub(super) enum Need {
     /// Stage, and the function that merges by looking rows up.
     Stage,
     /// The function that merges by reading the tables once.
@@ -21,15 +21,15 @@ pub(super) enum Part {
 
 /// What the session has made, with the number of the read model.
 #[derive(Debug, Default)]
-pub(super) struct Prepared(HashSet<(i32, Part)>);
+pub(super) struct Prepared(HashSet<(i32, Need)>);
 
 impl Prepared {
-    pub(super) fn has(&self, id: i32, part: Part) -> bool {
-        self.0.contains(&(id, part))
+    pub(super) fn has(&self, id: i32, need: Need) -> bool {
+        self.0.contains(&(id, need))
     }
 
-    pub(super) fn note(&mut self, id: i32, part: Part) {
-        self.0.insert((id, part));
+    pub(super) fn note(&mut self, id: i32, need: Need) {
+        self.0.insert((id, need));
     }
 
     /// It was made in a transaction that was rolled back, or for other columns.
@@ -39,12 +39,12 @@ impl Prepared {
 
     /// Read models that have a stage.
     pub(super) fn staged(&self) -> Vec<i32> {
-        let stages = self.0.iter().filter(|(_, part)| *part == Part::Stage);
+        let stages = self.0.iter().filter(|(_, need)| *need == Need::Stage);
         stages.map(|(id, _)| *id).collect()
     }
 }
 
-impl Part {
+impl Need {
     /// The statements that make it.
     pub(super) fn statements(self, model: &TargetModel) -> Vec<String> {
         match self {
