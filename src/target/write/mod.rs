@@ -127,21 +127,25 @@ impl Writer {
         let mut way = Way::of(&facts, &known);
         loop {
             self.session.culprit = None;
-            let tried = self.go(way, batch).await;
-            match &tried {
-                Ok(Some(_)) => {}
-                Ok(None) => known.can_be_arguments = false,
-                Err(error) => known.is_rejected |= error.class() == Class::Refused,
-            }
-            let next = Way::of(&facts, &known);
-            match tried {
+            let rejection = match self.go(way, batch).await {
                 Ok(Some(written)) => return Ok(written),
-                // There is no other way.
-                Err(error) if next == way => return Err(error),
-                Err(error) => {
+                Ok(None) => {
+                    known.can_be_arguments = false;
+                    None
+                }
+                Err(error) if error.class() == Class::Refused => {
+                    known.is_rejected = true;
+                    Some(error)
+                }
+                Err(error) => return Err(error),
+            };
+            let next = Way::of(&facts, &known);
+            match rejection {
+                Some(error) if next == way => return Err(error),
+                Some(error) => {
                     tracing::debug!(%error, "the batch is written again without the rows that are refused");
                 }
-                Ok(None) => {}
+                None => {}
             }
             way = next;
         }
