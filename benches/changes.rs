@@ -17,7 +17,7 @@ use cdc::read_model::{ReadModel, Remembering};
 use cdc::settings::ReadModelSettings;
 use cdc::target::copy_buffer::CopyBuffer;
 use cdc::target::model::TargetModel;
-use cdc::target::staging::{Part, arrays, copy_row};
+use cdc::target::write::rows::{Part, arrays, copy_row};
 use cdc::transaction::{Assembler, Transaction};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};

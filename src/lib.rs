@@ -29,7 +29,7 @@
 //!         fold::Fold::add                         -> one final state for each row
 //!   Consumer::next                                -> Job::Apply(Batch), once the applier is free
 //!   run::applier::Applier::submit                 a task of its own, which nothing cancels
-//!     target::writer::Writer::apply               lookup rows, map and checkpoint in one transaction of the target
+//!     target::write::Writer::apply                lookup rows, map and checkpoint in one transaction of the target
 //!   Consumer::done                                -> what is applied and durable moves on
 //!   Consumer::next                                -> Status: what the source may forget
 //!   Replication::send_status
@@ -56,7 +56,7 @@
 //!
 //! * No core module awaits.
 //! * Only [`consume::acks`] decides what is acknowledged, and never more than a durable checkpoint covers.
-//! * Only [`target::writer`] writes lookup rows, and only together with the checkpoint that covers them.
+//! * Only [`target::write`] writes lookup rows, and only together with the checkpoint that covers them.
 //! * Nothing is read under an exported snapshot before it has settled ([`source::settled`]).
 //! * The source's tables are never altered, and nothing is published that breaks the application's writes.
 //! * No row value reaches a log line or an error; keys only at debug.

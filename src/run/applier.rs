@@ -11,7 +11,7 @@ use crate::consume::job::{self, Applied, Done, FailedBatch};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::target::model::TargetModel;
-use crate::target::writer::Writer;
+use crate::target::write::Writer;
 
 /// Keys of each kind of repaired row that a merge tells.
 const SAMPLE_KEYS: i32 = 20;

@@ -27,7 +27,7 @@ use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
 use crate::target::bookkeeping::{Claim, Claimant, ModelState};
-use crate::target::writer::Writer;
+use crate::target::write::Writer;
 
 mod heal;
 mod leave;

@@ -20,6 +20,7 @@ mod models;
 mod ownership;
 mod progress;
 mod pulse;
+mod rejections;
 mod resyncs;
 mod schema;
 mod shadows;

@@ -1,9 +1,8 @@
 //! The target's side: bookkeeping, staging, the writer, shadows, facts.
 //!
-//! Never imports `source`. Only [`writer`] writes lookup rows, and only together with the checkpoint that covers them.
+//! Never imports `source`. Only [`write`] writes lookup rows, and only together with the checkpoint that covers them.
 
 pub mod bookkeeping;
-mod careful;
 pub mod connect;
 pub mod copy_buffer;
 pub mod difference;
@@ -15,7 +14,6 @@ pub mod plain;
 pub mod report;
 pub mod script;
 pub mod shadow;
-pub mod staging;
 mod statement;
 pub mod temp_files;
-pub mod writer;
+pub mod write;

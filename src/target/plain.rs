@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
 use crate::read_model::ReadModel;
 use crate::sql::{TableName, ident};
-use crate::target::careful::assert_few;
 use crate::target::difference::{self, Difference};
 use crate::target::error::{Refusal, from_sqlx};
 use crate::target::facts;
@@ -26,6 +25,7 @@ use crate::target::lookup;
 use crate::target::model::{SESSION_SCHEMA, TargetModel};
 use crate::target::shadow::{Counter, ShadowWriter};
 use crate::target::statement::{Transaction, execute};
+use crate::target::write::halving::assert_few;
 
 /// Rows that are tried at once: many take little more time than one.
 const TRIED_AT_ONCE: i64 = 10_000;

@@ -14,12 +14,12 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::target::careful::{self, Refused, Rows};
 use crate::target::copy_buffer::Gathered;
 use crate::target::difference::{Difference, compare};
 use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
+use crate::target::write::halving::{self, RejectedCounts, Rows};
 
 /// Bytes after which a copy's transaction is committed and the next one begins, so that none stays open long.
 const COPY_TRANSACTION_BYTES: usize = 64 << 20;
@@ -154,7 +154,7 @@ impl ShadowWriter {
         copied: &Counter,
     ) -> Result<()> {
         let mut rows = std::pin::pin!(rows);
-        let mut refused = Refused::default();
+        let mut rejected = RejectedCounts::default();
         let mut ended = false;
         while !ended {
             let mut pieces = Vec::new();
@@ -173,7 +173,7 @@ impl ShadowWriter {
                 .flat_map(|piece| piece.split_inclusive(|byte| *byte == b'\n'))
                 .collect();
             let mut tx = Transaction::begin(&mut self.conn).await?;
-            let taken = careful::copy(tx.conn(), model, Rows::Lines(&lines), &mut refused).await;
+            let taken = halving::copy(tx.conn(), model, Rows::Lines(&lines), &mut rejected).await;
             tx.end(taken).await?;
         }
         execute(&mut self.conn, model.analyze_shadow()).await
@@ -192,8 +192,14 @@ impl ShadowWriter {
         let result = async {
             for (model, fold) in folds {
                 let (clear, resolve) = (fold.clear(), fold.has_unchanged());
-                careful::stage_taken(tx.conn(), model, &model.stage(), &fold, &mut Refused::default())
-                    .await?;
+                halving::stage_accepted(
+                    tx.conn(),
+                    model,
+                    &model.stage(),
+                    &fold,
+                    &mut RejectedCounts::default(),
+                )
+                .await?;
                 sqlx::query(AssertSqlSafe(model.catch_up_call()))
                     .bind(clear)
                     .bind(resolve)

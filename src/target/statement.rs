@@ -20,16 +20,21 @@ impl<'a> Transaction<'a> {
     }
 
     pub(crate) async fn end<T>(self, result: Result<T>) -> Result<T> {
-        match result {
-            Ok(value) => {
-                execute(self.0, "COMMIT".to_owned()).await?;
-                Ok(value)
-            }
-            Err(error) => {
-                // The first error is the one to tell; a connection that is gone has rolled back by itself.
-                let _ = execute(self.0, "ROLLBACK".to_owned()).await;
-                Err(error)
-            }
+        end(self.0, result).await
+    }
+}
+
+/// Ends the transaction that is open: commits if all went well, else rolls back.
+pub(crate) async fn end<T>(conn: &mut PgConnection, result: Result<T>) -> Result<T> {
+    match result {
+        Ok(value) => {
+            execute(conn, "COMMIT".to_owned()).await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The first error is the one to tell; a connection that is gone has rolled back by itself.
+            let _ = execute(conn, "ROLLBACK".to_owned()).await;
+            Err(error)
         }
     }
 }

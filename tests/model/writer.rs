@@ -64,7 +64,7 @@ pub struct Target {
     map: BTreeMap<Values, Entry>,
 }
 
-/// The final state as `target/staging.rs` stages it: a dead row without a value that could be left out later is not
+/// The final state as `target/write/rows.rs` stages it: a dead row without a value that could be left out later is not
 /// remembered.
 fn staged(model: &ReadModel, state: Final<'_>) -> Staged {
     let now = state.now.filter(|now| now.live || model.keeps_dead_rows());

@@ -21,7 +21,7 @@ use cdc::sql::TableName;
 use cdc::target::bookkeeping::{Bookkeeping, Claimant, Definition};
 use cdc::target::model::TargetModel;
 use cdc::target::shadow::ShadowWriter;
-use cdc::target::writer::Writer;
+use cdc::target::write::Writer;
 use cdc::target::{connect, facts};
 use sqlx::PgConnection;
 use tokio_postgres::Client;

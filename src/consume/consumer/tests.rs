@@ -329,8 +329,11 @@ fn shape(label: &str) -> Shape {
     }
 }
 
+/// A name, how it begins, and steps with what is to be done after them.
+type Script<'a> = (&'a str, With, &'a [(&'a str, &'a str)]);
+
 /// Plays each case; what is not as expected is shown for all of them.
-fn play(cases: &[(&str, With, &[(&str, &str)])]) {
+fn play(cases: &[Script]) {
     let mut wrong = String::new();
     for (name, with, steps) in cases {
         let mut case = Case::new(*with);

@@ -176,19 +176,6 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Whether rows of the read model are set apart.
-    pub async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.rejection WHERE read_model = $1)",
-            self.schema
-        );
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(id)
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
-    }
-
     /// Sets a read model's state; `reason` says why it is suspended.
     pub async fn set_model_state(
         &self,

@@ -2,7 +2,7 @@
 //!
 //! A stage row is: identity at the start, identity now, state, projected values, and for each column that the stream may
 //! leave out whether it did. Values stay the stream's text; the server's input functions read them. A row of which they
-//! refuse a value is staged with its identity and key alone.
+//! reject a value is staged with its identity and key alone.
 
 use crate::fold::{Final, Share};
 use crate::row::{Cell, Row};
@@ -15,10 +15,10 @@ enum State {
     Live,
     Dead,
     Gone,
-    /// A type of the lookup refuses it.
-    Refused,
-    /// Dead, and a type of the lookup refuses it: what it held is not remembered. Chunks of a large transaction that follow
-    /// must know it; the writers do not ([`TargetModel::forget_refused_dead`]).
+    /// A type of the lookup rejects it.
+    Rejected,
+    /// Dead, and a type of the lookup rejects it: what it held is not remembered. Chunks of a large transaction that follow
+    /// must know it; the functions that merge do not ([`TargetModel::forget_refused_dead`]).
     Forgotten,
 }
 
@@ -39,7 +39,7 @@ impl State {
             Self::Live => "l",
             Self::Dead => "d",
             Self::Gone => "g",
-            Self::Refused => "x",
+            Self::Rejected => "x",
             Self::Forgotten => "y",
         }
     }
@@ -69,7 +69,7 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
     let state = match (part, now.live) {
         (Part::Whole, true) => State::Live,
         (Part::Whole, false) => State::Dead,
-        (Part::Key | Part::Identity, true) => State::Refused,
+        (Part::Key | Part::Identity, true) => State::Rejected,
         (Part::Key | Part::Identity, false) => State::Forgotten,
     };
     cell(Some(state.text().as_bytes()));
@@ -90,7 +90,7 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
 
 /// The final states nearly in the order of the lookup's key index, in which they are staged: what is looked up and written row by row
 /// then goes through one page after the other (a third less for updates of a table that is in the server's memory).
-pub(crate) fn in_key_order<'a>(model: &TargetModel, rows: impl Iterator<Item = Final<'a>>) -> Vec<Final<'a>> {
+pub(super) fn in_key_order<'a>(model: &TargetModel, rows: impl Iterator<Item = Final<'a>>) -> Vec<Final<'a>> {
     let mut rows: Vec<_> = rows.collect();
     rows.sort_by_cached_key(|row| row.now.and_then(|now| model.sort_key(now.values)));
     rows
@@ -119,14 +119,14 @@ pub fn copy_row<'a>(
 }
 
 /// Whether a row that the source's COPY wrote as `line` is live.
-pub(crate) fn is_live_line(model: &TargetModel, line: &[u8]) -> bool {
+pub(super) fn is_live_line(model: &TargetModel, line: &[u8]) -> bool {
     let state = line.split(|byte| *byte == b'\t').nth(model.identity_width());
     state != Some(State::Dead.text().as_bytes())
 }
 
 /// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if asked for, its key. Nothing of a
 /// dead row: it is not remembered.
-pub(crate) fn copy_line_in_part<'a>(
+pub(super) fn copy_line_in_part<'a>(
     model: &TargetModel,
     line: &'a [u8],
     part: Part,
@@ -145,7 +145,7 @@ pub(crate) fn copy_line_in_part<'a>(
     }
     // The state that it had.
     fields.next();
-    out.push(State::Refused.text().as_bytes());
+    out.push(State::Rejected.text().as_bytes());
     for (column, field) in fields.enumerate() {
         out.push(b"\t");
         let staged = part == Part::Key && model.is_key(column);

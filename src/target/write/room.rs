@@ -8,10 +8,8 @@ use std::collections::VecDeque;
 
 use sqlx::PgConnection;
 
-use super::Writer;
+use super::calls;
 use crate::error::Result;
-use crate::target::error::from_sqlx;
-use crate::target::statement::execute;
 
 /// Locks that a read model's tables and functions take when they are dropped (21 were counted on 15).
 const LOCKS_A_READ_MODEL: i64 = 25;
@@ -33,13 +31,7 @@ pub(super) struct Room {
 impl Room {
     /// As much as the server has.
     pub(super) async fn of(conn: &mut PgConnection) -> Result<Self> {
-        let locks: i64 = sqlx::query_scalar(
-            "SELECT current_setting('max_locks_per_transaction')::bigint \
-             * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
-        )
-        .fetch_one(conn)
-        .await
-        .map_err(from_sqlx)?;
+        let locks = calls::locks(conn).await?;
         let most = usize::try_from(locks / SHARE_OF_LOCKS / LOCKS_A_READ_MODEL).unwrap_or(FEWEST);
         Ok(Self::for_most(most.clamp(FEWEST, MOST)))
     }
@@ -58,39 +50,21 @@ impl Room {
     }
 
     /// Read models whose tables have to go, so that there is room for these too. All of a batch stay, however many they are.
-    fn leaving(&self, ids: &[i32]) -> Vec<i32> {
+    pub(super) fn leaving(&self, ids: &[i32]) -> Vec<i32> {
         let new = ids.iter().filter(|id| !self.used.contains(id)).count();
         let too_many = (self.used.len() + new).saturating_sub(self.most);
         let others = self.used.iter().filter(|id| !ids.contains(id));
         others.take(too_many).copied().collect()
     }
 
-    fn left(&mut self, id: i32) {
+    /// Notes that the read model's tables are gone.
+    pub(super) fn left(&mut self, id: i32) {
         self.used.retain(|used| *used != id);
     }
 }
 
-impl Writer {
-    /// Drops tables and functions of other read models, so that there is room for these. Not while chunks are staged.
-    pub(super) async fn make_room(&mut self, indexes: &[usize]) -> Result<()> {
-        let ids: Vec<i32> = indexes
-            .iter()
-            .filter_map(|index| Some(self.models.get(*index)?.as_ref()?.id))
-            .collect();
-        // Each in a transaction of its own: the locks of one at a time.
-        for id in self.room.leaving(&ids) {
-            execute(&mut self.conn, drop_all(id)).await?;
-            self.prepared.forget(id);
-            self.dead.forget(id);
-            self.room.left(id);
-        }
-        self.room.note(&ids);
-        Ok(())
-    }
-}
-
 /// Drops what the session has made for the read model of this number. The names of all of it end with the number.
-fn drop_all(id: i32) -> String {
+pub(super) fn drop_all(id: i32) -> String {
     format!(
         "DO $cdc$ DECLARE _drop text; BEGIN \
          FOR _drop IN \

@@ -1,0 +1,368 @@
+//! Everything that the writer asks of the driver: each statement with its arguments, and what its rows mean.
+//!
+//! A statement without arguments and results goes by `statement.rs`. An error that comes while a read model's rows are written
+//! names the read model ([`in_read_model`]), never a value.
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::rows;
+use crate::batch::{Position, Written};
+use crate::error::{Class, Error, Result};
+use crate::fold::{Final, Fold};
+use crate::lsn::{Lsn, PgTimestamp};
+use crate::sql::{TableName, fill};
+use crate::target::copy_buffer::{CopyBuffer, copy_rows};
+use crate::target::error::{Refusal, copied_column, from_sqlx, words_are_the_servers};
+use crate::target::model::{Joins, TargetModel};
+
+/// Values of rows as arguments of one statement: an array for each column.
+pub(super) type Arrays = Vec<Vec<Option<String>>>;
+
+/// Makes the session's function that moves the checkpoint.
+pub(super) async fn make_advance(conn: &mut PgConnection, schema: &str) -> Result<()> {
+    let advance = fill(
+        include_str!("../../../sql/target/write/advance.sql"),
+        &[("schema", schema)],
+    );
+    let made = sqlx::raw_sql(AssertSqlSafe(advance)).execute(conn).await;
+    made.map(|_| ()).map_err(from_sqlx)
+}
+
+/// Fences, and moves the checkpoint.
+pub(super) async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Result<()> {
+    let last = position.last;
+    sqlx::query("SELECT pg_temp.cdc_advance($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz)")
+        .bind(epoch)
+        .bind(position.lsn.to_string())
+        .bind(position.commit_time.map(timestamp))
+        .bind(last.map(|last| last.commit_lsn.to_string()))
+        .bind(last.map(|last| i64::from(last.xid)))
+        .bind(last.map(|last| timestamp(last.commit_time)))
+        .execute(conn)
+        .await
+        .map_err(from_sqlx)?;
+    Ok(())
+}
+
+/// How the function of a small batch is called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ApplyOptions<'a> {
+    pub(super) epoch: i64,
+    pub(super) position: &'a Position,
+    /// Whether some rows lack a value that the stream left out.
+    pub(super) resolve: bool,
+    /// Most keys of written rows of each kind that are reported.
+    pub(super) keys: i32,
+}
+
+/// Writes a small batch and its checkpoint.
+pub(super) async fn apply(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    options: ApplyOptions<'_>,
+    arrays: Arrays,
+) -> Result<Written> {
+    let position = options.position;
+    let last = position.last;
+    let mut query = sqlx::query(AssertSqlSafe(model.apply_call()))
+        .bind(options.epoch)
+        .bind(position.lsn.to_string())
+        .bind(position.commit_time.map(timestamp))
+        .bind(last.map(|last| last.commit_lsn.to_string()))
+        .bind(last.map(|last| i64::from(last.xid)))
+        .bind(last.map(|last| timestamp(last.commit_time)))
+        .bind(options.resolve)
+        .bind(options.keys);
+    for array in arrays {
+        query = query.bind(array);
+    }
+    let row = query.fetch_one(conn).await;
+    read_written(&row.map_err(|error| in_read_model(from_sqlx(error), model))?)
+}
+
+/// How a function that merges is called.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MergeOptions {
+    /// Whether what is not staged is gone.
+    pub(super) clear: bool,
+    /// Whether some rows lack a value that the stream left out.
+    pub(super) resolve: bool,
+    /// Most keys of written rows of each kind that are reported.
+    pub(super) keys: i32,
+}
+
+/// Merges by the function that this statement calls ([`TargetModel::merge_call`], [`TargetModel::merge_shadow_call`]).
+pub(super) async fn merge(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    sql: String,
+    options: MergeOptions,
+) -> Result<Written> {
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(options.clear)
+        .bind(options.resolve)
+        .bind(options.keys)
+        .fetch_one(conn)
+        .await
+        .map_err(|error| in_read_model(from_sqlx(error), model))?;
+    read_written(&row)
+}
+
+/// What the rows are read from that are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MergeFrom {
+    /// The session's stage.
+    Stage,
+    /// A shadow, which holds an exact copy.
+    Shadow,
+}
+
+/// How the isolating function is called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IsolateOptions {
+    pub(super) from: MergeFrom,
+    pub(super) joins: Joins,
+    pub(super) merge: MergeOptions,
+    /// Whether the rows of this transaction that were rejected are tried once more.
+    pub(super) again: bool,
+    /// Position that is noted with rejected rows.
+    pub(super) lsn: Lsn,
+}
+
+/// Merges without the rows that the target rejects (`sql/target/write/isolate.sql`).
+pub(super) async fn isolate(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    options: IsolateOptions,
+) -> Result<Written> {
+    let sql = model.isolate_call(options.joins, options.from == MergeFrom::Shadow);
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(options.merge.clear)
+        .bind(options.merge.resolve)
+        .bind(options.merge.keys)
+        .bind(model.isolates())
+        .bind(options.again)
+        .bind(options.lsn.to_string())
+        .fetch_one(conn)
+        .await
+        .map_err(|error| in_read_model(from_sqlx(error), model))?;
+    Ok(Written {
+        refused: row.try_get(7).map_err(from_sqlx)?,
+        ..read_written(&row)?
+    })
+}
+
+fn read_written(row: &PgRow) -> Result<Written> {
+    let keys = |at: usize| -> Result<Vec<String>> {
+        let keys: Option<Vec<String>> = row.try_get(at).map_err(from_sqlx)?;
+        Ok(keys.unwrap_or_default())
+    };
+    Ok(Written {
+        inserted: row.try_get(0).map_err(from_sqlx)?,
+        updated: row.try_get(1).map_err(from_sqlx)?,
+        deleted: row.try_get(2).map_err(from_sqlx)?,
+        total: row.try_get(3).map_err(from_sqlx)?,
+        inserted_keys: keys(4)?,
+        updated_keys: keys(5)?,
+        deleted_keys: keys(6)?,
+        ..Written::default()
+    })
+}
+
+/// Checks what is checked at the commit otherwise, and runs what comes `then`; an error comes with the table whose constraint it is.
+pub(super) async fn check_constraints(
+    conn: &mut PgConnection,
+    then: &str,
+) -> Result<(), (Error, Option<TableName>)> {
+    let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {then}");
+    let checked = sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
+    checked.map(|_| ()).map_err(|error| {
+        let table =
+            Refusal::of(&error).and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
+        (from_sqlx(error), table)
+    })
+}
+
+/// Fills a table like the stage by COPY.
+pub(super) async fn copy_to_stage<'a>(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    table: &str,
+    rows: impl Iterator<Item = Final<'a>>,
+) -> Result<()> {
+    let sql = format!("COPY {table} ({}) FROM STDIN", model.stage_columns());
+    let rows = rows::in_key_order(model, rows);
+    copy(conn, &sql, rows.into_iter(), |row, out| {
+        rows::copy_row(model, row, rows::Part::Whole, &[], out);
+    })
+    .await
+}
+
+/// Fills the stage by one statement.
+pub(super) async fn insert_to_stage(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    arrays: Arrays,
+) -> Result<()> {
+    let mut query = sqlx::query(AssertSqlSafe(model.stage_statement()));
+    for array in arrays {
+        query = query.bind(array);
+    }
+    query.execute(conn).await.map_err(from_sqlx)?;
+    Ok(())
+}
+
+/// COPY of rows that `append` writes.
+pub(super) async fn copy<'a, T>(
+    conn: &mut PgConnection,
+    sql: &str,
+    rows: impl Iterator<Item = T>,
+    append: impl Fn(T, &mut CopyBuffer<'a>),
+) -> Result<()> {
+    copy_rows(conn, sql, rows, append).await.map_err(from_sqlx)
+}
+
+/// Why the target rejects what was copied.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    pub(super) refusal: Refusal,
+    /// Column of the stage whose value it did not read.
+    pub(super) stage_column: Option<String>,
+}
+
+/// The same; a rejection by the target is no error and comes back inside.
+pub(super) async fn try_copy<'a, T>(
+    conn: &mut PgConnection,
+    sql: &str,
+    rows: impl Iterator<Item = T>,
+    append: impl Fn(T, &mut CopyBuffer<'a>),
+) -> Result<Result<(), Rejection>> {
+    let Err(error) = copy_rows(conn, sql, rows, append).await else {
+        return Ok(Ok(()));
+    };
+    match Refusal::of(&error) {
+        Some(refusal) => Ok(Err(Rejection {
+            refusal,
+            stage_column: copied_column(&error),
+        })),
+        None => Err(from_sqlx(error)),
+    }
+}
+
+/// Folds the chunk's rows into the stage; `cleared` is whether a chunk before held a TRUNCATE.
+pub(super) async fn fold_chunk(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    fold: &Fold,
+    cleared: bool,
+) -> Result<()> {
+    sqlx::query(AssertSqlSafe(model.fold_chunk_call()))
+        .bind(fold.clear())
+        .bind(cleared)
+        .bind(fold.has_unchanged())
+        .execute(conn)
+        .await
+        .map_err(|error| in_read_model(from_sqlx(error), model))?;
+    Ok(())
+}
+
+/// Live rows in the stage of which a type of the lookup rejects a value, and the SQLSTATE of one of them.
+pub(super) async fn count_rejected(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+) -> Result<(i64, Option<String>)> {
+    sqlx::query_as(AssertSqlSafe(model.count_refused()))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
+}
+
+/// Whether the shadow holds rows of which a type of the lookup rejects a value.
+pub(super) async fn shadow_has_rejected(conn: &mut PgConnection, model: &TargetModel) -> Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {} s WHERE s.state = 'x')",
+        model.shadow()
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
+}
+
+/// Whether map and lookup are so small that they are read once for so many rows.
+pub(super) async fn are_small_beside(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    rows: usize,
+) -> Result<bool> {
+    sqlx::query_scalar(AssertSqlSafe(model.are_small_beside(rows)))
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
+}
+
+/// The time of the transaction that is open, as text.
+pub(super) async fn transaction_time(conn: &mut PgConnection) -> Result<String> {
+    sqlx::query_scalar("SELECT pg_catalog.now()::text")
+        .fetch_one(conn)
+        .await
+        .map_err(from_sqlx)
+}
+
+/// How many locks the server has room for.
+pub(super) async fn locks(conn: &mut PgConnection) -> Result<i64> {
+    sqlx::query_scalar(
+        "SELECT current_setting('max_locks_per_transaction')::bigint \
+         * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(from_sqlx)
+}
+
+/// The session's tables of the read models of these numbers, quoted.
+pub(super) async fn session_tables(conn: &mut PgConnection, ids: &[i32]) -> Result<Vec<String>> {
+    sqlx::query_scalar(AssertSqlSafe(
+        "SELECT pg_catalog.format('pg_temp.%I', c.relname) FROM pg_catalog.pg_class c \
+         WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind = 'r' \
+         AND pg_catalog.split_part(c.relname, '_', 2) = ANY ($1::integer[]::text[])"
+            .to_owned(),
+    ))
+    .bind(ids)
+    .fetch_all(conn)
+    .await
+    .map_err(from_sqlx)
+}
+
+/// Says which read model an error belongs to that came while its rows were written.
+///
+/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column, a lookup without an identity
+/// that a publication at the target sends, a damaged page) is this read model's own trouble, and must not hold up the others.
+pub(super) fn in_read_model(error: Error, model: &TargetModel) -> Error {
+    const FINAL: [&str; 8] = ["42", "0A", "2F", "38", "39", "55000", "XX001", "XX002"];
+    let sqlstate = error.sqlstate().unwrap_or_default();
+    let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
+    // A code of somebody's own, as a trigger may raise it, is tried for ever.
+    let unknown =
+        !sqlstate.is_empty() && error.class() == Class::Transient && !words_are_the_servers(sqlstate);
+    let error = if is_final {
+        error.with_class(Class::Broken)
+    } else {
+        error
+    };
+    match error.class() {
+        class if unknown || matches!(class, Class::Refused | Class::Broken) => {
+            error.context(format!("read model \"{}\"", model.model.settings.name()))
+        }
+        _ => error,
+    }
+}
+
+/// A time stamp as text with its zone, exact to the microsecond.
+pub(super) fn timestamp(time: PgTimestamp) -> String {
+    match jiff::Timestamp::from_microsecond(time.unix_micros()) {
+        Ok(time) => time.to_string(),
+        Err(_) => "infinity".to_owned(),
+    }
+}

@@ -1,0 +1,267 @@
+//! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the target.
+//!
+//! In: batches of whole source transactions, folded ([`Batch`]); their chunks, where one is too large to be kept; exact copies.
+//! Out: what was written of each read model ([`Written`]). Nothing else writes lookup rows. Every way passes the fence before its
+//! commit: a process that was overtaken by another one changes nothing.
+//!
+//! # The ways
+//!
+//! `way::Way` picks the way of a batch, `way::RowsWay` that of one read model's rows within it.
+//!
+//! | way | taken when | statements | falls back to |
+//! |---|---|---|---|
+//! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model with few columns; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | whole, if a value is not UTF-8; isolating, if the target rejects a row |
+//! | whole (`whole.rs`) | any other batch of which no read model has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | isolating, if the target rejects a row |
+//! | new rows (`new_rows.rs`), within whole and chunks | more than 500 rows that are all new, or more than 5000 new ones among others, none with a value left out; in chunks only where all are new and none is staged | `SAVEPOINT`, `COPY` to the map, `COPY` to the lookup, `RELEASE` | the stage, and so do the next 1, 2, 4, ... 64 such batches |
+//! | chunks (`chunks.rs`, `chunked.rs`) | the transaction is too large to be kept in memory | `BEGIN`; for each chunk: stage it, fold it into the stage; with the last one as whole; `COMMIT` | isolating, by a savepoint before the merge |
+//! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and each merge has a savepoint and is the function `isolate` | nothing: too many rejected rows are an error |
+//! | copies (`copies.rs`) | a copy, healing or resync has filled shadows | `BEGIN`, hold the shadows, `cdc_advance`; for each read model a savepoint and a merge from its shadow; `COMMIT` | isolating; without the rejected copy; checking after each |
+//!
+//! Whole and isolating are one function with two merges. One merge that isolates from the first rejection on would serve both, but
+//! would need a savepoint before each read model of every batch (two round trips and a transaction number more) for what hardly ever
+//! happens: a rejected batch is written once more instead.
+//!
+//! # Order of the files
+//!
+//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`, `context`, `room`, `needs`, `session`,
+//! `prepare`, `halving`, `stage`, `new_rows`, `merge`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this
+//! one.
+
+use sqlx::PgConnection;
+
+use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
+use crate::error::{Class, Error, Result};
+use crate::target::bookkeeping::{Bookkeeping, ModelState};
+use crate::target::model::TargetModel;
+use crate::target::statement::{Transaction, execute};
+
+mod calls;
+mod chunked;
+mod chunks;
+mod context;
+mod copies;
+pub(crate) mod halving;
+mod learned;
+mod merge;
+mod needs;
+mod new_rows;
+
+mod prepare;
+mod rejected;
+mod room;
+pub mod rows;
+mod session;
+mod small;
+mod stage;
+mod staged;
+mod sweep;
+mod way;
+mod whole;
+
+use chunks::Chunks;
+use context::AllWritten;
+use copies::Copies;
+use merge::Merging;
+use session::Session;
+use way::{BatchFacts, Way};
+
+/// The session that writes.
+#[derive(Debug)]
+pub struct Writer {
+    session: Session,
+    chunks: Chunks,
+    /// Most keys of written rows of each kind that are reported (all at log level debug).
+    pub report_keys: i32,
+}
+
+impl Writer {
+    /// Takes the claimed session.
+    pub async fn new(conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
+        Ok(Self {
+            session: Session::open(conn, bookkeeping, epoch).await?,
+            chunks: Chunks::default(),
+            report_keys: 0,
+        })
+    }
+
+    /// Sets the read model of this index.
+    pub fn set_model(&mut self, index: usize, model: TargetModel) {
+        self.session.set_model(index, model);
+    }
+
+    /// The session, for the bookkeeping.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.session.conn
+    }
+
+    /// The epoch under which this session writes.
+    pub fn epoch(&self) -> i64 {
+        self.session.epoch
+    }
+
+    /// The read model whose rows the last failed batch could not write, if it was one's fault.
+    pub fn culprit(&self) -> Option<usize> {
+        self.session.culprit
+    }
+
+    /// Writes a batch and its checkpoint, without the rows that the target rejects, unless the read model stops at them.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then, and
+    /// [`Writer::culprit`] is the read model.
+    pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
+        let written = self.apply_batch(&batch).await?;
+        // One with many read models leaves more tables than there is room for.
+        self.session.make_room(&[]).await?;
+        Ok(written)
+    }
+
+    async fn apply_batch(&mut self, batch: &Batch) -> Result<AllWritten> {
+        self.session.culprit = None;
+        let facts = BatchFacts::of(batch);
+        if facts.chunks == 0 {
+            self.abandon_chunks().await?;
+            self.session.prepare_batch(batch).await?;
+        }
+        let mut known = self.session.known(batch);
+        let mut way = Way::of(&facts, &known);
+        loop {
+            self.session.culprit = None;
+            let rejection = match self.go(way, batch).await {
+                Ok(Some(written)) => return Ok(written),
+                Ok(None) => {
+                    known.can_be_arguments = false;
+                    None
+                }
+                Err(error) if error.class() == Class::Refused => {
+                    known.is_rejected = true;
+                    Some(error)
+                }
+                Err(error) => return Err(error),
+            };
+            let next = Way::of(&facts, &known);
+            match rejection {
+                Some(error) if next == way => return Err(error),
+                Some(error) => {
+                    tracing::debug!(%error, "the batch is written again without the rows that are refused");
+                }
+                None => {}
+            }
+            way = next;
+        }
+    }
+
+    /// Writes the batch in this way. `None`, and nothing is written, if its values cannot be arguments.
+    async fn go(&mut self, way: Way, batch: &Batch) -> Result<Option<AllWritten>> {
+        let (session, keys) = (&mut self.session, self.report_keys);
+        match way {
+            Way::Small => return small::write(session, batch, keys).await,
+            Way::Whole => whole::write(session, batch, Merging::Plain, keys).await,
+            Way::Isolating => whole::write(session, batch, Merging::Isolating, keys).await,
+            Way::Chunked => chunked::write(session, &mut self.chunks, batch, keys).await,
+        }
+        .map(Some)
+    }
+
+    /// Stages the next chunk of a transaction whose end is to come. The batch that has it says how many chunks there were.
+    ///
+    /// # Errors
+    /// As [`Writer::apply`]; what was staged before is gone then.
+    pub async fn stage_chunk(&mut self, folds: &[IndexedFold]) -> Result<()> {
+        self.session.culprit = None;
+        let keys = self.report_keys;
+        let staged = self.chunks.add(&mut self.session, folds, keys).await;
+        if staged.is_err() {
+            // The first error is the one to report; a connection that is gone has rolled back by itself.
+            let _ = self.abandon_chunks().await;
+        }
+        staged
+    }
+
+    /// Forgets what was staged of a transaction whose end does not come.
+    pub async fn abandon_chunks(&mut self) -> Result<()> {
+        self.chunks.abandon(&mut self.session).await
+    }
+
+    /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
+    /// A read model whose rows the target rejects is left as it was and comes back with its error.
+    pub async fn merge(
+        &mut self,
+        indexes: &[usize],
+        position: &MergePosition,
+        keys: i32,
+    ) -> Result<Vec<Merged>> {
+        self.abandon_chunks().await?;
+        copies::merge(&mut self.session, Copies { indexes, position }, keys).await
+    }
+
+    /// Stores a position that the stream passed without a change.
+    pub async fn store(&mut self, position: &Position) -> Result<()> {
+        self.abandon_chunks().await?;
+        self.session.sweep_all().await?;
+        calls::advance(&mut self.session.conn, self.session.epoch, position).await
+    }
+
+    /// From here on a commit of this session is not durable at once.
+    pub async fn commit_asynchronously(&mut self) -> Result<()> {
+        self.session.execute("SET synchronous_commit = off").await
+    }
+
+    /// Makes everything that this session has committed durable, where it commits asynchronously: WAL is flushed in order.
+    pub async fn harden(&mut self) -> Result<()> {
+        self.abandon_chunks().await?;
+        let session = &mut self.session;
+        let mut tx = Transaction::begin(&mut session.conn).await?;
+        let result = async {
+            execute(tx.conn(), "SET LOCAL synchronous_commit = on".to_owned()).await?;
+            session.bookkeeping.beat(tx.conn(), session.epoch).await
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    /// Suspends the read models that the bookkeeping calls in step although they take no part in the stream, and returns them:
+    /// a contradiction ends in a copy, never in silence.
+    pub async fn audit(&mut self, taking_part: &[usize]) -> Result<Vec<usize>> {
+        let session = &mut self.session;
+        let stored = session.bookkeeping.models(&mut session.conn).await?;
+        let mut found = Vec::new();
+        for (index, model) in session.models.bound() {
+            let in_step = stored
+                .iter()
+                .any(|stored| stored.id == model.id && stored.state == ModelState::InStep);
+            if in_step && !taking_part.contains(&index) {
+                let why = Error::broken("it is marked as in step, but takes no part in the stream");
+                session
+                    .bookkeeping
+                    .suspend(&mut session.conn, session.epoch, model.id, &why)
+                    .await?;
+                found.push(index);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Notes that leaves of these read models' tables, which the watch has never seen, have changes in the next batch. Where
+    /// a large transaction is staged, the note commits with it.
+    pub async fn note_leaves(&mut self, indexes: &[usize]) -> Result<()> {
+        let session = &mut self.session;
+        for id in session.models.ids(indexes) {
+            session
+                .bookkeeping
+                .note_leaf(&mut session.conn, session.epoch, id)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the server plan a read model's statements before its first change.
+    pub async fn warm(&mut self, index: usize) -> Result<()> {
+        self.session.warm(index).await
+    }
+
+    /// The same for those of these read models that changed last.
+    pub async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
+        self.session.warm_few(indexes).await
+    }
+}

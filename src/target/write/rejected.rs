@@ -1,0 +1,127 @@
+//! The isolating run: what stands in the stage is merged without the rows that the target rejects; those are remembered with why
+//! (`sql/target/write/isolate.sql`). A read model that has rejected rows is always written so.
+
+use super::calls::{self, IsolateOptions, MergeFrom, MergeOptions};
+use super::context::{AllWritten, WriteTx};
+use super::merge::{self, Merging, ToMerge};
+use super::staged::Staged;
+use crate::batch::Written;
+use crate::error::{Class, Error, Result};
+use crate::lsn::Lsn;
+use crate::target::model::Joins;
+
+/// How often rejected rows are tried once more after other lookups have changed.
+const MOST_ROUNDS: usize = 2;
+
+/// How the isolating run joins; `clear` is whether all rows of map and lookup take part.
+pub(super) fn joins_of(clear: bool) -> Joins {
+    if clear { Joins::ReadOnce } else { Joins::LookedUp }
+}
+
+/// Merges all that is staged, without the rows that the target rejects.
+pub(super) async fn merge(tx: &mut WriteTx<'_>, what: ToMerge<'_>) -> Result<AllWritten> {
+    let lsn = what.batch.position.lsn;
+    let mut all = merge_each(tx, what.staged, lsn).await?;
+    if what.staged.len() > 1 {
+        let tried = all.iter_mut().map(|(index, written)| (*index, written));
+        try_again(tx, MergeFrom::Stage, tried.collect(), lsn).await?;
+    }
+    merge::end(tx, what, Merging::Isolating).await?;
+    for (index, written) in &mut all {
+        let id = tx.model(*index)?.id;
+        tx.bookkeeping.read_rejected(tx.conn, id, written).await?;
+    }
+    Ok(all)
+}
+
+/// A read model whose turn comes again after all others.
+struct Postponed {
+    staged: Staged,
+    /// How many read models were written before its first turn.
+    written_before: usize,
+    error: Error,
+}
+
+async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result<AllWritten> {
+    let mut all: AllWritten = Vec::with_capacity(staged.len());
+    let mut postponed = Vec::new();
+    for one in staged {
+        tx.execute("SAVEPOINT read_model").await?;
+        match merge_one(tx, *one, lsn).await {
+            Ok(written) => all.push((one.index, written)),
+            // Too many rows, perhaps for want of another lookup's.
+            Err(error) if error.class() == Class::Refused && staged.len() > 1 => {
+                tracing::debug!(%error, "the read model is written again after the others");
+                tx.execute("ROLLBACK TO SAVEPOINT read_model").await?;
+                postponed.push(Postponed {
+                    staged: *one,
+                    written_before: all.len(),
+                    error,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        tx.execute("RELEASE SAVEPOINT read_model").await?;
+    }
+    for one in postponed {
+        if all.len() == one.written_before {
+            tx.blamed = Some(one.staged.index);
+            return Err(one.error);
+        }
+        let written = merge_one(tx, one.staged, lsn).await?;
+        all.push((one.staged.index, written));
+    }
+    Ok(all)
+}
+
+async fn merge_one(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<Written> {
+    let model = merge::begin(tx, one).await?;
+    let options = IsolateOptions {
+        from: MergeFrom::Stage,
+        joins: joins_of(one.clear),
+        merge: merge::options_of(tx, one),
+        again: false,
+        lsn,
+    };
+    calls::isolate(tx.conn, model, options).await
+}
+
+/// Tries rejected rows of this transaction once more: one may have been rejected for want of another lookup's rows, which are there
+/// by now, or because of them.
+pub(super) async fn try_again(
+    tx: &mut WriteTx<'_>,
+    from: MergeFrom,
+    mut tried: Vec<(usize, &mut Written)>,
+    lsn: Lsn,
+) -> Result<()> {
+    let options = IsolateOptions {
+        from,
+        joins: Joins::LookedUp,
+        merge: MergeOptions::default(),
+        again: true,
+        lsn,
+    };
+    let mut before = None;
+    for _ in 0..MOST_ROUNDS {
+        let rejected: i64 = tried.iter().map(|(_, written)| written.refused).sum();
+        if rejected == 0 || before == Some(rejected) {
+            break;
+        }
+        before = Some(rejected);
+        for (index, written) in &mut tried {
+            let model = tx.turn_to(*index)?;
+            let more = calls::isolate(tx.conn, model, options).await?;
+            written.inserted += more.inserted;
+            written.updated += more.updated;
+            written.deleted += more.deleted;
+            written.refused = more.refused;
+        }
+    }
+    if before.is_some() {
+        for (index, written) in &mut tried {
+            let id = tx.model(*index)?.id;
+            tx.bookkeeping.read_rejected(tx.conn, id, written).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! What stands in a read model's stage.
+
+use super::way::Size;
+use crate::fold::Share;
+
+/// Final states of one read model that stand in its stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Staged {
+    /// The read model.
+    pub(super) index: usize,
+    /// Whether what is not among them is gone.
+    pub(super) clear: bool,
+    /// Whether some of them lack a value that the stream left out.
+    pub(super) resolve: bool,
+    pub(super) size: Size,
+    /// Rows of which a type of the lookup rejects a value.
+    pub(super) rejected: RejectedCounts,
+}
+
+/// Rows of which a type of the lookup rejects a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RejectedCounts {
+    /// Those that the lookup should show.
+    pub(crate) live: i64,
+    /// Those that are only not remembered.
+    pub(crate) dead: i64,
+}
+
+impl Staged {
+    /// Nothing yet.
+    pub(super) fn none(index: usize) -> Self {
+        Self {
+            index,
+            ..Self::default()
+        }
+    }
+
+    /// Notes the next rows.
+    pub(super) fn add(&mut self, rows: Share<'_>) {
+        if rows.clear() {
+            self.size = Size::default();
+        }
+        self.clear |= rows.clear();
+        self.resolve |= rows.has_unchanged();
+        self.size.add(Size::of(rows));
+    }
+}
