@@ -379,7 +379,8 @@ impl<'a> Player<'a> {
             let stage = std::mem::take(&mut self.stages[index]);
             let leaves = suspended.contains(&index);
             // What was staged of a transaction that breaks a read model is not written.
-            if !(leaves && chunks > 0) && !self.kept.out_of_step[index] {
+            let is_dropped = leaves && chunks > 0 || self.kept.out_of_step[index];
+            if !is_dropped {
                 self.kept.targets[index].apply(&self.models[index], stage)?;
             }
             // A transaction that waited says so again.
