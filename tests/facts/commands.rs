@@ -8,7 +8,7 @@ use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings,
 use cdc::status::Verdict;
 use cdc::{source, target};
 
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
 
 const MASTER: &str = "
     CREATE TABLE labels (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), code varchar(10) NOT NULL,
