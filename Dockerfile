@@ -2,10 +2,10 @@
 
 # A static binary and nothing else: no shell, no package manager, no root.
 
-FROM rust:1-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-# The image's own toolchain, not the one that rust-toolchain.toml would fetch. With --target, crt-static does
+# The image's toolchain is the one that rust-toolchain.toml names, without its other components. With --target, crt-static does
 # not reach the procedural macros, which must be dynamic. glibc 2.36 resolves names in a static binary too.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \

@@ -1,10 +1,8 @@
 //! The order of the modules: what may import what, and what the pure core does without.
 //!
-//! It reads the text of `src/`, so it needs no build and no tool. Comments and the unit tests at the foot of a
-//! file are left out: tests may use what they like.
+//! No circles between files: `circles.rs`. What every file looks like: `style.rs`.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use super::sources::{modules, paths};
 
 /// Core modules; each may import only those before it.
 const CORE: &[&str] = &[
@@ -35,6 +33,9 @@ const CORE: &[&str] = &[
     "status",
 ];
 
+/// Modules that speak with one side each.
+const EDGES: &[&str] = &["source", "target"];
+
 /// Modules that see everything.
 const WIRING: &[&str] = &["run", "cli", "config", "telemetry", "cluster", "demo"];
 
@@ -60,84 +61,10 @@ const IMPURE: [&str; 18] = [
     "println!",
 ];
 
-/// Top-level module -> text of all its files, without comments and tests.
-fn modules() -> BTreeMap<String, Vec<(String, String)>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&root, &mut files);
-    let mut modules: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for path in files {
-        let relative = path.strip_prefix(&root).unwrap().to_path_buf();
-        let first = relative.components().next().unwrap();
-        let module = Path::new(&first)
-            .file_stem()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
-        let text = code(&std::fs::read_to_string(&path).unwrap());
-        modules
-            .entry(module)
-            .or_default()
-            .push((relative.display().to_string(), text));
-    }
-    modules
-}
-
-fn collect(directory: &Path, files: &mut Vec<std::path::PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
-            files.push(path);
-        }
-    }
-}
-
-/// The code alone: up to the unit tests, without comment lines.
-fn code(text: &str) -> String {
-    text.lines()
-        .take_while(|line| !line.starts_with("#[cfg(test)]"))
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// Every module that the code names as `crate::module`, also in `use crate::{a, b::c}`.
+/// Every module that the code names as `crate::module`.
 fn imports(code: &str) -> Vec<String> {
-    let word = |text: &str| -> String {
-        text.chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect()
-    };
-    let mut found = Vec::new();
-    for (start, name) in code.match_indices("crate::") {
-        let rest = &code[start + name.len()..];
-        let Some(list) = rest.strip_prefix('{') else {
-            found.push(word(rest));
-            continue;
-        };
-        let mut depth = 1;
-        let mut item = String::new();
-        for c in list.chars() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if (c == ',' && depth == 1) || depth == 0 {
-                found.push(word(item.trim()));
-                item.clear();
-            } else {
-                item.push(c);
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-    }
-    found.retain(|name| !name.is_empty());
-    found
+    let paths = paths(code, "crate").into_iter();
+    paths.filter_map(|path| path.into_iter().next()).collect()
 }
 
 #[test]
@@ -145,10 +72,22 @@ fn every_module_has_its_place() {
     for module in modules().keys() {
         let known = CORE.contains(&module.as_str())
             || WIRING.contains(&module.as_str())
-            || ["source", "target", "lib", "main"].contains(&module.as_str());
+            || EDGES.contains(&module.as_str())
+            || ["lib", "main"].contains(&module.as_str());
         assert!(
             known,
-            "module {module} is neither core, edge nor wiring: give it a place in tests/layers.rs"
+            "module {module} is neither core, edge nor wiring: give it a place in tests/pure/layers.rs"
+        );
+    }
+}
+
+#[test]
+fn every_place_has_its_module() {
+    let modules = modules();
+    for name in [CORE, EDGES, WIRING].concat() {
+        assert!(
+            modules.contains_key(name),
+            "src has no module {name}: take it out of tests/pure/layers.rs"
         );
     }
 }
@@ -202,11 +141,4 @@ fn source_speaks_with_one_driver_and_target_with_the_other() {
             assert!(!code.contains(driver), "{file} uses {driver}");
         }
     }
-}
-
-#[test]
-fn imports_are_found_in_lists_too() {
-    let code = "use crate::{error::{Error, Result}, lsn::Lsn, sql};\nfn f() -> crate::row::Row {}";
-    assert_eq!(imports(code), ["error", "lsn", "sql", "row"]);
-    assert_eq!(imports("use crate::error::{Error};"), ["error"]);
 }

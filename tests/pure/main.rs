@@ -9,6 +9,7 @@
     clippy::indexing_slicing
 )]
 
+mod circles;
 mod cli;
 #[path = "../hostile/mod.rs"]
 mod hostile;
@@ -16,6 +17,8 @@ mod layers;
 #[path = "../model/mod.rs"]
 mod model;
 mod readme;
+mod sources;
+mod style;
 #[path = "../support/mod.rs"]
 mod support;
 

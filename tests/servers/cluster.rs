@@ -1,11 +1,13 @@
 //! The throw-away servers themselves: they start, stop, come back with their data, and leave nothing behind.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{Side, database_pair, labels_pair, own_cluster, pg, rows, value};
-use cdc::cluster::{Cluster, Options, Stop};
+use cdc::cluster::{Cluster, Options, Programs, Stop};
 
 #[tokio::test]
 async fn pair_of_databases_on_two_servers_can_be_used_at_once() {
@@ -108,7 +110,7 @@ const OWNER: &str = "CDC_TEST_OWNER";
 fn killed_owner_leaves_neither_process_nor_file() {
     let name = format!("killed{}", std::process::id());
     let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "owner_that_is_killed"])
+        .args(["--exact", "cluster::owner_that_is_killed"])
         .env(OWNER, &name)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -160,4 +162,54 @@ fn ready_postmaster(directory: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(directory.join("data/postmaster.pid")).ok()?;
     let ready = text.lines().nth(7).is_some_and(|line| line.trim() == "ready");
     ready.then(|| text.lines().next()?.trim().parse().ok()).flatten()
+}
+
+/// Whether the servers of this process run under another account than its own.
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+#[test]
+fn programs_in_a_folder_that_others_cannot_enter_are_refused_with_the_remedy() {
+    if !is_root() {
+        return; // The servers run as this user, who can enter it.
+    }
+    let real = Programs::find(Side::Source.programs().as_deref(), None).unwrap();
+    let closed = Scratch::new("closed");
+    let bin = closed.0.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for program in ["initdb", "pg_ctl", "postgres"] {
+        std::fs::copy(real.path(program), bin.join(program)).unwrap();
+    }
+    std::fs::set_permissions(&closed.0, Permissions::from_mode(0o700)).unwrap();
+    let start = |bin: &Path| {
+        Cluster::start(&Options {
+            name: "closed".to_owned(),
+            pg_bin: Some(bin.to_path_buf()),
+            ..Options::default()
+        })
+    };
+    let error = start(&bin).unwrap_err();
+    assert!(error.hint().unwrap().contains("enter every folder"), "{error:?}");
+    // A link from there to a place that others can enter is followed: scripts/postgres-versions makes one.
+    std::fs::remove_dir_all(&bin).unwrap();
+    std::os::unix::fs::symlink(real.directory(), &bin).unwrap();
+    start(&bin).unwrap();
+}
+
+/// A directory that goes away when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("cdc-test-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
