@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use cdc::cluster::{Cluster, Options, Programs};
 
 use crate::support::{
-    Cdc, Pair, Side, Signal, count_log, goes_on, labels_pair, labels_pair_on, on_free_slot, pg, rows,
-    server_version, target, value, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, Pair, Side, Signal, count_log, goes_on, labels_pair, labels_pair_on, missing, on_free_slot, pg,
+    rows, server_version, target, value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 async fn resync(pair: &Pair) {
@@ -364,7 +364,7 @@ fn programs_18() -> Option<PathBuf> {
 #[tokio::test]
 async fn slot_that_was_idle_for_too_long() {
     let Some(programs) = programs_18() else {
-        eprintln!("NOT RUN: a slot's idle timeout needs PostgreSQL 18: make postgres-18 fetches it.");
+        missing("a slot's idle timeout needs PostgreSQL 18: make postgres-18 fetches it.");
         return;
     };
     let cluster = Cluster::start(&Options {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Side, database_pair, labels_pair, own_cluster, pg, rows, value};
+use crate::support::{DEADLINE, Side, database_pair, labels_pair, own_cluster, pg, rows, value};
 use cdc::cluster::{Cluster, Options, Programs, Stop};
 
 #[tokio::test]
@@ -116,7 +116,7 @@ fn killed_owner_leaves_neither_process_nor_file() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + DEADLINE;
     let postmaster = loop {
         let pids = directories_named(&name)
             .into_iter()
@@ -142,7 +142,7 @@ fn killed_owner_leaves_neither_process_nor_file() {
 fn owner_that_is_killed() {
     if let Ok(name) = std::env::var(OWNER) {
         let _cluster = own_cluster(Side::Source, &name);
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(DEADLINE);
     }
 }
 
@@ -174,12 +174,13 @@ fn programs_in_a_folder_that_others_cannot_enter_are_refused_with_the_remedy() {
     if !is_root() {
         return; // The servers run as this user, who can enter it.
     }
-    let real = Programs::find(Side::Source.programs().as_deref(), None).unwrap();
     let closed = Scratch::new("closed");
     let bin = closed.0.join("bin");
     std::fs::create_dir(&bin).unwrap();
     for program in ["initdb", "pg_ctl", "postgres"] {
-        std::fs::copy(real.path(program), bin.join(program)).unwrap();
+        let path = bin.join(program);
+        std::fs::write(&path, "#!/bin/sh\necho 'postgres (PostgreSQL) 15.0'\n").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     }
     std::fs::set_permissions(&closed.0, Permissions::from_mode(0o700)).unwrap();
     let start = |bin: &Path| {
@@ -193,6 +194,7 @@ fn programs_in_a_folder_that_others_cannot_enter_are_refused_with_the_remedy() {
     assert!(error.hint().unwrap().contains("enter every folder"), "{error:?}");
     // A link from there to a place that others can enter is followed: scripts/postgres-versions makes one.
     std::fs::remove_dir_all(&bin).unwrap();
+    let real = Programs::find(Side::Source.programs().as_deref(), None).unwrap();
     std::os::unix::fs::symlink(real.directory(), &bin).unwrap();
     start(&bin).unwrap();
 }

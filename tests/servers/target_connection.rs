@@ -151,7 +151,7 @@ fn shown(path: &Path) -> String {
 #[tokio::test]
 async fn every_sslmode_does_what_libpq_does() {
     if !server().has_tls {
-        eprintln!("skipped: no openssl");
+        crate::support::missing("connections with TLS need the program openssl.");
         return;
     }
     let file = |name: &str| shown(&server().cluster.data_dir().join(name));

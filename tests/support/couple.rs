@@ -2,7 +2,6 @@
 //!
 //! Standbys hold copies of logical slots from PostgreSQL 17 on: tests of that need its programs, see [`programs`].
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,7 +9,8 @@ use cdc::cluster::{Cluster, Options, Programs, Stop};
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Side, database_pair_on, pg, rows, seeded, target, value, wait_in_step, wait_rows, wait_until,
+    Cdc, Pair, Side, database_pair_on, missing, pg, rows, seeded, target, value, wait_in_step, wait_rows,
+    wait_until,
 };
 
 /// First major version whose standbys hold copies of logical slots.
@@ -33,11 +33,12 @@ pub fn programs(test: &str) -> Option<PathBuf> {
         .filter_map(|place| Programs::find(place, None).ok())
         .find(|found| found.major() >= SYNCHRONIZES);
     if found.is_none() {
-        // Not by a macro of the test harness, which shows nothing of a test that passes.
-        let _ = writeln!(
-            std::io::stderr(),
-            "NOT RUN: {test} needs the server programs of PostgreSQL {SYNCHRONIZES} or later: make postgres-18 fetches them."
-        );
+        let what = format!("{test} needs PostgreSQL {SYNCHRONIZES} or later: make postgres-18 fetches it.");
+        match named {
+            // The versions of this run are chosen.
+            Some(_) => eprintln!("NOT RUN: {what}"),
+            None => missing(&what),
+        }
     }
     found.map(|found| found.directory().to_path_buf())
 }

@@ -28,8 +28,13 @@ pub async fn wait_until<T>(what: &str, mut state: impl AsyncFnMut() -> Result<T,
             "waited {:.1?} until {what}; seen last: {seen}",
             started.elapsed()
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(pause(started.elapsed())).await;
     }
+}
+
+/// Pause before the next look after this time: a twentieth of it. Looks cost more than anything else that tests do.
+fn pause(waited: Duration) -> Duration {
+    (waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(40))
 }
 
 /// Drops or advances a slot that nobody is to use any more, as soon as that is so: the server may take some milliseconds to
