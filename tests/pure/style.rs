@@ -46,3 +46,14 @@ fn comments_are_no_wider_than_the_limit() {
         }
     }
 }
+
+#[test]
+fn toolchain_is_the_same_everywhere() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let toolchain = read("rust-toolchain.toml");
+    let (_, rest) = toolchain.split_once("channel = \"").unwrap();
+    let (version, _) = rest.split_once('"').unwrap();
+    let (major_and_minor, _) = version.rsplit_once('.').expect("a number, not a channel");
+    assert!(read("Cargo.toml").contains(&format!("\nrust-version = \"{major_and_minor}\"\n")));
+    assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-bookworm AS build\n")));
+}
