@@ -2,11 +2,12 @@
 
 # A static binary and nothing else: no shell, no package manager, no root.
 
-FROM rust:1-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-# The image's own toolchain, not the one that rust-toolchain.toml would fetch. With --target, crt-static does
-# not reach the procedural macros, which must be dynamic. glibc 2.36 resolves names in a static binary too.
+# The image has the toolchain that rust-toolchain.toml names, under its own name and without rustfmt and clippy. With
+# --target, crt-static does not reach the procedural macros, which must be dynamic. glibc 2.36 resolves names in a
+# static binary too.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     export RUSTUP_TOOLCHAIN="$RUST_VERSION" RUSTFLAGS="-C target-feature=+crt-static" && \

@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
-.PHONY: help demo test test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs campaign-ddl campaign-plans build check
+.PHONY: help demo test test-quick test-integration test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs campaign-ddl campaign-plans build check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,12 +15,20 @@ demo: ## Show on two throw-away servers how a report follows the master data
 
 test: ## Run every test; those with servers make their own, on PostgreSQL 18 too if it was fetched
 	@scripts/postgres
-	$(CARGO) test --locked
+	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --lib --bins --test pure
 	@if [ -x .postgres/18/bin/postgres ]; then \
-		CARGO=$(CARGO) CDC_TESTS="engine workload writer transport facts golden" scripts/test-versions 18-18; \
+		scripts/postgres-versions 18 && CARGO=$(CARGO) scripts/test-versions found 18-18; \
 	else \
+		CARGO=$(CARGO) scripts/test-versions found && \
 		echo "Not run on PostgreSQL 18, which is not here: make postgres-18 fetches it."; \
 	fi
+
+test-quick: ## Run the tests that need no server
+	$(CARGO) test --locked --lib --bins --test pure -- --skip model::server
+
+test-integration: ## Run the tests with tools from outside: containers, Java, brokers, browsers
+	@CARGO=$(CARGO) scripts/test-integration
 
 test-all-versions: ## Run the tests with servers on every version and pairing
 	@scripts/postgres
@@ -46,7 +54,7 @@ ON_18 = if [ -x .postgres/18/bin/postgres ]; then \
 campaign-copies: ## Copy 1,000 times beside 16 writers; nothing may be lost at the source (CDC_TEST_COPIES)
 	@scripts/postgres
 	@$(ON_18); CDC_TEST_COPIES=$${CDC_TEST_COPIES:-1000} \
-		$(CARGO) test --locked --test transport copies_beside -- --nocapture
+		$(CARGO) test --locked --test servers copies_beside -- --nocapture
 
 campaign-resyncs: ## Resync and compare 1,000 times beside 16 writers; nothing may differ (CDC_TEST_RESYNCS)
 	@scripts/postgres
@@ -64,7 +72,8 @@ campaign-plans: ## Write every shape of a batch at 10,000 and 40,000 rows withou
 build: ## Build target/release/cdc
 	$(CARGO) build --release --locked
 
-check: ## Check format, lints and documentation
+check: ## Check format, lints, documentation and dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	scripts/deny

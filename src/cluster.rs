@@ -517,7 +517,16 @@ fn could_not_write(path: &Path, error: std::io::Error) -> Error {
     Error::transient(format!("could not write \"{}\"", path.display())).with_source(error)
 }
 
+/// Root's servers run under another account, which may not enter the folders on the way to the program.
 fn could_not_run(command: &Command, error: std::io::Error) -> Error {
     let program = Path::new(command.get_program()).display();
-    Error::configuration(format!("could not run \"{program}\"")).with_source(error)
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let failed = Error::configuration(format!("could not run \"{program}\"")).with_source(error);
+    if !denied {
+        return failed;
+    }
+    failed.with_hint(
+        "Servers that root starts run as the user postgres (or nobody): that user must be able to enter every folder of this path. \
+         Put the server programs elsewhere, or name others with CDC_PG_BIN.",
+    )
 }

@@ -3,7 +3,8 @@
 //! Level and filters come from `--log-level` or `CDC_LOG`. Control characters in messages and fields are escaped:
 //! a server's message must not be able to forge a line or steer a terminal.
 
-pub mod line;
+mod line;
+pub mod progress;
 pub mod stderr;
 
 use std::fmt;
@@ -45,7 +46,7 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
     let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
     let shows_progress = terminal && !dumb && format == LogFormat::Text;
     if shows_progress {
-        line::turn_on();
+        progress::turn_on();
     }
     stderr::start(shows_progress);
     let registry = tracing_subscriber::registry().with(filter);
@@ -53,7 +54,7 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
         LogFormat::Text => {
             let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let layer = tracing_subscriber::fmt::layer()
-                .with_writer(|| line::Above)
+                .with_writer(|| progress::Above)
                 .with_ansi(colour)
                 .with_target(false)
                 .fmt_fields(debug_fn(write_field).delimited(" "));
@@ -65,7 +66,7 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
                 .flatten_event(true)
                 .with_current_span(true)
                 .with_span_list(false)
-                .with_writer(|| line::Above);
+                .with_writer(|| progress::Above);
             registry.with(layer).try_init()
         }
     };

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 
 use crate::error::{Error, Result};
 use crate::telemetry::escaped;
-use crate::telemetry::line::Above;
+use crate::telemetry::progress::Above;
 
 /// Writes a command's result to stdout; that the reader has closed the pipe (`cdc status | head -1`) is no error.
 ///

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::telemetry::line;
+use crate::telemetry::progress as terminal;
 
 /// How often the progress of a copy is shown on a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(super) async fn wait(
     let mut noted = None;
     let mut seen = Instant::now();
     // Where this process copies, it shows the progress by itself.
-    let mut line = Line::new(asked && line::is_on());
+    let mut line = Line::new(asked && terminal::is_on());
     loop {
         line.show(bookkeeping, conn).await?;
         if !asked || bookkeeping.owner_is_alive(conn).await? {
@@ -101,7 +101,7 @@ impl Line {
             .iter()
             .filter_map(|model| Some((model.name.as_str(), model.copy.as_ref()?)));
         self.shown = Some(Instant::now());
-        line::show(copies);
+        terminal::show(copies);
         Ok(())
     }
 }
@@ -109,7 +109,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            line::clear();
+            terminal::clear();
         }
     }
 }

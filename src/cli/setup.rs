@@ -11,7 +11,7 @@ use crate::error::{Class, Error, Result};
 use crate::settings::Settings;
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::target::report::{Presence, presence};
+use crate::target::presence::{Presence, presence};
 use crate::{publication, source, target};
 
 mod all;

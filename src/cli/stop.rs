@@ -75,7 +75,7 @@ async fn watch(stop: Stop, mut terminate: Signal, mut interrupt: Signal) {
             _ = interrupt.recv() => 130,
         };
         if seen {
-            crate::telemetry::line::clear();
+            crate::telemetry::progress::clear();
             crate::telemetry::stderr::flush();
             std::process::exit(code);
         }

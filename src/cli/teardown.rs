@@ -19,7 +19,8 @@ use crate::source::error::from_driver;
 use crate::sql::ident;
 use crate::status::{Observed, Status, TargetSeen};
 use crate::target::error::from_sqlx;
-use crate::target::report::{Presence, foreign_objects, presence};
+use crate::target::presence::{Presence, presence};
+use crate::target::report::foreign_objects;
 use crate::{source, target};
 
 const EXAMPLES: &str = "\

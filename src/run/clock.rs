@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Client;
 
 use crate::as_of::{AsOf, Reading};
-use crate::run::stream::Command;
+use crate::run::messages::Command;
 use crate::settings::{STREAM, Settings};
 use crate::{source, standbys};
 

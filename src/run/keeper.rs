@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::retry::Backoff;
+use crate::run::messages::Command;
 use crate::run::resync::{Order, Outcome, resync};
 use crate::run::shared::Shared;
-use crate::run::stream::Command;
 use crate::run::{report, unreadable};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;

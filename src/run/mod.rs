@@ -15,6 +15,7 @@ pub mod fence;
 pub mod keeper;
 pub mod lessons;
 pub mod locks;
+pub mod messages;
 pub mod ownership;
 pub mod plain;
 pub mod preflight;

@@ -25,7 +25,7 @@ use crate::target;
 use crate::target::difference::Difference;
 use crate::target::plain::{Bound, Look, PlainSession, refused_by_run};
 use crate::target::shadow::Counter;
-use crate::telemetry::line;
+use crate::telemetry::progress as terminal;
 
 /// Time between the two looks at what differs: time enough for a change that is under way.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
@@ -256,17 +256,17 @@ impl<'a> Progress<'a> {
     }
 
     fn show(&self) {
-        if line::is_on() {
+        if terminal::is_on() {
             let (rows, bytes) = self.copied.read();
             let seconds = self.started.elapsed().as_secs_f64();
             let copy = Copy::new(rows, self.estimate, Some(bytes), Some(seconds));
-            line::show([(self.name.as_str(), &copy)]);
+            terminal::show([(self.name.as_str(), &copy)]);
         }
     }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        line::clear();
+        terminal::clear();
     }
 }

@@ -10,20 +10,17 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::as_of::Reading;
 use crate::batch::{MergePosition, Merged};
 use crate::consume::acks::Status;
 use crate::consume::consumer::{Action, Consumer, Note};
 use crate::consume::job::{Done, FailedBatch};
-use crate::consume::mode::Joining;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::run::applier::{Applier, Job};
+use crate::run::messages::{Answer, Command, MergeReply, Question};
 use crate::run::report;
-use crate::run::watch::{Answer, Question};
 use crate::source::replication::Replication;
 use crate::stuck::Stuck;
-use crate::target::model::TargetModel;
 
 /// How long a stream that is behind and has drained the socket lets data gather. Every message that wakes a reader costs the
 /// walsender a wake-up: reading in large pieces more than doubles its rate (0.2 to 1 ms measured alike; the runtime's
@@ -32,44 +29,6 @@ const PACE: Duration = Duration::from_micros(500);
 
 /// How long a stop waits for the batch in hand.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What others ask of the loop.
-#[derive(Debug)]
-pub enum Command {
-    /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when `resume` is dropped.
-    Pause {
-        /// What the copy has received.
-        at_least: Lsn,
-        /// Read models that shall take part from that position on, by index, as the copy bound them.
-        models: Joining,
-        /// Gets the position.
-        reply: oneshot::Sender<Lsn>,
-        /// Ends the pause when its sender is dropped.
-        resume: oneshot::Receiver<()>,
-    },
-    /// End the session: the watch has seen what it cannot go on with.
-    End {
-        /// What it has seen.
-        error: Error,
-        /// Whether the batch in hand is given up: the target does not answer.
-        abandon: bool,
-    },
-    /// The source's clock was read, and whether its commits wait for a walsender of our name.
-    Clock(Reading, bool),
-    /// Store the position of an idle stream at once: somebody waits for it.
-    Hurry,
-    /// Merge exact copies at the position at which the loop stands still.
-    Merge {
-        /// Read models as the copy bound them, by index.
-        models: Vec<(usize, TargetModel)>,
-        /// Number of the resync, which is done with the merge.
-        request: Option<i64>,
-        /// Gets the result.
-        reply: MergeReply,
-    },
-}
-
-type MergeReply = oneshot::Sender<Result<Vec<Merged>>>;
 
 /// How the loop ended without an error.
 #[derive(Debug)]

@@ -28,9 +28,9 @@ use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::run::bind::Bound;
+use crate::run::messages::Command;
 use crate::run::pressure;
 use crate::run::shared::Shared;
-use crate::run::stream::Command;
 use crate::source;
 use crate::source::watch::Look;
 use crate::sql::TableName;
@@ -43,7 +43,7 @@ mod descriptions;
 mod watched;
 
 pub use begin::{compare_with_stored, look_before};
-pub use descriptions::{Answer, Question, answer};
+pub use descriptions::answer;
 use watched::{Seen, Watched};
 
 /// How often the watch looks.

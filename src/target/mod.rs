@@ -11,6 +11,7 @@ pub mod facts;
 pub mod lookup;
 pub mod model;
 pub mod plain;
+pub mod presence;
 pub mod report;
 pub mod script;
 pub mod shadow;

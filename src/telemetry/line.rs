@@ -4,10 +4,8 @@
 //! below it. Where stderr is no terminal nothing is shown, and bytes pass as they are. The thread of `stderr.rs` writes it.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::status::{Copy, progress_line};
-use crate::telemetry::{escaped, stderr};
+use crate::telemetry::escaped;
 
 /// Longest text: terminals are rarely narrower, and one that is does not wrap it.
 const MOST_CHARACTERS: usize = 99;
@@ -18,9 +16,6 @@ const CLEAR: &[u8] = b"\r\x1b[K";
 /// What would not fit is cut by the terminal, so that the line stays one line.
 const NO_WRAP: &[u8] = b"\x1b[?7l";
 const WRAP: &[u8] = b"\x1b[?7h";
-
-/// Whether stderr is a terminal that can show the line.
-static ON: AtomicBool = AtomicBool::new(false);
 
 /// The last line of the terminal.
 #[derive(Debug)]
@@ -67,45 +62,6 @@ impl Line {
         } else {
             [NO_WRAP, self.shown.as_bytes(), WRAP].concat()
         }
-    }
-}
-
-/// From now on there is a terminal to show it on.
-pub(super) fn turn_on() {
-    ON.store(true, Ordering::Relaxed);
-}
-
-/// Whether there is a terminal to show it on.
-pub fn is_on() -> bool {
-    ON.load(Ordering::Relaxed)
-}
-
-/// Shows how far these copies are, by name; none clears the line.
-pub fn show<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) {
-    if is_on() {
-        stderr::show(progress_line(copies));
-    }
-}
-
-/// Clears it.
-pub fn clear() {
-    if is_on() {
-        stderr::show(String::new());
-    }
-}
-
-/// Writes to stderr, above the line. Each write is one or more whole lines.
-#[derive(Debug, Clone, Copy)]
-pub struct Above;
-
-impl Write for Above {
-    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        stderr::write(lines)?;
-        Ok(lines.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -6,10 +6,9 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Side, Signal, labels_pair, live_labels, lookup, own_cluster, pg, rows, seed_labels, value,
-    wait_in_step, wait_until,
+    Cdc, Pair, Side, Signal, goes_on, labels_pair, live_labels, lookup, own_cluster, pg, rows, seed_labels,
+    value, wait_in_step, wait_rows, wait_until,
 };
-use crate::{goes_on, wait_rows};
 
 /// The same pair with another server in the place of its source; its labels differ.
 async fn replaced(pair: &Pair, other: &Cluster) -> (Pair, Client) {
@@ -72,12 +71,13 @@ async fn another_server_is_taken_only_when_a_person_says_so() {
     let mut cdc = Cdc::run(&moved);
     told_by_status(&moved).await;
     // Not once, but for as long as nobody says so.
-    wait_until("it was tried again and again", async || {
-        match crate::count_log(&cdc, "another server or database") {
+    wait_until(
+        "it was tried again and again",
+        async || match crate::support::count_log(&cdc, "another server or database") {
             0..4 => Err(cdc.log()),
             _ => Ok(()),
-        }
-    })
+        },
+    )
     .await;
     assert!(cdc.is_running());
     assert_eq!(lookup(&target).await, before, "the last good state");
@@ -127,7 +127,7 @@ async fn the_old_server_comes_back_and_nothing_is_copied() {
     let copies = "SELECT origin || ' ' || state FROM cdc.resync";
     wait_rows(&target, copies, &["first copy done"]).await;
     assert_eq!(
-        crate::count_log(&cdc, "the stream cannot go on"),
+        crate::support::count_log(&cdc, "the stream cannot go on"),
         0,
         "{}",
         cdc.log()

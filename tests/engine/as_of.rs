@@ -3,9 +3,10 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Signal, labels_pair, rows, value, wait_in_step, wait_until};
-use crate::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
-use crate::{wait_equal, wait_log, wait_rows};
+use crate::support::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
+use crate::support::{
+    Cdc, Signal, labels_pair, rows, value, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
+};
 
 /// WAL that the walsender has to decode before it comes to a change of a label, in rows of about 1 kB.
 const BACKLOG_ROWS: u32 = 150_000;

@@ -3,10 +3,9 @@
 use cdc::cluster::Stop;
 
 use crate::support::{
-    Cdc, Pair, Side, labels_pair, labels_pair_on, own_cluster, pg, rows, source, value, wait_in_step,
-    wait_until,
+    Cdc, Pair, Side, count_log, labels_pair, labels_pair_on, own_cluster, pg, rows, source, value,
+    wait_in_step, wait_log, wait_rows, wait_until,
 };
-use crate::{count_log, wait_log, wait_rows};
 
 /// More WAL than the limit, in a table that nobody follows.
 async fn write_wal(client: &tokio_postgres::Client) {

@@ -3,9 +3,8 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Signal, labels_pair, value, wait_in_step};
-use crate::tags::labels_and_tags;
-use crate::{TO_VERSION_4, wait_log, wait_rows};
+use crate::support::tags::labels_and_tags;
+use crate::support::{Cdc, Signal, TO_VERSION_4, labels_pair, value, wait_in_step, wait_log, wait_rows};
 
 /// Objects of the schema that have no comment.
 const WITHOUT: &str = "

@@ -3,13 +3,12 @@
 use cdc::cluster::Stop;
 use tokio_postgres::Client;
 
-use crate::held::{self, FILL};
+use crate::support::held::{self, FILL};
+use crate::support::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, own_cluster, pg, rows,
-    value, wait_in_step, wait_until,
+    Cdc, LABELS_MODEL, Pair, Side, Signal, count_log, labels_pair, labels_pair_on, on_free_slot, own_cluster,
+    pg, rows, value, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
 };
-use crate::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
-use crate::{count_log, wait_equal, wait_log, wait_rows};
 
 const TAGS_TABLE: &str = "CREATE TABLE tags (id int PRIMARY KEY, tag text NOT NULL, note text);
      INSERT INTO tags VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'c', 'z')";

@@ -2,11 +2,13 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, LABELS_MODEL, labels_pair, lookup, rows, value, wait_in_step};
-use crate::tags::{
+use crate::support::tags::{
     ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, labels_and_tags, wait_told,
 };
-use crate::{goes_on, wait_equal, wait_log, wait_rows};
+use crate::support::{
+    Cdc, LABELS_MODEL, goes_on, labels_pair, lookup, rows, value, wait_equal, wait_in_step, wait_log,
+    wait_rows,
+};
 
 /// The tags are suspended for one of these reasons with what they showed before; the labels go on.
 async fn suspended_alone(source: &Client, target: &Client, reasons: &[&str], shown: &[String]) {

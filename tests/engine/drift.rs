@@ -4,9 +4,11 @@
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::support::{self, Cdc, LABELS_MODEL, Pair, labels_pair, pg, rows, value, wait_in_step, wait_until};
-use crate::tags::{TAGS_LOOKUP, TAGS_MODEL};
-use crate::{wait_log, wait_rows};
+use crate::support::tags::{TAGS_LOOKUP, TAGS_MODEL};
+use crate::support::{
+    self, Cdc, LABELS_MODEL, Pair, labels_pair, pg, rows, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
+};
 
 const SECRET: &str = "a secret value";
 

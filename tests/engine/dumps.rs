@@ -3,9 +3,10 @@
 
 use tokio_postgres::Client;
 
-use crate::held::{self, FILL};
-use crate::support::{Cdc, LABELS_MODEL, Pair, database_pair, pg, rows, seeded, value, wait_in_step};
-use crate::wait_rows;
+use crate::support::held::{self, FILL};
+use crate::support::{
+    Cdc, LABELS_MODEL, Pair, database_pair, pg, rows, seeded, value, wait_in_step, wait_rows,
+};
 
 const ITEMS_MODEL: &str = "
 [[read_model]]

@@ -3,9 +3,9 @@
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    Cdc, Side, Signal, labels_pair_on, on_free_slot, pg, rows, source, value, wait_in_step,
+    Cdc, Side, Signal, labels_pair_on, on_free_slot, pg, rows, source, value, wait_in_step, wait_log,
+    wait_rows,
 };
-use crate::{wait_log, wait_rows};
 
 /// A server of which nobody flushes an asynchronous commit for ten seconds.
 fn lazy_target() -> Cluster {

@@ -1,9 +1,10 @@
 //! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the reason.
 
-use crate::support::{Cdc, LABELS_MODEL, Pair, Signal, database_pair, pg, rows, seeded, source, target};
+use crate::support::tags::{ALL_IN_STEP, STATES, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
+use crate::support::{
+    Cdc, LABELS_MODEL, Pair, Signal, count_log, database_pair, pg, rows, seeded, source, target, wait_rows,
+};
 use crate::support::{value, wait_in_step};
-use crate::tags::{ALL_IN_STEP, STATES, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
-use crate::{count_log, wait_rows};
 use tokio_postgres::Client;
 
 /// Makes the databases anew with these encodings.

@@ -2,9 +2,11 @@
 
 use cdc::cluster::Stop;
 
-use crate::held::{self, FILL};
-use crate::support::{self, Cdc, Side, Signal, labels_pair_on, on_free_slot, own_cluster, pg, wait_in_step};
-use crate::{goes_on, wait_log, wait_rows};
+use crate::support::held::{self, FILL};
+use crate::support::{
+    self, Cdc, Side, Signal, goes_on, labels_pair_on, on_free_slot, own_cluster, pg, wait_in_step, wait_log,
+    wait_rows,
+};
 
 async fn target_is_lost_in_the_copy(healing: bool) {
     let cluster = own_cluster(Side::Target, "lost");

@@ -6,9 +6,10 @@
 use cdc::cluster::Stop;
 use tokio::task::JoinHandle;
 
-use crate::couple::{SYNCHRONIZED, couple, programs};
-use crate::support::{Cdc, Side, Signal, live_labels, lookup, pg, value, wait_in_step, wait_until};
-use crate::{IN_STEP, wait_log, wait_rows};
+use crate::support::couple::{SYNCHRONIZED, couple, programs};
+use crate::support::{
+    Cdc, IN_STEP, Side, Signal, live_labels, lookup, pg, value, wait_in_step, wait_log, wait_rows, wait_until,
+};
 
 const HEALS: &str = "the stream cannot go on";
 

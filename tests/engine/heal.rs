@@ -5,9 +5,8 @@ use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
     self, Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, on_free_slot, target, value,
-    wait_in_step, wait_until,
+    wait_in_step, wait_log, wait_rows, wait_until,
 };
-use crate::{wait_log, wait_rows};
 
 #[tokio::test]
 async fn publication_that_was_dropped_is_made_again() {

@@ -1,8 +1,9 @@
 //! Identities that are changed, lost and found again while `cdc` runs: the stream then names old rows in another way.
 
-use crate::support::{Cdc, labels_pair, rows, wait_in_step, wait_until};
-use crate::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags, wait_told};
-use crate::{goes_on, wait_equal, wait_rows};
+use crate::support::tags::{
+    ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags, wait_told,
+};
+use crate::support::{Cdc, goes_on, labels_pair, rows, wait_equal, wait_in_step, wait_rows, wait_until};
 
 /// Rows that were written before, in and after the transaction that changes the identity are all taken.
 #[tokio::test]

@@ -9,9 +9,9 @@ use cdc::cluster::Cluster;
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, database_pair, database_pair_on, pg, seeded, source, value, wait_in_step, wait_until,
+    Cdc, Pair, database_pair, database_pair_on, pg, seeded, source, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
 };
-use crate::{wait_log, wait_rows};
 
 /// `status_interval` of these tests.
 const INTERVAL: Duration = Duration::from_secs(1);

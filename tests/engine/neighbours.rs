@@ -3,9 +3,9 @@
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Signal, labels_pair, rows, server_version, value, wait_in_step, wait_until,
+    Cdc, LABELS_MODEL, Pair, Signal, count_log, goes_on, labels_pair, rows, server_version, tear_down, value,
+    wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
 };
-use crate::{count_log, goes_on, tear_down, wait_equal, wait_log, wait_rows};
 
 const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
 const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";

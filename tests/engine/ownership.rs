@@ -3,10 +3,9 @@
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Signal, labels_pair, lookup, pg, rows, seed_reports, target_database, value, wait_in_step,
-    wait_until,
+    Cdc, IN_STEP, Pair, Signal, count_log, goes_on, labels_pair, lookup, pg, rows, seed_reports,
+    target_database, value, wait_in_step, wait_log, wait_rows, wait_until,
 };
-use crate::{IN_STEP, count_log, goes_on, wait_log, wait_rows};
 
 const PUBLICATIONS: &str = "SELECT count(*) FROM pg_publication";
 const COMMENT: &str =
@@ -288,13 +287,13 @@ async fn slot_of_a_first_copy_that_was_killed_is_known() {
         .batch_execute("CREATE PUBLICATION cdc FOR TABLE labels")
         .await
         .unwrap();
-    crate::held::install(&target).await;
+    crate::support::held::install(&target).await;
     for _ in 0..2 {
-        let holder = crate::held::hold(&pair, crate::held::FILL).await;
+        let holder = crate::support::held::hold(&pair, crate::support::held::FILL).await;
         let mut cdc = Cdc::run(&pair);
-        crate::held::wait_held(&target, crate::held::FILL).await;
+        crate::support::held::wait_held(&target, crate::support::held::FILL).await;
         cdc.stop(Signal::Kill).await;
-        crate::held::let_go(holder, crate::held::FILL).await;
+        crate::support::held::let_go(holder, crate::support::held::FILL).await;
         assert_eq!(rows(&source, &slot_of(&pair)).await.len(), 1, "the slot is left");
     }
     let _cdc = Cdc::run(&pair);

@@ -2,8 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, database_pair, pg, value};
-use crate::{count_log, wait_equal, wait_log, wait_rows};
+use crate::support::{Cdc, Pair, count_log, database_pair, pg, value, wait_equal, wait_log, wait_rows};
 
 const CONFIG: &str = "
 [[read_model]]

@@ -77,7 +77,7 @@ async fn status_tells_when_the_turn_of_this_pipeline_comes() {
     pair.config.push_str("[resync]\njitter = \"2h\"\n");
     let cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
-    crate::wait_log(&cdc, "streaming").await;
+    crate::support::wait_log(&cdc, "streaming").await;
     let status = |arguments: &[&str]| run(&pair, arguments).0;
     let json: serde_json::Value = serde_json::from_str(&status(&["status", "--json"])).unwrap();
     let schedule = &json["resync_schedule"];
@@ -172,7 +172,7 @@ async fn status_names_who_keeps_a_copy_from_beginning() {
     assert!(text.contains(&format!("process {pid}")), "{text}");
     blocker.batch_execute("COMMIT").await.unwrap();
     let done = "SELECT count(*) > 0 FROM cdc.resync WHERE origin = 'schedule' AND state = 'done' AND waiting_for IS NULL";
-    crate::wait_rows(&target, done, &["t"]).await;
+    crate::support::wait_rows(&target, done, &["t"]).await;
 }
 
 /// A copy that takes a few seconds; it is looked at meanwhile.
@@ -193,7 +193,7 @@ async fn progress_of_a_copy_is_shown_while_it_lasts() {
     })
     .await;
     assert!(text.contains("copy public.labels_lookup: "), "{text}");
-    crate::wait_log(&cdc, "\"copied\"").await;
+    crate::support::wait_log(&cdc, "\"copied\"").await;
     wait_status(&pair, "the copy has ended", |json| {
         json["read_models"][0]["copy"].is_null() && json["read_models"][0]["rows"] == 1_000_003
     })

@@ -4,8 +4,9 @@ use std::process::Command;
 
 use cdc::cluster::{Cluster, Options};
 
-use crate::support::{self, Cdc, Side, Signal, labels_pair, labels_pair_on, rows, wait_in_step};
-use crate::{count_log, wait_log};
+use crate::support::{
+    self, Cdc, Side, Signal, count_log, labels_pair, labels_pair_on, rows, wait_in_step, wait_log,
+};
 
 #[tokio::test]
 async fn role_that_owns_nothing_follows_a_publication_that_a_dba_made() {

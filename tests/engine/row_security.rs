@@ -3,8 +3,9 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, Signal, labels_pair, rows, value, wait_in_step, wait_until};
-use crate::{goes_on, wait_log, wait_rows};
+use crate::support::{
+    Cdc, Pair, Signal, goes_on, labels_pair, rows, value, wait_in_step, wait_log, wait_rows, wait_until,
+};
 
 const SAID: &str = "row-level security hides rows";
 

@@ -7,9 +7,9 @@ use std::process::Command;
 use cdc::cluster::{Cluster, Stop};
 use tokio_postgres::Client;
 
-use crate::goes_on;
 use crate::support::{
-    Cdc, Side, Signal, labels_pair_on, lookup, own_cluster, pg, rows, target, value, wait_in_step, wait_until,
+    Cdc, Side, Signal, goes_on, labels_pair_on, lookup, own_cluster, pg, rows, target, value, wait_in_step,
+    wait_until,
 };
 
 /// What the source is set back to.

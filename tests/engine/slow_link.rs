@@ -8,8 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{self, Cdc, database_pair, pg, wait_until};
-use crate::{wait_log, wait_rows};
+use crate::support::{self, Cdc, database_pair, pg, wait_log, wait_rows, wait_until};
 
 /// Bytes that the slow link lets through of each connection in a tenth of a second.
 const PIECE: usize = 2_000;

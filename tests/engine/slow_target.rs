@@ -1,7 +1,6 @@
 //! A target that takes longer than the stream waits for it.
 
-use crate::support::{Cdc, database_pair, pg, rows, wait_until};
-use crate::{wait_log, wait_rows};
+use crate::support::{Cdc, database_pair, pg, rows, wait_log, wait_rows, wait_until};
 
 /// Longer than reading may stand still.
 const SLOW_SECONDS: u32 = 12;

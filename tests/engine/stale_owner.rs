@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options};
 
-use crate::support::{self, Cdc, Side, Signal, labels_pair_on, pg, wait_in_step, wait_until};
-use crate::{count_log, goes_on, wait_log, wait_rows};
+use crate::support::{
+    self, Cdc, Side, Signal, count_log, goes_on, labels_pair_on, pg, wait_in_step, wait_log, wait_rows,
+    wait_until,
+};
 
 const WAITS: &str = "another cdc owns this pipeline";
 const ENDS: &str = "its owner gives no sign of life";

@@ -9,11 +9,11 @@ use cdc::source::slot;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::held::{self, CATCH_UP, FILL};
+use crate::support::held::{self, CATCH_UP, FILL};
 use crate::support::{
-    self, Cdc, DEADLINE, Pair, Side, labels_pair_on, own_cluster, pg, value, wait_in_step, wait_until,
+    self, Cdc, DEADLINE, Pair, Side, count_log, goes_on, labels_pair_on, own_cluster, pg, value,
+    wait_in_step, wait_log, wait_rows, wait_until,
 };
-use crate::{count_log, goes_on, wait_log, wait_rows};
 
 /// A table that nobody follows.
 const OTHER: &str = "CREATE TABLE other (n serial PRIMARY KEY, at timestamptz DEFAULT now())";

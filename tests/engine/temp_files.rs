@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
-use crate::support::{Cdc, labels_pair, pg, value, wait_in_step, wait_until};
-use crate::{count_log, goes_on, wait_log, wait_rows};
+use crate::support::{
+    Cdc, count_log, goes_on, labels_pair, pg, value, wait_in_step, wait_log, wait_rows, wait_until,
+};
 
 #[tokio::test]
 async fn too_little_room_for_temporary_files_is_said_before_and_after() {

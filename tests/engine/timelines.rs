@@ -4,9 +4,10 @@
 use cdc::cluster::Stop;
 use tokio_postgres::Client;
 
-use crate::couple::{Couple, couple};
-use crate::support::{Cdc, Signal, lookup, pg, rows, value, wait_in_step, wait_until};
-use crate::{count_log, wait_log, wait_rows};
+use crate::support::couple::{Couple, couple};
+use crate::support::{
+    Cdc, Signal, count_log, lookup, pg, rows, value, wait_in_step, wait_log, wait_rows, wait_until,
+};
 
 const HEALS: &str = "SELECT count(*) FROM cdc.resync WHERE origin = 'heal'";
 const TIMELINE: &str = "SELECT timeline FROM cdc.pipeline";

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, DEADLINE, Pair, database_pair, labels_pair, pg, rows, value, wait_in_step, wait_until,
+    Cdc, DEADLINE, Pair, count_log, database_pair, labels_pair, pg, rows, value, wait_in_step, wait_log,
+    wait_rows, wait_until,
 };
-use crate::{count_log, wait_log, wait_rows};
 
 /// How the stream names an old row.
 const IDENTITIES: [&str; 4] = [

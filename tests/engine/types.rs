@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, database_pair, pg, rows, server_version, value, wait_until};
-use crate::values::{MULTIRANGES, TYPES, VALUES};
-use crate::{wait_log, wait_rows};
+use super::values::{MULTIRANGES, TYPES, VALUES};
+use crate::support::{
+    Cdc, Pair, database_pair, pg, rows, server_version, value, wait_log, wait_rows, wait_until,
+};
 
 /// What text is compared under.
 const PLAIN: &str =
@@ -230,7 +231,7 @@ async fn every_type_comes_as_the_sources_own_text() {
         8,
         "{text}"
     );
-    assert_eq!(crate::count_log(&cdc, "trying again"), 0);
+    assert_eq!(crate::support::count_log(&cdc, "trying again"), 0);
 }
 
 /// A read model of one table with these columns.

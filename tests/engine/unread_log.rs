@@ -3,8 +3,7 @@
 
 use std::io::Read as _;
 
-use crate::goes_on;
-use crate::support::{Cdc, Signal, labels_pair};
+use crate::support::{Cdc, Signal, goes_on, labels_pair};
 
 /// At log level debug each row makes a line: far more than the 64 kB that a pipe takes and the thousand lines that wait.
 const MANY: &str = "INSERT INTO labels (code, label, display_name) SELECT 'C' || n, 'l', 'd' FROM generate_series(1, 4000) n";

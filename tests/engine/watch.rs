@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Cdc, LABELS_MODEL, Signal, labels_pair, pg, rows, value, wait_in_step, wait_until};
-use crate::{count_log, wait_log, wait_rows};
+use crate::support::{
+    Cdc, LABELS_MODEL, Signal, count_log, labels_pair, pg, rows, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
+};
 
 const STATES: &str = "SELECT name || '|' || state FROM cdc.read_model ORDER BY 1";
 

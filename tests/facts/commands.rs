@@ -8,7 +8,7 @@ use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings,
 use cdc::status::Verdict;
 use cdc::{source, target};
 
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
 
 const MASTER: &str = "
     CREATE TABLE labels (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), code varchar(10) NOT NULL,
@@ -140,16 +140,16 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
         .unwrap();
     assert!(lookup.key_index(&settings.read_models[0].key).unwrap().primary);
     assert_eq!(
-        target::report::presence(&mut conn, "cdc").await.unwrap(),
-        target::report::Presence::Ours
+        target::presence::presence(&mut conn, "cdc").await.unwrap(),
+        target::presence::Presence::Ours
     );
     assert_eq!(
-        target::report::presence(&mut conn, "nowhere").await.unwrap(),
-        target::report::Presence::Missing
+        target::presence::presence(&mut conn, "nowhere").await.unwrap(),
+        target::presence::Presence::Missing
     );
     assert_eq!(
-        target::report::presence(&mut conn, "public").await.unwrap(),
-        target::report::Presence::Foreign
+        target::presence::presence(&mut conn, "public").await.unwrap(),
+        target::presence::Presence::Foreign
     );
     let findings = check::findings(settings).await;
     assert!(
@@ -316,14 +316,14 @@ async fn teardown_takes_away_only_its_own(
     );
     let mut conn = cluster.target("postgres").await;
     assert_eq!(
-        target::report::presence(&mut conn, "cdc").await.unwrap(),
-        target::report::Presence::Ours
+        target::presence::presence(&mut conn, "cdc").await.unwrap(),
+        target::presence::Presence::Ours
     );
     admin.batch_execute("DROP VIEW public.mine").await.unwrap();
     assert!(teardown::execute(settings, true, false).await.unwrap());
     assert_eq!(
-        target::report::presence(&mut conn, "cdc").await.unwrap(),
-        target::report::Presence::Missing
+        target::presence::presence(&mut conn, "cdc").await.unwrap(),
+        target::presence::Presence::Missing
     );
     let rows = || async {
         let row = admin

@@ -1,7 +1,8 @@
 //! Many copies beside many writers, on a server that waits for its disk: each copy is the table as of its slot's position, and
 //! reading it has marked no committed row as aborted at the source (`source/settled.rs`). A second slot, which reads no
 //! table, tells what was committed. The writers are stopped as soon as a slot is made, since a commit is half done for less than a
-//! millisecond: without the wait one copy in ten goes wrong then, else one in some hundred. `CDC_TEST_COPIES` makes it longer; `make campaign-copies` does.
+//! millisecond: without the wait one copy in ten goes wrong then, else one in some hundred. `CDC_TEST_COPIES` makes it longer;
+//! `make campaign-copies` does.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -22,6 +22,7 @@ mod new_rows;
 mod plans;
 mod random;
 mod refused_chunks;
+#[path = "../support/rig.rs"]
 mod rig;
 mod sweep;
 mod tables;

@@ -11,7 +11,7 @@ use crate::read_model::follow::follow;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::target::bookkeeping::{Bookkeeping, StoredModel};
 use crate::target::model::TargetModel;
-use crate::target::report::{Presence, presence};
+use crate::target::presence::{Presence, presence};
 use crate::target::{facts, lookup, script};
 
 const HEAD: &str = "\

@@ -78,6 +78,9 @@ impl Case {
 
     /// Plays a step; returns what is to be done after it.
     fn step(&mut self, step: &str) -> String {
+        // What begins with a plus is followed by another event before anything is done.
+        let goes_on = step.starts_with('+');
+        let step = step.trim_start_matches('+');
         let (what, number) = step.split_once(' ').unwrap_or((step, "0"));
         let number = number.parse().unwrap_or_default();
         let result = self.event(what, number);
@@ -85,6 +88,7 @@ impl Case {
         match result {
             Err(error) => said.push(format!("end: {error}")),
             Ok(Some(text)) => said.push(text),
+            Ok(None) if goes_on => {}
             Ok(None) => self.settle(&mut said),
         }
         said.join(", ")
@@ -234,7 +238,15 @@ impl Case {
                 } else {
                     " without 0"
                 };
-                format!("apply {} to {}{leaves}", batch.transactions, batch.position.lsn.0)
+                let rows = if batch.chunks == 0 && batch.folds.iter().all(|(_, fold)| fold.is_empty()) {
+                    " of no row"
+                } else {
+                    ""
+                };
+                format!(
+                    "apply {} to {}{rows}{leaves}",
+                    batch.transactions, batch.position.lsn.0
+                )
             }
             Job::Store(position) => match position.commit_time {
                 Some(time) => format!("store {} as of {}", position.lsn.0, time.0),

@@ -10,7 +10,7 @@ use crate::run::shared::Shared;
 use crate::status::Copy;
 use crate::target::bookkeeping::CopyProgress;
 use crate::target::shadow::Counter;
-use crate::telemetry::line;
+use crate::telemetry::progress as terminal;
 
 /// How often the log tells the progress of a copy, where no terminal shows it.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -52,8 +52,8 @@ impl<'a> Progress<'a> {
         let (rows, bytes) = self.copied.read();
         let seconds = self.started.elapsed().as_secs_f64();
         let copy = Copy::new(rows, self.estimate, Some(bytes), Some(seconds));
-        if line::is_on() {
-            line::show([(self.to_copy.settings.name().as_str(), &copy)]);
+        if terminal::is_on() {
+            terminal::show([(self.to_copy.settings.name().as_str(), &copy)]);
         } else if self.logged.elapsed() >= LOG_INTERVAL {
             self.logged = Instant::now();
             tracing::info!(
@@ -77,7 +77,7 @@ impl<'a> Progress<'a> {
     }
 
     pub(super) async fn end(&mut self) {
-        line::clear();
+        terminal::clear();
         if self.conn.is_some() {
             self.store(None).await;
         }
@@ -107,6 +107,6 @@ impl<'a> Progress<'a> {
 impl Drop for Progress<'_> {
     /// A copy that is given up tells its end too.
     fn drop(&mut self) {
-        line::clear();
+        terminal::clear();
     }
 }

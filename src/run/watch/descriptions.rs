@@ -2,28 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
-use crate::shape::Shape;
+use crate::error::Error;
+use crate::run::messages::{Answer, Question};
 use crate::source::shapes::Shapes;
 use crate::sql::TableName;
 
 /// How long such a look may take. Less than the stream may stand still, or a source that shuts down would wait for it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the catalogs say of tables by now.
-pub type Answer = Result<Vec<(TableName, Shape)>>;
-
-/// The stream asks what the catalogs say of tables, and waits for it.
-#[derive(Debug)]
-pub struct Question {
-    /// The tables.
-    pub tables: Vec<TableName>,
-    /// Gets the answer.
-    pub reply: oneshot::Sender<Answer>,
-}
 
 /// Answers for as long as the session lasts.
 pub async fn answer(client: &Client, publication: &str, mut questions: mpsc::Receiver<Question>) {

@@ -6,7 +6,7 @@ use super::Bookkeeping;
 use super::schema::{VERSION, written_by_batches};
 use crate::error::{Error, Result};
 use crate::target::error::from_sqlx;
-use crate::target::report::{Presence, presence};
+use crate::target::presence::{Presence, presence};
 
 /// How the pipeline stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,8 @@
 //! They are settings of the functions, and a plan that a session keeps was made under them. Where a function needs two forms it
 //! changes them in between, always at the same place.
 
-use super::templates::Entry;
+/// What stands between the braces of a placeholder, and what it becomes: `("map", ..)`, `("?moved", ..)`.
+pub(super) type Entry = (&'static str, String);
 
 /// How a function of the writer finds the rows of map and lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! The functions that a session makes for a read model, and their calls, from the templates in `sql/target/write`.
 
+use super::joins::Entry;
 use super::joins::{Joins, Lookup, READ_ONCE_BYTES_A_ROW};
-use super::templates::Entry;
 use super::{TargetModel, join, no_identity, numbered};
 
 /// Chunks that the stage may be as large as before its rows are looked up instead of being read once for each chunk.

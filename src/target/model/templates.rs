@@ -7,7 +7,7 @@
 //! What a placeholder stands for may hold placeholders of the kinds that follow. What a table's owner has named comes last and is
 //! never looked through again.
 
-use super::joins::Joins;
+use super::joins::{Entry, Joins};
 use super::{TargetModel, join};
 use crate::sql::fill;
 
@@ -15,9 +15,6 @@ mod conditions;
 mod lists;
 mod names;
 mod steps;
-
-/// What stands between the braces of a placeholder, and what it becomes: `("map", ..)`, `("?moved", ..)`.
-pub(super) type Entry = (&'static str, String);
 
 impl TargetModel {
     /// Fills a template whose rows are looked up one by one; `own` is what only this template has.

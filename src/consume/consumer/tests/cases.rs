@@ -154,6 +154,7 @@ fn pauses() {
         ),
         ("it comes to stand behind what was asked for, with a keepalive", USUAL, &[
             ("pause 150", "say 100/100?"),
+            ("reads?", "true"),
             ("keepalive 149", "store 149"),
             ("done", "say 149/149"),
             ("keepalive 160", "store 160"),
@@ -213,7 +214,7 @@ fn pauses() {
             ("insert 200", ""),
             ("merge", "merge 100"),
             ("not-merged", "say 208/100"),
-            ("resume", "apply 1 to 208"),
+            ("resume", "apply 1 to 208 of no row"),
             ("done", "say 208/208"),
             ("at 10", ""),
             ("tick", "say 208/208?, audit []"),
@@ -242,6 +243,7 @@ fn shutdowns_of_the_source() {
         ("an idle position is stored and acknowledged at once", USUAL, &[
             ("shutdown 150", "store 150, say 150/100 moving"),
             ("done", "say 150/150 moving"),
+            ("deadline?", "none"),
             ("tick", "say 150/150?"),
         ]),
         ("a batch in hand first", USUAL, &[
@@ -263,6 +265,21 @@ fn shutdowns_of_the_source() {
             ("done", "say 208/100"),
             ("shutdown 208", "say 208/100 moving, harden 208"),
             ("done", "say 208/208 moving"),
+        ]),
+        ("so is each batch", ASYNCHRONOUS, &[
+            ("insert 200", "apply 1 to 208"),
+            ("insert 300", ""),
+            ("shutdown 350", "say 350/100 moving"),
+            ("done", "say 350/100 moving, harden 208"),
+            ("done", "say 350/208 moving, apply 1 to 308"),
+            ("done", "store 350, say 350/208 moving"),
+            ("done", "say 350/208 moving, harden 350"),
+            ("done", "say 350/350 moving"),
+        ]),
+        ("a keepalive that was asked for is asked for with the reply", USUAL, &[
+            ("keepalive 100", ""),
+            ("+hurry", ""),
+            ("shutdown 100", "say 100/100?"),
         ]),
         ("what is not acknowledged in time ends the connection", USUAL, &[
             ("insert 200", "apply 1 to 208"),
@@ -372,7 +389,7 @@ fn proofs() {
         ]),
         ("a table that is another one leaves before what waits", With { proves: false, ..USUAL }, &[
             ("insert 200", "look"),
-            ("altered", "apply 1 to 208 without 0"),
+            ("altered", "apply 1 to 208 of no row without 0"),
             ("done", "say 208/208"),
             ("at 10", ""),
             ("tick", "say 208/208?, audit []"),
@@ -381,7 +398,7 @@ fn proofs() {
             ("begin 200", ""),
             ("alter", ""),
             ("row 1", ""),
-            ("commit 200", "apply 1 to 208 without 0"),
+            ("commit 200", "apply 1 to 208 of no row without 0"),
             ("hurry", "say 208/100?"),
             ("done", "say 208/208"),
             ("keepalive 250", "store 250"),

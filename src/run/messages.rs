@@ -1,0 +1,63 @@
+//! What the tasks of a session ask of each other.
+
+use tokio::sync::oneshot;
+
+use crate::as_of::Reading;
+use crate::batch::Merged;
+use crate::consume::mode::Joining;
+use crate::error::{Error, Result};
+use crate::lsn::Lsn;
+use crate::shape::Shape;
+use crate::sql::TableName;
+use crate::target::model::TargetModel;
+
+/// What others ask of the loop.
+#[derive(Debug)]
+pub enum Command {
+    /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when `resume` is dropped.
+    Pause {
+        /// What the copy has received.
+        at_least: Lsn,
+        /// Read models that shall take part from that position on, by index, as the copy bound them.
+        models: Joining,
+        /// Gets the position.
+        reply: oneshot::Sender<Lsn>,
+        /// Ends the pause when its sender is dropped.
+        resume: oneshot::Receiver<()>,
+    },
+    /// End the session: the watch has seen what it cannot go on with.
+    End {
+        /// What it has seen.
+        error: Error,
+        /// Whether the batch in hand is given up: the target does not answer.
+        abandon: bool,
+    },
+    /// The source's clock was read, and whether its commits wait for a walsender of our name.
+    Clock(Reading, bool),
+    /// Store the position of an idle stream at once: somebody waits for it.
+    Hurry,
+    /// Merge exact copies at the position at which the loop stands still.
+    Merge {
+        /// Read models as the copy bound them, by index.
+        models: Vec<(usize, TargetModel)>,
+        /// Number of the resync, which is done with the merge.
+        request: Option<i64>,
+        /// Gets the result.
+        reply: MergeReply,
+    },
+}
+
+/// Who waits for the result of a merge.
+pub type MergeReply = oneshot::Sender<Result<Vec<Merged>>>;
+
+/// What the catalogs say of tables by now.
+pub type Answer = Result<Vec<(TableName, Shape)>>;
+
+/// The stream asks what the catalogs say of tables, and waits for it.
+#[derive(Debug)]
+pub struct Question {
+    /// The tables.
+    pub tables: Vec<TableName>,
+    /// Gets the answer.
+    pub reply: oneshot::Sender<Answer>,
+}

@@ -1,0 +1,65 @@
+//! What every file looks like.
+
+use super::sources::{files, root, sources};
+
+/// Longest comment line, in characters. It shrinks to the width of the code.
+const WIDTH: usize = 140;
+
+/// Files with wider ones today.
+const WIDER: &[&str] = &[
+    "src/lib.rs",
+    "src/run/watch.rs",
+    "src/source/slot.rs",
+    "src/source/snapshot.rs",
+];
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for source in sources() {
+        assert!(
+            source.text.starts_with("//! "),
+            "src/{} does not begin with a //! header: one sentence on what it does",
+            source.path
+        );
+    }
+}
+
+/// A comment that can be wrapped: not a row of a table.
+fn is_comment(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("//") && !line.starts_with("//! |") && !line.starts_with("/// |")
+}
+
+#[test]
+fn comments_are_no_wider_than_the_limit() {
+    for folder in ["src", "tests", "benches"] {
+        let wider: Vec<_> = WIDER.iter().map(|file| root().join(file)).collect();
+        for path in files(&root().join(folder)) {
+            if wider.contains(&path) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let wide = text
+                .lines()
+                .enumerate()
+                .find(|(_, line)| is_comment(line) && line.chars().count() > WIDTH);
+            assert!(
+                wide.is_none(),
+                "{}:{}: a comment is wider than {WIDTH} characters",
+                path.display(),
+                wide.map_or(0, |(at, _)| at + 1)
+            );
+        }
+    }
+}
+
+#[test]
+fn toolchain_is_the_same_everywhere() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let toolchain = read("rust-toolchain.toml");
+    let (_, rest) = toolchain.split_once("channel = \"").unwrap();
+    let (version, _) = rest.split_once('"').unwrap();
+    let (major_and_minor, _) = version.rsplit_once('.').expect("a number, not a channel");
+    assert!(read("Cargo.toml").contains(&format!("\nrust-version = \"{major_and_minor}\"\n")));
+    assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-bookworm AS build\n")));
+}
