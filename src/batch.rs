@@ -54,11 +54,11 @@ pub struct Written {
     pub updated_keys: Vec<String>,
     /// Keys of deleted rows, if they were asked for.
     pub deleted_keys: Vec<String>,
-    /// Rows that the target refused and that were set apart now, without those that it had refused before in the same way.
+    /// Rows that the target rejects now, without those that it rejected before in the same way.
     pub rejected: Vec<Rejected>,
-    /// Rows of this batch that the target refuses, whether it did before or not.
+    /// Rows of this batch that the target rejects, whether it did before or not.
     pub refused: i64,
-    /// Rows that are set apart by now.
+    /// Rows that are rejected by now.
     pub rejected_in_all: i64,
     /// The first of them.
     pub first_rejected: Vec<Rejected>,
@@ -97,7 +97,7 @@ pub enum MergePosition {
     },
 }
 
-/// A row that the target refuses.
+/// A row that the target rejects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rejected {
     /// Its key, if the lookup's key takes it.

@@ -1,4 +1,4 @@
-//! `check`: facts become findings, each with its reason and the SQL or setting that mends it.
+//! `check`: facts become findings, each with its reason and the SQL or setting that corrects it.
 //!
 //! In: the settings and what the catalogs of both sides said, as far as each could be asked. Out: [`Finding`]s,
 //! worst first. An error is what keeps `cdc run` from working, or the application from writing; a warning is what

@@ -18,7 +18,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Class {
     /// The next try may succeed: connection lost, server restarting, lock, timeout, disk full. Retried for ever.
     Transient,
-    /// The target refuses a row (SQLSTATE classes 22, 23, 44, 54, P0001, 21000).
+    /// The target rejects a row (SQLSTATE classes 22, 23, 44, 54, P0001, 21000).
     Refused,
     /// One read model cannot go on (column gone, type incompatible, an unchanged value nobody has).
     Broken,

@@ -1,6 +1,6 @@
 //! The identity rule: by which columns the stream names an old row, and whether publishing is harmless.
 //!
-//! In: a table's facts. Out: its [`Identity`], or why it has none and the SQL that mends it.
+//! In: a table's facts. Out: its [`Identity`], or why it has none and the SQL that corrects it.
 //!
 //! | replica identity | identity |
 //! |---|---|
@@ -44,7 +44,7 @@ pub struct Identity {
 /// The identity of a source table. `key` and `soft_delete` are the read model's, names as in the source.
 ///
 /// # Errors
-/// `Broken`, with the reason and the SQL that mends it, where there is no usable identity.
+/// `Broken`, with the reason and the SQL that corrects it, where there is no usable identity.
 pub fn identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) -> Result<Identity> {
     let identity = match table.replica_identity {
         ReplicaIdentity::Nothing => return Err(no_identity(table, "its replica identity is NOTHING")),
@@ -100,7 +100,7 @@ fn key_identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) 
         key.join(", ")
     ))
     .with_detail(
-        "Old rows cannot be told apart, since nothing at the source keeps two live rows from being equal.",
+        "Old rows cannot be distinguished, since nothing at the source keeps two live rows from being equal.",
     )
     .with_hint(format!(
         "Add a primary key, or: CREATE UNIQUE INDEX CONCURRENTLY ON {} ({});",
@@ -118,7 +118,7 @@ fn deferrable_key(table: &SourceTable, key: &[String], index: &UniqueIndex) -> E
         index.name
     ))
     .with_detail(
-        "Old rows cannot be told apart, since two live rows may be equal until the constraint is checked.",
+        "Old rows cannot be distinguished, since two live rows may be equal until the constraint is checked.",
     )
     .with_hint(format!(
         "Add a primary key that is not deferrable, or: CREATE UNIQUE INDEX CONCURRENTLY ON {name} ({});",

@@ -254,7 +254,7 @@ impl ReadModel {
             left_out.find(|(value, column)| *value == Cell::Unchanged && !column.toastable)
         {
             return Err(Error::broken(format!(
-                "an update left out column \"{}\": the table was altered and stores values out of line by now",
+                "an update left out column \"{}\": the table was altered and now stores values out of line",
                 column.name
             )));
         }

@@ -78,14 +78,14 @@ pub struct ReadModelSettings {
     pub soft_delete: Option<String>,
     /// Lookup column that gets the time of the last insert or change; not one of `columns`.
     pub synced_at: Option<String>,
-    /// What becomes of a row that the target refuses.
+    /// What becomes of a row that the target rejects.
     pub on_row_error: OnRowError,
 }
 
-/// What becomes of a row that the target refuses.
+/// What becomes of a row that the target rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnRowError {
-    /// It is set apart, and everything else goes on.
+    /// It is rejected, and everything else goes on.
     #[default]
     Isolate,
     /// The read model stops before the transaction of that row.

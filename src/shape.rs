@@ -13,6 +13,7 @@
 use crate::error::{Error, Result};
 use crate::read_model::ReadModel;
 use crate::relation::Relation;
+use crate::sql::TableName;
 
 /// The columns of a table as the catalogs list them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Shape {
     pub oid: Option<u32>,
     /// Columns in the order of their numbers, without dropped ones.
     pub columns: Vec<ShapeColumn>,
+    /// OIDs of its partitions, where their changes may still come under its name after they were detached: before PostgreSQL 15.
+    pub parts: Option<Vec<u32>>,
 }
 
 /// A column as the catalogs list it.
@@ -45,7 +48,7 @@ impl Shape {
         let table = &model.settings.source;
         if self.oid != Some(model.source_oid) {
             return Err(Error::broken(format!(
-                "table \"{table}\" was renamed, dropped or made again"
+                "table \"{table}\" was renamed, dropped or created again"
             )));
         }
         let differs = model.used_columns().find(|bound| {
@@ -77,6 +80,19 @@ impl Shape {
             "columns of table \"{}\" were renamed to and fro",
             model.settings.source
         )))
+    }
+
+    /// Proves that a leaf whose changes come under the name of this table is still a part of it.
+    ///
+    /// # Errors
+    /// [`Class::Broken`](crate::error::Class::Broken) if it was detached: some of its changes may be of a table that stands alone.
+    pub fn has_leaf(&self, table: &TableName, leaf: u32) -> Result<()> {
+        match &self.parts {
+            Some(parts) if !parts.contains(&leaf) => Err(Error::broken(format!(
+                "a partition of table \"{table}\" was detached, and its changes still come under the table's name"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether columns that came and went, and none with another name, are enough to explain the message.
@@ -137,6 +153,7 @@ mod tests {
             }
         });
         Shape {
+            parts: None,
             oid: Some(1),
             columns: columns.collect(),
         }
@@ -203,6 +220,7 @@ mod tests {
             streamed: true,
         });
         let shape = Shape {
+            parts: None,
             oid: Some(table.oid),
             columns: columns.collect(),
         };

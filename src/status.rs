@@ -218,13 +218,13 @@ pub struct ReadModelStatus {
     pub copy: Option<Copy>,
     /// Live rows at the source whose key another one has, as of the last resync: they wait until it is free.
     pub waiting: i64,
-    /// Rows that the target refuses and that are set apart.
+    /// Rows that the target rejects.
     pub rejected: i64,
     /// The first of them, oldest first.
     pub rejections: Vec<Rejection>,
 }
 
-/// A row that the target refuses: never a value but its identity and key.
+/// A row that the target rejects: never a value but its identity and key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Rejection {
     /// Its identity at the source; null if it is gone there and could not be deleted.
@@ -301,7 +301,7 @@ pub struct ResyncSchedule {
     pub timezone: String,
     /// This pipeline's turn comes so long after the expression's times.
     pub delay_seconds: u64,
-    /// Next turn; one that has passed is made up as soon as may be. Null if the target could not be seen.
+    /// Next turn; one that has passed is made up at once. Null if the target could not be seen.
     pub next_at: Option<String>,
     /// When the second turn since the last resync of everything passed: it is overdue. Null while it is not.
     pub overdue_since: Option<String>,

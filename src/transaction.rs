@@ -245,6 +245,27 @@ impl Assembler {
         broken
     }
 
+    /// Breaks the read models of this table from this commit on, in the open transaction too; returns those that took part.
+    pub fn break_table(&mut self, table: &TableName, commit_lsn: Lsn, error: &Error) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            if !matches!(part, Part::Active { model, .. } if model.settings.source == *table) {
+                continue;
+            }
+            let found = Broken {
+                index,
+                commit_lsn,
+                error: error.clone(),
+            };
+            *part = Part::Broken(found.clone());
+            if let Some(open) = &mut self.open {
+                open.forget(index);
+            }
+            broken.push(found);
+        }
+        broken
+    }
+
     /// Whether a transaction has begun and not yet ended.
     pub fn is_open(&self) -> bool {
         self.open.is_some()

@@ -31,7 +31,7 @@ pub(super) fn source(findings: &mut Findings, server: &SourceServer, wanted: boo
         };
         findings
             .warning("source", format!("slot \"{name}\" of synchronized_standby_slots {state}"))
-            .detail("The stream waits until that standby has received what is to be sent: nothing comes meanwhile.")
+            .detail("The server sends changes only after that standby has received them. Until then the stream is stalled.")
             .fix("Bring the standby back, or take its slot out of synchronized_standby_slots and reload.");
     }
     if server.standby_slots.is_empty() || !synchronized.is_empty() {

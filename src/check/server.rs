@@ -215,7 +215,7 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
         let reason = slot.invalidation_reason.as_deref().unwrap_or("wal_removed");
         findings
             .warning(&subject, format!("the slot is lost ({reason})"))
-            .detail("cdc run makes a new one and copies everything exactly; the old rows stay readable meanwhile.");
+            .detail("cdc run makes a new one and copies everything exactly; readers keep the old rows until then.");
     } else if slot.wal_status.as_deref() == Some("unreserved") {
         findings
             .warning(&subject, "the slot is about to be lost (max_slot_wal_keep_size)")
@@ -319,7 +319,7 @@ pub(super) fn encodings(findings: &mut Findings, source: &str, target: &str) {
                 "target",
                 format!("server_encoding is {target}, the source's is {source}"),
             )
-            .detail("A row with a character that the target's encoding lacks is set apart.")
+            .detail("A row with a character that the target's encoding lacks is rejected.")
             .fix("Keep the lookup tables in a database with encoding UTF8.");
     }
 }

@@ -128,7 +128,7 @@ fn key(
                 format!("{keys} ({text}) {belong} to more than one live row"),
             )
             .detail("The row with the smallest identity is shown; the others wait until the key is free.")
-            .fix(format!("Mend the rows, then: {index}"));
+            .fix(format!("Correct the rows, then: {index}"));
     } else if !unique {
         findings
             .note(

@@ -119,7 +119,7 @@ fn table(findings: &mut Findings, lookup: &LookupTable, user: &str, subject: &st
                 subject,
                 format!("foreign keys of {} refer to it", tables.join(", ")),
             )
-            .detail("A label that is still referred to cannot leave the lookup; such a row is set apart.")
+            .detail("A label that is still referred to cannot leave the lookup; such a row is rejected.")
             .fix("Drop the foreign keys if deletes at the source shall always get through.");
     }
 }
@@ -191,7 +191,7 @@ fn columns(
                         column.name
                     ),
                 )
-                .detail("A row with NULL there is set apart.")
+                .detail("A row with NULL there is rejected.")
                 .fix(format!(
                     "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;",
                     lookup.name.quoted(),
@@ -212,7 +212,7 @@ fn column_fit(from: &SourceColumn, column: &LookupColumn) -> Fit {
     );
     match fit {
         Fit::Good if column.is_domain() => Fit::Some(format!(
-            "values that {} does not take are refused",
+            "values that {} does not take are rejected",
             column.declared_type_name
         )),
         fit => fit,

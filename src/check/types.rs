@@ -43,20 +43,20 @@ pub(super) fn fit(source: (&str, &str), lookup: (&str, &str)) -> Fit {
     }
     match (from, to) {
         (_, Family::Text) => text(from, source, lookup),
-        (Family::Text, Family::Json) => Fit::Some("text that is not JSON is refused".to_owned()),
+        (Family::Text, Family::Json) => Fit::Some("text that is not JSON is rejected".to_owned()),
         (Family::Text, _) => Fit::Some(format!(
-            "text that is not a value of type {} is refused",
+            "text that is not a value of type {} is rejected",
             lookup.1
         )),
         (Family::Number, Family::Number) => number(source, lookup),
         (Family::Time, Family::Time) => time(source, lookup),
         (Family::Json, Family::Json) => Fit::Good,
         (Family::Other, Family::Other) if source.0 == lookup.0 => {
-            Fit::Some(format!("values that {} does not take are refused", lookup.1))
+            Fit::Some(format!("values that {} does not take are rejected", lookup.1))
         }
         // A domain, an enum or a type of another name: the text may well be the same.
         (Family::Other, _) | (_, Family::Other) => Fit::Some(format!(
-            "values of {} that are not values of {} are refused",
+            "values of {} that are not values of {} are rejected",
             source.1, lookup.1
         )),
         _ => Fit::Never,
@@ -87,7 +87,7 @@ fn text(from: Family, source: (&str, &str), lookup: (&str, &str)) -> Fit {
     match longest {
         Some(longest) if longest <= limit => Fit::Good,
         _ => Fit::Some(format!(
-            "values of more than {limit} characters are refused, but for blanks at their end, which are cut"
+            "values of more than {limit} characters are rejected, but for blanks at their end, which are cut"
         )),
     }
 }
@@ -118,7 +118,7 @@ fn number(source: (&str, &str), lookup: (&str, &str)) -> Fit {
         Fit::Good
     } else {
         Fit::Some(format!(
-            "values that {} cannot hold are rounded or refused",
+            "values that {} cannot hold are rounded or rejected",
             lookup.1
         ))
     }
@@ -250,22 +250,22 @@ mod tests {
     #[test]
     fn sentence_says_which_values_do_not_fit() {
         for (source, lookup, expected) in [
-            ("text", "jsonb", "text that is not JSON is refused"),
+            ("text", "jsonb", "text that is not JSON is rejected"),
             (
                 "text",
                 "integer",
-                "text that is not a value of type integer is refused",
+                "text that is not a value of type integer is rejected",
             ),
-            ("bit", "bit(4)", "values that bit(4) does not take are refused"),
+            ("bit", "bit(4)", "values that bit(4) does not take are rejected"),
             (
                 "bit(3)",
                 "s.mood",
-                "values of bit(3) that are not values of s.mood are refused",
+                "values of bit(3) that are not values of s.mood are rejected",
             ),
             (
                 "bigint",
                 "integer",
-                "values that integer cannot hold are rounded or refused",
+                "values that integer cannot hold are rounded or rejected",
             ),
             (
                 "timestamp without time zone",

@@ -130,7 +130,7 @@ async fn accept_new_source(
     if let Some((old_system, old_database)) = &ownership.known.copied_from {
         note(&format!(
             "The lookups were copied from database \"{old_database}\", system identifier {old_system}. All of them are copied again from \
-             database \"{database}\", system identifier {system}; readers keep the old rows meanwhile."
+             database \"{database}\", system identifier {system}; readers keep the old rows until then."
         ));
     }
     bookkeeping.accept_new_source(conn).await
@@ -158,7 +158,7 @@ async fn carry_out(
     };
     if waited.is_ok() {
         note(&format!(
-            "No cdc runs now: slot \"{slot}\" keeps WAL at the source until `cdc run` goes on, or `cdc teardown` drops it."
+            "No cdc runs now: slot \"{slot}\" keeps WAL at the source until `cdc run` continues, or `cdc teardown` drops it."
         ));
     }
     waited

@@ -163,7 +163,7 @@ impl Plan {
     fn tell(&self) -> Result<()> {
         for (side, steps) in [("source", &self.source), ("target", &self.target)] {
             for step in steps {
-                say(&format!("will be taken away at the {side}: {}", step.what))?;
+                say(&format!("will be dropped at the {side}: {}", step.what))?;
             }
         }
         self.stays

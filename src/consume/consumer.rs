@@ -225,7 +225,7 @@ impl Consumer {
         let commit_lsn = transaction.id.commit_lsn;
         self.acks.receive(transaction.end_lsn);
         self.passed.bring(&transaction.changes, commit_lsn);
-        self.bring_leaves(&transaction.leaves);
+        self.bring_leaves(&transaction.leaves, commit_lsn);
         for broken in &transaction.broken {
             if broken.commit_lsn == commit_lsn {
                 self.note_suspended(broken.index, broken.error.clone(), commit_lsn);
@@ -243,8 +243,11 @@ impl Consumer {
     }
 
     /// Leaves that the watch has never seen may be gone by its next look, and their rows are not: that is stored before they are.
-    fn bring_leaves(&mut self, leaves: &[Leaf]) {
+    fn bring_leaves(&mut self, leaves: &[Leaf], commit_lsn: Lsn) {
         for (root, leaf) in leaves {
+            if self.read_models.iter().any(|of| of.source == *root) {
+                self.pending.bring_leaf((root.clone(), *leaf), commit_lsn);
+            }
             let read_models = self.read_models.iter().enumerate();
             for (index, _) in read_models.filter(|(_, of)| of.source == *root) {
                 if self.passed.bring_leaf(index, *leaf) {
@@ -343,7 +346,7 @@ impl Consumer {
         }
     }
 
-    /// Whoever drives the consumer hands a merge to the target; returns its position, or `None` if the stream does not stand still.
+    /// Whoever drives the consumer hands a merge to the target; returns its position, or `None` if the stream is not paused.
     pub fn begin_merge(&mut self) -> Option<Lsn> {
         if self.in_hand || !self.mode.stands_still() {
             return None;
@@ -356,7 +359,14 @@ impl Consumer {
     /// waits.
     pub fn proved(&mut self, shapes: &[(TableName, Shape)]) {
         self.proof = Proof::Given;
-        for broken in self.intake.assembler.prove(shapes) {
+        let mut broken = self.intake.assembler.prove(shapes);
+        for ((root, leaf), commit_lsn) in self.pending.take_leaves() {
+            let shape = shapes.iter().find(|(table, _)| *table == root);
+            if let Some(Err(error)) = shape.map(|(_, shape)| shape.has_leaf(&root, leaf)) {
+                broken.extend(self.intake.assembler.break_table(&root, commit_lsn, &error));
+            }
+        }
+        for broken in broken {
             self.note_suspended(broken.index, broken.error.clone(), broken.commit_lsn);
             self.pending.break_off(broken);
         }

@@ -11,6 +11,7 @@ use crate::protocol::frame::StreamFrame;
 use crate::read_model::ReadModel;
 use crate::shape::Shape;
 use crate::sql::TableName;
+use crate::transaction::Leaf;
 
 /// Bytes of folded changes after which the shadow is brought forward.
 const MOST_PENDING_BYTES: usize = 16 << 20;
@@ -24,6 +25,8 @@ pub struct Follower {
     end: Option<Lsn>,
     /// A part of the open transaction is in the shadow, or on its way: it has to follow as a whole.
     is_partly: bool,
+    /// Leaves whose changes came under the name of their table.
+    leaves: Vec<Leaf>,
 }
 
 impl Follower {
@@ -36,6 +39,7 @@ impl Follower {
             received: consistent_point,
             end: None,
             is_partly: false,
+            leaves: Vec::new(),
         }
     }
 
@@ -54,7 +58,8 @@ impl Follower {
     /// As [`Intake::take`].
     pub fn take(&mut self, frame: &StreamFrame<'_>) -> Result<()> {
         match self.intake.take(frame)? {
-            Step::Whole(transaction) => {
+            Step::Whole(mut transaction) => {
+                self.leaves.append(&mut transaction.leaves);
                 self.received = self.received.max(transaction.end_lsn);
                 self.is_partly = false;
                 self.pending.add(transaction);
@@ -114,9 +119,14 @@ impl Follower {
     /// # Errors
     /// If they may be of other columns.
     pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Result<(), Error> {
-        match self.intake.assembler.prove(shapes).pop() {
-            None => Ok(()),
-            Some(broken) => Err(broken.error),
+        if let Some(broken) = self.intake.assembler.prove(shapes).pop() {
+            return Err(broken.error);
         }
+        for (root, leaf) in &self.leaves {
+            if let Some((_, shape)) = shapes.iter().find(|(table, _)| table == root) {
+                shape.has_leaf(root, *leaf)?;
+            }
+        }
+        Ok(())
     }
 }

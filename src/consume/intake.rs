@@ -178,7 +178,7 @@ fn check_position(position: Lsn) -> Result<()> {
         Ok(())
     } else {
         Err(Error::protocol(format!(
-            "the server told a position that cannot be: {position}"
+            "the server sent a position that cannot exist: {position}"
         )))
     }
 }

@@ -3,8 +3,10 @@
 use crate::batch::{Batch, IndexedFold, Position};
 use crate::error::Error;
 use crate::fold::Fold;
+use crate::lsn::Lsn;
 use crate::read_model::Change;
-use crate::transaction::{Broken, Transaction};
+use crate::sql::TableName;
+use crate::transaction::{Broken, Leaf, Transaction};
 
 /// Whole transactions that wait to be applied.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Pending {
     chunks: u64,
     /// Read models with changes of a leaf that the watch has never seen.
     unseen: Vec<usize>,
+    /// Leaves whose changes came under the name of their table, since they were described; with the commit of the first.
+    leaves: Vec<(Leaf, Lsn)>,
 }
 
 impl Pending {
@@ -38,6 +42,21 @@ impl Pending {
         });
         self.transactions += 1;
         self.chunks += transaction.chunks;
+    }
+
+    /// Notes that a leaf was described before the first change of this transaction.
+    pub fn bring_leaf(&mut self, leaf: Leaf, commit_lsn: Lsn) {
+        self.leaves.push((leaf, commit_lsn));
+    }
+
+    /// Tables whose leaves are to be proved.
+    pub fn roots(&self) -> impl Iterator<Item = &TableName> {
+        self.leaves.iter().map(|((root, _), _)| root)
+    }
+
+    /// Takes the leaves that are to be proved.
+    pub fn take_leaves(&mut self) -> Vec<(Leaf, Lsn)> {
+        std::mem::take(&mut self.leaves)
     }
 
     /// Adds changes of a transaction whose end is to come.

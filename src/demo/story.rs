@@ -36,7 +36,7 @@ pub(super) const CHAPTERS: &[Chapter] = &[
     Chapter {
         title: "A row is really deleted",
         statements: &["DELETE FROM labels WHERE code = 'MS'"],
-        remark: "No event of an application tells of this; the log of the database does.",
+        remark: "No event of the application reports this; the log of the database does.",
     },
     Chapter {
         title: "The table is emptied",

@@ -161,7 +161,7 @@ pub async fn give_up(
         slot = source.slot,
         why,
         target_told = told.is_ok(),
-        "gave up the slot: every read model is copied again as soon as may be, readers keep the old rows meanwhile"
+        "dropped the slot to free WAL; every read model will be copied again, and readers keep the old rows until then"
     );
     shared.budget.set(Pressure::None);
     Ok(true)

@@ -68,7 +68,7 @@ pub async fn let_go(client: &Client, settings: &Settings) {
 
 async fn stir(client: &Client) {
     if let Err(error) = source::standbys::stir(client).await {
-        tracing::debug!(%error, "commits that have waited go on a little later");
+        tracing::debug!(%error, "commits that have waited continue a little later");
     }
 }
 

@@ -166,7 +166,7 @@ impl Keeper {
         }
         let left = self.shared.bookkeeping.tidy(conn, self.epoch).await?;
         if left {
-            tracing::debug!("some tables of the bookkeeping are in use elsewhere, and are taken away later");
+            tracing::debug!("some tables of the bookkeeping are in use elsewhere, and are dropped later");
         }
         self.tidy_at = Instant::now() + if left { LEFT_INTERVAL } else { TIDY_INTERVAL };
         Ok(())

@@ -1,4 +1,4 @@
-//! What one session teaches the next: why the stream cannot go on, which read model cannot take a transaction, and what keeps failing.
+//! What one session teaches the next: why the stream cannot continue, which read model cannot take a transaction, and what keeps failing.
 
 use std::time::{Duration, Instant};
 

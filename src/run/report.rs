@@ -71,7 +71,7 @@ pub fn suspended(settings: &ReadModelSettings, error: &Error, lsn: Option<Lsn>) 
     tracing::warn!(read_model = settings.name(), %error, lsn, "read model is suspended before the transaction that it cannot take");
 }
 
-/// The target refuses rows: one line at warn that names no key, a line a row at debug.
+/// The target rejects rows: one line at warn that names no key, a line a row at debug.
 fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
     if written.rejected.is_empty() {
         return;
@@ -92,7 +92,7 @@ fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
         in_all = written.rejected_in_all,
         reasons = reasons.join(", "),
         %lsn,
-        "the target refuses rows: they are set apart, see the view cdc.rejected"
+        "the target rejects rows: see the view cdc.rejected"
     );
 }
 
@@ -155,7 +155,7 @@ pub fn healed(why: &str, elapsed: Duration) {
     tracing::warn!(
         why,
         duration_ms = millis(elapsed),
-        "the stream could not go on: every read model was copied, and it goes on from there"
+        "the stream could not continue: every read model was copied, and the stream continues from there"
     );
 }
 

@@ -282,7 +282,7 @@ impl Copying<'_> {
         else {
             return Ok(());
         };
-        let error = Error::transient(format!("read model \"{}\" cannot go on: {why}", model.name));
+        let error = Error::transient(format!("read model \"{}\" cannot continue: {why}", model.name));
         Err(self.end_session(error).await?)
     }
 
@@ -297,7 +297,7 @@ impl Copying<'_> {
         // Dropped at the end of this function, on every path: then the stream goes on.
         let (resume, resumed) = oneshot::channel::<()>();
         let position = self.stand_still(&mut catch_up, ready, resumed).await?;
-        tracing::debug!(lsn = %position, "the stream stands still: the copies are brought to its position");
+        tracing::debug!(lsn = %position, "the stream is paused: the copies are brought to its position");
         tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, (shadow, ready)))
             .await
             .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
@@ -334,7 +334,7 @@ impl Copying<'_> {
             reply,
             resume,
         };
-        tracing::debug!(%at_least, "the stream is asked to stand still");
+        tracing::debug!(%at_least, "the stream is asked to pause");
         self.commands.send(pause).await.map_err(|_| stream_gone())?;
         catch_up.while_waiting(position).await
     }

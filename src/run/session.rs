@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
         Ok((session, claim))
     }
 
-    /// Copies everything if the stream cannot go on, and streams.
+    /// Copies everything if the stream cannot continue, and streams.
     async fn work(mut self, claim: Claim, lessons: &mut Lessons) -> Result<()> {
         let checkpoint = match self.what_is_wrong(&claim, lessons).await? {
             None => claim

@@ -282,7 +282,7 @@ impl Stream {
                 reply,
             } => match self.consumer.begin_merge() {
                 None => {
-                    let _ = reply.send(Err(Error::transient("the stream does not stand still")));
+                    let _ = reply.send(Err(Error::transient("the stream is not paused")));
                 }
                 Some(lsn) => {
                     self.merge = Some(reply);

@@ -4,7 +4,7 @@
 //!
 //! | difference | what follows |
 //! |---|---|
-//! | the publication was made again | the old slot may never pass it: healing |
+//! | the publication was created again | the old slot may never pass it: healing |
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
 //! | the table or the lookup was made again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound anew, and copied if it has to be |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) that is no TRUNCATE which the stream brought | one resync of that read model |
@@ -90,7 +90,7 @@ async fn ask_for_resync(
     }
     tracing::info!(
         read_model = name,
-        "{why}: a resync will tell whether rows changed"
+        "{why}: a resync will show whether rows changed"
     );
     shared.bookkeeping.request_by_watch(target, epoch, name).await?;
     Ok(())
@@ -215,7 +215,7 @@ impl Watch {
                 }
                 Seen::Altered => {
                     return Ok(Some(Error::transient(format!(
-                        "table \"{}\" was altered, renamed, dropped or made again",
+                        "table \"{}\" was altered, renamed, dropped or created again",
                         watched.source
                     ))));
                 }
@@ -281,7 +281,7 @@ impl Watch {
         }
         Ok(altered.map(|lookup| {
             Error::transient(format!(
-                "lookup table \"{lookup}\" was altered, dropped or made again"
+                "lookup table \"{lookup}\" was altered, dropped or created again"
             ))
         }))
     }

@@ -54,6 +54,7 @@ fn shape(row: &Row) -> Result<Shape> {
     let columns = names.into_iter().zip(numbers).zip(types).zip(streamed);
     Ok(Shape {
         oid: row.try_get("oid").map_err(from_driver)?,
+        parts: row.try_get("parts").map_err(from_driver)?,
         columns: columns
             .map(|(((name, number), type_oid), streamed)| ShapeColumn {
                 name,

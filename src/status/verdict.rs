@@ -30,7 +30,7 @@ pub const MAX_AGE_SECONDS: f64 = 60.0;
 /// A process gives a sign of life every 10 s at least; three may be missed.
 pub const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
 
-/// Rows that the target refuses that are named.
+/// Rows that the target rejects that are named.
 const TOLD_REJECTIONS: usize = 3;
 
 /// Whether a process is at work.
@@ -136,7 +136,7 @@ fn pipeline(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
                 "error",
                 "cdc",
                 message,
-                Some("Start cdc run; it goes on where it stopped."),
+                Some("Start cdc run; it continues where it stopped."),
             ),
         ));
     }
@@ -296,7 +296,7 @@ fn differences(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     }
 }
 
-/// Rows that the target refuses are told, with the first of them; everything else is right.
+/// Rows that the target rejects are told, with the first of them; everything else is right.
 fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>) {
     for model in status.read_models.iter().filter(|model| model.rejected > 0) {
         let first: Vec<String> = model
@@ -319,7 +319,7 @@ fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>
             ""
         };
         let message = format!(
-            "the target refuses {} of {}: {}{more}",
+            "the target rejects {} of {}: {}{more}",
             super::text::rows(model.rejected),
             model.name,
             first.join(", ")

@@ -21,7 +21,7 @@ pub const SQLSTATE_FENCED: &str = "CDC01";
 /// SQLSTATE that `cdc`'s own functions raise when nothing resolves an unchanged (TOAST) value.
 pub const SQLSTATE_UNRESOLVED: &str = "CDC02";
 
-/// SQLSTATE that `cdc`'s own functions raise when more rows are refused than are set apart.
+/// SQLSTATE that `cdc`'s own functions raise when more rows are rejected than may be.
 pub const SQLSTATE_TOO_MANY: &str = "CDC03";
 
 /// What the target says about a row that it refuses: names only, never a value.
@@ -84,7 +84,7 @@ impl Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let message = format!(
-            "the target refused a row (SQLSTATE {}: {})",
+            "the target rejected a row (SQLSTATE {}: {})",
             refusal.sqlstate,
             condition(&refusal.sqlstate)
         );
@@ -201,11 +201,11 @@ fn from_database(error: &PgDatabaseError) -> Error {
     }
 }
 
-/// More rows are refused than are set apart; `what` names no value.
+/// More rows are rejected than may be; `what` names no value.
 pub fn too_many(what: impl fmt::Display) -> Error {
     Error::new(
         Class::Refused,
-        format!("the target refused too many rows: {what}"),
+        format!("the target rejected too many rows: {what}"),
     )
     .with_sqlstate(SQLSTATE_TOO_MANY)
     .with_hint("Compare the lookup's types, constraints and triggers with the source's rows.")
@@ -386,7 +386,7 @@ mod tests {
         });
         assert_eq!(
             error.message(),
-            "the target refused a row (SQLSTATE 23505: unique violation)"
+            "the target rejected a row (SQLSTATE 23505: unique violation)"
         );
         assert_eq!(
             error.detail(),

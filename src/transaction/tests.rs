@@ -314,6 +314,7 @@ fn now(label: &str, number: i16) -> (TableName, Shape) {
     let mut columns: Vec<_> = columns.collect();
     columns.sort_by_key(|column| column.number);
     let shape = Shape {
+        parts: None,
         oid: Some(model.source_oid),
         columns,
     };

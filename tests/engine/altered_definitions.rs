@@ -1,4 +1,4 @@
-//! What people do to definitions: altered tables, changed configuration, rows that the target refuses.
+//! What people do to definitions: altered tables, changed configuration, rows that the target rejects.
 
 use crate::support::tags::TAGS_MODEL;
 use crate::support::{

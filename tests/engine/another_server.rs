@@ -127,7 +127,7 @@ async fn the_old_server_comes_back_and_nothing_is_copied() {
     let copies = "SELECT origin || ' ' || state FROM cdc.resync";
     wait_rows(&target, copies, &["first copy done"]).await;
     assert_eq!(
-        crate::support::count_log(&cdc, "the stream cannot go on"),
+        crate::support::count_log(&cdc, "the stream cannot continue"),
         0,
         "{}",
         cdc.log()

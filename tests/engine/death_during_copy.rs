@@ -60,7 +60,7 @@ const RESYNC: [(&str, At); 11] = [
     ("in the middle of the copy", At::Held(FILL)),
     ("copied", At::Log("copied")),
     ("catching up", At::Log("the copies catch up with the source")),
-    ("pause asked", At::Log("the stream is asked to stand still")),
+    ("pause asked", At::Log("the stream is asked to pause")),
     ("merge under way", At::Held(IN_MERGE)),
     ("merged but not marked done", At::Held(IN_NOTE)),
     ("slot dropped", At::Log("nothing of the copies is left")),
@@ -70,7 +70,7 @@ const HEALING: [(&str, At); 10] = [
     (
         "gap found",
         At::Log(
-            "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile",
+            "the stream cannot continue: every read model is copied again, readers keep the old rows until then",
         ),
     ),
     ("intent stored", At::Log("resync started")),

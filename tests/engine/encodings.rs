@@ -204,7 +204,7 @@ async fn a_table_with_a_projected_value_that_cannot_be_read_leaves_the_publicati
     )
     .await;
     // Its next updates end no stream.
-    let heals = count_log(&cdc, "the stream cannot go on");
+    let heals = count_log(&cdc, "the stream cannot continue");
     source
         .batch_execute(&format!(
             "UPDATE tags SET note = note || {UNSENDABLE}; UPDATE labels SET label = 'further' WHERE code = 'MR'"
@@ -212,7 +212,12 @@ async fn a_table_with_a_projected_value_that_cannot_be_read_leaves_the_publicati
         .await
         .unwrap();
     wait_in_step(&source, &target).await;
-    assert_eq!(count_log(&cdc, "the stream cannot go on"), heals, "{}", cdc.log());
+    assert_eq!(
+        count_log(&cdc, "the stream cannot continue"),
+        heals,
+        "{}",
+        cdc.log()
+    );
     source
         .batch_execute("UPDATE tags SET note = 'corrected'")
         .await

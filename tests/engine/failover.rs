@@ -11,7 +11,7 @@ use crate::support::{
     Cdc, IN_STEP, Side, Signal, live_labels, lookup, pg, value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
-const HEALS: &str = "the stream cannot go on";
+const HEALS: &str = "the stream cannot continue";
 
 /// The standby's slot is far behind: what was applied comes again there, in the layout that the table had then.
 #[tokio::test]

@@ -118,7 +118,7 @@ async fn rows_of_map_and_lookup_that_somebody_changed() {
             goes_on(&format!("{damage}; {change}"), &source, &target).await;
         }
     }
-    assert_eq!(count_log(&cdc, "the stream cannot go on"), 0);
+    assert_eq!(count_log(&cdc, "the stream cannot continue"), 0);
     let repaired = "SELECT sum((v ->> 'inserted')::int) > 0 AND sum((v ->> 'updated')::int) > 0 AND sum((v ->> 'deleted')::int) > 0
                     FROM cdc.resync, jsonb_each(result) r (k, v) WHERE origin = 'request'";
     assert_eq!(value(&target, repaired).await, "t", "drift is counted by kind");
@@ -345,7 +345,7 @@ async fn slot_that_somebody_made_again() {
             wait_log(&cdc, "ahead of the checkpoint").await;
         }
         goes_on(&format!("running {running}"), &source, &target).await;
-        assert!(count_log(&cdc, "the stream cannot go on") > 0, "{}", cdc.log());
+        assert!(count_log(&cdc, "the stream cannot continue") > 0, "{}", cdc.log());
     }
 }
 
@@ -441,7 +441,11 @@ async fn role_that_loses_the_right_to_replicate() {
         .await
         .unwrap();
     goes_on("may again", &source, &target).await;
-    assert_eq!(count_log(&cdc, "the stream cannot go on"), 0, "nothing is copied");
+    assert_eq!(
+        count_log(&cdc, "the stream cannot continue"),
+        0,
+        "nothing is copied"
+    );
 }
 
 /// A code of its own is not known to be final, so it is tried for ever: it is said which read model, what and since when.

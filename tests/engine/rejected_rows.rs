@@ -1,4 +1,4 @@
-//! Rows that the target refuses: set apart in copies and stream, told, and healed.
+//! Rows that the target rejects: rejected in copies and stream, told, and healed.
 
 use std::process::Output;
 
@@ -71,7 +71,7 @@ async fn refused_rows_are_set_apart_told_and_healed() {
     ];
     assert_eq!(rows(&target, REJECTED).await, stream);
     assert_eq!(rows(&target, STATE).await, ["in_step"]);
-    wait_log(&cdc, "the target refuses rows").await;
+    wait_log(&cdc, "the target rejects rows").await;
     assert_told(&pair).await;
     assert_no_drift(&pair, &source, &target).await;
     cdc.stop(Signal::Term).await;
@@ -79,7 +79,7 @@ async fn refused_rows_are_set_apart_told_and_healed() {
         !cdc.log().contains("secret-") && !cdc.log().contains("secret that"),
         "a value in the log"
     );
-    // What is set apart outlasts the process, and heals when the row changes or goes.
+    // What is rejected outlasts the process, and heals when the row changes or goes.
     let cdc = Cdc::run(&pair);
     source
         .batch_execute(
@@ -116,7 +116,7 @@ async fn assert_told(pair: &Pair) {
     let text = output(pair, &["status"]).await;
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(
-        text.contains("the target refuses 4 rows of public.tags_lookup"),
+        text.contains("the target rejects 4 rows of public.tags_lookup"),
         "{text}"
     );
 }

@@ -3,7 +3,9 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, Signal, database_pair, pg, wait_equal, wait_log, wait_rows};
+use crate::support::{
+    Cdc, Pair, Signal, database_pair, pg, rows, wait_equal, wait_log, wait_rows, wait_until,
+};
 
 const CONFIG: &str = "
 [[read_model]]
@@ -100,6 +102,35 @@ async fn partition_that_was_there_while_nobody_read_the_stream_leaves_no_rows() 
     )
     .await;
     wait_equal(&source, OF_SOURCE, &target, SHOWN).await;
+}
+
+/// Before PostgreSQL 15 a walsender keeps under which name it sends a partition's changes, after that was detached too.
+#[tokio::test]
+async fn changes_of_a_partition_that_was_detached_are_never_shown() {
+    let (_pair, source, target, _cdc) = following().await;
+    run(&source, &[ATTACH, CHANGE_WEST]).await;
+    wait_equal(&source, OF_SOURCE, &target, SHOWN).await;
+    run(
+        &source,
+        &[
+            CHANGE_WEST,
+            "BEGIN; ALTER TABLE places DETACH PARTITION places_west; UPDATE places_west SET code = code || ' alone'; COMMIT",
+            "INSERT INTO places_west VALUES ('west', 'W3 alone', 'calm')",
+            LAST,
+        ],
+    )
+    .await;
+    let expected = rows(&source, OF_SOURCE).await;
+    wait_until("the partition is gone", async || {
+        let shown = rows(&target, SHOWN).await;
+        assert!(!shown.iter().any(|row| row.contains("alone")), "{shown:?}");
+        if shown == expected {
+            Ok(())
+        } else {
+            Err(format!("{shown:?}"))
+        }
+    })
+    .await;
 }
 
 /// A partition that stays gets its rows by the same resync, and is noticed when it goes.

@@ -42,7 +42,7 @@ async fn walsender_of_a_process_that_has_stopped_is_ended() {
     goes_on("taken over", &source, &target).await;
     assert_eq!(count_log(&second, ENDS), 1, "{}", second.log());
     assert_eq!(
-        count_log(&second, "the stream cannot go on"),
+        count_log(&second, "the stream cannot continue"),
         0,
         "{}",
         second.log()

@@ -230,7 +230,7 @@ async fn dead_rows_of_a_table_of_short_rows_are_not_kept_until_it_has_long_ones(
     let in_line = "SELECT count(*) FROM labels WHERE length(label) = 50";
     assert_eq!(value(&source, in_line).await, "2");
     // By the stream, unless the watch saw the table altered before that: then the values were kept in time.
-    if count_log(&cdc, "was altered, renamed, dropped or made again") == 0 {
+    if count_log(&cdc, "was altered, renamed, dropped or created again") == 0 {
         assert_eq!(count_log(&cdc, "suspended before the transaction"), 1);
         assert!(cdc.log().contains("an update left out "));
     }

@@ -36,7 +36,12 @@ async fn takes_over(mut owner: Cdc, other: &Cdc, source: &Client, target: &Clien
         .unwrap();
     goes_on("taken over", source, target).await;
     wait_log(other, "\"streaming\"").await;
-    assert_eq!(count_log(other, "the stream cannot go on"), 0, "{}", other.log());
+    assert_eq!(
+        count_log(other, "the stream cannot continue"),
+        0,
+        "{}",
+        other.log()
+    );
     assert_eq!(count_log(other, "first copy"), 0, "{}", other.log());
 }
 

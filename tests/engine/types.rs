@@ -431,7 +431,7 @@ async fn types_that_cannot_fit_are_found_before_the_first_row() {
     for part in [
         "error: lookup \"public.t_lookup\": column \"a\" is integer, the source's is boolean",
         "error: lookup \"public.t_lookup\": column \"b\" is numeric, the source's is timestamp with time zone",
-        "values of more than 50 characters are refused, but for blanks at their end, which are cut",
+        "values of more than 50 characters are rejected, but for blanks at their end, which are cut",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -126,6 +126,7 @@ pub fn shape(kind: Kind, is_altered: bool) -> Shape {
             }
         });
     Shape {
+        parts: None,
         oid: Some(wire::LABELS),
         columns: columns.collect(),
     }

@@ -1,4 +1,4 @@
-//! Rows that the target refuses again, or takes at last after another lookup's turn.
+//! Rows that the target rejects again, or takes at last after another lookup's turn.
 
 use cdc::batch::MergePosition;
 
@@ -111,7 +111,7 @@ async fn referring() -> Rig {
     rig
 }
 
-/// More rows than are set apart, and more than none at all, wait for the other lookup's.
+/// More rows than are rejected, and more than none at all, wait for the other lookup's.
 #[tokio::test]
 async fn many_rows_that_all_wait_for_another_lookup_are_written_after_it() {
     for count in [2, 1500] {

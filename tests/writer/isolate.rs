@@ -1,4 +1,4 @@
-//! Rows that the target refuses are set apart, everything else goes on.
+//! Rows that the target rejects: everything else goes on.
 
 use bytes::Bytes;
 use cdc::batch::{MergePosition, Written};
@@ -48,7 +48,7 @@ pub fn model() -> Shape {
 /// The last row is never refused and not looked at: a read model without any such row stops.
 const START: [&str; 4] = ["+1|A|one|1|-", "+2|B|two|2|-", "+3|C|three|3|x", "+0|ZZ|good|-|-"];
 
-/// Name, changes, expected lookup, expected rows that are set apart.
+/// Name, changes, expected lookup, expected rows that are rejected.
 type Case = (
     &'static str,
     &'static [&'static str],
@@ -443,11 +443,7 @@ async fn a_read_model_of_which_every_row_is_refused_or_too_many_stops() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     rig.write(0, &["!", "+1|A|TRIGGER|1|-"]).await.unwrap();
-    assert_eq!(
-        rows(&rig.db, REJECTED).await.len(),
-        1,
-        "a single row is set apart"
-    );
+    assert_eq!(rows(&rig.db, REJECTED).await.len(), 1, "a single row is rejected");
     let error = rig.write(0, &["+2|B|TRIGGER|2|-"]).await.unwrap_err();
     assert_eq!(
         (error.class(), rig.writer.culprit()),

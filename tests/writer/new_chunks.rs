@@ -105,7 +105,7 @@ async fn a_transaction_that_breaks_off_leaves_nothing() {
     assert_consistent(&rig, "after one that broke off").await;
 }
 
-/// The chunk goes by the stage from the first such row on, and what is refused is set apart alone.
+/// The chunk goes by the stage from the first such row on, and what is refused is rejected alone.
 #[tokio::test]
 async fn refused_rows_of_a_chunk_are_set_apart() {
     let deferred = "CREATE TABLE kind (label text PRIMARY KEY);
@@ -127,7 +127,7 @@ async fn refused_rows_of_a_chunk_are_set_apart() {
         let told = (written[0].1.inserted, written[0].1.rejected_in_all);
         assert_eq!(told, (1199, 1), "{case}");
         assert_eq!(shown(&rig, "'C706', 'C707'").await, ["C706=label 706"], "{case}");
-        // While it is set apart nothing goes past those who wait.
+        // While it is rejected nothing goes past those who wait.
         ways(&rig).await;
         stage(&mut rig, 0, &inserts(3000..3600)).await;
         let written = rig.write_in_chunks_after(1, 0, &inserts(1..1)).await.unwrap();

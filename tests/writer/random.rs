@@ -1,7 +1,7 @@
 //! Random histories against a model of the source table: after every batch the lookup is what the model shows.
 //!
 //! Transactions are random, batches are random numbers of transactions. Now and then the lookup is damaged and an exact copy,
-//! brought forward by its own stream, is merged; or another process takes over. In some runs the target refuses some rows.
+//! brought forward by its own stream, is merged; or another process takes over. In some runs the target rejects some rows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ struct Master {
 struct Source {
     rows: BTreeMap<i64, Master>,
     unique: bool,
-    /// Whether some labels and codes are such that the target refuses them.
+    /// Whether some labels and codes are such that the target rejects them.
     refusing: bool,
     /// Whether rows are short: every value comes, and nothing is remembered of dead ones.
     short: bool,
@@ -98,7 +98,7 @@ impl Source {
         self.standing = shown;
     }
 
-    /// The rows that are set apart (`identity|key|shown`), and whether each of them must be. One that waits for its
+    /// The rows that are rejected (`identity|key|shown`), and whether each of them must be. One that waits for its
     /// key behind an accepted row need not have been tried.
     fn set_apart(&self) -> Vec<(String, bool)> {
         let refused = self.rows.iter().filter(|(_, row)| row.is_refused());

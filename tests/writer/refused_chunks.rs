@@ -181,7 +181,7 @@ async fn a_copy_catches_up_with_dead_rows_that_nobody_remembers() {
     }
 }
 
-/// More than may be set apart, though none of them at the end: dead rows are not in the lookup, whatever they hold.
+/// More than may be rejected, though none of them at the end: dead rows are not in the lookup, whatever they hold.
 #[tokio::test]
 async fn dead_rows_do_not_count_as_refused() {
     let dead = |from: usize| -> Vec<String> {

@@ -229,7 +229,7 @@ fn lookup_table_is_checked() {
         c.table().columns[2] = column("label", "timestamp with time zone", true);
         c.lookup().columns[1] = lookup_column("label", "boolean");
     });
-    finds("warning", "values that s.short does not take are refused", |c| {
+    finds("warning", "values that s.short does not take are rejected", |c| {
         c.lookup().columns[1].declared_type_name = "s.short".to_owned();
     });
     finds("warning", "more than 20 characters", |c| {

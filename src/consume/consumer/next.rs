@@ -118,7 +118,12 @@ impl Consumer {
         match self.proof {
             Proof::Asked => return None,
             Proof::Open => {
-                let tables = self.intake.assembler.to_prove();
+                let mut tables = self.intake.assembler.to_prove();
+                for root in self.pending.roots() {
+                    if !tables.contains(root) {
+                        tables.push(root.clone());
+                    }
+                }
                 if !tables.is_empty() {
                     self.proof = Proof::Asked;
                     return Some(Action::Look(tables));

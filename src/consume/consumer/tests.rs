@@ -107,6 +107,20 @@ impl Case {
         match what {
             // A transaction that commits here, with a row or without; its beginning, a row of it, its end.
             "insert" => rows(self, &[&number.to_string()], true)?,
+            // A transaction whose row is one of a leaf that was described again.
+            "leaf" => {
+                let mut leaf = relation("label");
+                leaf[1..5].copy_from_slice(&16401_u32.to_be_bytes());
+                for message in [
+                    begin(number),
+                    relation("label"),
+                    leaf,
+                    insert("1"),
+                    commit(number),
+                ] {
+                    self.frames(Some(message))?;
+                }
+            }
             "late" => {
                 self.consumer.take(&late(&begin(number)), self.now)?;
                 self.describe()?;
@@ -169,6 +183,8 @@ impl Case {
                 self.consumer.done(&mut Done::Failed(failed), self.now)?;
             }
             "proved" => self.consumer.proved(&[(table(), shape("label"))]),
+            "attached" => self.consumer.proved(&[(table(), with_parts(&[16401]))]),
+            "detached" => self.consumer.proved(&[(table(), with_parts(&[]))]),
             "altered" => self.consumer.proved(&[(table(), shape("was_label"))]),
             "last" => {
                 let job = self.consumer.last_job(self.now)?;
@@ -336,6 +352,7 @@ fn shape(label: &str) -> Shape {
         streamed: true,
     });
     Shape {
+        parts: None,
         oid: Some(table.oid),
         columns: columns.collect(),
     }
@@ -343,6 +360,13 @@ fn shape(label: &str) -> Shape {
 
 /// A name, how it begins, and steps with what is to be done after them.
 type Script<'a> = (&'a str, With, &'a [(&'a str, &'a str)]);
+
+fn with_parts(parts: &[u32]) -> Shape {
+    Shape {
+        parts: Some(parts.to_vec()),
+        ..shape("label")
+    }
+}
 
 /// Plays each case; what is not as expected is shown for all of them.
 fn play(cases: &[Script]) {

@@ -97,7 +97,7 @@ impl<'a> Tables<'a> {
             && error.class() == Class::Refused
             && to_copy.model.isolates()
         {
-            tracing::debug!(%error, "the rows are copied again in small pieces to find those that are refused");
+            tracing::debug!(%error, "the rows are copied again in small pieces to find those that are rejected");
             copied.reset();
             self.shadow
                 .take(&self.shared.bookkeeping, &to_copy.model)

@@ -49,7 +49,7 @@ impl Session<'_> {
             tracing::warn!(
                 slot = name,
                 why,
-                "the stream cannot go on: every read model is copied again, readers keep the old rows meanwhile"
+                "the stream cannot continue: every read model is copied again, readers keep the old rows until then"
             );
         }
         // The intent is stored before a slot is dropped or made: a crash in between heals again, and never from a server on an earlier

@@ -8,7 +8,7 @@ use crate::source;
 use crate::target::bookkeeping::Claim;
 
 impl Session<'_> {
-    /// Why the stream cannot go on from the checkpoint; `None` if it can.
+    /// Why the stream cannot continue from the checkpoint; `None` if it can.
     pub(super) async fn what_is_wrong(&mut self, claim: &Claim, lessons: &Lessons) -> Result<Option<String>> {
         let name = &self.shared.settings.source.slot;
         let slot = source::facts::slot(&self.client, name).await?;
@@ -38,7 +38,7 @@ impl Session<'_> {
             .publication_oid(self.writer.connection())
             .await?;
         if made_for.is_some() && made_for != self.publication().map(i64::from) {
-            return Ok(Some("the publication was made again".to_owned()));
+            return Ok(Some("the publication was created again".to_owned()));
         }
         let confirmed = slot.confirmed_flush_lsn.unwrap_or(Lsn::ZERO);
         if confirmed > checkpoint.lsn {

@@ -1,5 +1,5 @@
 //! The pause before everything is copied again so soon: a cause that comes back, or a process that dies in each of its copies, must
-//! not load the source. It is stored, so the next process waits for the rest of it only; readers keep the old rows meanwhile.
+//! not load the source. It is stored, so the next process waits for the rest of it only; readers keep the old rows until then.
 
 use std::convert::Infallible;
 use std::time::Duration;

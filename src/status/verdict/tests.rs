@@ -472,7 +472,7 @@ fn drift_and_failed_resyncs_are_told_and_stay_healthy() {
 
 #[test]
 fn refused_rows_are_told_by_key_and_stay_healthy() {
-    let told = "the target refuses 5 rows of public.labels_lookup: A (22001 label), 17 (P0001), -";
+    let told = "the target rejects 5 rows of public.labels_lookup: A (22001 label), 17 (P0001), -";
     check(Verdict::Ok, true, told, |s| {
         let model = &mut bookkeeping(s).read_models[0];
         model.rejected = 5;

@@ -10,7 +10,7 @@ use crate::sql::TableName;
 use crate::target::error::from_sqlx;
 use crate::target::statement::execute;
 
-/// What the stream cannot go on without.
+/// What the stream cannot continue without.
 const TABLES: [&str; 8] = [
     "checkpoint",
     "counted",
@@ -140,7 +140,7 @@ impl Bookkeeping {
         }
         let counted =
             |table: &str| format!("(SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_COUNTED}) x)");
-        // Each shown row has an entry in the map, unless a row that is set apart keeps it.
+        // Each shown row has an entry in the map, unless a row that is rejected keeps it.
         let questions: Vec<String> = models
             .iter()
             .map(|(id, lookup, map)| {

@@ -311,7 +311,7 @@ impl Bookkeeping {
     }
 
     /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it): what differs stays as it is until
-    /// the next comparison. Rows that the target refuses are not among it: the bookkeeping has them anyway.
+    /// the next comparison. Rows that the target rejects are not among it: the bookkeeping has them anyway.
     pub async fn note_compared(&self, conn: &mut PgConnection, epoch: i64, result: &Value) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model m SET compared_at = now(), \

@@ -143,7 +143,7 @@ impl Writer {
             match rejection {
                 Some(error) if next == way => return Err(error),
                 Some(error) => {
-                    tracing::debug!(%error, "the batch is written again without the rows that are refused");
+                    tracing::debug!(%error, "the batch is written again without the rows that are rejected");
                 }
                 None => {}
             }

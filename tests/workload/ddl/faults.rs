@@ -18,7 +18,7 @@ const MOMENTS: [&str; 10] = [
     "copying",
     "the snapshot has settled",
     "the copies catch up with the source",
-    "the stream is asked to stand still",
+    "the stream is asked to pause",
     "the stream stands still",
     "merging the copies",
     "merged the copies",

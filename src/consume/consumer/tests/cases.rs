@@ -123,7 +123,7 @@ fn idle_positions() {
             ("named 120", ""),
             ("keepalive 150", "store 150 as of 3000000"),
         ]),
-        ("a position that no server can have ends the connection", USUAL, &[("keepalive 18446744073709551615", "end: the server told a position that cannot be: FFFFFFFF/FFFFFFFF")],
+        ("a position that no server can have ends the connection", USUAL, &[("keepalive 18446744073709551615", "end: the server sent a position that cannot exist: FFFFFFFF/FFFFFFFF")],
         ),
         ("bookkeeping and stream are compared every interval", USUAL, &[
             ("at 9", ""),
@@ -393,6 +393,16 @@ fn proofs() {
             ("done", "say 208/208"),
             ("at 10", ""),
             ("tick", "say 208/208?, audit []"),
+        ]),
+        ("a leaf that is a part of its table is one by what the catalogs say", With { proves: false, ..USUAL }, &[
+            ("leaf 200", "note"),
+            ("done", "say 208/100, look"),
+            ("attached", "apply 1 to 208"),
+        ]),
+        ("one that was detached takes its table's read models out of the stream", With { proves: false, ..USUAL }, &[
+            ("leaf 200", "note"),
+            ("done", "say 208/100, look"),
+            ("detached", "apply 1 to 208 of no row without 0"),
         ]),
         ("a description that does not fit breaks the read model there", USUAL, &[
             ("begin 200", ""),
