@@ -149,7 +149,7 @@ struct Holder {
 const HOLDER: &str = "SELECT a.pid, coalesce(a.backend_start::text, '') AS since, \
       coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.backend_start), 0)::float8 AS age, \
       coalesce(a.usename = current_user AND a.application_name = $2::text, false) AS ours, \
-      a.pid::text || coalesce(' (' || a.application_name || ', ' || coalesce(a.client_addr::text, 'local') || ', since ' || a.backend_start || ')', '') AS told \
+      a.pid::text || coalesce(' (' || a.application_name || ', ' || coalesce(a.client_addr::text, 'local') || ', since ' || a.backend_start || ')', '') AS reported \
     FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
@@ -168,7 +168,7 @@ async fn holder(client: &Client, settings: &Settings) -> Result<Option<Holder>> 
             since: row.try_get("since")?,
             age: Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default(),
             ours: row.try_get("ours")?,
-            told: row.try_get("told")?,
+            told: row.try_get("reported")?,
         })
     };
     row.map(read).transpose().map_err(from_driver)

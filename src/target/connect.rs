@@ -300,7 +300,7 @@ fn refuse_what_cannot_be_cleared(conninfo: &Conninfo, host: &Host, pgoptions: Op
         Err(Error::configuration(format!(
             "{name} conflicts with {key} of the target's connection string"
         ))
-        .with_detail("The target's driver reads the variable by itself and cannot be told to leave it out.")
+        .with_detail("The target's driver reads the variable by itself, and no setting keeps it from that.")
         .with_hint(format!("Unset {name}.")))
     };
     if pgoptions.is_some() && pgoptions != conninfo.options.as_deref() {

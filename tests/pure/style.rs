@@ -63,3 +63,67 @@ fn toolchain_is_the_same_everywhere() {
     assert!(read("Cargo.toml").contains(&format!("\nrust-version = \"{major_and_minor}\"\n")));
     assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-bookworm AS build\n")));
 }
+
+/// Words that the glossary has a plainer one for; no message, hint or log line uses them.
+const BANNED: &[&str] = &[
+    "told",
+    "tells",
+    "mend",
+    "mends",
+    "set apart",
+    "anew",
+    "as soon as may be",
+    "goes on",
+    "cannot go on",
+    "by now",
+    "for want of",
+    "in vain",
+    "taken away",
+    "somebody",
+    "whoever",
+    "made again",
+    "stands still",
+    "stand still",
+];
+
+/// The text of the string literals of a line, one after the other.
+fn literals(line: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    let mut escaped = false;
+    for c in line.chars() {
+        match c {
+            '"' if !escaped => {
+                inside = !inside;
+                text.push(' ');
+            }
+            _ if inside => text.push(c),
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    text
+}
+
+fn has_words(text: &str, words: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(words).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + words.len()..].chars().next();
+        !before.is_some_and(is_part) && !after.is_some_and(is_part)
+    })
+}
+
+#[test]
+fn messages_use_the_words_of_the_glossary() {
+    let mut found = String::new();
+    for source in sources() {
+        for line in source.code.lines() {
+            let text = literals(line);
+            for words in BANNED.iter().filter(|words| has_words(&text, words)) {
+                found.push_str(&format!("src/{}: {words:?} in {}\n", source.path, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "see docs/glossary.md:\n{found}");
+}

@@ -96,7 +96,7 @@ fn idle_positions() {
             ("tick", "say 100/100?"),
             ("keepalive 100", "store 100"),
         ]),
-        ("somebody who waits does not wait for the interval", USUAL, &[
+        ("who waits for a position does not wait for the interval", USUAL, &[
             ("hurry", "say 100/100?"),
             ("keepalive 150", "store 150"),
             ("done", "say 150/150"),
@@ -150,7 +150,7 @@ fn idle_positions() {
 #[rustfmt::skip]
 fn pauses() {
     play(&[
-        ("an idle stream stands still where it is", USUAL, &[("pause 100", "say 100/100?, stand 100"), ("reads?", "true")],
+        ("an idle stream is paused where it is", USUAL, &[("pause 100", "say 100/100?, stand 100"), ("reads?", "true")],
         ),
         ("it comes to stand behind what was asked for, with a keepalive", USUAL, &[
             ("pause 150", "say 100/100?"),
@@ -182,7 +182,7 @@ fn pauses() {
             ("reads?", "false"),
             ("done", "say 208/208, stand 208"),
         ]),
-        ("nothing is written while it stands still", USUAL, &[
+        ("nothing is written while it is paused", USUAL, &[
             ("pause 100", "say 100/100?, stand 100"),
             ("insert 200", ""),
             ("keepalive 250", ""),
@@ -347,7 +347,7 @@ fn chunks() {
             ("done", "say 308/100, harden 308"),
             ("done", "say 308/308, audit [0]"),
         ]),
-        ("a transaction with parts is finished before the stream stands still", CHUNKS, &[
+        ("a transaction with parts is finished before the stream is paused", CHUNKS, &[
             ("begin 200", ""),
             ("row 1", "stage 1 of 200"),
             ("pause 100", "say 100/100?"),
