@@ -1,6 +1,8 @@
-//! Base line of what lies between decoder and target: messages become changes of a read model, final states become COPY text.
+//! Base line of what lies between decoder and target: messages become changes of a read model,
+//! final states become COPY text.
 //!
-//! `cargo bench --bench changes` prints time, changes/s and allocations for 10,000 changes of the labels read model.
+//! `cargo bench --bench changes` prints time, changes/s and allocations for 10,000 changes of the
+//! labels read model.
 #![allow(missing_docs, clippy::panic)]
 
 #[path = "support/messages.rs"]
@@ -68,7 +70,9 @@ fn assemble_transactions(bencher: Bencher<'_, '_>, (tag, in_one): (u8, usize)) {
     let (messages, model) = (stream(tag, in_one), read_model());
     assert_eq!(changes(&assemble(&messages, &model)), CHANGES);
     bencher
-        .counter(BytesCount::new(messages.iter().map(Vec::len).sum::<usize>()))
+        .counter(BytesCount::new(
+            messages.iter().map(Vec::len).sum::<usize>(),
+        ))
         .counter(ItemsCount::new(CHANGES))
         .bench_local(|| assemble(black_box(&messages), &model));
 }
@@ -128,7 +132,12 @@ fn read_model() -> Arc<ReadModel> {
             boolean: false,
         });
     let settings = ReadModelSettings::labels();
-    let table = SourceTable::ordinary(messages::OID, settings.source.clone(), columns.collect(), &["id"]);
+    let table = SourceTable::ordinary(
+        messages::OID,
+        settings.source.clone(),
+        columns.collect(),
+        &["id"],
+    );
     let bound = ReadModel::bind(&settings, &table, &table.primary_key, Remembering::Map);
     Arc::new(bound.unwrap_or_else(|error| panic!("{error}")))
 }

@@ -1,6 +1,7 @@
 //! Base line of the decoder: frames are split, unpacked and decoded, and every value is looked at.
 //!
-//! `cargo bench --bench decoder` prints time, bytes/s, changes/s and allocations for a receive buffer of 10,000 changes.
+//! `cargo bench --bench decoder` prints time, bytes/s, changes/s and allocations for a receive
+//! buffer of 10,000 changes.
 #![allow(missing_docs)]
 
 #[path = "support/messages.rs"]
@@ -43,7 +44,8 @@ fn changes(tag: u8) -> Vec<u8> {
     out
 }
 
-/// Splits and decodes the whole buffer; gives each new row to `see` and returns the number of changes.
+/// Splits and decodes the whole buffer; gives each new row to `see` and returns the number of
+/// changes.
 fn decode_all(mut buffer: &[u8], mut see: impl FnMut(Tuple<'_>)) -> usize {
     let mut count = 0;
     while let Ok(Some(frame)) = frame::split(buffer, MAX_FRAME_BYTES) {

@@ -1,10 +1,12 @@
-//! What a long way costs: `cdc` with source and target near, and with a round trip of some milliseconds to both.
+//! What a long way costs: `cdc` with source and target near, and with a round trip of some
+//! milliseconds to both.
 //!
 //! `cargo bench --bench delay -- [--delay-ms F] [--scale F] [--scenario NAME]...`
 //!
-//! Two throw-away servers with fsync on, TCP. Beside the run without a proxy there is one through a proxy that delays nothing: what the
-//! proxy itself costs on this machine is not the way's. The delay is 5 ms if nothing else is said. Each result is compared with the
-//! source by a hash. Scale 1 is 500,000 changes a scenario; the default is 0.2.
+//! Two throw-away servers with fsync on, TCP. Beside the run without a proxy there is one through a
+//! proxy that delays nothing: what the proxy itself costs on this machine is not the way's. The
+//! delay is 5 ms if nothing else is said. Each result is compared with the source by a hash. Scale
+//! 1 is 500,000 changes a scenario; the default is 0.2.
 #![allow(missing_docs, clippy::as_conversions, clippy::indexing_slicing)]
 
 #[path = "support/mod.rs"]
@@ -78,7 +80,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
         source.programs().major(),
         arguments.scale
     );
-    let servers = Servers { source, target, ways };
+    let servers = Servers {
+        source,
+        target,
+        ways,
+    };
     for (name, kind, changes) in LOADS {
         if arguments.wants(name) {
             throughput(&servers, name, kind, arguments.scaled(changes, 100)).await?;
@@ -112,7 +118,8 @@ async fn throughput(servers: &Servers, name: &str, kind: labels::Kind, changes: 
         cdc.go_on().await?;
         cdc.wait_active(&source, true).await?;
         let started = Instant::now();
-        cdc.wait_until(&labels::marker_is_in("labels_lookup")).await?;
+        cdc.wait_until(&labels::marker_is_in("labels_lookup"))
+            .await?;
         let seconds = started.elapsed().as_secs_f64();
         let found = (&cdc.target, "labels_lookup");
         let peak = cdc.peak_mb();
@@ -140,7 +147,8 @@ async fn latencies(servers: &Servers) -> Result<()> {
         cdc.wait_copied().await?;
         cdc.wait_active(&source, true).await?;
         let first = number as u64 * COMMITS;
-        let taken = latency::measure(&source, (&cdc.target, "labels_lookup"), COMMITS, first).await?;
+        let taken =
+            latency::measure(&source, (&cdc.target, "labels_lookup"), COMMITS, first).await?;
         compare(
             labels::COMPARED,
             (&source, "labels"),
@@ -180,7 +188,10 @@ async fn follower(servers: &Servers, way: &Way, database: &str, number: usize) -
     let target = connect(&servers.target.url(&name)).await?;
     target.batch_execute(labels::LOOKUP).await?;
     let urls = match &way.proxies {
-        None => (servers.source.tcp_url(database), servers.target.tcp_url(&name)),
+        None => (
+            servers.source.tcp_url(database),
+            servers.target.tcp_url(&name),
+        ),
         Some((source, target)) => (source.url(database), target.url(&name)),
     };
     let directory = servers.source.socket_dir().to_owned();

@@ -1,8 +1,10 @@
-//! Peak resident memory of `cdc` while it takes what should not fit: `cargo bench --bench memory -- [--scale F] [--case NAME]...`
+//! Peak resident memory of `cdc` while it takes what should not fit: `cargo bench --bench memory --
+//! [--scale F] [--case NAME]...`
 //!
-//! Each case has a process of its own on two throw-away servers. At scale 1: 10 million new rows in one transaction, then all of
-//! them changed in one; 1 million transactions of one row, committed before the consumer starts; rows of 50 MB, by the
-//! first copy and by the stream. The result is compared with the source by a hash.
+//! Each case has a process of its own on two throw-away servers. At scale 1: 10 million new rows in
+//! one transaction, then all of them changed in one; 1 million transactions of one row, committed
+//! before the consumer starts; rows of 50 MB, by the first copy and by the stream. The result is
+//! compared with the source by a hash.
 #![allow(missing_docs, clippy::as_conversions, clippy::indexing_slicing)]
 
 #[path = "support/mod.rs"]
@@ -88,7 +90,10 @@ fn main() -> Result<()> {
 }
 
 async fn measure_all(arguments: &Arguments) -> Result<()> {
-    let (source, target) = (server("memory-source", false)?, server("memory-target", false)?);
+    let (source, target) = (
+        server("memory-source", false)?,
+        server("memory-target", false)?,
+    );
     println!(
         "PostgreSQL {}, scale {}",
         source.programs().major(),

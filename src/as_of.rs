@@ -1,19 +1,22 @@
 //! As of which time of the source a position is.
 //!
-//! A position alone proves no time. A keepalive tells how far the walsender has decoded and when it was sent, and a walsender that
-//! decodes an hour's backlog is an hour behind. So the source is asked for its clock and for the end of its flushed WAL
-//! together: what has received everything up to that end is as of that time.
+//! A position alone proves no time. A keepalive tells how far the walsender has decoded and when it
+//! was sent, and a walsender that decodes an hour's backlog is an hour behind. So the source is
+//! asked for its clock and for the end of its flushed WAL together: what has received everything up
+//! to that end is as of that time.
 //!
-//! A transaction needs no question. What was visible at the source at its commit time was flushed before its commit record was
-//! written, so it lies before it in the WAL (`RecordTransactionCommit` takes the time before it writes the record and flushes
-//! the record before others see the transaction; PostgreSQL 13 to 18). With synchronous_commit off others see it before it is
+//! A transaction needs no question. What was visible at the source at its commit time was flushed
+//! before its commit record was written, so it lies before it in the WAL (`RecordTransactionCommit`
+//! takes the time before it writes the record and flushes the record before others see the
+//! transaction; PostgreSQL 13 to 18). With synchronous_commit off others see it before it is
 //! flushed: README names that among the limits.
 
 use std::collections::VecDeque;
 
 use crate::lsn::{Lsn, PgTimestamp};
 
-/// Most readings that are kept. Of more every other one is forgotten: a long backlog is told in larger steps.
+/// Most readings that are kept. Of more every other one is forgotten: a long backlog is told in
+/// larger steps.
 const MOST_READINGS: usize = 64;
 
 /// The source's clock, and the end of its WAL that was flushed at that time or later.
@@ -38,7 +41,8 @@ pub struct AsOf {
 impl AsOf {
     /// The source's clock was read.
     pub fn read(&mut self, reading: Reading) {
-        // WAL does not get shorter: a reading that says so is another server's, and must not make a position newer than it is.
+        // WAL does not get shorter: a reading that says so is another server's, and must not make a
+        // position newer than it is.
         self.end = self.end.max(reading.flushed);
         // Nothing was written since the reading before, so the newer one says all that it does.
         let same = self.ahead.pop_back_if(|last| last.flushed == self.end);
@@ -58,7 +62,10 @@ impl AsOf {
 
     /// The latest time that the position is as of, if any is known; `position` never goes back.
     pub fn at(&mut self, position: Lsn) -> Option<PgTimestamp> {
-        while let Some(reading) = self.ahead.pop_front_if(|reading| reading.flushed <= position) {
+        while let Some(reading) = self
+            .ahead
+            .pop_front_if(|reading| reading.flushed <= position)
+        {
             self.passed = self.passed.max(Some(reading.time));
         }
         self.passed

@@ -1,7 +1,7 @@
 //! What is handed to the target in one piece, and what became of it.
 //!
-//! A batch is whole transactions of the source, folded, with the position that is stored with them. Exact copies are merged at a
-//! position of their own.
+//! A batch is whole transactions of the source, folded, with the position that is stored with them.
+//! Exact copies are merged at a position of their own.
 
 use crate::error::{Error, Result};
 use crate::fold::Fold;
@@ -84,7 +84,8 @@ pub type Merged = (usize, Result<Written>);
 /// How a merge of exact copies ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MergePosition {
-    /// The stream stands here and goes on (resync, a read model that joins); the resync of this number is done with it.
+    /// The stream stands here and goes on (resync, a read model that joins); the resync of this
+    /// number is done with it.
     Running(Lsn, Option<i64>),
     /// The stream begins here (first copy, healing).
     Start {

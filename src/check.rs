@@ -1,8 +1,8 @@
 //! `check`: facts become findings, each with its reason and the SQL or setting that corrects it.
 //!
-//! In: the settings and what the catalogs of both sides said, as far as each could be asked. Out: [`Finding`]s,
-//! worst first. An error is what keeps `cdc run` from working, or the application from writing; a warning is what
-//! will hurt one day; a note is what is good to know.
+//! In: the settings and what the catalogs of both sides said, as far as each could be asked. Out:
+//! [`Finding`]s, worst first. An error is what keeps `cdc run` from working, or the application
+//! from writing; a warning is what will hurt one day; a note is what is good to know.
 
 mod failover;
 mod publication;
@@ -24,8 +24,8 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::facts::{
-    LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, TempFiles, WithoutIdentity,
-    roots,
+    LookupTable, Publication, Slot, SourceServer, SourceTable, TargetServer, TempFiles,
+    WithoutIdentity, roots,
 };
 use crate::ownership::Ownership;
 use crate::settings::Settings;
@@ -106,7 +106,8 @@ pub struct SourceModel {
     pub table: Option<SourceTable>,
     /// Keys that more than one live row has; `None` if it was not counted.
     pub duplicates: Option<i64>,
-    /// Rows that are not soft-deleted and have a NULL in their key; `None` if they were not counted.
+    /// Rows that are not soft-deleted and have a NULL in their key; `None` if they were not
+    /// counted.
     pub without_key: Option<i64>,
     /// Publications that publish the table, whoever made them.
     pub publications: Vec<Publication>,
@@ -121,18 +122,28 @@ pub struct TargetSide {
     pub ownership: Ownership,
     /// One for each read model, in the order of the settings; `None` where there is no such table.
     pub lookups: Vec<Option<LookupTable>>,
-    /// Room for temporary files beside the largest lookup; `None` if there is no limit, or no lookup.
+    /// Room for temporary files beside the largest lookup; `None` if there is no limit, or no
+    /// lookup.
     pub temp_files: Option<TempFiles>,
 }
 
 /// Everything that was found, worst first; a side that could not be asked is left out.
-pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&TargetSide>) -> Vec<Finding> {
+pub fn check(
+    settings: &Settings,
+    source: Option<&SourceSide>,
+    target: Option<&TargetSide>,
+) -> Vec<Finding> {
     let mut findings = Findings::default();
     server::connection(&mut findings, "source", &settings.source.conninfo);
     server::connection(&mut findings, "target", &settings.target.conninfo);
     if let Some(side) = source {
         server::source(&mut findings, settings, side);
-        publication::owned(&mut findings, settings, side, target.map(|side| &side.ownership));
+        publication::owned(
+            &mut findings,
+            settings,
+            side,
+            target.map(|side| &side.ownership),
+        );
         unfollowed::tables(&mut findings, side);
     }
     if let Some(side) = target {
@@ -140,7 +151,11 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
         temp_files::limit(&mut findings, side.temp_files.as_ref(), &side.server.user);
     }
     if let (Some(source), Some(target)) = (source, target) {
-        server::encodings(&mut findings, &source.server.encoding, &target.server.encoding);
+        server::encodings(
+            &mut findings,
+            &source.server.encoding,
+            &target.server.encoding,
+        );
     }
     for (index, model) in settings.read_models.iter().enumerate() {
         let facts = source.and_then(|side| side.models.get(index));
@@ -152,7 +167,13 @@ pub fn check(settings: &Settings, source: Option<&SourceSide>, target: Option<&T
         if let Some(side) = target
             && let Some(lookup) = side.lookups.get(index)
         {
-            target::model(&mut findings, model, lookup.as_ref(), table, &side.server.user);
+            target::model(
+                &mut findings,
+                model,
+                lookup.as_ref(),
+                table,
+                &side.server.user,
+            );
         }
     }
     let mut findings = findings.all();
@@ -262,5 +283,7 @@ pub fn render(findings: &[Finding]) -> String {
 
 /// Whether `cdc run` would work.
 pub fn is_ready(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.severity != Severity::Error)
+    findings
+        .iter()
+        .all(|finding| finding.severity != Severity::Error)
 }

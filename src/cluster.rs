@@ -1,13 +1,15 @@
 //! Throw-away PostgreSQL servers, for `cdc demo` and the tests.
 //!
-//! [`Cluster::start`] makes a data directory under the temporary directory and runs a server on it that only
-//! its own user can reach: a Unix socket in the same directory and, if asked for, a port on the loopback
-//! address. Everything blocks for at most a few seconds; nothing here needs a runtime.
+//! [`Cluster::start`] makes a data directory under the temporary directory and runs a server on it
+//! that only its own user can reach: a Unix socket in the same directory and, if asked for, a port
+//! on the loopback address. Everything blocks for at most a few seconds; nothing here needs a
+//! runtime.
 //!
-//! Invariants: nothing is left behind, neither process nor file, when the [`Cluster`] is dropped or its
-//! process ends in any way (`reaper`); no server runs as root (`account`).
+//! Invariants: nothing is left behind, neither process nor file, when the [`Cluster`] is dropped or
+//! its process ends in any way (`reaper`); no server runs as root (`account`).
 //!
-//! Durability is off (`fsync = off`) unless asked for: these servers survive `kill -9`, not a power failure.
+//! Durability is off (`fsync = off`) unless asked for: these servers survive `kill -9`, not a power
+//! failure.
 
 mod account;
 mod place;
@@ -60,7 +62,8 @@ pub struct Options {
     pub major: Option<u32>,
     /// Listens on a free port of the loopback address, besides the Unix socket.
     pub tcp: bool,
-    /// Password of the role `postgres`, demanded on TCP (SCRAM); `None` trusts everybody on this machine.
+    /// Password of the role `postgres`, demanded on TCP (SCRAM); `None` trusts everybody on this
+    /// machine.
     pub password: Option<String>,
     /// Waits for the disk at each commit, as real servers do.
     pub fsync: bool,
@@ -95,8 +98,8 @@ impl Cluster {
     /// Makes a server and waits until it can be used (about a second).
     ///
     /// # Errors
-    /// Configuration: no server programs, or no account to run them under; with the server's own words when
-    /// it refuses to start. Transient: the system refuses.
+    /// Configuration: no server programs, or no account to run them under; with the server's own
+    /// words when it refuses to start. Transient: the system refuses.
     pub fn start(options: &Options) -> Result<Self> {
         let programs = Programs::find(options.pg_bin.as_deref(), options.major)?;
         let directory = make_directory(&options.name)?;
@@ -123,7 +126,9 @@ impl Cluster {
             cluster.port = free_port()?;
             cluster.configure(options)?;
             match cluster.start_again() {
-                Err(_) if tries < PORT_TRIES && cluster.log().contains("could not bind") => tries += 1,
+                Err(_) if tries < PORT_TRIES && cluster.log().contains("could not bind") => {
+                    tries += 1
+                }
                 result => return result.map(|()| cluster),
             }
         }
@@ -213,7 +218,8 @@ impl Cluster {
             let log = self.log();
             let news = log.get(logged..).unwrap_or_default();
             // Backends of a killed postmaster hold its shared memory for a moment longer.
-            let held = news.contains("is still in use") || news.contains("pre-existing shared memory");
+            let held =
+                news.contains("is still in use") || news.contains("pre-existing shared memory");
             match result {
                 Err(_) if held && Instant::now() < deadline => std::thread::sleep(PAUSE * 10),
                 Err(error) => return Err(error.with_detail(last_lines(news))),
@@ -225,7 +231,8 @@ impl Cluster {
     /// Stops the server and waits until it has ended.
     ///
     /// # Errors
-    /// Transient: it has not ended within a minute (a fast stop waits for whoever reads a replication slot).
+    /// Transient: it has not ended within a minute (a fast stop waits for whoever reads a
+    /// replication slot).
     pub fn stop(&self, how: Stop) -> Result<()> {
         self.begin_stop(how)?;
         self.wait_stopped()
@@ -259,7 +266,8 @@ impl Cluster {
         let deadline = Instant::now() + DEADLINE;
         while self.ended()?.is_none() {
             if Instant::now() >= deadline {
-                return Err(Error::transient("the server does not stop").with_detail(last_lines(&self.log())));
+                return Err(Error::transient("the server does not stop")
+                    .with_detail(last_lines(&self.log())));
             }
             std::thread::sleep(PAUSE);
         }
@@ -308,17 +316,20 @@ impl Cluster {
             .dbname(database)
             .host_path(&self.directory)
             .port(self.port);
-        // In a thread of its own: this may be called from within a runtime, which forbids blocking on another.
+        // In a thread of its own: this may be called from within a runtime, which forbids blocking
+        // on another.
         let result = std::thread::scope(|scope| {
             scope
                 .spawn(move || execute(&config, statements))
                 .join()
                 .unwrap_or_else(|_| Err(Error::transient("the session broke off")))
         });
-        result.map_err(|error| error.context(format!("could not run SQL in database \"{database}\"")))
+        result
+            .map_err(|error| error.context(format!("could not run SQL in database \"{database}\"")))
     }
 
-    /// Lets go of the server: it runs on, and its directory stays, until somebody stops and removes it.
+    /// Lets go of the server: it runs on, and its directory stays, until somebody stops and removes
+    /// it.
     pub fn keep(mut self) {
         if let Some(reaper) = self.reaper.take() {
             reaper.keep();
@@ -390,7 +401,9 @@ impl Cluster {
             .stdout(log.0)
             .stderr(log.1)
             .process_group(0);
-        let child = command.spawn().map_err(|error| could_not_run(&command, error))?;
+        let child = command
+            .spawn()
+            .map_err(|error| could_not_run(&command, error))?;
         let pid = child.id();
         self.with_server(|server| *server = Some(child));
         while !self.is_ready(pid) {
@@ -400,24 +413,30 @@ impl Cluster {
                 )));
             }
             if Instant::now() >= deadline {
-                return Err(Error::transient("the PostgreSQL server does not become ready"));
+                return Err(Error::transient(
+                    "the PostgreSQL server does not become ready",
+                ));
             }
             std::thread::sleep(PAUSE);
         }
         Ok(())
     }
 
-    /// The server writes its state into the eighth line of postmaster.pid (what `pg_ctl -w` looks at too).
+    /// The server writes its state into the eighth line of postmaster.pid (what `pg_ctl -w` looks
+    /// at too).
     fn is_ready(&self, pid: u32) -> bool {
         let Ok(text) = fs::read_to_string(self.data_dir().join("postmaster.pid")) else {
             return false;
         };
         let mut lines = text.lines();
-        let ours = lines.next().is_some_and(|line| line.trim() == pid.to_string());
+        let ours = lines
+            .next()
+            .is_some_and(|line| line.trim() == pid.to_string());
         ours && lines.nth(6).is_some_and(|line| line.trim() == "ready")
     }
 
-    /// The exit status if the server has ended (or was never started: `None` there is taken as ended).
+    /// The exit status if the server has ended (or was never started: `None` there is taken as
+    /// ended).
     fn ended(&self) -> Result<Option<ExitStatus>> {
         self.with_server(|server| {
             let Some(child) = server else {
@@ -427,7 +446,9 @@ impl Cluster {
             if matches!(status, Ok(Some(_))) {
                 *server = None;
             }
-            status.map_err(|error| Error::transient("could not wait for the server").with_source(error))
+            status.map_err(|error| {
+                Error::transient("could not wait for the server").with_source(error)
+            })
         })
     }
 
@@ -435,7 +456,8 @@ impl Cluster {
         act(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A server program under the right account, cut off from our environment's PostgreSQL settings.
+    /// A server program under the right account, cut off from our environment's PostgreSQL
+    /// settings.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.path(program));
         for (name, _) in std::env::vars_os() {
@@ -453,11 +475,15 @@ impl Cluster {
     }
 
     fn run(&self, command: &mut Command) -> Result<()> {
-        let output = command.output().map_err(|error| could_not_run(command, error))?;
+        let output = command
+            .output()
+            .map_err(|error| could_not_run(command, error))?;
         if output.status.success() {
             return Ok(());
         }
-        let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+        let program = Path::new(command.get_program())
+            .file_name()
+            .unwrap_or_default();
         Err(Error::configuration(format!(
             "could not run {}: {}",
             program.to_string_lossy(),
@@ -496,7 +522,10 @@ fn execute(config: &tokio_postgres::Config, statements: &str) -> Result<()> {
         .build()
         .map_err(|error| Error::transient("could not make a runtime").with_source(error))?
         .block_on(async {
-            let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
+            let (client, connection) = config
+                .connect(tokio_postgres::NoTls)
+                .await
+                .map_err(failed)?;
             let connection = tokio::spawn(connection);
             client.batch_execute(statements).await.map_err(failed)?;
             drop(client);
@@ -517,7 +546,8 @@ fn could_not_write(path: &Path, error: std::io::Error) -> Error {
     Error::transient(format!("could not write \"{}\"", path.display())).with_source(error)
 }
 
-/// Root's servers run under another account, which may not enter the folders on the way to the program.
+/// Root's servers run under another account, which may not enter the folders on the way to the
+/// program.
 fn could_not_run(command: &Command, error: std::io::Error) -> Error {
     let program = Path::new(command.get_program()).display();
     let denied = error.kind() == std::io::ErrorKind::PermissionDenied;

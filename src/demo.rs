@@ -1,9 +1,9 @@
 //! `cdc demo`: shows on two throw-away servers how a report follows the master data.
 //!
-//! In: PostgreSQL's server programs, nothing else. Out: a story on the terminal. The real engine runs in this
-//! process; the story changes labels at the source with plain SQL, waits until the lookup shows the same rows,
-//! and prints both, with the time from the source's COMMIT to that moment. Nothing is left behind, unless
-//! `--keep` asks for it.
+//! In: PostgreSQL's server programs, nothing else. Out: a story on the terminal. The real engine
+//! runs in this process; the story changes labels at the source with plain SQL, waits until the
+//! lookup shows the same rows, and prints both, with the time from the source's COMMIT to that
+//! moment. Nothing is left behind, unless `--keep` asks for it.
 
 mod screen;
 mod story;
@@ -19,7 +19,9 @@ use self::story::{CHAPTERS, Chapter};
 use crate::cluster::{Cluster, Options};
 use crate::conninfo::{Conninfo, Host, SslMode};
 use crate::error::{Class, Error, Result};
-use crate::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings};
+use crate::settings::{
+    ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings,
+};
 use crate::sql;
 
 const SOURCE_DATABASE: &str = "app_master_db";
@@ -40,8 +42,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Runs the demo; `stop` ends it early.
 ///
 /// # Errors
-/// Configuration: PostgreSQL's server programs are not there. Transient: the lookup did not follow in time.
-/// Interrupted: `stop` was asked for. Otherwise what the engine says.
+/// Configuration: PostgreSQL's server programs are not there. Transient: the lookup did not follow
+/// in time. Interrupted: `stop` was asked for. Otherwise what the engine says.
 pub async fn run(keep: bool, pg_bin: Option<PathBuf>, stop: CancellationToken) -> Result<()> {
     let mut screen = Screen::stdout();
     let servers = Servers::start(pg_bin, &mut screen)?;
@@ -113,7 +115,9 @@ impl Servers {
             target: target?,
         };
         let major = servers.source.programs().major();
-        screen.title(&format!("cdc demo: two throw-away PostgreSQL {major} servers"));
+        screen.title(&format!(
+            "cdc demo: two throw-away PostgreSQL {major} servers"
+        ));
         screen.line("");
         screen.line(&format!(
             "  source  {SOURCE_DATABASE}   labels                    the master data"
@@ -156,7 +160,8 @@ impl Servers {
         let Self { source, target } = self;
         let (source_url, target_url) = (source.url(SOURCE_DATABASE), target.url(TARGET_DATABASE));
         let pids = [&source, &target].map(|cluster| cluster.pid().unwrap_or_default());
-        let directories = [&source, &target].map(|cluster| cluster.socket_dir().display().to_string());
+        let directories =
+            [&source, &target].map(|cluster| cluster.socket_dir().display().to_string());
         screen.heading("The servers are still running (--keep)");
         screen.line("  look at them:");
         for cluster in [(&source, SOURCE_DATABASE), (&target, TARGET_DATABASE)] {
@@ -251,7 +256,8 @@ struct Followed {
 
 /// Waits until the lookup equals the live rows of the source.
 async fn follow(source: &Client, target: &Client, since: Instant) -> Result<Followed> {
-    const LIVE: &str = "SELECT code, label, display_name FROM labels WHERE deleted_at IS NULL ORDER BY code";
+    const LIVE: &str =
+        "SELECT code, label, display_name FROM labels WHERE deleted_at IS NULL ORDER BY code";
     const LOOKUP: &str = "SELECT code, label, display_name FROM labels_lookup ORDER BY code";
     // The reader asks first, so that the time of this query is not a part of the measured time.
     let (expected, mut seen) = tokio::try_join!(rows(source, LIVE), rows(target, LOOKUP))?;

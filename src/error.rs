@@ -1,8 +1,8 @@
 //! The error of the crate: what happened, why, what to do, and what follows from it.
 //!
-//! Errors are sorted by their consequence ([`Class`]), since that is all the loop has to know: try again,
-//! suspend a read model, or stop. The text follows PostgreSQL's style: a lower-case primary message
-//! without a full stop, a detail and a hint as whole sentences.
+//! Errors are sorted by their consequence ([`Class`]), since that is all the loop has to know: try
+//! again, suspend a read model, or stop. The text follows PostgreSQL's style: a lower-case primary
+//! message without a full stop, a detail and a hint as whole sentences.
 //!
 //! No error carries a row value: of a server's error on row data only the SQLSTATE and the names of
 //! objects are kept (the edges see to that when they convert a driver's error).
@@ -16,7 +16,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What an error means for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// The next try may succeed: connection lost, server restarting, lock, timeout, disk full. Retried for ever.
+    /// The next try may succeed: connection lost, server restarting, lock, timeout, disk full.
+    /// Retried for ever.
     Transient,
     /// The target rejects a row (SQLSTATE classes 22, 23, 44, 54, P0001, 21000).
     Refused,
@@ -102,7 +103,10 @@ impl Error {
 
     /// Adds the error below this one.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         self.0.source = Some(Arc::from(source.into()));
         self
     }
@@ -204,7 +208,8 @@ mod tests {
 
     #[test]
     fn message_is_followed_by_the_chain_of_causes() {
-        let error = Error::transient("could not connect").with_source(std::io::Error::other("refused"));
+        let error =
+            Error::transient("could not connect").with_source(std::io::Error::other("refused"));
         assert_eq!(error.to_string(), "could not connect: refused");
         assert_eq!(
             error.context("could not read the slot").to_string(),
@@ -215,7 +220,10 @@ mod tests {
     #[test]
     fn nothing_that_is_known_of_an_error_is_lost_on_the_way_to_a_person() {
         let bare = Error::configuration("no such table");
-        assert_eq!((bare.detail(), bare.hint(), bare.sqlstate()), (None, None, None));
+        assert_eq!(
+            (bare.detail(), bare.hint(), bare.sqlstate()),
+            (None, None, None)
+        );
         assert_eq!(bare.with_its_detail(), "no such table");
         assert_eq!(format!("{bare:?}"), "Configuration: no such table");
 
@@ -229,7 +237,10 @@ mod tests {
             (full.detail(), full.hint(), full.sqlstate()),
             (Some("It was dropped."), Some("Create it."), Some("42P01"))
         );
-        assert_eq!(full.with_its_detail(), "no such table: refused (It was dropped)");
+        assert_eq!(
+            full.with_its_detail(),
+            "no such table: refused (It was dropped)"
+        );
         assert_eq!(
             format!("{full:?}"),
             "Configuration: no such table: refused (detail: It was dropped.) (hint: Create it.)"
@@ -244,7 +255,10 @@ mod tests {
             (Error::broken("x"), Class::Broken),
             (Error::configuration("x"), Class::Configuration),
             (Error::new(Class::Gap, "x"), Class::Gap),
-            (Error::transient("x").with_class(Class::Fenced), Class::Fenced),
+            (
+                Error::transient("x").with_class(Class::Fenced),
+                Class::Fenced,
+            ),
         ] {
             assert_eq!(error.class(), class);
             assert_eq!(error.is_transient(), class == Class::Transient, "{class:?}");

@@ -1,7 +1,7 @@
 //! What the catalogs of both sides say: read by the edges, judged by the core.
 //!
-//! `source/facts.rs` and `target/facts.rs` fill these; `check` turns them into findings, `relation` and the
-//! writer bind read models with them.
+//! `source/facts.rs` and `target/facts.rs` fill these; `check` turns them into findings, `relation`
+//! and the writer bind read models with them.
 
 use crate::lsn::Lsn;
 use crate::settings::Settings;
@@ -47,7 +47,8 @@ pub struct SourceServer {
     pub max_slot_wal_keep_size_mb: i64,
     /// idle_replication_slot_timeout in seconds (18 and later); 0 is off.
     pub idle_slot_timeout_seconds: i64,
-    /// Age of the oldest transaction of the cluster that has written and is still open, as far as the role may see.
+    /// Age of the oldest transaction of the cluster that has written and is still open, as far as
+    /// the role may see.
     pub oldest_write_seconds: Option<i64>,
     /// Prepared transactions of the cluster.
     pub prepared_transactions: u32,
@@ -139,12 +140,18 @@ pub struct WithoutIdentity {
     pub unique_index: Option<String>,
 }
 
-/// Tables under whose name the changes of all their partitions come: those of a publication that publishes roots, and the sources
-/// of read models, since our own publication does so as soon as one of them is partitioned.
+/// Tables under whose name the changes of all their partitions come: those of a publication that
+/// publishes roots, and the sources of read models, since our own publication does so as soon as
+/// one of them is partitioned.
 pub fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {
     let published = existing.filter(|publication| publication.via_root);
-    let published = published.into_iter().flat_map(|publication| &publication.tables);
-    let sources = settings.read_models.iter().map(|model| model.source.clone());
+    let published = published
+        .into_iter()
+        .flat_map(|publication| &publication.tables);
+    let sources = settings
+        .read_models
+        .iter()
+        .map(|model| model.source.clone());
     sources
         .chain(published.map(|table| table.table.clone()))
         .collect()
@@ -190,9 +197,14 @@ pub struct SourceTable {
 }
 
 impl SourceTable {
-    /// A permanent table of the asking role with this primary key and nothing that is out of the ordinary, never analysed: what tests
-    /// and benchmarks begin with.
-    pub fn ordinary(oid: u32, name: TableName, columns: Vec<SourceColumn>, primary_key: &[&str]) -> Self {
+    /// A permanent table of the asking role with this primary key and nothing that is out of the
+    /// ordinary, never analysed: what tests and benchmarks begin with.
+    pub fn ordinary(
+        oid: u32,
+        name: TableName,
+        columns: Vec<SourceColumn>,
+        primary_key: &[&str],
+    ) -> Self {
         Self {
             oid,
             name,
@@ -257,7 +269,8 @@ pub struct SourceColumn {
     pub bare_type_name: String,
     /// NOT NULL.
     pub not_null: bool,
-    /// Whether a value can be stored out of line (variable length, in a table that has a place for such values by now).
+    /// Whether a value can be stored out of line (variable length, in a table that has a place for
+    /// such values by now).
     pub toastable: bool,
     /// Whether it is generated (attgenerated).
     pub generated: bool,
@@ -265,7 +278,8 @@ pub struct SourceColumn {
     pub builtin: bool,
     /// Whether the type has a collation.
     pub collatable: bool,
-    /// Whether it is boolean, or a domain over boolean: a soft-delete column of it means "not true".
+    /// Whether it is boolean, or a domain over boolean: a soft-delete column of it means "not
+    /// true".
     pub boolean: bool,
 }
 
@@ -278,7 +292,8 @@ pub struct UniqueIndex {
     pub columns: Vec<String>,
     /// Predicate of a partial index, as pg_get_expr prints it.
     pub predicate: Option<String>,
-    /// Whether it is enforced row by row; a deferrable one only at the end of a statement or transaction.
+    /// Whether it is enforced row by row; a deferrable one only at the end of a statement or
+    /// transaction.
     pub immediate: bool,
 }
 
@@ -295,7 +310,8 @@ pub struct Leaf {
     pub replica_identity: ReplicaIdentity,
     /// Whether it has a usable primary key.
     pub has_primary_key: bool,
-    /// Columns of its own identity (primary key or identity index); empty under FULL, and where it has none.
+    /// Columns of its own identity (primary key or identity index); empty under FULL, and where it
+    /// has none.
     pub identity_columns: Vec<String>,
 }
 
@@ -378,7 +394,11 @@ impl LookupTable {
     /// The unique index on exactly these columns, in any order.
     pub fn key_index(&self, key: &[String]) -> Option<&KeyIndex> {
         self.unique_indexes.iter().find(|index| {
-            index.columns.len() == key.len() && index.columns.iter().all(|column| key.contains(&column.name))
+            index.columns.len() == key.len()
+                && index
+                    .columns
+                    .iter()
+                    .all(|column| key.contains(&column.name))
         })
     }
 }
@@ -390,14 +410,16 @@ pub struct LookupColumn {
     pub name: String,
     /// Type.
     pub type_oid: u32,
-    /// Type with modifier, schema-qualified where needed, for use in SQL (format_type under an empty search_path). Of a
-    /// domain, the type below it: staging tables hold rows that have no value where the domain demands one.
+    /// Type with modifier, schema-qualified where needed, for use in SQL (format_type under an
+    /// empty search_path). Of a domain, the type below it: staging tables hold rows that have no
+    /// value where the domain demands one.
     pub type_name: String,
     /// The same type without modifier (`format_type(oid, -1)`), for use in SQL.
     pub bare_type_name: String,
     /// Type as the table declares it: differs from `type_name` for a domain.
     pub declared_type_name: String,
-    /// Collation of the column as quoted SQL name (`"pg_catalog"."C"`); `None` if not collatable or default.
+    /// Collation of the column as quoted SQL name (`"pg_catalog"."C"`); `None` if not collatable or
+    /// default.
     pub collation: Option<String>,
     /// Whether the type has a collation at all.
     pub collatable: bool,
@@ -435,7 +457,12 @@ mod tests {
 
     #[test]
     fn key_needs_an_index_on_exactly_its_columns_in_any_order() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
         let index = |columns: &[&str]| KeyIndex {
             name: columns.join("_"),
             primary: false,

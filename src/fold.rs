@@ -1,15 +1,17 @@
 //! The fold: changes of whole transactions become one final state for each source row.
 //!
-//! In: [`Change`]s in commit order. Out: for each identity, *as it was at the start of the batch*, what the row is at the
-//! end: live, dead or gone, and under which identity. A changed identity carries the start along; TRUNCATE empties
-//! the fold and sets a flag, after which the writer takes every row that it remembers for gone.
+//! In: [`Change`]s in commit order. Out: for each identity, *as it was at the start of the batch*,
+//! what the row is at the end: live, dead or gone, and under which identity. A changed identity
+//! carries the start along; TRUNCATE empties the fold and sets a flag, after which the writer takes
+//! every row that it remembers for gone.
 //!
-//! Why this is right: live keys are unique at every commit, so the state after the batch's last commit depends on the final
-//! state of each row alone. Swapped and rotated keys, keys that were freed and taken over, and rows that came and
-//! went within the batch need no rule of their own.
+//! Why this is right: live keys are unique at every commit, so the state after the batch's last
+//! commit depends on the final state of each row alone. Swapped and rotated keys, keys that were
+//! freed and taken over, and rows that came and went within the batch need no rule of their own.
 //!
-//! Does no I/O, so it cannot fail. An unchanged out-of-line value is filled in from the row's earlier state in the
-//! batch; where there is none it stays marked, and the writer finds it in the target by the start identity.
+//! Does no I/O, so it cannot fail. An unchanged out-of-line value is filled in from the row's
+//! earlier state in the batch; where there is none it stays marked, and the writer finds it in the
+//! target by the start identity.
 
 use std::collections::{HashMap, hash_map};
 
@@ -22,7 +24,8 @@ mod share;
 
 pub use share::Share;
 
-/// What a row is at the end of the batch; borrowed, since the fold is kept until the batch is committed.
+/// What a row is at the end of the batch; borrowed, since the fold is kept until the batch is
+/// committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Final<'a> {
     /// Identity at the start of the batch; `None` if the row was not there.
@@ -92,7 +95,8 @@ impl Fold {
     }
 
     fn insert(&mut self, new: Image) {
-        // A row that went and came back under one identity is one row to the writer: its map entry is changed in place.
+        // A row that went and came back under one identity is one row to the writer: its map entry
+        // is changed in place.
         let start = self
             .gone
             .remove_entry(&new.identity)
@@ -109,7 +113,8 @@ impl Fold {
                 new.values = fill_unchanged(new.values, &before.values);
                 before.start
             }
-            // After a clear nothing is left to look up: the row was not there at the start of what the writer sees.
+            // After a clear nothing is left to look up: the row was not there at the start of what
+            // the writer sees.
             None if self.clear => None,
             None => Some(old.unwrap_or_else(|| new.identity.clone())),
         };
@@ -135,7 +140,8 @@ impl Fold {
             hash_map::Entry::Vacant(place) => {
                 place.insert(entry);
             }
-            // Two rows with one identity cannot be at a commit; the one that was there first is gone.
+            // Two rows with one identity cannot be at a commit; the one that was there first is
+            // gone.
             hash_map::Entry::Occupied(mut place) => {
                 let before = place.insert(entry);
                 self.bytes = self.bytes.saturating_sub(before.bytes(place.key()));
@@ -158,7 +164,8 @@ impl Fold {
         }
     }
 
-    /// Whether everything that was there at the start of the batch is gone unless it is among the final states.
+    /// Whether everything that was there at the start of the batch is gone unless it is among the
+    /// final states.
     pub fn clear(&self) -> bool {
         self.clear
     }
@@ -173,10 +180,14 @@ impl Fold {
         !self.clear && self.gone.is_empty() && self.rows.values().all(|entry| entry.start.is_none())
     }
 
-    /// Whether no new row has an identity that another row had at the start. The target may know nothing of that one (a dead row
-    /// that is not remembered), so that it cannot tell them apart.
+    /// Whether no new row has an identity that another row had at the start. The target may know
+    /// nothing of that one (a dead row that is not remembered), so that it cannot tell them apart.
     pub fn new_rows_stand_apart(&self) -> bool {
-        let is_new = |identity: &Row| self.rows.get(identity).is_some_and(|entry| entry.start.is_none());
+        let is_new = |identity: &Row| {
+            self.rows
+                .get(identity)
+                .is_some_and(|entry| entry.start.is_none())
+        };
         let moved = self.rows.iter().filter_map(|(identity, entry)| {
             let start = entry.start.as_ref()?;
             (start != identity).then_some(start)
@@ -222,10 +233,14 @@ fn fill_unchanged(new: Row, before: &Row) -> Row {
     if !new.has_unchanged() {
         return new;
     }
-    Row::from_cells(new.cells().zip(before.cells()).map(|(new, before)| match new {
-        Cell::Unchanged => before,
-        new => new,
-    }))
+    Row::from_cells(
+        new.cells()
+            .zip(before.cells())
+            .map(|(new, before)| match new {
+                Cell::Unchanged => before,
+                new => new,
+            }),
+    )
 }
 
 #[cfg(test)]
@@ -326,7 +341,11 @@ mod tests {
             false,
             &["1 -> gone"],
         );
-        check(vec![update(None, "1", "a"), delete("1")], false, &["1 -> gone"]);
+        check(
+            vec![update(None, "1", "a"), delete("1")],
+            false,
+            &["1 -> gone"],
+        );
         check(
             vec![Change::Update {
                 old: None,
@@ -395,7 +414,11 @@ mod tests {
             true,
             &[],
         );
-        check(vec![Change::Truncate, insert("1", "a"), delete("1")], true, &[]);
+        check(
+            vec![Change::Truncate, insert("1", "a"), delete("1")],
+            true,
+            &[],
+        );
         check(
             vec![Change::Truncate, insert("1", "a"), update(None, "1", "u")],
             true,
@@ -426,8 +449,20 @@ mod tests {
             (vec![], true, true, false, 0),
             (vec![insert("1", "a"), delete("1")], true, true, false, 0),
             (vec![Change::Truncate], false, false, false, 0),
-            (vec![Change::Truncate, insert("1", "a")], false, false, false, 1),
-            (vec![insert("1", "a"), insert("2", "b")], false, true, false, 2),
+            (
+                vec![Change::Truncate, insert("1", "a")],
+                false,
+                false,
+                false,
+                1,
+            ),
+            (
+                vec![insert("1", "a"), insert("2", "b")],
+                false,
+                true,
+                false,
+                2,
+            ),
             (vec![insert("1", "a"), delete("2")], false, false, false, 2),
             (vec![delete("2")], false, false, false, 1),
             (
@@ -441,7 +476,12 @@ mod tests {
             let told = format!("{changes:?}");
             let fold = folded(changes);
             assert_eq!(
-                (fold.is_empty(), fold.only_new(), fold.has_unchanged(), fold.len()),
+                (
+                    fold.is_empty(),
+                    fold.only_new(),
+                    fold.has_unchanged(),
+                    fold.len()
+                ),
                 (empty, only_new, unchanged, len),
                 "{told}"
             );
@@ -468,7 +508,10 @@ mod tests {
     #[test]
     fn new_rows_stand_apart_unless_they_have_an_identity_that_was_there() {
         for (changes, apart) in [
-            (vec![insert("1", "a"), delete("2"), update(None, "3", "b")], true),
+            (
+                vec![insert("1", "a"), delete("2"), update(None, "3", "b")],
+                true,
+            ),
             // One row that went and came back.
             (vec![delete("1"), insert("1", "a")], true),
             (
@@ -500,7 +543,10 @@ mod tests {
             ),
             // With the identity that it had at the start.
             (vec![update(None, "1", "longer")], state + 2 * text + long),
-            (vec![update(Some("longer"), "1", "a")], state + 2 * text + long),
+            (
+                vec![update(Some("longer"), "1", "a")],
+                state + 2 * text + long,
+            ),
             (vec![delete("longer")], long),
             (
                 vec![delete("longer"), insert("longer", "a")],
@@ -521,7 +567,8 @@ mod tests {
     type Table = BTreeMap<u8, (Option<u8>, u8)>;
 
     proptest! {
-        /// Whatever happens to a table, the finals applied to its state at the start give its state at the end.
+        /// Whatever happens to a table, the finals applied to its state at the start give its state
+        /// at the end.
         #[test]
         fn finals_lead_from_the_start_to_the_end(steps in prop::collection::vec((0u8..6, 0u8..6, 0u8..6), 0..60)) {
             let mut table: Table = (0..3).map(|id| (id, (Some(id), 100 + id))).collect();

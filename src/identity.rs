@@ -1,4 +1,5 @@
-//! The identity rule: by which columns the stream names an old row, and whether publishing is harmless.
+//! The identity rule: by which columns the stream names an old row, and whether publishing is
+//! harmless.
 //!
 //! In: a table's facts. Out: its [`Identity`], or why it has none and the SQL that corrects it.
 //!
@@ -10,14 +11,15 @@
 //! | FULL without one | the key, if an immediate unique index covers it over live rows and every leaf is FULL |
 //! | NOTHING, or DEFAULT without (or with a deferrable) primary key | refused: publishing breaks the application |
 //!
-//! The Relation message speaks of the root of a partitioned table, but a leaf decides what is logged of an old
-//! row, so every leaf has to name the root's identity.
+//! The Relation message speaks of the root of a partitioned table, but a leaf decides what is
+//! logged of an old row, so every leaf has to name the root's identity.
 
 use crate::error::{Error, Result};
 use crate::facts::{Leaf, ReplicaIdentity, SourceTable, UniqueIndex};
 use crate::sql::{ident, idents};
 
-/// First version whose publications can hold generated columns, and refuse an identity with unpublished ones.
+/// First version whose publications can hold generated columns, and refuse an identity with
+/// unpublished ones.
 const GENERATED_COLUMNS_IN_IDENTITY: u32 = 180_000;
 
 /// Where an identity comes from.
@@ -27,8 +29,8 @@ pub enum Basis {
     PrimaryKey,
     /// The index of REPLICA IDENTITY USING INDEX.
     Index,
-    /// The read model's key, under FULL and without a primary key: every old tuple holds the whole row and tells
-    /// what was live.
+    /// The read model's key, under FULL and without a primary key: every old tuple holds the whole
+    /// row and tells what was live.
     Key,
 }
 
@@ -41,13 +43,20 @@ pub struct Identity {
     pub basis: Basis,
 }
 
-/// The identity of a source table. `key` and `soft_delete` are the read model's, names as in the source.
+/// The identity of a source table. `key` and `soft_delete` are the read model's, names as in the
+/// source.
 ///
 /// # Errors
 /// `Broken`, with the reason and the SQL that corrects it, where there is no usable identity.
-pub fn identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) -> Result<Identity> {
+pub fn identity(
+    table: &SourceTable,
+    key: &[String],
+    soft_delete: Option<&str>,
+) -> Result<Identity> {
     let identity = match table.replica_identity {
-        ReplicaIdentity::Nothing => return Err(no_identity(table, "its replica identity is NOTHING")),
+        ReplicaIdentity::Nothing => {
+            return Err(no_identity(table, "its replica identity is NOTHING"));
+        }
         ReplicaIdentity::Default if table.primary_key.is_empty() => {
             return Err(no_identity(table, missing_primary_key(table)));
         }
@@ -61,21 +70,32 @@ pub fn identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) 
             columns: table.identity_index.clone(),
             basis: Basis::Index,
         },
-        ReplicaIdentity::Full if table.primary_key.is_empty() => key_identity(table, key, soft_delete)?,
+        ReplicaIdentity::Full if table.primary_key.is_empty() => {
+            key_identity(table, key, soft_delete)?
+        }
         ReplicaIdentity::Default | ReplicaIdentity::Full => Identity {
             columns: table.primary_key.clone(),
             basis: Basis::PrimaryKey,
         },
     };
-    match table.leaves.iter().find(|leaf| !names_identity(leaf, &identity)) {
+    match table
+        .leaves
+        .iter()
+        .find(|leaf| !names_identity(leaf, &identity))
+    {
         Some(leaf) => Err(wrong_leaf(table, leaf, &identity)),
         None => Ok(identity),
     }
 }
 
-/// Under FULL and without a primary key the read model's key stands in, if no two live rows can share it at any moment:
-/// under a deferrable constraint two rows may swap keys, and in between one key names both.
-fn key_identity(table: &SourceTable, key: &[String], soft_delete: Option<&str>) -> Result<Identity> {
+/// Under FULL and without a primary key the read model's key stands in, if no two live rows can
+/// share it at any moment: under a deferrable constraint two rows may swap keys, and in between one
+/// key names both.
+fn key_identity(
+    table: &SourceTable,
+    key: &[String],
+    soft_delete: Option<&str>,
+) -> Result<Identity> {
     let covers = |index: &&UniqueIndex| {
         !index.columns.is_empty()
             && index.columns.iter().all(|column| key.contains(column))
@@ -141,13 +161,17 @@ fn holds_for_live_rows(
             format!("{} {condition}", ident(name)),
         ]
     };
-    let mut allowed: Vec<String> = key.iter().flat_map(|name| written(name, "IS NOT NULL")).collect();
+    let mut allowed: Vec<String> = key
+        .iter()
+        .flat_map(|name| written(name, "IS NOT NULL"))
+        .collect();
     if let Some(name) = soft_delete {
         let column = table.column(name);
         let boolean = column.is_some_and(|column| column.boolean);
         if boolean {
             allowed.extend(written(name, "IS NOT TRUE"));
-            // NOT NULL is not true, but it is not false either: such a row is live and outside of the index.
+            // NOT NULL is not true, but it is not false either: such a row is live and outside of
+            // the index.
             if column.is_some_and(|column| column.not_null) {
                 allowed.extend(written(name, "= false"));
                 allowed.extend(written(name, "IS FALSE"));
@@ -191,7 +215,9 @@ fn missing_primary_key(table: &SourceTable) -> &'static str {
 
 fn no_identity(table: &SourceTable, reason: &str) -> Error {
     let name = table.name.quoted();
-    let mend = if table.replica_identity != ReplicaIdentity::Default && !table.primary_key.is_empty() {
+    let mend = if table.replica_identity != ReplicaIdentity::Default
+        && !table.primary_key.is_empty()
+    {
         format!("Use the primary key: ALTER TABLE {name} REPLICA IDENTITY DEFAULT;")
     } else if let Some(index) = identity_candidate(table) {
         format!(
@@ -207,11 +233,14 @@ fn no_identity(table: &SourceTable, reason: &str) -> Error {
         "table \"{}\" has no usable replica identity: {reason}",
         table.name
     ))
-    .with_detail("As soon as it is published, every UPDATE and DELETE of the application would fail.")
+    .with_detail(
+        "As soon as it is published, every UPDATE and DELETE of the application would fail.",
+    )
     .with_hint(mend)
 }
 
-/// A unique index that can become the replica identity: immediate, whole, on columns that are NOT NULL.
+/// A unique index that can become the replica identity: immediate, whole, on columns that are NOT
+/// NULL.
 fn identity_candidate(table: &SourceTable) -> Option<&str> {
     let usable = |name: &String| table.column(name).is_some_and(|column| column.not_null);
     let index = table.unique_indexes.iter().find(|index| {
@@ -244,12 +273,16 @@ fn wrong_leaf(table: &SourceTable, leaf: &Leaf, identity: &Identity) -> Error {
         "partition \"{}\" does not log the identity of table \"{}\" ({columns})",
         leaf.name, table.name
     ))
-    .with_detail("The partition has a replica identity of its own, and only that is logged of its old rows.")
+    .with_detail(
+        "The partition has a replica identity of its own, and only that is logged of its old rows.",
+    )
     .with_hint(match identity.basis {
         Basis::PrimaryKey if leaf.has_primary_key => {
             format!("Use its primary key: ALTER TABLE {leaf_name} REPLICA IDENTITY DEFAULT;")
         }
-        Basis::Index => format!("Use the partition's index on ({columns}) as its REPLICA IDENTITY too."),
+        Basis::Index => {
+            format!("Use the partition's index on ({columns}) as its REPLICA IDENTITY too.")
+        }
         Basis::PrimaryKey | Basis::Key => {
             format!("Log whole rows in it too: ALTER TABLE {leaf_name} REPLICA IDENTITY FULL;")
         }
@@ -261,14 +294,20 @@ fn breaks_writes(leaf: &Leaf) -> bool {
     leaf.replica_identity != ReplicaIdentity::Full && leaf.identity_columns.is_empty()
 }
 
-/// Proves that the application's writes stay legal when the table is published with these columns (`None`: all),
-/// by a server of this version (server_version_num).
+/// Proves that the application's writes stay legal when the table is published with these columns
+/// (`None`: all), by a server of this version (server_version_num).
 ///
 /// # Errors
 /// `Broken`, with the reason and what mends it.
-pub fn writes_stay_legal(table: &SourceTable, columns: Option<&[String]>, version: u32) -> Result<()> {
+pub fn writes_stay_legal(
+    table: &SourceTable,
+    columns: Option<&[String]>,
+    version: u32,
+) -> Result<()> {
     match table.replica_identity {
-        ReplicaIdentity::Nothing => return Err(no_identity(table, "its replica identity is NOTHING")),
+        ReplicaIdentity::Nothing => {
+            return Err(no_identity(table, "its replica identity is NOTHING"));
+        }
         ReplicaIdentity::Default if table.primary_key.is_empty() => {
             return Err(no_identity(table, missing_primary_key(table)));
         }
@@ -297,7 +336,11 @@ pub fn writes_stay_legal(table: &SourceTable, columns: Option<&[String]>, versio
         _ => &table.primary_key,
     };
     let identity: Vec<&str> = if full {
-        table.columns.iter().map(|column| column.name.as_str()).collect()
+        table
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect()
     } else {
         let leaves = table.leaves.iter().flat_map(|leaf| &leaf.identity_columns);
         own.iter().chain(leaves).map(String::as_str).collect()
@@ -324,7 +367,9 @@ pub fn writes_stay_legal(table: &SourceTable, columns: Option<&[String]>, versio
             table.name
         ))
         .with_detail("With such a publication every UPDATE and DELETE of the application fails.")
-        .with_hint("Publish whole tables (publish_columns = \"all\"), or add the column to the list.")),
+        .with_hint(
+            "Publish whole tables (publish_columns = \"all\"), or add the column to the list.",
+        )),
     }
 }
 

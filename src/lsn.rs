@@ -12,7 +12,8 @@ use crate::error::Error;
 pub struct Lsn(pub u64);
 
 impl Lsn {
-    /// The position that PostgreSQL never assigns: "none", or in START_REPLICATION "the slot's own".
+    /// The position that PostgreSQL never assigns: "none", or in START_REPLICATION "the slot's
+    /// own".
     pub const ZERO: Self = Self(0);
 
     /// Bytes from `earlier` to this position; 0 if it is not earlier.
@@ -36,7 +37,11 @@ impl FromStr for Lsn {
             let low = u32::from_str_radix(low, 16).ok()?;
             Some(Self(u64::from(high) << 32 | u64::from(low)))
         });
-        parsed.ok_or_else(|| Error::protocol(format!("expected an LSN such as 16/B374D848, found {text:?}")))
+        parsed.ok_or_else(|| {
+            Error::protocol(format!(
+                "expected an LSN such as 16/B374D848, found {text:?}"
+            ))
+        })
     }
 }
 

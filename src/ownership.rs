@@ -1,8 +1,9 @@
 //! Whose slot and publication it is: this pipeline's, another one's, or another consumer's.
 //!
-//! In: what the bookkeeping and the comments of publications say. Out: who may alter or drop them. A slot says nothing of its owner by
-//! itself, so the comment of the publication that was made with it does: it outlives the bookkeeping, which may be dropped by hand or
-//! be gone after a restore of the target.
+//! In: what the bookkeeping and the comments of publications say. Out: who may alter or drop them.
+//! A slot says nothing of its owner by itself, so the comment of the publication that was made with
+//! it does: it outlives the bookkeeping, which may be dropped by hand or be gone after a restore of
+//! the target.
 
 use crate::error::Error;
 use crate::sql::{ident, literal};
@@ -55,7 +56,8 @@ impl Pipeline {
 /// What the bookkeeping knows of slot and publication.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {
-    /// System identifier and database of the source where this pipeline has made its slot, or was about to.
+    /// System identifier and database of the source where this pipeline has made its slot, or was
+    /// about to.
     pub slot_made_at: Option<(String, String)>,
     /// The comment that it gave its publication last; the pipeline may be called otherwise since.
     pub mark: Option<String>,
@@ -88,17 +90,21 @@ pub enum Maker {
 }
 
 impl Ownership {
-    /// Who made the publication of this comment. An earlier version named no pipeline: it was this one.
+    /// Who made the publication of this comment. An earlier version named no pipeline: it was this
+    /// one.
     pub fn maker(&self, comment: Option<&str>) -> Maker {
         match comment {
             Some(comment) if comment == COMMENT => Maker::ThisPipeline,
             Some(comment) if self.is_mark(comment) => Maker::ThisPipeline,
-            Some(comment) if comment.starts_with(COMMENT) => Maker::AnotherPipeline(comment.to_owned()),
+            Some(comment) if comment.starts_with(COMMENT) => {
+                Maker::AnotherPipeline(comment.to_owned())
+            }
             Some(_) | None => Maker::Person,
         }
     }
 
-    /// Whether the comment names this pipeline, as it is called now or was before. What follows in it is a person's.
+    /// Whether the comment names this pipeline, as it is called now or was before. What follows in
+    /// it is a person's.
     fn is_mark(&self, comment: &str) -> bool {
         comment.starts_with(&self.pipeline.mark())
             || self
@@ -108,7 +114,8 @@ impl Ownership {
                 .is_some_and(|mark| comment.starts_with(mark))
     }
 
-    /// Whether no running process reads another source than this one (system identifier, database) into the bookkeeping.
+    /// Whether no running process reads another source than this one (system identifier, database)
+    /// into the bookkeeping.
     ///
     /// # Errors
     /// Configuration: one does.
@@ -134,7 +141,8 @@ impl Ownership {
     /// Whether the bookkeeping is free for a pipeline that reads this source.
     ///
     /// # Errors
-    /// Configuration: a running process reads another one into it, or its lookups are of another one.
+    /// Configuration: a running process reads another one into it, or its lookups are of another
+    /// one.
     pub fn check_source(&self, source: (&str, &str)) -> Result<(), Error> {
         self.check_reader(source)?;
         let schema = &self.pipeline.schema;
@@ -155,7 +163,8 @@ impl Ownership {
         Ok(())
     }
 
-    /// Whether a slot of this pipeline's name is its own at this source. `comments` are those of all publications of the database.
+    /// Whether a slot of this pipeline's name is its own at this source. `comments` are those of
+    /// all publications of the database.
     ///
     /// # Errors
     /// Configuration: it is another's, or not known to be this pipeline's, with what can be done.
@@ -180,11 +189,14 @@ impl Ownership {
 
     /// Whether the comment is of a pipeline whose slot has this name.
     pub fn is_of_slot(&self, comment: &str) -> bool {
-        comment.starts_with(&format!("{COMMENT} for slot {} (", ident(&self.pipeline.slot)))
+        comment.starts_with(&format!(
+            "{COMMENT} for slot {} (",
+            ident(&self.pipeline.slot)
+        ))
     }
 
-    /// As [`Pipeline::mark`] of a pipeline that is not known, since its target cannot be asked: whatever `cdc` has made counts as made
-    /// by it.
+    /// As [`Pipeline::mark`] of a pipeline that is not known, since its target cannot be asked:
+    /// whatever `cdc` has made counts as made by it.
     pub fn assumed(slot: &str, schema: &str) -> Self {
         let unknown = String::new();
         Self {
@@ -217,7 +229,8 @@ impl Ownership {
         ))
     }
 
-    /// The error where the publication of another pipeline, which has this comment, would have to be altered.
+    /// The error where the publication of another pipeline, which has this comment, would have to
+    /// be altered.
     pub fn not_altered(&self, comment: &str, message: &str) -> Error {
         let change = self.pipeline.to_change(comment);
         Error::broken(message)
@@ -272,7 +285,10 @@ pub(crate) mod tests {
             MARK.replace("slot \"cdc\"", "slot \"cdc_2\""),
         ];
         for other in others {
-            assert_eq!(ours.maker(Some(&other)), Maker::AnotherPipeline(other.clone()));
+            assert_eq!(
+                ours.maker(Some(&other)),
+                Maker::AnotherPipeline(other.clone())
+            );
             // The target was called otherwise when the comment was written.
             ours.known.mark = Some(other.clone());
             assert_eq!(ours.maker(Some(&other)), Maker::ThisPipeline);
@@ -286,7 +302,11 @@ pub(crate) mod tests {
         let none: [String; 0] = [];
         let here = ("1", "master");
         let unknown = ours.check_slot(here, &none).unwrap_err();
-        assert!(unknown.message().contains("is not known to be this pipeline's"));
+        assert!(
+            unknown
+                .message()
+                .contains("is not known to be this pipeline's")
+        );
         let hint = unknown.hint().unwrap();
         for part in [
             "pg_drop_replication_slot('cdc')",
@@ -315,11 +335,17 @@ pub(crate) mod tests {
         assert!(ours.check_source(here).is_ok());
         ours.known.copied_from = Some(there.clone());
         let error = ours.check_source(here).unwrap_err();
-        assert!(error.hint().unwrap().contains("--accept-new-source"), "{error:?}");
+        assert!(
+            error.hint().unwrap().contains("--accept-new-source"),
+            "{error:?}"
+        );
         assert!(error.hint().unwrap().contains("target.schema"), "{error:?}");
         ours.known.reads = Some(there);
         let error = ours.check_source(here).unwrap_err();
-        assert!(error.message().contains("another pipeline uses"), "{error:?}");
+        assert!(
+            error.message().contains("another pipeline uses"),
+            "{error:?}"
+        );
         assert!(
             !error.hint().unwrap().contains("--accept-new-source"),
             "{error:?}"
@@ -351,6 +377,9 @@ pub(crate) mod tests {
         // The same bookkeeping, by another slot.
         let other = MARK.replace("slot \"cdc\"", "slot \"cdc_2\"");
         let error = ours.not_altered(&other, "publication \"cdc\" lacks something");
-        assert!(error.hint().unwrap().contains("and target.schema"), "{error:?}");
+        assert!(
+            error.hint().unwrap().contains("and target.schema"),
+            "{error:?}"
+        );
     }
 }

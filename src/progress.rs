@@ -1,8 +1,8 @@
 //! How far the stream is: received >= applied >= acknowledged, and what a restart must see again.
 //!
-//! Positions are ends: a commit lies before `X` exactly if its commit record starts below `X`. With two commits back to back
-//! the second one's `final_lsn` equals the first one's `end_lsn` (20 of 20 pairs measured on 15 and 18), so
-//! "applied" is `final_lsn < checkpoint`, never `<=`.
+//! Positions are ends: a commit lies before `X` exactly if its commit record starts below `X`. With
+//! two commits back to back the second one's `final_lsn` equals the first one's `end_lsn` (20 of 20
+//! pairs measured on 15 and 18), so "applied" is `final_lsn < checkpoint`, never `<=`.
 
 use crate::lsn::{Lsn, PgTimestamp};
 
@@ -16,8 +16,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Everything stands at the checkpoint, which is durable: the claim that read it, or the merge that stored it, was committed
-    /// synchronously, and that flushes all WAL before its own record.
+    /// Everything stands at the checkpoint, which is durable: the claim that read it, or the merge
+    /// that stored it, was committed synchronously, and that flushes all WAL before its own record.
     pub fn at(checkpoint: Lsn) -> Self {
         Self {
             received: checkpoint,
@@ -43,7 +43,8 @@ impl Progress {
         self.durable = self.durable.max(position.min(self.applied));
     }
 
-    /// The server was told; returns what it may be told, which never passes what is applied and durable.
+    /// The server was told; returns what it may be told, which never passes what is applied and
+    /// durable.
     pub fn acknowledge(&mut self) -> Lsn {
         self.acknowledged = self.acknowledged.max(self.durable);
         self.acknowledged
@@ -92,11 +93,13 @@ pub struct TransactionId {
     pub commit_time: PgTimestamp,
 }
 
-/// Compares what comes again after a restart with what was applied, so that a rewritten history is noticed.
+/// Compares what comes again after a restart with what was applied, so that a rewritten history is
+/// noticed.
 ///
-/// A source that was set back to a storage snapshot and has grown past the checkpoint again shows the same positions with
-/// other transactions. Streaming starts at the slot's own position; the last applied transaction must come again exactly as it
-/// was if it lies at or after that position, and no other transaction with changes may come between it and the checkpoint.
+/// A source that was set back to a storage snapshot and has grown past the checkpoint again shows
+/// the same positions with other transactions. Streaming starts at the slot's own position; the
+/// last applied transaction must come again exactly as it was if it lies at or after that position,
+/// and no other transaction with changes may come between it and the checkpoint.
 #[derive(Debug, Clone)]
 pub struct Replay {
     checkpoint: Lsn,
@@ -146,7 +149,8 @@ impl Replay {
                 Verdict::Skip
             }
             Some(last) if transaction.commit_lsn < last.commit_lsn => Verdict::Skip,
-            // After the last applied one, in its place, or where none was to come again: never seen before.
+            // After the last applied one, in its place, or where none was to come again: never seen
+            // before.
             Some(_) | None => Verdict::Rewritten,
         }
     }
@@ -164,8 +168,9 @@ impl Replay {
         }
     }
 
-    /// Whether the stream has come to the checkpoint with the history that was applied. Nothing is acknowledged before:
-    /// the slot would move, and what proves another history would never come again.
+    /// Whether the stream has come to the checkpoint with the history that was applied. Nothing is
+    /// acknowledged before: the slot would move, and what proves another history would never come
+    /// again.
     pub fn is_proved(&self) -> bool {
         self.proved
     }
@@ -181,12 +186,20 @@ mod tests {
         progress.receive(Lsn(50));
         assert_eq!(progress.acknowledge(), Lsn(10));
         progress.apply(Lsn(30));
-        assert_eq!(progress.acknowledge(), Lsn(10), "applied is not yet durable");
+        assert_eq!(
+            progress.acknowledge(),
+            Lsn(10),
+            "applied is not yet durable"
+        );
         progress.harden(Lsn(40));
         assert_eq!(progress.acknowledge(), Lsn(30));
         progress.apply(Lsn(20));
         assert_eq!(
-            (progress.received(), progress.applied(), progress.acknowledge()),
+            (
+                progress.received(),
+                progress.applied(),
+                progress.acknowledge()
+            ),
             (Lsn(50), Lsn(30), Lsn(30))
         );
         progress.apply(Lsn(60));
@@ -245,7 +258,8 @@ mod tests {
             Verdict::Apply,
             "it lies below the slot's position"
         );
-        // The last applied transaction is the last one with changes below the checkpoint: any other is a new history.
+        // The last applied transaction is the last one with changes below the checkpoint: any other
+        // is a new history.
         for last in [None, Some(transaction(40, 7))] {
             let mut none = Replay::new(Lsn(100), last, Lsn(50));
             assert_eq!(none.judge(transaction(60, 9), false), Verdict::Skip);

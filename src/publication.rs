@@ -1,9 +1,12 @@
-//! The publication as the read models need it: the SQL that makes and extends it, and what it lacks where `cdc` may not alter it.
+//! The publication as the read models need it: the SQL that makes and extends it, and what it lacks
+//! where `cdc` may not alter it.
 //!
-//! In: settings, facts, and who made the publication. Out: a [`Plan`]. Whole tables unless asked otherwise, no row filter, never FOR
-//! ALL TABLES. Before a table is published it is proved that the application's writes stay legal: a publication that lacks the replica
-//! identity is accepted by the server and then makes every UPDATE and DELETE fail. Only a publication that this pipeline made is
-//! altered; for another's the SQL is told. What it lacks for one read model concerns that one alone.
+//! In: settings, facts, and who made the publication. Out: a [`Plan`]. Whole tables unless asked
+//! otherwise, no row filter, never FOR ALL TABLES. Before a table is published it is proved that
+//! the application's writes stay legal: a publication that lacks the replica identity is accepted
+//! by the server and then makes every UPDATE and DELETE fail. Only a publication that this pipeline
+//! made is altered; for another's the SQL is told. What it lacks for one read model concerns that
+//! one alone.
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{Publication, SourceTable};
@@ -47,8 +50,8 @@ impl Wanted {
         (!self.whole).then_some(&*self.needed)
     }
 
-    /// Whether a publication of these columns (`None`: all) will do. In our own one a list is what the settings say; another's
-    /// may publish more than that.
+    /// Whether a publication of these columns (`None`: all) will do. In our own one a list is what
+    /// the settings say; another's may publish more than that.
     fn is_met_by(&self, published: Option<&[String]>, ours: bool) -> bool {
         match published {
             None => self.whole || !ours,
@@ -82,11 +85,13 @@ pub struct Lack {
     statements: Vec<String>,
 }
 
-/// What has to be executed for the publication, and which read models it does not serve all the same.
+/// What has to be executed for the publication, and which read models it does not serve all the
+/// same.
 #[derive(Debug, Default)]
 pub struct Plan {
     name: String,
-    /// The options of a publication that is to be made; `None` if there is one, or none can be made.
+    /// The options of a publication that is to be made; `None` if there is one, or none can be
+    /// made.
     create: Option<String>,
     /// What concerns the publication as a whole: options of one that is there, and the comment.
     whole: Vec<String>,
@@ -102,7 +107,11 @@ impl Plan {
     pub fn statements(&self) -> Vec<String> {
         let mut statements = Vec::new();
         if let Some(options) = &self.create {
-            let tables: Vec<&str> = self.tables.iter().map(|step| step.listed.as_str()).collect();
+            let tables: Vec<&str> = self
+                .tables
+                .iter()
+                .map(|step| step.listed.as_str())
+                .collect();
             statements.push(create_sql(&self.name, &tables, options));
         }
         statements.extend_from_slice(&self.whole);
@@ -113,7 +122,8 @@ impl Plan {
         statements
     }
 
-    /// The same in parts, so that a table that cannot be published now keeps no other from it: first the publication as a whole.
+    /// The same in parts, so that a table that cannot be published now keeps no other from it:
+    /// first the publication as a whole.
     pub fn parts(&self) -> (Vec<String>, &[TableStep]) {
         let create = self.create.as_ref();
         let mut whole: Vec<String> = create
@@ -143,14 +153,18 @@ impl Plan {
             if lack.statements.is_empty() {
                 return Err(lack.error.clone().with_class(Class::Configuration));
             }
-            let missing = lack.statements.iter().filter(|sql| !statements.contains(sql));
+            let missing = lack
+                .statements
+                .iter()
+                .filter(|sql| !statements.contains(sql));
             let missing: Vec<String> = missing.cloned().collect();
             statements.extend(missing);
         }
         Ok(statements)
     }
 
-    /// One error that stands for what all read models lack, with the SQL that helps them all; `None` if nothing is lacking.
+    /// One error that stands for what all read models lack, with the SQL that helps them all;
+    /// `None` if nothing is lacking.
     pub fn refusal(&self) -> Option<Error> {
         let first = self.lacking.first()?;
         let mut all: Vec<&str> = Vec::new();
@@ -226,8 +240,8 @@ impl Planning<'_> {
         });
     }
 
-    /// The tables to publish, each once, with the columns to publish. A read model whose table is not there, or cannot be published by
-    /// a list, is noted.
+    /// The tables to publish, each once, with the columns to publish. A read model whose table is
+    /// not there, or cannot be published by a list, is noted.
     fn wanted(&mut self) -> Vec<Wanted> {
         let projected = self.settings.source.publish_projected_columns;
         let mut wanted: Vec<Wanted> = Vec::new();
@@ -254,7 +268,9 @@ impl Planning<'_> {
                     models: vec![index],
                 }),
                 Some(other) => {
-                    let more = needed.into_iter().filter(|name| !other.needed.contains(name));
+                    let more = needed
+                        .into_iter()
+                        .filter(|name| !other.needed.contains(name));
                     let more: Vec<String> = more.collect();
                     other.needed.extend(more);
                     other.models.push(index);
@@ -279,12 +295,17 @@ impl Planning<'_> {
         false
     }
 
-    /// Makes the publication of the tables that the role owns; where it owns none another role has to make it.
+    /// Makes the publication of the tables that the role owns; where it owns none another role has
+    /// to make it.
     fn make(&mut self, wanted: &[Wanted], mark: &str) {
         let legal: Vec<&Wanted> = wanted.iter().filter(|entry| self.is_legal(entry)).collect();
         let is_owned = |entry: &&Wanted| self.table(&entry.table).is_some_and(|table| table.owned);
-        let (owned, others): (Vec<&Wanted>, Vec<&Wanted>) = legal.iter().copied().partition(is_owned);
-        let is_root = |entry: &&&Wanted| self.table(&entry.table).is_some_and(|table| table.kind == 'p');
+        let (owned, others): (Vec<&Wanted>, Vec<&Wanted>) =
+            legal.iter().copied().partition(is_owned);
+        let is_root = |entry: &&&Wanted| {
+            self.table(&entry.table)
+                .is_some_and(|table| table.kind == 'p')
+        };
         let root = if legal.iter().any(|entry| is_root(&entry)) {
             ", publish_via_partition_root = true"
         } else {
@@ -295,10 +316,14 @@ impl Planning<'_> {
         if owned.is_empty() {
             let tables: Vec<String> = others.iter().map(|entry| entry.sql()).collect();
             let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-            let statements = [create_sql(&name, &tables, &options), comment_sql(&name, mark)];
+            let statements = [
+                create_sql(&name, &tables, &options),
+                comment_sql(&name, mark),
+            ];
             for entry in others {
                 let message = format!("publication \"{name}\" does not exist");
-                let detail = "The role of the source's URL owns none of its tables, so it cannot make it.";
+                let detail =
+                    "The role of the source's URL owns none of its tables, so it cannot make it.";
                 let who = "Let the owner of the tables run";
                 self.lack_sql(entry, &statements, (&message, detail, who));
             }
@@ -365,7 +390,9 @@ impl Planning<'_> {
         if !(existing.insert && existing.update && existing.delete && existing.truncate) {
             statements.push(format!("ALTER PUBLICATION {name} {ALL_OPERATIONS}"));
         }
-        let is_root = self.table(&entry.table).is_some_and(|table| table.kind == 'p');
+        let is_root = self
+            .table(&entry.table)
+            .is_some_and(|table| table.kind == 'p');
         if is_root && !existing.via_root {
             statements.push(format!(
                 "ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
@@ -377,20 +404,29 @@ impl Planning<'_> {
     /// What the publication's entry for this table lacks.
     fn of_table(&self, entry: &Wanted, existing: &Publication, ours: bool) -> Vec<String> {
         let name = &self.plan.name;
-        let published = existing.tables.iter().find(|table| table.table == entry.table);
+        let published = existing
+            .tables
+            .iter()
+            .find(|table| table.table == entry.table);
         match published {
-            Some(table) if table.row_filter.is_none() && entry.is_met_by(table.columns.as_deref(), ours) => {
+            Some(table)
+                if table.row_filter.is_none()
+                    && entry.is_met_by(table.columns.as_deref(), ours) =>
+            {
                 Vec::new()
             }
             Some(_) => again_sql(name, entry),
             // Without publish_via_partition_root the leaves are listed in place of their root.
-            None if !existing.via_root && self.lists_all_leaves(existing, &entry.table) => Vec::new(),
+            None if !existing.via_root && self.lists_all_leaves(existing, &entry.table) => {
+                Vec::new()
+            }
             None => vec![add_table_sql(name, entry)],
         }
     }
 
     fn lists_all_leaves(&self, existing: &Publication, name: &TableName) -> bool {
-        let is_published = |leaf: &TableName| existing.tables.iter().any(|table| &table.table == leaf);
+        let is_published =
+            |leaf: &TableName| existing.tables.iter().any(|table| &table.table == leaf);
         self.table(name).is_some_and(|table| {
             !table.leaves.is_empty() && table.leaves.iter().all(|leaf| is_published(&leaf.name))
         })
@@ -453,9 +489,14 @@ fn step(entry: &Wanted, statements: Vec<String>) -> TableStep {
     }
 }
 
-/// What a read model needs of its table, in the table's order: projection, soft delete and identity. Without an identity the read
-/// model is suspended alone, but cannot be published by a list.
-fn needed_columns(model: &ReadModelSettings, table: &SourceTable, listed: bool) -> Result<Vec<String>> {
+/// What a read model needs of its table, in the table's order: projection, soft delete and
+/// identity. Without an identity the read model is suspended alone, but cannot be published by a
+/// list.
+fn needed_columns(
+    model: &ReadModelSettings,
+    table: &SourceTable,
+    listed: bool,
+) -> Result<Vec<String>> {
     let key = model.source_key();
     let identity = match identity(table, &key, model.soft_delete.as_deref()) {
         Ok(identity) => identity.columns,

@@ -1,12 +1,15 @@
-//! A read model bound to its source table, and the truth table: one source change becomes one row change.
+//! A read model bound to its source table, and the truth table: one source change becomes one row
+//! change.
 //!
-//! In: tuples of one relation, by position (`relation` says which column stands where). Out: [`Change`]s in terms
-//! of the read model: an identity, whether the row is live, and its projected values. What was live *before* is not
-//! asked of an old tuple but of the map in the target, so most changes here need no old row at all.
+//! In: tuples of one relation, by position (`relation` says which column stands where). Out:
+//! [`Change`]s in terms of the read model: an identity, whether the row is live, and its projected
+//! values. What was live *before* is not asked of an old tuple but of the map in the target, so
+//! most changes here need no old row at all.
 //!
-//! Only the identity's columns of an old tuple are believed: with a partitioned table whose root is FULL and whose
-//! leaves are not, the old tuple comes with NULLs for all others (measured on 15.18). The one exception is
-//! [`Remembering::OldTuple`], which is taken only where every leaf is FULL.
+//! Only the identity's columns of an old tuple are believed: with a partitioned table whose root is
+//! FULL and whose leaves are not, the old tuple comes with NULLs for all others (measured on
+//! 15.18). The one exception is [`Remembering::OldTuple`], which is taken only where every leaf is
+//! FULL.
 
 pub mod follow;
 pub mod obstacles;
@@ -31,7 +34,8 @@ pub enum SoftDelete {
 pub enum Remembering {
     /// The map in the target, by the row's identity.
     Map,
-    /// The stream's old tuple (FULL without a primary key): the key stands in for the identity, dead rows are not known.
+    /// The stream's old tuple (FULL without a primary key): the key stands in for the identity,
+    /// dead rows are not known.
     OldTuple,
 }
 
@@ -61,7 +65,8 @@ pub struct ReadModel {
     pub settings: ReadModelSettings,
     /// OID of the source table: the stream's relation id.
     pub source_oid: u32,
-    /// Replica identity of the source table; another one later means that the identity must be read again.
+    /// Replica identity of the source table; another one later means that the identity must be read
+    /// again.
     pub replica_identity: ReplicaIdentity,
     /// Columns by which the stream names an old row.
     pub identity: Vec<BoundColumn>,
@@ -76,7 +81,8 @@ pub struct ReadModel {
 }
 
 impl ReadModel {
-    /// Binds a read model to its source table; `identity` holds the names of the identity's columns.
+    /// Binds a read model to its source table; `identity` holds the names of the identity's
+    /// columns.
     ///
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if a column is not there.
@@ -87,7 +93,9 @@ impl ReadModel {
         remembering: Remembering,
     ) -> Result<Self> {
         let column = |name: &str| -> Result<BoundColumn> {
-            let column = table.column(name).ok_or_else(|| missing_column(name, settings))?;
+            let column = table
+                .column(name)
+                .ok_or_else(|| missing_column(name, settings))?;
             Ok(BoundColumn {
                 name: column.name.clone(),
                 number: column.number,
@@ -130,7 +138,10 @@ impl ReadModel {
             settings: settings.clone(),
             source_oid: table.oid,
             replica_identity: table.replica_identity,
-            identity: identity.iter().map(|name| column(name)).collect::<Result<_>>()?,
+            identity: identity
+                .iter()
+                .map(|name| column(name))
+                .collect::<Result<_>>()?,
             columns,
             key,
             soft_delete,
@@ -146,10 +157,13 @@ impl ReadModel {
 
     /// Their names.
     pub fn source_columns(&self) -> Vec<String> {
-        self.used_columns().map(|column| column.name.clone()).collect()
+        self.used_columns()
+            .map(|column| column.name.clone())
+            .collect()
     }
 
-    /// Whether dead rows are kept with their values: an update that brings one back may leave a value out.
+    /// Whether dead rows are kept with their values: an update that brings one back may leave a
+    /// value out.
     pub fn keeps_dead_rows(&self) -> bool {
         self.remembering == Remembering::Map && self.columns.iter().any(|column| column.toastable)
     }
@@ -224,8 +238,9 @@ impl ReadModel {
                 .all(|&key| cell(cells, position(&layout.columns, key)) != Cell::Null)
     }
 
-    /// The new row in terms of the read model. A value that the new tuple leaves out is taken from `identity_from` where
-    /// it belongs to the identity, and from `values_from` (only where the old tuple is believed) otherwise.
+    /// The new row in terms of the read model. A value that the new tuple leaves out is taken from
+    /// `identity_from` where it belongs to the identity, and from `values_from` (only where the old
+    /// tuple is believed) otherwise.
     fn image(
         &self,
         layout: &Layout,
@@ -268,7 +283,9 @@ impl ReadModel {
     fn identity(&self, layout: &Layout, old: &[Cell<'_>]) -> Result<Row> {
         let row = Row::from_cells(layout.identity.iter().map(|&at| cell(old, at)));
         if row.has_unchanged() {
-            return Err(Error::broken("an old row came without a column of its identity"));
+            return Err(Error::broken(
+                "an old row came without a column of its identity",
+            ));
         }
         // Columns of a key cannot be null: the row comes from a partition that has another one.
         let of_a_key = self.replica_identity != ReplicaIdentity::Full;
@@ -284,8 +301,8 @@ impl ReadModel {
     /// Where each of the read model's columns stands in the relation.
     ///
     /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken), with what differs, if the relation is not the table that the
-    /// read model was bound to.
+    /// [`Class::Broken`](crate::error::Class::Broken), with what differs, if the relation is not
+    /// the table that the read model was bound to.
     pub fn layout(&self, relation: &Relation) -> Result<Layout> {
         if relation.name != self.settings.source {
             return Err(Error::broken(format!(
@@ -325,10 +342,12 @@ impl ReadModel {
             .iter()
             .filter(|column| column.in_identity)
             .count();
-        let identity_flagged = layout
-            .identity
-            .iter()
-            .all(|&at| relation.columns.get(at).is_some_and(|column| column.in_identity));
+        let identity_flagged = layout.identity.iter().all(|&at| {
+            relation
+                .columns
+                .get(at)
+                .is_some_and(|column| column.in_identity)
+        });
         let full = relation.replica_identity == ReplicaIdentity::Full;
         if !identity_flagged || (!full && flagged != layout.identity.len()) {
             return Err(Error::broken(format!(
@@ -345,7 +364,9 @@ fn missing_column(name: &str, settings: &ReadModelSettings) -> Error {
         "column \"{name}\" of table \"{}\" does not exist",
         settings.source
     ))
-    .with_hint("Create the column, publish it, or change the read model's columns in the configuration.")
+    .with_hint(
+        "Create the column, publish it, or change the read model's columns in the configuration.",
+    )
 }
 
 fn cell<'a>(cells: &[Cell<'a>], position: usize) -> Cell<'a> {

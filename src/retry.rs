@@ -1,4 +1,5 @@
-//! Delays between tries: exponential with full jitter, never longer than a bound, from the start again after success.
+//! Delays between tries: exponential with full jitter, never longer than a bound, from the start
+//! again after success.
 //!
 //! Pure: the random number comes in as a value.
 
@@ -22,8 +23,8 @@ impl Backoff {
         }
     }
 
-    /// The next delay; `random` lies in [0, 1). At least half of the doubled delay, so that a fleet spreads out and
-    /// no try follows at once.
+    /// The next delay; `random` lies in [0, 1). At least half of the doubled delay, so that a fleet
+    /// spreads out and no try follows at once.
     pub fn next_delay(&mut self, random: f64) -> Duration {
         let doubled = self
             .first
@@ -44,12 +45,14 @@ impl Backoff {
     }
 }
 
-/// Copies of everything (the first one, and healings) that began one soon after the other, as the bookkeeping has them.
+/// Copies of everything (the first one, and healings) that began one soon after the other, as the
+/// bookkeeping has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Healings {
     /// How many of them.
     pub in_a_row: u32,
-    /// How long ago the last one succeeded; of one that did not, how long ago its process was last known to be alive.
+    /// How long ago the last one succeeded; of one that did not, how long ago its process was last
+    /// known to be alive.
     pub ended: Option<Duration>,
 }
 
@@ -57,7 +60,8 @@ impl Healings {
     /// The first pause.
     const FIRST_DELAY: Duration = Duration::from_secs(1);
 
-    /// The longest pause. A pipeline that was healthy for as long, or that no process has tried to heal, begins anew.
+    /// The longest pause. A pipeline that was healthy for as long, or that no process has tried to
+    /// heal, begins anew.
     pub const MOST_DELAY: Duration = Duration::from_secs(3600);
 
     /// Those that count for the next one: none after a healthy time.
@@ -67,8 +71,9 @@ impl Healings {
         if is_over { Self::default() } else { self }
     }
 
-    /// How long the next one waits, at most this long: a cause that comes back, or a process that dies in each of its copies, must
-    /// not load the source. `random` as for [`Backoff::next_delay`].
+    /// How long the next one waits, at most this long: a cause that comes back, or a process that
+    /// dies in each of its copies, must not load the source. `random` as for
+    /// [`Backoff::next_delay`].
     pub fn pause(self, most: Duration, random: f64) -> Duration {
         let Some(attempt) = self.that_count().in_a_row.checked_sub(1) else {
             return Duration::ZERO;
@@ -88,7 +93,9 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_bound_and_start_again_after_success() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let delays: Vec<_> = (0..7).map(|_| backoff.next_delay(1.0).as_millis()).collect();
+        let delays: Vec<_> = (0..7)
+            .map(|_| backoff.next_delay(1.0).as_millis())
+            .collect();
         assert_eq!(delays, [100, 200, 400, 800, 1600, 2000, 2000]);
         assert_eq!(backoff.next_delay(0.0).as_millis(), 1000);
         for _ in 0..100 {
@@ -113,11 +120,17 @@ mod tests {
         };
         assert_eq!(
             pauses(Healings::MOST_DELAY),
-            [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]
+            [
+                0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600
+            ]
         );
-        assert_eq!(pauses(Duration::from_secs(15))[..8], [0, 1, 2, 4, 8, 15, 15, 15]);
+        assert_eq!(
+            pauses(Duration::from_secs(15))[..8],
+            [0, 1, 2, 4, 8, 15, 15, 15]
+        );
         assert_eq!(pause(u32::MAX, Some(0), Duration::MAX), 3600);
-        // That the last one is long over counts only from an hour on: what was healthy for minutes is not healthy.
+        // That the last one is long over counts only from an hour on: what was healthy for minutes
+        // is not healthy.
         assert_eq!(pause(5, Some(3599), Healings::MOST_DELAY), 16);
         assert_eq!(pause(5, Some(3600), Healings::MOST_DELAY), 0);
         assert_eq!(pause(5, None, Healings::MOST_DELAY), 0);

@@ -1,8 +1,8 @@
 //! A row of text values in one allocation: what the decoder hands on and the fold keeps.
 //!
-//! Layout: for each cell a little-endian `u32`, the length of its text, or one of two marks (NULL, unchanged),
-//! followed by the text's bytes. Two rows are equal exactly if their cells are, byte for byte, so a row can
-//! be the key of a map.
+//! Layout: for each cell a little-endian `u32`, the length of its text, or one of two marks (NULL,
+//! unchanged), followed by the text's bytes. Two rows are equal exactly if their cells are, byte
+//! for byte, so a row can be the key of a map.
 
 use std::fmt;
 
@@ -55,7 +55,8 @@ impl<'a> Cell<'a> {
 pub struct Row(Box<[u8]>);
 
 impl Row {
-    /// A row of these cells. They are gone through twice, so that there is one allocation, of the right size.
+    /// A row of these cells. They are gone through twice, so that there is one allocation, of the
+    /// right size.
     pub fn from_cells<'a>(cells: impl IntoIterator<Item = Cell<'a>, IntoIter: Clone>) -> Self {
         let cells = cells.into_iter();
         let mut row = Vec::with_capacity(cells.clone().map(Cell::bytes).sum());
@@ -87,7 +88,12 @@ impl Row {
 /// Prints the shape only: a row's values never reach a log line.
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Row({} cells, {} bytes)", self.cells().count(), self.0.len())
+        write!(
+            f,
+            "Row({} cells, {} bytes)",
+            self.cells().count(),
+            self.0.len()
+        )
     }
 }
 

@@ -1,8 +1,9 @@
-//! When the next resync is due: a cron expression in a time zone, and for each pipeline its own delay after it, so that a fleet
-//! does not come to the master in the same moment. Pure: the current time comes in as a value.
+//! When the next resync is due: a cron expression in a time zone, and for each pipeline its own
+//! delay after it, so that a fleet does not come to the master in the same moment. Pure: the
+//! current time comes in as a value.
 //!
-//! Daylight saving: a time that does not exist on a day is taken at the end of the gap, a time that comes twice is
-//! taken once, the first time (croner's documented rules; pinned below).
+//! Daylight saving: a time that does not exist on a day is taken at the end of the gap, a time that
+//! comes twice is taken once, the first time (croner's documented rules; pinned below).
 
 use croner::Cron;
 use croner::parser::CronParser;
@@ -33,8 +34,9 @@ impl Schedule {
                 .with_hint("Write five fields: minute hour day month weekday, such as \"0 2 * * *\" for 02:00 every day, or \"off\".")
         })?;
         let zone = TimeZone::get(zone).map_err(|_| {
-            Error::configuration(format!("cannot find the time zone {zone:?}"))
-                .with_hint("Use a name of the IANA time zone database, such as \"UTC\" or \"Europe/Berlin\".")
+            Error::configuration(format!("cannot find the time zone {zone:?}")).with_hint(
+                "Use a name of the IANA time zone database, such as \"UTC\" or \"Europe/Berlin\".",
+            )
         })?;
         Ok(Self {
             cron,
@@ -63,9 +65,13 @@ impl Schedule {
         self.delay
     }
 
-    /// The first time after `after` at which the schedule is due; `None` if there is none in any year.
+    /// The first time after `after` at which the schedule is due; `None` if there is none in any
+    /// year.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
-        let after: Zoned = after.checked_sub(self.delay).ok()?.to_zoned(self.zone.clone());
+        let after: Zoned = after
+            .checked_sub(self.delay)
+            .ok()?
+            .to_zoned(self.zone.clone());
         let next = self.cron.find_next_occurrence(&after, false).ok()?;
         next.timestamp().checked_add(self.delay).ok()
     }
@@ -76,7 +82,8 @@ impl Schedule {
     }
 }
 
-/// Whole seconds from none to all of the jitter; the same for a pipeline every time, so that `status` can tell it.
+/// Whole seconds from none to all of the jitter; the same for a pipeline every time, so that
+/// `status` can tell it.
 fn delay(jitter: Duration, slot: &str) -> Duration {
     let hash = pipeline_hash(slot);
     // The upper half too: names of a fleet often differ in their last letter only.
@@ -93,7 +100,12 @@ mod tests {
             jitter: Duration::from_secs(jitter),
             ..ResyncSettings::default()
         };
-        let delay = |jitter, slot: &str| Schedule::of(&resync(jitter), slot).unwrap().unwrap().delay();
+        let delay = |jitter, slot: &str| {
+            Schedule::of(&resync(jitter), slot)
+                .unwrap()
+                .unwrap()
+                .delay()
+        };
         assert_eq!(delay(0, "cdc"), Duration::ZERO);
         let delays: Vec<u64> = (0..1000)
             .map(|n| delay(1800, &format!("cdc_{n}")).as_secs())
@@ -105,7 +117,8 @@ mod tests {
                 .filter(|seconds| (part * 300..(part + 1) * 300).contains(*seconds));
             assert!((120..=220).contains(&in_part.count()), "part {part}");
         }
-        // A number, not only twice the same: another version of `status` tells the time of this process too.
+        // A number, not only twice the same: another version of `status` tells the time of this
+        // process too.
         assert_eq!(delays[7], 1306);
         assert_eq!(delays[7], delay(1800, "cdc_7").as_secs());
 
@@ -139,8 +152,18 @@ mod tests {
 
     #[test]
     fn next_time_of_the_schedule() {
-        check("0 2 * * *", "UTC", "2026-11-25T01:59:59Z", "2026-11-25T02:00:00Z");
-        check("0 2 * * *", "UTC", "2026-11-25T02:00:00Z", "2026-11-26T02:00:00Z");
+        check(
+            "0 2 * * *",
+            "UTC",
+            "2026-11-25T01:59:59Z",
+            "2026-11-25T02:00:00Z",
+        );
+        check(
+            "0 2 * * *",
+            "UTC",
+            "2026-11-25T02:00:00Z",
+            "2026-11-26T02:00:00Z",
+        );
         check(
             "0 2 * * *",
             "Europe/Berlin",
@@ -176,7 +199,8 @@ mod tests {
             "2026-10-25T00:30:00Z",
             "2026-10-26T01:30:00Z",
         );
-        // The day after the gap it is 02:30 again; between the two 02:30 of October none was missed.
+        // The day after the gap it is 02:30 again; between the two 02:30 of October none was
+        // missed.
         check(
             "30 2 * * *",
             "Europe/Berlin",
@@ -197,7 +221,10 @@ mod tests {
             time = next;
         }
         assert_eq!(days.len(), 365);
-        assert!(days.windows(2).all(|pair| pair[0].tomorrow().unwrap() == pair[1]));
+        assert!(
+            days.windows(2)
+                .all(|pair| pair[0].tomorrow().unwrap() == pair[1])
+        );
     }
 
     #[test]

@@ -33,20 +33,32 @@ pub struct SourceSettings {
     pub slot: String,
     /// Bytes of WAL above which the slot is given up; `None` (default) is without limit.
     pub max_retained_wal: Option<u64>,
-    /// Let standbys that synchronize slots take the slot along (default), where the server knows that.
+    /// Let standbys that synchronize slots take the slot along (default), where the server knows
+    /// that.
     pub failover: bool,
-    /// Publish the projected columns only (`publish_columns = "projected"`); default false: whole tables.
+    /// Publish the projected columns only (`publish_columns = "projected"`); default false: whole
+    /// tables.
     pub publish_projected_columns: bool,
 }
 
 /// Units of sizes, as PostgreSQL's settings have them.
-pub const SIZE_UNITS: [(&str, u64); 4] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)];
+pub const SIZE_UNITS: [(&str, u64); 4] = [
+    ("TB", 1 << 40),
+    ("GB", 1 << 30),
+    ("MB", 1 << 20),
+    ("kB", 1 << 10),
+];
 
-/// A size for people, in the unit that leaves at least two digits, or all of it if it is a whole number: `10GB`, `10240MB`.
+/// A size for people, in the unit that leaves at least two digits, or all of it if it is a whole
+/// number: `10GB`, `10240MB`.
 pub fn size_text(bytes: u64) -> String {
     let whole = |(_, unit): &&(&str, u64)| bytes >= *unit && bytes.is_multiple_of(*unit);
     let large = |(_, unit): &&(&str, u64)| bytes / 10 >= *unit;
-    match SIZE_UNITS.iter().find(whole).or(SIZE_UNITS.iter().find(large)) {
+    match SIZE_UNITS
+        .iter()
+        .find(whole)
+        .or(SIZE_UNITS.iter().find(large))
+    {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
@@ -151,11 +163,13 @@ impl ColumnMapping {
 /// When everything is compared again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResyncSettings {
-    /// Cron expression of five fields (default `0 2 * * *`); `None` turns the schedule off (`schedule = "off"`).
+    /// Cron expression of five fields (default `0 2 * * *`); `None` turns the schedule off
+    /// (`schedule = "off"`).
     pub schedule: Option<String>,
     /// IANA time zone (default `UTC`).
     pub timezone: String,
-    /// The schedule's times are delayed by a part of this that depends on the pipeline's name (default none).
+    /// The schedule's times are delayed by a part of this that depends on the pipeline's name
+    /// (default none).
     pub jitter: Duration,
 }
 
@@ -174,11 +188,15 @@ const NAME_BYTES: usize = 63;
 
 /// application_name of a pipeline's session, so that a DBA sees what it is for.
 pub fn application_name(slot: &str, role: &str) -> String {
-    format!("cdc {slot} {role}").chars().take(NAME_BYTES).collect()
+    format!("cdc {slot} {role}")
+        .chars()
+        .take(NAME_BYTES)
+        .collect()
 }
 
 impl SourceSettings {
-    /// application_name of a session of the source for this role: the connection string's, if it has one.
+    /// application_name of a session of the source for this role: the connection string's, if it
+    /// has one.
     pub fn application_name(&self, role: &str) -> String {
         let given = self.conninfo.application_name.clone();
         given.unwrap_or_else(|| application_name(&self.slot, role))
@@ -188,7 +206,8 @@ impl SourceSettings {
 /// What the session that streams is for, in its application_name.
 pub const STREAM: &str = "stream";
 
-/// A number that depends on the pipeline's name alone, in every version of this program: FNV-1a over the slot's name.
+/// A number that depends on the pipeline's name alone, in every version of this program: FNV-1a
+/// over the slot's name.
 pub fn pipeline_hash(slot: &str) -> u64 {
     format!("cdc pipeline {slot}")
         .bytes()
@@ -258,7 +277,8 @@ mod tests {
         assert_eq!(bare.source_key(), ["code", "lang"]);
     }
 
-    /// Two versions of this program must not run one pipeline at a time: they meet at the lock of this number.
+    /// Two versions of this program must not run one pipeline at a time: they meet at the lock of
+    /// this number.
     #[test]
     fn number_of_a_pipeline_never_changes() {
         assert_eq!(pipeline_hash("cdc"), 0x0301_6517_d236_6e83);

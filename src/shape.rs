@@ -1,13 +1,17 @@
-//! Which columns a Relation message means. It names them in the order of their numbers, and tells no number.
+//! Which columns a Relation message means. It names them in the order of their numbers, and tells
+//! no number.
 //!
-//! A table's columns may change places by their names, or be dropped and made again: the message looks the same, and its rows are of
-//! other columns than those that the lookup shows. So no row is handed on before somebody has looked at the catalogs, later
-//! than the message was received. What they say of a column that was there before and still is proves what it was in
-//! between, with one exception: a name that was away and has come back. The message itself shows that:
+//! A table's columns may change places by their names, or be dropped and made again: the message
+//! looks the same, and its rows are of other columns than those that the lookup shows. So no row is
+//! handed on before somebody has looked at the catalogs, later than the message was received. What
+//! they say of a column that was there before and still is proves what it was in between, with one
+//! exception: a name that was away and has come back. The message itself shows that:
 //!
-//! - PostgreSQL sends the columns in the order of their numbers, without dropped, unpublished and generated ones (`logicalrep_write_attrs`,
-//!   proto.c), and a new column gets a higher number than any before it;
-//! - so a column that the message lacks has a higher number than all that it names, or had another name;
+//! - PostgreSQL sends the columns in the order of their numbers, without dropped, unpublished and
+//!   generated ones (`logicalrep_write_attrs`, proto.c), and a new column gets a higher number than
+//!   any before it;
+//! - so a column that the message lacks has a higher number than all that it names, or had another
+//!   name;
 //! - and one that is unknown by now was dropped, which leaves a number free, or had another name.
 
 use crate::error::{Error, Result};
@@ -22,7 +26,8 @@ pub struct Shape {
     pub oid: Option<u32>,
     /// Columns in the order of their numbers, without dropped ones.
     pub columns: Vec<ShapeColumn>,
-    /// OIDs of its partitions, where their changes may still come under its name after they were detached: before PostgreSQL 15.
+    /// OIDs of its partitions, where their changes may still come under its name after they were
+    /// detached: before PostgreSQL 15.
     pub parts: Option<Vec<u32>>,
 }
 
@@ -67,7 +72,8 @@ impl Shape {
         }
     }
 
-    /// Proves that a message which was received before meant the columns that the read model was bound to.
+    /// Proves that a message which was received before meant the columns that the read model was
+    /// bound to.
     ///
     /// # Errors
     /// As [`Self::is_bound_to`].
@@ -85,7 +91,8 @@ impl Shape {
     /// Proves that a leaf whose changes come under the name of this table is still a part of it.
     ///
     /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken) if it was detached: some of its changes may be of a table that stands alone.
+    /// [`Class::Broken`](crate::error::Class::Broken) if it was detached: some of its changes may
+    /// be of a table that stands alone.
     pub fn has_leaf(&self, table: &TableName, leaf: u32) -> Result<()> {
         match &self.parts {
             Some(parts) if !parts.contains(&leaf) => Err(Error::broken(format!(
@@ -95,14 +102,17 @@ impl Shape {
         }
     }
 
-    /// Whether columns that came and went, and none with another name, are enough to explain the message.
+    /// Whether columns that came and went, and none with another name, are enough to explain the
+    /// message.
     fn explains(&self, relation: &Relation) -> bool {
         let mut number = 0;
         let mut unknown = 0;
         for named in &relation.columns {
             let known = self.columns.iter().find(|column| column.name == named.name);
             match known {
-                Some(column) if column.number > number && unknown <= self.free(number, column.number) => {
+                Some(column)
+                    if column.number > number && unknown <= self.free(number, column.number) =>
+                {
                     number = column.number;
                     unknown = 0;
                 }
@@ -200,7 +210,11 @@ mod tests {
             // Where one is that is not streamed there is no room either.
             (&["id", "a", "b", "c", "x", "d"], false),
         ] {
-            assert_eq!(shape(&now).explains(&relation(names)), explained, "{names:?}");
+            assert_eq!(
+                shape(&now).explains(&relation(names)),
+                explained,
+                "{names:?}"
+            );
         }
         // Without a gap there is no room for a column that was dropped.
         let full = shape(&["id#1", "tag#2", "note#3", "spare#4"]);
@@ -212,7 +226,8 @@ mod tests {
     fn labels() -> (ReadModel, Shape) {
         let table = labels_table(ReplicaIdentity::Default);
         let settings = ReadModelSettings::labels();
-        let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
+        let model =
+            ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
         let columns = table.columns.iter().map(|column| ShapeColumn {
             name: column.name.clone(),
             number: column.number,

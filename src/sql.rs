@@ -1,6 +1,7 @@
 //! Quoting of names and literals, and names of tables.
 //!
-//! No identifier reaches SQL unquoted: every name goes through [`ident`] or [`TableName`]'s `Display`.
+//! No identifier reaches SQL unquoted: every name goes through [`ident`] or [`TableName`]'s
+//! `Display`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,8 +43,8 @@ pub fn block(body: &str) -> String {
 
 /// Fills `{{name}}` placeholders of an SQL template.
 ///
-/// Placeholders without a value are left as they are, so that a test can find them. `{{?name}}` is filled by the name `?name`;
-/// what the notations mean is in `sql/README.md`.
+/// Placeholders without a value are left as they are, so that a test can find them. `{{?name}}` is
+/// filled by the name `?name`; what the notations mean is in `sql/README.md`.
 pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut text = template.to_owned();
     for (name, value) in values {
@@ -91,8 +92,8 @@ fn readable(name: &str) -> String {
     if plain { name.to_owned() } else { ident(name) }
 }
 
-/// Reads `schema.table` or `table` (schema `public`) as PostgreSQL does: parts that are not quoted are folded
-/// to lower case, `""` inside quotes stands for one quote.
+/// Reads `schema.table` or `table` (schema `public`) as PostgreSQL does: parts that are not quoted
+/// are folded to lower case, `""` inside quotes stands for one quote.
 impl FromStr for TableName {
     type Err = Error;
 
@@ -115,7 +116,8 @@ impl FromStr for TableName {
                     }
                 }
             } else {
-                while let Some(c) = chars.next_if(|c| c.is_alphanumeric() || matches!(c, '_' | '$')) {
+                while let Some(c) = chars.next_if(|c| c.is_alphanumeric() || matches!(c, '_' | '$'))
+                {
                     part.push(c.to_ascii_lowercase());
                 }
             }
@@ -155,13 +157,19 @@ mod tests {
     #[test]
     fn a_block_is_in_quotes_that_its_body_does_not_hold() {
         assert_eq!(block("BEGIN END"), "DO $cdc$\nBEGIN END\n$cdc$;");
-        assert_eq!(block("a$cdc$b$_cdc$"), "DO $__cdc$\na$cdc$b$_cdc$\n$__cdc$;");
+        assert_eq!(
+            block("a$cdc$b$_cdc$"),
+            "DO $__cdc$\na$cdc$b$_cdc$\n$__cdc$;"
+        );
     }
 
     #[test]
     fn placeholders_are_filled_wherever_they_stand() {
         let values = [("a", "1"), ("b", "{2}")];
-        assert_eq!(fill("{{a}} {{b}}{{a}} {a} {{c}}", &values), "1 {2}1 {a} {{c}}");
+        assert_eq!(
+            fill("{{a}} {{b}}{{a}} {a} {{c}}", &values),
+            "1 {2}1 {a} {{c}}"
+        );
     }
 
     #[test]

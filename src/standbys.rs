@@ -1,4 +1,5 @@
-//! Whether commits of the source wait for a walsender of a name: `synchronous_standby_names`, as the server reads it.
+//! Whether commits of the source wait for a walsender of a name: `synchronous_standby_names`, as
+//! the server reads it.
 //!
 //! ```text
 //! name, name           FIRST 1 of them
@@ -7,8 +8,9 @@
 //! ANY n (name, name)   any n
 //! ```
 //!
-//! A name is a word or in double quotes, `*` is every one, and letters of both cases are one. The view that would tell by itself,
-//! pg_stat_replication, hides it from ordinary roles, so it is not known whether others come first: who is named may be waited for.
+//! A name is a word or in double quotes, `*` is every one, and letters of both cases are one. The
+//! view that would tell by itself, pg_stat_replication, hides it from ordinary roles, so it is not
+//! known whether others come first: who is named may be waited for.
 
 /// A piece of the setting's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub fn names(setting: &str, application_name: &str) -> bool {
         list => list,
     };
     list.iter().any(|token| match token {
-        Token::Word(name) | Token::Quoted(name) => name == "*" || name.eq_ignore_ascii_case(application_name),
+        Token::Word(name) | Token::Quoted(name) => {
+            name == "*" || name.eq_ignore_ascii_case(application_name)
+        }
         Token::Open | Token::Close | Token::Comma => false,
     })
 }
@@ -58,7 +62,8 @@ fn tokens(setting: &str) -> Vec<Token> {
             blank if blank.is_whitespace() => continue,
             _ => {
                 let mut word = String::from(first);
-                while let Some(next) = rest.next_if(|next| !(next.is_whitespace() || "(),\"".contains(*next)))
+                while let Some(next) =
+                    rest.next_if(|next| !(next.is_whitespace() || "(),\"".contains(*next)))
                 {
                     word.push(next);
                 }

@@ -1,10 +1,11 @@
 //! `status`: the JSON contract, and how it follows from what both sides showed.
 //!
-//! In: an [`Observed`], each side as far as it could be seen. Out: a [`Status`]: the verdict first, then what it
-//! rests on. Three questions are answered: is the lookup right, how old is it, what do I do now.
+//! In: an [`Observed`], each side as far as it could be seen. Out: a [`Status`]: the verdict first,
+//! then what it rests on. Three questions are answered: is the lookup right, how old is it, what do
+//! I do now.
 //!
-//! The JSON is a promise: `schema` is 1, fields are only ever added, lists are never null, times are RFC 3339 in
-//! UTC, sizes are bytes, ages are seconds.
+//! The JSON is a promise: `schema` is 1, fields are only ever added, lists are never null, times
+//! are RFC 3339 in UTC, sizes are bytes, ages are seconds.
 
 mod age;
 mod copy;
@@ -175,7 +176,8 @@ pub struct PipelineStatus {
 pub struct Checkpoint {
     /// Every commit before it is applied.
     pub lsn: String,
-    /// The lookups are as of this time of the source's clock: all that was flushed there by then is applied.
+    /// The lookups are as of this time of the source's clock: all that was flushed there by then is
+    /// applied.
     pub commit_time: Option<String>,
     /// When it was stored.
     pub applied_at: Option<String>,
@@ -206,7 +208,8 @@ pub struct ReadModelStatus {
     pub hint: Option<String>,
     /// Live rows in the lookup.
     pub rows: Option<i64>,
-    /// At most so old, by the source's clock if it could be read: 0 when all of the source's WAL is applied; null when it cannot be told.
+    /// At most so old, by the source's clock if it could be read: 0 when all of the source's WAL is
+    /// applied; null when it cannot be told.
     pub age_seconds: Option<f64>,
     /// Last change of a row.
     pub last_change_at: Option<String>,
@@ -216,7 +219,8 @@ pub struct ReadModelStatus {
     pub last_comparison: Option<LastComparison>,
     /// A running copy.
     pub copy: Option<Copy>,
-    /// Live rows at the source whose key another one has, as of the last resync: they wait until it is free.
+    /// Live rows at the source whose key another one has, as of the last resync: they wait until it
+    /// is free.
     pub waiting: i64,
     /// Rows that the target rejects.
     pub rejected: i64,
@@ -259,7 +263,8 @@ pub struct LastResync {
 pub struct LastComparison {
     /// When it was done.
     pub at: String,
-    /// Rows that differed and were left as they were, as a dry run does; rejected ones are not among them.
+    /// Rows that differed and were left as they were, as a dry run does; rejected ones are not
+    /// among them.
     pub differing: i64,
 }
 
@@ -303,7 +308,8 @@ pub struct ResyncSchedule {
     pub delay_seconds: u64,
     /// Next turn; one that has passed is made up at once. Null if the target could not be seen.
     pub next_at: Option<String>,
-    /// When the second turn since the last resync of everything passed: it is overdue. Null while it is not.
+    /// When the second turn since the last resync of everything passed: it is overdue. Null while
+    /// it is not.
     pub overdue_since: Option<String>,
 }
 
@@ -336,11 +342,13 @@ pub struct Bookkeeping {
     pub pipeline: Option<PipelineStatus>,
     /// The checkpoint; `None` before the first copy. Its `lag_bytes` is filled in here.
     pub checkpoint: Option<Checkpoint>,
-    /// Read models that have been taken up, configured or not. Their `age_seconds` are filled in here.
+    /// Read models that have been taken up, configured or not. Their `age_seconds` are filled in
+    /// here.
     pub read_models: Vec<ReadModelStatus>,
     /// The newest resyncs, newest first.
     pub resyncs: Vec<Resync>,
-    /// When the last resync of everything began; `None` before the first copy. Microseconds since 1970.
+    /// When the last resync of everything began; `None` before the first copy. Microseconds since
+    /// 1970.
     pub last_full_resync: Option<i64>,
     /// The target's clock, in microseconds since 1970.
     pub now: i64,
@@ -374,8 +382,11 @@ impl Status {
         let age = age::age_seconds(checkpoint.as_ref(), source, now);
         let catching_up = age::catching_up(pipeline.as_ref(), checkpoint.as_ref(), age, settings);
         let read_models = settings.read_models.iter().map(|model| {
-            let found =
-                bookkeeping.and_then(|b| b.read_models.iter().find(|found| found.name == model.name()));
+            let found = bookkeeping.and_then(|b| {
+                b.read_models
+                    .iter()
+                    .find(|found| found.name == model.name())
+            });
             read_model(model, found, target.is_some(), age)
         });
         let mut status = Self {
@@ -441,11 +452,13 @@ fn read_model(
 /// How long a resync may take after its turn, at most, until a missed one is told.
 const MOST_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 
-/// The schedule, as the running process reads it: the first turn after the last resync of everything.
+/// The schedule, as the running process reads it: the first turn after the last resync of
+/// everything.
 fn resync_schedule(settings: &Settings, seen: Option<&Bookkeeping>) -> Option<ResyncSchedule> {
     let schedule = Schedule::of(&settings.resync, &settings.source.slot).ok()??;
     let next = seen.and_then(|seen| {
-        let last = jiff::Timestamp::from_microsecond(seen.last_full_resync.unwrap_or(seen.now)).ok()?;
+        let last =
+            jiff::Timestamp::from_microsecond(seen.last_full_resync.unwrap_or(seen.now)).ok()?;
         schedule.next_after(last)
     });
     let overdue = seen.zip(next).and_then(|(seen, missed)| {

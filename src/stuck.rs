@@ -1,9 +1,11 @@
-//! An error that the source reports in the stream and that comes back at the same position: one trouble, not many.
+//! An error that the source reports in the stream and that comes back at the same position: one
+//! trouble, not many.
 //!
-//! A walsender may be unable to send a value (one of 600 MB as text is more than it can allocate, a character has no
-//! counterpart in UTF-8), also in a column that no read model projects. It fails again at each start of the stream, and each
-//! try costs the source what building the value costs. So the pauses grow, and after some tries `cdc` goes round the value: a
-//! new slot begins behind it, and exact copies read only the projected columns.
+//! A walsender may be unable to send a value (one of 600 MB as text is more than it can allocate, a
+//! character has no counterpart in UTF-8), also in a column that no read model projects. It fails
+//! again at each start of the stream, and each try costs the source what building the value costs.
+//! So the pauses grow, and after some tries `cdc` goes round the value: a new slot begins behind
+//! it, and exact copies read only the projected columns.
 //!
 //! Pure: time comes in as a value.
 
@@ -21,8 +23,8 @@ const MOST_PAUSE: Duration = Duration::from_secs(60);
 /// Tries after which a value is taken for one that cannot be sent: half a minute of pauses.
 const TRIES: u32 = 6;
 
-/// How long a lack of memory, disk or connections at the source (class 53) may last before it is taken for the value's
-/// fault. A copy of everything would make such a lack worse.
+/// How long a lack of memory, disk or connections at the source (class 53) may last before it is
+/// taken for the value's fault. A copy of everything would make such a lack worse.
 const RESOURCES_PATIENCE_SECONDS: i64 = 3600;
 
 /// An error that has come back at one position.
@@ -39,8 +41,9 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// Whether an error of the stream may be about what is to be sent. Lost connections (08), the operator's commands and
-    /// shutdowns (57), conflicts with recovery (40) and slots in use or lost (55, 42) are not.
+    /// Whether an error of the stream may be about what is to be sent. Lost connections (08), the
+    /// operator's commands and shutdowns (57), conflicts with recovery (40) and slots in use or
+    /// lost (55, 42) are not.
     pub fn concerns(sqlstate: &str) -> bool {
         sqlstate.len() == 5
             && !["08", "40", "42", "55", "57"]
@@ -160,7 +163,11 @@ mod tests {
         assert_eq!(stuck.times, 3);
         for (position, sqlstate) in [(101, "XX000"), (100, "54000")] {
             let other = Stuck::note(Some(&stuck), Lsn(position), sqlstate, at(9));
-            assert_eq!((other.times, other.since), (1, at(9)), "{position} {sqlstate}");
+            assert_eq!(
+                (other.times, other.since),
+                (1, at(9)),
+                "{position} {sqlstate}"
+            );
         }
     }
 
@@ -173,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_person_reads_where_since_when_and_what_follows() {
-        let error = tries("XX000", &[0, 60]).explain(Error::transient("invalid memory alloc request size 1"));
+        let error = tries("XX000", &[0, 60])
+            .explain(Error::transient("invalid memory alloc request size 1"));
         assert_eq!(
             error.to_string(),
             "the source cannot send what follows 0/64: invalid memory alloc request size 1"
@@ -182,6 +190,10 @@ mod tests {
             error.detail(),
             Some("The stream has failed there 2 times since 1970-01-01 00:00:00 UTC.")
         );
-        assert!(error.hint().is_some_and(|hint| hint.contains("After 6 tries")));
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("After 6 tries"))
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! Logs: text on a terminal, with the progress of copies below it (`line`); JSON elsewhere; always to stderr.
+//! Logs: text on a terminal, with the progress of copies below it (`line`); JSON elsewhere; always
+//! to stderr.
 //!
-//! Level and filters come from `--log-level` or `CDC_LOG`. Control characters in messages and fields are escaped:
-//! a server's message must not be able to forge a line or steer a terminal.
+//! Level and filters come from `--log-level` or `CDC_LOG`. Control characters in messages and
+//! fields are escaped: a server's message must not be able to forge a line or steer a terminal.
 
 mod line;
 pub mod progress;
@@ -30,7 +31,8 @@ pub enum LogFormat {
 
 /// Starts logging; to be called once.
 ///
-/// `level` is a level for `cdc` (others log warnings), or filters as `tracing_subscriber::EnvFilter` reads them.
+/// `level` is a level for `cdc` (others log warnings), or filters as
+/// `tracing_subscriber::EnvFilter` reads them.
 ///
 /// # Errors
 ///
@@ -52,7 +54,8 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
-            let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colour =
+                terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let layer = tracing_subscriber::fmt::layer()
                 .with_writer(|| progress::Above)
                 .with_ansi(colour)
@@ -70,7 +73,9 @@ pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
             registry.with(layer).try_init()
         }
     };
-    started.map_err(|error| Error::configuration("cannot start the log a second time").with_source(error))
+    started.map_err(|error| {
+        Error::configuration("cannot start the log a second time").with_source(error)
+    })
 }
 
 /// `level` as filters; a bare level is for `cdc` alone.
@@ -79,8 +84,8 @@ fn filter(level: Option<&str>) -> Result<EnvFilter> {
         .map(str::trim)
         .filter(|level| !level.is_empty())
         .unwrap_or("info");
-    let bare =
-        ["off", "error", "warn", "info", "debug", "trace"].contains(&level.to_ascii_lowercase().as_str());
+    let bare = ["off", "error", "warn", "info", "debug", "trace"]
+        .contains(&level.to_ascii_lowercase().as_str());
     let filters = if bare {
         format!("warn,cdc={level}")
     } else {
@@ -101,7 +106,8 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     }
 }
 
-/// The text with control characters written as `\n`, `\u{1b}` and so on; newlines stay if asked for.
+/// The text with control characters written as `\n`, `\u{1b}` and so on; newlines stay if asked
+/// for.
 pub fn escaped(text: &str, keep_newlines: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -133,7 +139,10 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        assert_eq!(escaped("a\nb\x1b[0m\u{9b}é", false), "a\\nb\\u{1b}[0m\\u{9b}é");
+        assert_eq!(
+            escaped("a\nb\x1b[0m\u{9b}é", false),
+            "a\\nb\\u{1b}[0m\\u{9b}é"
+        );
         assert_eq!(escaped("a\nb", true), "a\nb");
     }
 }

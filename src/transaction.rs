@@ -1,20 +1,23 @@
 //! Messages become whole transactions, in terms of the read models.
 //!
-//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit. If a transaction is too large to keep
-//! in memory, its changes so far can be taken early ([`Assembler::take_chunk`]); they count only once its Commit arrives.
+//! In: decoded pgoutput messages in stream order. Out: a [`Transaction`] at each Commit. If a
+//! transaction is too large to keep in memory, its changes so far can be taken early
+//! ([`Assembler::take_chunk`]); they count only once its Commit arrives.
 //!
-//! Transactions below the position where the assembler begins were applied before. They come again after a restart, possibly
-//! in the layout that a table had then, so their changes are not mapped and cannot break a read model.
+//! Transactions below the position where the assembler begins were applied before. They come again
+//! after a restart, possibly in the layout that a table had then, so their changes are not mapped
+//! and cannot break a read model.
 //!
-//! Each read model has one `Part` in the stream. A change that cannot be mapped (its table was altered, an old row is
-//! missing) breaks the read model from that transaction on, and every transaction from then on says so, until
-//! [`Assembler::suspended`] confirms that the suspension is stored. The other read models continue.
+//! Each read model has one `Part` in the stream. A change that cannot be mapped (its table was
+//! altered, an old row is missing) breaks the read model from that transaction on, and every
+//! transaction from then on says so, until [`Assembler::suspended`] confirms that the suspension is
+//! stored. The other read models continue.
 //!
-//! A Relation message tells names, not columns ([`crate::shape`]). What was mapped by one that nobody has proved yet must not be
-//! handed on before [`Assembler::prove`].
+//! A Relation message tells names, not columns ([`crate::shape`]). What was mapped by one that
+//! nobody has proved yet must not be handed on before [`Assembler::prove`].
 //!
-//! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within one) is an error of
-//! the connection, never of a row.
+//! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within
+//! one) is an error of the connection, never of a row.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,7 +49,8 @@ pub struct Transaction {
     pub end_lsn: Lsn,
     /// Changes with the index of their read model, in order.
     pub changes: Vec<(usize, Change)>,
-    /// Read models that cannot continue from this transaction on, or from an earlier one whose report is not stored yet.
+    /// Read models that cannot continue from this transaction on, or from an earlier one whose
+    /// report is not stored yet.
     pub broken: Vec<Broken>,
     /// Whether it changed any published table, of a read model in step or not.
     pub has_changes: bool,
@@ -74,7 +78,8 @@ pub struct Assembler {
     from: Lsn,
     parts: Vec<Part>,
     relations: HashMap<u32, Described, RandomState>,
-    /// Relation messages by which changes were mapped and that are not proved, with the commit of the first such change.
+    /// Relation messages by which changes were mapped and that are not proved, with the commit of
+    /// the first such change.
     unproved: Vec<(Relation, Lsn)>,
     leaves: Leaves,
     open: Option<Open>,
@@ -91,7 +96,8 @@ struct Described {
 /// A read model's part in the stream. Nothing else says whether its changes are taken.
 #[derive(Debug)]
 enum Part {
-    /// Its changes are mapped; without a layout the next change breaks it, unless a fitting Relation message comes first.
+    /// Its changes are mapped; without a layout the next change breaks it, unless a fitting
+    /// Relation message comes first.
     Active {
         model: Arc<ReadModel>,
         layout: Option<Layout>,
@@ -105,7 +111,10 @@ enum Part {
 impl Part {
     fn of(model: Option<Arc<ReadModel>>) -> Self {
         match model {
-            Some(model) => Self::Active { model, layout: None },
+            Some(model) => Self::Active {
+                model,
+                layout: None,
+            },
             None => Self::Absent,
         }
     }
@@ -128,7 +137,8 @@ struct Open {
 }
 
 impl Assembler {
-    /// An assembler without read models, which maps the transactions that commit at or after this position.
+    /// An assembler without read models, which maps the transactions that commit at or after this
+    /// position.
     pub fn new(from: Lsn) -> Self {
         Self {
             from,
@@ -154,7 +164,8 @@ impl Assembler {
         })
     }
 
-    /// Read models that the bookkeeping has to call in step: they take part, or broke without a stored suspension.
+    /// Read models that the bookkeeping has to call in step: they take part, or broke without a
+    /// stored suspension.
     pub fn taking_part(&self) -> Vec<usize> {
         let parts = self.parts.iter().enumerate();
         parts
@@ -173,7 +184,8 @@ impl Assembler {
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
         if let Some(part) = self.parts.get_mut(index) {
-            // If the relation does not fit, the server describes it again before its next change, which is judged then.
+            // If the relation does not fit, the server describes it again before its next change,
+            // which is judged then.
             let described = self.relations.get_mut(&model.source_oid);
             let layout = described.and_then(|described| {
                 // For others it may have been proved before this one was bound.
@@ -194,9 +206,12 @@ impl Assembler {
         }
     }
 
-    /// Tables of which changes were mapped by a description that is to be proved. What no read model follows any more is forgotten.
+    /// Tables of which changes were mapped by a description that is to be proved. What no read
+    /// model follows any more is forgotten.
     pub fn to_prove(&mut self) -> Vec<TableName> {
-        let Self { parts, unproved, .. } = self;
+        let Self {
+            parts, unproved, ..
+        } = self;
         unproved.retain(|(relation, _)| parts.iter().any(|part| part.follows(relation.oid)));
         let mut tables: Vec<TableName> = Vec::new();
         for part in parts {
@@ -212,8 +227,9 @@ impl Assembler {
         tables
     }
 
-    /// Proves the descriptions by what the catalogs say of these tables now. A read model whose changes may be of other columns is
-    /// broken from the first of them on, in the open transaction too; returns those.
+    /// Proves the descriptions by what the catalogs say of these tables now. A read model whose
+    /// changes may be of other columns is broken from the first of them on, in the open transaction
+    /// too; returns those.
     pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
         let mut broken = Vec::new();
         for (relation, commit_lsn) in std::mem::take(&mut self.unproved) {
@@ -224,7 +240,9 @@ impl Assembler {
                 if model.source_oid != relation.oid {
                     continue;
                 }
-                let shape = shapes.iter().find(|(table, _)| *table == model.settings.source);
+                let shape = shapes
+                    .iter()
+                    .find(|(table, _)| *table == model.settings.source);
                 let proof = match shape {
                     Some((_, shape)) => shape.proves(model, &relation),
                     None => Shape::default().is_bound_to(model),
@@ -245,8 +263,14 @@ impl Assembler {
         broken
     }
 
-    /// Breaks the read models of this table from this commit on, in the open transaction too; returns those that took part.
-    pub fn break_table(&mut self, table: &TableName, commit_lsn: Lsn, error: &Error) -> Vec<Broken> {
+    /// Breaks the read models of this table from this commit on, in the open transaction too;
+    /// returns those that took part.
+    pub fn break_table(
+        &mut self,
+        table: &TableName,
+        commit_lsn: Lsn,
+        error: &Error,
+    ) -> Vec<Broken> {
         let mut broken = Vec::new();
         for (index, part) in self.parts.iter_mut().enumerate() {
             if !matches!(part, Part::Active { model, .. } if model.settings.source == *table) {
@@ -290,8 +314,9 @@ impl Assembler {
         })
     }
 
-    /// Takes the changes of the open transaction so far, with the index of their read model. The transaction that the Commit
-    /// completes has only the later ones; what it breaks is told with it.
+    /// Takes the changes of the open transaction so far, with the index of their read model. The
+    /// transaction that the Commit completes has only the later ones; what it breaks is told with
+    /// it.
     pub fn take_chunk(&mut self) -> Vec<(usize, Change)> {
         match &mut self.open {
             Some(open) => {
@@ -383,7 +408,8 @@ impl Assembler {
             match (model.layout(&relation), open.as_deref_mut()) {
                 (Ok(fitting), _) => *layout = Some(fitting),
                 (Err(error), Some(open)) => *part = open.breaks(index, error),
-                // Nothing is lost yet: the next change finds no layout and breaks the read model then.
+                // Nothing is lost yet: the next change finds no layout and breaks the read model
+                // then.
                 (Err(_), None) => *layout = None,
             }
         }
@@ -424,7 +450,8 @@ impl Assembler {
         Ok(())
     }
 
-    /// Maps one change for each read model of the relation. `map` gets the cells of the first tuple, then of the second one.
+    /// Maps one change for each read model of the relation. `map` gets the cells of the first
+    /// tuple, then of the second one.
     fn each(
         &mut self,
         relation: u32,

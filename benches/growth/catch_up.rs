@@ -17,7 +17,8 @@ const ROWS: u64 = 500_000;
 const LARGE: u64 = 10_000_000;
 const LARGE_UPDATES: u64 = 1_000_000;
 
-/// Half of the changes are inserts, half are updates of rows that stood before; 100 changes a transaction.
+/// Half of the changes are inserts, half are updates of rows that stood before; 100 changes a
+/// transaction.
 pub async fn lengths(bench: &Bench) -> Result<()> {
     println!("\ncatch-up: 50 inserts and 50 updates a transaction");
     let rows = bench.arguments.scaled(ROWS, 100);
@@ -27,7 +28,8 @@ pub async fn lengths(bench: &Bench) -> Result<()> {
         let database = format!("catch_up_{number}");
         let (source, mut followers) = followers(bench, &database, rows).await?;
         first_copies(&mut followers, &source, 0).await?;
-        // 7919 is prime to the number of rows, which is a multiple of 100: all of them have their turn.
+        // 7919 is prime to the number of rows, which is a multiple of 100: all of them have their
+        // turn.
         let load = format!(
             "INSERT INTO labels (id, code, label, display_name)
              SELECT row_id({rows} + n), 'C' || {rows} + n, 'label ' || n, 'display name ' || n
@@ -74,7 +76,11 @@ pub async fn large_lookup(bench: &Bench) -> Result<()> {
 }
 
 /// The source with so many rows, and the consumers: `cdc`, and native if it takes part.
-pub async fn followers(bench: &Bench, database: &str, rows: u64) -> Result<(Client, Vec<Follower>)> {
+pub async fn followers(
+    bench: &Bench,
+    database: &str,
+    rows: u64,
+) -> Result<(Client, Vec<Follower>)> {
     let source = bench.source(database).await?;
     source.batch_execute(labels::SOURCE_TABLE).await?;
     labels::rows_before(&source, rows).await?;
@@ -113,7 +119,12 @@ async fn finish(
     let mut runs = Vec::new();
     for (follower, table) in followers.iter_mut().zip(["labels_lookup", "labels"]) {
         runs.push(catch_up(follower, source, &labels::marker_is_in(table)).await?);
-        compare(labels::COMPARED, (source, "labels"), (&follower.target, table)).await?;
+        compare(
+            labels::COMPARED,
+            (source, "labels"),
+            (&follower.target, table),
+        )
+        .await?;
     }
     print(&followers, changes, &runs);
     bench.remove(followers, source, database).await?;

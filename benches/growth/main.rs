@@ -1,15 +1,18 @@
-//! Whether the rate of `cdc` stays as it is when something grows, beside PostgreSQL's own subscription on the same load.
+//! Whether the rate of `cdc` stays as it is when something grows, beside PostgreSQL's own
+//! subscription on the same load.
 //!
 //! `cargo bench --bench growth -- [--scale F] [--scenario NAME]... [--without-native]`
 //!
-//! Two throw-away servers with fsync on, TCP, synchronous_commit off for both consumers. At scale 1 (the default is 0.02, a few
-//! minutes; 1 takes hours and some 60 GB of disk):
+//! Two throw-away servers with fsync on, TCP, synchronous_commit off for both consumers. At scale 1
+//! (the default is 0.02, a few minutes; 1 takes hours and some 60 GB of disk):
 //!
 //! - `catch-up`: catch-ups of 1, 10 and 50 million changes, each on a database of its own;
 //! - `large-lookup`: 1 million updates over a lookup of 10 million rows;
 //! - `read-models`: 200 read models on one slot: first copy, then 1 million changes all over them;
-//! - `wide`: 200,000 updates in a table of 1,000 columns of which 3 are projected (a subscription takes all of them);
-//! - `resync`: 1 million rows with 100 differences: comparing, repairing, and what native needs to copy the table again.
+//! - `wide`: 200,000 updates in a table of 1,000 columns of which 3 are projected (a subscription
+//!   takes all of them);
+//! - `resync`: 1 million rows with 100 differences: comparing, repairing, and what native needs to
+//!   copy the table again.
 //!
 //! Every result is compared with the source by a hash. Ratios of one run count, not its figures.
 #![allow(missing_docs, clippy::as_conversions, clippy::indexing_slicing)]
@@ -104,7 +107,12 @@ impl Bench {
     }
 
     /// Frees what a scenario took.
-    async fn remove(&self, mut followers: Vec<Follower>, source: &Client, database: &str) -> Result<()> {
+    async fn remove(
+        &self,
+        mut followers: Vec<Follower>,
+        source: &Client,
+        database: &str,
+    ) -> Result<()> {
         for follower in &mut followers {
             follower.remove(source).await?;
             drop_database(&self.target, &follower.name)?;

@@ -20,7 +20,9 @@ const EACH: u64 = 10;
 
 /// First copy of all, then a catch-up with changes all over them.
 pub async fn read_models(bench: &Bench) -> Result<()> {
-    println!("\nread-models: {TABLES} tables of {ROWS} rows, {EACH} updates of one table a transaction");
+    println!(
+        "\nread-models: {TABLES} tables of {ROWS} rows, {EACH} updates of one table a transaction"
+    );
     let database = "read_models";
     let source = bench.source(database).await?;
     let (mut sources, mut plain, mut lookups, mut config) =

@@ -1,4 +1,5 @@
-//! How long it takes to find and repair 100 differences in a large lookup, beside a new copy by native replication.
+//! How long it takes to find and repair 100 differences in a large lookup, beside a new copy by
+//! native replication.
 
 use std::time::Instant;
 
@@ -61,15 +62,28 @@ pub async fn resync(bench: &Bench) -> Result<()> {
         native.begin().await?;
         native.wait_copied().await?;
         native.remove(&source).await?;
-        native.target.batch_execute("TRUNCATE labels; CHECKPOINT").await?;
+        native
+            .target
+            .batch_execute("TRUNCATE labels; CHECKPOINT")
+            .await?;
         let before = wal(&native.target).await?;
         let started = Instant::now();
         native.begin().await?;
         native.wait_copied().await?;
         let again = started.elapsed().as_secs_f64();
         let written = wal(&native.target).await? - before;
-        told(&format!("{} copy again", name_of(native)), started, written, 0.0);
-        compare(labels::COMPARED, (&source, "labels"), (&native.target, "labels")).await?;
+        told(
+            &format!("{} copy again", name_of(native)),
+            started,
+            written,
+            0.0,
+        );
+        compare(
+            labels::COMPARED,
+            (&source, "labels"),
+            (&native.target, "labels"),
+        )
+        .await?;
         println!(
             "  resync / copy again {:.2} (goal 1.2), dry run / copy again {:.2}",
             seconds[1] / again,

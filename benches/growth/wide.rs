@@ -42,7 +42,9 @@ pub async fn wide(bench: &Bench) -> Result<()> {
         .follower("cdc_wide", Kind::cdc(read_model), database)
         .await?;
     cdc.target
-        .batch_execute("CREATE TABLE wide_lookup (code text PRIMARY KEY, label text NOT NULL, c997 integer)")
+        .batch_execute(
+            "CREATE TABLE wide_lookup (code text PRIMARY KEY, label text NOT NULL, c997 integer)",
+        )
         .await?;
     let mut followers = vec![cdc];
     if bench.with_native() {
@@ -66,9 +68,15 @@ pub async fn wide(bench: &Bench) -> Result<()> {
         .await?;
     let mut runs = Vec::new();
     for (follower, table) in followers.iter_mut().zip(["wide_lookup", "wide"]) {
-        let arrived = format!("SELECT count(*) > 0 FROM {table} WHERE code = 'C1' AND label = 'end'");
+        let arrived =
+            format!("SELECT count(*) > 0 FROM {table} WHERE code = 'C1' AND label = 'end'");
         runs.push(catch_up(follower, &source, &arrived).await?);
-        compare("code, label, c997", (&source, "wide"), (&follower.target, table)).await?;
+        compare(
+            "code, label, c997",
+            (&source, "wide"),
+            (&follower.target, table),
+        )
+        .await?;
     }
     print(&followers, updates, &runs);
     bench.remove(followers, &source, database).await

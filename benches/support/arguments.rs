@@ -23,7 +23,11 @@ impl Arguments {
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
-            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            let mut value = || {
+                words
+                    .next()
+                    .with_context(|| format!("{word} needs a value"))
+            };
             match word.as_str() {
                 "--scale" => arguments.scale = value()?.parse()?,
                 "--scenario" | "--case" => arguments.names.push(value()?),
@@ -42,7 +46,10 @@ impl Arguments {
             .iter()
             .find(|name| !scenarios.contains(&name.as_str()));
         if let Some(name) = unknown {
-            bail!("there is no scenario {name}; there are {}", scenarios.join(", "));
+            bail!(
+                "there is no scenario {name}; there are {}",
+                scenarios.join(", ")
+            );
         }
         Ok(arguments)
     }

@@ -1,6 +1,7 @@
 //! Who follows the stream into a target database: a `cdc run` of its own, or a subscription.
 //!
-//! Slot, publication, subscription and files have the follower's name. It begins with a first copy, is halted, and goes on.
+//! Slot, publication, subscription and files have the follower's name. It begins with a first copy,
+//! is halted, and goes on.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -83,8 +84,9 @@ impl Follower {
             Kind::Cdc { .. } => self.spawn(),
             Kind::Subscription => {
                 let (name, connection) = (&self.name, &self.source_url);
-                let create =
-                    format!("CREATE SUBSCRIPTION {name} CONNECTION '{connection}' PUBLICATION {name}");
+                let create = format!(
+                    "CREATE SUBSCRIPTION {name} CONNECTION '{connection}' PUBLICATION {name}"
+                );
                 Ok(self.target.batch_execute(&create).await?)
             }
         }
@@ -141,7 +143,8 @@ impl Follower {
                 read_models.matches("[[read_model]]").count()
             ),
             Kind::Subscription => {
-                "SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel".to_owned()
+                "SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel"
+                    .to_owned()
             }
         };
         // Before the bookkeeping is whole the query may fail.
@@ -156,7 +159,8 @@ impl Follower {
     async fn wait(&mut self, query: &str, may_fail: bool) -> Result<()> {
         let started = Instant::now();
         loop {
-            // Planned each time: a plan for an empty table would soon be in the way of what is measured.
+            // Planned each time: a plan for an empty table would soon be in the way of what is
+            // measured.
             match self.target.query_one(query, &[]).await {
                 Ok(row) if row.get(0) => return Ok(()),
                 Err(error) if !may_fail => return Err(error.into()),

@@ -1,6 +1,7 @@
 //! The labels: master table, lookup, and the loads that must be caught up with.
 //!
-//! Every load is SQL that runs at the source. Ids are hashes, so that neither side sees them in index order.
+//! Every load is SQL that runs at the source. Ids are hashes, so that neither side sees them in
+//! index order.
 
 use anyhow::Result;
 use tokio_postgres::Client;
@@ -143,5 +144,7 @@ fn insert_block(each: u64) -> String {
 
 /// A statement with the number of its transaction as `t`, so many times.
 pub fn loop_of(transactions: u64, statement: &str) -> String {
-    format!("DO $$ BEGIN FOR t IN 0..{transactions}::bigint - 1 LOOP {statement}; COMMIT; END LOOP; END $$")
+    format!(
+        "DO $$ BEGIN FOR t IN 0..{transactions}::bigint - 1 LOOP {statement}; COMMIT; END LOOP; END $$"
+    )
 }

@@ -24,7 +24,8 @@ impl fmt::Display for Latency {
     }
 }
 
-/// Changes the row of [`super::labels`] with code C1, and waits for it in `table` of the target. Commits are numbered from `first`.
+/// Changes the row of [`super::labels`] with code C1, and waits for it in `table` of the target.
+/// Commits are numbered from `first`.
 pub async fn measure(
     source: &Client,
     (target, table): (&Client, &str),
@@ -42,7 +43,9 @@ pub async fn measure(
         let mut ticks = tokio::time::interval(COMMIT_EVERY);
         for number in 0..commits {
             ticks.tick().await;
-            source.execute(&update, &[&(first + number).to_string()]).await?;
+            source
+                .execute(&update, &[&(first + number).to_string()])
+                .await?;
             committed.push(start.elapsed());
         }
         anyhow::Ok(committed)

@@ -15,7 +15,11 @@ pub fn cpu_of_server(postmaster: u32) -> f64 {
     let mut sum = stat(postmaster).map_or(0.0, |(_, own, ended)| own + ended);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         if let Some((parent, own, ended)) = stat(pid)

@@ -21,7 +21,11 @@ pub fn relation() -> Vec<u8> {
     let mut out = b"R".to_vec();
     out.extend_from_slice(&OID.to_be_bytes());
     out.extend_from_slice(b"public\0labels\0d");
-    out.extend_from_slice(&u16::try_from(COLUMNS.len()).unwrap_or_default().to_be_bytes());
+    out.extend_from_slice(
+        &u16::try_from(COLUMNS.len())
+            .unwrap_or_default()
+            .to_be_bytes(),
+    );
     for (name, type_oid) in COLUMNS {
         out.push(u8::from(name == "id"));
         out.extend_from_slice(name.as_bytes());

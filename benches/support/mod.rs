@@ -1,5 +1,11 @@
-//! What the benchmarks with real servers share: servers, those who follow the stream, loads, measures.
-#![allow(dead_code, missing_docs, clippy::as_conversions, clippy::indexing_slicing)]
+//! What the benchmarks with real servers share: servers, those who follow the stream, loads,
+//! measures.
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
 
 pub mod arguments;
 pub mod follower;
@@ -39,7 +45,8 @@ pub async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// Removes a database and whoever is still in it: a session with many temporary tables takes its time to leave.
+/// Removes a database and whoever is still in it: a session with many temporary tables takes its
+/// time to leave.
 pub fn drop_database(server: &Cluster, name: &str) -> Result<()> {
     let sql = format!("DROP DATABASE {name} WITH (FORCE)");
     let mut tries = 0;
@@ -52,7 +59,8 @@ pub fn drop_database(server: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Number of rows, and a hash of these columns that knows no order. `rows` is a table, and a condition if there is one.
+/// Number of rows, and a hash of these columns that knows no order. `rows` is a table, and a
+/// condition if there is one.
 pub async fn hash(client: &Client, columns: &str, rows: &str) -> Result<(i64, String)> {
     let query = format!(
         "SELECT count(*), coalesce(sum(hashtextextended(concat_ws('|', {columns}), 0)), 0)::text FROM {rows}"

@@ -1,7 +1,9 @@
-//! A TCP proxy that stands for a long way: what it is given in one direction comes out half a round trip later.
+//! A TCP proxy that stands for a long way: what it is given in one direction comes out half a round
+//! trip later.
 //!
-//! Order is kept and bandwidth is not limited. It is made of threads, since the runtime's timer knows whole milliseconds only. A
-//! connection that is busy is read in pieces: a proxy that wakes for every message would cost more than the way.
+//! Order is kept and bandwidth is not limited. It is made of threads, since the runtime's timer
+//! knows whole milliseconds only. A connection that is busy is read in pieces: a proxy that wakes
+//! for every message would cost more than the way.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -35,7 +37,11 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // A server that is away looks as it does without a proxy: the connection ends.
-                let _ = connect(client, SocketAddr::from(([127, 0, 0, 1], to)), round_trip / 2);
+                let _ = connect(
+                    client,
+                    SocketAddr::from(([127, 0, 0, 1], to)),
+                    round_trip / 2,
+                );
             }
         });
         Ok(Self { port })

@@ -12,7 +12,8 @@ use cdc::source::replication::{Replication, StreamFrame};
 /// As in `run/stream.rs`.
 const PACE: Duration = Duration::from_micros(500);
 
-/// Reads from the slot up to this position in large pieces, and throws it away; returns the time that took.
+/// Reads from the slot up to this position in large pieces, and throws it away; returns the time
+/// that took.
 pub async fn paced(conninfo: &Conninfo, slot: &str, end: Lsn, pace: bool) -> Result<Duration> {
     let mut replication = Replication::connect(conninfo, "ceiling").await?;
     let started = Instant::now();

@@ -2,15 +2,18 @@
 //!
 //! `cargo bench --bench versus -- [--scale F] [--rounds N] [--scenario NAME]... [--tcp|--unix]`
 //!
-//! Two throw-away servers with fsync on. In each scenario the slots of all consumers are made first, then the load is committed,
-//! then one consumer after the other catches up with it, in an order that turns from scenario to scenario and from round to
-//! round; the clock runs from the moment at which the slot is read until the marker behind the load can be read at the
-//! target. Then the result is compared with the source by a hash. Numbers of different runs, or machines, are not to be
-//! compared: ratios of one round are, and the median of several rounds tells them from the swings of a shared machine.
+//! Two throw-away servers with fsync on. In each scenario the slots of all consumers are made
+//! first, then the load is committed, then one consumer after the other catches up with it, in an
+//! order that turns from scenario to scenario and from round to round; the clock runs from the
+//! moment at which the slot is read until the marker behind the load can be read at the target.
+//! Then the result is compared with the source by a hash. Numbers of different runs, or machines,
+//! are not to be compared: ratios of one round are, and the median of several rounds tells them
+//! from the swings of a shared machine.
 //!
-//! `native` is a subscription of the plain rows (it keeps no lookup: soft-deleted rows stay); `trigger` is one
-//! with an ENABLE REPLICA trigger that keeps the same lookup as `cdc`. All of them with synchronous_commit off; `cdc (on)` is
-//! the default of `cdc`. `ceiling` reads the stream in large pieces and throws it away.
+//! `native` is a subscription of the plain rows (it keeps no lookup: soft-deleted rows stay);
+//! `trigger` is one with an ENABLE REPLICA trigger that keeps the same lookup as `cdc`. All of them
+//! with synchronous_commit off; `cdc (on)` is the default of `cdc`. `ceiling` reads the stream in
+//! large pieces and throws it away.
 #![allow(missing_docs, clippy::as_conversions, clippy::indexing_slicing)]
 
 mod ceiling;
@@ -65,7 +68,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let changes = scenario.changes_at(arguments.scale);
-        println!("\n{} ({}; {changes} changes)", scenario.title, scenario.name);
+        println!(
+            "\n{} ({}; {changes} changes)",
+            scenario.title, scenario.name
+        );
         let mut table = Table::new(scenario, changes);
         for round in 0..rounds {
             // Names of databases and slots, and who is first.
@@ -164,7 +170,11 @@ async fn prepare(
         consumer.follower.wait_copied().await?;
         consumer.follower.wait_active(source, true).await?;
         consumer.follower.halt(source).await?;
-        consumer.follower.target.batch_execute("VACUUM ANALYZE").await?;
+        consumer
+            .follower
+            .target
+            .batch_execute("VACUUM ANALYZE")
+            .await?;
     }
     source
         .query(

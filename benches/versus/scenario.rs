@@ -13,7 +13,8 @@ pub struct Scenario {
     pub kind: Kind,
     /// Changes at scale 1.
     pub changes: u64,
-    /// Thousand changes a second of native replication on the reference machine, and the goal as its multiple.
+    /// Thousand changes a second of native replication on the reference machine, and the goal as
+    /// its multiple.
     pub reference: Option<(u32, f64)>,
 }
 

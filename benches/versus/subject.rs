@@ -1,4 +1,5 @@
-//! The consumers that are compared: `cdc`, and PostgreSQL's own subscription without and with a trigger.
+//! The consumers that are compared: `cdc`, and PostgreSQL's own subscription without and with a
+//! trigger.
 //!
 //! Each has a target database of its own.
 
@@ -131,7 +132,12 @@ pub struct Consumer {
 
 impl Consumer {
     /// Makes the target database with its tables; nothing is consumed yet.
-    pub async fn new(servers: &Servers, subject: Subject, scenario: usize, source: &Client) -> Result<Self> {
+    pub async fn new(
+        servers: &Servers,
+        subject: Subject,
+        scenario: usize,
+        source: &Client,
+    ) -> Result<Self> {
         let key = subject.key(scenario);
         servers.target.create_database(&key)?;
         let target = connect(&servers.target.url(&key)).await?;
@@ -144,7 +150,9 @@ impl Consumer {
         if let Some((tables, columns)) = columns {
             target.batch_execute(tables).await?;
             source
-                .batch_execute(&format!("CREATE PUBLICATION {key} FOR TABLE labels ({columns})"))
+                .batch_execute(&format!(
+                    "CREATE PUBLICATION {key} FOR TABLE labels ({columns})"
+                ))
                 .await?;
         }
         let urls = (

@@ -1,4 +1,5 @@
-//! What the rounds of a scenario come to: the median of each figure, and how far the ratios of single rounds lie apart.
+//! What the rounds of a scenario come to: the median of each figure, and how far the ratios of
+//! single rounds lie apart.
 
 use crate::scenario::Scenario;
 use crate::subject::{SUBJECTS, Subject};
@@ -78,8 +79,14 @@ impl<'a> Table<'a> {
         }
         let cdc = self.ratios(Subject::Cdc);
         if let Some((reference, goal)) = self.scenario.reference {
-            let verdict = if median(&cdc) >= goal { "reached" } else { "missed" };
-            println!("  goal {goal} x native {verdict} (reference machine: native {reference} k/s)");
+            let verdict = if median(&cdc) >= goal {
+                "reached"
+            } else {
+                "missed"
+            };
+            println!(
+                "  goal {goal} x native {verdict} (reference machine: native {reference} k/s)"
+            );
         }
         for name in ["ceiling", "recvlog."] {
             let seconds: Vec<f64> = self
@@ -90,14 +97,23 @@ impl<'a> Table<'a> {
                 .map(|(_, seconds)| *seconds)
                 .collect();
             if !seconds.is_empty() {
-                println!("  {:<9} {:>7.1}", name, rate(self.changes, median(&seconds)));
+                println!(
+                    "  {:<9} {:>7.1}",
+                    name,
+                    rate(self.changes, median(&seconds))
+                );
             }
         }
     }
 
     fn print_subject(&self, subject: Subject) {
-        let runs: Vec<&Run> = self.rounds.iter().filter_map(|round| round.of(subject)).collect();
-        let figure = |of: fn(&Run) -> f64| median(&runs.iter().map(|run| of(run)).collect::<Vec<_>>());
+        let runs: Vec<&Run> = self
+            .rounds
+            .iter()
+            .filter_map(|round| round.of(subject))
+            .collect();
+        let figure =
+            |of: fn(&Run) -> f64| median(&runs.iter().map(|run| of(run)).collect::<Vec<_>>());
         let ratios = self.ratios(subject);
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let most = ratios.iter().copied().fold(0.0, f64::max);

@@ -1,4 +1,5 @@
-//! Whether the slot can follow a failover of the source, and whether the stream waits for a standby.
+//! Whether the slot can follow a failover of the source, and whether the stream waits for a
+//! standby.
 
 use super::Findings;
 use crate::facts::SourceServer;

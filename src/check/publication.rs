@@ -51,7 +51,12 @@ fn slot(findings: &mut Findings, side: &SourceSide, ownership: &Ownership) {
     }
 }
 
-fn publication(findings: &mut Findings, settings: &Settings, side: &SourceSide, ownership: &Ownership) {
+fn publication(
+    findings: &mut Findings,
+    settings: &Settings,
+    side: &SourceSide,
+    ownership: &Ownership,
+) {
     let subject = format!("publication \"{}\"", settings.source.publication);
     let tables: Vec<SourceTable> = side
         .models

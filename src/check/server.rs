@@ -65,7 +65,10 @@ fn role(findings: &mut Findings, server: &SourceServer) {
         findings
             .error(
                 "source",
-                format!("wal_level is \"{}\", it must be \"logical\"", server.wal_level),
+                format!(
+                    "wal_level is \"{}\", it must be \"logical\"",
+                    server.wal_level
+                ),
             )
             .fix(
                 "ALTER SYSTEM SET wal_level = 'logical'; then restart the server. \
@@ -81,7 +84,10 @@ fn role(findings: &mut Findings, server: &SourceServer) {
     if !server.may_replicate {
         let user = ident(&server.user);
         findings
-            .error("source", format!("role \"{}\" may not replicate", server.user))
+            .error(
+                "source",
+                format!("role \"{}\" may not replicate", server.user),
+            )
             .fix(format!(
                 "ALTER ROLE {user} REPLICATION; (RDS: GRANT rds_replication TO {user};)"
             ));
@@ -109,7 +115,9 @@ fn capacity(findings: &mut Findings, server: &SourceServer, slot: Option<&Slot>)
         let needed = if have_ours { 0 } else { 1 };
         let more = format!("Raise {setting} (now {most}, {used} in use) and restart the server.");
         if free < needed {
-            findings.error("source", format!("no {word} is free")).fix(more);
+            findings
+                .error("source", format!("no {word} is free"))
+                .fix(more);
         } else if free < needed + 1 {
             findings
                 .warning("source", format!("no second {word} is free"))
@@ -208,7 +216,10 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
     }
     if let Some(other) = slot.database.as_deref().filter(|other| *other != database) {
         findings
-            .error(&subject, format!("the slot belongs to database \"{other}\""))
+            .error(
+                &subject,
+                format!("the slot belongs to database \"{other}\""),
+            )
             .fix(another);
     }
     if slot.wal_status.as_deref() == Some("lost") || slot.invalidation_reason.is_some() {
@@ -218,7 +229,10 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
             .detail("cdc run makes a new one and copies everything exactly; readers keep the old rows until then.");
     } else if slot.wal_status.as_deref() == Some("unreserved") {
         findings
-            .warning(&subject, "the slot is about to be lost (max_slot_wal_keep_size)")
+            .warning(
+                &subject,
+                "the slot is about to be lost (max_slot_wal_keep_size)",
+            )
             .fix("Start cdc, or see with cdc status why it does not get on.");
     }
     match (slot.active_pid, slot.held_bytes) {
@@ -229,7 +243,10 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
             findings
                 .warning(
                     &subject,
-                    format!("nobody reads the slot, and it holds {} MB of WAL", bytes >> 20),
+                    format!(
+                        "nobody reads the slot, and it holds {} MB of WAL",
+                        bytes >> 20
+                    ),
                 )
                 .fix("Start cdc run, or give the slot up with cdc teardown.");
         }
@@ -237,7 +254,8 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
     }
 }
 
-/// Whether the connection to a server elsewhere is protected, and the server proved to be the right one.
+/// Whether the connection to a server elsewhere is protected, and the server proved to be the right
+/// one.
 pub(super) fn connection(findings: &mut Findings, side: &str, conninfo: &Conninfo) {
     let remote = conninfo.hosts.iter().find(|host| {
         let name = host.address.as_deref().unwrap_or(&host.host);
@@ -290,7 +308,10 @@ pub(super) fn target(findings: &mut Findings, settings: &Settings, server: &Targ
                 "target",
                 format!("role \"{}\" may not make schema \"{schema}\"", server.user),
             )
-            .fix(format!("CREATE SCHEMA {} AUTHORIZATION {user};", ident(schema)));
+            .fix(format!(
+                "CREATE SCHEMA {} AUTHORIZATION {user};",
+                ident(schema)
+            ));
     }
 }
 

@@ -37,7 +37,11 @@ pub(super) fn model(
         return;
     }
     soft_delete(findings, model, table, &subject);
-    if model.source_key().iter().all(|name| table.column(name).is_some()) {
+    if model
+        .source_key()
+        .iter()
+        .all(|name| table.column(name).is_some())
+    {
         key(findings, model, table, facts, &subject);
     }
     let found = identity(table, &model.source_key(), model.soft_delete.as_deref());
@@ -53,11 +57,22 @@ pub(super) fn model(
         Ok(_) => {}
     }
     for publication in &facts.publications {
-        breaks_master(findings, publication, table, found.as_ref().ok(), server.version);
+        breaks_master(
+            findings,
+            publication,
+            table,
+            found.as_ref().ok(),
+            server.version,
+        );
     }
 }
 
-fn soft_delete(findings: &mut Findings, model: &ReadModelSettings, table: &SourceTable, subject: &str) {
+fn soft_delete(
+    findings: &mut Findings,
+    model: &ReadModelSettings,
+    table: &SourceTable,
+    subject: &str,
+) {
     let Some(name) = &model.soft_delete else {
         return;
     };
@@ -65,7 +80,8 @@ fn soft_delete(findings: &mut Findings, model: &ReadModelSettings, table: &Sourc
         return;
     };
     let boolean = column.boolean;
-    let timestamp = column.bare_type_name.starts_with("timestamp") || column.bare_type_name == "date";
+    let timestamp =
+        column.bare_type_name.starts_with("timestamp") || column.bare_type_name == "date";
     if !boolean && !timestamp {
         findings.warning(
             subject,
@@ -79,7 +95,9 @@ fn soft_delete(findings: &mut Findings, model: &ReadModelSettings, table: &Sourc
         findings
             .warning(
                 subject,
-                format!("soft-delete column \"{name}\" is NOT NULL, so every row counts as deleted"),
+                format!(
+                    "soft-delete column \"{name}\" is NOT NULL, so every row counts as deleted"
+                ),
             )
             .fix("Use a column that is NULL while the row lives, or a boolean one.");
     }
@@ -142,10 +160,9 @@ fn key(
 
 /// Whether a unique index, partial or not, is on the key or on a part of it.
 pub(super) fn has_unique_key(table: &SourceTable, key: &[String]) -> bool {
-    table
-        .unique_indexes
-        .iter()
-        .any(|index| !index.columns.is_empty() && index.columns.iter().all(|column| key.contains(column)))
+    table.unique_indexes.iter().any(|index| {
+        !index.columns.is_empty() && index.columns.iter().all(|column| key.contains(column))
+    })
 }
 
 /// Finds publications, whoever made them, under which the application's UPDATE and DELETE fail.
@@ -178,7 +195,8 @@ fn breaks_master(
             continue;
         };
         let outside = table.columns.iter().find(|column| {
-            let in_identity = identity.is_some_and(|identity| identity.columns.contains(&column.name));
+            let in_identity =
+                identity.is_some_and(|identity| identity.columns.contains(&column.name));
             !in_identity && mentions(filter, &column.name)
         });
         if let Some(column) = outside.filter(|_| table.replica_identity != ReplicaIdentity::Full) {

@@ -50,8 +50,16 @@ pub(super) fn model(
     }
 }
 
-fn missing(findings: &mut Findings, model: &ReadModelSettings, source: Option<&SourceTable>, subject: &str) {
-    findings.note(subject, "the table does not exist; cdc setup and cdc run make it");
+fn missing(
+    findings: &mut Findings,
+    model: &ReadModelSettings,
+    source: Option<&SourceTable>,
+    subject: &str,
+) {
+    findings.note(
+        subject,
+        "the table does not exist; cdc setup and cdc run make it",
+    );
     for mapping in &model.columns {
         let column = source.and_then(|table| table.column(&mapping.source));
         if let Some(column) = column.filter(|column| !column.builtin) {
@@ -71,7 +79,10 @@ fn table(findings: &mut Findings, lookup: &LookupTable, user: &str, subject: &st
     let name = lookup.name.quoted();
     if lookup.persistence != 'p' {
         findings
-            .error(subject, "it is unlogged or temporary, so a crash would empty it")
+            .error(
+                subject,
+                "it is unlogged or temporary, so a crash would empty it",
+            )
             .fix(format!("ALTER TABLE {name} SET LOGGED;"));
     }
     if lookup.row_security_applies {
@@ -103,7 +114,10 @@ fn table(findings: &mut Findings, lookup: &LookupTable, user: &str, subject: &st
         findings
             .error(
                 subject,
-                format!("role \"{user}\" lacks {}", lookup.missing_privileges.join(", ")),
+                format!(
+                    "role \"{user}\" lacks {}",
+                    lookup.missing_privileges.join(", ")
+                ),
             )
             .fix(grants.join(" "));
     }
@@ -113,7 +127,11 @@ fn table(findings: &mut Findings, lookup: &LookupTable, user: &str, subject: &st
             .detail("If they change what is written, every comparison with the source differs.");
     }
     if !lookup.referenced_by.is_empty() {
-        let tables: Vec<_> = lookup.referenced_by.iter().map(ToString::to_string).collect();
+        let tables: Vec<_> = lookup
+            .referenced_by
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         findings
             .note(
                 subject,
@@ -136,7 +154,10 @@ fn columns(
         let Some(column) = lookup.column(&mapping.target) else {
             let type_name = from.map_or("<type>", |column| &column.type_name);
             findings
-                .error(subject, format!("column \"{}\" does not exist", mapping.target))
+                .error(
+                    subject,
+                    format!("column \"{}\" does not exist", mapping.target),
+                )
                 .fix(format!(
                     "ALTER TABLE {} ADD COLUMN {} {type_name};",
                     lookup.name.quoted(),
@@ -148,7 +169,10 @@ fn columns(
             findings
                 .error(
                     subject,
-                    format!("column \"{}\" is generated and cannot be written", column.name),
+                    format!(
+                        "column \"{}\" is generated and cannot be written",
+                        column.name
+                    ),
                 )
                 .fix("Leave the column out of read_model.columns.");
         }
@@ -230,7 +254,10 @@ fn alter_type(lookup: &LookupTable, column: &LookupColumn, type_name: &str) -> S
 /// Columns outside of the projection must fill themselves.
 fn others(findings: &mut Findings, model: &ReadModelSettings, lookup: &LookupTable, subject: &str) {
     for column in &lookup.columns {
-        let written = model.columns.iter().any(|mapping| mapping.target == column.name)
+        let written = model
+            .columns
+            .iter()
+            .any(|mapping| mapping.target == column.name)
             || model.synced_at.as_ref() == Some(&column.name);
         if !written && column.not_null && !column.has_default {
             findings
@@ -254,7 +281,10 @@ fn synced_at(findings: &mut Findings, lookup: &LookupTable, name: &str, subject:
     match lookup.column(name) {
         None => {
             findings
-                .error(subject, format!("column \"{name}\" (synced_at) does not exist"))
+                .error(
+                    subject,
+                    format!("column \"{name}\" (synced_at) does not exist"),
+                )
                 .fix(format!(
                     "ALTER TABLE {} ADD COLUMN {} timestamptz NOT NULL DEFAULT now();",
                     lookup.name.quoted(),
@@ -273,7 +303,9 @@ fn synced_at(findings: &mut Findings, lookup: &LookupTable, name: &str, subject:
             findings
                 .warning(
                     subject,
-                    format!("column \"{name}\" (synced_at) has no time zone; it gets the time in UTC"),
+                    format!(
+                        "column \"{name}\" (synced_at) has no time zone; it gets the time in UTC"
+                    ),
                 )
                 .fix(alter_type(lookup, column, "timestamptz"));
         }

@@ -204,7 +204,10 @@ fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
                 detail,
                 fix,
             } = finding;
-            format!("{}: {subject}: {message} {detail:?} {fix:?}", severity.word())
+            format!(
+                "{}: {subject}: {message} {detail:?} {fix:?}",
+                severity.word()
+            )
         })
         .collect();
     let found = text
@@ -264,7 +267,9 @@ fn findings_begin_at_their_limits() {
             c.target.server.version = version;
         });
     }
-    finds("error: target", "too old", |c| c.target.server.version = 129_999);
+    finds("error: target", "too old", |c| {
+        c.target.server.version = 129_999
+    });
     for version in [130_000, 139_999] {
         finds("note: target", "not supported any more", |c| {
             c.target.server.version = version
@@ -291,7 +296,9 @@ fn findings_begin_at_their_limits() {
         c.source.server.wal_senders = (10, 10);
     });
     fine(|c| c.source.slot = Some(ours((1 << 30) - 1)));
-    finds("warning", "1024 MB", |c| c.source.slot = Some(ours(1 << 30)));
+    finds("warning", "1024 MB", |c| {
+        c.source.slot = Some(ours(1 << 30))
+    });
     fine(|c| c.source.server.oldest_write_seconds = Some(59));
     finds("warning", "open for 60 s", |c| {
         c.source.server.oldest_write_seconds = Some(60)
@@ -383,7 +390,11 @@ fn standbys_that_the_stream_waits_for_or_that_cannot_take_the_slot_along_are_tol
             c.source.server.synchronized_standby_slots = synchronized;
         }
     };
-    finds("note", "does not follow a failover", standby(160_000, true, &[]));
+    finds(
+        "note",
+        "does not follow a failover",
+        standby(160_000, true, &[]),
+    );
     finds(
         "note",
         "synchronized_standby_slots is empty",
@@ -393,7 +404,11 @@ fn standbys_that_the_stream_waits_for_or_that_cannot_take_the_slot_along_are_tol
         standby(180_000, false, &["east"])(c);
         c.settings.source.failover = false;
     });
-    finds("warning", "is read by nobody", standby(180_000, false, &["east"]));
+    finds(
+        "warning",
+        "is read by nobody",
+        standby(180_000, false, &["east"]),
+    );
     finds(
         "warning",
         "does not exist",
@@ -402,7 +417,11 @@ fn standbys_that_the_stream_waits_for_or_that_cannot_take_the_slot_along_are_tol
     let mut case = Case::good();
     standby(180_000, true, &["east"])(&mut case);
     let findings = check(&case.settings, Some(&case.source), Some(&case.target));
-    assert!(!findings.iter().any(|finding| finding.message.contains("standby")));
+    assert!(
+        !findings
+            .iter()
+            .any(|finding| finding.message.contains("standby"))
+    );
 }
 
 #[test]
@@ -423,7 +442,11 @@ fn connection_to_a_server_elsewhere_is_checked() {
 #[test]
 fn slot_is_checked() {
     let with = |slot: Slot| move |c: &mut Case| c.source.slot = Some(slot);
-    finds("error", "physical", with(slot(None, "master", "reserved", 0)));
+    finds(
+        "error",
+        "physical",
+        with(slot(None, "master", "reserved", 0)),
+    );
     finds(
         "error",
         "wal2json",
@@ -490,10 +513,14 @@ fn publication_is_checked() {
     finds("note", "CREATE PUBLICATION \\\"cdc\\\" FOR TABLE", |c| {
         c.source.publication = None
     });
-    finds("error", "As the owner of the tables: CREATE PUBLICATION", |c| {
-        c.source.publication = None;
-        c.source.server.may_create = false;
-    });
+    finds(
+        "error",
+        "As the owner of the tables: CREATE PUBLICATION",
+        |c| {
+            c.source.publication = None;
+            c.source.server.may_create = false;
+        },
+    );
     finds(
         "error",
         "Let the owner of the tables run: CREATE PUBLICATION",
@@ -544,9 +571,13 @@ fn publication_is_checked() {
             c.published().columns = Some(strings(&["code"]));
         },
     );
-    finds("error", "column \\\"deleted_at\\\", which is not part", |c| {
-        c.published().row_filter = Some("(deleted_at IS NULL)".to_owned());
-    });
+    finds(
+        "error",
+        "column \\\"deleted_at\\\", which is not part",
+        |c| {
+            c.published().row_filter = Some("(deleted_at IS NULL)".to_owned());
+        },
+    );
     finds("error", "makes UPDATE and DELETE", |c| {
         c.table().replica_identity = ReplicaIdentity::Nothing
     });
@@ -554,11 +585,15 @@ fn publication_is_checked() {
 
 #[test]
 fn target_server_is_checked() {
-    finds("error", "takes no writes", |c| c.target.server.in_recovery = true);
+    finds("error", "takes no writes", |c| {
+        c.target.server.in_recovery = true
+    });
     finds("error", "GRANT TEMPORARY", |c| {
         c.target.server.may_use_temporary = false
     });
-    finds("error", "AUTHORIZATION", |c| c.target.server.may_create = false);
+    finds("error", "AUTHORIZATION", |c| {
+        c.target.server.may_create = false
+    });
     finds("error", "GRANT USAGE, CREATE ON SCHEMA", |c| {
         c.target.server.bookkeeping_exists = true;
         c.target.server.bookkeeping_usable = false;

@@ -1,6 +1,7 @@
 //! Whether a source column's values go into a lookup column.
 //!
-//! Values travel as text and are cast to the lookup column's type, so text is the judge of what fits.
+//! Values travel as text and are cast to the lookup column's type, so text is the judge of what
+//! fits.
 
 /// How well one type goes into another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +27,9 @@ enum Family {
 fn family(bare: &str) -> Family {
     match bare {
         "text" | "character varying" | "bpchar" | "character" | "name" => Family::Text,
-        "smallint" | "integer" | "bigint" | "numeric" | "real" | "double precision" => Family::Number,
+        "smallint" | "integer" | "bigint" | "numeric" | "real" | "double precision" => {
+            Family::Number
+        }
         "boolean" => Family::Boolean,
         "json" | "jsonb" => Family::Json,
         bare if bare == "date" || bare.starts_with("timestamp") => Family::Time,
@@ -51,9 +54,10 @@ pub(super) fn fit(source: (&str, &str), lookup: (&str, &str)) -> Fit {
         (Family::Number, Family::Number) => number(source, lookup),
         (Family::Time, Family::Time) => time(source, lookup),
         (Family::Json, Family::Json) => Fit::Good,
-        (Family::Other, Family::Other) if source.0 == lookup.0 => {
-            Fit::Some(format!("values that {} does not take are rejected", lookup.1))
-        }
+        (Family::Other, Family::Other) if source.0 == lookup.0 => Fit::Some(format!(
+            "values that {} does not take are rejected",
+            lookup.1
+        )),
         // A domain, an enum or a type of another name: the text may well be the same.
         (Family::Other, _) | (_, Family::Other) => Fit::Some(format!(
             "values of {} that are not values of {} are rejected",
@@ -100,13 +104,15 @@ fn number(source: (&str, &str), lookup: (&str, &str)) -> Fit {
         _ => 4,
     };
     let fits = match (source.0, lookup.0) {
-        ("numeric", "numeric") => match (modifier(source.1).as_slice(), modifier(lookup.1).as_slice()) {
-            (_, []) => true,
-            ([digits, scale], [to_digits, to_scale]) => {
-                scale <= to_scale && digits - scale <= to_digits - to_scale
+        ("numeric", "numeric") => {
+            match (modifier(source.1).as_slice(), modifier(lookup.1).as_slice()) {
+                (_, []) => true,
+                ([digits, scale], [to_digits, to_scale]) => {
+                    scale <= to_scale && digits - scale <= to_digits - to_scale
+                }
+                _ => false,
             }
-            _ => false,
-        },
+        }
         ("real", "double precision") => true,
         ("smallint" | "integer" | "bigint" | "real" | "double precision", "numeric") => {
             modifier(lookup.1).is_empty()
@@ -189,7 +195,11 @@ mod tests {
             ("text", "integer", "some"),
             ("boolean", "integer", "never"),
             ("timestamp with time zone", "boolean", "never"),
-            ("timestamp with time zone", "timestamp without time zone", "some"),
+            (
+                "timestamp with time zone",
+                "timestamp without time zone",
+                "some",
+            ),
             ("timestamp with time zone", "date", "some"),
             ("json", "jsonb", "good"),
             ("s.mood", "s.mood", "good"),
@@ -228,14 +238,26 @@ mod tests {
             ("numeric(5,-2)", "numeric(7,0)", "good"),
             ("date", "timestamp without time zone", "good"),
             ("date", "timestamp with time zone", "some"),
-            ("timestamp without time zone", "timestamp with time zone", "some"),
-            ("timestamp with time zone", "timestamp(3) with time zone", "some"),
+            (
+                "timestamp without time zone",
+                "timestamp with time zone",
+                "some",
+            ),
+            (
+                "timestamp with time zone",
+                "timestamp(3) with time zone",
+                "some",
+            ),
             (
                 "timestamp(3) with time zone",
                 "timestamp(3) without time zone",
                 "some",
             ),
-            ("timestamp(3) with time zone", "timestamp with time zone", "good"),
+            (
+                "timestamp(3) with time zone",
+                "timestamp with time zone",
+                "good",
+            ),
             (
                 "timestamp(3) without time zone",
                 "timestamp(4) without time zone",
@@ -256,7 +278,11 @@ mod tests {
                 "integer",
                 "text that is not a value of type integer is rejected",
             ),
-            ("bit", "bit(4)", "values that bit(4) does not take are rejected"),
+            (
+                "bit",
+                "bit(4)",
+                "values that bit(4) does not take are rejected",
+            ),
             (
                 "bit(3)",
                 "s.mood",

@@ -1,5 +1,6 @@
-//! Tables of our publication that nobody follows here: to publish one without a usable replica identity makes its UPDATE and DELETE
-//! fail in the application, whoever made the publication and whatever is read of it.
+//! Tables of our publication that nobody follows here: to publish one without a usable replica
+//! identity makes its UPDATE and DELETE fail in the application, whoever made the publication and
+//! whatever is read of it.
 
 use super::{Findings, SourceSide};
 use crate::facts::{Publication, ReplicaIdentity, WithoutIdentity};
@@ -9,7 +10,8 @@ use crate::sql::ident;
 /// Tables that are named, each with what mends it; a publication of all tables may have thousands.
 const TOLD: usize = 10;
 
-/// The tables that no read model is of; those that are followed are checked with everything that concerns them.
+/// The tables that no read model is of; those that are followed are checked with everything that
+/// concerns them.
 pub(super) fn tables(findings: &mut Findings, side: &SourceSide) {
     let Some(publication) = &side.publication else {
         return;
@@ -23,7 +25,8 @@ pub(super) fn tables(findings: &mut Findings, side: &SourceSide) {
     let is_followed = |without: &&WithoutIdentity| {
         let mut followed = side.models.iter().filter_map(|model| model.table.as_ref());
         followed.any(|table| {
-            table.name == without.table || table.leaves.iter().any(|leaf| leaf.name == without.table)
+            table.name == without.table
+                || table.leaves.iter().any(|leaf| leaf.name == without.table)
         })
     };
     let tables: Vec<&WithoutIdentity> = side
@@ -35,7 +38,10 @@ pub(super) fn tables(findings: &mut Findings, side: &SourceSide) {
         return;
     }
     let told = tables.iter().take(TOLD);
-    let names: Vec<String> = told.clone().map(|without| without.table.to_string()).collect();
+    let names: Vec<String> = told
+        .clone()
+        .map(|without| without.table.to_string())
+        .collect();
     let reasons: Vec<String> = told
         .clone()
         .map(|without| format!("\"{}\" {}", without.table, reason(without)))
@@ -87,7 +93,8 @@ fn fix(without: &WithoutIdentity) -> String {
     )
 }
 
-/// A table that stands in the publication by its own name can be taken out; one of a schema, or of all, cannot.
+/// A table that stands in the publication by its own name can be taken out; one of a schema, or of
+/// all, cannot.
 fn or_take_them_out(publication: &Publication, tables: &[&WithoutIdentity]) -> String {
     if publication.all_tables {
         return "Or publish only the tables that are followed: cdc makes such a publication by itself if source.publication names one that \
@@ -96,6 +103,9 @@ fn or_take_them_out(publication: &Publication, tables: &[&WithoutIdentity]) -> S
     }
     match tables {
         [only] => format!("Or: {};", drop_table_sql(&publication.name, &only.table)),
-        _ => format!("Or take them out of publication {}.", ident(&publication.name)),
+        _ => format!(
+            "Or take them out of publication {}.",
+            ident(&publication.name)
+        ),
     }
 }

@@ -3,7 +3,9 @@
 use tokio_postgres::Client;
 
 use super::{Context, Outcome, common};
-use crate::check::{Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render};
+use crate::check::{
+    Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render,
+};
 use crate::error::{Error, Result};
 use crate::read_model::obstacles::obstacles;
 use crate::settings::{ReadModelSettings, Settings};
@@ -20,8 +22,9 @@ Exit codes: 0 ready (there may be warnings and notes), 1 an error was found, 2 w
 
 /// Say what is wrong or would go wrong, without changing anything
 ///
-/// Looks at both databases: settings, privileges, publication, slot, tables and columns of each read model, and
-/// whatever would make the application's own writes on the master fail. Each finding says what to do about it.
+/// Looks at both databases: settings, privileges, publication, slot, tables and columns of each
+/// read model, and whatever would make the application's own writes on the master fail. Each
+/// finding says what to do about it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -37,8 +40,15 @@ pub struct Args {
 /// Whatever stops the command.
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
-    let good = context.stop.or_interrupted(execute(&settings, args.json)).await?;
-    Ok(if good { Outcome::Done } else { Outcome::Findings })
+    let good = context
+        .stop
+        .or_interrupted(execute(&settings, args.json))
+        .await?;
+    Ok(if good {
+        Outcome::Done
+    } else {
+        Outcome::Findings
+    })
 }
 
 /// Checks both sides and prints the findings; returns whether `cdc run` would work.
@@ -50,8 +60,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
 pub async fn execute(settings: &Settings, json: bool) -> Result<bool> {
     let findings = findings(settings).await;
     let text = if json {
-        serde_json::to_string_pretty(&findings)
-            .map_err(|error| Error::broken("cannot print the findings as JSON").with_source(error))?
+        serde_json::to_string_pretty(&findings).map_err(|error| {
+            Error::broken("cannot print the findings as JSON").with_source(error)
+        })?
     } else {
         render(&findings).trim_end().to_owned()
     };
@@ -82,7 +93,8 @@ pub async fn findings(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Really opens a replication connection: pg_hba.conf may let a role in for SQL alone, and a pooler carries none.
+/// Really opens a replication connection: pg_hba.conf may let a role in for SQL alone, and a pooler
+/// carries none.
 async fn replication(settings: &Settings) -> Option<Finding> {
     let opened = async {
         let mut replication = Replication::connect(&settings.source.conninfo, "cdc check").await?;
@@ -111,7 +123,8 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     for model in &settings.read_models {
         models.push(source_model(&client, model, &server.user).await?);
     }
-    let without_identity = source::facts::without_identity(&client, &settings.source.publication).await?;
+    let without_identity =
+        source::facts::without_identity(&client, &settings.source.publication).await?;
     Ok(SourceSide {
         without_identity,
         slot: source::facts::slot(&client, &settings.source.slot).await?,
@@ -123,7 +136,11 @@ async fn source_side(settings: &Settings) -> Result<SourceSide> {
     })
 }
 
-async fn source_model(client: &Client, model: &ReadModelSettings, role: &str) -> Result<SourceModel> {
+async fn source_model(
+    client: &Client,
+    model: &ReadModelSettings,
+    role: &str,
+) -> Result<SourceModel> {
     let Some(table) = source::facts::table(client, &model.source).await? else {
         return Ok(SourceModel::default());
     };
@@ -132,8 +149,10 @@ async fn source_model(client: &Client, model: &ReadModelSettings, role: &str) ->
     let countable = obstacles(model, &table, &[], role).is_empty();
     let (mut duplicates, mut without_key) = (None, None);
     if countable {
-        duplicates = Some(source::facts::duplicate_live_keys(client, &table, soft_delete, &key).await?);
-        without_key = Some(source::facts::rows_without_key(client, &table, soft_delete, &key).await?);
+        duplicates =
+            Some(source::facts::duplicate_live_keys(client, &table, soft_delete, &key).await?);
+        without_key =
+            Some(source::facts::rows_without_key(client, &table, soft_delete, &key).await?);
     }
     Ok(SourceModel {
         duplicates,

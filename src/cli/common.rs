@@ -43,7 +43,11 @@ pub(super) fn named(names: &[String], settings: &Settings) -> Result<Option<Vec<
     if names.is_empty() {
         return Ok(None);
     }
-    let known: Vec<String> = settings.read_models.iter().map(ReadModelSettings::name).collect();
+    let known: Vec<String> = settings
+        .read_models
+        .iter()
+        .map(ReadModelSettings::name)
+        .collect();
     let mut found = Vec::new();
     for name in names {
         let wanted = name.parse::<TableName>()?.to_string();
@@ -62,7 +66,10 @@ pub(super) fn named(names: &[String], settings: &Settings) -> Result<Option<Vec<
 ///
 /// # Errors
 /// `Configuration` if one of them is missing.
-pub(super) async fn source_tables(client: &Client, settings: &Settings) -> Result<Vec<SourceTable>> {
+pub(super) async fn source_tables(
+    client: &Client,
+    settings: &Settings,
+) -> Result<Vec<SourceTable>> {
     let mut tables: Vec<SourceTable> = Vec::new();
     for model in &settings.read_models {
         if tables.iter().any(|table| table.name == model.source) {
@@ -70,8 +77,11 @@ pub(super) async fn source_tables(client: &Client, settings: &Settings) -> Resul
         }
         let table = facts::table(client, &model.source).await?;
         tables.push(table.ok_or_else(|| {
-            Error::configuration(format!("table \"{}\" does not exist at the source", model.source))
-                .with_hint("Correct read_model.source, or create the table.")
+            Error::configuration(format!(
+                "table \"{}\" does not exist at the source",
+                model.source
+            ))
+            .with_hint("Correct read_model.source, or create the table.")
         })?);
     }
     Ok(tables)

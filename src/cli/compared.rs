@@ -76,8 +76,8 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// Live rows that the lookup does not show, if there are any: what it does not take, and those whose key another row has. Then rows of
-/// which a plain comparison cannot tell.
+/// Live rows that the lookup does not show, if there are any: what it does not take, and those
+/// whose key another row has. Then rows of which a plain comparison cannot tell.
 fn not_shown(found: &Value) -> Option<String> {
     let counts = [
         ("rejected", "rejected"),
@@ -103,7 +103,10 @@ fn rejection(row: &Value) -> String {
     let first_of = |names: [&str; 2]| names.iter().find_map(|name| row.get(name)?.as_str());
     let name = first_of(["key", "identity"]).unwrap_or("-");
     let object = first_of(["constraint", "column"]).unwrap_or_default();
-    let sqlstate = row.get("sqlstate").and_then(Value::as_str).unwrap_or_default();
+    let sqlstate = row
+        .get("sqlstate")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     format!("{name} ({})", format!("{sqlstate} {object}").trim_end())
 }
 
@@ -125,8 +128,7 @@ mod tests {
 
     #[test]
     fn rows_that_are_not_shown_are_told_and_rejected_ones_are_differences() {
-        let rejected =
-            json!({"key": null, "identity": "7", "sqlstate": "22001", "constraint": null, "column": "code"});
+        let rejected = json!({"key": null, "identity": "7", "sqlstate": "22001", "constraint": null, "column": "code"});
         let found = json!({"public.l": {
             "missing": 0, "extra": 1, "different": 0, "same": 2, "rejected": 3, "waiting": 1,
             "keys": {"extra": ["Z"], "rejected": ["7"]}, "rejections": [rejected],
@@ -150,8 +152,12 @@ mod tests {
     #[test]
     fn a_resync_tells_what_it_repaired_and_what_the_lookup_does_not_take() {
         let done = json!({"total": 3, "inserted": 1, "updated": 0, "deleted": 0, "unchanged": 2});
-        let text = "public.l: 3 rows compared; repaired: 1 missing, 0 different, 0 extra; 2 were right";
-        assert_eq!(resync(&json!({"public.l": done}), "cdc"), format!("{text}\n"));
+        let text =
+            "public.l: 3 rows compared; repaired: 1 missing, 0 different, 0 extra; 2 were right";
+        assert_eq!(
+            resync(&json!({"public.l": done}), "cdc"),
+            format!("{text}\n")
+        );
         let mut more = done;
         more["rejected"] = 3.into();
         more["rejections"] = json!([{"key": "LONG", "sqlstate": "23514", "constraint": "c"}]);

@@ -12,8 +12,8 @@ Examples:
 
 /// Print the configuration in effect, or an example
 ///
-/// Flags override the environment, the environment overrides the file. Passwords are shown as ****. Neither
-/// database is asked.
+/// Flags override the environment, the environment overrides the file. Passwords are shown as ****.
+/// Neither database is asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -14,8 +14,8 @@ looked at.";
 
 /// Show it at work on two throw-away servers
 ///
-/// Starts two servers in a temporary directory, makes the master and the reporting tables, runs cdc between them,
-/// changes labels and shows the report following. Removes everything at the end.
+/// Starts two servers in a temporary directory, makes the master and the reporting tables, runs cdc
+/// between them, changes labels and shows the report following. Removes everything at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {

@@ -1,7 +1,7 @@
 //! The command line: arguments in, exit code out; each subcommand has a thin file of its own.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes ([`Outcome`], [`exit_code`]): 0 done or healthy,
-//! 1 findings or not healthy, 2 wrong usage or configuration.
+//! Results go to stdout, everything else to stderr. Exit codes ([`Outcome`], [`exit_code`]): 0 done
+//! or healthy, 1 findings or not healthy, 2 wrong usage or configuration.
 
 pub mod check;
 mod common;
@@ -81,10 +81,11 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<std::path::PathBuf>,
 
-    /// Database with the master tables: URL or key=value as in libpq [env: CDC_SOURCE_URL, CDC_SOURCE_URL_FILE]
+    /// Database with the master tables: URL or key=value as in libpq [env: CDC_SOURCE_URL,
+    /// CDC_SOURCE_URL_FILE]
     ///
-    /// Other users of the machine can see arguments: keep a password in CDC_SOURCE_PASSWORD_FILE, in CDC_SOURCE_URL or
-    /// in the password file (~/.pgpass).
+    /// Other users of the machine can see arguments: keep a password in CDC_SOURCE_PASSWORD_FILE,
+    /// in CDC_SOURCE_URL or in the password file (~/.pgpass).
     #[arg(long, global = true, value_name = "URL")]
     pub source_url: Option<String>,
 
@@ -92,7 +93,8 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "URL")]
     pub target_url: Option<String>,
 
-    /// What to log: error, warn, info, debug, trace, or filters such as cdc::source=debug [default: info]
+    /// What to log: error, warn, info, debug, trace, or filters such as cdc::source=debug [default:
+    /// info]
     #[arg(
         long,
         global = true,
@@ -204,7 +206,8 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Prints help, version or what is wrong with the arguments, as clap does, but no password among them.
+/// Prints help, version or what is wrong with the arguments, as clap does, but no password among
+/// them.
 fn usage(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     let masked = output::masked(&plain);
@@ -228,7 +231,10 @@ pub fn exit_code(error: &Error) -> u8 {
 fn start(cli: Cli) -> Result<Outcome> {
     // The demo tells a story of its own: it logs what is wrong, unless somebody wants more.
     let quiet = matches!(cli.command, Command::Demo(_)).then_some("warn");
-    telemetry::init(cli.global.log_level.as_deref().or(quiet), cli.global.log_format)?;
+    telemetry::init(
+        cli.global.log_level.as_deref().or(quiet),
+        cli.global.log_format,
+    )?;
     // One thread: decoding and writing are waited for, not computed; see DESIGN "Settled for Rust".
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -280,7 +286,10 @@ mod tests {
                 .get_after_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            assert!(after.contains("Examples:\n  cdc "), "{name} has no examples");
+            assert!(
+                after.contains("Examples:\n  cdc "),
+                "{name} has no examples"
+            );
         }
     }
 

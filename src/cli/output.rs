@@ -1,4 +1,5 @@
-//! What goes to stdout and stderr: results that survive a closed pipe, errors in one form and without passwords.
+//! What goes to stdout and stderr: results that survive a closed pipe, errors in one form and
+//! without passwords.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -6,14 +7,18 @@ use crate::error::{Error, Result};
 use crate::telemetry::escaped;
 use crate::telemetry::progress::Above;
 
-/// Writes a command's result to stdout; that the reader has closed the pipe (`cdc status | head -1`) is no error.
+/// Writes a command's result to stdout; that the reader has closed the pipe (`cdc status | head
+/// -1`) is no error.
 ///
 /// # Errors
 ///
 /// Transient, if stdout cannot be written otherwise (disk full).
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Error::transient("could not write to standard output").with_source(error))
         }
@@ -33,8 +38,8 @@ pub fn print_error(error: &Error) {
 
 /// The text with passwords of URLs and of `password=` masked.
 ///
-/// No error of ours holds one; this is for the words of the user that clap repeats (`cdc run postgres://a:b@c`), and a
-/// net below the rest. It rather masks too much.
+/// No error of ours holds one; this is for the words of the user that clap repeats (`cdc run
+/// postgres://a:b@c`), and a net below the rest. It rather masks too much.
 pub fn masked(text: &str) -> String {
     text.split_inclusive('\n')
         .map(|line| masked_pairs(&masked_urls(line)))
@@ -51,7 +56,8 @@ fn masked_urls(line: &str) -> String {
     masked.unwrap_or_else(|| line.to_owned())
 }
 
-/// The value after each `password=`, as far as the next blank, quote or `&`; of a quoted value as far as its quote.
+/// The value after each `password=`, as far as the next blank, quote or `&`; of a quoted value as
+/// far as its quote.
 fn masked_pairs(line: &str) -> String {
     let mut masked = String::new();
     let mut rest = line;
@@ -114,7 +120,10 @@ mod tests {
     #[test]
     fn passwords_are_masked_wherever_they_stand() {
         for (text, expected) in [
-            ("a 'postgres://ann:pw@db/x' b", "a 'postgres://ann:****@db/x' b"),
+            (
+                "a 'postgres://ann:pw@db/x' b",
+                "a 'postgres://ann:****@db/x' b",
+            ),
             ("postgres://ann:p w@x/y@db", "postgres://ann:****@db"),
             ("postgres://ann@db", "postgres://ann@db"),
             ("'host=a password=pw'\nnext", "'host=a password=****'\nnext"),

@@ -1,4 +1,5 @@
-//! A comparison or resync that a running `cdc`, or this process, carries out: waits for it and shows its progress.
+//! A comparison or resync that a running `cdc`, or this process, carries out: waits for it and
+//! shows its progress.
 
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,11 @@ pub(super) async fn wait(
         if !asked || bookkeeping.owner_is_alive(conn).await? {
             seen = Instant::now();
         } else if seen.elapsed() > OWNER_PATIENCE {
-            return Err(Error::transient("the running cdc has left before it was done")
-                .with_hint("Run the command again, or start `cdc run`, which carries the request out."));
+            return Err(
+                Error::transient("the running cdc has left before it was done").with_hint(
+                    "Run the command again, or start `cdc run`, which carries the request out.",
+                ),
+            );
         }
         let (state, result, error, waiting_for) = bookkeeping.resync_outcome(conn, id).await?;
         if matches!(state.as_str(), "done" | "failed") {
@@ -62,18 +66,29 @@ pub(super) async fn wait(
     }
 }
 
-/// Says which read models the running process has left out without an error: it was started with another configuration.
-pub(super) fn left_out(settings: &Settings, names: Option<&[String]>, asked: &Asked) -> Option<Error> {
+/// Says which read models the running process has left out without an error: it was started with
+/// another configuration.
+pub(super) fn left_out(
+    settings: &Settings,
+    names: Option<&[String]>,
+    asked: &Asked,
+) -> Option<Error> {
     let (result, None) = asked else {
         return None;
     };
-    let known = |name: &String| result.as_ref().is_some_and(|result| result.get(name).is_some());
+    let known = |name: &String| {
+        result
+            .as_ref()
+            .is_some_and(|result| result.get(name).is_some())
+    };
     let all = settings.read_models.iter().map(ReadModelSettings::name);
     let mut wanted = all.filter(|name| names.is_none_or(|names| names.contains(name)));
     let unknown = wanted.find(|name| !known(name))?;
     Some(
-        Error::transient(format!("the running cdc does not know read model \"{unknown}\""))
-            .with_hint("It was started with another configuration: restart it."),
+        Error::transient(format!(
+            "the running cdc does not know read model \"{unknown}\""
+        ))
+        .with_hint("It was started with another configuration: restart it."),
     )
 }
 

@@ -27,8 +27,8 @@ Exit codes: 0 done, and with --dry-run no differences; 1 differences, or not don
 
 /// Compare lookup tables with their sources and repair differences
 ///
-/// Copies each source under the snapshot of a new slot, brings the copy to the position of the stream, compares every
-/// row and writes only what differs.
+/// Copies each source under the snapshot of a new slot, brings the copy to the position of the
+/// stream, compares every row and writes only what differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
@@ -48,7 +48,8 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
 
-    /// Follow another server than the one followed so far (restored by dump, pg_upgrade, another cluster)
+    /// Follow another server than the one followed so far (restored by dump, pg_upgrade, another
+    /// cluster)
     #[arg(long, conflicts_with = "dry_run")]
     pub accept_new_source: bool,
 }
@@ -82,7 +83,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// Asks the running process, or does it here; the result of the read models that could be copied, and why others could not.
+/// Asks the running process, or does it here; the result of the read models that could be copied,
+/// and why others could not.
 async fn repair(
     args: &Args,
     settings: Settings,

@@ -1,7 +1,8 @@
 //! `cdc setup`: makes the publication, the bookkeeping and missing lookup tables; never the slot.
 //!
-//! Idempotent: what is there stays as it is. `--print-sql` prints exactly the statements that would be executed,
-//! for a DBA who wants to run them; with `--all` everything that `cdc` runs to make its objects, for a DBA who wants to read it.
+//! Idempotent: what is there stays as it is. `--print-sql` prints exactly the statements that would
+//! be executed, for a DBA who wants to run them; with `--all` everything that `cdc` runs to make
+//! its objects, for a DBA who wants to read it.
 
 use sqlx::PgConnection;
 
@@ -28,15 +29,16 @@ slot would hold WAL on the disk of the master.";
 
 /// Prepare both databases: publication, bookkeeping, lookup tables
 ///
-/// Creates the publication at the source, the bookkeeping schema at the target and lookup tables that do not exist.
-/// An existing lookup table is taken as it is. May be run again at any time.
+/// Creates the publication at the source, the bookkeeping schema at the target and lookup tables
+/// that do not exist. An existing lookup table is taken as it is. May be run again at any time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Print the SQL statements that are still needed, and run none
     #[arg(long)]
     pub print_sql: bool,
-    /// Print also what is there already, and the tables and functions that a session makes for each read model
+    /// Print also what is there already, and the tables and functions that a session makes for each
+    /// read model
     #[arg(long, requires = "print_sql")]
     pub all: bool,
 }
@@ -56,7 +58,11 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .stop
         .or_interrupted(execute(&settings, args.print_sql))
         .await?;
-    Ok(if good { Outcome::Done } else { Outcome::Findings })
+    Ok(if good {
+        Outcome::Done
+    } else {
+        Outcome::Findings
+    })
 }
 
 /// The statements for each side.
@@ -103,7 +109,9 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     for (index, model) in settings.read_models.iter().enumerate() {
         let table = tables.iter().find(|table| table.name == model.source);
         if let Some(table) = table
-            && target::facts::table(&mut conn, &model.target).await?.is_none()
+            && target::facts::table(&mut conn, &model.target)
+                .await?
+                .is_none()
         {
             plan.lookups
                 .push((index, target::lookup::create_sql(model, table)?));
@@ -122,7 +130,10 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     }
     bookkeeping.ensure(&mut conn).await.map_err(explain)?;
     if plan.bookkeeping.is_some() {
-        say(&format!("target: made schema {}", ident(&settings.target.schema)))?;
+        say(&format!(
+            "target: made schema {}",
+            ident(&settings.target.schema)
+        ))?;
     }
     for (index, _) in &plan.lookups {
         let model = settings.read_models.get(*index);
@@ -140,7 +151,10 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
 }
 
 /// The bookkeeping's SQL, if it is not there yet, or of an earlier version.
-async fn bookkeeping_sql(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Option<String>> {
+async fn bookkeeping_sql(
+    conn: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+) -> Result<Option<String>> {
     let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
     let done = there && bookkeeping.is_current(conn).await?;
     Ok((!done).then(|| bookkeeping.create_sql()))
@@ -169,7 +183,10 @@ fn script(settings: &Settings, plan: &Plan) -> String {
             text.push_str("COMMIT;\n");
         }
     }
-    text.push_str(&format!("\n-- At the target: {}\n", settings.target.conninfo));
+    text.push_str(&format!(
+        "\n-- At the target: {}\n",
+        settings.target.conninfo
+    ));
     if plan.bookkeeping.is_none() && plan.lookups.is_empty() {
         text.push_str("-- Nothing to do.\n");
     }

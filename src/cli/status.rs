@@ -1,6 +1,8 @@
-//! `cdc status`: looks at both sides and says whether the lookups are right, how old they are, and what to do.
+//! `cdc status`: looks at both sides and says whether the lookups are right, how old they are, and
+//! what to do.
 //!
-//! Works while no `cdc` runs, with one side down, and before the first run: what could not be seen is said.
+//! Works while no `cdc` runs, with one side down, and before the first run: what could not be seen
+//! is said.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -24,8 +26,8 @@ Exit codes: 0 healthy, 1 not healthy, 2 wrong usage or configuration.";
 
 /// Show how far each read model is
 ///
-/// Reads both databases, not the running process, so it also works where cdc is not running or one database is
-/// down; it says what it could not see.
+/// Reads both databases, not the running process, so it also works where cdc is not running or one
+/// database is down; it says what it could not see.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -46,7 +48,11 @@ pub struct Args {
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     let good = execute(&settings, args.json, args.watch, &context.stop).await?;
-    Ok(if good { Outcome::Done } else { Outcome::Findings })
+    Ok(if good {
+        Outcome::Done
+    } else {
+        Outcome::Findings
+    })
 }
 
 /// Seconds to wait for one server to accept a connection.
@@ -69,8 +75,9 @@ pub async fn execute(settings: &Settings, json: bool, watch: bool, stop: &Stop) 
     loop {
         let status = look(&settings).await;
         let text = if json {
-            serde_json::to_string_pretty(&status)
-                .map_err(|error| Error::broken("cannot print the status as JSON").with_source(error))?
+            serde_json::to_string_pretty(&status).map_err(|error| {
+                Error::broken("cannot print the status as JSON").with_source(error)
+            })?
         } else {
             render(&status).trim_end().to_owned()
         };
@@ -99,16 +106,27 @@ pub async fn look(settings: &Settings) -> Status {
 }
 
 fn hurry(conninfo: &mut Conninfo) {
-    let seconds = conninfo.connect_timeout_seconds.filter(|seconds| *seconds > 0);
-    conninfo.connect_timeout_seconds = Some(seconds.map_or(CONNECT_SECONDS, |own| own.min(CONNECT_SECONDS)));
+    let seconds = conninfo
+        .connect_timeout_seconds
+        .filter(|seconds| *seconds > 0);
+    conninfo.connect_timeout_seconds =
+        Some(seconds.map_or(CONNECT_SECONDS, |own| own.min(CONNECT_SECONDS)));
 }
 
-async fn within<T>(conninfo: &Conninfo, seen: impl Future<Output = Result<T>>) -> Result<T, String> {
-    let hosts = u32::try_from(conninfo.hosts.len()).unwrap_or(1).clamp(1, 10);
+async fn within<T>(
+    conninfo: &Conninfo,
+    seen: impl Future<Output = Result<T>>,
+) -> Result<T, String> {
+    let hosts = u32::try_from(conninfo.hosts.len())
+        .unwrap_or(1)
+        .clamp(1, 10);
     match tokio::time::timeout(SIDE_TIMEOUT * hosts, seen).await {
         Ok(Ok(seen)) => Ok(seen),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", (SIDE_TIMEOUT * hosts).as_secs())),
+        Err(_) => Err(format!(
+            "no answer within {} s",
+            (SIDE_TIMEOUT * hosts).as_secs()
+        )),
     }
 }
 

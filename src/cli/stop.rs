@@ -22,7 +22,9 @@ impl Stop {
     /// Transient, if the system refuses the handlers.
     pub fn on_signals() -> Result<Self> {
         let listen = |kind| {
-            signal(kind).map_err(|error| Error::transient("could not listen for signals").with_source(error))
+            signal(kind).map_err(|error| {
+                Error::transient("could not listen for signals").with_source(error)
+            })
         };
         let terminate = listen(SignalKind::terminate())?;
         let interrupt = listen(SignalKind::interrupt())?;
@@ -51,8 +53,8 @@ impl Stop {
         &self.0
     }
 
-    /// The result of `work`, or an error of class [`Class::Interrupted`] if somebody asks to stop before it is
-    /// done: `work` is dropped then, so it must be work that can be.
+    /// The result of `work`, or an error of class [`Class::Interrupted`] if somebody asks to stop
+    /// before it is done: `work` is dropped then, so it must be work that can be.
     ///
     /// # Errors
     ///
@@ -66,7 +68,8 @@ impl Stop {
     }
 }
 
-/// Cancels on the first signal and exits on the second, with the code that a shell gives to that signal.
+/// Cancels on the first signal and exits on the second, with the code that a shell gives to that
+/// signal.
 async fn watch(stop: Stop, mut terminate: Signal, mut interrupt: Signal) {
     let mut seen = false;
     loop {
@@ -106,7 +109,9 @@ mod tests {
     async fn first_signal_asks_to_stop() {
         let stop = Stop::on_signals().unwrap();
         let own = std::process::id().to_string();
-        let kill = std::process::Command::new("kill").args(["-TERM", &own]).status();
+        let kill = std::process::Command::new("kill")
+            .args(["-TERM", &own])
+            .status();
         assert!(kill.unwrap().success());
         let limit = std::time::Duration::from_secs(10);
         tokio::time::timeout(limit, stop.requested()).await.unwrap();

@@ -1,8 +1,9 @@
 //! `cdc teardown`: takes away what `cdc` made, and nothing else.
 //!
-//! The slot (only if it is this pipeline's and nobody reads it), the publication (only if its comment names this pipeline) and the
-//! bookkeeping's schema (only if it is ours and nobody else's objects hang on it). Lookup tables stay, with their rows unless
-//! asked otherwise. What will be done is listed and confirmed first.
+//! The slot (only if it is this pipeline's and nobody reads it), the publication (only if its
+//! comment names this pipeline) and the bookkeeping's schema (only if it is ours and nobody else's
+//! objects hang on it). Lookup tables stay, with their rows unless asked otherwise. What will be
+//! done is listed and confirmed first.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -33,8 +34,8 @@ Stop 'cdc run' before. The lookup tables stay as they are, so reports go on work
 
 /// Remove what setup and run have made
 ///
-/// Drops the replication slot and the publication at the source (only one that cdc made) and the bookkeeping schema at
-/// the target. The lookup tables and their rows stay.
+/// Drops the replication slot and the publication at the source (only one that cdc made) and the
+/// bookkeeping schema at the target. The lookup tables and their rows stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -58,7 +59,11 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
         .stop
         .or_interrupted(execute(&settings, args.yes, args.truncate_lookups))
         .await?;
-    Ok(if good { Outcome::Done } else { Outcome::Findings })
+    Ok(if good {
+        Outcome::Done
+    } else {
+        Outcome::Findings
+    })
 }
 
 /// One thing to do, with its words before and after.
@@ -69,17 +74,23 @@ struct Step {
     sql: Vec<String>,
 }
 
-/// How long a statement waits for a table that somebody has locked, a dump for hours: whoever comes later would wait behind it.
+/// How long a statement waits for a table that somebody has locked, a dump for hours: whoever comes
+/// later would wait behind it.
 const LIMIT_LOCKS: &str = "SET lock_timeout = '30s'";
 
 /// What a lock that is not free means here.
-const LOCKED: &str = "Another session has it locked, perhaps a dump: run teardown again when that has ended.";
+const LOCKED: &str =
+    "Another session has it locked, perhaps a dump: run teardown again when that has ended.";
 
 /// Says what could not be done.
 fn not_done(error: Error, step: &Step) -> Error {
     let locked = error.is_lock_timeout();
     let error = error.context(format!("could not take away {}", step.what));
-    if locked { error.with_hint(LOCKED) } else { error }
+    if locked {
+        error.with_hint(LOCKED)
+    } else {
+        error
+    }
 }
 
 /// What there is to do at each side, and what stays and why.
@@ -92,7 +103,8 @@ struct Plan {
     incomplete: bool,
 }
 
-/// Lists what will be taken away, asks (unless `yes`), does it; returns whether nothing of ours is left.
+/// Lists what will be taken away, asks (unless `yes`), does it; returns whether nothing of ours is
+/// left.
 ///
 /// # Errors
 /// `Configuration` if a `cdc` is running, or nobody can be asked; what the servers report.
@@ -127,7 +139,10 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     }
     // The slot first: it is what costs the source its disk.
     if let Ok(client) = &source {
-        client.batch_execute(LIMIT_LOCKS).await.map_err(from_driver)?;
+        client
+            .batch_execute(LIMIT_LOCKS)
+            .await
+            .map_err(from_driver)?;
         for step in &plan.source {
             for sql in &step.sql {
                 let done = client.batch_execute(sql).await;
@@ -181,7 +196,9 @@ async fn plan_target(
     let schema = &settings.target.schema;
     match presence(&mut *conn, schema).await? {
         Presence::Missing => {}
-        Presence::Foreign => plan.leave(format!("schema \"{schema}\", which is not cdc's bookkeeping")),
+        Presence::Foreign => plan.leave(format!(
+            "schema \"{schema}\", which is not cdc's bookkeeping"
+        )),
         Presence::Ours => {
             refuse_while_running(&mut *conn, settings).await?;
             let foreign = foreign_objects(&mut *conn, schema).await?;
@@ -201,7 +218,10 @@ async fn plan_target(
         }
     }
     for model in &settings.read_models {
-        if target::facts::table(&mut *conn, &model.target).await?.is_none() {
+        if target::facts::table(&mut *conn, &model.target)
+            .await?
+            .is_none()
+        {
             continue;
         }
         if truncate_lookups {
@@ -219,7 +239,8 @@ async fn plan_target(
     Ok(())
 }
 
-/// Drops the tables that each read model has, some in a transaction: hundreds of read models in one would fill the server's lock table.
+/// Drops the tables that each read model has, some in a transaction: hundreds of read models in one
+/// would fill the server's lock table.
 async fn drop_tables_of_read_models(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
     const TOGETHER: usize = 50;
     let tables: Vec<String> = sqlx::query_scalar(
@@ -270,7 +291,9 @@ async fn plan_source(
     if let Some(slot) = source::facts::slot(client, &settings.source.slot).await? {
         plan_slot(client, &slot, ownership, plan).await?;
     }
-    if let Some(publication) = source::facts::publication(client, &settings.source.publication).await? {
+    if let Some(publication) =
+        source::facts::publication(client, &settings.source.publication).await?
+    {
         plan_publication(&publication, ownership, plan);
     }
     Ok(())
@@ -286,7 +309,9 @@ async fn plan_slot(
     let (system, database) = source::facts::system(client).await?;
     let by_hand = format!("if nobody needs it: {};", drop_slot_sql(name));
     if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(&database) {
-        plan.leave(format!("slot \"{name}\", which is of another plugin or database"));
+        plan.leave(format!(
+            "slot \"{name}\", which is of another plugin or database"
+        ));
         return Ok(());
     }
     let Some(ownership) = ownership else {
@@ -358,5 +383,8 @@ fn confirmed() -> Result<bool> {
         .lock()
         .read_line(&mut answer)
         .map_err(|error| Error::configuration("could not read the answer").with_source(error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
 }

@@ -1,4 +1,5 @@
-//! `cdc verify`: compares lookup tables with their sources and changes nothing, before the first run and beside a running `cdc`.
+//! `cdc verify`: compares lookup tables with their sources and changes nothing, before the first
+//! run and beside a running `cdc`.
 
 use sqlx::PgConnection;
 
@@ -34,8 +35,8 @@ Exit codes: 0 no differences; 1 differences, or not done; 2 wrong usage or confi
 
 /// Compare lookup tables with their sources and repair nothing
 ///
-/// Counts and names rows that a lookup lacks, has too many, shows with other values or does not take. It can be used before
-/// 'cdc run', to see how right a lookup is that something else keeps.
+/// Counts and names rows that a lookup lacks, has too many, shows with other values or does not
+/// take. It can be used before 'cdc run', to see how right a lookup is that something else keeps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub struct Args {
@@ -130,7 +131,9 @@ async fn ask(
                 let errors = error.map(Error::transient).into_iter().chain(unknown);
                 return Ok(Some((result, errors.collect())));
             }
-            Err(error) if hidden(&error) => note(&why_plainly(&Standing::Hidden, &settings.target.schema)),
+            Err(error) if hidden(&error) => {
+                note(&why_plainly(&Standing::Hidden, &settings.target.schema))
+            }
             Err(error) => return Err(error),
         }
     } else {
@@ -178,7 +181,8 @@ fn why_plainly(standing: &Standing, schema: &str) -> String {
 
 /// Compares here, as both sides are now.
 async fn plainly(settings: &Settings, names: Option<&[String]>, limit: u16) -> Result<Compared> {
-    let wanted = |model: &&ReadModelSettings| names.is_none_or(|names| names.contains(&model.name()));
+    let wanted =
+        |model: &&ReadModelSettings| names.is_none_or(|names| names.contains(&model.name()));
     let models: Vec<&ReadModelSettings> = settings.read_models.iter().filter(wanted).collect();
     let mut found = Vec::new();
     let mut errors = Vec::new();

@@ -1,7 +1,7 @@
 //! The system account that a throw-away server runs under.
 //!
-//! PostgreSQL refuses to run as root. Started by root, the servers run as `postgres`, or as another account
-//! without rights where there is none; started by anybody else, as that user.
+//! PostgreSQL refuses to run as root. Started by root, the servers run as `postgres`, or as another
+//! account without rights where there is none; started by anybody else, as that user.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -28,13 +28,16 @@ pub(super) enum Account {
 }
 
 impl Account {
-    /// The account for servers of the process that has just made `directory`: its owner is our own user.
+    /// The account for servers of the process that has just made `directory`: its owner is our own
+    /// user.
     ///
     /// # Errors
     /// Configuration: we are root and there is no account to become.
     pub(super) fn for_owner_of(directory: &Path) -> Result<Self> {
         let owner = std::fs::metadata(directory)
-            .map_err(|error| Error::transient("could not look at the server's directory").with_source(error))?
+            .map_err(|error| {
+                Error::transient("could not look at the server's directory").with_source(error)
+            })?
             .uid();
         if owner != 0 {
             return Ok(Self::Own);
@@ -64,11 +67,11 @@ impl Account {
     pub(super) fn own(self, path: &Path) -> Result<()> {
         match self {
             Self::Own => Ok(()),
-            Self::Other { uid, gid } => {
-                std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(|error| {
-                    Error::transient(format!("could not hand over \"{}\"", path.display())).with_source(error)
-                })
-            }
+            Self::Other { uid, gid } => std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                .map_err(|error| {
+                    Error::transient(format!("could not hand over \"{}\"", path.display()))
+                        .with_source(error)
+                }),
         }
     }
 }

@@ -10,17 +10,19 @@ use crate::error::{Error, Result};
 
 /// Longest path of a Unix socket on Linux is 107 bytes; 20 are the socket's own name.
 const MAX_DIRECTORY_BYTES: usize = 80;
-/// Below the ports that systems give to outgoing connections, so that a stopped server gets its own back.
+/// Below the ports that systems give to outgoing connections, so that a stopped server gets its own
+/// back.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Makes an empty directory that only we can enter, with a path short enough for a socket.
 pub(super) fn make_directory(name: &str) -> Result<PathBuf> {
     let preferred = std::env::temp_dir();
-    let parent = if preferred.as_os_str().len() <= MAX_DIRECTORY_BYTES / 2 && open_to_all(&preferred) {
-        preferred
-    } else {
-        PathBuf::from("/tmp")
-    };
+    let parent =
+        if preferred.as_os_str().len() <= MAX_DIRECTORY_BYTES / 2 && open_to_all(&preferred) {
+            preferred
+        } else {
+            PathBuf::from("/tmp")
+        };
     let name: String = name
         .chars()
         .filter(char::is_ascii_alphanumeric)

@@ -1,7 +1,8 @@
 //! Finds PostgreSQL's server programs.
 //!
-//! In: a directory or major version asked for, the environment, the file system. Out: a directory that holds
-//! `initdb`, `pg_ctl` and `postgres`. What the user names is taken or refused, never replaced by a guess.
+//! In: a directory or major version asked for, the environment, the file system. Out: a directory
+//! that holds `initdb`, `pg_ctl` and `postgres`. What the user names is taken or refused, never
+//! replaced by a guess.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,11 +23,12 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds the programs: `explicit`, else `CDC_PG_BIN` (with a version: `CDC_PG_BIN_<major>`), else the
-    /// `PATH`, `pg_config --bindir`, and the newest version below `/usr/lib/postgresql`.
+    /// Finds the programs: `explicit`, else `CDC_PG_BIN` (with a version: `CDC_PG_BIN_<major>`),
+    /// else the `PATH`, `pg_config --bindir`, and the newest version below `/usr/lib/postgresql`.
     ///
     /// # Errors
-    /// Configuration: nothing is installed, not in that version, or the directory named lacks a program.
+    /// Configuration: nothing is installed, not in that version, or the directory named lacks a
+    /// program.
     pub fn find(explicit: Option<&Path>, major: Option<u32>) -> Result<Self> {
         let variable = match major {
             Some(major) => format!("CDC_PG_BIN_{major}"),
@@ -59,7 +61,8 @@ impl Programs {
     /// # Errors
     /// Configuration: a program is missing or cannot be run.
     pub fn at(directory: &Path) -> Result<Self> {
-        // Links are followed: initdb looks for its siblings and its share directory from where it really is.
+        // Links are followed: initdb looks for its siblings and its share directory from where it
+        // really is.
         let directory = std::fs::canonicalize(directory.join("postgres"))
             .ok()
             .and_then(|program| program.parent().map(Path::to_path_buf))
@@ -97,7 +100,9 @@ impl Programs {
 fn places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(path) = std::env::var_os("PATH") {
-        places.extend(std::env::split_paths(&path).filter(|directory| directory.join("postgres").is_file()));
+        places.extend(
+            std::env::split_paths(&path).filter(|directory| directory.join("postgres").is_file()),
+        );
     }
     if let Some(directory) = output(Command::new("pg_config").arg("--bindir")) {
         places.push(PathBuf::from(directory));
@@ -135,7 +140,11 @@ fn major_version(postgres: &Path) -> Result<u32> {
 }
 
 fn output(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }

@@ -12,8 +12,8 @@ use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::settings::{
-    ColumnMapping, OnRowError, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings, SourceSettings,
-    TargetSettings,
+    ColumnMapping, OnRowError, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings,
+    SourceSettings, TargetSettings,
 };
 use crate::sql::TableName;
 
@@ -22,7 +22,8 @@ const MAX_NAME_BYTES: usize = 63;
 
 const DEFAULT_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// More often only costs; less often makes the master keep WAL for longer than anybody expects.
-const STATUS_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const STATUS_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// Less than a megabyte a quiet server writes by itself.
 const RETAINED_WAL: RangeInclusive<u64> = 1 << 20..=1 << 50;
@@ -54,7 +55,11 @@ pub(super) fn build(
     let failover = choice(raw.failover, &[("on", true), ("off", false)], mistakes);
     let max_retained_wal = max_retained_wal(raw.max_retained_wal, mistakes);
     let schema = schema(raw.schema, mistakes);
-    let synchronous_commit = choice(raw.synchronous_commit, &[("on", true), ("off", false)], mistakes);
+    let synchronous_commit = choice(
+        raw.synchronous_commit,
+        &[("on", true), ("off", false)],
+        mistakes,
+    );
     let on_row_error = on_row_error(raw.on_row_error, OnRowError::default(), mistakes);
     let read_models = read_models(raw.read_models, on_row_error, mistakes);
     let resync = resync((raw.schedule, raw.timezone, raw.jitter), mistakes);
@@ -123,8 +128,9 @@ impl Sides<'_> {
             Kept::Here(text) => return Some(text),
             Kept::InFile(file) => file,
         };
-        let read = std::fs::read_to_string(&file)
-            .map_err(|error| Error::configuration(format!("cannot read file \"{file}\"")).with_source(error));
+        let read = std::fs::read_to_string(&file).map_err(|error| {
+            Error::configuration(format!("cannot read file \"{file}\"")).with_source(error)
+        });
         let text = self.mistakes.take(&given.origin, read)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
@@ -142,13 +148,14 @@ impl Sides<'_> {
     }
 }
 
-/// Whether a secret lies open. Not said of mounted secrets (Docker's below /run/secrets, Kubernetes's links), whose
-/// modes are the orchestrator's and visible to their container alone.
+/// Whether a secret lies open. Not said of mounted secrets (Docker's below /run/secrets,
+/// Kubernetes's links), whose modes are the orchestrator's and visible to their container alone.
 fn may_be_read_by_others(file: &str) -> bool {
     if file.starts_with("/run/secrets/") || file.starts_with("/var/run/secrets/") {
         return false;
     }
-    std::fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o007 != 0)
+    std::fs::symlink_metadata(file)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o007 != 0)
 }
 
 fn check_name(text: &str) -> Result<()> {
@@ -189,7 +196,10 @@ fn slot(given: Option<Given>, mistakes: &mut Mistakes) -> String {
 }
 
 fn schema(given: Option<Given>, mistakes: &mut Mistakes) -> String {
-    if let Some(given) = given.as_ref().filter(|given| given.value.starts_with("pg_")) {
+    if let Some(given) = given
+        .as_ref()
+        .filter(|given| given.value.starts_with("pg_"))
+    {
         mistakes.note(format!(
             "{}: {:?} cannot be a schema: names beginning with pg_ are PostgreSQL's own",
             given.origin, given.value
@@ -207,7 +217,10 @@ fn choice(given: Option<Given>, choices: &[(&str, bool)], mistakes: &mut Mistake
     if let Some((_, meaning)) = choices.iter().find(|(word, _)| *word == given.value) {
         return *meaning;
     }
-    let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    let words: Vec<String> = choices
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
     mistakes.note(format!(
         "{}: expected {}, found {:?}",
         given.origin,
@@ -248,7 +261,9 @@ fn check_schedule(expression: &str) -> Result<()> {
         return Err(Error::configuration(format!(
             "cannot read the schedule {expression:?}: expected five fields, found {fields}"
         ))
-        .with_hint("The fields are minute, hour, day, month, weekday: \"0 2 * * *\" is 02:00 every day."));
+        .with_hint(
+            "The fields are minute, hour, day, month, weekday: \"0 2 * * *\" is 02:00 every day.",
+        ));
     }
     Schedule::parse(expression, "UTC").map(drop)
 }
@@ -271,7 +286,9 @@ fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
-    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    let (_, bytes) = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit.trim_start())?;
     number.parse::<u64>().ok()?.checked_mul(*bytes)
 }
 
@@ -337,7 +354,10 @@ fn read_models(
         if let Some(model) = read_model(raw, on_row_error, mistakes) {
             if !targets.insert(model.target.clone()) {
                 mistakes.note_with_hint(
-                    format!("{origin}: a second read model with lookup table {}", model.target),
+                    format!(
+                        "{origin}: a second read model with lookup table {}",
+                        model.target
+                    ),
                     "Give each read model a lookup table of its own.",
                 );
             }
@@ -347,7 +367,11 @@ fn read_models(
     models
 }
 
-fn read_model(raw: RawReadModel, default: OnRowError, mistakes: &mut Mistakes) -> Option<ReadModelSettings> {
+fn read_model(
+    raw: RawReadModel,
+    default: OnRowError,
+    mistakes: &mut Mistakes,
+) -> Option<ReadModelSettings> {
     let before = mistakes.0.len();
     let mut missing = |key: &str, is_missing: bool| {
         if is_missing {
@@ -361,7 +385,9 @@ fn read_model(raw: RawReadModel, default: OnRowError, mistakes: &mut Mistakes) -
     let source = raw.source.and_then(|given| table(&given, mistakes));
     let target = raw.target.and_then(|given| table(&given, mistakes));
     let columns = raw.columns.map(|given| columns(given, mistakes));
-    let key = raw.key.map(|given| key(given, columns.as_deref(), mistakes));
+    let key = raw
+        .key
+        .map(|given| key(given, columns.as_deref(), mistakes));
     let soft_delete = raw.soft_delete.map(|given| name(Some(given), "", mistakes));
     let synced_at = raw
         .synced_at
@@ -410,21 +436,31 @@ fn columns(given: Given<Vec<(String, String)>>, mistakes: &mut Mistakes) -> Vec<
             mistakes.take(&given.origin, check_name(column));
         }
         if !seen.insert(target.clone()) {
-            mistakes.note(format!("{}: column \"{target}\" is given twice", given.origin));
+            mistakes.note(format!(
+                "{}: column \"{target}\" is given twice",
+                given.origin
+            ));
         }
         columns.push(ColumnMapping { target, source });
     }
     columns
 }
 
-fn key(given: Given<Vec<String>>, columns: Option<&[ColumnMapping]>, mistakes: &mut Mistakes) -> Vec<String> {
+fn key(
+    given: Given<Vec<String>>,
+    columns: Option<&[ColumnMapping]>,
+    mistakes: &mut Mistakes,
+) -> Vec<String> {
     if given.value.is_empty() {
         mistakes.note(format!("{}: expected at least one column", given.origin));
     }
     let mut seen = BTreeSet::new();
     for column in &given.value {
         if !seen.insert(column) {
-            mistakes.note(format!("{}: column \"{column}\" is given twice", given.origin));
+            mistakes.note(format!(
+                "{}: column \"{column}\" is given twice",
+                given.origin
+            ));
         }
         if columns.is_some_and(|columns| columns.iter().all(|known| known.target != *column)) {
             mistakes.note_with_hint(

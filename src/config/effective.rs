@@ -38,7 +38,11 @@ impl fmt::Display for Effective<'_> {
         writeln!(f, "\n[target]")?;
         writeln!(f, "url = {}", quoted(&target.conninfo.masked_url()))?;
         writeln!(f, "schema = {}", quoted(&target.schema))?;
-        let commit = if target.synchronous_commit { "on" } else { "off" };
+        let commit = if target.synchronous_commit {
+            "on"
+        } else {
+            "off"
+        };
         writeln!(f, "synchronous_commit = {}", quoted(commit))?;
         for model in read_models {
             read_model(f, model)?;
@@ -58,8 +62,16 @@ fn read_model(f: &mut fmt::Formatter<'_>, model: &ReadModelSettings) -> fmt::Res
     writeln!(f, "\n[[read_model]]")?;
     writeln!(f, "source = {}", quoted(&model.source.to_string()))?;
     writeln!(f, "target = {}", quoted(&model.target.to_string()))?;
-    writeln!(f, "key = {}", list(model.key.iter().map(|name| quoted(name))))?;
-    if model.columns.iter().all(|column| column.target == column.source) {
+    writeln!(
+        f,
+        "key = {}",
+        list(model.key.iter().map(|name| quoted(name)))
+    )?;
+    if model
+        .columns
+        .iter()
+        .all(|column| column.target == column.source)
+    {
         let names = model.columns.iter().map(|column| quoted(&column.target));
         writeln!(f, "columns = {}", list(names))?;
     } else {
@@ -67,7 +79,11 @@ fn read_model(f: &mut fmt::Formatter<'_>, model: &ReadModelSettings) -> fmt::Res
             .columns
             .iter()
             .map(|column| format!("{} = {}", quoted(&column.target), quoted(&column.source)));
-        writeln!(f, "columns = {{ {} }}", pairs.collect::<Vec<_>>().join(", "))?;
+        writeln!(
+            f,
+            "columns = {{ {} }}",
+            pairs.collect::<Vec<_>>().join(", ")
+        )?;
     }
     for (key, value) in [
         ("soft_delete", &model.soft_delete),

@@ -117,10 +117,12 @@ impl Given {
 /// What a connection string is read against, with service files and certificates looked up.
 pub(super) fn conninfo_environment(variables: &BTreeMap<String, String>) -> Environment {
     let passwd = passwd_entry();
-    let user = passwd
-        .as_ref()
-        .map(|(user, _)| user.clone())
-        .or_else(|| variables.get("USER").filter(|user| !user.is_empty()).cloned());
+    let user = passwd.as_ref().map(|(user, _)| user.clone()).or_else(|| {
+        variables
+            .get("USER")
+            .filter(|user| !user.is_empty())
+            .cloned()
+    });
     let home = variables
         .get("HOME")
         .filter(|home| !home.is_empty())
@@ -145,7 +147,11 @@ pub(super) fn conninfo_environment(variables: &BTreeMap<String, String>) -> Envi
             environment.files.insert(file, text);
         }
     }
-    for file in environment.default_certificate_files().into_iter().flatten() {
+    for file in environment
+        .default_certificate_files()
+        .into_iter()
+        .flatten()
+    {
         if Path::new(&file).is_file() {
             environment.files.insert(file, String::new());
         }

@@ -1,7 +1,8 @@
 //! The TOML file as a [`Raw`] layer.
 //!
-//! The file is walked by hand rather than deserialized: so unknown keys and wrong types anywhere in it are told at
-//! once, each with file and line, and without the line's text, which may hold a password.
+//! The file is walked by hand rather than deserialized: so unknown keys and wrong types anywhere in
+//! it are told at once, each with file and line, and without the line's text, which may hold a
+//! password.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -19,10 +20,15 @@ use crate::error::{Error, Result};
 /// # Errors
 ///
 /// Configuration, if it cannot be read or is no TOML; everything else is noted in `mistakes`.
-pub(super) fn read(path: &Path, mistakes: &mut Mistakes, warnings: &mut Vec<String>) -> Result<Raw> {
+pub(super) fn read(
+    path: &Path,
+    mistakes: &mut Mistakes,
+    warnings: &mut Vec<String>,
+) -> Result<Raw> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Error::configuration(format!("cannot read configuration file \"{name}\"")).with_source(error)
+        Error::configuration(format!("cannot read configuration file \"{name}\""))
+            .with_source(error)
     })?;
     let raw = parse(&name, &text, mistakes)?;
     let open = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0);
@@ -57,7 +63,11 @@ pub(super) fn parse(name: &str, text: &str, mistakes: &mut Mistakes) -> Result<R
         Error::configuration(format!("{name}:{at}: {}", error.message().trim()))
             .with_hint("The file is TOML; \"cdc config --example\" prints one to start from.")
     })?;
-    let mut reader = Reader { name, text, mistakes };
+    let mut reader = Reader {
+        name,
+        text,
+        mistakes,
+    };
     Ok(reader.document(document.get_ref()))
 }
 
@@ -107,7 +117,13 @@ impl Reader<'_> {
         };
         self.known(
             &top,
-            &["status_interval", "source", "target", "read_model", "resync"],
+            &[
+                "status_interval",
+                "source",
+                "target",
+                "read_model",
+                "resync",
+            ],
         );
         let mut raw = Raw {
             status_interval: self.string(&top, "status_interval"),
@@ -199,7 +215,11 @@ impl Reader<'_> {
         Some(models)
     }
 
-    fn read_model(&mut self, value: &Spanned<DeValue<'_>>, section: &Section<'_, '_>) -> RawReadModel {
+    fn read_model(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        section: &Section<'_, '_>,
+    ) -> RawReadModel {
         self.known(
             section,
             &[
@@ -247,7 +267,11 @@ impl Reader<'_> {
     }
 
     /// An array of names, or a table `lookup_name = "source_name"`, in the order of the file.
-    fn columns(&mut self, section: &Section<'_, '_>, key: &str) -> Option<Given<Vec<(String, String)>>> {
+    fn columns(
+        &mut self,
+        section: &Section<'_, '_>,
+        key: &str,
+    ) -> Option<Given<Vec<(String, String)>>> {
         let value = section.get(key)?;
         let path = section.path_of(key);
         let pairs: Option<Vec<(String, String)>> = match value.get_ref() {
@@ -257,7 +281,10 @@ impl Reader<'_> {
                 entries
                     .into_iter()
                     .map(|(name, source)| {
-                        Some((name.get_ref().to_string(), source.get_ref().as_str()?.to_owned()))
+                        Some((
+                            name.get_ref().to_string(),
+                            source.get_ref().as_str()?.to_owned(),
+                        ))
                     })
                     .collect()
             }
@@ -344,6 +371,10 @@ impl Reader<'_> {
     }
 
     fn origin(&self, value: &Spanned<DeValue<'_>>, path: &str) -> String {
-        format!("{}:{}: {path}", self.name, line(self.text, value.span().start))
+        format!(
+            "{}:{}: {path}",
+            self.name,
+            line(self.text, value.span().start)
+        )
     }
 }

@@ -1,8 +1,9 @@
-//! Configuration: flags over environment over file over defaults, made into [`Settings`] that can only be valid.
+//! Configuration: flags over environment over file over defaults, made into [`Settings`] that can
+//! only be valid.
 //!
-//! In come flags, environment variables and files; out go [`Settings`] and warnings, or one error with every
-//! mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the layers are laid over each
-//! other, `build` judges the result.
+//! In come flags, environment variables and files; out go [`Settings`] and warnings, or one error
+//! with every mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the
+//! layers are laid over each other, `build` judges the result.
 //!
 //! No message shows a URL or a password; a mistake is told by where it stands.
 
@@ -57,7 +58,11 @@ pub fn load(flags: &Flags) -> Result<Loaded> {
     load_with(flags, &environment::variables(), Path::new(DEFAULT_FILE))
 }
 
-fn load_with(flags: &Flags, variables: &BTreeMap<String, String>, default_file: &Path) -> Result<Loaded> {
+fn load_with(
+    flags: &Flags,
+    variables: &BTreeMap<String, String>,
+    default_file: &Path,
+) -> Result<Loaded> {
     let mut mistakes = Mistakes::default();
     let mut warnings = environment::misspelled(variables);
     let path = config_path(flags, variables, default_file);
@@ -82,7 +87,11 @@ fn load_with(flags: &Flags, variables: &BTreeMap<String, String>, default_file: 
 }
 
 /// `--config`, else CDC_CONFIG, else ./cdc.toml if it is there.
-fn config_path(flags: &Flags, variables: &BTreeMap<String, String>, default_file: &Path) -> Option<PathBuf> {
+fn config_path(
+    flags: &Flags,
+    variables: &BTreeMap<String, String>,
+    default_file: &Path,
+) -> Option<PathBuf> {
     let named = flags.config.clone().or_else(|| {
         variables
             .get("CDC_CONFIG")

@@ -35,7 +35,10 @@ impl Drop for Scratch {
 
 const URLS: [(&str, &str); 2] = [
     ("CDC_SOURCE_URL", "postgres://s:hunter2@master/app"),
-    ("CDC_TARGET_URL", "host=core user=t password=hunter3 dbname=core"),
+    (
+        "CDC_TARGET_URL",
+        "host=core user=t password=hunter3 dbname=core",
+    ),
 ];
 
 fn load_text(text: &str) -> Result<Loaded> {
@@ -88,7 +91,11 @@ fn example_is_the_default() {
     let loaded = load_text(EXAMPLE).unwrap();
     let without = load_with(&Flags::default(), &variables(&URLS), Path::new("/nowhere")).unwrap();
     assert_eq!(loaded.settings, without.settings);
-    assert_eq!(loaded.warnings, Vec::<String>::new(), "it holds no password");
+    assert_eq!(
+        loaded.warnings,
+        Vec::<String>::new(),
+        "it holds no password"
+    );
 }
 
 /// Every line of the example that is commented out is a right one.
@@ -98,12 +105,21 @@ fn every_default_of_the_example_is_what_it_says() {
         .lines()
         .map(|line| {
             let bare = line.strip_prefix("# ").unwrap_or(line);
-            let is_setting =
-                bare.starts_with('[') || bare.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+            let is_setting = bare.starts_with('[')
+                || bare
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| !key.contains(' '));
             let alternative = ["url_file", "password_file", "columns = {"]
                 .iter()
                 .any(|key| bare.starts_with(key));
-            format!("{}\n", if is_setting && !alternative { bare } else { line })
+            format!(
+                "{}\n",
+                if is_setting && !alternative {
+                    bare
+                } else {
+                    line
+                }
+            )
         })
         .collect();
     assert!(uncommented.contains("\nschedule = "), "{uncommented}");
@@ -163,7 +179,11 @@ fn secrets_come_from_files_without_their_last_newline() {
 
     let loaded = load(&[("CDC_SOURCE_PASSWORD", "direct")]).unwrap();
     let password_set = loaded.settings.source.conninfo.password.unwrap();
-    assert_eq!(password_set.expose(), "direct", "takes the place of the URL's");
+    assert_eq!(
+        password_set.expose(),
+        "direct",
+        "takes the place of the URL's"
+    );
 
     let empty = scratch.file("empty", "\n");
     for (pairs, expected) in [
@@ -186,7 +206,10 @@ fn secrets_come_from_files_without_their_last_newline() {
             "CDC_SOURCE_URL_FILE: cannot read file \"/nowhere/url\"",
         ),
         (
-            [("CDC_SOURCE_PASSWORD_FILE", empty.as_str()), ("CDC_SLOT", "a")],
+            [
+                ("CDC_SOURCE_PASSWORD_FILE", empty.as_str()),
+                ("CDC_SLOT", "a"),
+            ],
             "is empty",
         ),
     ] {
@@ -231,14 +254,20 @@ fn each_mistake_is_told() {
     let model = |more: &str| format!("[[read_model]]\nsource = 'a'\ntarget = 'b'\n{more}");
     for (text, expected) in [
         ("slot = 'x'".to_owned(), "unrecognized key \"slot\""),
-        ("[http]\nlisten = 'x'".to_owned(), "unrecognized key \"http\""),
+        (
+            "[http]\nlisten = 'x'".to_owned(),
+            "unrecognized key \"http\"",
+        ),
         ("[source".to_owned(), "cdc.toml:1: "),
         ("[source]\nurl = 'hunter2".to_owned(), "cdc.toml:2: "),
         (
             "[source]\nurl = 'x'\nurl_file = 'y'".to_owned(),
             "both url and url_file are given",
         ),
-        ("source = 5".to_owned(), "source: expected a table, found integer"),
+        (
+            "source = 5".to_owned(),
+            "source: expected a table, found integer",
+        ),
         ("[read_model]".to_owned(), "two brackets"),
         ("read_model = []".to_owned(), "at least one read model"),
         (
@@ -296,7 +325,10 @@ fn each_mistake_is_told() {
         ),
         ("[resync]\njitter = 'some'".to_owned(), "found \"some\""),
         ("status_interval = '10'".to_owned(), "such as \"10s\""),
-        ("status_interval = '2h'".to_owned(), "from \"100ms\" to \"1h\""),
+        (
+            "status_interval = '2h'".to_owned(),
+            "from \"100ms\" to \"1h\"",
+        ),
         (
             model("key = ['x']\ncolumns = ['y']"),
             "key column \"x\" is not one of \"columns\"",
@@ -351,7 +383,10 @@ fn read_models_are_read_in_full() {
     assert_eq!(settings.source.max_retained_wal, Some(10 << 30));
     assert!(!settings.source.failover);
     assert_eq!(settings.resync.jitter, std::time::Duration::from_secs(1800));
-    assert_eq!(settings.status_interval, std::time::Duration::from_millis(500));
+    assert_eq!(
+        settings.status_interval,
+        std::time::Duration::from_millis(500)
+    );
     assert!(settings.source.publish_projected_columns && !settings.target.synchronous_commit);
     let model = &settings.read_models[0];
     assert_eq!(model.source.to_string(), "sales.\"Orders\"");
@@ -381,7 +416,10 @@ fn read_models_are_read_in_full() {
 #[test]
 fn misspelled_variables_and_open_files_are_warned_of() {
     let mut pairs = URLS.to_vec();
-    pairs.extend([("CDC_SOURCE_URI", "x"), ("CDC_SOMETHING_ELSE_ALTOGETHER", "x")]);
+    pairs.extend([
+        ("CDC_SOURCE_URI", "x"),
+        ("CDC_SOMETHING_ELSE_ALTOGETHER", "x"),
+    ]);
     let loaded = load_with(&Flags::default(), &variables(&pairs), Path::new("/nowhere")).unwrap();
     assert_eq!(
         loaded.warnings,

@@ -10,9 +10,14 @@ impl Environment {
     pub fn service_files(&self) -> Vec<String> {
         let user = match self.variable("PGSERVICEFILE") {
             Some(file) => Some(file.to_owned()),
-            None => self.home.as_ref().map(|home| format!("{home}/.pg_service.conf")),
+            None => self
+                .home
+                .as_ref()
+                .map(|home| format!("{home}/.pg_service.conf")),
         };
-        let directory = self.variable("PGSYSCONFDIR").unwrap_or("/etc/postgresql-common");
+        let directory = self
+            .variable("PGSYSCONFDIR")
+            .unwrap_or("/etc/postgresql-common");
         user.into_iter()
             .chain([format!("{directory}/pg_service.conf")])
             .collect()
@@ -26,11 +31,13 @@ impl Environment {
         }
     }
 
-    /// Certificate files that are used if they exist: authorities, client's certificate, client's key.
+    /// Certificate files that are used if they exist: authorities, client's certificate, client's
+    /// key.
     pub fn default_certificate_files(&self) -> Option<[String; 3]> {
         let home = self.home.as_ref()?;
         Some(
-            ["root.crt", "postgresql.crt", "postgresql.key"].map(|name| format!("{home}/.postgresql/{name}")),
+            ["root.crt", "postgresql.crt", "postgresql.key"]
+                .map(|name| format!("{home}/.postgresql/{name}")),
         )
     }
 }
@@ -67,7 +74,12 @@ fn service_in(text: &str, name: &str, file: &str) -> Result<Option<Vec<(String, 
                 settings = Some(Vec::new());
             }
         } else if let Some(settings) = &mut settings {
-            let at = || format!("line {} of service file \"{file}\"", index.saturating_add(1));
+            let at = || {
+                format!(
+                    "line {} of service file \"{file}\"",
+                    index.saturating_add(1)
+                )
+            };
             let Some((key, value)) = line.split_once('=') else {
                 return Err(Error::configuration(format!("cannot read {}", at()))
                     .with_detail("A line is a comment, [service] or key=value."));
@@ -95,7 +107,8 @@ pub(super) fn password(text: &str, host: &Host, database: &str, user: &str) -> O
         let host_field = fields.next()?;
         let others = [fields.next()?, fields.next()?, fields.next()?];
         let password = fields.next()?;
-        let host_fits = host_field.fits(&host.host) || (host.is_unix() && host_field.fits("localhost"));
+        let host_fits =
+            host_field.fits(&host.host) || (host.is_unix() && host_field.fits("localhost"));
         let fits = others
             .iter()
             .zip([port.as_str(), database, user])
@@ -180,8 +193,7 @@ mod tests {
 
     #[test]
     fn service_is_the_group_of_that_name() {
-        let text =
-            "# comment\n[other]\nhost=no\n\n[mine]\n# comment\nhost=db\npassword= p=w \n[mine]\nhost=no\n";
+        let text = "# comment\n[other]\nhost=no\n\n[mine]\n# comment\nhost=db\npassword= p=w \n[mine]\nhost=no\n";
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(
             service_in(text, "mine", "f").unwrap(),

@@ -1,8 +1,8 @@
 //! A connection string as libpq understands it, read without any I/O.
 //!
-//! The environment, the password file and the service file come in as values (`config/` reads them), so
-//! every rule here is a function. Both drivers are fed from the one [`Conninfo`], since each of them knows
-//! only a part of what libpq does.
+//! The environment, the password file and the service file come in as values (`config/` reads
+//! them), so every rule here is a function. Both drivers are fed from the one [`Conninfo`], since
+//! each of them knows only a part of what libpq does.
 
 mod files;
 mod parse;
@@ -21,7 +21,8 @@ pub use resolve::DEFAULT_CONNECT_TIMEOUT_SECONDS;
 pub struct Environment {
     /// Environment variables; only PG* ones count.
     pub variables: BTreeMap<String, String>,
-    /// Texts of the password file and of service files by path; of certificate files only whether they are there.
+    /// Texts of the password file and of service files by path; of certificate files only whether
+    /// they are there.
     pub files: BTreeMap<String, String>,
     /// Name of the operating system's user, the default role.
     pub user: Option<String>,
@@ -188,13 +189,14 @@ impl Default for Conninfo {
 }
 
 impl Conninfo {
-    /// Reads a URL (`postgresql://`, `postgres://`) or `key=value` pairs as libpq does; gaps are filled from the
-    /// service, PG* variables, the password file and defaults.
+    /// Reads a URL (`postgresql://`, `postgres://`) or `key=value` pairs as libpq does; gaps are
+    /// filled from the service, PG* variables, the password file and defaults.
     ///
-    /// Differences from libpq: `connect_timeout` is 10 s by default; `sslmode=verify-full` without `sslrootcert`
-    /// trusts the system's authorities; several hosts share one password; `keepalives*`, `tcp_user_timeout` and
-    /// Kerberos keywords are accepted and left out; what would weaken a promise if left out (`require_auth`,
-    /// `sslcrl`, `sslnegotiation=direct` and others) is refused.
+    /// Differences from libpq: `connect_timeout` is 10 s by default; `sslmode=verify-full` without
+    /// `sslrootcert` trusts the system's authorities; several hosts share one password;
+    /// `keepalives*`, `tcp_user_timeout` and Kerberos keywords are accepted and left out; what
+    /// would weaken a promise if left out (`require_auth`, `sslcrl`, `sslnegotiation=direct` and
+    /// others) is refused.
     ///
     /// # Errors
     ///
@@ -203,7 +205,8 @@ impl Conninfo {
         resolve::resolve(text, environment)
     }
 
-    /// The password file that [`Conninfo::parse`] would ask; service files must be in `environment` already.
+    /// The password file that [`Conninfo::parse`] would ask; service files must be in `environment`
+    /// already.
     ///
     /// # Errors
     ///

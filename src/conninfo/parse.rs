@@ -1,13 +1,16 @@
-//! A connection string, URL or `key=value`, as a list of keywords and values: the first step of [`Conninfo::parse`].
+//! A connection string, URL or `key=value`, as a list of keywords and values: the first step of
+//! [`Conninfo::parse`].
 //!
-//! Nothing is known about the keywords here but their spelling. As in libpq a later value takes the place of an
-//! earlier one.
+//! Nothing is known about the keywords here but their spelling. As in libpq a later value takes the
+//! place of an earlier one.
 //!
-//! Stricter than libpq 15 in three things, each of which is a mistake of writing: an `@` in a URL's host, blanks in a
-//! URL (libpq 17 refuses them too) and percent-encoded bytes that are not UTF-8. Empty query parameters are let pass.
+//! Stricter than libpq 15 in three things, each of which is a mistake of writing: an `@` in a URL's
+//! host, blanks in a URL (libpq 17 refuses them too) and percent-encoded bytes that are not UTF-8.
+//! Empty query parameters are let pass.
 //!
-//! No message repeats a piece of the string unless it is sure to be no piece of a password: where a password with
-//! blanks, `@`, `/` or `?` was written without quotes, its pieces turn up as hosts, ports and keywords.
+//! No message repeats a piece of the string unless it is sure to be no piece of a password: where a
+//! password with blanks, `@`, `/` or `?` was written without quotes, its pieces turn up as hosts,
+//! ports and keywords.
 //!
 //! [`Conninfo::parse`]: super::Conninfo::parse
 
@@ -100,7 +103,9 @@ fn parse_hosts(pairs: &mut Pairs, authority: &str) -> Result<()> {
     for entry in authority.split(',') {
         let (host, port) = match entry.strip_prefix('[') {
             Some(rest) => {
-                let Some((address, after)) = rest.split_once(']').filter(|(address, _)| !address.is_empty())
+                let Some((address, after)) = rest
+                    .split_once(']')
+                    .filter(|(address, _)| !address.is_empty())
                 else {
                     return Err(wrong("an IPv6 address is not closed by ], or is empty"));
                 };
@@ -171,8 +176,8 @@ fn decode(text: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| wrong("a percent-encoded value is not UTF-8"))
 }
 
-/// `key = value key='it''s'`: blanks separate, quotes hold blanks together, a backslash takes the next character
-/// as it is.
+/// `key = value key='it''s'`: blanks separate, quotes hold blanks together, a backslash takes the
+/// next character as it is.
 fn parse_pairs(text: &str) -> Result<Pairs> {
     let mut pairs = Pairs::default();
     let mut after_password = false;
@@ -275,8 +280,14 @@ mod tests {
             ),
             ("postgresql://a+b@db", "host=db user=a+b"),
             ("postgresql://[::1]", "host=::1"),
-            ("postgresql://[::1]:6000/app", "dbname=app host=::1 port=6000"),
-            ("postgresql://[2001:db8::1]?port=7", "host=2001:db8::1 port=7"),
+            (
+                "postgresql://[::1]:6000/app",
+                "dbname=app host=::1 port=6000",
+            ),
+            (
+                "postgresql://[2001:db8::1]?port=7",
+                "host=2001:db8::1 port=7",
+            ),
             (
                 "postgresql://one:1,two,[::3]:3/app",
                 "dbname=app host=one,two,::3 port=1,,3",
@@ -297,11 +308,17 @@ mod tests {
                 "postgresql://db/app?user=ann@server",
                 "dbname=app host=db user=ann@server",
             ),
-            ("postgresql://db?sslmode=require&", "host=db sslmode=require"),
+            (
+                "postgresql://db?sslmode=require&",
+                "host=db sslmode=require",
+            ),
             ("postgresql://db?ssl=true", "host=db sslmode=require"),
             ("postgresql://db?ssl=false", "host=db ssl=false"),
             ("postgresql://db?", "host=db"),
-            ("postgresql://db?options=-c%20a%3Db", "host=db options=-c a=b"),
+            (
+                "postgresql://db?options=-c%20a%3Db",
+                "host=db options=-c a=b",
+            ),
             ("postgresql://db/a/b", "dbname=a/b host=db"),
             ("postgresql://db/a%20b", "dbname=a b host=db"),
             ("postgresql://db?us%65r=ann", "host=db user=ann"),
@@ -318,7 +335,10 @@ mod tests {
                 "postgresql://[::1]x",
                 "! expected : or the end after ] of an IPv6 address",
             ),
-            ("postgresql://db?user", "! a query parameter of the URL has no ="),
+            (
+                "postgresql://db?user",
+                "! a query parameter of the URL has no =",
+            ),
             (
                 "postgresql://db?user=a=b",
                 "! a query parameter of the URL has a second =",
@@ -355,7 +375,10 @@ mod tests {
             ("host=db", "host=db"),
             (" host = db\tport\n=\n6000 ", "host=db port=6000"),
             ("password='it\\'s a \\\\'", "password=it's a \\"),
-            ("password=a\\ b\\'c\\\\ user=ann", "password=a b'c\\ user=ann"),
+            (
+                "password=a\\ b\\'c\\\\ user=ann",
+                "password=a b'c\\ user=ann",
+            ),
             ("host='' user=ann", "host= user=ann"),
             ("host= user=ann", "host=user=ann"),
             ("user=a user=b", "user=b"),

@@ -1,7 +1,8 @@
 //! From keywords and values to a [`Conninfo`]: the second step of [`Conninfo::parse`].
 //!
-//! Gaps are filled in libpq's order: connection string, service, PG* variables, defaults. Then the values are
-//! judged. A keyword of libpq's that `cdc` cannot honour is an error unless leaving it out is harmless.
+//! Gaps are filled in libpq's order: connection string, service, PG* variables, defaults. Then the
+//! values are judged. A keyword of libpq's that `cdc` cannot honour is an error unless leaving it
+//! out is harmless.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +39,8 @@ const KEYWORDS: [(&str, Option<&str>); 20] = [
     ("replication", None),
 ];
 
-/// Keywords of libpq's that change nothing about safety here, with whatever value: TCP keepalives are set by
-/// `cdc` itself, Kerberos is never used, compression is not done.
+/// Keywords of libpq's that change nothing about safety here, with whatever value: TCP keepalives
+/// are set by `cdc` itself, Kerberos is never used, compression is not done.
 const IGNORED: [&str; 10] = [
     "keepalives",
     "keepalives_idle",
@@ -99,8 +100,10 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
         .owned("user")
         .or_else(|| environment.user.clone())
         .ok_or_else(|| {
-            Error::configuration("the connection string names no user, and the system does not name one")
-                .with_hint("Add user=... or write postgresql://user@host/database.")
+            Error::configuration(
+                "the connection string names no user, and the system does not name one",
+            )
+            .with_hint("Add user=... or write postgresql://user@host/database.")
         })?;
     let database = values.owned("dbname").unwrap_or_else(|| user.clone());
     let password = match values.get("password") {
@@ -173,7 +176,9 @@ fn values(text: &str, environment: &Environment) -> Result<Values> {
     }
     for (key, variable) in KEYWORDS {
         if let Some(value) = variable.and_then(|variable| environment.variable(variable)) {
-            values.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+            values
+                .entry(key.to_owned())
+                .or_insert_with(|| value.to_owned());
         }
     }
     Ok(Values(values))
@@ -212,8 +217,9 @@ fn check_keywords(pairs: &Pairs) -> Result<()> {
 }
 
 fn unknown_keyword(key: &str, doubtful: bool) -> Error {
-    let spelled_like_one =
-        !key.is_empty() && key.len() <= 40 && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let spelled_like_one = !key.is_empty()
+        && key.len() <= 40
+        && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     if doubtful || !spelled_like_one {
         // It may be a piece of a password that was not quoted.
         return Error::configuration("the connection string has an unrecognized keyword").with_hint(
@@ -238,19 +244,20 @@ fn check_client_encoding_and_replication(values: &Values) -> Result<()> {
             .map(|c| c.to_ascii_lowercase())
             .collect();
         if !["utf8", "unicode", "auto"].contains(&plain.as_str()) {
-            return Err(
-                Error::configuration("client_encoding of the connection string must be UTF8")
-                    .with_hint("Leave it out: the server converts from its own encoding."),
-            );
+            return Err(Error::configuration(
+                "client_encoding of the connection string must be UTF8",
+            )
+            .with_hint("Leave it out: the server converts from its own encoding."));
         }
     }
     match values.get("replication") {
         None | Some("false" | "off" | "no" | "0") => Ok(()),
-        Some(_) => Err(
-            Error::configuration("\"replication\" is not allowed in the connection string").with_hint(
-                "Leave it out: cdc opens replication connections and ordinary ones as it needs them.",
-            ),
-        ),
+        Some(_) => Err(Error::configuration(
+            "\"replication\" is not allowed in the connection string",
+        )
+        .with_hint(
+            "Leave it out: cdc opens replication connections and ordinary ones as it needs them.",
+        )),
     }
 }
 
@@ -304,11 +311,19 @@ fn connect_timeout(values: &Values) -> Result<Option<u32>> {
 }
 
 /// The file named, else libpq's default one if it exists.
-fn certificate_file(values: &Values, environment: &Environment, key: &str, index: usize) -> Option<String> {
+fn certificate_file(
+    values: &Values,
+    environment: &Environment,
+    key: &str,
+    index: usize,
+) -> Option<String> {
     if values.0.contains_key(key) {
         return values.owned(key);
     }
-    let file = environment.default_certificate_files()?.into_iter().nth(index)?;
+    let file = environment
+        .default_certificate_files()?
+        .into_iter()
+        .nth(index)?;
     environment.files.contains_key(&file).then_some(file)
 }
 
@@ -353,7 +368,10 @@ fn hosts(values: &Values, environment: &Environment) -> Result<Vec<Host>> {
         ))
         .with_hint("Give one port for all hosts, or one for each."));
     }
-    let default = environment.socket_directory.as_deref().unwrap_or("localhost");
+    let default = environment
+        .socket_directory
+        .as_deref()
+        .unwrap_or("localhost");
     (0..count)
         .map(|index| {
             let address = entry(&addresses, index);
@@ -363,7 +381,10 @@ fn hosts(values: &Values, environment: &Environment) -> Result<Vec<Host>> {
                 entry(&ports, index)
             };
             Ok(Host {
-                host: entry(&names, index).or(address).unwrap_or(default).to_owned(),
+                host: entry(&names, index)
+                    .or(address)
+                    .unwrap_or(default)
+                    .to_owned(),
                 address: address.map(str::to_owned),
                 port: port_number(port.unwrap_or_default())?,
             })
@@ -387,7 +408,9 @@ fn port_number(text: &str) -> Result<u16> {
             _ => Err(Error::configuration(
                 "the connection string has a port that is no number from 1 to 65535",
             )
-            .with_hint("In a URL, percent-encode special characters of the password: / as %2F, @ as %40.")),
+            .with_hint(
+                "In a URL, percent-encode special characters of the password: / as %2F, @ as %40.",
+            )),
         },
     }
 }

@@ -100,9 +100,18 @@ fn values_mean_what_they_mean_to_libpq() {
     let bare = parse("", &[]);
     assert_eq!(bare.ssl_mode, SslMode::Prefer);
     assert_eq!(bare.connect_timeout_seconds, Some(10));
-    assert_eq!(parse("connect_timeout=0", &[]).connect_timeout_seconds, None);
-    assert_eq!(parse("connect_timeout=-1", &[]).connect_timeout_seconds, None);
-    assert_eq!(parse("sslrootcert=system", &[]).ssl_mode, SslMode::VerifyFull);
+    assert_eq!(
+        parse("connect_timeout=0", &[]).connect_timeout_seconds,
+        None
+    );
+    assert_eq!(
+        parse("connect_timeout=-1", &[]).connect_timeout_seconds,
+        None
+    );
+    assert_eq!(
+        parse("sslrootcert=system", &[]).ssl_mode,
+        SslMode::VerifyFull
+    );
     for (name, mode) in [
         ("disable", SslMode::Disable),
         ("allow", SslMode::Allow),
@@ -116,9 +125,16 @@ fn values_mean_what_they_mean_to_libpq() {
 
 #[test]
 fn password_comes_from_string_variable_or_file() {
-    let files = [("/home/os/.pgpass", "db:*:*:*:home"), ("/other", "*:*:*:*:other")];
+    let files = [
+        ("/home/os/.pgpass", "db:*:*:*:home"),
+        ("/other", "*:*:*:*:other"),
+    ];
     for (text, variables, expected) in [
-        ("host=db password=here", &[("PGPASSWORD", "no")][..], Some("here")),
+        (
+            "host=db password=here",
+            &[("PGPASSWORD", "no")][..],
+            Some("here"),
+        ),
         ("host=db", &[("PGPASSWORD", "variable")], Some("variable")),
         ("host=db", &[], Some("home")),
         ("host=elsewhere", &[], None),
@@ -164,7 +180,10 @@ fn password_file_is_the_one_that_is_named_or_libpq_s_own() {
 #[test]
 fn service_fills_gaps_before_the_environment() {
     let files = [
-        ("/home/os/.pg_service.conf", "[one]\nhost=svc\nuser=svc\nport=7\n"),
+        (
+            "/home/os/.pg_service.conf",
+            "[one]\nhost=svc\nuser=svc\nport=7\n",
+        ),
         (
             "/etc/postgresql-common/pg_service.conf",
             "[two]\nhost=system\n[bad]\nhots=x\n",
@@ -190,7 +209,9 @@ fn service_fills_gaps_before_the_environment() {
         )
     };
     assert!(error("service=three").contains("cannot find the definition of service \"three\""));
-    assert!(error("service=bad").contains("service \"bad\": unrecognized connection keyword \"hots\""));
+    assert!(
+        error("service=bad").contains("service \"bad\": unrecognized connection keyword \"hots\"")
+    );
 }
 
 #[test]
@@ -217,7 +238,10 @@ fn mistakes_are_named_with_advice() {
             "sslmode=verify",
             "sslmode of the connection string must be one of disable, allow, prefer",
         ),
-        ("channel_binding=yes", "must be one of prefer, disable, require"),
+        (
+            "channel_binding=yes",
+            "must be one of prefer, disable, require",
+        ),
         (
             "target_session_attrs=master",
             "must be one of any, read-write, primary",
@@ -229,14 +253,23 @@ fn mistakes_are_named_with_advice() {
         ("host=a,b hostaddr=10.0.0.1", "2 hosts and 1 addresses"),
         ("client_encoding=LATIN1", "must be UTF8"),
         ("replication=database", "\"replication\" is not allowed"),
-        ("sslrootcert=system sslmode=require", "needs sslmode=verify-full"),
+        (
+            "sslrootcert=system sslmode=require",
+            "needs sslmode=verify-full",
+        ),
         ("sslmode=verify-ca", "needs sslrootcert"),
-        ("sslcrl=/x", "\"sslcrl\" is not supported (hint: Leave it out.)"),
+        (
+            "sslcrl=/x",
+            "\"sslcrl\" is not supported (hint: Leave it out.)",
+        ),
         (
             "sslnegotiation=direct",
             "not supported with this value (hint: Leave it out, or use postgres.)",
         ),
-        ("require_auth=scram-sha-256", "\"require_auth\" is not supported"),
+        (
+            "require_auth=scram-sha-256",
+            "\"require_auth\" is not supported",
+        ),
     ] {
         let shown = error(text);
         assert!(shown.contains(expected), "{text}: {shown}");

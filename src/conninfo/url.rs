@@ -1,9 +1,15 @@
 //! A [`Conninfo`] as a URL for people: [`Conninfo::masked_url`].
 
-use super::{ChannelBinding, Conninfo, DEFAULT_CONNECT_TIMEOUT_SECONDS, SslMode, TargetSessionAttrs};
+use super::{
+    ChannelBinding, Conninfo, DEFAULT_CONNECT_TIMEOUT_SECONDS, SslMode, TargetSessionAttrs,
+};
 
 pub(super) fn masked(conninfo: &Conninfo) -> String {
-    let password = if conninfo.password.is_some() { ":****" } else { "" };
+    let password = if conninfo.password.is_some() {
+        ":****"
+    } else {
+        ""
+    };
     let hosts: Vec<String> = conninfo
         .hosts
         .iter()

@@ -1,15 +1,19 @@
-//! What the source is told: received >= applied >= durable >= acknowledged, and when an idle position is stored.
+//! What the source is told: received >= applied >= durable >= acknowledged, and when an idle
+//! position is stored.
 //!
-//! Takes every kind of progress, and decides alone what is acknowledged: never more than a durable checkpoint covers, and nothing
-//! before the stream has come to the checkpoint with the history that was applied, since the slot would move.
+//! Takes every kind of progress, and decides alone what is acknowledged: never more than a durable
+//! checkpoint covers, and nothing before the stream has come to the checkpoint with the history
+//! that was applied, since the slot would move.
 //!
-//! A keepalive says how far the walsender has decoded. That position is acknowledged only once it is stored: every
-//! `status_interval`, or at once where somebody waits for it. As of which time it is says the source's clock (`as_of.rs`): so
-//! the lookups of a quiet source become known to be of a later time.
+//! A keepalive says how far the walsender has decoded. That position is acknowledged only once it
+//! is stored: every `status_interval`, or at once where somebody waits for it. As of which time it
+//! is says the source's clock (`as_of.rs`): so the lookups of a quiet source become known to be of
+//! a later time.
 //!
-//! Status goes out at a third of wal_sender_timeout, so a keepalive that asks for a reply means that the server shuts down: an idle
-//! position is stored and acknowledged at once, and what is not acknowledged within [`SHUTDOWN_PATIENCE`] ends the session (measured:
-//! with a batch in hand the server hangs at 30,000 keepalives a second until the connection is closed).
+//! Status goes out at a third of wal_sender_timeout, so a keepalive that asks for a reply means
+//! that the server shuts down: an idle position is stored and acknowledged at once, and what is not
+//! acknowledged within [`SHUTDOWN_PATIENCE`] ends the session (measured: with a batch in hand the
+//! server hangs at 30,000 keepalives a second until the connection is closed).
 
 use std::time::Duration;
 
@@ -28,7 +32,8 @@ pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 pub enum Reason {
     /// Somebody waits for a higher position.
     Waited,
-    /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is stored.
+    /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is
+    /// stored.
     Due,
 }
 
@@ -43,7 +48,8 @@ pub struct Status {
     pub asks: bool,
     /// Whether the connection is one that no commit waits for.
     pub is_apart: bool,
-    /// Whether the slot is to move although the connection is: now and then, since for that moment commits may wait again.
+    /// Whether the slot is to move although the connection is: now and then, since for that moment
+    /// commits may wait again.
     pub moves_slot: bool,
     /// Whether commits that have waited need not any more.
     pub lets_go: bool,
@@ -136,7 +142,8 @@ impl Acks {
         self.progress.receive(end);
     }
 
-    /// The stream has passed a position without a change: by a transaction that changed nothing here (13 and 14 send them).
+    /// The stream has passed a position without a change: by a transaction that changed nothing
+    /// here (13 and 14 send them).
     pub fn pass(&mut self, position: Position) {
         self.progress.receive(position.lsn);
         self.idle = Some(position);
@@ -172,7 +179,8 @@ impl Acks {
         self.store(position);
     }
 
-    /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its session's setting.
+    /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its
+    /// session's setting.
     pub fn store(&mut self, position: Lsn) {
         self.progress.apply(position);
         if self.terms.synchronous_commit {
@@ -208,7 +216,8 @@ impl Acks {
         // Half an interval early rather than at the tick after the next.
         let since = now.saturating_sub(self.stored_at);
         if since + self.terms.feedback_interval / 2 >= self.terms.status_interval {
-            // The status asks for a keepalive; if the last one did not bring one, what is there is stored.
+            // The status asks for a keepalive; if the last one did not bring one, what is there is
+            // stored.
             if self.store_next.replace(Reason::Due) == Some(Reason::Due) {
                 self.store = Some(Reason::Due);
             }
@@ -233,7 +242,10 @@ impl Acks {
             self.progress.acknowledge();
         }
         let moves_slot = asks || self.shutdown.is_some();
-        if self.shutdown.is_some_and(|(wal_end, _)| acknowledged >= wal_end) {
+        if self
+            .shutdown
+            .is_some_and(|(wal_end, _)| acknowledged >= wal_end)
+        {
             self.shutdown = None;
         }
         Status {
@@ -246,8 +258,9 @@ impl Acks {
         }
     }
 
-    /// Compares what was received with what is acknowledged, where commits of the source wait for that; `open` is the commit of the
-    /// transaction that is being read. Returns what the source has to be told.
+    /// Compares what was received with what is acknowledged, where commits of the source wait for
+    /// that; `open` is the commit of the transaction that is being read. Returns what the source
+    /// has to be told.
     pub fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
         // The end of a transaction lies behind its commit record.
         let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
@@ -259,8 +272,8 @@ impl Acks {
         Some(self.status(false, lets_go))
     }
 
-    /// Whether an idle position is to be stored now, and then also the same position as of a later time. Whoever asks and cannot
-    /// store has had the request: the next one comes soon.
+    /// Whether an idle position is to be stored now, and then also the same position as of a later
+    /// time. Whoever asks and cannot store has had the request: the next one comes soon.
     pub fn wants_to_store(&mut self) -> Option<bool> {
         match self.store.take() {
             Some(reason) => Some(reason == Reason::Due),
@@ -269,7 +282,8 @@ impl Acks {
         }
     }
 
-    /// Takes the idle position, if it is higher than the stored one, or with `time` if it is the same.
+    /// Takes the idle position, if it is higher than the stored one, or with `time` if it is the
+    /// same.
     pub fn take_idle(&mut self, time: bool, now: Now) -> Option<Position> {
         let applied = self.progress.applied();
         let news = |idle: &mut Position| idle.lsn > applied || (time && idle.lsn == applied);

@@ -1,8 +1,10 @@
-//! The consumer of the running stream: what is taken in, which job the target gets next, and what the source is told.
+//! The consumer of the running stream: what is taken in, which job the target gets next, and what
+//! the source is told.
 //!
-//! While one batch is being applied the next one gathers, so batches are small when the stream is quiet and large when it is behind.
-//! Whoever drives it does the same after each event: takes frames while [`Consumer::may_read`], carries out what
-//! [`Consumer::next`] says until that is nothing, and waits, no longer than until [`Consumer::deadline`].
+//! While one batch is being applied the next one gathers, so batches are small when the stream is
+//! quiet and large when it is behind. Whoever drives it does the same after each event: takes
+//! frames while [`Consumer::may_read`], carries out what [`Consumer::next`] says until that is
+//! nothing, and waits, no longer than until [`Consumer::deadline`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +114,11 @@ impl Consumer {
             }),
             mode: Mode::default(),
             gather: Gather::careful_until(start.careful_until),
-            patience: Patience::new(feedback_interval, start.sender_timeout, start.chunk_patience),
+            patience: Patience::new(
+                feedback_interval,
+                start.sender_timeout,
+                start.chunk_patience,
+            ),
             proof: Proof::Open,
             audit: Audit {
                 interval: start.status_interval,
@@ -189,12 +195,16 @@ impl Consumer {
 
     /// Whether more of the stream may be taken in.
     pub fn may_read(&self) -> bool {
-        // To come to stand, what was received is applied and no more is taken in; else one batch would follow another for ever.
+        // To come to stand, what was received is applied and no more is taken in; else one batch
+        // would follow another for ever.
         let comes_to_stand = self.mode.comes_to_stand(self.acks.received());
         if self.proof != Proof::Open || comes_to_stand && !self.intake.assembler.is_open() {
             return false;
         }
-        !self.intake.has_chunk() && self.gather.may_grow(&self.pending, self.intake.assembler.bytes())
+        !self.intake.has_chunk()
+            && self
+                .gather
+                .may_grow(&self.pending, self.intake.assembler.bytes())
     }
 
     /// Takes the next frame.
@@ -220,7 +230,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// A new transaction waits for the target. One that changed nothing here (13 and 14 send them) only moves the position.
+    /// A new transaction waits for the target. One that changed nothing here (13 and 14 send them)
+    /// only moves the position.
     fn take_in(&mut self, transaction: Transaction) {
         let commit_lsn = transaction.id.commit_lsn;
         self.acks.receive(transaction.end_lsn);
@@ -242,7 +253,8 @@ impl Consumer {
         }
     }
 
-    /// Leaves that the watch has never seen may be gone by its next look, and their rows are not: that is stored before they are.
+    /// Leaves that the watch has never seen may be gone by its next look, and their rows are not:
+    /// that is stored before they are.
     fn bring_leaves(&mut self, leaves: &[Leaf], commit_lsn: Lsn) {
         for (root, leaf) in leaves {
             if self.read_models.iter().any(|of| of.source == *root) {
@@ -298,6 +310,11 @@ impl Consumer {
         Ok(())
     }
 
+    /// The job in hand has ended with the target's session: nobody waits for a result.
+    pub fn lost(&mut self) {
+        self.in_hand = false;
+    }
+
     /// A status is due, every [`Self::feedback_interval`].
     ///
     /// # Errors
@@ -346,7 +363,8 @@ impl Consumer {
         }
     }
 
-    /// Whoever drives the consumer hands a merge to the target; returns its position, or `None` if the stream is not paused.
+    /// Whoever drives the consumer hands a merge to the target; returns its position, or `None` if
+    /// the stream is not paused.
     pub fn begin_merge(&mut self) -> Option<Lsn> {
         if self.in_hand || !self.mode.stands_still() {
             return None;
@@ -355,8 +373,8 @@ impl Consumer {
         Some(self.acks.applied())
     }
 
-    /// What the catalogs say of the tables that were asked for: read models of which the rows may be of other columns leave before what
-    /// waits.
+    /// What the catalogs say of the tables that were asked for: read models of which the rows may
+    /// be of other columns leave before what waits.
     pub fn proved(&mut self, shapes: &[(TableName, Shape)]) {
         self.proof = Proof::Given;
         let mut broken = self.intake.assembler.prove(shapes);
@@ -374,7 +392,9 @@ impl Consumer {
 
     /// When [`Self::wake`] is due, if nothing happens before.
     pub fn deadline(&mut self, now: Now) -> Option<Now> {
-        let backlog = self.patience.backlog(self.may_read(), self.has_chunks(), now);
+        let backlog = self
+            .patience
+            .backlog(self.may_read(), self.has_chunks(), now);
         let may_hand_over = !self.in_hand && !self.mode.stands_still();
         let gathers = self.gather.deadline().filter(|_| may_hand_over);
         let all = [backlog, gathers, self.acks.deadline()];
@@ -384,18 +404,23 @@ impl Consumer {
     /// Time has passed; returns whether what waits takes too long, and a pause has to end.
     ///
     /// # Errors
-    /// Transient if the source's shutdown, or a target that does not take a batch, has lasted too long.
+    /// Transient if the source's shutdown, or a target that does not take a batch, has lasted too
+    /// long.
     pub fn wake(&mut self, now: Now) -> Result<bool> {
         if self.acks.is_shutdown_over(now) {
-            return Err(Error::transient("the source is shutting down")
-                .with_detail("What it has sent could not be applied in time; it will come again."));
+            return Err(Error::transient("the source is shutting down").with_detail(
+                "What it has sent could not be applied in time; it will come again.",
+            ));
         }
-        let backlog = self.patience.backlog(self.may_read(), self.has_chunks(), now);
+        let backlog = self
+            .patience
+            .backlog(self.may_read(), self.has_chunks(), now);
         if backlog.is_none_or(|until| now < until) {
             return Ok(false);
         }
         if self.in_hand {
-            // The batch goes on, whoever drives the consumer waits for it; only the source is let go. A chunk is lost with its connection.
+            // The batch goes on, whoever drives the consumer waits for it; only the source is let
+            // go. A chunk is lost with its connection.
             self.is_stalled = self.has_chunks();
             return Err(Error::transient(
                 "the target is slow: the stream is closed until it has taken the batch in hand",

@@ -1,4 +1,5 @@
-//! A copy follows the stream of its own slot up to one position: every commit before it, none at or after it.
+//! A copy follows the stream of its own slot up to one position: every commit before it, none at or
+//! after it.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! When a small batch waits for more.
 //!
-//! Each batch has its price, however small it is, and of several changes of one row only the last is written. So a stream that is
-//! behind lets transactions gather: latency is lost already, and larger batches catch up sooner.
+//! Each batch has its price, however small it is, and of several changes of one row only the last
+//! is written. So a stream that is behind lets transactions gather: latency is lost already, and
+//! larger batches catch up sooner.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use crate::consume::Now;
 use crate::consume::pending::Pending;
 use crate::lsn::Lsn;
 
-/// A transaction that is sent this long after its commit, by the source's own clock, says that the stream is behind.
+/// A transaction that is sent this long after its commit, by the source's own clock, says that the
+/// stream is behind.
 const BEHIND_MICROS: i64 = 50_000;
 
 /// How long transactions gather, and bytes of folded changes that are enough.
@@ -19,7 +21,8 @@ const GATHER_BYTES: usize = 256 << 10;
 /// Bytes of folded changes above which no more is read until the target has caught up.
 const MOST_PENDING_BYTES: usize = 16 << 20;
 
-/// Read models in what waits above which no more is read, too: a batch needs tables and locks of the target for each of them.
+/// Read models in what waits above which no more is read, too: a batch needs tables and locks of
+/// the target for each of them.
 const MOST_PENDING_READ_MODELS: usize = 25;
 
 /// How large the next batch becomes.
@@ -61,7 +64,8 @@ impl Gather {
         if pending.is_empty() {
             return true;
         }
-        // The end of a transaction in chunks goes alone: one that breaks a read model leaves it as it was before.
+        // The end of a transaction in chunks goes alone: one that breaks a read model leaves it as
+        // it was before.
         pending.chunks() == 0
             && self.careful_until.is_none()
             && pending.read_models() < MOST_PENDING_READ_MODELS

@@ -18,7 +18,8 @@ pub const CHUNK_BYTES: usize = 8 << 20;
 pub enum Step {
     /// Nothing that can be seen yet.
     Nothing,
-    /// A transaction began; it is sent this many microseconds after its commit, by the source's own clock.
+    /// A transaction began; it is sent this many microseconds after its commit, by the source's own
+    /// clock.
     Began(i64),
     /// A new transaction is whole.
     Whole(Transaction),
@@ -48,7 +49,8 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// A stream that begins at `start`, for a target at `checkpoint`, whose last applied transaction is `last`.
+    /// A stream that begins at `start`, for a target at `checkpoint`, whose last applied
+    /// transaction is `last`.
     pub fn new(
         checkpoint: Lsn,
         last: Option<TransactionId>,
@@ -71,13 +73,17 @@ impl Intake {
     /// Keeps so many bytes of one transaction in memory in place of [`CHUNK_BYTES`].
     #[must_use]
     pub fn with_chunks_of(self, chunk_bytes: usize) -> Self {
-        Self { chunk_bytes, ..self }
+        Self {
+            chunk_bytes,
+            ..self
+        }
     }
 
     /// Takes the next frame.
     ///
     /// # Errors
-    /// What cannot follow the frames before it, a gap if the source's history is not the one that was applied, and the end of the stream.
+    /// What cannot follow the frames before it, a gap if the source's history is not the one that
+    /// was applied, and the end of the stream.
     pub fn take(&mut self, frame: &StreamFrame<'_>) -> Result<Step> {
         match frame {
             StreamFrame::WalData {
@@ -126,7 +132,11 @@ impl Intake {
     /// # Errors
     /// A gap, as [`Self::take`].
     pub fn take_chunk(&mut self) -> Result<Option<Chunk>> {
-        let Some(id) = self.assembler.open_transaction().filter(|_| self.has_chunk()) else {
+        let Some(id) = self
+            .assembler
+            .open_transaction()
+            .filter(|_| self.has_chunk())
+        else {
             return Ok(None);
         };
         if self.is_beyond(id) {
@@ -168,11 +178,17 @@ impl Intake {
 }
 
 fn rewritten() -> Error {
-    Error::new(Class::Gap, "the source's history is not the one that was applied")
-        .with_detail("The last applied transaction did not come again as it was: the source was restored.")
+    Error::new(
+        Class::Gap,
+        "the source's history is not the one that was applied",
+    )
+    .with_detail(
+        "The last applied transaction did not come again as it was: the source was restored.",
+    )
 }
 
-/// A position from the wire that no server can have (2^63 and beyond) must not be stored: it could never be passed again.
+/// A position from the wire that no server can have (2^63 and beyond) must not be stored: it could
+/// never be passed again.
 fn check_position(position: Lsn) -> Result<()> {
     if position.0 >> 63 == 0 {
         Ok(())

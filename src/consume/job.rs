@@ -13,7 +13,8 @@ pub enum Job {
     Apply(Batch),
     /// Store a position that the stream passed without a change.
     Store(Position),
-    /// Note that the next batch has changes of a leaf of these read models' tables that the watch has never seen.
+    /// Note that the next batch has changes of a leaf of these read models' tables that the watch
+    /// has never seen.
     NoteLeaves(Vec<usize>),
     /// Make what is committed up to here durable (only where the session commits asynchronously).
     Harden(Lsn),
@@ -36,7 +37,8 @@ pub enum Done {
     Noted,
     /// What was committed up to here is durable.
     Hardened(Lsn),
-    /// Bookkeeping and stream were compared; read models that were found out of the stream are suspended.
+    /// Bookkeeping and stream were compared; read models that were found out of the stream are
+    /// suspended.
     Audited(Vec<usize>),
     /// Copies were merged.
     Merged(Vec<Merged>),

@@ -1,7 +1,9 @@
-//! The rules of a reader of the stream: what is taken in, what is handed to the target next, and what is acknowledged.
+//! The rules of a reader of the stream: what is taken in, what is handed to the target next, and
+//! what is acknowledged.
 //!
-//! Nothing here waits or reads a clock: frames, results and the time come in, jobs and statuses go out. So the loop
-//! ([`crate::run::stream`]), a copy that follows the stream ([`crate::run::catch_up`]) and the model tests use the same code.
+//! Nothing here waits or reads a clock: frames, results and the time come in, jobs and statuses go
+//! out. So the loop ([`crate::run::stream`]), a copy that follows the stream
+//! ([`crate::run::catch_up`]) and the model tests use the same code.
 //!
 //! ```text
 //! frame -> Intake -> transaction -> Pending -> Job -> (applier) -> Done -> Acks -> Status

@@ -1,4 +1,5 @@
-//! Whether the stream goes on, comes to stand for a copy, or stands still until that is merged or compared.
+//! Whether the stream goes on, comes to stand for a copy, or stands still until that is merged or
+//! compared.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ pub enum Mode {
     /// The stream goes on.
     #[default]
     Streaming,
-    /// It comes to stand at the first position at or after this one. What was received is applied; nothing more is taken in once
-    /// that position was received.
+    /// It comes to stand at the first position at or after this one. What was received is applied;
+    /// nothing more is taken in once that position was received.
     Pausing {
         /// What the copy has received.
         at_least: Lsn,
@@ -24,7 +25,8 @@ pub enum Mode {
     },
     /// It stands still. What is received meanwhile waits.
     Paused {
-        /// Read models that take part in what waits already. They leave again, with their part of it, unless their copy is merged.
+        /// Read models that take part in what waits already. They leave again, with their part of
+        /// it, unless their copy is merged.
         joining: Vec<usize>,
     },
 }
@@ -35,7 +37,8 @@ impl Mode {
         matches!(self, Self::Pausing { at_least, .. } if received >= *at_least)
     }
 
-    /// Whether an idle position has to be stored first, since the stream passes this one without a transaction.
+    /// Whether an idle position has to be stored first, since the stream passes this one without a
+    /// transaction.
     pub fn waits_for(&self, applied: Lsn) -> bool {
         matches!(self, Self::Pausing { at_least, .. } if applied < *at_least)
     }
@@ -45,12 +48,15 @@ impl Mode {
         matches!(self, Self::Paused { .. })
     }
 
-    /// Comes to stand, if it is to and this position will do. Returns the read models that may join here.
+    /// Comes to stand, if it is to and this position will do. Returns the read models that may join
+    /// here.
     pub fn stand(&mut self, applied: Lsn) -> Option<Joining> {
         match self {
             Self::Pausing { at_least, models } if applied >= *at_least => {
                 let models = std::mem::take(models);
-                *self = Self::Paused { joining: Vec::new() };
+                *self = Self::Paused {
+                    joining: Vec::new(),
+                };
                 Some(models)
             }
             _ => None,

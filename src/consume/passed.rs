@@ -1,8 +1,9 @@
 //! What the stream and the watch know of each other.
 //!
-//! How far the stream has come: what the watch sees in the catalogs may still be on its way. And of which leaves the stream has
-//! brought changes that the watch has never seen: attached, changed and detached again between two looks, they leave their rows
-//! in the lookup and nothing in the catalogs.
+//! How far the stream has come: what the watch sees in the catalogs may still be on its way. And of
+//! which leaves the stream has brought changes that the watch has never seen: attached, changed and
+//! detached again between two looks, they leave their rows in the lookup and nothing in the
+//! catalogs.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +40,8 @@ impl Passed {
         }
     }
 
-    /// Notes that a transaction has changed this leaf; returns whether the watch has never seen it. It is received, and not yet applied.
+    /// Notes that a transaction has changed this leaf; returns whether the watch has never seen it.
+    /// It is received, and not yet applied.
     pub fn bring_leaf(&self, index: usize, leaf: u32) -> bool {
         self.with_leaves(index, |leaves| {
             let unseen = !leaves.seen.contains(&leaf);
@@ -55,7 +57,8 @@ impl Passed {
         self.with_leaves(index, |leaves| leaves.unseen.clone())
     }
 
-    /// The watch has looked: it knows these leaves now, and has done what follows from those that were unseen when it began to look.
+    /// The watch has looked: it knows these leaves now, and has done what follows from those that
+    /// were unseen when it began to look.
     pub fn see_leaves(&self, index: usize, seen: &BTreeSet<u32>, settled: &BTreeSet<u32>) {
         self.with_leaves(index, |leaves| {
             leaves.seen.clone_from(seen);
@@ -69,7 +72,8 @@ impl Passed {
         all.get_mut(index).map(of).unwrap_or_default()
     }
 
-    /// Notes which of these changes of a transaction are a TRUNCATE. They are received, and not yet applied.
+    /// Notes which of these changes of a transaction are a TRUNCATE. They are received, and not yet
+    /// applied.
     pub fn bring(&self, changes: &[(usize, Change)], commit: Lsn) {
         for (index, _) in changes
             .iter()
@@ -91,7 +95,8 @@ impl Passed {
         Lsn(self.applied.load(Ordering::Relaxed))
     }
 
-    /// The commit of the last TRUNCATE of this read model that the stream brought; zero if there was none.
+    /// The commit of the last TRUNCATE of this read model that the stream brought; zero if there
+    /// was none.
     pub fn truncated(&self, index: usize) -> Lsn {
         let truncated = self.truncated.get(index);
         truncated.map_or(Lsn::ZERO, |lsn| Lsn(lsn.load(Ordering::Relaxed)))

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::consume::Now;
 
-/// How long reading may stand still because the target is slow; then the replication connection is closed, since a server
-/// that shuts down could not tell us.
+/// How long reading may stand still because the target is slow; then the replication connection is
+/// closed, since a server that shuts down could not tell us.
 const BACKLOG: Duration = Duration::from_secs(10);
 
-/// How long the source may say nothing, although every status asks for a reply. A walsender that decodes a large transaction of which
-/// it has nothing to send looks at our status only every half of its wal_sender_timeout (`WalSndUpdateProgress`).
+/// How long the source may say nothing, although every status asks for a reply. A walsender that
+/// decodes a large transaction of which it has nothing to send looks at our status only every half
+/// of its wal_sender_timeout (`WalSndUpdateProgress`).
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// What is waited for, and since when.
@@ -30,7 +31,9 @@ impl Patience {
             backlog_since: None,
             chunk,
             heard_at: Now::ZERO,
-            silence: (feedback_interval * 3).max(sender_timeout).max(MOST_SILENCE),
+            silence: (feedback_interval * 3)
+                .max(sender_timeout)
+                .max(MOST_SILENCE),
         }
     }
 
@@ -49,7 +52,8 @@ impl Patience {
         self.backlog_since = None;
     }
 
-    /// A byte came, or could not be heard. A row of many megabytes may be under way for longer than a source may be silent.
+    /// A byte came, or could not be heard. A row of many megabytes may be under way for longer than
+    /// a source may be silent.
     pub fn heard(&mut self, now: Now) {
         self.heard_at = now;
     }
@@ -89,12 +93,24 @@ mod tests {
         let seconds = Duration::from_secs;
         let mut patience = Patience::new(seconds(10), seconds(60), seconds(60));
         assert_eq!(patience.backlog(true, false, seconds(1)), None);
-        assert_eq!(patience.backlog(false, false, seconds(2)), Some(seconds(12)));
-        assert_eq!(patience.backlog(false, false, seconds(5)), Some(seconds(12)));
+        assert_eq!(
+            patience.backlog(false, false, seconds(2)),
+            Some(seconds(12))
+        );
+        assert_eq!(
+            patience.backlog(false, false, seconds(5)),
+            Some(seconds(12))
+        );
         assert_eq!(patience.backlog(false, true, seconds(5)), Some(seconds(62)));
         patience.handed_over();
-        assert_eq!(patience.backlog(false, false, seconds(7)), Some(seconds(17)));
+        assert_eq!(
+            patience.backlog(false, false, seconds(7)),
+            Some(seconds(17))
+        );
         assert_eq!(patience.backlog(true, false, seconds(8)), None);
-        assert_eq!(patience.backlog(false, false, seconds(9)), Some(seconds(19)));
+        assert_eq!(
+            patience.backlog(false, false, seconds(9)),
+            Some(seconds(19))
+        );
     }
 }

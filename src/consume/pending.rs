@@ -19,7 +19,8 @@ pub struct Pending {
     chunks: u64,
     /// Read models with changes of a leaf that the watch has never seen.
     unseen: Vec<usize>,
-    /// Leaves whose changes came under the name of their table, since they were described; with the commit of the first.
+    /// Leaves whose changes came under the name of their table, since they were described; with the
+    /// commit of the first.
     leaves: Vec<(Leaf, Lsn)>,
 }
 
@@ -155,7 +156,8 @@ impl Pending {
         })
     }
 
-    /// Takes the folds alone: for what keeps no checkpoint, a chunk or a copy that is brought forward.
+    /// Takes the folds alone: for what keeps no checkpoint, a chunk or a copy that is brought
+    /// forward.
     pub fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)
@@ -183,7 +185,10 @@ mod tests {
         Transaction {
             id: id(commit_lsn),
             end_lsn: Lsn(commit_lsn + 8),
-            changes: of.iter().map(|of| (*of, Change::Delete(row.clone()))).collect(),
+            changes: of
+                .iter()
+                .map(|of| (*of, Change::Delete(row.clone())))
+                .collect(),
             broken: Vec::new(),
             has_changes: !of.is_empty(),
             leaves: Vec::new(),

@@ -1,12 +1,13 @@
-//! Where the source takes `cdc` for a synchronous standby (`synchronous_standby_names` holds `*` or our name): its commits wait for
-//! what is acknowledged here, and must not wait for long.
+//! Where the source takes `cdc` for a synchronous standby (`synchronous_standby_names` holds `*` or
+//! our name): its commits wait for what is acknowledged here, and must not wait for long.
 //!
-//! What needs no apply is stored and acknowledged at once, the newest position standing for all before it. If the target takes longer
-//! than [`PATIENCE`], the connection stands apart: it names no flushed position any more, so the source's commits wait for the other
-//! standbys, and the stream goes on. It counts again as soon as a position was acknowledged in time.
+//! What needs no apply is stored and acknowledged at once, the newest position standing for all
+//! before it. If the target takes longer than [`PATIENCE`], the connection stands apart: it names
+//! no flushed position any more, so the source's commits wait for the other standbys, and the
+//! stream goes on. It counts again as soon as a position was acknowledged in time.
 //!
-//! Whether something waits is told by what was received, and by the end of the source's WAL, which is read with its clock: a walsender
-//! that decodes a large transaction sends nothing for a while.
+//! Whether something waits is told by what was received, and by the end of the source's WAL, which
+//! is read with its clock: a walsender that decodes a large transaction sends nothing for a while.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Stands apart until something was acknowledged in time: a stream that begins may be far behind.
+    /// Stands apart until something was acknowledged in time: a stream that begins may be far
+    /// behind.
     pub fn new(own_cluster: bool) -> Self {
         Self {
             own_cluster,
@@ -61,7 +63,8 @@ impl Standby {
         self.named && (self.apart || self.own_cluster)
     }
 
-    /// Compares what was received with what was acknowledged; returns whether the source has to be told.
+    /// Compares what was received with what was acknowledged; returns whether the source has to be
+    /// told.
     pub fn judge(&mut self, received: Lsn, acknowledged: Lsn, now: Now) -> bool {
         if let Some((position, since)) = self.waits {
             let late = now.saturating_sub(since) >= PATIENCE;
@@ -149,7 +152,10 @@ mod tests {
         assert!(case.at(5300, 500, 400));
         assert!(!case.at(5400, 600, 500), "acknowledged in time");
         assert!(!case.at(7299, 700, 599));
-        assert!(case.at(7400, 700, 599), "what came next counts from then on");
+        assert!(
+            case.at(7400, 700, 599),
+            "what came next counts from then on"
+        );
         assert!(!case.at(7500, 700, 700), "nothing is left");
     }
 

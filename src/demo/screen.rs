@@ -102,8 +102,14 @@ impl Screen {
         self.line(&format!("  {text}"));
     }
 
-    /// Lookup and report side by side; `+`, `~` and `-` mark what is new, changed and gone since the last time.
-    pub(super) fn tables(&mut self, tables: &mut Tables, lookup: Vec<Vec<String>>, report: Vec<Vec<String>>) {
+    /// Lookup and report side by side; `+`, `~` and `-` mark what is new, changed and gone since
+    /// the last time.
+    pub(super) fn tables(
+        &mut self,
+        tables: &mut Tables,
+        lookup: Vec<Vec<String>>,
+        report: Vec<Vec<String>>,
+    ) {
         let left = marked(&mut tables.lookup, lookup);
         let right = marked(&mut tables.report, report);
         let head = format!("    {}  {}", pad("labels_lookup", LEFT), "report");
@@ -114,12 +120,14 @@ impl Screen {
         }
         for index in 0..left.len().max(right.len()) {
             let mut text = String::new();
-            let (row, style) = left.get(index).map_or((String::new(), Style::Plain), |row| {
-                (
-                    format!("{} {}", row.mark, cells(&row.cells, &[5, 12, 10])),
-                    row.style(),
-                )
-            });
+            let (row, style) = left
+                .get(index)
+                .map_or((String::new(), Style::Plain), |row| {
+                    (
+                        format!("{} {}", row.mark, cells(&row.cells, &[5, 12, 10])),
+                        row.style(),
+                    )
+                });
             text.push_str("  ");
             text.push_str(&self.paint(style, &pad(&row, LEFT + 2)));
             if let Some(row) = right.get(index) {
@@ -228,7 +236,10 @@ mod tests {
     fn changes_since_the_last_look_are_marked() {
         let mut last = None;
         let marks = |last: &mut _, text: &str| -> String {
-            marked(last, rows(text)).iter().map(|row| row.mark).collect()
+            marked(last, rows(text))
+                .iter()
+                .map(|row| row.mark)
+                .collect()
         };
         assert_eq!(marks(&mut last, "DR|Dr.\nMR|Mr."), "  ");
         assert_eq!(marks(&mut last, "DR|Prof.\nMR|Mr.\nMS|Ms."), "~ +");

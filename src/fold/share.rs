@@ -95,7 +95,11 @@ mod tests {
         // Changes; new rows, and whether one lacks a value; others, and whether one lacks a value.
         for (changes, new, known) in [
             (vec![], (0, false), (0, false)),
-            (vec![insert("1", "a"), insert("2", "b")], (2, false), (0, false)),
+            (
+                vec![insert("1", "a"), insert("2", "b")],
+                (2, false),
+                (0, false),
+            ),
             (
                 vec![insert("1", "a"), update(None, "2", "u"), delete("3")],
                 (1, false),
@@ -126,7 +130,11 @@ mod tests {
                 (new, known),
                 "{told}"
             );
-            assert_eq!(shown(fold.all()), (new.0 + known.0, new.1 || known.1), "{told}");
+            assert_eq!(
+                shown(fold.all()),
+                (new.0 + known.0, new.1 || known.1),
+                "{told}"
+            );
             assert_eq!(
                 fold.new_rows().bytes() + fold.known_rows().bytes(),
                 fold.all().bytes(),
@@ -142,7 +150,11 @@ mod tests {
 
     #[test]
     fn a_share_is_as_large_as_its_rows() {
-        let fold = folded(vec![insert("1", "longer"), update(None, "2", "a"), delete("3")]);
+        let fold = folded(vec![
+            insert("1", "longer"),
+            update(None, "2", "a"),
+            delete("3"),
+        ]);
         let alone = |changes| folded(changes).bytes();
         assert_eq!(fold.new_rows().bytes(), alone(vec![insert("1", "longer")]));
         assert_eq!(
@@ -153,7 +165,10 @@ mod tests {
 
     #[test]
     fn every_share_tells_that_nothing_else_is_left() {
-        for (changes, clear) in [(vec![insert("1", "a")], false), (vec![Change::Truncate], true)] {
+        for (changes, clear) in [
+            (vec![insert("1", "a")], false),
+            (vec![Change::Truncate], true),
+        ] {
             let fold = folded(changes);
             let told = [fold.all(), fold.new_rows(), fold.known_rows()].map(|share| share.clear());
             assert_eq!(told, [clear; 3]);

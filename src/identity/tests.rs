@@ -30,7 +30,11 @@ pub(crate) fn labels() -> SourceTable {
         column("deleted_at", "timestamp with time zone", false),
     ];
     SourceTable {
-        unique_indexes: vec![unique("labels_code", &["code"], Some("(deleted_at IS NULL)"))],
+        unique_indexes: vec![unique(
+            "labels_code",
+            &["code"],
+            Some("(deleted_at IS NULL)"),
+        )],
         estimated_rows: 80.0,
         ..SourceTable::ordinary(1, TableName::new("public", "labels"), columns, &["id"])
     }
@@ -71,7 +75,11 @@ fn check(case: &str, change: impl FnOnce(&mut SourceTable), expected: &str) {
                 Basis::Index => "index",
                 Basis::Key => "key",
             };
-            assert_eq!(format!("{basis} {}", found.columns.join(",")), expected, "{case}");
+            assert_eq!(
+                format!("{basis} {}", found.columns.join(",")),
+                expected,
+                "{case}"
+            );
         }
         Err(error) => {
             let part = expected
@@ -127,7 +135,11 @@ fn identity_follows_the_replica_identity() {
         |t| t.replica_identity = Index,
         "refused: dropped",
     );
-    check("full with a primary key", |t| t.replica_identity = Full, "pk id");
+    check(
+        "full with a primary key",
+        |t| t.replica_identity = Full,
+        "pk id",
+    );
     check(
         "a unique index is offered as identity",
         |t| {
@@ -204,7 +216,10 @@ fn full_without_a_primary_key_needs_a_unique_key_over_live_rows() {
     );
     check(
         "live rows with a key",
-        full(&["code"], Some("((deleted_at IS NULL) AND (code IS NOT NULL))")),
+        full(
+            &["code"],
+            Some("((deleted_at IS NULL) AND (code IS NOT NULL))"),
+        ),
         "key code",
     );
     check(
@@ -214,7 +229,10 @@ fn full_without_a_primary_key_needs_a_unique_key_over_live_rows() {
     );
     check(
         "some live rows",
-        full(&["code"], Some("((deleted_at IS NULL) AND (label IS NOT NULL))")),
+        full(
+            &["code"],
+            Some("((deleted_at IS NULL) AND (label IS NOT NULL))"),
+        ),
         "refused: no unique index",
     );
     check(
@@ -232,7 +250,11 @@ fn full_without_a_primary_key_needs_a_unique_key_over_live_rows() {
         full(&["code"], None)(table);
         table.unique_indexes[0].immediate = false;
     };
-    check("deferrable", deferrable, "refused: by a deferrable constraint");
+    check(
+        "deferrable",
+        deferrable,
+        "refused: by a deferrable constraint",
+    );
     check(
         "deferrable and immediate",
         |table| {
@@ -284,8 +306,14 @@ fn publication_never_breaks_the_writes_of_the_application() {
         !legal(&|_| {}, Some(&["code", "label"]), 150_000),
         "list lacks the identity"
     );
-    assert!(!legal(&|t| t.primary_key.clear(), None, 150_000), "no identity");
-    assert!(!legal(&full, Some(&["id", "code"]), 150_000), "FULL and a list");
+    assert!(
+        !legal(&|t| t.primary_key.clear(), None, 150_000),
+        "no identity"
+    );
+    assert!(
+        !legal(&full, Some(&["id", "code"]), 150_000),
+        "FULL and a list"
+    );
     assert!(legal(&full, None, 180_000));
     assert!(legal(&full_generated, None, 170_000));
     assert!(

@@ -1,8 +1,9 @@
-//! Frames: the messages of the connection, and what a replication stream carries inside of CopyData.
+//! Frames: the messages of the connection, and what a replication stream carries inside of
+//! CopyData.
 //!
-//! Comes in: the receive buffer. Goes out: one message at a time, borrowed from it; and the encoded standby
-//! status update. Only what a replication connection sees after authentication is known here; the handshake
-//! is the driver's.
+//! Comes in: the receive buffer. Goes out: one message at a time, borrowed from it; and the encoded
+//! standby status update. Only what a replication connection sees after authentication is known
+//! here; the handshake is the driver's.
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ use super::reader::Reader;
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 
-/// Largest frame that is accepted. PostgreSQL builds a message in a buffer of at most 1 GiB; the slack is for headers.
+/// Largest frame that is accepted. PostgreSQL builds a message in a buffer of at most 1 GiB; the
+/// slack is for headers.
 pub const MAX_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 
 /// Bytes of a frame before its body: the tag and an Int32 length that counts itself.
@@ -35,14 +37,21 @@ impl Frame<'_> {
 /// Prints no body: it may hold a row.
 impl fmt::Debug for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({:?}, {} bytes)", char::from(self.tag), self.body.len())
+        write!(
+            f,
+            "Frame({:?}, {} bytes)",
+            char::from(self.tag),
+            self.body.len()
+        )
     }
 }
 
-/// Bytes of the frame at the start of `buffer`, its header included; `None` if the header is not complete yet.
+/// Bytes of the frame at the start of `buffer`, its header included; `None` if the header is not
+/// complete yet.
 ///
 /// # Errors
-/// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot go on.
+/// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot go
+/// on.
 pub fn length(buffer: &[u8], max_bytes: usize) -> Result<Option<usize>> {
     let Some(([tag, length @ ..], _)) = buffer.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
@@ -130,7 +139,8 @@ impl fmt::Debug for DataRow<'_> {
     }
 }
 
-/// What the server says in an error or a notice. Its detail may quote a row: it is for `source/error.rs`, which decides.
+/// What the server says in an error or a notice. Its detail may quote a row: it is for
+/// `source/error.rs`, which decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// ERROR, FATAL, PANIC, WARNING, NOTICE ... (never translated).
@@ -234,7 +244,9 @@ fn data_row(mut reader: Reader<'_>) -> Result<Backend<'_>> {
             -1 => None,
             length => {
                 let length = usize::try_from(length).map_err(|_| {
-                    start.error(format_args!("expected a length of -1 or more, found {length}"))
+                    start.error(format_args!(
+                        "expected a length of -1 or more, found {length}"
+                    ))
                 })?;
                 Some(reader.bytes(length, "value")?)
             }
@@ -257,7 +269,8 @@ pub enum StreamFrame<'a> {
     WalData {
         /// Position of the WAL that the payload stems from.
         start: Lsn,
-        /// Position that the server has reached, as it says (for a logical stream mostly the same as `start`).
+        /// Position that the server has reached, as it says (for a logical stream mostly the same
+        /// as `start`).
         end: Lsn,
         /// Server's clock when it was sent.
         send_time: PgTimestamp,
@@ -287,7 +300,10 @@ impl fmt::Debug for StreamFrame<'_> {
                 wal_end,
                 reply_requested,
                 ..
-            } => write!(f, "Keepalive({wal_end}, reply_requested: {reply_requested})"),
+            } => write!(
+                f,
+                "Keepalive({wal_end}, reply_requested: {reply_requested})"
+            ),
             Self::CopyDone => f.write_str("CopyDone"),
         }
     }
@@ -332,7 +348,8 @@ impl<'a> StreamFrame<'a> {
     }
 }
 
-/// A standby status update: how far the stream has got on this side. For a slot only `flushed` counts.
+/// A standby status update: how far the stream has got on this side. For a slot only `flushed`
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StandbyStatus {
     /// Received.

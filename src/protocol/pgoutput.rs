@@ -1,9 +1,10 @@
-//! Messages of the output plugin pgoutput, proto_version 1: whole transactions in commit order, values as text.
+//! Messages of the output plugin pgoutput, proto_version 1: whole transactions in commit order,
+//! values as text.
 //!
 //! Comes in: the payload of one WalData frame. Goes out: one [`Message`], borrowed from it.
 //!
-//! Reference: PostgreSQL manual, "Logical Replication Message Formats" (the same on 13 to 18). Whether the
-//! positions and times make sense is for the caller to judge.
+//! Reference: PostgreSQL manual, "Logical Replication Message Formats" (the same on 13 to 18).
+//! Whether the positions and times make sense is for the caller to judge.
 
 use super::reader::Reader;
 use super::tuple::Tuple;
@@ -138,7 +139,8 @@ pub struct RelationColumn<'a> {
     pub typmod: i32,
 }
 
-/// An old row image. Both kinds have all published columns; of a key those outside of the identity are NULL.
+/// An old row image. Both kinds have all published columns; of a key those outside of the identity
+/// are NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OldTuple<'a> {
     /// `K`: only the identity's values.
@@ -159,10 +161,13 @@ impl<'a> OldTuple<'a> {
 /// Reads one message.
 ///
 /// # Errors
-/// A message that is malformed, has bytes left over, or is of a type that proto_version 1 does not have.
+/// A message that is malformed, has bytes left over, or is of a type that proto_version 1 does not
+/// have.
 pub fn decode(payload: &[u8]) -> Result<Message<'_>> {
     let Some((tag, fields)) = payload.split_first() else {
-        return Err(Error::protocol("expected a pgoutput message, found nothing"));
+        return Err(Error::protocol(
+            "expected a pgoutput message, found nothing",
+        ));
     };
     let reader = |message| Reader::new(message, fields, 1);
     match tag {
@@ -303,12 +308,15 @@ fn old_tuple<'a>(reader: &mut Reader<'a>) -> Result<OldTuple<'a>> {
     match reader.u8("kind of tuple")? {
         KEY => Tuple::decode(reader).map(OldTuple::Key),
         OLD => Tuple::decode(reader).map(OldTuple::Old),
-        byte => Err(start.error(format_args!("expected a tuple 'K' or 'O', found 0x{byte:02X}"))),
+        byte => Err(start.error(format_args!(
+            "expected a tuple 'K' or 'O', found 0x{byte:02X}"
+        ))),
     }
 }
 
 fn truncate(mut reader: Reader<'_>) -> Result<Message<'_>> {
-    // The options stand between the count and what it counts; with 4 bytes for each the count is checked anyway.
+    // The options stand between the count and what it counts; with 4 bytes for each the count is
+    // checked anyway.
     let count = reader.count32("number of relations", 4)?;
     let options = reader.u8("options")?;
     let mut relations = Vec::with_capacity(count);

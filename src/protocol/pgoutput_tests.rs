@@ -59,7 +59,10 @@ impl Encoder {
             self = match value {
                 Value::Null => self.u8(b'n'),
                 Value::Unchanged => self.u8(b'u'),
-                Value::Text(text) => self.u8(b't').u32(u32::try_from(text.len()).unwrap()).raw(text),
+                Value::Text(text) => self
+                    .u8(b't')
+                    .u32(u32::try_from(text.len()).unwrap())
+                    .raw(text),
             };
         }
         self
@@ -99,7 +102,10 @@ fn update_bytes(old: u8) -> Vec<u8> {
 }
 
 fn delete_bytes() -> Vec<u8> {
-    Encoder::new(b'D').u32(5).tuple(b'K', &[text("1"), Value::Null]).0
+    Encoder::new(b'D')
+        .u32(5)
+        .tuple(b'K', &[text("1"), Value::Null])
+        .0
 }
 
 fn truncate_bytes() -> Vec<u8> {
@@ -107,7 +113,13 @@ fn truncate_bytes() -> Vec<u8> {
 }
 
 fn logical_bytes() -> Vec<u8> {
-    Encoder::new(b'M').u8(1).u64(7).cstr("cdc").u32(3).raw(b"abc").0
+    Encoder::new(b'M')
+        .u8(1)
+        .u64(7)
+        .cstr("cdc")
+        .u32(3)
+        .raw(b"abc")
+        .0
 }
 
 fn every_message() -> Vec<Vec<u8>> {
@@ -117,7 +129,10 @@ fn every_message() -> Vec<Vec<u8>> {
         Encoder::new(b'O').u64(7).cstr("origin").0,
         relation_bytes(),
         Encoder::new(b'Y').u32(16_400).cstr("").cstr("mood").0,
-        Encoder::new(b'I').u32(5).tuple(b'N', &[text("1"), Value::Null]).0,
+        Encoder::new(b'I')
+            .u32(5)
+            .tuple(b'N', &[text("1"), Value::Null])
+            .0,
         update_bytes(b'K'),
         update_bytes(b'O'),
         delete_bytes(),
@@ -168,7 +183,10 @@ fn relation_describes_the_table() {
             },
         ],
     };
-    assert_eq!(decode(&relation_bytes()).unwrap(), Message::Relation(relation));
+    assert_eq!(
+        decode(&relation_bytes()).unwrap(),
+        Message::Relation(relation)
+    );
 }
 
 #[test]
@@ -275,7 +293,13 @@ fn a_message_cut_at_any_byte_or_with_a_byte_more_is_refused() {
 #[test]
 fn malformed_messages_tell_where_and_what() {
     let wrong_flags = Encoder::new(b'C').u8(2).u64(7).u64(9).u64(8).0;
-    let wrong_identity = Encoder::new(b'R').u32(1).cstr("s").cstr("t").u8(b'x').i16(0).0;
+    let wrong_identity = Encoder::new(b'R')
+        .u32(1)
+        .cstr("s")
+        .cstr("t")
+        .u8(b'x')
+        .i16(0)
+        .0;
     let many_columns = Encoder::new(b'R')
         .u32(1)
         .cstr("s")

@@ -99,7 +99,9 @@ impl<'a> Reader<'a> {
 
     fn count(&self, found: i64, field: &str, least_bytes: usize, left: usize) -> Result<usize> {
         let Ok(count) = usize::try_from(found) else {
-            return Err(self.error(format_args!("expected a {field} of 0 or more, found {found}")));
+            return Err(self.error(format_args!(
+                "expected a {field} of 0 or more, found {found}"
+            )));
         };
         if count.saturating_mul(least_bytes) > left {
             return Err(self.error(format_args!(
@@ -125,7 +127,8 @@ impl<'a> Reader<'a> {
     pub(super) fn name(&mut self, field: &str) -> Result<&'a str> {
         let start = self.clone();
         let bytes = self.cstr(field)?;
-        std::str::from_utf8(bytes).map_err(|_| start.error(format_args!("expected UTF-8 for {field}")))
+        std::str::from_utf8(bytes)
+            .map_err(|_| start.error(format_args!("expected UTF-8 for {field}")))
     }
 
     /// Ends the message: nothing may be left.

@@ -1,10 +1,11 @@
 //! TupleData: one row image on the wire, checked once and then read without errors.
 //!
-//! Layout: Int16 number of columns; for each column one byte, `n` (NULL), `u` (unchanged TOASTed value, not
-//! sent) or `t` (text: Int32 length, bytes). Binary values (`b`) are never asked for and so an error.
+//! Layout: Int16 number of columns; for each column one byte, `n` (NULL), `u` (unchanged TOASTed
+//! value, not sent) or `t` (text: Int32 length, bytes). Binary values (`b`) are never asked for and
+//! so an error.
 //!
-//! Text is passed through as it is: it is the source's own text in the client encoding. Only a zero byte is
-//! refused, which no PostgreSQL text holds and which the target could not store.
+//! Text is passed through as it is: it is the source's own text in the client encoding. Only a zero
+//! byte is refused, which no PostgreSQL text holds and which the target could not store.
 
 use std::fmt;
 
@@ -21,7 +22,8 @@ const TEXT: u8 = b't';
 /// Byte that marks a binary value.
 const BINARY: u8 = b'b';
 
-/// A row image, borrowed from the message. Only checked bytes get in, so that its cells can be read without errors.
+/// A row image, borrowed from the message. Only checked bytes get in, so that its cells can be read
+/// without errors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Tuple<'a> {
     columns: usize,
@@ -78,7 +80,12 @@ fn check_value(reader: &mut Reader<'_>) -> Result<()> {
 /// Prints the shape only: a row's values never reach a log line.
 impl fmt::Debug for Tuple<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tuple({} columns, {} bytes)", self.columns, self.values.len())
+        write!(
+            f,
+            "Tuple({} columns, {} bytes)",
+            self.columns,
+            self.values.len()
+        )
     }
 }
 
@@ -131,7 +138,12 @@ mod tests {
         assert_eq!(tuple.columns(), 4);
         assert_eq!(
             tuple.cells().collect::<Vec<_>>(),
-            [Cell::Null, Cell::Unchanged, Cell::Text(b"MR"), Cell::Text(b"")]
+            [
+                Cell::Null,
+                Cell::Unchanged,
+                Cell::Text(b"MR"),
+                Cell::Text(b"")
+            ]
         );
         assert_eq!(decode(b"\0\0").unwrap().cells().count(), 0);
     }

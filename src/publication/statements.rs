@@ -14,19 +14,32 @@ pub(super) fn create_sql(name: &str, tables: &[&str], options: &str) -> String {
 
 /// The statement that takes a table out of the publication.
 pub fn drop_table_sql(name: &str, table: &TableName) -> String {
-    format!("ALTER PUBLICATION {} DROP TABLE {}", ident(name), table.quoted())
+    format!(
+        "ALTER PUBLICATION {} DROP TABLE {}",
+        ident(name),
+        table.quoted()
+    )
 }
 
 pub(super) fn comment_sql(name: &str, mark: &str) -> String {
-    format!("COMMENT ON PUBLICATION {} IS {}", ident(name), literal(mark))
+    format!(
+        "COMMENT ON PUBLICATION {} IS {}",
+        ident(name),
+        literal(mark)
+    )
 }
 
 /// The statement that adds a table to the publication.
 pub(super) fn add_table_sql(name: &str, table: &Wanted) -> String {
-    format!("ALTER PUBLICATION {} ADD TABLE {}", ident(name), table.sql())
+    format!(
+        "ALTER PUBLICATION {} ADD TABLE {}",
+        ident(name),
+        table.sql()
+    )
 }
 
-/// The statements that publish a table of the publication with other columns or without a row filter.
+/// The statements that publish a table of the publication with other columns or without a row
+/// filter.
 pub(super) fn again_sql(name: &str, table: &Wanted) -> Vec<String> {
     vec![
         format!(

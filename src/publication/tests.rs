@@ -117,7 +117,13 @@ fn partitioned_table_is_published_as_its_root() {
         has_primary_key: true,
         identity_columns: strings(&["id"]),
     }];
-    let statements = plan(&settings(false), std::slice::from_ref(&table), None, 150_000).unwrap();
+    let statements = plan(
+        &settings(false),
+        std::slice::from_ref(&table),
+        None,
+        150_000,
+    )
+    .unwrap();
     assert!(
         statements[0].ends_with("truncate', publish_via_partition_root = true)"),
         "{statements:?}"
@@ -135,17 +141,28 @@ fn table_that_would_break_the_application_is_never_published() {
     table.primary_key.clear();
     let error = plan(&settings(false), &[table], None, 150_000).unwrap_err();
     assert_eq!(error.class(), Class::Broken);
-    assert!(error.hint().unwrap().contains("REPLICA IDENTITY"), "{error:?}");
+    assert!(
+        error.hint().unwrap().contains("REPLICA IDENTITY"),
+        "{error:?}"
+    );
 }
 
-/// Nothing tells its old rows apart: its read model will be suspended, which is no reason to keep it from the others.
+/// Nothing tells its old rows apart: its read model will be suspended, which is no reason to keep
+/// it from the others.
 #[test]
 fn table_without_an_identity_may_be_published_whole() {
     let mut table = labels();
     table.replica_identity = ReplicaIdentity::Full;
     table.primary_key.clear();
     table.unique_indexes.clear();
-    let plan = |projected: bool| plan(&settings(projected), std::slice::from_ref(&table), None, 150_000);
+    let plan = |projected: bool| {
+        plan(
+            &settings(projected),
+            std::slice::from_ref(&table),
+            None,
+            150_000,
+        )
+    };
     assert!(plan(false).unwrap()[0].contains("FOR TABLE \"public\".\"labels\" WITH"));
     let error = plan(true).unwrap_err();
     assert_eq!(error.class(), Class::Broken);
@@ -157,7 +174,8 @@ fn table_without_an_identity_may_be_published_whole() {
 
 #[test]
 fn only_our_own_publication_is_altered() {
-    let plan = |existing: &Publication| plan(&settings(false), &[labels()], Some(existing), 150_000);
+    let plan =
+        |existing: &Publication| plan(&settings(false), &[labels()], Some(existing), 150_000);
     let good = publication(vec![published("labels", None)]);
     assert_eq!(plan(&good).unwrap(), Vec::<String>::new());
     let empty = publication(Vec::new());
@@ -190,7 +208,11 @@ fn only_our_own_publication_is_altered() {
         comment: None,
         ..publication(vec![published("labels", Some(&enough))])
     };
-    assert_eq!(plan(&listed).unwrap(), Vec::<String>::new(), "so is its list");
+    assert_eq!(
+        plan(&listed).unwrap(),
+        Vec::<String>::new(),
+        "so is its list"
+    );
     let short = Publication {
         comment: None,
         ..publication(vec![published("labels", Some(&enough[1..]))])
@@ -201,13 +223,20 @@ fn only_our_own_publication_is_altered() {
         ..publication(vec![published("labels", None)])
     };
     let none = self::plan(&settings(true), &[labels()], Some(&whole), 150_000).unwrap();
-    assert_eq!(none, Vec::<String>::new(), "more than is asked for is enough");
+    assert_eq!(
+        none,
+        Vec::<String>::new(),
+        "more than is asked for is enough"
+    );
     // Our own is as the settings say: whole tables.
     for columns in [&enough[..2], &enough] {
         let listed = publication(vec![published("labels", Some(columns))]);
         assert_eq!(
             plan(&listed).unwrap(),
-            ["ALTER PUBLICATION \"cdc\" DROP TABLE \"public\".\"labels\"", ADD]
+            [
+                "ALTER PUBLICATION \"cdc\" DROP TABLE \"public\".\"labels\"",
+                ADD
+            ]
         );
     }
     let mut filtered = publication(vec![published("labels", None)]);
@@ -244,7 +273,10 @@ fn our_publication_is_altered_by_its_owner_only() {
     assert_eq!(error.class(), Class::Broken);
     let told = format!("{error:?}");
     assert!(told.contains("this role does not own it"), "{told}");
-    assert!(told.contains(&format!("Let its owner run: {ADD};")), "{told}");
+    assert!(
+        told.contains(&format!("Let its owner run: {ADD};")),
+        "{told}"
+    );
 }
 
 #[test]
@@ -292,7 +324,8 @@ fn each_read_model_has_its_own_table() {
     );
 }
 
-/// Another's publication without publish_via_partition_root lists the leaves; it does if it has all of them.
+/// Another's publication without publish_via_partition_root lists the leaves; it does if it has all
+/// of them.
 #[test]
 fn leaves_stand_for_their_root_if_all_are_published() {
     let leaf = |name: &str| Leaf {
@@ -325,7 +358,8 @@ fn leaves_stand_for_their_root_if_all_are_published() {
     );
 }
 
-/// What one table or publication lacks concerns the read models of that table, whoever made the publication.
+/// What one table or publication lacks concerns the read models of that table, whoever made the
+/// publication.
 #[test]
 fn what_is_lacking_concerns_its_read_models_alone() {
     let mut settings = settings(false);
@@ -342,7 +376,8 @@ fn what_is_lacking_concerns_its_read_models_alone() {
     let plan = |settings: &Settings, tables: &[SourceTable], existing: Option<&Publication>| {
         super::plan(settings, tables, existing, &ownership(), 150_000).unwrap()
     };
-    let lacking = |plan: &Plan| -> Vec<usize> { plan.lacking.iter().map(|lack| lack.model).collect() };
+    let lacking =
+        |plan: &Plan| -> Vec<usize> { plan.lacking.iter().map(|lack| lack.model).collect() };
     // Another's, with labels alone.
     let foreign = Publication {
         comment: None,
@@ -380,10 +415,14 @@ fn what_is_lacking_concerns_its_read_models_alone() {
     for existing in [None, Some(&ours)] {
         let planned = plan(&settings, &[labels(), not_owned.clone()], existing);
         assert_eq!(lacking(&planned), [1, 2], "{existing:?}");
-        assert_eq!(planned.statements().len(), if existing.is_some() { 0 } else { 2 });
+        assert_eq!(
+            planned.statements().len(),
+            if existing.is_some() { 0 } else { 2 }
+        );
         assert!(planned.lacking[0].error.hint().unwrap().contains(add));
     }
-    // A table that is gone, or that would break the application, keeps no other from being published.
+    // A table that is gone, or that would break the application, keeps no other from being
+    // published.
     let broken = SourceTable {
         primary_key: Vec::new(),
         ..products
@@ -404,7 +443,10 @@ fn what_is_lacking_concerns_its_read_models_alone() {
     let tables = [labels(), root];
     assert_eq!(lacking(&plan(&settings, &tables, Some(&foreign))), [1, 2]);
     let planned = plan(&settings, &tables, Some(&both));
-    assert_eq!((lacking(&planned), planned.unserved()), (vec![], vec![1, 2]));
+    assert_eq!(
+        (lacking(&planned), planned.unserved()),
+        (vec![], vec![1, 2])
+    );
 }
 
 /// So that a table that is not free keeps no other from being published.
@@ -416,7 +458,14 @@ fn the_parts_do_what_the_whole_does() {
     let mut model = ReadModelSettings::labels();
     model.source = products.name.clone();
     settings.read_models.push(model);
-    let planned = super::plan(&settings, &[labels(), products], None, &ownership(), 150_000).unwrap();
+    let planned = super::plan(
+        &settings,
+        &[labels(), products],
+        None,
+        &ownership(),
+        150_000,
+    )
+    .unwrap();
     let (whole, tables) = planned.parts();
     assert_eq!(
         whole[0],
@@ -427,7 +476,8 @@ fn the_parts_do_what_the_whole_does() {
     assert_eq!(added, [ADD, &ADD.replace("labels", "products")]);
 }
 
-/// An earlier version named no pipeline; a target that was renamed is another name for the same one.
+/// An earlier version named no pipeline; a target that was renamed is another name for the same
+/// one.
 #[test]
 fn comment_is_brought_up_to_date() {
     let comment = |comment: &str, owned: bool| {
@@ -443,5 +493,9 @@ fn comment_is_brought_up_to_date() {
     assert_eq!(comment("made by cdc", true), [comment_sql("cdc", &mark)]);
     assert_eq!(comment("made by cdc", false), Vec::<String>::new());
     let other = mark.replace("identifier 7", "identifier 8");
-    assert_eq!(comment(&other, true), Vec::<String>::new(), "another pipeline's");
+    assert_eq!(
+        comment(&other, true),
+        Vec::<String>::new(),
+        "another pipeline's"
+    );
 }

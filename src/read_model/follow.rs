@@ -21,7 +21,11 @@ pub fn follow(
     if let Some(obstacle) = obstacles(settings, table, roots, role).into_iter().next() {
         return Err(cannot_be_followed(&table.name, obstacle));
     }
-    let identity = identity(table, &settings.source_key(), settings.soft_delete.as_deref())?;
+    let identity = identity(
+        table,
+        &settings.source_key(),
+        settings.soft_delete.as_deref(),
+    )?;
     let is_generated = |name: &&String| table.column(name).is_some_and(|column| column.generated);
     if let Some(name) = identity.columns.iter().find(is_generated) {
         return Err(cannot_be_followed(&table.name, generated(name)));
@@ -33,8 +37,8 @@ pub fn follow(
     ReadModel::bind(settings, table, &identity.columns, remembering)
 }
 
-/// Binds a read model that is only compared, to a table that need not be one that can be followed. Where the stream could not name its
-/// rows, their primary key does, else the lookup's key.
+/// Binds a read model that is only compared, to a table that need not be one that can be followed.
+/// Where the stream could not name its rows, their primary key does, else the lookup's key.
 ///
 /// # Errors
 /// [`Class::Broken`](crate::error::Class::Broken) if the table cannot be read, or lacks a column.
@@ -86,12 +90,18 @@ mod tests {
         let cases: [(Alter, &str); 8] = [
             (|table| table.kind = 'v', "it is a view"),
             (|table| table.kind = 'm', "it is a materialized view"),
-            (|table| table.persistence = 'u', "it is unlogged or temporary"),
+            (
+                |table| table.persistence = 'u',
+                "it is unlogged or temporary",
+            ),
             (
                 |table| table.has_inheritance_children = true,
                 "other tables inherit from it",
             ),
-            (|table| table.may_select = false, "role \"cdc\" may not read it"),
+            (
+                |table| table.may_select = false,
+                "role \"cdc\" may not read it",
+            ),
             (
                 |table| table.row_security_applies = true,
                 "row-level security hides rows",
@@ -113,7 +123,10 @@ mod tests {
             assert_eq!(found.len(), 1, "{why}: {found:?}");
             assert!(found[0].to_string().contains(why), "{}", found[0]);
             assert!(found[0].hint().is_some(), "{why}");
-            assert!(bound(&table).unwrap_err().to_string().contains(why), "{why}");
+            assert!(
+                bound(&table).unwrap_err().to_string().contains(why),
+                "{why}"
+            );
             let compares = compare(&settings, &table, "cdc").is_ok();
             assert_eq!(
                 compares,

@@ -1,13 +1,16 @@
-//! What a source table must be to be followed: the one rule, for binding, for `cdc check` and for plain comparisons.
+//! What a source table must be to be followed: the one rule, for binding, for `cdc check` and for
+//! plain comparisons.
 
 use crate::error::Error;
 use crate::facts::SourceTable;
 use crate::settings::ReadModelSettings;
 use crate::sql::{TableName, ident};
 
-/// Why the table cannot be followed, each with what to do about it; empty if it can, as far as its replica identity allows.
+/// Why the table cannot be followed, each with what to do about it; empty if it can, as far as its
+/// replica identity allows.
 ///
-/// `roots` are published tables that take the changes of all their partitions under their own name; `role` is the one that reads.
+/// `roots` are published tables that take the changes of all their partitions under their own name;
+/// `role` is the one that reads.
 pub fn obstacles(
     settings: &ReadModelSettings,
     table: &SourceTable,
@@ -29,7 +32,10 @@ pub fn reading(table: &SourceTable, role: &str) -> Vec<Error> {
     let to = ident(role);
     if !table.may_select {
         all.push(
-            Error::broken(format!("role \"{role}\" may not read it")).with_hint(format!(
+            Error::broken(format!(
+                "permission denied: role \"{role}\" may not read it"
+            ))
+            .with_hint(format!(
                 "GRANT USAGE ON SCHEMA {} TO {to}; GRANT SELECT ON {} TO {to};",
                 ident(&table.name.schema),
                 table.name.quoted()
@@ -38,9 +44,11 @@ pub fn reading(table: &SourceTable, role: &str) -> Vec<Error> {
     }
     if table.row_security_applies {
         all.push(
-            Error::broken(format!("row-level security hides rows from role \"{role}\""))
-                .with_detail("A copy would lack rows that the stream brings.")
-                .with_hint(format!("ALTER ROLE {to} BYPASSRLS;")),
+            Error::broken(format!(
+                "row-level security hides rows from role \"{role}\""
+            ))
+            .with_detail("A copy would lack rows that the stream brings.")
+            .with_hint(format!("ALTER ROLE {to} BYPASSRLS;")),
         );
     }
     all
@@ -112,7 +120,9 @@ fn partitions(table: &SourceTable, roots: &[TableName]) -> Vec<Error> {
             Error::broken(format!(
                 "it is a partition of \"{root}\", under whose name its changes come"
             ))
-            .with_hint("Follow the partitioned table, or the partition alone by a publication of its own."),
+            .with_hint(
+                "Follow the partitioned table, or the partition alone by a publication of its own.",
+            ),
         );
     }
     all
@@ -130,11 +140,18 @@ fn columns(settings: &ReadModelSettings, table: &SourceTable) -> Vec<Error> {
     for (name, what, key) in columns.chain(soft_delete) {
         match table.column(name) {
             None => {
-                let names: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
+                let names: Vec<_> = table
+                    .columns
+                    .iter()
+                    .map(|column| column.name.as_str())
+                    .collect();
                 all.push(
                     Error::broken(format!("{what} \"{name}\" does not exist"))
                         .with_detail(format!("The table has: {}.", names.join(", ")))
-                        .with_hint(format!("Correct read_model.{key} of \"{}\".", settings.target)),
+                        .with_hint(format!(
+                            "Correct read_model.{key} of \"{}\".",
+                            settings.target
+                        )),
                 );
             }
             Some(column) if column.generated => all.push(generated(name)),

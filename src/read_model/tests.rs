@@ -124,7 +124,10 @@ fn an_old_row_without_the_identity_breaks_the_read_model() {
             .unwrap_err(),
     ] {
         assert_eq!(error.class(), Class::Broken);
-        assert!(error.message().contains("a partition has another one"), "{error}");
+        assert!(
+            error.message().contains("a partition has another one"),
+            "{error}"
+        );
     }
 }
 
@@ -136,9 +139,13 @@ fn soft_delete_of_a_domain_over_boolean_is_boolean() {
         ..column("hidden", 90_001, "public.flag", false)
     });
     let mut settings = ReadModelSettings::labels();
-    for (name, kind) in [("hidden", SoftDelete::True), ("deleted_at", SoftDelete::NotNull)] {
+    for (name, kind) in [
+        ("hidden", SoftDelete::True),
+        ("deleted_at", SoftDelete::NotNull),
+    ] {
         settings.soft_delete = Some(name.to_owned());
-        let model = ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
+        let model =
+            ReadModel::bind(&settings, &table, &["id".to_owned()], Remembering::Map).unwrap();
         assert_eq!(model.soft_delete.unwrap().1, kind, "{name}");
     }
 }
@@ -146,7 +153,9 @@ fn soft_delete_of_a_domain_over_boolean_is_boolean() {
 #[test]
 fn boolean_soft_delete_takes_null_and_false_for_live() {
     let (mut model, layout) = default_model();
-    model.soft_delete = model.soft_delete.map(|(column, _)| (column, SoftDelete::True));
+    model.soft_delete = model
+        .soft_delete
+        .map(|(column, _)| (column, SoftDelete::True));
     for (flag, live) in [("-", true), ("f", true), ("t", false)] {
         let tuple = format!("1 MR Mr. Mister {flag}");
         let Some(Change::Insert(image)) = model.insert(&layout, &cells(&tuple)).unwrap() else {
@@ -166,7 +175,9 @@ fn old_identity_is_kept_only_where_it_changed() {
         (Some("1 - - - -"), Some(b"1")),
     ] {
         let old = old.map(cells);
-        let Some(Change::Update { old, new }) = model.update(&layout, old.as_deref(), &new).unwrap() else {
+        let Some(Change::Update { old, new }) =
+            model.update(&layout, old.as_deref(), &new).unwrap()
+        else {
             panic!()
         };
         assert_eq!(
@@ -182,7 +193,11 @@ fn under_full_without_primary_key_the_old_tuple_tells_what_was_live() {
     let (model, layout) = full_model();
     let (live, dead) = ("1 MR Mr. Mister -", "1 MR Mr. Mister 2026-01-01");
     let key = Row::from_cells([Cell::Text(b"MR")]);
-    let update = |old, new| model.update(&layout, Some(&cells(old)), &cells(new)).unwrap();
+    let update = |old, new| {
+        model
+            .update(&layout, Some(&cells(old)), &cells(new))
+            .unwrap()
+    };
     assert_eq!(update(dead, dead), None);
     assert_eq!(update(live, dead), Some(Change::Delete(key.clone())));
     assert!(matches!(update(dead, live), Some(Change::Insert(_))));
@@ -234,7 +249,10 @@ fn a_value_that_could_not_be_left_out_breaks_the_read_model_when_it_is() {
     assert!(update("1 MR Mr. u -").is_ok());
     let error = update("1 MR u Mister -").unwrap_err();
     assert_eq!(error.class(), crate::error::Class::Broken);
-    assert!(error.to_string().contains("left out column \"label\""), "{error}");
+    assert!(
+        error.to_string().contains("left out column \"label\""),
+        "{error}"
+    );
     let (mut model, layout) = full_model();
     model.columns[1].toastable = false;
     let old = cells("1 MR Mr. Mister -");
@@ -282,13 +300,24 @@ fn a_change_is_as_large_as_its_rows_and_itself() {
 fn toasted_identity_is_taken_from_the_old_tuple() {
     let (model, layout) = default_model();
     let Some(Change::Update { old, new }) = model
-        .update(&layout, Some(&cells("1 - - - -")), &cells("u MR Mr. Mister -"))
+        .update(
+            &layout,
+            Some(&cells("1 - - - -")),
+            &cells("u MR Mr. Mister -"),
+        )
         .unwrap()
     else {
         panic!()
     };
-    assert_eq!((old, new.identity), (None, Row::from_cells([Cell::Text(b"1")])));
-    assert!(model.update(&layout, None, &cells("u MR Mr. Mister -")).is_err());
+    assert_eq!(
+        (old, new.identity),
+        (None, Row::from_cells([Cell::Text(b"1")]))
+    );
+    assert!(
+        model
+            .update(&layout, None, &cells("u MR Mr. Mister -"))
+            .is_err()
+    );
 }
 
 #[test]

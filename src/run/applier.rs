@@ -1,7 +1,8 @@
 //! The applier: a task of its own that owns the target's connection. One job in, one result out.
 //!
-//! It is never a branch of the loop's `select!`, so no half-written batch is ever dropped. When the loop leaves, the applier
-//! finishes the job in hand; whoever cannot wait aborts the task, which closes the connection, and the server rolls back.
+//! It is never a branch of the loop's `select!`, so no half-written batch is ever dropped. When the
+//! loop leaves, the applier finishes the job in hand; whoever cannot wait aborts the task, which
+//! closes the connection, and the server rolls back.
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -45,7 +46,11 @@ impl Applier {
         let (outbox, results) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             while let Some(job) = inbox.recv().await {
-                if outbox.send(carry_out(&mut writer, job).await).await.is_err() {
+                if outbox
+                    .send(carry_out(&mut writer, job).await)
+                    .await
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -53,7 +58,11 @@ impl Applier {
             let _ = writer.abandon_chunks().await;
             writer
         });
-        Self { jobs, results, task }
+        Self {
+            jobs,
+            results,
+            task,
+        }
     }
 
     /// Hands over a job; the loop does so only when the one before is done.

@@ -1,8 +1,9 @@
-//! Binds the configured read models to the tables of both sides, and the stored ones to the configured ones.
+//! Binds the configured read models to the tables of both sides, and the stored ones to the
+//! configured ones.
 //!
-//! A read model that was never copied and cannot be bound is an error of the configuration, as long as none was: one that is added to
-//! others must not stop them. One that was copied before is suspended: it serves its last good state until it can be bound and
-//! copied again.
+//! A read model that was never copied and cannot be bound is an error of the configuration, as long
+//! as none was: one that is added to others must not stop them. One that was copied before is
+//! suspended: it serves its last good state until it can be bound and copied again.
 
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ impl Bound {
     }
 }
 
-/// Binds every configured read model, stores what is new or changed, and forgets what is configured no more.
+/// Binds every configured read model, stores what is new or changed, and forgets what is configured
+/// no more.
 pub async fn bind_all(
     settings: &Settings,
     client: &Client,
@@ -51,7 +53,11 @@ pub async fn bind_all(
     bookkeeping: &Bookkeeping,
     epoch: i64,
 ) -> Result<Vec<Bound>> {
-    let lookups: Vec<String> = settings.read_models.iter().map(ReadModelSettings::name).collect();
+    let lookups: Vec<String> = settings
+        .read_models
+        .iter()
+        .map(ReadModelSettings::name)
+        .collect();
     bookkeeping.refuse_second_owner(target, &lookups).await?;
     let binder = Binder::new(settings, client, bookkeeping, epoch).await?;
     let stored = bookkeeping.models(target).await?;
@@ -153,7 +159,8 @@ impl<'a> Binder<'a> {
         })
     }
 
-    /// Looks at both sides, for all of these read models at once: a session with many begins as soon as one with few.
+    /// Looks at both sides, for all of these read models at once: a session with many begins as
+    /// soon as one with few.
     ///
     /// # Errors
     /// As any query.
@@ -166,9 +173,9 @@ impl<'a> Binder<'a> {
         let stored = read_models.iter().map(|read_model| {
             let name = read_model.name();
             let found = stored.iter().find(|stored| stored.name == name);
-            found
-                .cloned()
-                .ok_or_else(|| Error::transient(format!("read model \"{name}\" is not in the bookkeeping")))
+            found.cloned().ok_or_else(|| {
+                Error::transient(format!("read model \"{name}\" is not in the bookkeeping"))
+            })
         });
         let stored: Vec<StoredModel> = stored.collect::<Result<_>>()?;
         let maps: Vec<(i32, i32)> = stored
@@ -176,7 +183,10 @@ impl<'a> Binder<'a> {
             .map(|stored| (stored.id, stored.generation))
             .collect();
         let maps = self.bookkeeping.with_map(target, &maps).await?;
-        let names: Vec<TableName> = read_models.iter().map(|model| model.target.clone()).collect();
+        let names: Vec<TableName> = read_models
+            .iter()
+            .map(|model| model.target.clone())
+            .collect();
         let lookups = facts::tables(target, &names).await?;
         // The driver sends them all before the first answer is there.
         let sources = read_models
@@ -196,11 +206,12 @@ impl<'a> Binder<'a> {
 
     /// Binds one read model; its lookup and map are made where there are none.
     ///
-    /// A definition that is not the stored one means another, empty map: only a read model that takes no part in a running stream
-    /// may get one.
+    /// A definition that is not the stored one means another, empty map: only a read model that
+    /// takes no part in a running stream may get one.
     ///
     /// # Errors
-    /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin again.
+    /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin
+    /// again.
     pub async fn bind(
         &self,
         settings: &ReadModelSettings,
@@ -218,9 +229,14 @@ impl<'a> Binder<'a> {
             None => {
                 lookup::create(target, settings, &table).await?;
                 tracing::info!(read_model = settings.name(), "made the lookup table");
-                facts::table(target, &settings.target).await?.ok_or_else(|| {
-                    Error::broken(format!("lookup table \"{}\" does not exist", settings.target))
-                })?
+                facts::table(target, &settings.target)
+                    .await?
+                    .ok_or_else(|| {
+                        Error::broken(format!(
+                            "lookup table \"{}\" does not exist",
+                            settings.target
+                        ))
+                    })?
             }
         };
         refuse_without_privileges(&found)?;
@@ -235,7 +251,10 @@ impl<'a> Binder<'a> {
         if in_stream && stored.state == ModelState::InStep {
             return Err(Error::new(
                 Class::Gap,
-                format!("the tables of read model \"{}\" were altered", settings.name()),
+                format!(
+                    "the tables of read model \"{}\" were altered",
+                    settings.name()
+                ),
             ));
         }
         // A definition has a map of its own; one that is only missing is made again.
@@ -247,7 +266,9 @@ impl<'a> Binder<'a> {
             definition: &definition,
             create_map: &model.create_map(),
         };
-        bookkeeping.redefine_model(target, epoch, stored.id, new).await?;
+        bookkeeping
+            .redefine_model(target, epoch, stored.id, new)
+            .await?;
         Ok(model)
     }
 }
@@ -257,14 +278,15 @@ fn refuse_without_privileges(found: &LookupTable) -> Result<()> {
         return Ok(());
     }
     let missing = found.missing_privileges.join(", ");
-    Err(
-        Error::broken(format!("permission denied for lookup table \"{}\"", found.name))
-            .with_detail(format!("The role of the target's URL lacks {missing}."))
-            .with_hint(format!(
-                "GRANT {missing} ON {} TO the role of the target's URL;",
-                found.name.quoted()
-            )),
-    )
+    Err(Error::broken(format!(
+        "permission denied for lookup table \"{}\"",
+        found.name
+    ))
+    .with_detail(format!("The role of the target's URL lacks {missing}."))
+    .with_hint(format!(
+        "GRANT {missing} ON {} TO the role of the target's URL;",
+        found.name.quoted()
+    )))
 }
 
 /// The read model's source table.

@@ -1,16 +1,19 @@
-//! The WAL budget: above `source.max_retained_wal` the slot is given up rather than the source's disk filled.
+//! The WAL budget: above `source.max_retained_wal` the slot is given up rather than the source's
+//! disk filled.
 //!
-//! A guard looks at the slot as long as the process lives, whatever the session is at: streaming into a target that takes nothing,
-//! copying, waiting, or failing because the target is away. What follows, in this order:
+//! A guard looks at the slot as long as the process lives, whatever the session is at: streaming
+//! into a target that takes nothing, copying, waiting, or failing because the target is away. What
+//! follows, in this order:
 //!
 //! ```text
-//! guard sees too much -> session ends (asked first, then dropped) -> "healing" is stored in the target -> slot is dropped
+//! guard sees too much -> session ends (asked first, then dropped)
+//!                     -> "healing" is stored in the target -> slot is dropped
 //! ```
 //!
-//! If the target cannot be reached any more the slot is dropped all the same: the next session finds it missing, which heals too, and a
-//! slot that somebody makes in its place stands ahead of the checkpoint. A process that has not reached it yet does not know whose the
-//! slot is. Dropping takes the pipeline's lock like every
-//! session, so where another process owns it nothing is done.
+//! If the target cannot be reached any more the slot is dropped all the same: the next session
+//! finds it missing, which heals too, and a slot that somebody makes in its place stands ahead of
+//! the checkpoint. A process that has not reached it yet does not know whose the slot is. Dropping
+//! takes the pipeline's lock like every session, so where another process owns it nothing is done.
 
 use std::time::Duration;
 
@@ -33,8 +36,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a stream that keeps up may hold more: the server moves restart_lsn on only behind records that it writes every
-/// 15 s, and not past an open transaction.
+/// How long a stream that keeps up may hold more: the server moves restart_lsn on only behind
+/// records that it writes every 15 s, and not past an open transaction.
 const LAZY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the target may take to be told, and the last session's lock to go.
@@ -76,7 +79,11 @@ struct Held {
 /// Above the limit for so long: what follows.
 fn judge(seen: &Held, limit: u64, lasted: Duration) -> Pressure {
     let keeps_up = seen.unacknowledged <= limit;
-    let patience = if keeps_up { LAZY_PATIENCE } else { LOOK_INTERVAL };
+    let patience = if keeps_up {
+        LAZY_PATIENCE
+    } else {
+        LOOK_INTERVAL
+    };
     if lasted < patience {
         return Pressure::High;
     }
@@ -105,9 +112,11 @@ async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Hel
     Ok(held(&slot, &source.conninfo.database, end))
 }
 
-/// A slot that is being made is given up by whoever makes it; one of another plugin or database is not ours.
+/// A slot that is being made is given up by whoever makes it; one of another plugin or database is
+/// not ours.
 fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
-    let ours = slot.plugin.as_deref() == Some("pgoutput") && slot.database.as_deref() == Some(database);
+    let ours =
+        slot.plugin.as_deref() == Some("pgoutput") && slot.database.as_deref() == Some(database);
     let confirmed = slot.confirmed_flush_lsn.filter(|_| ours)?;
     Some(Held {
         held: u64::try_from(slot.held_bytes?).ok()?,
@@ -115,8 +124,9 @@ fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
     })
 }
 
-/// Gives the slot up: tells the target, if it can be reached, and drops the slot. Returns whether it did: not where another
-/// process owns the pipeline, nor as long as it is not known that the slot is this pipeline's.
+/// Gives the slot up: tells the target, if it can be reached, and drops the slot. Returns whether
+/// it did: not where another process owns the pipeline, nor as long as it is not known that the
+/// slot is this pipeline's.
 pub async fn give_up(
     shared: &Shared,
     epoch: Option<i64>,
@@ -170,11 +180,18 @@ pub async fn give_up(
 /// The intent is stored before the slot is dropped.
 async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
     let mut conn = shared.target_session("state").await?;
-    shared.bookkeeping.intend_healing(&mut conn, epoch, why).await
+    shared
+        .bookkeeping
+        .intend_healing(&mut conn, epoch, why)
+        .await
 }
 
 /// Carries out a part of a resync, which has a slot of its own, unless that one holds too much.
-pub async fn within<T>(shared: &Shared, slot: &str, part: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn within<T>(
+    shared: &Shared,
+    slot: &str,
+    part: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let Some(limit) = shared.settings.source.max_retained_wal else {
         return part.await;
     };
@@ -199,8 +216,9 @@ async fn until_over(shared: &Shared, slot: &str, limit: u64) -> Error {
         if let Ok(held) = u64::try_from(held)
             && held > limit
         {
-            return Error::transient(over("the slot of the copy", held, limit))
-                .with_hint("Raise source.max_retained_wal, or resync when the source writes less.");
+            return Error::transient(over("the slot of the copy", held, limit)).with_hint(
+                "Raise source.max_retained_wal, or resync when the source writes less.",
+            );
         }
     }
 }

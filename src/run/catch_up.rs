@@ -1,4 +1,5 @@
-//! The shadow catches up with the source: its slot's own stream, read on a second replication connection.
+//! The shadow catches up with the source: its slot's own stream, read on a second replication
+//! connection.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use crate::source::replication::Replication;
 use crate::sql::TableName;
 use crate::target::shadow::ShadowWriter;
 
-/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no longer than that takes.
+/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no
+/// longer than that takes.
 pub const NEAR_BYTES: u64 = 1 << 20;
 
 /// How often the connection gets feedback at least.
@@ -116,7 +118,9 @@ impl CatchUp {
     async fn say(&mut self, asks: bool) -> Result<()> {
         self.fed_back = Instant::now();
         let (received, kept) = (self.follower.received(), self.consistent_point);
-        self.replication.send_status(received, kept, kept, asks).await
+        self.replication
+            .send_status(received, kept, kept, asks)
+            .await
     }
 
     /// Keeps the connection alive while the running stream comes to stand.

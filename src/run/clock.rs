@@ -1,5 +1,5 @@
-//! Asks the source for its clock, by which the stream and the copies tell as of which time the lookups are, and whether its commits
-//! wait for the stream.
+//! Asks the source for its clock, by which the stream and the copies tell as of which time the
+//! lookups are, and whether its commits wait for the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::run::messages::Command;
 use crate::settings::{STREAM, Settings};
 use crate::{source, standbys};
 
-/// How often the clock is read at most: between two positions of a quiet source that are stored, some five times.
+/// How often the clock is read at most: between two positions of a quiet source that are stored,
+/// some five times.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long it may take to let commits go.
@@ -29,8 +30,8 @@ async fn read(client: &Client) -> Option<(Reading, String)> {
     }
 }
 
-/// Tells the stream the source's clock for as long as the session lasts, and whether commits wait for a walsender of its name. Those that
-/// have waited go on when they are let go.
+/// Tells the stream the source's clock for as long as the session lasts, and whether commits wait
+/// for a walsender of its name. Those that have waited go on when they are let go.
 pub async fn tell(
     client: &Client,
     settings: &Settings,
@@ -51,7 +52,8 @@ pub async fn tell(
     }
 }
 
-/// The stream has ended: commits that wait for it, by the setting as it is now, go on as soon as another standby acknowledges something.
+/// The stream has ended: commits that wait for it, by the setting as it is now, go on as soon as
+/// another standby acknowledges something.
 pub async fn let_go(client: &Client, settings: &Settings) {
     let letting_go = async {
         let name = settings.source.application_name(STREAM);
@@ -72,7 +74,8 @@ async fn stir(client: &Client) {
     }
 }
 
-/// Reads the clock before and during the work; what comes of the work says which position is asked for.
+/// Reads the clock before and during the work; what comes of the work says which position is asked
+/// for.
 pub async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, AsOf) {
     let mut as_of = AsOf::default();
     if let Some((reading, _)) = read(client).await {

@@ -1,12 +1,13 @@
 //! Exact copies: the source's rows under a slot's exported snapshot become shadows in the target.
 //!
-//! The snapshot holds exactly the transactions whose commit lies before the slot's consistent point C. Nothing is read under
-//! it, catalogs included, before nothing that it sees as committed is listed as running any more (`source/settled.rs`
-//! says why: on the server versions in use today reading earlier damages the master).
+//! The snapshot holds exactly the transactions whose commit lies before the slot's consistent point
+//! C. Nothing is read under it, catalogs included, before nothing that it sees as committed is
+//! listed as running any more (`source/settled.rs` says why: on the server versions in use today
+//! reading earlier damages the master).
 //!
-//! One transaction holds the snapshot and locks nothing; each table is read in one of its own (`table.rs`). So a table
-//! that has to give way, or whose connection is lost, is read again under the same snapshot, and one that cannot be read
-//! takes no other along (`failure.rs`).
+//! One transaction holds the snapshot and locks nothing; each table is read in one of its own
+//! (`table.rs`). So a table that has to give way, or whose connection is lost, is read again under
+//! the same snapshot, and one that cannot be read takes no other along (`failure.rs`).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,14 +34,16 @@ use table::Tables;
 /// How long a snapshot may take to settle; a hung synchronous standby makes it endless.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the transaction that holds the snapshot says that it is there: a firewall forgets idle connections after some minutes.
+/// How often the transaction that holds the snapshot says that it is there: a firewall forgets idle
+/// connections after some minutes.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Pauses between two rounds of tables that were all put off.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MOST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long tables that are put off again and again keep the others waiting, which are copied by then.
+/// How long tables that are put off again and again keep the others waiting, which are copied by
+/// then.
 const MOST_WAITING: Duration = Duration::from_secs(30);
 
 /// How long what a copy has left may take to be taken away.
@@ -60,7 +63,8 @@ pub struct ToCopy {
 /// What became of one read model's copy. A transient error says that another copy may succeed.
 pub type Copied = (ToCopy, Result<()>);
 
-/// Copies the read models into their shadows. A read model that fails by itself does not stop the others.
+/// Copies the read models into their shadows. A read model that fails by itself does not stop the
+/// others.
 ///
 /// The replication connection must stay idle meanwhile.
 ///
@@ -166,16 +170,22 @@ pub fn in_vain(copied: &[Copied]) -> Option<Error> {
         return None;
     }
     errors
-        .find_map(|error| error.filter(|error| !matches!(error.class(), Class::Broken | Class::Refused)))
+        .find_map(|error| {
+            error.filter(|error| !matches!(error.class(), Class::Broken | Class::Refused))
+        })
         .cloned()
 }
 
-/// Ends the session of a copy that was given up in the middle, and takes away what it left, in a session of its own: the copy's may
-/// wait for something. What a target that is gone keeps is taken away later.
+/// Ends the session of a copy that was given up in the middle, and takes away what it left, in a
+/// session of its own: the copy's may wait for something. What a target that is gone keeps is taken
+/// away later.
 pub async fn take_away(shared: &Shared, epoch: i64, copying: &Backend) {
     let taken = async {
         let mut conn = shared.target_session("cleaner").await?;
-        shared.bookkeeping.end_copying(&mut conn, epoch, copying).await
+        shared
+            .bookkeeping
+            .end_copying(&mut conn, epoch, copying)
+            .await
     };
     let taken = tokio::time::timeout(TAKE_AWAY_PATIENCE, taken).await;
     match taken.unwrap_or_else(|_| Err(Error::transient("the target has not answered"))) {

@@ -1,11 +1,12 @@
 //! One owner a pipeline: an advisory lock at the source, an epoch at the target.
 //!
-//! The lock is the first act on the replication connection, before any slot command: it lasts through CREATE and streaming
-//! and goes with the connection. A slot that was just created is not active, so without the lock another connection
-//! could start or drop it (measured on 15 and 18).
+//! The lock is the first act on the replication connection, before any slot command: it lasts
+//! through CREATE and streaming and goes with the connection. A slot that was just created is not
+//! active, so without the lock another connection could start or drop it (measured on 15 and 18).
 //!
-//! A host that has lost its power leaves its walsender behind, with the lock: for hours, where wal_sender_timeout is off. Such a one
-//! is ended once its owner has given no sign of life for long (`Suspicion`).
+//! A host that has lost its power leaves its walsender behind, with the lock: for hours, where
+//! wal_sender_timeout is off. Such a one is ended once its owner has given no sign of life for long
+//! (`Suspicion`).
 
 use std::time::Duration;
 
@@ -29,10 +30,12 @@ const SAY_AGAIN: u32 = 120;
 /// How often it is looked whether the holder is alive, and how long a look may take.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a living owner may give no sign of life, at least: it gives one every ten seconds, whatever it does.
+/// How long a living owner may give no sign of life, at least: it gives one every ten seconds,
+/// whatever it does.
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
-/// How many looks in a row, each answered in time, have to find the same last sign: a target that has stood still keeps signs back.
+/// How many looks in a row, each answered in time, have to find the same last sign: a target that
+/// has stood still keeps signs back.
 const LOOKS: u32 = 4;
 
 /// The lock's key.
@@ -65,7 +68,8 @@ pub async fn lock(
         }
         if looked_at.elapsed() >= LOOK_INTERVAL {
             let look = end_stale(shared, client, target, &mut suspicion);
-            let no_answer = |_| Error::transient("a look at the owner of the pipeline had no answer");
+            let no_answer =
+                |_| Error::transient("a look at the owner of the pipeline had no answer");
             tokio::time::timeout(LOOK_INTERVAL, look)
                 .await
                 .map_err(no_answer)??;
@@ -145,7 +149,8 @@ struct Holder {
     told: String,
 }
 
-/// `$1` is the lock's key, `$2` our application_name. Of other roles' sessions the server tells little more than the number.
+/// `$1` is the lock's key, `$2` our application_name. Of other roles' sessions the server tells
+/// little more than the number.
 const HOLDER: &str = "SELECT a.pid, coalesce(a.backend_start::text, '') AS since, \
       coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.backend_start), 0)::float8 AS age, \
       coalesce(a.usename = current_user AND a.application_name = $2::text, false) AS ours, \
@@ -178,8 +183,9 @@ fn told(holder: Option<Holder>) -> String {
     holder.map_or_else(|| "nobody any more".to_owned(), |holder| holder.told)
 }
 
-/// What speaks for the owner's being gone. A living one must never be ended, so one old sign of life is not enough: one that has just
-/// begun has not claimed the pipeline yet, and a target that stood still has kept signs back.
+/// What speaks for the owner's being gone. A living one must never be ended, so one old sign of
+/// life is not enough: one that has just begun has not claimed the pipeline yet, and a target that
+/// stood still has kept signs back.
 #[derive(Debug)]
 struct Suspicion {
     most_silence: Duration,
@@ -266,7 +272,10 @@ mod tests {
             assert!(!look(&mut seen, pid, 1000, "f", 3600), "another owner");
         }
         for age in [0, 10, 20, 30, 40, 60] {
-            assert!(!look(&mut seen, 9, age, "f", 3600), "one that has just begun");
+            assert!(
+                !look(&mut seen, 9, age, "f", 3600),
+                "one that has just begun"
+            );
         }
         assert!(look(&mut seen, 9, 61, "f", 3600));
         seen.drop();

@@ -1,8 +1,9 @@
 //! The keeper: starts resyncs when they are due, one at a time, beside the stream.
 //!
-//! Due are, in this order: what somebody asked for (`cdc resync`), read models that are not in step, and the
-//! schedule, where a time that was missed is made up. What fails for a passing reason is tried again with growing delays, each by
-//! itself: nothing else waits for it, least of all the stream.
+//! Due are, in this order: what somebody asked for (`cdc resync`), read models that are not in
+//! step, and the schedule, where a time that was missed is made up. What fails for a passing reason
+//! is tried again with growing delays, each by itself: nothing else waits for it, least of all the
+//! stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::run::shared::Shared;
 use crate::run::{report, unreadable};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
-use crate::target::bookkeeping::{ModelState, Pulse};
+use crate::target::bookkeeping::{ModelState, Pulse, Readers};
 
 mod request;
 mod tries;
@@ -38,9 +39,13 @@ const MOST_DELAY: Duration = Duration::from_secs(3600);
 const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
 const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
 
-/// How often what copies have left is looked for, and looked at again while it is in use, such as by a dump.
+/// How often what copies have left is looked for, and looked at again while it is in use, such as
+/// by a dump.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 const LEFT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often every reader of the catalogs is heeded; from then on those that last.
+const PATIENT_TRIES: u32 = 3;
 
 /// The schedule, among what failed: there is one.
 const SCHEDULED: () = ();
@@ -62,6 +67,8 @@ pub struct Keeper {
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
     tidy_at: Instant,
+    /// How often in a row something was in use.
+    tidied_in_vain: u32,
     pulse: watch::Receiver<Pulse>,
     /// What came back into step is to be forgotten.
     had_some_not_in_step: bool,
@@ -90,6 +97,7 @@ impl Keeper {
             not_in_step: Tries::default(),
             scheduled: Tries::default(),
             tidy_at: Instant::now(),
+            tidied_in_vain: 0,
             pulse,
             had_some_not_in_step: true,
         })
@@ -134,7 +142,9 @@ impl Keeper {
             let seen = *self.pulse.borrow_and_update();
             let later = self.asked.later(Instant::now());
             if seen.asked
-                && let Some(request) = bookkeeping.next_request(&mut conn, self.epoch, &later).await?
+                && let Some(request) = bookkeeping
+                    .next_request(&mut conn, self.epoch, &later)
+                    .await?
             {
                 self.request(&mut conn, request).await?;
                 continue;
@@ -164,9 +174,22 @@ impl Keeper {
         if Instant::now() < self.tidy_at {
             return Ok(());
         }
-        let left = self.shared.bookkeeping.tidy(conn, self.epoch).await?;
+        let heeded = if self.tidied_in_vain < PATIENT_TRIES {
+            Readers::All
+        } else {
+            Readers::Lasting
+        };
+        let bookkeeping = &self.shared.bookkeeping;
+        let left = bookkeeping.tidy(conn, self.epoch, heeded).await?;
+        self.tidied_in_vain = if left {
+            self.tidied_in_vain.saturating_add(1)
+        } else {
+            0
+        };
         if left {
-            tracing::debug!("some tables of the bookkeeping are in use elsewhere, and are dropped later");
+            tracing::debug!(
+                "some tables of the bookkeeping are in use elsewhere, and are dropped later"
+            );
         }
         self.tidy_at = Instant::now() + if left { LEFT_INTERVAL } else { TIDY_INTERVAL };
         Ok(())
@@ -215,7 +238,8 @@ impl Keeper {
             if failed.contains(id) {
                 self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
             } else {
-                // It may break again by its next change: the source is not read more than half of the time for that.
+                // It may break again by its next change: the source is not read more than half of
+                // the time for that.
                 self.not_in_step
                     .done(*id, started.elapsed(), MOST_DELAY, Instant::now());
             }
@@ -226,7 +250,9 @@ impl Keeper {
     /// The schedule's resync of everything.
     async fn full(&mut self, conn: &mut PgConnection) -> Result<()> {
         let bookkeeping = self.shared.bookkeeping.clone();
-        let id = bookkeeping.start_resync(conn, self.epoch, "schedule").await?;
+        let id = bookkeeping
+            .start_resync(conn, self.epoch, "schedule")
+            .await?;
         let order = Order {
             models: self.models.clone(),
             epoch: self.epoch,
@@ -259,7 +285,12 @@ impl Keeper {
         Ok(())
     }
 
-    async fn carry_out(&self, origin: &str, order: &Order, stop: &CancellationToken) -> Result<Outcome> {
+    async fn carry_out(
+        &self,
+        origin: &str,
+        order: &Order,
+        stop: &CancellationToken,
+    ) -> Result<Outcome> {
         let names: Vec<String> = order
             .models
             .iter()
@@ -271,8 +302,12 @@ impl Keeper {
         let started = std::time::Instant::now();
         let result = resync(&self.shared, order, &self.commands, stop).await;
         match &result {
-            Ok(outcome) if order.dry_run => report::compared(&outcome.found, outcome.lsn, started.elapsed()),
-            Ok(outcome) => report::resync_completed(origin, &outcome.written, outcome.lsn, started.elapsed()),
+            Ok(outcome) if order.dry_run => {
+                report::compared(&outcome.found, outcome.lsn, started.elapsed())
+            }
+            Ok(outcome) => {
+                report::resync_completed(origin, &outcome.written, outcome.lsn, started.elapsed())
+            }
             Err(error) if error.class() == Class::Interrupted => {}
             Err(error) => report::resync_failed(origin, error),
         }

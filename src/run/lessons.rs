@@ -1,4 +1,5 @@
-//! What one session teaches the next: why the stream cannot continue, which read model cannot take a transaction, and what keeps failing.
+//! What one session teaches the next: why the stream cannot continue, which read model cannot take
+//! a transaction, and what keeps failing.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,9 @@ use crate::lsn::Lsn;
 use crate::progress::SourceIdentity;
 use crate::stuck::Stuck;
 
-/// How long reading may stand still while a chunk of a large transaction is staged; what was staged is lost then and has to come again.
-/// So it doubles as long as that happens, and such a transaction is taken in the end, however slow the target or the way to it.
+/// How long reading may stand still while a chunk of a large transaction is staged; what was staged
+/// is lost then and has to come again. So it doubles as long as that happens, and such a
+/// transaction is taken in the end, however slow the target or the way to it.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
 const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -30,7 +32,8 @@ pub struct Lessons {
     pub(super) trouble: Option<(String, Timestamp)>,
     /// Sessions in a row that ended because a chunk took the target too long.
     pub(super) stalled: u32,
-    /// The position behind which the source could not send, and whether the last session ended there.
+    /// The position behind which the source could not send, and whether the last session ended
+    /// there.
     pub(super) stuck: Option<Stuck>,
     pub(super) sticks: bool,
 }
@@ -56,7 +59,9 @@ impl Lessons {
 
     pub(super) fn chunk_patience(&self) -> Duration {
         let doubled = 2u32.saturating_pow(self.stalled);
-        CHUNK_PATIENCE.saturating_mul(doubled).min(MOST_CHUNK_PATIENCE)
+        CHUNK_PATIENCE
+            .saturating_mul(doubled)
+            .min(MOST_CHUNK_PATIENCE)
     }
 
     /// The source reported that it cannot send what follows this position.
@@ -110,7 +115,11 @@ mod tests {
                 stalled,
                 ..Lessons::default()
             };
-            assert_eq!(process.chunk_patience().as_secs(), seconds, "after {stalled}");
+            assert_eq!(
+                process.chunk_patience().as_secs(),
+                seconds,
+                "after {stalled}"
+            );
         }
     }
 }

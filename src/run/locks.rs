@@ -7,12 +7,13 @@ use crate::error::Result;
 use crate::source;
 use crate::target::error::from_sqlx;
 
-/// How long a statement may wait for a lock, in milliseconds. By `lock_timeout`, so that it is the server that gives up: a client
-/// that only goes away leaves its backend waiting.
+/// How long a statement may wait for a lock, in milliseconds. By `lock_timeout`, so that it is the
+/// server that gives up: a client that only goes away leaves its backend waiting.
 const PATIENCE_MS: u32 = 30_000;
 
-/// The same of a session that asks while another session of ours has a table locked, or while the stream stands still: a migration
-/// that waits for our lock is in front of it, and would wait for us for ever.
+/// The same of a session that asks while another session of ours has a table locked, or while the
+/// stream stands still: a migration that waits for our lock is in front of it, and would wait for
+/// us for ever.
 const OBSERVER_PATIENCE_MS: u32 = 500;
 
 /// From here on this session of the source waits for no lock for longer than that.
@@ -30,7 +31,8 @@ pub async fn of_observer(client: &Client) -> Result<()> {
     set_at_source(client, OBSERVER_PATIENCE_MS).await
 }
 
-/// Takes the limit away: a batch waits until its lookup is free, and lets go of the source meanwhile. To begin again would not help.
+/// Takes the limit away: a batch waits until its lookup is free, and lets go of the source
+/// meanwhile. To begin again would not help.
 pub async fn wait_for_lookups(conn: &mut PgConnection) -> Result<()> {
     set(conn, 0).await
 }

@@ -14,11 +14,13 @@ use crate::target::model::TargetModel;
 /// What others ask of the loop.
 #[derive(Debug)]
 pub enum Command {
-    /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when `resume` is dropped.
+    /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when
+    /// `resume` is dropped.
     Pause {
         /// What the copy has received.
         at_least: Lsn,
-        /// Read models that shall take part from that position on, by index, as the copy bound them.
+        /// Read models that shall take part from that position on, by index, as the copy bound
+        /// them.
         models: Joining,
         /// Gets the position.
         reply: oneshot::Sender<Lsn>,

@@ -13,8 +13,8 @@ use crate::source;
 
 /// Sees that a slot of this pipeline's name is its own, and returns by what it was told.
 ///
-/// The slot is looked for first and the bookkeeping after it, since whoever makes one has stored the intent before: so this may be
-/// asked without owning the pipeline.
+/// The slot is looked for first and the bookkeeping after it, since whoever makes one has stored
+/// the intent before: so this may be asked without owning the pipeline.
 ///
 /// # Errors
 /// Configuration: it is another's, unless the process was told to take it.
@@ -27,7 +27,8 @@ pub async fn check_slot(
     let name = &shared.settings.source.slot;
     let slot = source::facts::slot(client, name).await?;
     let ownership = shared.bookkeeping.ownership(target, name).await?;
-    // Another pipeline in the same schema loses neither its session nor its epoch. Its own last session may not be gone yet.
+    // Another pipeline in the same schema loses neither its session nor its epoch. Its own last
+    // session may not be gone yet.
     if lessons.epoch.is_none() {
         ownership.check_reader((&source.system_identifier, &source.database))?;
     }

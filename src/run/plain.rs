@@ -1,8 +1,11 @@
-//! The plain comparison: lookups against their sources as both are now, where no `cdc` runs that could tell exactly.
+//! The plain comparison: lookups against their sources as both are now, where no `cdc` runs that
+//! could tell exactly.
 //!
-//! Nothing is made but temporary tables of the target's session: no publication, no slot, no bookkeeping, no lookup row. So it can
-//! be had before the first run, by roles that may only read. A plain snapshot is no position of the stream, and an event-driven sync
-//! that keeps the lookup may be some seconds behind: what differs is looked at again, and counts only if it has not changed meanwhile.
+//! Nothing is made but temporary tables of the target's session: no publication, no slot, no
+//! bookkeeping, no lookup row. So it can be had before the first run, by roles that may only read.
+//! A plain snapshot is no position of the stream, and an event-driven sync that keeps the lookup
+//! may be some seconds behind: what differs is looked at again, and counts only if it has not
+//! changed meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -55,9 +58,13 @@ pub struct Found {
 /// What became of the comparison of one read model.
 pub type Compared = (String, Result<Found>);
 
-/// Compares these read models one after the other, and names at most `keys` keys of each kind of difference. It may be dropped at any
-/// time: the sessions end, and with them what they have made.
-pub async fn compare(settings: &Settings, read_models: &[&ReadModelSettings], keys: u32) -> Vec<Compared> {
+/// Compares these read models one after the other, and names at most `keys` keys of each kind of
+/// difference. It may be dropped at any time: the sessions end, and with them what they have made.
+pub async fn compare(
+    settings: &Settings,
+    read_models: &[&ReadModelSettings],
+    keys: u32,
+) -> Vec<Compared> {
     let mut all = Vec::with_capacity(read_models.len());
     for read_model in read_models {
         let found = compare_one(settings, read_model, keys).await;
@@ -75,8 +82,13 @@ pub async fn compare(settings: &Settings, read_models: &[&ReadModelSettings], ke
     all
 }
 
-/// Tries again what fails for a passing reason: a lock that was not free, a session that was lost, a table that was altered meanwhile.
-async fn compare_one(settings: &Settings, read_model: &ReadModelSettings, keys: u32) -> Result<Found> {
+/// Tries again what fails for a passing reason: a lock that was not free, a session that was lost,
+/// a table that was altered meanwhile.
+async fn compare_one(
+    settings: &Settings,
+    read_model: &ReadModelSettings,
+    keys: u32,
+) -> Result<Found> {
     let mut tries = 1;
     loop {
         let found = async {
@@ -117,13 +129,14 @@ impl<'a> Comparison<'a> {
     async fn open(settings: &'a Settings, read_model: &'a ReadModelSettings) -> Result<Self> {
         let conninfo = &settings.source.conninfo;
         // As `cdc run` does; but where there is nothing else a standby can be read, too.
-        let (observer, wanted) = match source::connect::client_of(conninfo, NAME, Wanted::Primary).await {
-            Err(error) if error.is_transient() => {
-                let any = source::connect::client_of(conninfo, NAME, Wanted::Any).await;
-                (any?, Wanted::Any)
-            }
-            observer => (observer?, Wanted::Primary),
-        };
+        let (observer, wanted) =
+            match source::connect::client_of(conninfo, NAME, Wanted::Primary).await {
+                Err(error) if error.is_transient() => {
+                    let any = source::connect::client_of(conninfo, NAME, Wanted::Any).await;
+                    (any?, Wanted::Any)
+                }
+                observer => (observer?, Wanted::Primary),
+            };
         let server = source::facts::server(&observer).await?;
         check_encoding(&server)?;
         let target = target::connect::connect(&settings.target.conninfo, NAME).await?;
@@ -170,19 +183,26 @@ impl<'a> Comparison<'a> {
         // An error about a missing table is ours, not that of the server which cannot lock it.
         let table = source_table(self.read_model, &self.observer).await?;
         let model = follow::compare(self.read_model, &table, self.role())?;
-        let mut bound = self.session.bind(model.clone(), &table).await?.at_look(number);
+        let mut bound = self
+            .session
+            .bind(model.clone(), &table)
+            .await?
+            .at_look(number);
         if let Err(error) = follow(self.read_model, &table, &[], self.role()) {
             bound.notes.insert(0, refused_by_run(&error));
         }
         match self.fill(&bound, &model, false).await {
-            Err(error) if error.class() == Class::Refused => self.fill(&bound, &model, true).await?,
+            Err(error) if error.class() == Class::Refused => {
+                self.fill(&bound, &model, true).await?
+            }
             filled => filled?,
         }
         let look = self.session.look(&bound).await?;
         Ok((bound, look))
     }
 
-    /// Reads the source's rows in a transaction of their own, as long as no session waits for the table.
+    /// Reads the source's rows in a transaction of their own, as long as no session waits for the
+    /// table.
     async fn fill(&mut self, bound: &Bound, model: &ReadModel, carefully: bool) -> Result<()> {
         let conninfo = &self.settings.source.conninfo;
         let reader = CutClient::connect(conninfo, NAME, self.wanted).await?;
@@ -199,7 +219,13 @@ impl<'a> Comparison<'a> {
             let rows = snapshot.copy_out(&live_rows_query(model)).await?;
             self.session.fill(bound, rows, &copied, carefully).await
         };
-        unless_blocking(self.read_model, (&snapshot, &self.observer), reading, &progress).await?;
+        unless_blocking(
+            self.read_model,
+            (&snapshot, &self.observer),
+            reading,
+            &progress,
+        )
+        .await?;
         snapshot.close().await;
         Ok(())
     }

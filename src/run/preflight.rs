@@ -1,4 +1,5 @@
-//! What must hold at the source before anything is streamed or copied: it is the server that was copied, and it allows logical decoding.
+//! What must hold at the source before anything is streamed or copied: it is the server that was
+//! copied, and it allows logical decoding.
 
 use sqlx::PgConnection;
 use tokio_postgres::Client;
@@ -12,7 +13,8 @@ use crate::settings::STREAM;
 use crate::source;
 use crate::source::replication::{Replication, SystemIdentity};
 
-/// Connects to the primary that the lookups were copied from, or one that has taken its place; any primary before the first copy.
+/// Connects to the primary that the lookups were copied from, or one that has taken its place; any
+/// primary before the first copy.
 pub async fn connect(
     shared: &Shared,
     copied: Option<&SourceIdentity>,
@@ -31,9 +33,13 @@ pub async fn connect(
     }
 }
 
-/// Why there is no connection to the source that was copied: where the first source that is found is not that one, another pipeline may
-/// use the same names.
-pub async fn or_another_pipeline(shared: &Shared, target: &mut PgConnection, error: Error) -> Error {
+/// Why there is no connection to the source that was copied: where the first source that is found
+/// is not that one, another pipeline may use the same names.
+pub async fn or_another_pipeline(
+    shared: &Shared,
+    target: &mut PgConnection,
+    error: Error,
+) -> Error {
     let found = async {
         let client = shared.source_session("facts").await?;
         let (system, database) = source::facts::system(&client).await?;
@@ -55,20 +61,21 @@ fn identity(system: &SystemIdentity) -> SourceIdentity {
     }
 }
 
-/// Another server or database than the one that was copied is not healed by itself. Nor is an earlier timeline: a promotion begins a
-/// later one, so it is what the source was before a failover, which has gone on or has come back.
+/// Another server or database than the one that was copied is not healed by itself. Nor is an
+/// earlier timeline: a promotion begins a later one, so it is what the source was before a
+/// failover, which has gone on or has come back.
 pub fn check_same_source(copied: Option<&SourceIdentity>, found: &SourceIdentity) -> Result<()> {
     let Some(copied) = copied else {
         return Ok(());
     };
-    let another = if copied.system_identifier != found.system_identifier || copied.database != found.database
+    let another = if copied.system_identifier != found.system_identifier
+        || copied.database != found.database
     {
-        Error::transient("the source is another server or database than the one that was copied").with_detail(
-            format!(
+        Error::transient("the source is another server or database than the one that was copied")
+            .with_detail(format!(
                 "Stored is system {} database \"{}\", found is system {} database \"{}\".",
                 copied.system_identifier, copied.database, found.system_identifier, found.database
-            ),
-        )
+            ))
     } else if found.timeline < copied.timeline {
         Error::transient(format!(
             "the source is another server than the one that was copied: it is on timeline {}, the lookups are of timeline {}",
@@ -97,10 +104,12 @@ pub async fn check_server(client: &Client) -> Result<()> {
     check_encoding(&server)?;
     if !server.may_replicate {
         return Err(
-            Error::configuration(format!("role \"{}\" may not replicate", server.user)).with_hint(format!(
-                "ALTER ROLE {} REPLICATION;",
-                crate::sql::ident(&server.user)
-            )),
+            Error::configuration(format!("role \"{}\" may not replicate", server.user)).with_hint(
+                format!(
+                    "ALTER ROLE {} REPLICATION;",
+                    crate::sql::ident(&server.user)
+                ),
+            ),
         );
     }
     Ok(())
@@ -142,10 +151,16 @@ mod tests {
         ] {
             let result = check_same_source(Some(&copied), &found);
             assert_eq!(result.is_ok(), same, "{found:?}");
-            assert!(check_same_source(None, &found).is_ok(), "nothing was copied");
+            assert!(
+                check_same_source(None, &found).is_ok(),
+                "nothing was copied"
+            );
             if let Err(error) = result {
                 assert!(error.is_transient(), "the right one may come back");
-                assert!(error.hint().unwrap().contains("--accept-new-source"), "{error:?}");
+                assert!(
+                    error.hint().unwrap().contains("--accept-new-source"),
+                    "{error:?}"
+                );
             }
         }
     }

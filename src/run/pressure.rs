@@ -71,6 +71,7 @@ impl Budget {
 
 /// The error that ends a session whose slot is given up.
 pub fn gap(why: String) -> Error {
-    Error::new(Class::Gap, why)
-        .with_hint("See what keeps the changes from being applied, or raise source.max_retained_wal.")
+    Error::new(Class::Gap, why).with_hint(
+        "See what keeps the changes from being applied, or raise source.max_retained_wal.",
+    )
 }

@@ -1,4 +1,5 @@
-//! Sees that the publication serves the read models; one that it does not serve takes no part, and the others go on.
+//! Sees that the publication serves the read models; one that it does not serve takes no part, and
+//! the others go on.
 
 use futures_util::future::try_join_all;
 use sqlx::PgConnection;
@@ -16,10 +17,12 @@ use crate::source::publication::Outcome;
 use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 
-/// Makes or extends the publication for the read models that are bound. One that it does not serve all the same is bound no more.
+/// Makes or extends the publication for the read models that are bound. One that it does not serve
+/// all the same is bound no more.
 ///
 /// # Errors
-/// Configuration if nothing can go on and nothing was ever copied; transient if there is no publication at all.
+/// Configuration if nothing can go on and nothing was ever copied; transient if there is no
+/// publication at all.
 pub async fn ensure(
     shared: &Shared,
     client: &Client,
@@ -27,7 +30,8 @@ pub async fn ensure(
     ownership: &Ownership,
     bound: &mut [Bound],
 ) -> Result<()> {
-    // A table that is gone, or has lost its identity, suspends its read models; the publication of the others goes on.
+    // A table that is gone, or has lost its identity, suspends its read models; the publication of
+    // the others goes on.
     let places: Vec<usize> = (0..bound.len())
         .filter(|place| bound.get(*place).is_some_and(|bound| bound.model.is_ok()))
         .collect();
@@ -71,7 +75,8 @@ pub async fn ensure(
     Ok(())
 }
 
-/// The error where nothing can go on: a stream needs a publication, and a process that never copied anything a read model.
+/// The error where nothing can go on: a stream needs a publication, and a process that never copied
+/// anything a read model.
 fn refuse(outcome: &Outcome, bound: &[Bound], served: usize) -> Result<()> {
     let Some(refusal) = &outcome.refusal else {
         return Ok(());
@@ -97,7 +102,8 @@ async fn carry_out(client: &Client, settings: &Settings, ownership: &Ownership) 
     Ok(outcome)
 }
 
-/// The tables of these read models, each once, as far as they are there. The driver asks for all of them before the first answer is there.
+/// The tables of these read models, each once, as far as they are there. The driver asks for all of
+/// them before the first answer is there.
 async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Vec<SourceTable>> {
     let mut names: Vec<&TableName> = Vec::with_capacity(read_models.len());
     for model in read_models {
@@ -105,13 +111,16 @@ async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Ve
             names.push(&model.source);
         }
     }
-    let asked = names.into_iter().map(|name| source::facts::table(client, name));
+    let asked = names
+        .into_iter()
+        .map(|name| source::facts::table(client, name));
     let tables = try_join_all(asked).await?;
     Ok(tables.into_iter().flatten().collect())
 }
 
-/// Which of these read models the publication does not serve, by their places, before they are copied: a copy that nothing follows
-/// would look right for good. `None`: it did not serve one of them, and was extended, so the session has to begin again.
+/// Which of these read models the publication does not serve, by their places, before they are
+/// copied: a copy that nothing follows would look right for good. `None`: it did not serve one of
+/// them, and was extended, so the session has to begin again.
 pub async fn lacking(
     shared: &Shared,
     client: &Client,
@@ -154,8 +163,13 @@ pub async fn lacking(
     for place in to_extend {
         let settings = asked.read_models.get(place);
         let all = &all.read_models;
-        let place_of_all = settings.and_then(|settings| all.iter().position(|other| other == settings));
-        match outcome.lacking.iter().find(|(of, _)| Some(*of) == place_of_all) {
+        let place_of_all =
+            settings.and_then(|settings| all.iter().position(|other| other == settings));
+        match outcome
+            .lacking
+            .iter()
+            .find(|(of, _)| Some(*of) == place_of_all)
+        {
             Some((_, error)) => lacking.push((place, error.clone())),
             None => return Ok(None),
         }
@@ -163,8 +177,9 @@ pub async fn lacking(
     Ok(Some(lacking))
 }
 
-/// The read models whose tables the publication is to hold besides those that are asked for: not one with a value that the source
-/// cannot read out, whose next update would end the stream for all.
+/// The read models whose tables the publication is to hold besides those that are asked for: not
+/// one with a value that the source cannot read out, whose next update would end the stream for
+/// all.
 async fn published_together(
     shared: &Shared,
     target: &mut PgConnection,
@@ -178,8 +193,8 @@ async fn published_together(
             .any(|stored| stored.name == name && unreadable.contains(&stored.id))
     };
     let read_models = shared.settings.read_models.iter();
-    let read_models =
-        read_models.filter(|model| asked.read_models.contains(model) || !is_unreadable(&model.name()));
+    let read_models = read_models
+        .filter(|model| asked.read_models.contains(model) || !is_unreadable(&model.name()));
     Ok(Settings {
         read_models: read_models.cloned().collect(),
         ..shared.settings.clone()

@@ -1,6 +1,8 @@
-//! The pulse: asks the target once a second for what others have left there, and tells those whom it concerns.
+//! The pulse: asks the target once a second for what others have left there, and tells those whom
+//! it concerns.
 //!
-//! The watch hears when somebody waits for a position, the keeper when there is something to copy. An idle pipeline asks nothing else.
+//! The watch hears when somebody waits for a position, the keeper when there is something to copy.
+//! An idle pipeline asks nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,8 @@ const ATTENTION: Duration = Duration::from_secs(60);
 /// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks until the session ends, and tells each time what it has seen. A target that cannot be reached is looked at later.
+/// Looks until the session ends, and tells each time what it has seen. A target that cannot be
+/// reached is looked at later.
 pub async fn run(shared: &Shared, epoch: i64, told: watch::Sender<Pulse>) {
     let mut session = None;
     let mut waited_at: Option<Instant> = None;

@@ -113,7 +113,9 @@ fn rows(settings: &ReadModelSettings, written: &Written) {
         for key in keys {
             tracing::debug!(action, read_model, code = key, "applied a row");
         }
-        let more = usize::try_from(count).unwrap_or(0).saturating_sub(keys.len());
+        let more = usize::try_from(count)
+            .unwrap_or(0)
+            .saturating_sub(keys.len());
         if more > 0 {
             tracing::debug!(action, read_model, rows = more, "applied more rows");
         }

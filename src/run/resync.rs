@@ -1,15 +1,16 @@
 //! Resync: an exact copy beside the running stream, compared and merged at one position.
 //!
 //! ```text
-//! copy      slot C --- rows as of C ---> shadow --- own stream from C ---> near --------> P
-//! stream    ------------------------------------------------------------> stands at P --> merge --> goes on
+//! copy      slot C --- rows as of C ---> shadow --- own stream from C ---> near ----> P
+//! stream    ----------------------------------------------------------> paused at P --> merge --> on
 //! ```
 //!
-//! The temporary slot exports a snapshot that holds exactly the commits before C. The shadow is filled from it, catches up by the
-//! slot's own stream, and once it is near the running stream stands still at its position P. Then the shadow is brought to
-//! P: every commit before P, none at or after it. What differs is written in one transaction with the checkpoint P. A
-//! pause *at* C cannot be had: when the slot is made the stream has often passed C already. A dry run takes a snapshot of the target
-//! at P, lets the stream go on, and compares within the snapshot.
+//! The temporary slot exports a snapshot that holds exactly the commits before C. The shadow is
+//! filled from it, catches up by the slot's own stream, and once it is near the running stream
+//! stands still at its position P. Then the shadow is brought to P: every commit before P, none at
+//! or after it. What differs is written in one transaction with the checkpoint P. A pause *at* C
+//! cannot be had: when the slot is made the stream has often passed C already. A dry run takes a
+//! snapshot of the target at P, lets the stream go on, and compares within the snapshot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +91,8 @@ pub async fn resync(
         stop,
         failed: Vec::new(),
     };
-    // Not dropped half way at a stop: the making of a slot is given up by itself, everything else ends soon after.
+    // Not dropped half way at a stop: the making of a slot is given up by itself, everything else
+    // ends soon after.
     let result = copying.carry_out(&mut shadow).await;
     if result.is_err() {
         // The session may be in the middle of something.
@@ -103,9 +105,10 @@ pub async fn resync(
         return result;
     }
     for (_, _, id) in &order.models {
-        let ended = shared
-            .bookkeeping
-            .set_copy_progress(shadow.connection(), order.epoch, *id, None);
+        let ended =
+            shared
+                .bookkeeping
+                .set_copy_progress(shadow.connection(), order.epoch, *id, None);
         let _ = ended.await;
     }
     tracing::debug!("nothing of the copies is left");
@@ -141,7 +144,8 @@ impl Copying<'_> {
             epoch: self.order.epoch,
             resync: self.order.number,
         };
-        let slot = create_slot(self.shared, &wanted, (&mut replication, &client), self.stop).await?;
+        let slot =
+            create_slot(self.shared, &wanted, (&mut replication, &client), self.stop).await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow, self.stop);
         let copied = or_stopped(&stop, within(self.shared, &name, copied)).await?;
         let mut ready = Vec::new();
@@ -149,7 +153,9 @@ impl Copying<'_> {
             match result {
                 Ok(_) => ready.push(to_copy),
                 // What somebody waits for is done as a whole, later.
-                Err(error) if error.is_transient() && self.order.number.is_some() => return Err(error),
+                Err(error) if error.is_transient() && self.order.number.is_some() => {
+                    return Err(error);
+                }
                 Err(error) => self
                     .failed
                     .push((to_copy.model.id, to_copy.settings.name(), error)),
@@ -163,8 +169,8 @@ impl Copying<'_> {
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        // The end moves on meanwhile: near means near to where it is then. At a source that writes faster than that in each round,
-        // twice as much is near in the next one.
+        // The end moves on meanwhile: near means near to where it is then. At a source that writes
+        // faster than that in each round, twice as much is near in the next one.
         let mut near_bytes = NEAR_BYTES;
         loop {
             let end = source::facts::current_wal(&client).await?;
@@ -172,7 +178,11 @@ impl Copying<'_> {
                 break;
             }
             near_bytes = near_bytes.saturating_mul(2);
-            let near = within(self.shared, &name, catch_up.until_near(end, (shadow, &ready)));
+            let near = within(
+                self.shared,
+                &name,
+                catch_up.until_near(end, (shadow, &ready)),
+            );
             or_stopped(&stop, near).await?;
         }
         let compared = self.compare_at_one_position(&client, catch_up, shadow, &ready);
@@ -238,7 +248,10 @@ impl Copying<'_> {
         shadow: &mut ShadowWriter,
         to_copy: Vec<ToCopy>,
     ) -> Result<Vec<ToCopy>> {
-        let asked = to_copy.iter().map(|to_copy| to_copy.settings.clone()).collect();
+        let asked = to_copy
+            .iter()
+            .map(|to_copy| to_copy.settings.clone())
+            .collect();
         let lacking = publish::lacking(
             self.shared,
             client,
@@ -274,15 +287,20 @@ impl Copying<'_> {
         Ok(why)
     }
 
-    /// A read model in step that cannot be bound any more is not in step: the session begins again, and suspends it.
+    /// A read model in step that cannot be bound any more is not in step: the session begins again,
+    /// and suspends it.
     async fn refuse(&self, shadow: &mut ShadowWriter, id: i32, why: &Error) -> Result<()> {
         let stored = self.shared.bookkeeping.models(shadow.connection()).await?;
         let stored = stored.into_iter().find(|model| model.id == id);
-        let Some(model) = stored.filter(|model| model.state == ModelState::InStep && !self.order.dry_run)
+        let Some(model) =
+            stored.filter(|model| model.state == ModelState::InStep && !self.order.dry_run)
         else {
             return Ok(());
         };
-        let error = Error::transient(format!("read model \"{}\" cannot continue: {why}", model.name));
+        let error = Error::transient(format!(
+            "read model \"{}\" cannot continue: {why}",
+            model.name
+        ));
         Err(self.end_session(error).await?)
     }
 
@@ -300,7 +318,9 @@ impl Copying<'_> {
         tracing::debug!(lsn = %position, "the stream is paused: the copies are brought to its position");
         tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, (shadow, ready)))
             .await
-            .map_err(|_| Error::transient("the copy did not come to the stream's position in time"))??;
+            .map_err(|_| {
+                Error::transient("the copy did not come to the stream's position in time")
+            })??;
         self.prove(client, &mut catch_up, ready).await?;
         if self.order.dry_run {
             let found = self.compare(shadow, ready, resume).await?;
@@ -325,7 +345,8 @@ impl Copying<'_> {
         let models = models
             .iter()
             .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)));
-        // Not before what the shadow already holds: it must not know a commit that the lookups do not.
+        // Not before what the shadow already holds: it must not know a commit that the lookups do
+        // not.
         let at_least = catch_up.received();
         let (reply, position) = oneshot::channel();
         let pause = Command::Pause {
@@ -349,7 +370,9 @@ impl Copying<'_> {
         shadow.begin_comparing().await?;
         if resume.is_closed() {
             // What is seen may be later than what the copy shows.
-            return Err(Error::transient("the stream went on before it could be compared"));
+            return Err(Error::transient(
+                "the stream went on before it could be compared",
+            ));
         }
         // What is compared stays as it is, however long that takes.
         drop(resume);
@@ -364,7 +387,9 @@ impl Copying<'_> {
 
     /// The stream's own session merges the copies.
     async fn merge(&self, ready: &[ToCopy]) -> Result<Vec<Merged>> {
-        let models = ready.iter().map(|to_copy| (to_copy.index, to_copy.model.clone()));
+        let models = ready
+            .iter()
+            .map(|to_copy| (to_copy.index, to_copy.model.clone()));
         let (reply, merged) = oneshot::channel();
         let merge = Command::Merge {
             models: models.collect(),
@@ -391,7 +416,8 @@ impl Copying<'_> {
         written
     }
 
-    /// The tables are still those that were bound, and the copy's own stream has described no other columns meanwhile.
+    /// The tables are still those that were bound, and the copy's own stream has described no other
+    /// columns meanwhile.
     async fn prove(
         &self,
         client: &tokio_postgres::Client,
@@ -430,7 +456,10 @@ impl Copying<'_> {
 }
 
 /// Ends early when the session does.
-async fn or_stopped<T>(stop: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+async fn or_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(Error::new(Class::Interrupted, "stopped during a resync")),

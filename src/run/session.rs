@@ -1,11 +1,12 @@
 //! One session: from two connections to the end of the stream.
 //!
 //! ```text
-//! connect both -> lock -> claim (epoch) -> bind read models -> publication -> resume | first copy or heal -> stream
+//! connect both -> lock -> claim (epoch) -> bind read models -> publication
+//!              -> resume | first copy or heal -> stream
 //! ```
 //!
-//! Any error ends the session and closes both connections; the next one begins from what is stored. So there is one way to
-//! start, whatever state the last process left.
+//! Any error ends the session and closes both connections; the next one begins from what is stored.
+//! So there is one way to start, whatever state the last process left.
 
 use std::sync::Arc;
 
@@ -79,7 +80,11 @@ impl<'a> Session<'a> {
         mut ends: Ends,
     ) -> Result<(Self, Claim)> {
         let (claim, ownership) = ends.claim(shared, lessons).await?;
-        let Bindings { bound, looks, shapes } = ends.bind(shared, lessons, claim.epoch, &ownership).await?;
+        let Bindings {
+            bound,
+            looks,
+            shapes,
+        } = ends.bind(shared, lessons, claim.epoch, &ownership).await?;
         let Ends {
             mut conn,
             client,
@@ -136,8 +141,9 @@ struct Ends {
 
 impl Ends {
     async fn connect(shared: &Shared, lessons: &mut Lessons) -> Result<Self> {
-        // Until the stream begins every commit is durable, whatever target.synchronous_commit says: the claim flushes the position
-        // that it reads, which the last owner may have stored asynchronously, and a merge of copies the one that it stores.
+        // Until the stream begins every commit is durable, whatever target.synchronous_commit says:
+        // the claim flushes the position that it reads, which the last owner may have stored
+        // asynchronously, and a merge of copies the one that it stores.
         let mut conn = shared.target_session("apply").await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let copied = shared.bookkeeping.source(&mut conn).await?;
@@ -163,7 +169,11 @@ impl Ends {
     }
 
     /// Claims the pipeline: from here on the bookkeeping names this session's epoch.
-    async fn claim(&mut self, shared: &Shared, lessons: &mut Lessons) -> Result<(Claim, Ownership)> {
+    async fn claim(
+        &mut self,
+        shared: &Shared,
+        lessons: &mut Lessons,
+    ) -> Result<(Claim, Ownership)> {
         let conn = &mut self.conn;
         let bookkeeping = &shared.bookkeeping;
         let slot = &shared.settings.source.slot;
@@ -180,9 +190,11 @@ impl Ends {
         if lessons.stuck.is_none() {
             lessons.stuck = bookkeeping.stuck(conn).await?;
         }
-        // Before anything is bound or published: another server must change nothing. What was read before may have been of another owner.
+        // Before anything is bound or published: another server must change nothing. What was read
+        // before may have been of another owner.
         check_same_source(claim.source(), &self.source)?;
-        let ownership = check_slot(shared, lessons, (&self.client, &mut *conn), &self.source).await?;
+        let ownership =
+            check_slot(shared, lessons, (&self.client, &mut *conn), &self.source).await?;
         bookkeeping.forget_progress(conn, claim.epoch).await?;
         Ok((claim, ownership))
     }
@@ -197,7 +209,10 @@ impl Ends {
     ) -> Result<Bindings> {
         let Self { conn, client, .. } = self;
         let settings = &shared.settings;
-        let lookups = settings.read_models.iter().map(|model| model.target.clone());
+        let lookups = settings
+            .read_models
+            .iter()
+            .map(|model| model.target.clone());
         let lookups: Vec<TableName> = lookups.collect();
         let mut shapes = target::facts::shapes(conn, &lookups).await?;
         let before = watch::look_before(shared, client).await?;
@@ -212,8 +227,13 @@ impl Ends {
                 *shape = made;
             }
         }
-        let looks = watch::compare_with_stored(shared, client, conn, epoch, (&mut bound, &before)).await?;
-        Ok(Bindings { bound, looks, shapes })
+        let looks =
+            watch::compare_with_stored(shared, client, conn, epoch, (&mut bound, &before)).await?;
+        Ok(Bindings {
+            bound,
+            looks,
+            shapes,
+        })
     }
 }
 
@@ -224,7 +244,8 @@ struct Bindings {
     shapes: Vec<String>,
 }
 
-/// A read model that cannot take a transaction leaves before it: that is as far as the last session came.
+/// A read model that cannot take a transaction leaves before it: that is as far as the last session
+/// came.
 async fn suspend_what_cannot_go_on(
     shared: &Shared,
     lessons: &mut Lessons,

@@ -60,7 +60,8 @@ impl Shared {
         settings::application_name(&self.settings.source.slot, role)
     }
 
-    /// A session of the target for this role, which commits durably and waits for no lock without a limit.
+    /// A session of the target for this role, which commits durably and waits for no lock without a
+    /// limit.
     pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
         let conninfo = &self.settings.target.conninfo;
         let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
@@ -71,22 +72,26 @@ impl Shared {
     /// An ordinary session of the source for this role, with the session's own server.
     pub async fn source_session(&self, role: &str) -> Result<Client> {
         let conninfo = &self.settings.source.conninfo;
-        source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server()).await
+        source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server())
+            .await
     }
 
-    /// The same, for questions that are asked while a session of ours has a table locked, or while the stream stands still. It waits for
-    /// no lock for longer than a moment: a migration that waits for our lock is in front of it, and would wait for us for ever.
+    /// The same, for questions that are asked while a session of ours has a table locked, or while
+    /// the stream stands still. It waits for no lock for longer than a moment: a migration that
+    /// waits for our lock is in front of it, and would wait for us for ever.
     pub async fn source_observer(&self, role: &str) -> Result<Client> {
         let client = self.source_session(role).await?;
         locks::of_observer(&client).await?;
         Ok(client)
     }
 
-    /// A replication connection beside the session's, with the same server. No commit of the source waits for it.
+    /// A replication connection beside the session's, with the same server. No commit of the source
+    /// waits for it.
     pub async fn replication_session(&self, role: &str) -> Result<Replication> {
         let conninfo = &self.settings.source.conninfo;
         let name = self.application_name(role);
-        let mut replication = Replication::connect_of(conninfo, &name, self.wanted_server()).await?;
+        let mut replication =
+            Replication::connect_of(conninfo, &name, self.wanted_server()).await?;
         replication.stand_apart(true);
         Ok(replication)
     }
@@ -102,7 +107,8 @@ impl Shared {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
-    /// The same, for reading tables: when it is dropped its connection is cut, so that no lock stays behind.
+    /// The same, for reading tables: when it is dropped its connection is cut, so that no lock
+    /// stays behind.
     pub async fn source_reader(&self, role: &str) -> Result<CutClient> {
         let conninfo = &self.settings.source.conninfo;
         CutClient::connect(conninfo, &self.application_name(role), self.wanted_server()).await

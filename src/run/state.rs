@@ -1,4 +1,5 @@
-//! What the process writes of itself into the bookkeeping when a session has ended, if the target can be reached.
+//! What the process writes of itself into the bookkeeping when a session has ended, if the target
+//! can be reached.
 
 use std::time::Duration;
 
@@ -13,13 +14,16 @@ pub const STATE_PATIENCE: Duration = Duration::from_secs(2);
 pub async fn write_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Error) {
     let tell = async {
         let mut conn = shared.target_session("state").await?;
-        shared.bookkeeping.set_stuck(&mut conn, epoch, stuck, error).await
+        shared
+            .bookkeeping
+            .set_stuck(&mut conn, epoch, stuck, error)
+            .await
     };
     let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }
 
-/// Writes why the process tries again, if it can be reached. Before it has claimed the pipeline it speaks only where no
-/// other process does.
+/// Writes why the process tries again, if it can be reached. Before it has claimed the pipeline it
+/// speaks only where no other process does.
 pub async fn write_retrying(shared: &Shared, epoch: Option<i64>, error: &Error) {
     let bookkeeping = &shared.bookkeeping;
     let tell = async {

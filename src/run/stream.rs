@@ -1,7 +1,8 @@
-//! The loop: one `select!` between the replication connection, the applier and whoever asks something of the stream.
+//! The loop: one `select!` between the replication connection, the applier and whoever asks
+//! something of the stream.
 //!
-//! In: frames, results, commands. Out: jobs and acknowledgements. It decides nothing: each event goes to the
-//! [`Consumer`], which says what is to be done next.
+//! In: frames, results, commands. Out: jobs and acknowledgements. It decides nothing: each event
+//! goes to the [`Consumer`], which says what is to be done next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,9 @@ use crate::run::report;
 use crate::source::replication::Replication;
 use crate::stuck::Stuck;
 
-/// How long a stream that is behind and has drained the socket lets data gather. Every message that wakes a reader costs the
-/// walsender a wake-up: reading in large pieces more than doubles its rate (0.2 to 1 ms measured alike; the runtime's
-/// timer rounds up to milliseconds).
+/// How long a stream that is behind and has drained the socket lets data gather. Every message that
+/// wakes a reader costs the walsender a wake-up: reading in large pieces more than doubles its rate
+/// (0.2 to 1 ms measured alike; the runtime's timer rounds up to milliseconds).
 const PACE: Duration = Duration::from_micros(500);
 
 /// How long a stop waits for the batch in hand.
@@ -56,7 +57,8 @@ pub struct Ends {
     pub questions: mpsc::Sender<Question>,
     /// Notified when commits that have waited for us need not any more.
     pub let_go: Arc<Notify>,
-    /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small and of fixed size.
+    /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small
+    /// and of fixed size.
     pub pace: bool,
 }
 
@@ -77,7 +79,8 @@ pub struct Stream {
     resume: Option<oneshot::Receiver<()>>,
     /// Whether the batch in hand is given up.
     abandon: bool,
-    /// Whether the source itself reported the error that ended the loop, and it may be about what is to be sent.
+    /// Whether the source itself reported the error that ended the loop, and it may be about what
+    /// is to be sent.
     reported: bool,
 }
 
@@ -234,12 +237,17 @@ impl Stream {
                 self.answer_merge(Err(error));
                 Done::Merged(Vec::new())
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => {
+                self.consumer.lost();
+                return Err(error);
+            }
         };
         self.consumer.done(&mut done, self.began.elapsed())?;
         let read_models = self.consumer.read_models();
         match done {
-            Done::Applied(applied) => report::batch(read_models, &applied, self.submitted_at.elapsed()),
+            Done::Applied(applied) => {
+                report::batch(read_models, &applied, self.submitted_at.elapsed())
+            }
             Done::Audited(found) => {
                 for settings in found.into_iter().filter_map(|index| read_models.get(index)) {
                     report::out_of_stream(settings);
@@ -314,7 +322,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Finishes the job in hand, stores and acknowledges; what only waits comes again after the restart.
+    /// Finishes the job in hand, stores and acknowledges; what only waits comes again after the
+    /// restart.
     async fn leave(&mut self) -> Result<()> {
         loop {
             if self.consumer.in_hand() {
@@ -344,7 +353,11 @@ impl Stream {
                     }
                 }
                 Note::Chunk(id, changes) => {
-                    tracing::debug!(xid = id.xid, changes, "staging a chunk of a large transaction");
+                    tracing::debug!(
+                        xid = id.xid,
+                        changes,
+                        "staging a chunk of a large transaction"
+                    );
                 }
             }
         }
@@ -386,8 +399,9 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// Whether the error concerns nothing but the merge: the rows that it brings, or the room that it takes (disk, memory, temporary files;
-/// class 53), which a batch does not take. A session that began again would only try the same merge at once.
+/// Whether the error concerns nothing but the merge: the rows that it brings, or the room that it
+/// takes (disk, memory, temporary files; class 53), which a batch does not take. A session that
+/// began again would only try the same merge at once.
 fn merge_alone_failed(error: &Error) -> bool {
     matches!(error.class(), Class::Refused | Class::Broken)
         || error
@@ -395,8 +409,9 @@ fn merge_alone_failed(error: &Error) -> bool {
             .is_some_and(|sqlstate| sqlstate.starts_with("53"))
 }
 
-/// The server looks the publication up as of the change that it decodes, so the old slot never finds one that was made
-/// again (up to 17). The slot itself may be gone too: both are undefined objects.
+/// The server looks the publication up as of the change that it decodes, so the old slot never
+/// finds one that was made again (up to 17). The slot itself may be gone too: both are undefined
+/// objects.
 fn gone(error: Error, reported: &mut bool) -> Error {
     *reported = error.sqlstate().is_some_and(Stuck::concerns);
     if error.sqlstate() == Some("42704") {

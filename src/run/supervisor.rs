@@ -1,4 +1,5 @@
-//! Session after session, until the process is asked to stop: what ends one, and when the next begins.
+//! Session after session, until the process is asked to stop: what ends one, and when the next
+//! begins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,8 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
     let mut lessons = Lessons::default();
     let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
     loop {
-        // A session that is dropped leaves what a killed process leaves: the next one begins from what is stored.
+        // A session that is dropped leaves what a killed process leaves: the next one begins from
+        // what is stored.
         let result = tokio::select! {
             biased;
             result = until_stopped(shared, session::session(shared, &mut lessons)) => result,
@@ -53,7 +55,8 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
         if error.class() == Class::Configuration && !lessons.streamed {
             return Err(error);
         }
-        // A session that streamed for a while was a good one; what ends each of them at once must not be tried without a pause.
+        // A session that streamed for a while was a good one; what ends each of them at once must
+        // not be tried without a pause.
         if lessons
             .streaming_since
             .take()

@@ -1,8 +1,10 @@
-//! A read model with a value that the source cannot read out: it is suspended, and its table leaves our publication.
+//! A read model with a value that the source cannot read out: it is suspended, and its table leaves
+//! our publication.
 //!
-//! A copy goes round a value that the stream cannot carry (`crate::stuck`), as long as the value is in a column that no read
-//! model projects. If the copy fails on it too, the table's next update could end the stream again, for all read models. So
-//! the table is published again only once a plain read of it succeeds.
+//! A copy goes round a value that the stream cannot carry (`crate::stuck`), as long as the value is
+//! in a column that no read model projects. If the copy fails on it too, the table's next update
+//! could end the stream again, for all read models. So the table is published again only once a
+//! plain read of it succeeds.
 
 use futures_util::TryStreamExt;
 use sqlx::PgConnection;
@@ -19,8 +21,9 @@ use crate::source::error::from_driver;
 use crate::target::bookkeeping::ModelState;
 use crate::target::model::TargetModel;
 
-/// Classes of SQLSTATE that the source reports of a value which it cannot read out: it has no text in UTF-8 (22), it is too large
-/// (54), its storage is damaged or more than can be allocated (XX). The target's errors of these classes do not break a read model.
+/// Classes of SQLSTATE that the source reports of a value which it cannot read out: it has no text
+/// in UTF-8 (22), it is too large (54), its storage is damaged or more than can be allocated (XX).
+/// The target's errors of these classes do not break a read model.
 const OF_A_VALUE: [&str; 3] = ["22", "54", "XX"];
 
 /// Whether a copy failed because of a value of the source.
@@ -31,10 +34,13 @@ pub fn is_of_a_value(error: &Error) -> bool {
 
 /// Why a session ends once such a value is found: the next one begins with another publication.
 pub fn withdrawn() -> Error {
-    Error::transient("a table leaves the publication, since the source cannot read out a value of it")
+    Error::transient(
+        "a table leaves the publication, since the source cannot read out a value of it",
+    )
 }
 
-/// Takes the read models with such a value out of the stream, and their tables out of our publication.
+/// Takes the read models with such a value out of the stream, and their tables out of our
+/// publication.
 ///
 /// # Errors
 /// As any query; a table that is not free stays in the publication until the next session.
@@ -56,7 +62,10 @@ pub async fn withdraw(
         .filter(|bound| bound.model.is_ok() && !unreadable.contains(&bound.id))
         .map(|bound| bound.settings.source.clone())
         .collect();
-    for bound in bound.iter_mut().filter(|bound| unreadable.contains(&bound.id)) {
+    for bound in bound
+        .iter_mut()
+        .filter(|bound| unreadable.contains(&bound.id))
+    {
         let table = &bound.settings.source;
         let mut error = Error::broken(format!(
             "table \"{table}\" has a value that the source cannot read out"
@@ -64,7 +73,12 @@ pub async fn withdraw(
         .with_hint("Correct or delete the value at the source; the read model is copied again within an hour, or by `cdc resync`.");
         let published = existing
             .as_ref()
-            .filter(|existing| existing.tables.iter().any(|published| &published.table == table))
+            .filter(|existing| {
+                existing
+                    .tables
+                    .iter()
+                    .any(|published| &published.table == table)
+            })
             .filter(|_| !readable.contains(table));
         if let Some(existing) = published {
             let sql = drop_table_sql(name, table);

@@ -1,5 +1,5 @@
-//! The making of a slot, which waits for every open write transaction of the source: meanwhile the bookkeeping says who is in the
-//! way, and since when, so that `status` can name it.
+//! The making of a slot, which waits for every open write transaction of the source: meanwhile the
+//! bookkeeping says who is in the way, and since when, so that `status` can name it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,8 +17,9 @@ use crate::source::slot::{CreatedSlot, Kind, Waits};
 /// How long the target may take to note it.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often the time that the making may take is doubled. Its end is that of the transactions that write when it begins, and then of
-/// those that write by then: where long ones overlap all the time, no shorter time would ever do.
+/// How often the time that the making may take is doubled. Its end is that of the transactions that
+/// write when it begins, and then of those that write by then: where long ones overlap all the
+/// time, no shorter time would ever do.
 const MOST_DOUBLINGS: u32 = 4;
 
 /// A slot to be made.
@@ -49,8 +50,14 @@ pub async fn create_slot(
     let within = wanted.within * 2u32.pow(failed.min(MOST_DOUBLINGS));
     let result = {
         let waits = Waits { stop, tell: &tell };
-        let making =
-            source::slot::create_within(replication, observer, wanted.name, wanted.kind, within, &waits);
+        let making = source::slot::create_within(
+            replication,
+            observer,
+            wanted.name,
+            wanted.kind,
+            within,
+            &waits,
+        );
         let noting = note(shared, wanted, &mut told);
         tokio::select! {
             biased;
@@ -92,7 +99,8 @@ async fn note(shared: &Shared, wanted: &Wanted<'_>, told: &mut watch::Receiver<O
     std::future::pending().await
 }
 
-/// In a session of its own: the others must not be left in the middle of a statement, and may be in the copy's way.
+/// In a session of its own: the others must not be left in the middle of a statement, and may be in
+/// the copy's way.
 async fn store(shared: &Shared, wanted: &Wanted<'_>, text: Option<&str>) -> Result<()> {
     let storing = async {
         let mut conn = shared.target_session("state").await?;

@@ -13,8 +13,8 @@
 //! | bookkeeping or a map is gone at the target | made again and copied |
 //! | lookup or map have another number of rows than was written | one resync of that read model |
 //!
-//! Between two looks it tells the stream when somebody waits in `wait_for` for a position, and judges another file once the stream
-//! has passed the position at which it was seen.
+//! Between two looks it tells the stream when somebody waits in `wait_for` for a position, and
+//! judges another file once the stream has passed the position at which it was seen.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -64,8 +64,8 @@ pub struct Watch {
     epoch: i64,
     watched: Vec<Watched>,
     passed: Arc<Passed>,
-    /// Read models that were miscounted when it was looked last, and when a resync of them may be asked for again: what
-    /// comes back at once must not load the master.
+    /// Read models that were miscounted when it was looked last, and when a resync of them may be
+    /// asked for again: what comes back at once must not load the master.
     miscounted: HashMap<i32, (Backoff, Instant)>,
     commands: mpsc::Sender<Command>,
     pulse: watch::Receiver<Pulse>,
@@ -78,7 +78,8 @@ fn sources(shared: &Shared) -> Vec<TableName> {
     read_models.map(|model| model.source.clone()).collect()
 }
 
-/// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the source before.
+/// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the
+/// source before.
 async fn ask_for_resync(
     shared: &Shared,
     target: &mut PgConnection,
@@ -92,12 +93,16 @@ async fn ask_for_resync(
         read_model = name,
         "{why}: a resync will show whether rows changed"
     );
-    shared.bookkeeping.request_by_watch(target, epoch, name).await?;
+    shared
+        .bookkeeping
+        .request_by_watch(target, epoch, name)
+        .await?;
     Ok(())
 }
 
 impl Watch {
-    /// A watch that compares with these looks at the sources, and shapes of the lookups from before they were bound.
+    /// A watch that compares with these looks at the sources, and shapes of the lookups from before
+    /// they were bound.
     pub fn new(
         (shared, epoch): (Arc<Shared>, i64),
         bound: &[Bound],
@@ -124,16 +129,24 @@ impl Watch {
         }
     }
 
-    /// Looks until the session ends. A side that cannot be reached is looked at later: the stream notices by itself.
+    /// Looks until the session ends. A side that cannot be reached is looked at later: the stream
+    /// notices by itself.
     pub async fn run(mut self, client: &Client) {
         let mut backoff = Backoff::new(LOOK_INTERVAL, LOOK_INTERVAL);
         while !self.shared.stop.is_cancelled() {
             if let Err(error) = self.keep(client).await {
                 tracing::debug!(%error, "the watch could not look");
                 if self.seen_at.elapsed() > MOST_BLINDNESS {
-                    // The session that applies will not be told either: a host that lost its power sends nothing.
+                    // The session that applies will not be told either: a host that lost its power
+                    // sends nothing.
                     let error = error.context("the target does not answer");
-                    let _ = self.commands.send(Command::End { error, abandon: true }).await;
+                    let _ = self
+                        .commands
+                        .send(Command::End {
+                            error,
+                            abandon: true,
+                        })
+                        .await;
                 }
             }
             self.pause(backoff.next_delay(fastrand::f64())).await;
@@ -165,14 +178,21 @@ impl Watch {
         Ok(())
     }
 
-    /// Passes the time until the next look; whoever waits for a position is heard soon, also while nothing changes.
+    /// Passes the time until the next look; whoever waits for a position is heard soon, also while
+    /// nothing changes.
     async fn until_next_look(&mut self, target: &mut PgConnection) -> Result<()> {
         let next = Instant::now() + LOOK_INTERVAL;
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
             let waits = self.beat(next).await;
             if let Some(why) = self.shared.budget.exceeded() {
                 let error = pressure::gap(why);
-                let _ = self.commands.send(Command::End { error, abandon: true }).await;
+                let _ = self
+                    .commands
+                    .send(Command::End {
+                        error,
+                        abandon: true,
+                    })
+                    .await;
                 std::future::pending::<()>().await;
             }
             let judges = self.judge_files(target).await?;
@@ -184,9 +204,12 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for the next beat of the pulse, or as long as it is silent; returns whether somebody waits for a position.
+    /// Waits for the next beat of the pulse, or as long as it is silent; returns whether somebody
+    /// waits for a position.
     async fn beat(&mut self, latest: Instant) -> bool {
-        let pause = latest.saturating_duration_since(Instant::now()).min(MOST_PAUSE);
+        let pause = latest
+            .saturating_duration_since(Instant::now())
+            .min(MOST_PAUSE);
         tokio::select! {
             () = self.shared.stop.cancelled() => false,
             () = tokio::time::sleep(pause) => false,
@@ -251,7 +274,8 @@ impl Watch {
             .await
     }
 
-    /// Judges files that were seen before and that the stream has passed by now; returns whether others wait for that.
+    /// Judges files that were seen before and that the stream has passed by now; returns whether
+    /// others wait for that.
     async fn judge_files(&mut self, target: &mut PgConnection) -> Result<bool> {
         let applied = self.passed.applied();
         for index in 0..self.watched.len() {

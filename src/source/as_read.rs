@@ -1,7 +1,8 @@
 //! What a COPY takes from the catalogs of now, although the rows that it reads are older.
 //!
-//! A table's partitions are those of the moment when the COPY begins, and the text of an enum is made from its labels of now. Read
-//! as of the snapshot and again beside the COPY, both must be the same: else the rows are those of no commit.
+//! A table's partitions are those of the moment when the COPY begins, and the text of an enum is
+//! made from its labels of now. Read as of the snapshot and again beside the COPY, both must be the
+//! same: else the rows are those of no commit.
 
 use tokio_postgres::Client;
 
@@ -24,7 +25,10 @@ impl AsRead {
     /// As any query.
     pub async fn read(client: &Client, table: &TableName) -> Result<Self> {
         let row = client
-            .query_one(include_str!("../../sql/source/tree.sql"), &[&table.quoted()])
+            .query_one(
+                include_str!("../../sql/source/tree.sql"),
+                &[&table.quoted()],
+            )
             .await
             .map_err(from_driver)?;
         let texts = texts(client, std::slice::from_ref(table)).await?;
@@ -34,12 +38,14 @@ impl AsRead {
         })
     }
 
-    /// Whether rows that are read by the catalogs of `now` are what they were when these were read. Labels may have come since.
+    /// Whether rows that are read by the catalogs of `now` are what they were when these were read.
+    /// Labels may have come since.
     pub fn holds(&self, now: &Self) -> bool {
         self.tree == now.tree && self.texts_hold(now)
     }
 
-    /// The same, of their texts alone: partitions that come and go later are no matter to a COPY that has begun.
+    /// The same, of their texts alone: partitions that come and go later are no matter to a COPY
+    /// that has begun.
     pub fn texts_hold(&self, now: &Self) -> bool {
         self.texts.is_subset(&now.texts)
     }

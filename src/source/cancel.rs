@@ -31,8 +31,8 @@ impl CancelRequest {
         Self { server, token }
     }
 
-    /// Sends the request to the server that the connection is with. Whether it came in time shows in the
-    /// command's own answer.
+    /// Sends the request to the server that the connection is with. Whether it came in time shows
+    /// in the command's own answer.
     ///
     /// # Errors
     /// Transient: the request could not be sent within 10 s.

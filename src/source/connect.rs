@@ -1,7 +1,8 @@
-//! Connects to the source: servers in order, protection as sslmode says, and one set of session settings.
+//! Connects to the source: servers in order, protection as sslmode says, and one set of session
+//! settings.
 //!
-//! Both kinds of connection go this way; `source/replication.rs` takes its socket back afterwards. Nothing
-//! here reads PG* variables: all of that is in the [`Conninfo`] already.
+//! Both kinds of connection go this way; `source/replication.rs` takes its socket back afterwards.
+//! Nothing here reads PG* variables: all of that is in the [`Conninfo`] already.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::lookup_host;
 use tokio::task::AbortHandle;
-use tokio_postgres::config::{ChannelBinding as DriverBinding, SslMode as DriverSslMode, SslNegotiation};
+use tokio_postgres::config::{
+    ChannelBinding as DriverBinding, SslMode as DriverSslMode, SslNegotiation,
+};
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage};
 
@@ -25,9 +28,9 @@ use crate::error::{Class, Error, Result};
 /// libpq would wait for as long as the system does, minutes; a daemon has other servers to try.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Settings that every connection to the source has: values come as text, so all that shapes text is fixed;
-/// names are qualified, so nothing is searched; no timeout of a role or database ends a stream or a copy; and
-/// row-level security is an error rather than rows that are silently missing.
+/// Settings that every connection to the source has: values come as text, so all that shapes text
+/// is fixed; names are qualified, so nothing is searched; no timeout of a role or database ends a
+/// stream or a copy; and row-level security is an error rather than rows that are silently missing.
 const SETTINGS: &[(&str, &str)] = &[
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -39,17 +42,20 @@ const SETTINGS: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("row_security", "off"),
     ("default_transaction_isolation", "read committed"),
-    // A look at the catalogs of thousands of partitions would be compiled for seconds, and run for a third of one.
+    // A look at the catalogs of thousands of partitions would be compiled for seconds, and run for
+    // a third of one.
     ("jit", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
 
-/// Connects for ordinary SQL. The connection runs in a task of its own and ends when the client is dropped.
+/// Connects for ordinary SQL. The connection runs in a task of its own and ends when the client is
+/// dropped.
 ///
 /// # Errors
-/// Transient: no server could be reached. Configuration: role, password, database, TLS or channel binding.
+/// Transient: no server could be reached. Configuration: role, password, database, TLS or channel
+/// binding.
 pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Client> {
     client_of(conninfo, application_name, Wanted::Any).await
 }
@@ -58,7 +64,11 @@ pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Clien
 ///
 /// # Errors
 /// As [`client`].
-pub async fn client_of(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Client> {
+pub async fn client_of(
+    conninfo: &Conninfo,
+    application_name: &str,
+    wanted: Wanted,
+) -> Result<Client> {
     let (client, _) = connected(conninfo, application_name, wanted).await?;
     Ok(client)
 }
@@ -71,7 +81,9 @@ pub(super) async fn connected(
 ) -> Result<(Client, AbortHandle)> {
     let mut search = Search::new(conninfo, wanted)?;
     while let Some(server) = search.next().await {
-        let outcome = server.limit(ordinary(conninfo, &server, application_name)).await;
+        let outcome = server
+            .limit(ordinary(conninfo, &server, application_name))
+            .await;
         if let Some(connected) = search.judge(&server, outcome)? {
             return Ok(connected);
         }
@@ -93,7 +105,10 @@ async fn ordinary(
         }
     };
     let task = run(connection);
-    let answer = client.simple_query(LOOK_AROUND).await.map_err(from_driver)?;
+    let answer = client
+        .simple_query(LOOK_AROUND)
+        .await
+        .map_err(from_driver)?;
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -103,7 +118,8 @@ async fn ordinary(
     Ok(((client, task), session))
 }
 
-/// Drives the connection until its client is dropped. Its error shows at the client's next statement.
+/// Drives the connection until its client is dropped. Its error shows at the client's next
+/// statement.
 fn run<S, T>(connection: Connection<S, T>) -> AbortHandle
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -123,7 +139,12 @@ pub(super) fn driver_config(conninfo: &Conninfo, application_name: &str) -> Conf
     config
         .user(&conninfo.user)
         .dbname(&conninfo.database)
-        .application_name(conninfo.application_name.as_deref().unwrap_or(application_name))
+        .application_name(
+            conninfo
+                .application_name
+                .as_deref()
+                .unwrap_or(application_name),
+        )
         .options(startup_options(conninfo.options.as_deref()))
         .ssl_mode(DriverSslMode::Require)
         .ssl_negotiation(SslNegotiation::Direct)
@@ -199,7 +220,8 @@ impl Server {
 
 /// The ways to one server: with sslmode allow and prefer there are two.
 ///
-/// A loop of [`Self::open`], the handshake, and [`Self::judge`], until the handshake is through or an error ends it.
+/// A loop of [`Self::open`], the handshake, and [`Self::judge`], until the handshake is through or
+/// an error ends it.
 pub(super) struct Ways<'a> {
     server: &'a Server,
     protections: std::slice::Iter<'a, Protection>,
@@ -238,10 +260,14 @@ impl<'a> Ways<'a> {
     ///
     /// # Errors
     /// One that another way would not help against.
-    pub(super) fn judge<T>(&mut self, outcome: Result<T, tokio_postgres::Error>) -> Result<Option<T>> {
+    pub(super) fn judge<T>(
+        &mut self,
+        outcome: Result<T, tokio_postgres::Error>,
+    ) -> Result<Option<T>> {
         match outcome.map_err(from_driver) {
             Ok(session) => Ok(Some(session)),
-            // pg_hba.conf may take this role the other way only. A password that was refused is not sent again.
+            // pg_hba.conf may take this role the other way only. A password that was refused is not
+            // sent again.
             Err(error) if error.sqlstate() == Some("28000") => {
                 self.note(error);
                 Ok(None)
@@ -266,7 +292,8 @@ pub(super) struct Search<'a> {
     /// Only for prefer-standby: whether a primary will do by now.
     last_round: bool,
     errors: Vec<Error>,
-    /// Why a server that could be used is not taken: that says more than why others cannot be reached.
+    /// Why a server that could be used is not taken: that says more than why others cannot be
+    /// reached.
     refused: Option<Error>,
 }
 
@@ -317,15 +344,23 @@ impl<'a> Search<'a> {
         Server {
             address,
             protections,
-            timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
+            timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| {
+                Duration::from_secs(seconds.into())
+            }),
         }
     }
 
-    /// Takes the connection if it was made and the server will do; `None` goes on to the next server.
+    /// Takes the connection if it was made and the server will do; `None` goes on to the next
+    /// server.
     ///
     /// # Errors
-    /// Configuration: another server would say the same (as libpq, which goes on only if it got no connection).
-    pub(super) fn judge<T>(&mut self, server: &Server, outcome: Result<(T, Session)>) -> Result<Option<T>> {
+    /// Configuration: another server would say the same (as libpq, which goes on only if it got no
+    /// connection).
+    pub(super) fn judge<T>(
+        &mut self,
+        server: &Server,
+        outcome: Result<(T, Session)>,
+    ) -> Result<Option<T>> {
         let error = match outcome {
             Ok((connection, session)) => {
                 let attrs = self.conninfo.target_session_attrs;
@@ -351,7 +386,8 @@ impl<'a> Search<'a> {
         self.refused.get_or_insert(why);
     }
 
-    /// Why there is no connection: that a server was passed over, else what the last one said; in the detail what the others said.
+    /// Why there is no connection: that a server was passed over, else what the last one said; in
+    /// the detail what the others said.
     pub(super) fn into_error(mut self) -> Error {
         let Some(main) = self.refused.take().or_else(|| self.errors.pop()) else {
             return Error::configuration("there is no server to connect to");
@@ -381,7 +417,9 @@ fn protections(conninfo: &Conninfo, has_tcp: bool) -> Result<Vec<Protection>> {
         SslMode::Disable => vec![Protection::Plain],
         SslMode::Allow => vec![Protection::Plain, Protection::Demanded(config)],
         SslMode::Prefer => vec![Protection::Offered(config), Protection::Plain],
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => vec![Protection::Demanded(config)],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+            vec![Protection::Demanded(config)]
+        }
     })
 }
 
@@ -391,9 +429,14 @@ async fn resolve(host: &Host) -> Result<VecDeque<Address>> {
         return Ok(VecDeque::from([Address::Unix(file.into())]));
     }
     let place = host.address.as_deref().unwrap_or(&host.host);
-    let name = if host.host.is_empty() { place } else { &host.host };
+    let name = if host.host.is_empty() {
+        place
+    } else {
+        &host.host
+    };
     let found = lookup_host((place, host.port)).await.map_err(|error| {
-        Error::transient(format!("could not find the address of host \"{place}\"")).with_source(error)
+        Error::transient(format!("could not find the address of host \"{place}\""))
+            .with_source(error)
     })?;
     Ok(found
         .map(|address| Address::Tcp {

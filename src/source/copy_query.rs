@@ -21,7 +21,10 @@ fn query(model: &ReadModel, with_dead_rows: bool) -> String {
     let columns: Vec<String> = model.columns.iter().map(name).collect();
     let live = live(model);
     let (state, filter) = if with_dead_rows {
-        (format!("CASE WHEN {live} THEN 'l' ELSE 'd' END"), String::new())
+        (
+            format!("CASE WHEN {live} THEN 'l' ELSE 'd' END"),
+            String::new(),
+        )
     } else {
         ("'l'".to_owned(), format!(" WHERE {live}"))
     };

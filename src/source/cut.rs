@@ -1,7 +1,8 @@
 //! A session whose connection is cut when it is dropped.
 //!
-//! The driver goes on reading what a statement still sends when its client is gone. Of the COPY of a large table that is the rest
-//! of the table, and until its end the server keeps the table locked.
+//! The driver goes on reading what a statement still sends when its client is gone. Of the COPY of
+//! a large table that is the rest of the table, and until its end the server keeps the table
+//! locked.
 
 use std::ops::Deref;
 
@@ -22,7 +23,11 @@ pub struct CutClient {
 
 impl CutClient {
     /// Connects as [`super::connect::client_of`].
-    pub async fn connect(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Self> {
+    pub async fn connect(
+        conninfo: &Conninfo,
+        application_name: &str,
+        wanted: Wanted,
+    ) -> Result<Self> {
         let (client, connection) = connected(conninfo, application_name, wanted).await?;
         Ok(Self {
             client,

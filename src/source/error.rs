@@ -1,25 +1,25 @@
 //! From the driver's and the server's errors to ours.
 //!
-//! The consequence follows from the SQLSTATE; what is not known to be final is transient. Of an error on row
-//! data (classes 21, 22, 23, 44 and P0001) only the SQLSTATE and the names of objects are kept, since its
-//! message and detail quote the row.
+//! The consequence follows from the SQLSTATE; what is not known to be final is transient. Of an
+//! error on row data (classes 21, 22, 23, 44 and P0001) only the SQLSTATE and the names of objects
+//! are kept, since its message and detail quote the row.
 
 use tokio_postgres::error::DbError;
 
 use crate::error::{Class, Error};
 use crate::protocol::frame::Report;
 
-const PASSWORD_HINT: &str =
-    "Check the password in the source's URL, CDC_SOURCE_PASSWORD(_FILE), PGPASSWORD or the password file.";
+const PASSWORD_HINT: &str = "Check the password in the source's URL, CDC_SOURCE_PASSWORD(_FILE), PGPASSWORD or the password file.";
 
 /// The consequence of a server's error.
 ///
-/// Configuration means that a person has to change something: role, password, privilege, a missing database,
-/// schema, table or column. The caller decides whether to stop or to wait for that person.
+/// Configuration means that a person has to change something: role, password, privilege, a missing
+/// database, schema, table or column. The caller decides whether to stop or to wait for that
+/// person.
 pub fn class(sqlstate: &str) -> Class {
     match sqlstate {
-        // Invalid authorization, missing database or schema, missing privilege, missing table or column,
-        // a statement or value that the server's version does not know.
+        // Invalid authorization, missing database or schema, missing privilege, missing table or
+        // column, a statement or value that the server's version does not know.
         "3D000" | "3F000" | "42501" | "42P01" | "42703" | "42883" | "42809" => Class::Configuration,
         _ if sqlstate.starts_with("28") => Class::Configuration,
         _ => Class::Transient,
@@ -44,8 +44,8 @@ pub fn from_driver(error: tokio_postgres::Error) -> Error {
     if error.is_closed() {
         return Error::transient("the server closed the connection");
     }
-    // The driver does not show its kinds; these two are the user's to mend ("password missing", "server did
-    // not use channel binding").
+    // The driver does not show its kinds; these two are the user's to mend ("password missing",
+    // "server did not use channel binding").
     let text = error.to_string();
     let ours = match text.as_str() {
         "invalid configuration" | "authentication error" => {
@@ -101,9 +101,9 @@ fn with_texts(sqlstate: &str, message: &str, detail: Option<&str>, hint: Option<
 fn hint_for(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
         "28P01" => Some(PASSWORD_HINT),
-        "28000" => {
-            Some("Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).")
-        }
+        "28000" => Some(
+            "Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).",
+        ),
         "3D000" => Some("Check the database's name in the source's URL."),
         _ => None,
     }
@@ -160,8 +160,14 @@ mod tests {
 
     #[test]
     fn message_detail_and_hint_of_the_server_are_kept() {
-        let error = from_report(&report("55006", "replication slot \"cdc\" is active for PID 7"));
-        assert_eq!(error.to_string(), "replication slot \"cdc\" is active for PID 7");
+        let error = from_report(&report(
+            "55006",
+            "replication slot \"cdc\" is active for PID 7",
+        ));
+        assert_eq!(
+            error.to_string(),
+            "replication slot \"cdc\" is active for PID 7"
+        );
         assert_eq!(error.sqlstate(), Some("55006"));
         assert!(error.detail().is_some());
         assert_eq!(error.hint(), Some("Do it."));

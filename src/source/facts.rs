@@ -1,9 +1,9 @@
 //! Reads what the source's catalogs say into [`crate::facts`].
 //!
-//! In: an ordinary connection (any search_path; every name is qualified). Out: plain values for the core.
-//! One set of queries for 13 to 18: columns that only newer versions have are read by name from the row as
-//! JSON, so that the text needs no version. Nothing here reads a table's rows except
-//! [`duplicate_live_keys`] and [`rows_without_key`], which return a count only.
+//! In: an ordinary connection (any search_path; every name is qualified). Out: plain values for the
+//! core. One set of queries for 13 to 18: columns that only newer versions have are read by name
+//! from the row as JSON, so that the text needs no version. Nothing here reads a table's rows
+//! except [`duplicate_live_keys`] and [`rows_without_key`], which return a count only.
 
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
@@ -11,8 +11,8 @@ use tokio_postgres::{Client, Row};
 use crate::as_of::Reading;
 use crate::error::{Error, Result};
 use crate::facts::{
-    Leaf, Publication, PublishedTable, ReplicaIdentity, Slot, SourceColumn, SourceServer, SourceTable,
-    UniqueIndex, WithoutIdentity,
+    Leaf, Publication, PublishedTable, ReplicaIdentity, Slot, SourceColumn, SourceServer,
+    SourceTable, UniqueIndex, WithoutIdentity,
 };
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::source::error::from_driver;
@@ -38,8 +38,10 @@ pub async fn server(client: &Client) -> Result<SourceServer> {
         may_create: get(&row, "may_create")?,
         slots: (small(&row, "slots")?, small(&row, "max_slots")?),
         wal_senders: (small(&row, "wal_senders")?, small(&row, "max_wal_senders")?),
-        max_slot_wal_keep_size_mb: get::<Option<i64>>(&row, "max_slot_wal_keep_size_mb")?.unwrap_or(-1),
-        idle_slot_timeout_seconds: get::<Option<i64>>(&row, "idle_slot_timeout_seconds")?.unwrap_or(0),
+        max_slot_wal_keep_size_mb: get::<Option<i64>>(&row, "max_slot_wal_keep_size_mb")?
+            .unwrap_or(-1),
+        idle_slot_timeout_seconds: get::<Option<i64>>(&row, "idle_slot_timeout_seconds")?
+            .unwrap_or(0),
         oldest_write_seconds: get(&row, "oldest_write_seconds")?,
         prepared_transactions: small(&row, "prepared_transactions")?,
         synchronous_standby_names: get(&row, "synchronous_standby_names")?,
@@ -226,7 +228,10 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
         return Ok(None);
     };
     let tables = client
-        .query(include_str!("../../sql/source/publication_tables.sql"), &[&name])
+        .query(
+            include_str!("../../sql/source/publication_tables.sql"),
+            &[&name],
+        )
         .await
         .map_err(from_driver)?;
     let tables = tables.iter().map(|row| {
@@ -251,7 +256,8 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
     }))
 }
 
-/// The tables that a publication publishes, followed or not, and whose UPDATE and DELETE fail for that.
+/// The tables that a publication publishes, followed or not, and whose UPDATE and DELETE fail for
+/// that.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
@@ -298,7 +304,8 @@ pub async fn system(client: &Client) -> Result<(String, String)> {
     Ok((get(&row, "system")?, get(&row, "database")?))
 }
 
-/// All publications that publish this table, its root or its leaves: each of them can break its writes.
+/// All publications that publish this table, its root or its leaves: each of them can break its
+/// writes.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
@@ -334,8 +341,8 @@ pub async fn current_wal(client: &Client) -> Result<Lsn> {
     Ok(lsn(&row, "lsn")?.unwrap_or(Lsn::ZERO))
 }
 
-/// The source's clock and the end of its flushed WAL, with the setting that says which standbys its commits wait for; `None` of a standby,
-/// which does not know what its primary has flushed.
+/// The source's clock and the end of its flushed WAL, with the setting that says which standbys its
+/// commits wait for; `None` of a standby, which does not know what its primary has flushed.
 ///
 /// `now()` is the time at which the statement began, so the end is read after it.
 pub async fn clock(client: &Client) -> Result<Option<(Reading, String)>> {
@@ -358,7 +365,8 @@ pub async fn clock(client: &Client) -> Result<Option<(Reading, String)>> {
 
 /// The condition under which a source row is live: not soft-deleted, and no key column null.
 ///
-/// A boolean soft-delete column means "not true", any other one "null". `key` are the source's names.
+/// A boolean soft-delete column means "not true", any other one "null". `key` are the source's
+/// names.
 pub fn live_condition(table: &SourceTable, soft_delete: Option<&str>, key: &[String]) -> String {
     let dead = soft_delete.map(|name| {
         let boolean = table.column(name).is_some_and(|column| column.boolean);
@@ -368,14 +376,20 @@ pub fn live_condition(table: &SourceTable, soft_delete: Option<&str>, key: &[Str
             if boolean { "IS NOT TRUE" } else { "IS NULL" }
         )
     });
-    let key = key.iter().map(|name| format!("{} IS NOT NULL", ident(name)));
-    dead.into_iter().chain(key).collect::<Vec<_>>().join(" AND ")
+    let key = key
+        .iter()
+        .map(|name| format!("{} IS NOT NULL", ident(name)));
+    dead.into_iter()
+        .chain(key)
+        .collect::<Vec<_>>()
+        .join(" AND ")
 }
 
 /// Keys that more than one live row has, counted up to this bound.
 pub const MAX_DUPLICATES: i64 = 1000;
 
-/// How many keys more than one live row has, counted up to [`MAX_DUPLICATES`]. Reads the whole table.
+/// How many keys more than one live row has, counted up to [`MAX_DUPLICATES`]. Reads the whole
+/// table.
 ///
 /// `key` are the source's names.
 ///
@@ -398,7 +412,8 @@ pub async fn duplicate_live_keys(
     get(&row, "keys")
 }
 
-/// How many rows that are not soft-deleted have a NULL in their key. Reads the whole table, unless the key cannot be NULL.
+/// How many rows that are not soft-deleted have a NULL in their key. Reads the whole table, unless
+/// the key cannot be NULL.
 ///
 /// `key` are the source's names.
 ///
@@ -413,7 +428,9 @@ pub async fn rows_without_key(
     let nullable = key
         .iter()
         .filter(|name| table.column(name).is_some_and(|column| !column.not_null));
-    let null: Vec<String> = nullable.map(|name| format!("{} IS NULL", ident(name))).collect();
+    let null: Vec<String> = nullable
+        .map(|name| format!("{} IS NULL", ident(name)))
+        .collect();
     if null.is_empty() {
         return Ok(0);
     }
@@ -460,6 +477,8 @@ fn replica_identity(row: &Row) -> Result<ReplicaIdentity> {
         'n' => Ok(ReplicaIdentity::Nothing),
         'f' => Ok(ReplicaIdentity::Full),
         'i' => Ok(ReplicaIdentity::Index),
-        other => Err(Error::broken(format!("unrecognized replica identity {other:?}"))),
+        other => Err(Error::broken(format!(
+            "unrecognized replica identity {other:?}"
+        ))),
     }
 }

@@ -1,8 +1,10 @@
-//! A wire that is lent to the driver for the handshake of a replication connection and then taken back.
+//! A wire that is lent to the driver for the handshake of a replication connection and then taken
+//! back.
 //!
-//! Two things differ from the bare wire: `replication=database` is added to the startup message, which the
-//! driver cannot send; and the driver is given one message at a time and nothing after the first
-//! ReadyForQuery, so that no byte which the server sends later can stay behind in the driver's buffer.
+//! Two things differ from the bare wire: `replication=database` is added to the startup message,
+//! which the driver cannot send; and the driver is given one message at a time and nothing after
+//! the first ReadyForQuery, so that no byte which the server sends later can stay behind in the
+//! driver's buffer.
 
 use std::io;
 use std::pin::Pin;
@@ -66,7 +68,8 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// Bytes that may be read without going beyond the current header or body; 0 when nothing may be read.
+    /// Bytes that may be read without going beyond the current header or body; 0 when nothing may
+    /// be read.
     fn allowance(&self) -> usize {
         match self.body_left {
             _ if self.ended => 0,
@@ -89,9 +92,10 @@ impl Incoming {
                 return;
             }
             let [_, length @ ..] = self.header;
-            // A wrong length is the driver's to refuse; here it only must not lead beyond the message.
-            self.body_left =
-                usize::try_from(u32::from_be_bytes(length)).map_or(0, |length| length.saturating_sub(4));
+            // A wrong length is the driver's to refuse; here it only must not lead beyond the
+            // message.
+            self.body_left = usize::try_from(u32::from_be_bytes(length))
+                .map_or(0, |length| length.saturating_sub(4));
         }
         if self.body_left == 0 {
             let [tag, ..] = self.header;
@@ -129,8 +133,16 @@ fn with_replication(message: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 impl Lent {
-    fn poll_wire<T>(&self, poll: impl FnOnce(Pin<&mut Wire>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match self.wire.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+    fn poll_wire<T>(
+        &self,
+        poll: impl FnOnce(Pin<&mut Wire>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match self
+            .wire
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+        {
             Some(wire) => poll(Pin::new(wire)),
             None => Poll::Ready(Err(gone())),
         }
@@ -138,7 +150,11 @@ impl Lent {
 }
 
 impl AsyncRead for Lent {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let allowance = this.incoming.allowance();
         if allowance == 0 {
@@ -156,7 +172,11 @@ impl AsyncRead for Lent {
 }
 
 impl AsyncWrite for Lent {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if matches!(this.startup, Startup::Awaited) {
             this.startup = Startup::Writing(with_replication(buf)?, 0);
@@ -190,7 +210,12 @@ impl AsyncWrite for Lent {
 
 impl TlsStream for Lent {
     fn channel_binding(&self) -> ChannelBinding {
-        match self.wire.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        match self
+            .wire
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+        {
             Some(wire) => wire.channel_binding(),
             None => ChannelBinding::none(),
         }

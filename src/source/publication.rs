@@ -1,8 +1,9 @@
 //! Executes what [`crate::publication`] has planned.
 //!
-//! CREATE and ALTER PUBLICATION wait for whoever holds a table as VACUUM and CREATE INDEX CONCURRENTLY do, and while they wait nobody
-//! in the whole cluster can make a slot, since they have written. So they wait for a short time only, and a table that is not free
-//! keeps no other from being published.
+//! CREATE and ALTER PUBLICATION wait for whoever holds a table as VACUUM and CREATE INDEX
+//! CONCURRENTLY do, and while they wait nobody in the whole cluster can make a slot, since they
+//! have written. So they wait for a short time only, and a table that is not free keeps no other
+//! from being published.
 
 use tokio_postgres::Client;
 
@@ -14,8 +15,8 @@ use crate::settings::Settings;
 use crate::source::error::from_driver;
 use crate::source::facts;
 
-/// How long a statement may wait for a lock, in milliseconds: longer than deadlock_timeout (1 s by default), after which an
-/// autovacuum gives way to who waits for it (ProcSleep in proc.c).
+/// How long a statement may wait for a lock, in milliseconds: longer than deadlock_timeout (1 s by
+/// default), after which an autovacuum gives way to who waits for it (ProcSleep in proc.c).
 const LOCK_PATIENCE_MS: u32 = 2500;
 
 /// SQLSTATE of a lock that was waited for in vain.
@@ -41,7 +42,8 @@ pub struct Outcome {
 /// Makes or extends the publication.
 ///
 /// # Errors
-/// As [`plan`], and what the connection reports. What the server refuses for one table is in the outcome.
+/// As [`plan`], and what the connection reports. What the server refuses for one table is in the
+/// outcome.
 pub async fn ensure(
     client: &Client,
     settings: &Settings,
@@ -56,7 +58,9 @@ pub async fn ensure(
         ..Outcome::default()
     };
     let mark = ownership.pipeline.mark();
-    let comment = existing.as_ref().and_then(|existing| existing.comment.as_ref());
+    let comment = existing
+        .as_ref()
+        .and_then(|existing| existing.comment.as_ref());
     outcome.exists = existing.is_some();
     outcome.is_marked = comment.is_some_and(|comment| comment.starts_with(&mark));
     carry_out(client, settings, &plan, &mut outcome).await?;
@@ -68,7 +72,10 @@ pub async fn ensure(
         .executed
         .iter()
         .any(|sql| sql.starts_with("COMMENT ON PUBLICATION"));
-    let planned = plan.lacking.into_iter().map(|lack| (lack.model, lack.error));
+    let planned = plan
+        .lacking
+        .into_iter()
+        .map(|lack| (lack.model, lack.error));
     outcome.lacking.extend(planned);
     outcome.lacking.sort_by_key(|(model, _)| *model);
     if let Some((_, error)) = outcome.lacking.first() {
@@ -77,7 +84,12 @@ pub async fn ensure(
     Ok(outcome)
 }
 
-async fn carry_out(client: &Client, settings: &Settings, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
+async fn carry_out(
+    client: &Client,
+    settings: &Settings,
+    plan: &Plan,
+    outcome: &mut Outcome,
+) -> Result<()> {
     let statements = plan.statements();
     match execute(client, &statements).await {
         Ok(()) => {
@@ -90,7 +102,10 @@ async fn carry_out(client: &Client, settings: &Settings, plan: &Plan, outcome: &
         }
     }
     let (whole, tables) = plan.parts();
-    let doing = format!("could not set up publication \"{}\"", settings.source.publication);
+    let doing = format!(
+        "could not set up publication \"{}\"",
+        settings.source.publication
+    );
     if let Err(error) = execute(client, &whole).await {
         if error.sqlstate().is_none() {
             return Err(error);

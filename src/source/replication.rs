@@ -1,12 +1,13 @@
 //! The replication connection: a walsender's other end, on a socket of our own.
 //!
-//! tokio-postgres authenticates (TLS, SCRAM with channel binding) on a wire that is lent to it; then the wire
-//! is taken back and spoken to with `protocol/` ([`Replication`]). That rests on `Config::connect_raw` of the
-//! pinned version; tests/transport.rs holds it.
+//! tokio-postgres authenticates (TLS, SCRAM with channel binding) on a wire that is lent to it;
+//! then the wire is taken back and spoken to with `protocol/` ([`Replication`]). That rests on
+//! `Config::connect_raw` of the pinned version; tests/transport.rs holds it.
 //!
-//! Invariants: what is received stays in one buffer until it has been looked at, so [`Replication::fill`] may
-//! be dropped at any await; what has to be sent stays in another until it is sent, so a status update that was
-//! dropped half way is finished by the next one. [`Replication::simple_query`] must not be dropped half way.
+//! Invariants: what is received stays in one buffer until it has been looked at, so
+//! [`Replication::fill`] may be dropped at any await; what has to be sent stays in another until it
+//! is sent, so a status update that was dropped half way is finished by the next one.
+//! [`Replication::simple_query`] must not be dropped half way.
 
 use std::future::poll_fn;
 use std::io;
@@ -33,10 +34,11 @@ mod open;
 
 /// Most bytes that one [`Replication::fill`] reads.
 const FILL_BYTES: usize = 1 << 20;
-/// Room that the buffer keeps; more is given back after a large row. Well above what frames of usual size need, so
-/// that nothing is allocated while they are streamed.
+/// Room that the buffer keeps; more is given back after a large row. Well above what frames of
+/// usual size need, so that nothing is allocated while they are streamed.
 const KEEP_BYTES: usize = 8 * FILL_BYTES;
-/// How long the server may take to accept a status update. A walsender reads while it writes, so this is long.
+/// How long the server may take to accept a status update. A walsender reads while it writes, so
+/// this is long.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the polite end of the connection may take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,7 +63,8 @@ pub struct SystemIdentity {
 pub struct Replication {
     wire: Wire,
     received: BytesMut,
-    /// Bytes at the start of `received` that the last frame took; they go when the next one is asked for.
+    /// Bytes at the start of `received` that the last frame took; they go when the next one is
+    /// asked for.
     consumed: usize,
     to_send: BytesMut,
     last_fill_was_full: bool,
@@ -121,9 +124,12 @@ impl Replication {
                 Ok(Answer::Failed(error)) => failure = Some(error),
                 Ok(Answer::Ready) => break,
                 Ok(Answer::Streaming) => {
-                    return Err(Error::protocol("expected a result, found the start of a stream"));
+                    return Err(Error::protocol(
+                        "expected a result, found the start of a stream",
+                    ));
                 }
-                // After a fatal error the server closes the connection: the error says more than the end.
+                // After a fatal error the server closes the connection: the error says more than
+                // the end.
                 Err(lost) => return Err(failure.unwrap_or(lost)),
             }
         }
@@ -152,13 +158,15 @@ impl Replication {
         identity.ok_or_else(|| Error::protocol("could not read the answer to IDENTIFY_SYSTEM"))
     }
 
-    /// Starts streaming from a slot: pgoutput, proto_version 1, at `at` or at the slot's own position (0/0).
+    /// Starts streaming from a slot: pgoutput, proto_version 1, at `at` or at the slot's own
+    /// position (0/0).
     ///
     /// # Errors
-    /// What the server says: the slot does not exist (42704), is in use (55006), is invalidated (55000).
+    /// What the server says: the slot does not exist (42704), is in use (55006), is invalidated
+    /// (55000).
     pub async fn start(&mut self, slot: &str, at: Lsn, publication: &str) -> Result<()> {
-        // The replication grammar knows quotes that are doubled, but no E'' and no backslashes. The value is a
-        // list of identifiers.
+        // The replication grammar knows quotes that are doubled, but no E'' and no backslashes. The
+        // value is a list of identifiers.
         let publications = sql::ident(publication).replace('\'', "''");
         let command = format!(
             "START_REPLICATION SLOT {} LOGICAL {at} (proto_version '1', publication_names '{publications}')",
@@ -180,7 +188,8 @@ impl Replication {
         Err(failure.unwrap_or_else(nothing).context(doing()))
     }
 
-    /// Waits for bytes of the server and takes what is there, up to a megabyte. May be dropped at any time.
+    /// Waits for bytes of the server and takes what is there, up to a megabyte. May be dropped at
+    /// any time.
     ///
     /// # Errors
     /// Transient: the connection is lost.
@@ -205,17 +214,23 @@ impl Replication {
         self.last_fill_was_full = taken >= FILL_BYTES;
         match outcome {
             Ok(()) if taken > 0 => Ok(()),
-            Ok(()) => Err(Error::transient("the server closed the replication connection")),
-            Err(error) => Err(Error::transient("the replication connection is lost").with_source(error)),
+            Ok(()) => Err(Error::transient(
+                "the server closed the replication connection",
+            )),
+            Err(error) => {
+                Err(Error::transient("the replication connection is lost").with_source(error))
+            }
         }
     }
 
-    /// Whether the last [`Self::fill`] stopped at its limit: more is waiting, so the stream is behind.
+    /// Whether the last [`Self::fill`] stopped at its limit: more is waiting, so the stream is
+    /// behind.
     pub fn last_fill_was_full(&self) -> bool {
         self.last_fill_was_full
     }
 
-    /// The next frame of the stream that is in the buffer as a whole; `None` if [`Self::fill`] must get more.
+    /// The next frame of the stream that is in the buffer as a whole; `None` if [`Self::fill`] must
+    /// get more.
     ///
     /// # Errors
     /// What the server says; transient if the stream is malformed.
@@ -226,7 +241,8 @@ impl Replication {
                 return Ok(None);
             };
             self.consumed = bytes;
-            // Looked at twice, since a frame that is returned borrows the buffer for the rest of the function.
+            // Looked at twice, since a frame that is returned borrows the buffer for the rest of
+            // the function.
             let tag = self.received.first().copied().unwrap_or_default();
             if !matches!(tag, b'N' | b'S' | b'Z') {
                 break;
@@ -260,10 +276,12 @@ impl Replication {
         self.flush().await
     }
 
-    /// From now on no commit of the source waits for this connection, or it may again if the server's settings say so.
+    /// From now on no commit of the source waits for this connection, or it may again if the
+    /// server's settings say so.
     ///
-    /// A walsender of which the last status named no flushed position is no synchronous standby, whatever its name (13 to 18:
-    /// SyncRepGetCandidateStandbys; pg_receivewal and pg_basebackup go by that). The slot stays where it is meanwhile.
+    /// A walsender of which the last status named no flushed position is no synchronous standby,
+    /// whatever its name (13 to 18: SyncRepGetCandidateStandbys; pg_receivewal and pg_basebackup go
+    /// by that). The slot stays where it is meanwhile.
     pub fn stand_apart(&mut self, apart: bool) {
         self.apart = apart;
     }
@@ -274,7 +292,9 @@ impl Replication {
     /// As any query.
     pub async fn sender_timeout(&mut self) -> Result<Duration> {
         let rows = self
-            .simple_query("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'")
+            .simple_query(
+                "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'",
+            )
             .await?;
         let text = rows
             .first()
@@ -284,8 +304,8 @@ impl Replication {
         Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
     }
 
-    /// Moves the slot of a connection that stands apart, with the next status: until the server has read that one, which goes out in
-    /// the same piece, the connection counts.
+    /// Moves the slot of a connection that stands apart, with the next status: until the server has
+    /// read that one, which goes out in the same piece, the connection counts.
     pub fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
         if self.apart {
             self.add_status(written, flushed, flushed, false);
@@ -303,7 +323,8 @@ impl Replication {
         self.to_send.extend_from_slice(&status.encode());
     }
 
-    /// Ends the stream and the session politely, within a second; then the socket is closed in any case.
+    /// Ends the stream and the session politely, within a second; then the socket is closed in any
+    /// case.
     pub async fn finish(mut self) {
         let end = async {
             frontend::copy_done(&mut self.to_send);
@@ -335,7 +356,9 @@ impl Replication {
         };
         match timeout(SEND_TIMEOUT, write).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::transient("the replication connection is lost").with_source(error)),
+            Ok(Err(error)) => {
+                Err(Error::transient("the replication connection is lost").with_source(error))
+            }
             Err(_) => Err(Error::transient(format!(
                 "the server took nothing on the replication connection for {} s",
                 SEND_TIMEOUT.as_secs()
@@ -365,9 +388,13 @@ impl Replication {
                 Backend::ErrorResponse(report) => return Ok(Answer::Failed(from_report(&report))),
                 Backend::CopyBothResponse => return Ok(Answer::Streaming),
                 Backend::CopyData(_) | Backend::CopyDone => {
-                    return Err(Error::protocol("expected an answer, found a piece of a stream"));
+                    return Err(Error::protocol(
+                        "expected an answer, found a piece of a stream",
+                    ));
                 }
-                aside @ (Backend::NoticeResponse(_) | Backend::ParameterStatus { .. }) => note_aside(aside),
+                aside @ (Backend::NoticeResponse(_) | Backend::ParameterStatus { .. }) => {
+                    note_aside(aside)
+                }
             }
         }
     }
@@ -388,11 +415,13 @@ impl Replication {
         self.consumed = 0;
     }
 
-    /// Room for the next read. A large row gets its room at once: growing step by step would take up to twice
-    /// as much.
+    /// Room for the next read. A large row gets its room at once: growing step by step would take
+    /// up to twice as much.
     fn make_room(&mut self) {
         self.discard_consumed();
-        let frame = frame::length(&self.received, MAX_FRAME_BYTES).ok().flatten();
+        let frame = frame::length(&self.received, MAX_FRAME_BYTES)
+            .ok()
+            .flatten();
         let missing = frame.unwrap_or(0).saturating_sub(self.received.len());
         if self.received.capacity() > KEEP_BYTES && self.received.len() + missing <= FILL_BYTES {
             let mut smaller = BytesMut::with_capacity(2 * FILL_BYTES);
@@ -427,6 +456,8 @@ fn note_aside(message: Backend<'_>) {
 }
 
 fn now() -> PgTimestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     PgTimestamp::from_unix_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -1,21 +1,24 @@
 //! Which server a session is with, and whether it will do.
 //!
-//! Several hosts of one connection string, or several servers behind one address, may take a connection: a primary, its standbys, a
-//! primary that was replaced and came back. What a session begins with one of them it must go on with at the same one: a slot, its
-//! snapshot, and what is asked of the transactions that run.
+//! Several hosts of one connection string, or several servers behind one address, may take a
+//! connection: a primary, its standbys, a primary that was replaced and came back. What a session
+//! begins with one of them it must go on with at the same one: a slot, its snapshot, and what is
+//! asked of the transactions that run.
 
 use crate::conninfo::TargetSessionAttrs;
 use crate::error::{Error, Result};
 
-/// Turns off the timeouts that only newer servers know (14 and 17), and tells what kind of server it is.
+/// Turns off the timeouts that only newer servers know (14 and 17), and tells what kind of server
+/// it is.
 pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('server_version_num'), \
      pg_is_in_recovery(), current_setting('transaction_read_only'), \
      (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
      (SELECT count(set_config(name, '0', false)) FROM pg_settings \
       WHERE name IN ('idle_session_timeout', 'transaction_timeout'))";
 
-/// A server as long as it runs, by the time of its start in microseconds: all its sessions say the same, those of another server or of
-/// its next start another one (pg_postmaster_start_time, which every role may call).
+/// A server as long as it runs, by the time of its start in microseconds: all its sessions say the
+/// same, those of another server or of its next start another one (pg_postmaster_start_time, which
+/// every role may call).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Instance(i64);
 
@@ -57,7 +60,8 @@ impl Session {
         session.ok_or_else(|| Error::protocol("could not read what the new session says of itself"))
     }
 
-    /// Why this server will not do; `None` if it will. In the last round for `prefer-standby` a primary will do.
+    /// Why this server will not do; `None` if it will. In the last round for `prefer-standby` a
+    /// primary will do.
     pub(super) fn mismatch(
         self,
         attrs: TargetSessionAttrs,

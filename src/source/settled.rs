@@ -1,15 +1,17 @@
-//! When an exported snapshot may be read: once nothing that it sees as committed is listed as running.
+//! When an exported snapshot may be read: once nothing that it sees as committed is listed as
+//! running.
 //!
-//! Servers before the minor releases of November 2026 may export a slot's snapshot that holds a transaction
-//! whose commit is in the WAL but not yet in clog. Reading its rows then takes it for aborted and writes that
-//! into the hint bits: committed rows are lost at the source for good. So before anything is read, the
-//! exported snapshot (e) is compared with an ordinary one (o) of the same server, again and again, until
+//! Servers before the minor releases of November 2026 may export a slot's snapshot that holds a
+//! transaction whose commit is in the WAL but not yet in clog. Reading its rows then takes it for
+//! aborted and writes that into the hint bits: committed rows are lost at the source for good. So
+//! before anything is read, the exported snapshot (e) is compared with an ordinary one (o) of the
+//! same server, again and again, until
 //!
 //! - o's xmax is at least e's xmax, and
 //! - no transaction that o lists as running is below e's xmax and missing in e's list.
 //!
-//! The set that is waited for only shrinks: a transaction leaves it when it ends, and none comes in, since
-//! new ones get ids at or above e's xmax.
+//! The set that is waited for only shrinks: a transaction leaves it when it ends, and none comes
+//! in, since new ones get ids at or above e's xmax.
 
 use std::str::FromStr;
 
@@ -41,8 +43,9 @@ impl FromStr for XidSnapshot {
             let xmax: u64 = xmax.parse().ok()?;
             let snapshot = Self {
                 xmin,
-                // A slot's snapshot may have the larger number first, when the last transactions before it were rolled back.
-                // Who reads rows asks for xmin first (XidInMVCCSnapshot in snapmgr.c): all below has ended.
+                // A slot's snapshot may have the larger number first, when the last transactions
+                // before it were rolled back. Who reads rows asks for xmin first (XidInMVCCSnapshot
+                // in snapmgr.c): all below has ended.
                 xmax: xmax.max(xmin),
                 running: running.collect::<Option<_>>()?,
             };
@@ -50,7 +53,9 @@ impl FromStr for XidSnapshot {
             (in_order && parts.next().is_none()).then_some(snapshot)
         };
         parse().ok_or_else(|| {
-            Error::protocol(format!("expected a snapshot such as 10:20:10,14, found {text:?}"))
+            Error::protocol(format!(
+                "expected a snapshot such as 10:20:10,14, found {text:?}"
+            ))
         })
     }
 }
@@ -132,7 +137,11 @@ mod tests {
             ("11:10:", "10:10:", false),
         ] {
             let (e, o) = (snapshot(exported), snapshot(ordinary));
-            assert_eq!(is_settled(&e, &o), expected, "{exported} against {ordinary}");
+            assert_eq!(
+                is_settled(&e, &o),
+                expected,
+                "{exported} against {ordinary}"
+            );
         }
     }
 

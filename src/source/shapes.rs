@@ -1,4 +1,5 @@
-//! Reads the columns of tables, to prove what a Relation message means: once for each message, so it is one cheap query.
+//! Reads the columns of tables, to prove what a Relation message means: once for each message, so
+//! it is one cheap query.
 
 use tokio_postgres::{Client, Row, Statement};
 
@@ -28,7 +29,12 @@ impl Shapes {
     ///
     /// # Errors
     /// As any query.
-    pub async fn read(&self, client: &Client, publication: &str, tables: &[TableName]) -> Result<Vec<Shape>> {
+    pub async fn read(
+        &self,
+        client: &Client,
+        publication: &str,
+        tables: &[TableName],
+    ) -> Result<Vec<Shape>> {
         let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
         let rows = client
             .query(&self.statement, &[&publication, &names])

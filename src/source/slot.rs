@@ -1,8 +1,8 @@
 //! Replication slots: made and dropped on a replication connection, read on an ordinary one.
 //!
-//! Making a slot waits for every write transaction that is open anywhere in the cluster, prepared ones too.
-//! To give up, the server must be told so ([`create_within`]): after a closed socket walsender and slot stay
-//! until the blocker ends.
+//! Making a slot waits for every write transaction that is open anywhere in the cluster, prepared
+//! ones too. To give up, the server must be told so ([`create_within`]): after a closed socket
+//! walsender and slot stay until the blocker ends.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -33,7 +33,8 @@ const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct CreatedSlot {
     /// Name.
     pub name: String,
-    /// C: the snapshot holds exactly the transactions whose commit lies before it; the others will be streamed.
+    /// C: the snapshot holds exactly the transactions whose commit lies before it; the others will
+    /// be streamed.
     pub consistent_point: Lsn,
     /// For SET TRANSACTION SNAPSHOT, until the next command on this replication connection.
     pub snapshot_name: String,
@@ -58,7 +59,9 @@ pub async fn create(replication: &mut Replication, name: &str, kind: Kind) -> Re
     let rows = replication
         .simple_query(&creation(name, kind, knows_failover(replication)))
         .await
-        .map_err(|error| error.context(format_args!("could not create replication slot \"{name}\"")))?;
+        .map_err(|error| {
+            error.context(format_args!("could not create replication slot \"{name}\""))
+        })?;
     let mut values = rows.into_iter().flatten();
     let mut next = || values.next().flatten();
     let slot = (|| {
@@ -76,7 +79,8 @@ fn knows_failover(replication: &Replication) -> bool {
     replication.server_version() >= FAILOVER_VERSION && !replication.in_recovery()
 }
 
-/// The command. The old words where failover is not asked for, since 13 and 14 know no others and 18 still takes them.
+/// The command. The old words where failover is not asked for, since 13 and 14 know no others and
+/// 18 still takes them.
 fn creation(name: &str, kind: Kind, knows_failover: bool) -> String {
     let name = sql::ident(name);
     match kind {
@@ -92,7 +96,8 @@ fn creation(name: &str, kind: Kind, knows_failover: bool) -> String {
     }
 }
 
-/// Lets standbys take an existing slot along from now on, or no longer; whether it was altered. One that somebody reads is left as it is.
+/// Lets standbys take an existing slot along from now on, or no longer; whether it was altered. One
+/// that somebody reads is left as it is.
 ///
 /// # Errors
 /// What the server says.
@@ -105,7 +110,8 @@ pub async fn set_failover(
     if !knows_failover(replication) {
         return Ok(false);
     }
-    let doing = |error: Error| error.context(format_args!("could not alter replication slot \"{name}\""));
+    let doing =
+        |error: Error| error.context(format_args!("could not alter replication slot \"{name}\""));
     let row = client
         .query_opt(
             // Of a slot that somebody reads the server would wait for the end.
@@ -157,9 +163,11 @@ fn listed(blockers: &[Blocker]) -> String {
     list.join("; ")
 }
 
-/// As [`create`], but gives up after `within` or once `stop` is cancelled: the server is told to stop, and it is seen that the slot is gone.
+/// As [`create`], but gives up after `within` or once `stop` is cancelled: the server is told to
+/// stop, and it is seen that the slot is gone.
 ///
-/// Not to be dropped half way. After an error that is not about the slot itself the connection must be closed.
+/// Not to be dropped half way. After an error that is not about the slot itself the connection must
+/// be closed.
 ///
 /// # Errors
 /// Transient: the bound was reached; the detail names who is in the way.
@@ -197,7 +205,9 @@ pub async fn create_within(
         Ok(Err(error)) if error.sqlstate() == Some(QUERY_CANCELED) => {}
         Ok(Err(error)) => return Err(error),
         Err(error) => {
-            return Err(error.context(format_args!("could not give up replication slot \"{name}\"")));
+            return Err(error.context(format_args!(
+                "could not give up replication slot \"{name}\""
+            )));
         }
     }
     wait_until_gone(observer, name).await?;
@@ -210,7 +220,8 @@ pub async fn create_within(
     Err(timed_out(name, within, &in_the_way))
 }
 
-/// Sends the request until the creation ends, one way or the other: a request that comes too early is lost.
+/// Sends the request until the creation ends, one way or the other: a request that comes too early
+/// is lost.
 async fn give_up(
     cancel: &CancelRequest,
     mut creation: std::pin::Pin<&mut impl Future<Output = Result<CreatedSlot>>>,
@@ -225,7 +236,9 @@ async fn give_up(
     };
     match timeout(GIVE_UP_TIMEOUT, ending).await {
         Ok(result) => result,
-        Err(_) => Err(Error::transient("the server does not answer the cancel request")),
+        Err(_) => Err(Error::transient(
+            "the server does not answer the cancel request",
+        )),
     }
 }
 
@@ -254,7 +267,9 @@ fn timed_out(name: &str, within: Duration, in_the_way: &[Blocker]) -> Error {
     }
     error
         .with_detail(format!("In the way: {}.", listed(in_the_way)))
-        .with_hint("End these transactions; creating a slot waits for all that have written something.")
+        .with_hint(
+            "End these transactions; creating a slot waits for all that have written something.",
+        )
 }
 
 /// A transaction that a new slot waits for.
@@ -324,7 +339,9 @@ pub async fn drop(replication: &mut Replication, name: &str) -> Result<()> {
     let command = format!("DROP_REPLICATION_SLOT {}", sql::ident(name));
     match replication.simple_query(&command).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(error.context(format_args!("could not drop replication slot \"{name}\""))),
+        Err(error) => {
+            Err(error.context(format_args!("could not drop replication slot \"{name}\"")))
+        }
     }
 }
 
@@ -344,7 +361,8 @@ SELECT plugin::text, database::text, active_pid, restart_lsn::text, confirmed_fl
 /// # Errors
 /// As any query.
 pub async fn read(client: &Client, name: &str) -> Result<Option<Slot>> {
-    let doing = |error: Error| error.context(format_args!("could not read replication slot \"{name}\""));
+    let doing =
+        |error: Error| error.context(format_args!("could not read replication slot \"{name}\""));
     let row = client
         .query_opt(READ, &[&name])
         .await
@@ -390,7 +408,10 @@ mod tests {
             ),
         ] {
             let command = creation("a\"b", kind, knows_failover);
-            assert_eq!(command, format!("CREATE_REPLICATION_SLOT \"a\"\"b\" {expected}"));
+            assert_eq!(
+                command,
+                format!("CREATE_REPLICATION_SLOT \"a\"\"b\" {expected}")
+            );
         }
     }
 
@@ -405,7 +426,9 @@ mod tests {
         assert!(error.is_transient());
         assert_eq!(
             error.detail(),
-            Some("In the way: process 7 of role app in database shop, since 2026-03-01 10:00:00+00.")
+            Some(
+                "In the way: process 7 of role app in database shop, since 2026-03-01 10:00:00+00."
+            )
         );
         assert!(error.message().contains("after 1.5 s"), "{error}");
     }

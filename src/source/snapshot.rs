@@ -1,20 +1,23 @@
 //! Reads the source exactly as of a slot's consistent point.
 //!
-//! Comes in: the name of a snapshot that CREATE_REPLICATION_SLOT has exported. Goes out: COPY streams. The
-//! order is what keeps it exact, and the source unharmed:
+//! Comes in: the name of a snapshot that CREATE_REPLICATION_SLOT has exported. Goes out: COPY
+//! streams. The order is what keeps it exact, and the source unharmed:
 //!
-//! 1. [`Snapshot::open`] imports the snapshot and waits until it has settled (`settled.rs`). Nothing is read
-//!    before that, catalogs included. It locks no table, and [`Snapshot::export`]s the snapshot again.
-//! 2. For each table [`Snapshot::import`] begins a transaction of its own, so that a table that has to give way, or cannot be
-//!    read, takes nothing along, and no lock outlives its copy.
-//! 3. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was truncated
-//!    or rewritten since: neither is MVCC-safe, and such a table would look empty.
-//! 4. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether [`Snapshot::anybody_waits_for_us`]
-//!    for the lock, and gives way.
+//! 1. [`Snapshot::open`] imports the snapshot and waits until it has settled (`settled.rs`).
+//!    Nothing is read before that, catalogs included. It locks no table, and [`Snapshot::export`]s
+//!    the snapshot again.
+//! 2. For each table [`Snapshot::import`] begins a transaction of its own, so that a table that has
+//!    to give way, or cannot be read, takes nothing along, and no lock outlives its copy.
+//! 3. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was
+//!    truncated or rewritten since: neither is MVCC-safe, and such a table would look empty.
+//! 4. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether
+//!    [`Snapshot::anybody_waits_for_us`] for the lock, and gives way.
 //!
-//! The exporting transaction holds the snapshot, whatever becomes of the replication connection that made it (tried on 15.18 and
-//! 18.4). Until it has imported it, that connection must stay idle: the server takes the first one back at its next command.
-//! An idle one is safe from wal_sender_timeout, which a walsender minds only while it streams (15.18: idle for three times as long).
+//! The exporting transaction holds the snapshot, whatever becomes of the replication connection
+//! that made it (tried on 15.18 and 18.4). Until it has imported it, that connection must stay
+//! idle: the server takes the first one back at its next command. An idle one is safe from
+//! wal_sender_timeout, which a walsender minds only while it streams (15.18: idle for three times
+//! as long).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -47,14 +50,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Imports the snapshot on `client` and waits until it may be read; `observer` is another connection to the same server.
+    /// Imports the snapshot on `client` and waits until it may be read; `observer` is another
+    /// connection to the same server.
     ///
-    /// The replication connection that exported it must not run another command until this has returned. That `client` is with its
-    /// server is sure once the import has succeeded. That `observer` is, too, is asked before: at another server, a standby for one,
-    /// other transactions run, or none, and every snapshot would look settled.
+    /// The replication connection that exported it must not run another command until this has
+    /// returned. That `client` is with its server is sure once the import has succeeded. That
+    /// `observer` is, too, is asked before: at another server, a standby for one, other
+    /// transactions run, or none, and every snapshot would look settled.
     ///
     /// # Errors
-    /// Transient: `observer` is with another server, the snapshot is gone, or transactions that it sees are not through their commit `within` this time.
+    /// Transient: `observer` is with another server, the snapshot is gone, or transactions that it
+    /// sees are not through their commit `within` this time.
     pub async fn open(
         client: impl Into<CutClient>,
         observer: &Client,
@@ -83,8 +89,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// A transaction that sees the source as it is at its first query, as any other reader does: no prefix of the stream. The
-    /// `observer` is another connection to the same server.
+    /// A transaction that sees the source as it is at its first query, as any other reader does: no
+    /// prefix of the stream. The `observer` is another connection to the same server.
     ///
     /// # Errors
     /// Transient: `observer` is with another server.
@@ -141,7 +147,8 @@ impl Snapshot {
         }
     }
 
-    /// Locks a table against changes of its definition and storage, and sees that there was none since.
+    /// Locks a table against changes of its definition and storage, and sees that there was none
+    /// since.
     ///
     /// # Errors
     /// As [`Self::lock`]. Transient: the table was truncated or rewritten.
@@ -158,12 +165,13 @@ impl Snapshot {
     /// Locks a table against changes of its definition and storage.
     ///
     /// # Errors
-    /// Transient: the lock is not free (55P03). Configuration: the table is missing, or the role may not read it.
+    /// Transient: the lock is not free (55P03). Configuration: the table is missing, or the role
+    /// may not read it.
     pub async fn lock(&self, table: &TableName) -> Result<()> {
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", table.quoted());
-        self.run(&lock)
-            .await
-            .map_err(|error| error.context(format_args!("could not lock table \"{table}\" for reading")))
+        self.run(&lock).await.map_err(|error| {
+            error.context(format_args!("could not lock table \"{table}\" for reading"))
+        })
     }
 
     /// Whether the table was neither truncated nor rewritten since the snapshot was taken.
@@ -171,7 +179,8 @@ impl Snapshot {
     /// # Errors
     /// As any query.
     pub async fn has_same_files(&self, table: &TableName) -> Result<bool> {
-        // Left: the storage as of the snapshot; right: now. A leaf that the snapshot does not know differs too.
+        // Left: the storage as of the snapshot; right: now. A leaf that the snapshot does not know
+        // differs too.
         let changed = format!(
             "SELECT count(*) FROM (SELECT {table}::pg_catalog.regclass UNION \
                 SELECT relid FROM pg_catalog.pg_partition_tree({table}) WHERE isleaf) p (oid) \
@@ -187,7 +196,8 @@ impl Snapshot {
         &self.client
     }
 
-    /// Streams the output of a `COPY (...) TO STDOUT`, in pieces as the server sends them: one row each.
+    /// Streams the output of a `COPY (...) TO STDOUT`, in pieces as the server sends them: one row
+    /// each.
     ///
     /// # Errors
     /// As any query; the stream's items too.
@@ -196,7 +206,8 @@ impl Snapshot {
         Ok(CopyOut(Box::pin(stream)))
     }
 
-    /// Whether a session waits for a lock that this transaction holds: then a migration stands still because of us.
+    /// Whether a session waits for a lock that this transaction holds: then a migration stands
+    /// still because of us.
     ///
     /// # Errors
     /// As any query.
@@ -209,12 +220,16 @@ impl Snapshot {
         Ok(one_value(observer, &waits).await? != "0")
     }
 
-    /// Ends this transaction by the observer, and so frees its lock, although it may be in the middle of a COPY that nobody reads on.
+    /// Ends this transaction by the observer, and so frees its lock, although it may be in the
+    /// middle of a COPY that nobody reads on.
     ///
     /// # Errors
     /// As any query.
     pub async fn give_way(&self, observer: &Client) -> Result<()> {
-        let end = format!("SELECT pg_catalog.pg_terminate_backend({})", self.backend_pid);
+        let end = format!(
+            "SELECT pg_catalog.pg_terminate_backend({})",
+            self.backend_pid
+        );
         one_value(observer, &end).await.map(drop)
     }
 
@@ -227,7 +242,8 @@ impl Snapshot {
         Ok(self.client)
     }
 
-    /// Ends the transaction and the connection. What was read is right whether or not this succeeds.
+    /// Ends the transaction and the connection. What was read is right whether or not this
+    /// succeeds.
     pub async fn close(self) {
         match self.end().await {
             Ok(client) => client.close(),
@@ -256,7 +272,11 @@ fn unsettled(within: Duration, exported: &XidSnapshot, ordinary: &XidSnapshot) -
         .map(|xid| xid.to_string())
         .collect();
     let open = if open.is_empty() {
-        format!("from {} up to {}", ordinary.xmax, exported.xmax.saturating_sub(1))
+        format!(
+            "from {} up to {}",
+            ordinary.xmax,
+            exported.xmax.saturating_sub(1)
+        )
     } else {
         open.join(", ")
     };
@@ -276,7 +296,8 @@ async fn current_snapshot(client: &Client) -> Result<XidSnapshot> {
         .parse()
 }
 
-/// The only value of a query, by the simple protocol: nothing is prepared, so no type is looked up in a catalog.
+/// The only value of a query, by the simple protocol: nothing is prepared, so no type is looked up
+/// in a catalog.
 async fn one_value(client: &Client, sql: &str) -> Result<String> {
     let messages = client.simple_query(sql).await.map_err(from_driver)?;
     let value = messages.iter().find_map(|message| match message {

@@ -20,7 +20,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
+};
 
 use crate::conninfo::{Conninfo, SslMode};
 use crate::error::{Error, Result};
@@ -31,7 +33,8 @@ const SYSTEM: &str = "system";
 /// The TLS side of every connection to this server.
 ///
 /// # Errors
-/// Configuration: a certificate or key that is missing or cannot be read, or an sslmode that does not go with it.
+/// Configuration: a certificate or key that is missing or cannot be read, or an sslmode that does
+/// not go with it.
 pub(super) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier {
@@ -44,7 +47,9 @@ pub(super) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
         .with_custom_certificate_verifier(Arc::new(verifier));
     Ok(match client_certificate(conninfo, &provider)? {
         None => config.with_no_client_auth(),
-        Some(certificate) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate))),
+        Some(certificate) => {
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)))
+        }
     })
 }
 
@@ -62,7 +67,8 @@ enum Trust {
     Anybody,
     Authorities {
         roots: RootCertStore,
-        /// The certificates themselves: a server may show one of them (the manual's self-signed certificate).
+        /// The certificates themselves: a server may show one of them (the manual's self-signed
+        /// certificate).
         certificates: Vec<CertificateDer<'static>>,
     },
 }
@@ -81,7 +87,9 @@ fn trust(conninfo: &Conninfo) -> Result<Trust> {
             None if verified => Err(Error::configuration(
                 "root certificate file \"~/.postgresql/root.crt\" does not exist",
             )
-            .with_hint("Give the file in sslrootcert, use sslrootcert=system, or take another sslmode.")),
+            .with_hint(
+                "Give the file in sslrootcert, use sslrootcert=system, or take another sslmode.",
+            )),
             None => Ok(Trust::Anybody),
         },
     }
@@ -107,7 +115,10 @@ fn authorities(file: &Path) -> Result<Trust> {
     let certificates = certificates(file, "root certificate file")?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
-    Ok(Trust::Authorities { roots, certificates })
+    Ok(Trust::Authorities {
+        roots,
+        certificates,
+    })
 }
 
 fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
@@ -115,9 +126,9 @@ fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>>
     let found = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| {
-            wrong()
-                .with_source(error)
-                .with_hint("Give a file in PEM format that this process may read, in the source's URL.")
+            wrong().with_source(error).with_hint(
+                "Give a file in PEM format that this process may read, in the source's URL.",
+            )
         })?;
     if found.is_empty() {
         return Err(wrong().with_detail("There is no certificate in it."));
@@ -125,7 +136,10 @@ fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>>
     Ok(found)
 }
 
-fn client_certificate(conninfo: &Conninfo, provider: &CryptoProvider) -> Result<Option<CertifiedKey>> {
+fn client_certificate(
+    conninfo: &Conninfo,
+    provider: &CryptoProvider,
+) -> Result<Option<CertifiedKey>> {
     let given = |value: &Option<String>, default| match value {
         Some(file) => Some(PathBuf::from(file)),
         None => default_file(default),
@@ -142,9 +156,12 @@ fn client_certificate(conninfo: &Conninfo, provider: &CryptoProvider) -> Result<
         .with_hint("Give the file of the key in sslkey."));
     };
     let wrong = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::configuration(format!("cannot read the client's key \"{}\"", key_file.display()))
-            .with_source(error)
-            .with_hint("The key must be in PEM format and without a passphrase.")
+        Error::configuration(format!(
+            "cannot read the client's key \"{}\"",
+            key_file.display()
+        ))
+        .with_source(error)
+        .with_hint("The key must be in PEM format and without a passphrase.")
     };
     let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| wrong(error.into()))?;
     let key = provider
@@ -152,7 +169,8 @@ fn client_certificate(conninfo: &Conninfo, provider: &CryptoProvider) -> Result<
         .load_private_key(key)
         .map_err(|error| wrong(error.into()))?;
     let certificate = CertifiedKey::new(chain, key);
-    // Not `with_client_auth_cert`: it refuses certificates of X.509 version 1, which the server may take.
+    // Not `with_client_auth_cert`: it refuses certificates of X.509 version 1, which the server may
+    // take.
     match certificate.keys_match() {
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
             Err(Error::configuration(format!(
@@ -171,7 +189,8 @@ fn default_file(name: &str) -> Option<PathBuf> {
     file.exists().then_some(file)
 }
 
-/// Verifies what the sslmode asks for. That the server has the certificate's key is always verified.
+/// Verifies what the sslmode asks for. That the server has the certificate's key is always
+/// verified.
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
@@ -188,15 +207,25 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Trust::Authorities { roots, certificates } = &self.trust else {
+        let Trust::Authorities {
+            roots,
+            certificates,
+        } = &self.trust
+        else {
             return Ok(ServerCertVerified::assertion());
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        // A certificate that the user has put into the root file needs no other to vouch for it. webpki would
-        // refuse it if it is marked as an authority, as `openssl req -x509` does.
+        // A certificate that the user has put into the root file needs no other to vouch for it.
+        // webpki would refuse it if it is marked as an authority, as `openssl req -x509` does.
         if !certificates.contains(end_entity) {
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                roots,
+                intermediates,
+                now,
+                algorithms,
+            )?;
         }
         if self.check_name {
             verify_server_name(&certificate, server_name)?;
@@ -243,13 +272,17 @@ mod tests {
     fn system_authorities_demand_verify_full() {
         for mode in [SslMode::Prefer, SslMode::Require, SslMode::VerifyCa] {
             let error = client_config(&conninfo(mode, Some(SYSTEM))).unwrap_err();
-            assert_eq!(error.message(), "sslrootcert=system demands sslmode=verify-full");
+            assert_eq!(
+                error.message(),
+                "sslrootcert=system demands sslmode=verify-full"
+            );
         }
     }
 
     #[test]
     fn a_root_file_that_is_missing_or_empty_is_an_error() {
-        let missing = client_config(&conninfo(SslMode::Require, Some("/nowhere/root.crt"))).unwrap_err();
+        let missing =
+            client_config(&conninfo(SslMode::Require, Some("/nowhere/root.crt"))).unwrap_err();
         assert_eq!(
             missing.message(),
             "cannot read root certificate file \"/nowhere/root.crt\""

@@ -1,9 +1,10 @@
 //! The watch's look at the source: what the stream does not tell.
 //!
-//! A publication that is made again, a table that is taken out and put back, renamed or made again, a rewrite, TRUNCATE of one
-//! partition, ATTACH and DETACH, another replica identity, SET UNLOGGED, a label of an enum that is renamed: none of it comes by the
-//! stream, or not on every version, or only with the next change. A cheap query of the catalogs tells, and others where
-//! the server knows publications of whole schemas, or a table has columns of types that are not built in.
+//! A publication that is made again, a table that is taken out and put back, renamed or made again,
+//! a rewrite, TRUNCATE of one partition, ATTACH and DETACH, another replica identity, SET UNLOGGED,
+//! a label of an enum that is renamed: none of it comes by the stream, or not on every version, or
+//! only with the next change. A cheap query of the catalogs tells, and others where the server
+//! knows publications of whole schemas, or a table has columns of types that are not built in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,14 +32,15 @@ pub struct Look {
     pub columns: BTreeMap<String, String>,
     /// Versions of the columns' catalog rows, by their names: which columns somebody has altered.
     pub versions: BTreeMap<String, String>,
-    /// By which columns the table and its leaves may name an old row, whether they are logged, and whether a value may be stored out
-    /// of line.
+    /// By which columns the table and its leaves may name an old row, whether they are logged, and
+    /// whether a value may be stored out of line.
     pub identity: String,
     /// The tables that it is a partition of.
     pub roots: String,
     /// The table and its leaves, where another set of them needs another walsender.
     pub leaves: String,
-    /// Files of the table and its leaves, and by which version of its catalog row each belongs to it.
+    /// Files of the table and its leaves, and by which version of its catalog row each belongs to
+    /// it.
     pub storage: String,
     /// OIDs of all that belongs to the table: leaves, and what lies between.
     pub parts: BTreeSet<u32>,
@@ -51,7 +53,8 @@ pub struct Look {
 }
 
 impl Look {
-    /// Whether the table is still the one that `before` saw, as far as a read model of these columns goes (`None`: of any).
+    /// Whether the table is still the one that `before` saw, as far as a read model of these
+    /// columns goes (`None`: of any).
     pub fn is_same_table(&self, before: &Self, used: Option<&[String]>) -> bool {
         self.oid == before.oid
             && self.identity == before.identity
@@ -76,7 +79,11 @@ impl Look {
 }
 
 /// Whether both say the same of these columns (`None`: of all).
-fn same(now: &BTreeMap<String, String>, before: &BTreeMap<String, String>, used: Option<&[String]>) -> bool {
+fn same(
+    now: &BTreeMap<String, String>,
+    before: &BTreeMap<String, String>,
+    used: Option<&[String]>,
+) -> bool {
     match used {
         Some(used) => used.iter().all(|name| now.get(name) == before.get(name)),
         None => now == before,
@@ -113,8 +120,9 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
 }
 
 fn read(row: &Row) -> Result<Look> {
-    let text =
-        |column: &str| -> Result<String> { Ok(get::<Option<String>>(row, column)?.unwrap_or_default()) };
+    let text = |column: &str| -> Result<String> {
+        Ok(get::<Option<String>>(row, column)?.unwrap_or_default())
+    };
     let list = |column: &str| -> Result<Vec<String>> {
         Ok(get::<Option<Vec<String>>>(row, column)?.unwrap_or_default())
     };
@@ -162,7 +170,8 @@ pub async fn texts(client: &Client, tables: &[TableName]) -> Result<Vec<Texts>> 
     Ok(texts)
 }
 
-/// Adds what a table is published by because its schema is. Where no schema is published nothing is added.
+/// Adds what a table is published by because its schema is. Where no schema is published nothing is
+/// added.
 async fn look_at_schemas(
     client: &Client,
     publication: &str,

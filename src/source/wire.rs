@@ -20,7 +20,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Error, Result};
 
-/// A source that is gone without a word is noticed within two minutes; Linux alone would take more than two hours.
+/// A source that is gone without a word is noticed within two minutes; Linux alone would take more
+/// than two hours.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(10))
@@ -43,7 +44,9 @@ pub(super) enum Address {
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp { address, name } if *name == address.ip().to_string() => write!(f, "{address}"),
+            Self::Tcp { address, name } if *name == address.ip().to_string() => {
+                write!(f, "{address}")
+            }
             Self::Tcp { address, name } => write!(f, "\"{name}\" ({address})"),
             Self::Unix(path) => write!(f, "socket \"{}\"", path.display()),
         }
@@ -110,7 +113,9 @@ impl Wire {
         let Address::Tcp { name, .. } = address else {
             return Ok(Self::Plain(socket));
         };
-        let lost = |error| Refusal::Unreachable(Error::transient("could not ask for TLS").with_source(error));
+        let lost = |error| {
+            Refusal::Unreachable(Error::transient("could not ask for TLS").with_source(error))
+        };
         match offers_tls(&mut socket).await.map_err(lost)? {
             true => secure(socket, config.clone(), name).await,
             false if demanded => Err(Refusal::Tls(
@@ -135,7 +140,8 @@ pub(super) enum Refusal {
     Tls(Error),
 }
 
-/// Sends an SSLRequest and reads the server's one byte. Not a byte more is read: what follows is TLS's.
+/// Sends an SSLRequest and reads the server's one byte. Not a byte more is read: what follows is
+/// TLS's.
 async fn offers_tls(socket: &mut Socket) -> io::Result<bool> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
@@ -151,8 +157,8 @@ async fn offers_tls(socket: &mut Socket) -> io::Result<bool> {
 
 async fn secure(socket: Socket, config: ClientConfig, name: &str) -> Result<Wire, Refusal> {
     let mut maker = MakeRustlsConnect::new(config);
-    let connect =
-        MakeTlsConnect::<Socket>::make_tls_connect(&mut maker, name).unwrap_or_else(|never| match never {});
+    let connect = MakeTlsConnect::<Socket>::make_tls_connect(&mut maker, name)
+        .unwrap_or_else(|never| match never {});
     match connect.connect(socket).await {
         Ok(stream) => Ok(Wire::Tls(Box::new(stream))),
         Err(error) => Err(Refusal::Tls(handshake_error(error))),
@@ -180,7 +186,11 @@ fn handshake_error(error: io::Error) -> Error {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -189,7 +199,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -212,7 +226,11 @@ impl AsyncWrite for Socket {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -221,7 +239,11 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -254,8 +276,9 @@ impl TlsStream for Wire {
 
 /// Tells the driver that the stream it gets is as secure as it will be.
 ///
-/// With `SslMode::Require` and direct negotiation the driver sends no SSLRequest and asks its connector for
-/// TLS at once: this one hands the stream back, so that the driver sees its channel binding.
+/// With `SslMode::Require` and direct negotiation the driver sends no SSLRequest and asks its
+/// connector for TLS at once: this one hands the stream back, so that the driver sees its channel
+/// binding.
 pub(super) struct Secured;
 
 impl<S: TlsStream + Unpin> TlsConnect<S> for Secured {

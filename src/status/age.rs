@@ -5,10 +5,12 @@ use serde::Serialize;
 use super::{Checkpoint, PipelineStatus, SourceSeen};
 use crate::settings::Settings;
 
-/// How old `as of` gets in health, besides twice the status interval: the source's clock is read every two seconds.
+/// How old `as of` gets in health, besides twice the status interval: the source's clock is read
+/// every two seconds.
 const SLACK_SECONDS: f64 = 3.0;
 
-/// The stream is behind the source: the walsender decodes a backlog, or the target takes changes slowly.
+/// The stream is behind the source: the walsender decodes a backlog, or the target takes changes
+/// slowly.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CatchingUp {
     /// The lookups are as of this time of the source.
@@ -19,8 +21,9 @@ pub struct CatchingUp {
     pub bytes: u64,
 }
 
-/// How old the lookups are at most: 0 when all of the source's flushed WAL is applied, else the time since `as of`. That is a time of
-/// the source's clock, so of the two clocks that could be read the source's counts.
+/// How old the lookups are at most: 0 when all of the source's flushed WAL is applied, else the
+/// time since `as of`. That is a time of the source's clock, so of the two clocks that could be
+/// read the source's counts.
 pub(super) fn age_seconds(
     checkpoint: Option<&Checkpoint>,
     source: Option<&SourceSeen>,
@@ -36,7 +39,8 @@ pub(super) fn age_seconds(
     Some(now.duration_since(as_of).as_secs_f64().max(0.0))
 }
 
-/// A stream of which the position has not moved to a recent time for longer than it takes in health.
+/// A stream of which the position has not moved to a recent time for longer than it takes in
+/// health.
 pub(super) fn catching_up(
     pipeline: Option<&PipelineStatus>,
     checkpoint: Option<&Checkpoint>,

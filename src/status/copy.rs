@@ -11,17 +11,24 @@ pub struct Copy {
     pub estimated_rows: Option<i64>,
     /// Bytes copied so far, as COPY's text.
     pub bytes: Option<i64>,
-    /// Part of the estimate, 0 to 99: the estimate may be too low, and a copy that still runs is never shown as done.
+    /// Part of the estimate, 0 to 99: the estimate may be too low, and a copy that still runs is
+    /// never shown as done.
     pub percent: Option<i64>,
     /// Rows a second, since it began.
     pub rows_per_second: Option<f64>,
-    /// Seconds that the rest will take if it goes on like this; null without an estimate, or when it is passed.
+    /// Seconds that the rest will take if it goes on like this; null without an estimate, or when
+    /// it is passed.
     pub seconds_left: Option<f64>,
 }
 
 impl Copy {
     /// What follows from the rows and bytes that were copied in so many seconds.
-    pub fn new(rows: i64, estimated_rows: Option<i64>, bytes: Option<i64>, seconds: Option<f64>) -> Self {
+    pub fn new(
+        rows: i64,
+        estimated_rows: Option<i64>,
+        bytes: Option<i64>,
+        seconds: Option<f64>,
+    ) -> Self {
         let estimate = estimated_rows.filter(|estimate| *estimate > 0);
         let percent = estimate.map(|estimate| (rows.saturating_mul(100) / estimate).clamp(0, 99));
         let rows_per_second = seconds
@@ -43,7 +50,8 @@ impl Copy {
     }
 }
 
-/// Counts that matter here are far below what a float holds exactly; beyond that a rate is good enough.
+/// Counts that matter here are far below what a float holds exactly; beyond that a rate is good
+/// enough.
 fn float(count: i64) -> f64 {
     let high = i32::try_from(count >> 31).map_or(f64::MAX, f64::from);
     let low = u32::try_from(count & 0x7fff_ffff).map_or(0.0, f64::from);
@@ -64,7 +72,11 @@ mod tests {
         assert_eq!((passed.percent, passed.seconds_left), (Some(99), None));
         let unknown = Copy::new(3000, None, None, Some(0.0));
         assert_eq!(
-            (unknown.percent, unknown.rows_per_second, unknown.seconds_left),
+            (
+                unknown.percent,
+                unknown.rows_per_second,
+                unknown.seconds_left
+            ),
             (None, None, None)
         );
         assert_eq!(Copy::new(5, Some(0), None, None).percent, None);

@@ -1,6 +1,8 @@
 //! The status for a terminal: the verdict first, then one small table, in less than 100 columns.
 
-use super::{Copy, PipelineStatus, ReadModelStatus, ResyncSchedule, SideStatus, SlotStatus, Status, Verdict};
+use super::{
+    Copy, PipelineStatus, ReadModelStatus, ResyncSchedule, SideStatus, SlotStatus, Status, Verdict,
+};
 
 /// Widest line.
 const WIDTH: usize = 99;
@@ -25,7 +27,10 @@ pub fn render(status: &Status) -> String {
     lines.push(String::new());
     lines.extend(table(&status.read_models));
     lines.push(String::new());
-    lines.push(format!("cdc         {}", pipeline(status.pipeline.as_ref())));
+    lines.push(format!(
+        "cdc         {}",
+        pipeline(status.pipeline.as_ref())
+    ));
     if let Some(checkpoint) = &status.checkpoint {
         let time_text = checkpoint
             .commit_time
@@ -34,7 +39,10 @@ pub fn render(status: &Status) -> String {
         let lag = checkpoint
             .lag_bytes
             .map_or_else(String::new, |lag| format!(", {} of WAL to go", size(lag)));
-        lines.push(format!("checkpoint  {} as of {time_text}{lag}", checkpoint.lsn));
+        lines.push(format!(
+            "checkpoint  {} as of {time_text}{lag}",
+            checkpoint.lsn
+        ));
     }
     let slot_text = match &status.slot {
         Some(slot) => slot_line(slot),
@@ -46,7 +54,9 @@ pub fn render(status: &Status) -> String {
     lines.push(format!("target      {}", side(&status.target)));
     for model in &status.read_models {
         let copy = model.copy.iter();
-        lines.extend(copy.map(|copy| format!("copy        {}: {}", clip(&model.name, 28), progress(copy))));
+        lines.extend(
+            copy.map(|copy| format!("copy        {}: {}", clip(&model.name, 28), progress(copy))),
+        );
     }
     if let Some(resync) = status.resyncs.first() {
         let waiting = resync
@@ -56,12 +66,19 @@ pub fn render(status: &Status) -> String {
         lines.push(format!(
             "resync      {} ({}), requested {}{waiting}",
             resync.state,
-            if resync.dry_run { "dry run" } else { &resync.origin },
+            if resync.dry_run {
+                "dry run"
+            } else {
+                &resync.origin
+            },
             time(&resync.requested_at)
         ));
     }
     lines.extend(status.resync_schedule.as_ref().map(schedule));
-    let lines: Vec<String> = lines.iter().map(|line| clip(line.trim_end(), WIDTH)).collect();
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|line| clip(line.trim_end(), WIDTH))
+        .collect();
     format!("{}\n", lines.join("\n"))
 }
 
@@ -124,10 +141,13 @@ fn row(model: &ReadModelStatus) -> [String; 6] {
         Some(percent) => format!("copying {percent} %"),
         None => format!("copying {}", copy.rows),
     });
-    let resync = model.last_resync.as_ref().map(|resync| match resync.repaired {
-        0 => time(&resync.at),
-        rows => format!("{}, repaired {rows}", time(&resync.at)),
-    });
+    let resync = model
+        .last_resync
+        .as_ref()
+        .map(|resync| match resync.repaired {
+            0 => time(&resync.at),
+            rows => format!("{}, repaired {rows}", time(&resync.at)),
+        });
     [
         clip(&model.name, 28),
         copying.unwrap_or_else(|| state(model)),
@@ -138,7 +158,8 @@ fn row(model: &ReadModelStatus) -> [String; 6] {
     ]
 }
 
-/// In the stream, and yet not as the source is, as long as nothing has repaired what a dry run has found.
+/// In the stream, and yet not as the source is, as long as nothing has repaired what a dry run has
+/// found.
 fn state(model: &ReadModelStatus) -> String {
     let differs = model
         .last_comparison
@@ -173,9 +194,10 @@ fn pipeline(pipeline: Option<&PipelineStatus>) -> String {
 }
 
 fn slot_line(slot: &SlotStatus) -> String {
-    let active = slot
-        .active_pid
-        .map_or_else(|| "nobody reads it".to_owned(), |pid| format!("read by {pid}"));
+    let active = slot.active_pid.map_or_else(
+        || "nobody reads it".to_owned(),
+        |pid| format!("read by {pid}"),
+    );
     let mut parts = vec![format!("{}: {active}", slot.name)];
     parts.extend(slot.wal_status.clone());
     let most = slot
@@ -237,13 +259,20 @@ pub(super) fn progress(copy: &Copy) -> String {
         }
         _ => vec![format!("{} so far", rows(copy.rows))],
     };
-    parts.extend(copy.bytes.map(|bytes| size(u64::try_from(bytes).unwrap_or(0))));
+    parts.extend(
+        copy.bytes
+            .map(|bytes| size(u64::try_from(bytes).unwrap_or(0))),
+    );
     parts.extend(copy.rows_per_second.map(|rate| format!("{rate:.0} rows/s")));
-    parts.extend(copy.seconds_left.map(|left| format!("{} left", duration(left))));
+    parts.extend(
+        copy.seconds_left
+            .map(|left| format!("{} left", duration(left))),
+    );
     parts.join(", ")
 }
 
-/// The progress of copies in one line, each with the name of its read model; empty if there is none.
+/// The progress of copies in one line, each with the name of its read model; empty if there is
+/// none.
 pub fn progress_line<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) -> String {
     let copies = copies
         .into_iter()
@@ -281,7 +310,8 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// The text in lines of at most [`WIDTH`] characters, broken at blanks; all but the first are indented.
+/// The text in lines of at most [`WIDTH`] characters, broken at blanks; all but the first are
+/// indented.
 fn wrap(text: &str, indent: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();

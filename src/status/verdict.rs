@@ -70,7 +70,10 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
         (None, Some(source)) => foreign_slot(source.slot.as_ref(), settings, &mut found),
         (None, None) => {}
     }
-    let runs = status.pipeline.as_ref().is_some_and(|pipeline| pipeline.alive);
+    let runs = status
+        .pipeline
+        .as_ref()
+        .is_some_and(|pipeline| pipeline.alive);
     read_models(status, runs, &mut found);
     differences(status, &mut found);
     rejections(status, &settings.target.schema, &mut found);
@@ -89,7 +92,9 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
     resyncs::overdue(status, runs, &mut found);
     waiting_rows(status, &mut found);
     resyncs::told(status, &mut found);
-    let first = found.iter().find(|(_, problem)| problem.severity == "error");
+    let first = found
+        .iter()
+        .find(|(_, problem)| problem.severity == "error");
     status.healthy = first.is_none();
     (status.verdict, status.summary) = match first {
         Some((verdict, problem)) => (*verdict, problem.message.clone()),
@@ -127,7 +132,9 @@ fn pipeline(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
                 "cdc is not running; the lookups are as of {}",
                 super::text::time(time)
             ),
-            Some(None) => "cdc is not running; as of which time the lookups are is not known".to_owned(),
+            Some(None) => {
+                "cdc is not running; as of which time the lookups are is not known".to_owned()
+            }
             None => "cdc is not running, and has copied nothing yet".to_owned(),
         };
         found.push((
@@ -203,10 +210,15 @@ fn slot(slot: Option<&Slot>, settings: &Settings, runs: bool, found: &mut Vec<(V
         "cdc run makes a new one and copies everything."
     };
     let name = &settings.source.slot;
-    let mut add =
-        |severity, message, hint| found.push((Verdict::Slot, problem(severity, "slot", message, hint)));
+    let mut add = |severity, message, hint| {
+        found.push((Verdict::Slot, problem(severity, "slot", message, hint)))
+    };
     let Some(slot) = slot else {
-        add("error", format!("slot \"{name}\" does not exist"), Some(heals));
+        add(
+            "error",
+            format!("slot \"{name}\" does not exist"),
+            Some(heals),
+        );
         return;
     };
     if slot.wal_status.as_deref() == Some("lost") || slot.invalidation_reason.is_some() {
@@ -270,9 +282,16 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
             }
             "new" if runs => {
                 let progress = model.copy.as_ref().map(super::text::progress);
-                let progress = progress.map_or_else(String::new, |progress| format!(" ({progress})"));
-                let message = format!("{} is being copied for the first time{progress}", model.name);
-                found.push((Verdict::Copying, problem("error", &model.name, message, None)));
+                let progress =
+                    progress.map_or_else(String::new, |progress| format!(" ({progress})"));
+                let message = format!(
+                    "{} is being copied for the first time{progress}",
+                    model.name
+                );
+                found.push((
+                    Verdict::Copying,
+                    problem("error", &model.name, message, None),
+                ));
             }
             _ => {}
         }
@@ -282,7 +301,11 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
 /// What a dry run has found stays true until something compares again: nothing else repairs it.
 fn differences(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     for model in &status.read_models {
-        let Some(compared) = model.last_comparison.as_ref().filter(|last| last.differing > 0) else {
+        let Some(compared) = model
+            .last_comparison
+            .as_ref()
+            .filter(|last| last.differing > 0)
+        else {
             continue;
         };
         let message = format!(
@@ -292,7 +315,10 @@ fn differences(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
             super::text::time(&compared.at)
         );
         let hint = Some("Run `cdc resync`, which repairs them; `cdc verify` names the keys.");
-        found.push((Verdict::Differs, problem("error", &model.name, message, hint)));
+        found.push((
+            Verdict::Differs,
+            problem("error", &model.name, message, hint),
+        ));
     }
 }
 
@@ -304,13 +330,20 @@ fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>
             .iter()
             .take(TOLD_REJECTIONS)
             .map(|row| {
-                let key = row.key.as_deref().or(row.identity.as_deref()).unwrap_or("-");
+                let key = row
+                    .key
+                    .as_deref()
+                    .or(row.identity.as_deref())
+                    .unwrap_or("-");
                 let object = row
                     .constraint
                     .as_deref()
                     .or(row.column.as_deref())
                     .unwrap_or_default();
-                format!("{key} ({})", format!("{} {object}", row.sqlstate).trim_end())
+                format!(
+                    "{key} ({})",
+                    format!("{} {object}", row.sqlstate).trim_end()
+                )
             })
             .collect();
         let more = if model.rejected > i64::try_from(first.len()).unwrap_or(i64::MAX) {
@@ -327,7 +360,10 @@ fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>
         let hint = format!(
             "They are in the view {schema}.rejected. Mend the rows at the source, or the lookup table and run `cdc resync`."
         );
-        found.push((Verdict::Ok, problem("warning", &model.name, message, Some(&hint))));
+        found.push((
+            Verdict::Ok,
+            problem("warning", &model.name, message, Some(&hint)),
+        ));
     }
 }
 

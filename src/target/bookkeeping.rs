@@ -1,6 +1,8 @@
-//! The bookkeeping schema: claim and fence, checkpoint, states of the read models, requested resyncs.
+//! The bookkeeping schema: claim and fence, checkpoint, states of the read models, requested
+//! resyncs.
 //!
-//! Every write here names the epoch of the one who writes, so a process that was overtaken changes nothing.
+//! Every write here names the epoch of the one who writes, so a process that was overtaken changes
+//! nothing.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -32,6 +34,7 @@ mod watched;
 
 pub use claim::{Claim, Claimant};
 pub use damage::Damage;
+pub use discarded::Readers;
 pub use healing::Healing;
 pub use life::Life;
 pub use models::Definition;
@@ -123,7 +126,11 @@ impl Bookkeeping {
     }
 
     /// Refuses lookups that another pipeline in this database keeps.
-    pub async fn refuse_second_owner(&self, conn: &mut PgConnection, lookups: &[String]) -> Result<()> {
+    pub async fn refuse_second_owner(
+        &self,
+        conn: &mut PgConnection,
+        lookups: &[String],
+    ) -> Result<()> {
         let schemas: Vec<String> = sqlx::query_scalar(
             "SELECT n.nspname::text FROM pg_catalog.pg_namespace n \
              WHERE n.nspname <> $1 AND pg_catalog.obj_description(n.oid, 'pg_namespace') LIKE 'cdc bookkeeping%' \
@@ -142,7 +149,8 @@ impl Bookkeeping {
                 .bind(lookups)
                 .fetch_optional(&mut *conn)
                 .await;
-            // A schema that we may not read belongs to a role of its own; its lookups are not ours to write either.
+            // A schema that we may not read belongs to a role of its own; its lookups are not ours
+            // to write either.
             if let Ok(Some(name)) = taken {
                 return Err(Error::configuration(format!("lookup table \"{name}\" belongs to another pipeline"))
                     .with_detail(format!("Its bookkeeping is in schema \"{schema}\"."))
@@ -194,5 +202,8 @@ impl Bookkeeping {
 type PgQuery = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 fn fenced() -> Error {
-    Error::new(Class::Fenced, "another process has taken over this pipeline")
+    Error::new(
+        Class::Fenced,
+        "another process has taken over this pipeline",
+    )
 }

@@ -1,16 +1,16 @@
 //! Opens a connection to the target with the settings that every session of ours needs.
 //!
-//! In comes a [`Conninfo`], out goes a `PgConnection`. sqlx knows one host and reads PG* variables by itself;
-//! what libpq does beyond that is done here: hosts in order, target_session_attrs, sslmode `allow` and the second
-//! try of `prefer`, no TLS over Unix sockets.
+//! In comes a [`Conninfo`], out goes a `PgConnection`. sqlx knows one host and reads PG* variables
+//! by itself; what libpq does beyond that is done here: hosts in order, target_session_attrs,
+//! sslmode `allow` and the second try of `prefer`, no TLS over Unix sockets.
 //!
-//! Invariant: nothing but the [`Conninfo`] decides about the connection. Every field that sqlx fills from the
-//! environment is overridden; the two that it has no way to clear (PGOPTIONS, PGSSLCERT with PGSSLKEY) are refused
-//! where they would count (`refuse_what_cannot_be_cleared`).
+//! Invariant: nothing but the [`Conninfo`] decides about the connection. Every field that sqlx
+//! fills from the environment is overridden; the two that it has no way to clear (PGOPTIONS,
+//! PGSSLCERT with PGSSLKEY) are refused where they would count (`refuse_what_cannot_be_cleared`).
 //!
 //! Limits of sqlx, all met with a clear error or documented for users: no channel binding
-//! (channel_binding=require is refused), no hostaddr with verify-full, no abstract sockets, and authorities of
-//! `sslrootcert` are added to the system's rather than put in their place.
+//! (channel_binding=require is refused), no hostaddr with verify-full, no abstract sockets, and
+//! authorities of `sslrootcert` are added to the system's rather than put in their place.
 
 use std::time::Duration;
 
@@ -23,10 +23,11 @@ use crate::error::{Class, Error, Result};
 
 /// Settings of every session, whatever role or database say (`ALTER ROLE ... SET`).
 ///
-/// The first group fixes how values are read and written as text; the second keeps a session from being ended or
-/// from missing rows, or from being forgotten by a firewall on the way while a copy takes hours (the server asks for a sign of life;
-/// on a Unix socket it ignores that); the last keeps a trigger's notice, which may quote a row, out of our log.
-/// DateStyle, TimeZone, client_encoding and extra_float_digits are sent by sqlx in the start-up packet.
+/// The first group fixes how values are read and written as text; the second keeps a session from
+/// being ended or from missing rows, or from being forgotten by a firewall on the way while a copy
+/// takes hours (the server asks for a sign of life; on a Unix socket it ignores that); the last
+/// keeps a trigger's notice, which may quote a row, out of our log. DateStyle, TimeZone,
+/// client_encoding and extra_float_digits are sent by sqlx in the start-up packet.
 const SESSION_SETTINGS: [(&str, &str); 16] = [
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),
@@ -53,8 +54,8 @@ const SESSION_SETTINGS: [(&str, &str); 16] = [
 ///
 /// # Errors
 ///
-/// Transient if a server cannot be reached or is not ready; configuration if it refuses us, or if the connection
-/// string asks for what the target's driver cannot do.
+/// Transient if a server cannot be reached or is not ready; configuration if it refuses us, or if
+/// the connection string asks for what the target's driver cannot do.
 pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<PgConnection> {
     refuse_what_sqlx_lacks(conninfo)?;
     let mut failures: Vec<Error> = Vec::new();
@@ -95,7 +96,11 @@ fn summary(mut failures: Vec<Error>) -> Error {
     }
 }
 
-async fn connect_to_host(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnection> {
+async fn connect_to_host(
+    conninfo: &Conninfo,
+    host: &Host,
+    application_name: &str,
+) -> Result<PgConnection> {
     let attempt = async {
         let mut connection = open(conninfo, host, application_name).await?;
         check_session_attrs(conninfo.target_session_attrs, &mut connection).await?;
@@ -110,8 +115,9 @@ async fn connect_to_host(conninfo: &Conninfo, host: &Host, application_name: &st
     }
 }
 
-/// Most statements that a session keeps prepared: some three for each of many read models. The library's own limit of 100
-/// would have each of them prepared anew, by one round trip more, from some forty read models on.
+/// Most statements that a session keeps prepared: some three for each of many read models. The
+/// library's own limit of 100 would have each of them prepared anew, by one round trip more, from
+/// some forty read models on.
 const KEPT_STATEMENTS: usize = 2000;
 
 /// Tries the modes that sslmode stands for, in libpq's order.
@@ -123,9 +129,11 @@ async fn open(conninfo: &Conninfo, host: &Host, application_name: &str) -> Resul
         Err(error) => error,
     };
     match second {
-        Some(second) if another_mode_may_help(&error) => {
-            options.ssl_mode(second).connect().await.map_err(from_connecting)
-        }
+        Some(second) if another_mode_may_help(&error) => options
+            .ssl_mode(second)
+            .connect()
+            .await
+            .map_err(from_connecting),
         _ => Err(from_connecting(error)),
     }
 }
@@ -139,7 +147,8 @@ fn ssl_attempts(conninfo: &Conninfo, host: &Host) -> (PgSslMode, Option<PgSslMod
         SslMode::Disable => (PgSslMode::Disable, None),
         // sqlx takes `allow` for `disable`.
         SslMode::Allow => (PgSslMode::Disable, Some(PgSslMode::Require)),
-        // sqlx falls back only if the server offers no TLS, not if the handshake or pg_hba.conf says no.
+        // sqlx falls back only if the server offers no TLS, not if the handshake or pg_hba.conf
+        // says no.
         SslMode::Prefer => (PgSslMode::Prefer, Some(PgSslMode::Disable)),
         // As libpq, for compatibility with its old versions.
         SslMode::Require if conninfo.ssl_root_cert.is_some() => (PgSslMode::VerifyCa, None),
@@ -149,7 +158,8 @@ fn ssl_attempts(conninfo: &Conninfo, host: &Host) -> (PgSslMode, Option<PgSslMod
     }
 }
 
-/// Whether the failure may be about TLS or its lack: pg_hba.conf's refusal (28000) or a broken handshake.
+/// Whether the failure may be about TLS or its lack: pg_hba.conf's refusal (28000) or a broken
+/// handshake.
 fn another_mode_may_help(error: &sqlx::Error) -> bool {
     use std::io::ErrorKind;
     match error {
@@ -163,7 +173,8 @@ fn another_mode_may_help(error: &sqlx::Error) -> bool {
     }
 }
 
-/// sqlx's options for one host, without its sslmode; every field that it fills from the environment is set.
+/// sqlx's options for one host, without its sslmode; every field that it fills from the environment
+/// is set.
 fn options(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnectOptions> {
     let mut options = PgConnectOptions::new_without_pgpass();
     refuse_what_cannot_be_cleared(conninfo, host, options.get_options())?;
@@ -172,9 +183,20 @@ fn options(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<P
         .port(host.port)
         .username(&conninfo.user)
         .database(&conninfo.database)
-        // An empty password is what sqlx sends where there is none; it takes the place of PGPASSWORD.
-        .password(conninfo.password.as_ref().map_or("", |secret| secret.expose()))
-        .application_name(conninfo.application_name.as_deref().unwrap_or(application_name))
+        // An empty password is what sqlx sends where there is none; it takes the place of
+        // PGPASSWORD.
+        .password(
+            conninfo
+                .password
+                .as_ref()
+                .map_or("", |secret| secret.expose()),
+        )
+        .application_name(
+            conninfo
+                .application_name
+                .as_deref()
+                .unwrap_or(application_name),
+        )
         .extra_float_digits(3)
         .statement_cache_capacity(KEPT_STATEMENTS)
         .disable_statement_logging();
@@ -199,15 +221,15 @@ fn options(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<P
 fn readable<'a>(key: &str, file: &'a str) -> Result<&'a str> {
     match std::fs::File::open(file) {
         Ok(_) => Ok(file),
-        Err(error) => Err(
-            Error::configuration(format!("cannot read {key} file \"{file}\" of the target"))
-                .with_source(error),
-        ),
+        Err(error) => Err(Error::configuration(format!(
+            "cannot read {key} file \"{file}\" of the target"
+        ))
+        .with_source(error)),
     }
 }
 
-/// Session options as the server reads them (`-c name=value`, `-cname=value`, `--name=value`; a backslash takes
-/// the next character as it is), as pairs for sqlx, which quotes them again.
+/// Session options as the server reads them (`-c name=value`, `-cname=value`, `--name=value`; a
+/// backslash takes the next character as it is), as pairs for sqlx, which quotes them again.
 fn user_options(text: Option<&str>) -> Result<Vec<(String, String)>> {
     let mut words = split_options(text.unwrap_or_default()).into_iter();
     let mut pairs = Vec::new();
@@ -220,10 +242,10 @@ fn user_options(text: Option<&str>) -> Result<Vec<(String, String)>> {
                 .map(str::to_owned)
         };
         let Some((name, value)) = pair.as_deref().and_then(|pair| pair.split_once('=')) else {
-            return Err(
-                Error::configuration("cannot read \"options\" of the target's connection string")
-                    .with_hint("Write -c name=value, and put a backslash before blanks in a value."),
-            );
+            return Err(Error::configuration(
+                "cannot read \"options\" of the target's connection string",
+            )
+            .with_hint("Write -c name=value, and put a backslash before blanks in a value."));
         };
         pairs.push((name.to_owned(), value.to_owned()));
     }
@@ -242,7 +264,11 @@ fn split_options(text: &str) -> Vec<String> {
             }
             in_word = false;
         } else {
-            word.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+            word.push(if c == '\\' {
+                chars.next().unwrap_or(c)
+            } else {
+                c
+            });
             in_word = true;
         }
     }
@@ -279,7 +305,11 @@ fn refuse_what_sqlx_lacks(conninfo: &Conninfo) -> Result<()> {
         );
     }
     let verifies_name = conninfo.ssl_mode == SslMode::VerifyFull;
-    let differs = |host: &Host| host.address.as_ref().is_some_and(|address| *address != host.host);
+    let differs = |host: &Host| {
+        host.address
+            .as_ref()
+            .is_some_and(|address| *address != host.host)
+    };
     if verifies_name && conninfo.hosts.iter().any(differs) {
         return refuse(
             "hostaddr together with sslmode=verify-full",
@@ -287,20 +317,31 @@ fn refuse_what_sqlx_lacks(conninfo: &Conninfo) -> Result<()> {
         );
     }
     if conninfo.ssl_cert.is_some() != conninfo.ssl_key.is_some() {
-        return refuse("sslcert without sslkey, or sslkey without sslcert,", "Give both.");
+        return refuse(
+            "sslcert without sslkey, or sslkey without sslcert,",
+            "Give both.",
+        );
     }
     Ok(())
 }
 
-/// Refuses variables that sqlx reads by itself and that no setter of its takes back, where they would count.
+/// Refuses variables that sqlx reads by itself and that no setter of its takes back, where they
+/// would count.
 ///
-/// PGOPTIONS that is also the conninfo's (the usual case: PG* variables fill its gaps) is no conflict.
-fn refuse_what_cannot_be_cleared(conninfo: &Conninfo, host: &Host, pgoptions: Option<&str>) -> Result<()> {
+/// PGOPTIONS that is also the conninfo's (the usual case: PG* variables fill its gaps) is no
+/// conflict.
+fn refuse_what_cannot_be_cleared(
+    conninfo: &Conninfo,
+    host: &Host,
+    pgoptions: Option<&str>,
+) -> Result<()> {
     let refuse = |name: &str, key: &str| {
         Err(Error::configuration(format!(
             "{name} conflicts with {key} of the target's connection string"
         ))
-        .with_detail("The target's driver reads the variable by itself, and no setting keeps it from that.")
+        .with_detail(
+            "The target's driver reads the variable by itself, and no setting keeps it from that.",
+        )
         .with_hint(format!("Unset {name}.")))
     };
     if pgoptions.is_some() && pgoptions != conninfo.options.as_deref() {
@@ -318,7 +359,10 @@ fn refuse_what_cannot_be_cleared(conninfo: &Conninfo, host: &Host, pgoptions: Op
 }
 
 /// Asks the server whether it accepts writes, where that was asked for.
-async fn check_session_attrs(wanted: TargetSessionAttrs, connection: &mut PgConnection) -> Result<()> {
+async fn check_session_attrs(
+    wanted: TargetSessionAttrs,
+    connection: &mut PgConnection,
+) -> Result<()> {
     if wanted != TargetSessionAttrs::ReadWrite {
         return Ok(());
     }
@@ -391,7 +435,9 @@ mod tests {
         let options = options(&conninfo, only_host(&conninfo), "cdc").unwrap();
         let text = options.get_options().unwrap();
         assert!(
-            text.starts_with(r"-c search_path=a\ b -c geqo=off -c jit=off -c IntervalStyle=postgres"),
+            text.starts_with(
+                r"-c search_path=a\ b -c geqo=off -c jit=off -c IntervalStyle=postgres"
+            ),
             "{text}"
         );
         assert!(
@@ -514,7 +560,10 @@ mod tests {
             }
             let output = command.output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success() && text.contains("1 passed"), "{text}");
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "{text}"
+            );
         };
         child("target::connect::tests::child_sees_only_the_conninfo");
         child("target::connect::tests::child_refuses_what_cannot_be_cleared");
@@ -562,10 +611,16 @@ mod tests {
     fn child_refuses_what_cannot_be_cleared() {
         let mut conninfo = conninfo();
         let error = options(&conninfo, only_host(&conninfo), "cdc").unwrap_err();
-        assert!(error.message().starts_with("PGOPTIONS conflicts"), "{error}");
+        assert!(
+            error.message().starts_with("PGOPTIONS conflicts"),
+            "{error}"
+        );
         conninfo.options = Some("-c geqo=off".to_owned());
         let error = options(&conninfo, only_host(&conninfo), "cdc").unwrap_err();
-        assert!(error.message().starts_with("PGSSLCERT conflicts"), "{error}");
+        assert!(
+            error.message().starts_with("PGSSLCERT conflicts"),
+            "{error}"
+        );
         conninfo.hosts = vec![host("/run/postgresql", None)];
         options(&conninfo, only_host(&conninfo), "cdc").unwrap();
     }

@@ -1,6 +1,8 @@
-//! What goes to the server as COPY data: small rows gathered into large messages, large values in pieces.
+//! What goes to the server as COPY data: small rows gathered into large messages, large values in
+//! pieces.
 //!
-//! A message for each row costs a system call on both sides; a large value copied into a buffer costs its size in memory.
+//! A message for each row costs a system call on both sides; a large value copied into a buffer
+//! costs its size in memory.
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgCopyIn;
@@ -135,7 +137,11 @@ pub(crate) struct Gathered(Vec<u8>);
 
 impl Gathered {
     /// Adds the next piece; what is large enough is sent.
-    pub(crate) async fn add(&mut self, copy: &mut Copy<'_>, piece: &[u8]) -> Result<(), sqlx::Error> {
+    pub(crate) async fn add(
+        &mut self,
+        copy: &mut Copy<'_>,
+        piece: &[u8],
+    ) -> Result<(), sqlx::Error> {
         if piece.len() >= PIECE_BYTES {
             self.send(copy).await?;
             return send_slice(copy, Some(piece)).await;
@@ -196,6 +202,8 @@ mod tests {
         buffer.push(b"\n");
         assert!(buffer.is_full());
         assert_eq!(buffer.bytes, b"1\ta\\tb\n");
-        assert!(matches!(buffer.large.as_slice(), [(6, Large::Value(value))] if value.len() == large.len()));
+        assert!(
+            matches!(buffer.large.as_slice(), [(6, Large::Value(value))] if value.len() == large.len())
+        );
     }
 }

@@ -24,7 +24,8 @@ pub struct Difference {
     pub rejected: i64,
     /// Live rows whose key another live row has.
     pub waiting: i64,
-    /// Rows that differ, but not in the same way for some seconds: a change may be under way. Only where no `cdc` runs.
+    /// Rows that differ, but not in the same way for some seconds: a change may be under way. Only
+    /// where no `cdc` runs.
     pub changing: i64,
     /// Keys of some of them, by kind.
     pub keys: Vec<(String, Vec<String>)>,

@@ -1,12 +1,12 @@
 //! Errors of the target's driver in our own terms.
 //!
-//! In comes a `sqlx::Error`, out goes an [`Error`] whose class says what follows from it. Which error means
-//! what is decided by the SQLSTATE alone.
+//! In comes a `sqlx::Error`, out goes an [`Error`] whose class says what follows from it. Which
+//! error means what is decided by the SQLSTATE alone.
 //!
-//! No row value gets through. A row that is refused (classes 22, 23, 44, 54, P0001, 21000) keeps only its SQLSTATE
-//! and the names of objects, since the server's own words quote the row (`invalid input syntax for type
-//! integer: "abc"`, `Key (code)=(MR) already exists.`). The text of a code that PostgreSQL does not use is
-//! left out as well: a trigger may have put a row into it.
+//! No row value gets through. A row that is refused (classes 22, 23, 44, 54, P0001, 21000) keeps
+//! only its SQLSTATE and the names of objects, since the server's own words quote the row (`invalid
+//! input syntax for type integer: "abc"`, `Key (code)=(MR) already exists.`). The text of a code
+//! that PostgreSQL does not use is left out as well: a trigger may have put a row into it.
 
 use std::fmt;
 
@@ -102,12 +102,15 @@ pub fn from_sqlx(error: sqlx::Error) -> Error {
         return from_database(database);
     }
     match error {
-        sqlx::Error::Io(error) => Error::transient("the connection to the target failed").with_source(error),
+        sqlx::Error::Io(error) => {
+            Error::transient("the connection to the target failed").with_source(error)
+        }
         sqlx::Error::Tls(error) => {
             Error::transient("TLS with the target failed").with_source(BoxedError(error))
         }
         sqlx::Error::Configuration(error) => {
-            Error::configuration("cannot use the target's connection settings").with_source(BoxedError(error))
+            Error::configuration("cannot use the target's connection settings")
+                .with_source(BoxedError(error))
         }
         sqlx::Error::Protocol(text) => {
             Error::protocol(format!("the target's answer was not understood: {text}"))
@@ -123,8 +126,8 @@ pub fn from_sqlx(error: sqlx::Error) -> Error {
     }
 }
 
-/// An error met while connecting: no row is involved yet, so the server's words are kept whole, and a setting
-/// that the server does not take (class 22) is a matter of configuration.
+/// An error met while connecting: no row is involved yet, so the server's words are kept whole, and
+/// a setting that the server does not take (class 22) is a matter of configuration.
 pub fn from_connecting(error: sqlx::Error) -> Error {
     match database_error(&error) {
         Some(database) if class_of(database.code()) == Class::Refused => {
@@ -148,7 +151,8 @@ pub fn from_connecting(error: sqlx::Error) -> Error {
 
 /// Says what was being done when the driver failed.
 pub trait Doing<T> {
-    /// The error in our own terms, as `could not {doing}: ...`; a refused row keeps its message as it is.
+    /// The error in our own terms, as `could not {doing}: ...`; a refused row keeps its message as
+    /// it is.
     ///
     /// # Errors
     ///
@@ -195,9 +199,8 @@ fn from_database(error: &PgDatabaseError) -> Error {
         Class::Refused if sqlstate == SQLSTATE_TOO_MANY => too_many(error.message()),
         Class::Refused => Refusal::from_database(error).into(),
         class if words_are_the_servers(sqlstate) => with_server_words(class, error),
-        class => {
-            Error::new(class, format!("the target reported SQLSTATE {sqlstate}")).with_sqlstate(sqlstate)
-        }
+        class => Error::new(class, format!("the target reported SQLSTATE {sqlstate}"))
+            .with_sqlstate(sqlstate),
     }
 }
 
@@ -211,7 +214,8 @@ pub fn too_many(what: impl fmt::Display) -> Error {
     .with_hint("Compare the lookup's types, constraints and triggers with the source's rows.")
 }
 
-/// The column into which COPY could not put a value, as it is named in the table that was copied into.
+/// The column into which COPY could not put a value, as it is named in the table that was copied
+/// into.
 pub fn copied_column(error: &sqlx::Error) -> Option<String> {
     // COPY stage_1, line 1, column p2: "..."; what stands behind the colon is the value.
     let context = database_error(error)?.r#where()?;
@@ -221,12 +225,18 @@ pub fn copied_column(error: &sqlx::Error) -> Option<String> {
 }
 
 fn with_server_words(class: Class, error: &PgDatabaseError) -> Error {
-    let mut converted = Error::new(class, format!("{} (SQLSTATE {})", error.message(), error.code()))
-        .with_sqlstate(error.code());
+    let mut converted = Error::new(
+        class,
+        format!("{} (SQLSTATE {})", error.message(), error.code()),
+    )
+    .with_sqlstate(error.code());
     if let Some(detail) = error.detail() {
         converted = converted.with_detail(detail);
     }
-    match error.hint().or_else(|| hint_for(error.code(), error.message())) {
+    match error
+        .hint()
+        .or_else(|| hint_for(error.code(), error.message()))
+    {
         Some(hint) => converted.with_hint(hint),
         None => converted,
     }
@@ -243,9 +253,9 @@ fn hint_for(sqlstate: &str, message: &str) -> Option<&'static str> {
         "28P01" => Some(
             "Check the password in the target's URL, CDC_TARGET_PASSWORD(_FILE), PGPASSWORD or the password file.",
         ),
-        "28000" => {
-            Some("Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).")
-        }
+        "28000" => Some(
+            "Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).",
+        ),
         "3D000" => Some("Check the database's name in the target's URL."),
         _ => None,
     }
@@ -390,7 +400,9 @@ mod tests {
         );
         assert_eq!(
             error.detail(),
-            Some("The server names constraint \"labels_lookup_pkey\", table \"public.labels_lookup\".")
+            Some(
+                "The server names constraint \"labels_lookup_pkey\", table \"public.labels_lookup\"."
+            )
         );
         assert_eq!(error.sqlstate(), Some("23505"));
         assert_eq!(error.class(), Class::Refused);

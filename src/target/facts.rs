@@ -1,7 +1,7 @@
 //! Reads what the target's catalogs say into [`crate::facts`].
 //!
-//! In: a connection whose search_path is empty, since types are then printed as SQL can use them anywhere.
-//! Out: plain values for the core. No row of a table is read.
+//! In: a connection whose search_path is empty, since types are then printed as SQL can use them
+//! anywhere. Out: plain values for the core. No row of a table is read.
 
 use std::collections::HashMap;
 
@@ -50,14 +50,30 @@ pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<L
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn tables(conn: &mut PgConnection, names: &[TableName]) -> Result<Vec<Option<LookupTable>>> {
+pub async fn tables(
+    conn: &mut PgConnection,
+    names: &[TableName],
+) -> Result<Vec<Option<LookupTable>>> {
     let found = sqlx::query(include_str!("../../sql/target/facts/table.sql"))
-        .bind(names.iter().map(|name| name.schema.clone()).collect::<Vec<_>>())
-        .bind(names.iter().map(|name| name.name.clone()).collect::<Vec<_>>())
+        .bind(
+            names
+                .iter()
+                .map(|name| name.schema.clone())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            names
+                .iter()
+                .map(|name| name.name.clone())
+                .collect::<Vec<_>>(),
+        )
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
-    let oids: Vec<i64> = found.iter().map(|row| get(row, "oid")).collect::<Result<_>>()?;
+    let oids: Vec<i64> = found
+        .iter()
+        .map(|row| get(row, "oid"))
+        .collect::<Result<_>>()?;
     let mut columns = columns(&mut *conn, &oids).await?;
     let mut indexes = key_indexes(&mut *conn, &oids).await?;
     let mut tables: Vec<Option<LookupTable>> = names.iter().map(|_| None).collect();
@@ -186,7 +202,8 @@ fn character(row: &PgRow, name: &str) -> Result<char> {
     Ok(text.chars().next().unwrap_or(' '))
 }
 
-/// OID and columns of each table as text, in order: what the watch compares. Empty for a table that is not there.
+/// OID and columns of each table as text, in order: what the watch compares. Empty for a table that
+/// is not there.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.

@@ -1,7 +1,8 @@
 //! Makes the lookup table where there is none; one that is there is never altered.
 //!
-//! In: the read model's settings and the facts of its source table. Out: `CREATE TABLE`, with the source's types
-//! and NOT NULLs, the key as primary key, and the time of the last change where it is asked for.
+//! In: the read model's settings and the facts of its source table. Out: `CREATE TABLE`, with the
+//! source's types and NOT NULLs, the key as primary key, and the time of the last change where it
+//! is asked for.
 
 use sqlx::{PgConnection, Row};
 
@@ -12,11 +13,13 @@ use crate::sql::{ident, idents, literal};
 use crate::target::bookkeeping::DATABASE_OWNER;
 use crate::target::error::from_sqlx;
 
-/// Percentage to which pages are filled with new rows. With room for the next version of each, an update stays within its page and
-/// adds nothing to the index: that takes less than half of the time, and the table does not grow by it.
+/// Percentage to which pages are filled with new rows. With room for the next version of each, an
+/// update stays within its page and adds nothing to the index: that takes less than half of the
+/// time, and the table does not grow by it.
 const FILLFACTOR: u8 = 50;
 
-/// The statements that make the lookup table. Its columns have no comments: an ORM that compares them would want to take them away.
+/// The statements that make the lookup table. Its columns have no comments: an ORM that compares
+/// them would want to take them away.
 ///
 /// # Errors
 /// `Broken` where the source has no such column.
@@ -50,7 +53,8 @@ pub fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<Str
     ))
 }
 
-/// The lookup table as it will be once it is made; `None` where a type is not built in, so that only the target knows how it compares.
+/// The lookup table as it will be once it is made; `None` where a type is not built in, so that
+/// only the target knows how it compares.
 ///
 /// # Errors
 /// `Broken` where the source has no such column.
@@ -125,11 +129,16 @@ fn source_column<'a>(source: &'a SourceTable, mapping: &ColumnMapping) -> Result
     })
 }
 
-/// Makes the lookup table; types that are not built in must exist at the target under the same name.
+/// Makes the lookup table; types that are not built in must exist at the target under the same
+/// name.
 ///
 /// # Errors
 /// `Broken` where a column or type is missing; otherwise what the server reports.
-pub async fn create(conn: &mut PgConnection, model: &ReadModelSettings, source: &SourceTable) -> Result<()> {
+pub async fn create(
+    conn: &mut PgConnection,
+    model: &ReadModelSettings,
+    source: &SourceTable,
+) -> Result<()> {
     let sql = create_sql(model, source)?;
     for mapping in &model.columns {
         let column = source_column(source, mapping)?;
@@ -214,13 +223,21 @@ mod tests {
             source: source.name.clone(),
             target: TableName::new("Reports", "l"),
             key: vec!["c".to_owned(), "size".to_owned()],
-            columns: vec![map("c", "code"), map("size", "Größe"), map("gone", "deleted_at")],
+            columns: vec![
+                map("c", "code"),
+                map("size", "Größe"),
+                map("gone", "deleted_at"),
+            ],
             soft_delete: None,
             synced_at: None,
             on_row_error: crate::settings::OnRowError::default(),
         };
         assert_eq!(
-            create_sql(&model, &source).unwrap().split(';').next().unwrap(),
+            create_sql(&model, &source)
+                .unwrap()
+                .split(';')
+                .next()
+                .unwrap(),
             "CREATE TABLE \"Reports\".\"l\" (\n    \"c\" character varying(10) NOT NULL,\n    \
              \"size\" numeric(10,2) NOT NULL,\n    \"gone\" timestamp with time zone,\n    \
              PRIMARY KEY (\"c\", \"size\")\n) WITH (fillfactor = 50)"

@@ -1,7 +1,8 @@
 //! A read model bound to its lookup table, and all SQL that is made for it.
 //!
-//! Names of the bookkeeping's own columns are numbered (`i1`, `k1`, `p1`, ...), so nothing that a table's owner chose can
-//! clash with them; names of the lookup are quoted. Keys are compared by the operator of the lookup's own key index.
+//! Names of the bookkeeping's own columns are numbered (`i1`, `k1`, `p1`, ...), so nothing that a
+//! table's owner chose can clash with them; names of the lookup are quoted. Keys are compared by
+//! the operator of the lookup's own key index.
 
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub struct TargetModel {
     copy: Option<String>,
     /// OID of the lookup: another one means that it was made again.
     lookup_oid: u32,
-    /// Whether the lookup's rows are in several tables: it has partitions, or others inherit from it.
+    /// Whether the lookup's rows are in several tables: it has partitions, or others inherit from
+    /// it.
     lookup_has_parts: bool,
     /// Bookkeeping schema, quoted.
     schema: String,
@@ -66,11 +68,13 @@ struct TargetColumn {
 #[derive(Debug, Clone)]
 struct KeyPart {
     column: usize,
-    /// The operator of the lookup's key index; `None` is the type's own equality, where there is no such index.
+    /// The operator of the lookup's key index; `None` is the type's own equality, where there is no
+    /// such index.
     equality: Option<String>,
 }
 
-/// Most columns for which a small batch goes as arguments of one function (a function takes at most 100).
+/// Most columns for which a small batch goes as arguments of one function (a function takes at most
+/// 100).
 const MOST_PARAMETERS: usize = 85;
 
 impl TargetModel {
@@ -184,7 +188,9 @@ impl TargetModel {
 
     /// Whether the stream may leave out this projected column, counted from 0.
     pub fn is_toastable(&self, column: usize) -> bool {
-        self.columns.get(column).is_some_and(|column| column.toastable)
+        self.columns
+            .get(column)
+            .is_some_and(|column| column.toastable)
     }
 
     /// Columns of the stage in the order in which rows are written into it.
@@ -277,8 +283,8 @@ impl TargetModel {
 }
 
 impl TargetColumn {
-    /// The lookup's value in the type that the staging tables have: records of a domain and of the type below it cannot
-    /// be compared. An index on the column is used all the same.
+    /// The lookup's value in the type that the staging tables have: records of a domain and of the
+    /// type below it cannot be compared. An index on the column is used all the same.
     fn in_lookup(&self) -> String {
         let column = format!("l.{}", ident(&self.name));
         if self.domain {
@@ -297,7 +303,8 @@ impl TargetColumn {
     }
 }
 
-/// A source column by name, number and type: dropped and made again under its name it is another one.
+/// A source column by name, number and type: dropped and made again under its name it is another
+/// one.
 fn exactly(column: &BoundColumn) -> String {
     format!("{}#{}:{}", column.name, column.number, column.type_oid)
 }

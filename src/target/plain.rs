@@ -1,11 +1,13 @@
-//! The target's part of a plain comparison: what the source's rows are held against, in temporary tables of one session.
+//! The target's part of a plain comparison: what the source's rows are held against, in temporary
+//! tables of one session.
 //!
-//! Comes in: rows as the source's COPY writes them. Goes out: a [`Difference`]. The lookup is only read, and nothing outlives the
-//! session, however it ends.
+//! Comes in: rows as the source's COPY writes them. Goes out: a [`Difference`]. The lookup is only
+//! read, and nothing outlives the session, however it ends.
 //!
 //! ```text
 //! look 1   rows -> shadow_1 -- compared with the lookup --> differing_1 \
-//! look 2   rows -> shadow_2 -- compared with the lookup --> differing_2 -> judged: the same at both -- tried --> rejected or not
+//! look 2   rows -> shadow_2 -- compared with the lookup --> differing_2
+//!          -> judged: the same at both -- tried --> rejected or not
 //! ```
 
 use std::sync::Arc;
@@ -30,17 +32,19 @@ use crate::target::write::halving::assert_few;
 /// Rows that are tried at once: many take little more time than one.
 const TRIED_AT_ONCE: i64 = 10_000;
 
-/// Settings of the session. No statement goes by what the server believes of tables that it has never analysed: it may take them for
-/// empty, and run through one of them for each row of the other. A lock that is not free is waited for, but not for ever.
+/// Settings of the session. No statement goes by what the server believes of tables that it has
+/// never analysed: it may take them for empty, and run through one of them for each row of the
+/// other. A lock that is not free is waited for, but not for ever.
 const SETTINGS: &str = "SET enable_nestloop = off; SET jit = off; SET lock_timeout = '10s'";
 
-/// A session that is gone ends its statement within a second, and its tables with it (PostgreSQL 14 and later, where the operating
-/// system can tell; elsewhere the setting is refused).
+/// A session that is gone ends its statement within a second, and its tables with it (PostgreSQL 14
+/// and later, where the operating system can tell; elsewhere the setting is refused).
 const NOTICE_THE_END: &str = "SELECT pg_catalog.set_config('client_connection_check_interval', '1000', false) \
      FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
 
 /// What is said where there is no lookup table.
-const NO_LOOKUP: &str = "the lookup table does not exist: everything is missing. `cdc run` makes it.";
+const NO_LOOKUP: &str =
+    "the lookup table does not exist: everything is missing. `cdc run` makes it.";
 
 /// A session that compares one read model.
 #[derive(Debug)]
@@ -94,7 +98,8 @@ impl PlainSession {
     /// Takes a session of its own.
     ///
     /// # Errors
-    /// [`Class::Configuration`](crate::error::Class::Configuration) if no temporary table can be made there.
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if no temporary table can be
+    /// made there.
     pub async fn open(mut conn: PgConnection) -> Result<Self> {
         let server = facts::server(&mut conn, SESSION_SCHEMA).await?;
         if server.in_recovery {
@@ -119,10 +124,12 @@ impl PlainSession {
         })
     }
 
-    /// Binds the read model to its lookup; where there is none, to an empty one of the session's own, made as `cdc run` would make it.
+    /// Binds the read model to its lookup; where there is none, to an empty one of the session's
+    /// own, made as `cdc run` would make it.
     ///
     /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup cannot be read, or lacks a column.
+    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup cannot be read, or lacks a
+    /// column.
     pub async fn bind(&mut self, model: ReadModel, source: &SourceTable) -> Result<Bound> {
         let conn = self.shadow.connection();
         let mut model = model;
@@ -148,10 +155,12 @@ impl PlainSession {
         })
     }
 
-    /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's types have refused one.
+    /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's
+    /// types have refused one.
     ///
     /// # Errors
-    /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value; carefully, if they refuse very many.
+    /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value;
+    /// carefully, if they refuse very many.
     pub async fn fill(
         &mut self,
         bound: &Bound,
@@ -159,7 +168,11 @@ impl PlainSession {
         copied: &Counter,
         carefully: bool,
     ) -> Result<()> {
-        execute(self.shadow.connection(), bound.model.create_session_shadow()).await?;
+        execute(
+            self.shadow.connection(),
+            bound.model.create_session_shadow(),
+        )
+        .await?;
         if carefully {
             self.shadow.fill_carefully(&bound.model, rows, copied).await
         } else {
@@ -172,7 +185,11 @@ impl PlainSession {
         let mut tx = Transaction::begin(self.shadow.connection()).await?;
         let looked = async {
             let conn = tx.conn();
-            execute(conn, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned()).await?;
+            execute(
+                conn,
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
+            )
+            .await?;
             execute(conn, bound.model.find_differing()).await?;
             let row = sqlx::query(AssertSqlSafe(bound.model.count_differing()))
                 .fetch_one(conn)
@@ -191,8 +208,8 @@ impl PlainSession {
         tx.end(looked).await
     }
 
-    /// What differs at the last look as it did at the first one, and what of it the lookup does not take. Keys of at most `limit` rows
-    /// of each kind.
+    /// What differs at the last look as it did at the first one, and what of it the lookup does not
+    /// take. Keys of at most `limit` rows of each kind.
     pub async fn judge(
         &mut self,
         (first, last): (&Bound, &Bound),
@@ -211,7 +228,8 @@ impl PlainSession {
         let found = difference::compare(conn, last.model.plain_result(limit)).await?;
         Ok(Difference {
             same: look.shown - look.extra - look.different,
-            // Every key that the source has is shown or missing; what is live beyond that has a key that another row has.
+            // Every key that the source has is shown or missing; what is live beyond that has a key
+            // that another row has.
             waiting: look.live - (look.shown - look.extra + look.missing),
             changing: look.differing() - judged,
             ..found
@@ -220,7 +238,11 @@ impl PlainSession {
 }
 
 /// An empty lookup of the session's own, made at the first look.
-async fn own_lookup(conn: &mut PgConnection, model: &ReadModel, source: &SourceTable) -> Result<LookupTable> {
+async fn own_lookup(
+    conn: &mut PgConnection,
+    model: &ReadModel,
+    source: &SourceTable,
+) -> Result<LookupTable> {
     let mut settings = model.settings.clone();
     settings.target.schema = SESSION_SCHEMA.to_owned();
     for make in [false, true] {
@@ -256,7 +278,10 @@ fn refuse_unreadable(lookup: &LookupTable) -> Result<()> {
             .any(|missing| missing == privilege)
     };
     let grants = [
-        ("USAGE", format!("GRANT USAGE ON SCHEMA {}", ident(&name.schema))),
+        (
+            "USAGE",
+            format!("GRANT USAGE ON SCHEMA {}", ident(&name.schema)),
+        ),
         ("SELECT", format!("GRANT SELECT ON {}", name.quoted())),
     ];
     let missing = grants.iter().filter(|(privilege, _)| lacks(privilege));
@@ -280,11 +305,14 @@ fn refuse_unreadable(lookup: &LookupTable) -> Result<()> {
 
 /// What `cdc run` would say of the read model as it is.
 pub fn refused_by_run(error: &Error) -> String {
-    let hint = error.hint().map_or_else(String::new, |hint| format!(" {hint}"));
+    let hint = error
+        .hint()
+        .map_or_else(String::new, |hint| format!(" {hint}"));
     format!("`cdc run` refuses this read model: {error}.{hint}")
 }
 
-/// Writes the judged rows into a table that is like the lookup, in halves until each that is refused is found.
+/// Writes the judged rows into a table that is like the lookup, in halves until each that is
+/// refused is found.
 async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Result<()> {
     execute(conn, bound.model.create_tried(&bound.lookup)).await?;
     let mut refused = 0;

@@ -5,7 +5,8 @@ use sqlx::{PgConnection, Row};
 use crate::error::Result;
 use crate::target::error::from_sqlx;
 
-/// The beginning of the schema's comment, which marks it as ours (`sql/target/schema/bookkeeping.sql`).
+/// The beginning of the schema's comment, which marks it as ours
+/// (`sql/target/schema/bookkeeping.sql`).
 const COMMENT: &str = "cdc bookkeeping";
 
 /// How the bookkeeping's schema stands.
@@ -40,5 +41,9 @@ pub async fn presence(conn: &mut PgConnection, schema: &str) -> Result<Presence>
     let comment: Option<String> = row.try_get("comment").map_err(from_sqlx)?;
     let tables: i64 = row.try_get("tables").map_err(from_sqlx)?;
     let ours = tables == 4 && comment.is_some_and(|comment| comment.starts_with(COMMENT));
-    Ok(if ours { Presence::Ours } else { Presence::Foreign })
+    Ok(if ours {
+        Presence::Ours
+    } else {
+        Presence::Foreign
+    })
 }

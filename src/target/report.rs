@@ -1,4 +1,5 @@
-//! Reads the bookkeeping for `status` and `teardown`; nothing is written, and a schema that is missing is no error.
+//! Reads the bookkeeping for `status` and `teardown`; nothing is written, and a schema that is
+//! missing is no error.
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, Type};
@@ -6,8 +7,8 @@ use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, Type};
 use crate::error::Result;
 use crate::sql::{fill, ident};
 use crate::status::{
-    Bookkeeping, Checkpoint, Copy, LastComparison, LastResync, PipelineStatus, ReadModelStatus, Rejection,
-    Resync,
+    Bookkeeping, Checkpoint, Copy, LastComparison, LastResync, PipelineStatus, ReadModelStatus,
+    Rejection, Resync,
 };
 use crate::target::bookkeeping::written_by_batches;
 use crate::target::error::from_sqlx;
@@ -39,7 +40,8 @@ pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option
         .fetch_all(&mut *conn)
         .await
         .map_err(from_sqlx)?;
-    let mut read_models: Vec<ReadModelStatus> = models.iter().map(read_model).collect::<Result<_>>()?;
+    let mut read_models: Vec<ReadModelStatus> =
+        models.iter().map(read_model).collect::<Result<_>>()?;
     add_rejections(&mut *conn, &schema, &mut read_models).await?;
     let resyncs = sqlx::query(sql(include_str!("../../sql/target/status/resyncs.sql")))
         .fetch_all(&mut *conn)

@@ -1,7 +1,8 @@
-//! What `cdc` runs in the target to make its objects, as a script for people: `cdc setup --print-sql --all`.
+//! What `cdc` runs in the target to make its objects, as a script for people: `cdc setup
+//! --print-sql --all`.
 //!
-//! Pure text. Each statement stands behind a comment, and the whole can be run in one session: the tables and functions in `pg_temp`
-//! end with it, and a session of `cdc` makes them for itself.
+//! Pure text. Each statement stands behind a comment, and the whole can be run in one session: the
+//! tables and functions in `pg_temp` end with it, and a session of `cdc` makes them for itself.
 
 use crate::sql::{fill, ident};
 use crate::target::model::{Joins, TargetModel};
@@ -46,7 +47,10 @@ pub fn of_read_model(model: &TargetModel) -> String {
         ),
         ("For large transactions.", model.create_chunk()),
         ("For batches with rejected rows.", model.create_tries()),
-        ("Each row is looked up.", model.merge_function(Joins::LookedUp)),
+        (
+            "Each row is looked up.",
+            model.merge_function(Joins::LookedUp),
+        ),
         (
             "The same, map and lookup are read once: for batches that are large beside them.",
             model.merge_function(Joins::ReadOnce),
@@ -61,8 +65,14 @@ pub fn of_read_model(model: &TargetModel) -> String {
             model.isolate_function(Joins::ReadOnce),
         ),
         ("The same for a copy.", model.isolate_shadow_function()),
-        ("A chunk of a large transaction.", model.fold_chunk_function()),
-        ("A change that brings a copy forward.", model.catch_up_function()),
+        (
+            "A chunk of a large transaction.",
+            model.fold_chunk_function(),
+        ),
+        (
+            "A change that brings a copy forward.",
+            model.catch_up_function(),
+        ),
     ];
     let small = model
         .fits_one_statement()
@@ -80,16 +90,24 @@ fn joined(pieces: &[(&str, String)]) -> String {
     pieces.collect::<Vec<_>>().join("\n")
 }
 
-/// Statements of a script that no comment stands before, by their first lines. A row of `COMMENT ON` needs one comment.
+/// Statements of a script that no comment stands before, by their first lines. A row of `COMMENT
+/// ON` needs one comment.
 #[cfg(test)]
 pub(crate) fn without_comment(script: &str) -> Vec<String> {
     let mut found = Vec::new();
     let (mut inside, mut quoted, mut before) = (false, false, "");
-    for line in script.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+    for line in script
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+    {
         let comment = line.trim_start().starts_with("--");
         if !inside && !comment {
             let goes_on = line.starts_with("COMMENT ON") && before.starts_with("COMMENT ON");
-            if !before.trim_start().starts_with("--") && !goes_on && !["BEGIN;", "COMMIT;"].contains(&line) {
+            if !before.trim_start().starts_with("--")
+                && !goes_on
+                && !["BEGIN;", "COMMIT;"].contains(&line)
+            {
                 found.push(line.to_owned());
             }
             inside = true;

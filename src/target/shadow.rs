@@ -1,8 +1,10 @@
-//! Shadows: the source's rows by identity, as a copy read them, brought forward by the copy's own stream.
+//! Shadows: the source's rows by identity, as a copy read them, brought forward by the copy's own
+//! stream.
 //!
-//! A shadow knows nothing of keys or of what is shown: it is a plain image of the source's live rows (and of the dead
-//! ones whose values must be kept). The writer merges it like one large batch. It is UNLOGGED: a crash of the target
-//! empties it, and the copy starts again. Whose it is, and when it is emptied: `bookkeeping/shadows.rs`.
+//! A shadow knows nothing of keys or of what is shown: it is a plain image of the source's live
+//! rows (and of the dead ones whose values must be kept). The writer merges it like one large
+//! batch. It is UNLOGGED: a crash of the target empties it, and the copy starts again. Whose it is,
+//! and when it is emptied: `bookkeeping/shadows.rs`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,7 +23,8 @@ use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
 use crate::target::write::halving::{self, RejectedCounts, Rows};
 
-/// Bytes after which a copy's transaction is committed and the next one begins, so that none stays open long.
+/// Bytes after which a copy's transaction is committed and the next one begins, so that none stays
+/// open long.
 const COPY_TRANSACTION_BYTES: usize = 64 << 20;
 
 /// Bytes of rows that are kept until the target has taken them, where it may refuse some.
@@ -85,14 +88,20 @@ impl ShadowWriter {
 
     /// Takes an empty shadow, or empties the one that it has; returns the read model with it.
     ///
-    /// Its commits wait for no disk, as nothing of it outlives a crash; the merge's commit, in another session, flushes all that was
-    /// written before it.
-    pub async fn take(&mut self, bookkeeping: &Bookkeeping, model: &TargetModel) -> Result<TargetModel> {
+    /// Its commits wait for no disk, as nothing of it outlives a crash; the merge's commit, in
+    /// another session, flushes all that was written before it.
+    pub async fn take(
+        &mut self,
+        bookkeeping: &Bookkeeping,
+        model: &TargetModel,
+    ) -> Result<TargetModel> {
         if let Some(taken) = self.taken.get(&model.id) {
             bookkeeping.empty_again(&mut self.conn, taken).await?;
             return Ok(taken.clone());
         }
-        let taken = bookkeeping.take_shadow(&mut self.conn, model, &self.copy).await?;
+        let taken = bookkeeping
+            .take_shadow(&mut self.conn, model, &self.copy)
+            .await?;
         // What it compares is read once and hashed, whatever the server thinks of its size.
         let sql = format!(
             "SET synchronous_commit = off; SET enable_nestloop = off; {}",
@@ -114,7 +123,11 @@ impl ShadowWriter {
         rows: impl Stream<Item = Result<Bytes>>,
         copied: &Counter,
     ) -> Result<()> {
-        let sql = format!("COPY {} ({}) FROM STDIN", model.shadow(), model.copy_columns());
+        let sql = format!(
+            "COPY {} ({}) FROM STDIN",
+            model.shadow(),
+            model.copy_columns()
+        );
         let mut rows = std::pin::pin!(rows);
         let mut ended = false;
         while !ended {
@@ -143,7 +156,8 @@ impl ShadowWriter {
         execute(&mut self.conn, model.analyze_shadow()).await
     }
 
-    /// The same in small pieces, after a row was refused: rows that the lookup's types refuse are found and kept by their identity.
+    /// The same in small pieces, after a row was refused: rows that the lookup's types refuse are
+    /// found and kept by their identity.
     ///
     /// # Errors
     /// [`Class::Refused`](crate::error::Class::Refused) if there are too many such rows.
@@ -224,7 +238,8 @@ impl ShadowWriter {
         execute(&mut self.conn, "COMMIT".to_owned()).await
     }
 
-    /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each kind.
+    /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each
+    /// kind.
     pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
         compare(&mut self.conn, model.compare(limit)).await
     }

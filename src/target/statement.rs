@@ -32,7 +32,8 @@ pub(crate) async fn end<T>(conn: &mut PgConnection, result: Result<T>) -> Result
             Ok(value)
         }
         Err(error) => {
-            // The first error is the one to tell; a connection that is gone has rolled back by itself.
+            // The first error is the one to tell; a connection that is gone has rolled back by
+            // itself.
             let _ = execute(conn, "ROLLBACK".to_owned()).await;
             Err(error)
         }

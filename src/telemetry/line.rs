@@ -1,7 +1,9 @@
-//! The progress of copies in the last line of a terminal, written over again, below the lines of the log.
+//! The progress of copies in the last line of a terminal, written over again, below the lines of
+//! the log.
 //!
-//! Everything that goes to stderr passes here, so that the line is cleared before another one is written, and comes back
-//! below it. Where stderr is no terminal nothing is shown, and bytes pass as they are. The thread of `stderr.rs` writes it.
+//! Everything that goes to stderr passes here, so that the line is cleared before another one is
+//! written, and comes back below it. Where stderr is no terminal nothing is shown, and bytes pass
+//! as they are. The thread of `stderr.rs` writes it.
 
 use std::io::{self, Write};
 

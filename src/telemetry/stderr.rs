@@ -1,8 +1,9 @@
 //! Stderr belongs to a thread of its own: no other part of the process waits for it.
 //!
-//! A pipe that nobody reads is full after 64 kB. A write to it waits until it is read, and a process that waits there neither
-//! replicates nor hears SIGTERM. So lines go through a queue of bounded length. Lines that find it full are dropped and
-//! counted, and the count is logged once stderr takes lines again.
+//! A pipe that nobody reads is full after 64 kB. A write to it waits until it is read, and a
+//! process that waits there neither replicates nor hears SIGTERM. So lines go through a queue of
+//! bounded length. Lines that find it full are dropped and counted, and the count is logged once
+//! stderr takes lines again.
 
 use std::io;
 use std::sync::OnceLock;
@@ -60,7 +61,8 @@ pub(super) fn write(lines: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Shows a text in the last line of the terminal; one that finds the queue full is followed by another one soon.
+/// Shows a text in the last line of the terminal; one that finds the queue full is followed by
+/// another one soon.
 pub(super) fn show(text: String) {
     if let Some(orders) = QUEUE.get() {
         let _ = orders.try_send(Order::Show(text));
@@ -122,7 +124,10 @@ fn flushed(written: SyncSender<()>) {
 fn report_dropped() -> bool {
     let lines = DROPPED.swap(0, Ordering::Relaxed);
     if lines > 0 {
-        tracing::warn!(lines, "lines of the log were dropped: nobody read standard error");
+        tracing::warn!(
+            lines,
+            "lines of the log were dropped: nobody read standard error"
+        );
     }
     lines > 0
 }

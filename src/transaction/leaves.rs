@@ -1,8 +1,9 @@
 //! Which leaves of partitioned tables the stream has brought changes of.
 //!
-//! Where a leaf's changes come under its root's name, PostgreSQL sends the root's Relation message and the leaf's right after
-//! it, before the leaf's first change (`maybe_send_schema`, pgoutput.c). So the stream names leaves that the catalogs may have
-//! forgotten by the time that somebody looks: attached, changed and detached again.
+//! Where a leaf's changes come under its root's name, PostgreSQL sends the root's Relation message
+//! and the leaf's right after it, before the leaf's first change (`maybe_send_schema`, pgoutput.c).
+//! So the stream names leaves that the catalogs may have forgotten by the time that somebody looks:
+//! attached, changed and detached again.
 
 use crate::protocol::pgoutput::Message;
 use crate::sql::TableName;
@@ -24,9 +25,17 @@ impl Leaves {
         match message {
             Message::Relation(described) => {
                 match self.last.take() {
-                    // Two tables of one TRUNCATE look like this too, which costs a resync and no more.
-                    Some((root, of)) if of != described.oid => self.brought.push((root, described.oid)),
-                    _ => self.last = Some((TableName::new(described.schema, described.name), described.oid)),
+                    // Two tables of one TRUNCATE look like this too, which costs a resync and no
+                    // more.
+                    Some((root, of)) if of != described.oid => {
+                        self.brought.push((root, described.oid))
+                    }
+                    _ => {
+                        self.last = Some((
+                            TableName::new(described.schema, described.name),
+                            described.oid,
+                        ))
+                    }
                 }
             }
             // The types of the leaf's columns come between.
@@ -47,7 +56,12 @@ mod tests {
     use crate::protocol::pgoutput::decode;
 
     fn relation(oid: u32, name: &str) -> Vec<u8> {
-        let head = [b"R".as_slice(), &oid.to_be_bytes(), b"public\0", name.as_bytes()];
+        let head = [
+            b"R".as_slice(),
+            &oid.to_be_bytes(),
+            b"public\0",
+            name.as_bytes(),
+        ];
         [&head.concat(), b"\0d\0\0".as_slice()].concat()
     }
 
@@ -63,7 +77,10 @@ mod tests {
         }
         let taken = leaves.take();
         assert_eq!(leaves.take(), []);
-        taken.into_iter().map(|(root, leaf)| (root.name, leaf)).collect()
+        taken
+            .into_iter()
+            .map(|(root, leaf)| (root.name, leaf))
+            .collect()
     }
 
     #[test]

@@ -91,7 +91,11 @@ fn pair() -> Assembler {
 fn told(transaction: &Transaction) -> (Vec<usize>, Vec<usize>) {
     (
         transaction.changes.iter().map(|(of, _)| *of).collect(),
-        transaction.broken.iter().map(|broken| broken.index).collect(),
+        transaction
+            .broken
+            .iter()
+            .map(|broken| broken.index)
+            .collect(),
     )
 }
 
@@ -108,9 +112,12 @@ fn a_transaction_is_handed_on_at_its_commit_and_never_before() {
     let mut assembler = assembler();
     assert!(!assembler.is_open());
     assert!(
-        take(&mut assembler, &[begin(100), relation("label"), insert("1")])
-            .unwrap()
-            .is_empty()
+        take(
+            &mut assembler,
+            &[begin(100), relation("label"), insert("1")]
+        )
+        .unwrap()
+        .is_empty()
     );
     assert!(assembler.is_open() && assembler.bytes() > 0);
     let transactions = take(
@@ -119,7 +126,10 @@ fn a_transaction_is_handed_on_at_its_commit_and_never_before() {
     )
     .unwrap();
     assert_eq!(
-        transactions.iter().map(|t| t.changes.len()).collect::<Vec<_>>(),
+        transactions
+            .iter()
+            .map(|t| t.changes.len())
+            .collect::<Vec<_>>(),
         [1, 1]
     );
     assert_eq!(transactions[0].end_lsn, Lsn(108));
@@ -144,7 +154,11 @@ fn a_large_transaction_comes_in_chunks_of_which_the_last_one_ends_it() {
     )
     .unwrap();
     assert_eq!(
-        (end[0].changes.len(), end[0].broken.len(), end[0].has_changes),
+        (
+            end[0].changes.len(),
+            end[0].broken.len(),
+            end[0].has_changes
+        ),
         (0, 1, true)
     );
     assert_eq!((end[0].id, assembler.open_transaction()), (id, None));
@@ -159,7 +173,11 @@ fn messages_out_of_order_are_errors_of_the_connection() {
         vec![insert("1")],
         vec![begin(100), insert("1")],
     ] {
-        assert!(take(&mut assembler(), &messages).unwrap_err().is_transient());
+        assert!(
+            take(&mut assembler(), &messages)
+                .unwrap_err()
+                .is_transient()
+        );
     }
 }
 
@@ -194,10 +212,17 @@ fn a_transaction_that_was_applied_before_breaks_nothing_and_is_not_mapped() {
     assembler.add(Some(model()));
     let old_layout = [begin(100), relation("text"), insert("1"), commit(100)];
     let applied = take(&mut assembler, &old_layout).unwrap().remove(0);
-    assert_eq!((told(&applied), applied.has_changes), ((vec![], vec![]), true));
+    assert_eq!(
+        (told(&applied), applied.has_changes),
+        ((vec![], vec![]), true)
+    );
     assert!(assembler.is_active(0));
     // A Relation message between two transactions breaks nothing either.
-    assert!(take(&mut assembler, &[relation("text")]).unwrap().is_empty());
+    assert!(
+        take(&mut assembler, &[relation("text")])
+            .unwrap()
+            .is_empty()
+    );
     let begun = [begin(199), relation("text"), insert("2")];
     take(&mut assembler, &begun).unwrap();
     assert_eq!((assembler.bytes(), assembler.take_chunk().len()), (0, 0));
@@ -230,7 +255,11 @@ fn every_transaction_says_that_a_read_model_is_broken_until_that_is_stored() {
             .unwrap()
             .remove(0);
         assert_eq!(told(&next), (vec![], vec![0, 1]));
-        assert!(next.broken.iter().all(|broken| broken.commit_lsn == Lsn(100)));
+        assert!(
+            next.broken
+                .iter()
+                .all(|broken| broken.commit_lsn == Lsn(100))
+        );
     }
     assert_eq!(assembler.taking_part(), [0, 1]);
     assembler.suspended(0);
@@ -246,7 +275,11 @@ fn every_transaction_says_that_a_read_model_is_broken_until_that_is_stored() {
 #[test]
 fn a_read_model_that_leaves_takes_its_part_of_the_open_transaction_along() {
     let mut assembler = pair();
-    take(&mut assembler, &[begin(100), relation("label"), insert("1")]).unwrap();
+    take(
+        &mut assembler,
+        &[begin(100), relation("label"), insert("1")],
+    )
+    .unwrap();
     assembler.deactivate(0);
     let active: Vec<_> = (0..3).map(|index| assembler.is_active(index)).collect();
     assert_eq!(active, [false, true, false]);
@@ -282,7 +315,8 @@ fn a_read_model_that_comes_back_takes_part_without_another_description() {
     let second = take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
     assert_eq!(told(&second[0]), (vec![0, 1], vec![]));
 
-    // It came back to a table that it does not fit: the description that comes before the next change decides.
+    // It came back to a table that it does not fit: the description that comes before the next
+    // change decides.
     for (label, expected) in [("label", (vec![0], vec![])), ("text", (vec![], vec![0]))] {
         let mut assembler = self::assembler();
         take(&mut assembler, &[begin(100), relation("text"), commit(100)]).unwrap();
@@ -373,7 +407,13 @@ fn rows_of_other_columns_break_their_read_model_from_the_first_of_them_on() {
         assembler.deactivate(1);
         take(
             &mut assembler,
-            &[begin(200), insert("2"), commit(200), begin(300), insert("3")],
+            &[
+                begin(200),
+                insert("2"),
+                commit(200),
+                begin(300),
+                insert("3"),
+            ],
         )
         .unwrap();
         let broken = assembler.prove(&shapes);

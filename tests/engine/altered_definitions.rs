@@ -1,4 +1,5 @@
-//! What people do to definitions: altered tables, changed configuration, rows that the target rejects.
+//! What people do to definitions: altered tables, changed configuration, rows that the target
+//! rejects.
 
 use crate::support::tags::TAGS_MODEL;
 use crate::support::{
@@ -30,7 +31,8 @@ async fn identity_that_is_changed_while_running_comes_back_by_itself() {
             format!("UPDATE labels SET label = '{number}' WHERE code = 'MR'"),
             format!("UPDATE labels SET code = 'DR{number}' WHERE code LIKE 'DR%'"),
             "DELETE FROM labels WHERE code = 'NEW'".to_owned(),
-            "INSERT INTO labels (code, label, display_name) VALUES ('NEW', 'new', 'new')".to_owned(),
+            "INSERT INTO labels (code, label, display_name) VALUES ('NEW', 'new', 'new')"
+                .to_owned(),
         ] {
             source.batch_execute(&sql).await.unwrap();
         }
@@ -54,7 +56,8 @@ async fn identity_that_is_changed_while_running_comes_back_by_itself() {
     assert!(cdc.is_running());
 }
 
-/// In a transaction that does not fit into memory, after rows that went past the stage. Stream and watch may both find it first.
+/// In a transaction that does not fit into memory, after rows that went past the stage. Stream and
+/// watch may both find it first.
 #[tokio::test]
 async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothing_of_it() {
     let (mut pair, source, target) = labels_pair().await;
@@ -86,7 +89,11 @@ async fn read_model_that_breaks_in_the_middle_of_a_large_transaction_shows_nothi
         assert_eq!(rows(&target, tags).await, ["1|a"], "the last good state");
         let states = rows(&target, STATES).await;
         let followed = lookup(&target).await.len() > 40_000;
-        let suspended = states == ["public.labels_lookup|in_step", "public.tags_lookup|suspended"];
+        let suspended = states
+            == [
+                "public.labels_lookup|in_step",
+                "public.tags_lookup|suspended",
+            ];
         if followed && suspended {
             Ok(())
         } else {
@@ -130,7 +137,10 @@ async fn read_model_that_cannot_go_on_serves_its_last_state_while_the_others_go_
     wait_rows(
         &target,
         STATES,
-        &["public.labels_lookup|in_step", "public.tags_lookup|suspended"],
+        &[
+            "public.labels_lookup|in_step",
+            "public.tags_lookup|suspended",
+        ],
     )
     .await;
     assert_eq!(rows(&target, tags).await, ["a|x"], "the last good state");
@@ -204,7 +214,10 @@ async fn refused_row_may_suspend_its_read_model_before_its_transaction_and_heals
         wait_rows(
             &target,
             STATES,
-            &["public.labels_lookup|in_step", "public.tags_lookup|suspended"],
+            &[
+                "public.labels_lookup|in_step",
+                "public.tags_lookup|suspended",
+            ],
         )
         .await;
         let shown = rows(&target, tags).await;
@@ -286,7 +299,12 @@ async fn changed_and_new_read_models_are_copied_at_the_next_start() {
         .batch_execute("BEGIN; INSERT INTO tags VALUES ('b'); UPDATE labels SET created_by = NULL WHERE code = 'MR'; COMMIT")
         .await
         .unwrap();
-    wait_rows(&target, "SELECT tag FROM tags_lookup ORDER BY 1", &["a", "b"]).await;
+    wait_rows(
+        &target,
+        "SELECT tag FROM tags_lookup ORDER BY 1",
+        &["a", "b"],
+    )
+    .await;
     wait_rows(&target, by, &["2"]).await;
     assert_eq!(count_log(&cdc, "copied again"), 0, "the stream goes on");
     cdc.stop(Signal::Term).await;
@@ -307,5 +325,8 @@ async fn changed_and_new_read_models_are_copied_at_the_next_start() {
     })
     .await;
     wait_rows(&target, STATES, &["public.labels_lookup|in_step"]).await;
-    assert_eq!(value(&target, "SELECT count(*) FROM tags_lookup").await, "2");
+    assert_eq!(
+        value(&target, "SELECT count(*) FROM tags_lookup").await,
+        "2"
+    );
 }

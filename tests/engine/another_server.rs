@@ -1,13 +1,14 @@
-//! Another server takes the place of the source, with a database and tables of the same names: it may be a restore by dump, or a
-//! mistake. Nothing of it is copied, and nothing is changed there, before a person says so.
+//! Another server takes the place of the source, with a database and tables of the same names: it
+//! may be a restore by dump, or a mistake. Nothing of it is copied, and nothing is changed there,
+//! before a person says so.
 
 use cdc::cluster::Cluster;
 use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Side, Signal, goes_on, labels_pair, live_labels, lookup, own_cluster, pg, rows, seed_labels,
-    value, wait_in_step, wait_rows, wait_until,
+    Cdc, Pair, Side, Signal, goes_on, labels_pair, live_labels, lookup, own_cluster, pg, rows,
+    seed_labels, value, wait_in_step, wait_rows, wait_until,
 };
 
 /// The same pair with another server in the place of its source; its labels differ.
@@ -82,8 +83,7 @@ async fn another_server_is_taken_only_when_a_person_says_so() {
     assert!(cdc.is_running());
     assert_eq!(lookup(&target).await, before, "the last good state");
     assert_eq!(rows(&target, checkpoint).await, stored);
-    let untouched =
-        "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)";
+    let untouched = "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)";
     assert_eq!(
         value(&new, untouched).await,
         "0",

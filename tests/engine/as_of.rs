@@ -1,21 +1,26 @@
-//! What `as_of` claims: never more than the lookups show, whatever the walsender still has to decode, a copy took, or a clock
-//! says.
+//! What `as_of` claims: never more than the lookups show, whatever the walsender still has to
+//! decode, a copy took, or a clock says.
 
 use tokio_postgres::Client;
 
-use crate::support::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags};
+use crate::support::tags::{
+    ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags,
+};
 use crate::support::{
-    Cdc, Signal, labels_pair, rows, value, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, Signal, labels_pair, rows, value, wait_equal, wait_in_step, wait_log, wait_rows,
+    wait_until,
 };
 
-/// WAL that the walsender has to decode before it comes to a change of a label, in rows of about 1 kB.
+/// WAL that the walsender has to decode before it comes to a change of a label, in rows of about 1
+/// kB.
 const BACKLOG_ROWS: u32 = 150_000;
 
 async fn now(client: &Client) -> String {
     value(client, "SELECT clock_timestamp()").await
 }
 
-/// Writes into a table that no read model is about, then changes a label; returns a time after that commit.
+/// Writes into a table that no read model is about, then changes a label; returns a time after that
+/// commit.
 async fn backlog(source: &Client, label: &str) -> String {
     source
         .batch_execute(&format!(
@@ -29,7 +34,8 @@ async fn backlog(source: &Client, label: &str) -> String {
     now(source).await
 }
 
-/// Until the label has come the lookups are not as of a time after its commit, however often a position is stored meanwhile.
+/// Until the label has come the lookups are not as of a time after its commit, however often a
+/// position is stored meanwhile.
 async fn comes_honestly(target: &Client, label: &str, committed: &str, from: &str) {
     // One statement, so one snapshot.
     let look = format!(
@@ -83,7 +89,8 @@ async fn a_walsender_that_still_decodes_does_not_make_the_lookups_newer() {
     comes_honestly(&target, "away", &committed, &from).await;
 }
 
-/// A copy shows the source as of its slot's consistent point, not as of its merge, and not by the target's clock.
+/// A copy shows the source as of its slot's consistent point, not as of its merge, and not by the
+/// target's clock.
 #[tokio::test]
 async fn a_copy_is_as_of_the_making_of_its_slot() {
     let (pair, source, target) = labels_pair().await;
@@ -110,11 +117,16 @@ async fn a_copy_is_as_of_the_making_of_its_slot() {
         .await
         .unwrap();
     let slot = &pair.slot;
-    crate::support::on_free_slot(&source, &format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    crate::support::on_free_slot(
+        &source,
+        &format!("SELECT pg_drop_replication_slot('{slot}')"),
+    )
+    .await;
     let before = now(&source).await;
     let mut cdc = Cdc::run(&pair);
-    let made =
-        format!("SELECT count(confirmed_flush_lsn) FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let made = format!(
+        "SELECT count(confirmed_flush_lsn) FROM pg_replication_slots WHERE slot_name = '{slot}'"
+    );
     wait_rows(&source, &made, &["1"]).await;
     cdc.kill(Signal::Stop);
     assert_eq!(
@@ -145,7 +157,8 @@ async fn a_suspended_read_model_does_not_grow_newer() {
     pair.config = format!("status_interval = \"200ms\"\n{}", pair.config);
     let _cdc = Cdc::run(&pair);
     let of_tags = "SELECT as_of FROM cdc.freshness WHERE read_model = 'public.tags_lookup'";
-    // The change that breaks it comes in one transaction with others, so that it leaves with a batch.
+    // The change that breaks it comes in one transaction with others, so that it leaves with a
+    // batch.
     let altered = now(&source).await;
     source
         .batch_execute(
@@ -167,8 +180,9 @@ async fn a_suspended_read_model_does_not_grow_newer() {
         .await
         .unwrap();
     let later = now(&source).await;
-    let of_labels =
-        format!("SELECT as_of > '{later}' FROM cdc.freshness WHERE read_model = 'public.labels_lookup'");
+    let of_labels = format!(
+        "SELECT as_of > '{later}' FROM cdc.freshness WHERE read_model = 'public.labels_lookup'"
+    );
     wait_rows(&target, &of_labels, &["t"]).await;
     assert_eq!(value(&target, of_tags).await, held);
     source

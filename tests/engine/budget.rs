@@ -56,13 +56,13 @@ async fn slot_is_given_up_while_the_target_takes_nothing_and_comes_back_with_exa
     write_wal(&source).await;
     wait_log(&cdc, "gave up the slot").await;
     assert!(
-        cdc.log().contains("more than source.max_retained_wal (2MB)"),
+        cdc.log()
+            .contains("more than source.max_retained_wal (2MB)"),
         "{}",
         cdc.log()
     );
     // Said where reports look, and the last good state is there.
-    let reason =
-        "SELECT reason LIKE 'the slot held % more than source.max_retained_wal (2MB)' FROM cdc.freshness";
+    let reason = "SELECT reason LIKE 'the slot held % more than source.max_retained_wal (2MB)' FROM cdc.freshness";
     wait_rows(&target, reason, &["t"]).await;
     assert_eq!(
         rows(&target, "SELECT * FROM labels_lookup ORDER BY code").await,

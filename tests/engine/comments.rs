@@ -1,10 +1,12 @@
-//! What `cdc` makes in the target says what it is: every table, view, column and function of its schema has a comment, and so has a
-//! lookup table that it makes.
+//! What `cdc` makes in the target says what it is: every table, view, column and function of its
+//! schema has a comment, and so has a lookup table that it makes.
 
 use tokio_postgres::Client;
 
 use crate::support::tags::labels_and_tags;
-use crate::support::{Cdc, Signal, TO_VERSION_4, labels_pair, value, wait_in_step, wait_log, wait_rows};
+use crate::support::{
+    Cdc, Signal, TO_VERSION_4, labels_pair, value, wait_in_step, wait_log, wait_rows,
+};
 
 /// Objects of the schema that have no comment.
 const WITHOUT: &str = "

@@ -1,4 +1,5 @@
-//! What `verify`, `resync` and `status` say of rows that the lookup does not take, of doubled keys, and of differences.
+//! What `verify`, `resync` and `status` say of rows that the lookup does not take, of doubled keys,
+//! and of differences.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -60,7 +61,8 @@ async fn verify_and_resync_tell_of_rejected_rows_and_of_doubled_keys() {
         Some(0),
     );
     assert_eq!(run(&pair, &["resync"]).await, repaired);
-    // A constraint refuses a row that the types take, and one whose key the lookup's type does not take has none.
+    // A constraint refuses a row that the types take, and one whose key the lookup's type does not
+    // take has none.
     target
         .batch_execute("ALTER TABLE labels_lookup ADD CONSTRAINT no_x CHECK (label <> 'x'); ALTER TABLE labels_lookup ALTER code TYPE varchar(4)")
         .await
@@ -86,7 +88,11 @@ async fn verify_and_resync_tell_of_rejected_rows_and_of_doubled_keys() {
     ] {
         assert_eq!(found[kind], expected, "{kind}: {found}");
     }
-    assert_eq!(found["keys"]["rejected"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(
+        found["keys"]["rejected"].as_array().unwrap().len(),
+        2,
+        "{found}"
+    );
     assert_eq!(found["rejections"].as_array().unwrap().len(), 2, "{found}");
     let (text, code) = run(&pair, &["verify"]).await;
     let expected = [
@@ -106,7 +112,11 @@ async fn verify_and_resync_tell_of_rejected_rows_and_of_doubled_keys() {
         (&3.into(), &1.into()),
         "{resynced}"
     );
-    assert_eq!(resynced["rejections"].as_array().unwrap().len(), 3, "{resynced}");
+    assert_eq!(
+        resynced["rejections"].as_array().unwrap().len(),
+        3,
+        "{resynced}"
+    );
 }
 
 /// It said `OK`, in step, right after a comparison had found that it is not.
@@ -119,7 +129,11 @@ async fn status_tells_of_differences_until_the_next_comparison() {
     let spoil = "UPDATE labels_lookup SET label = 'edited' WHERE code IN ('DR', 'MR')";
     for repair in [&["resync"][..], &["verify"]] {
         target.batch_execute(spoil).await.unwrap();
-        assert_eq!(run(&pair, &["status"]).await.1, Some(0), "nothing has compared");
+        assert_eq!(
+            run(&pair, &["status"]).await.1,
+            Some(0),
+            "nothing has compared"
+        );
         assert_eq!(run(&pair, &["verify"]).await.1, Some(1));
         let seen = json(&pair, &["status", "--json"]).await;
         assert_eq!(

@@ -1,13 +1,16 @@
-//! What one table lacks in a copy concerns its read model alone; what only delays it does not undo the copies of others.
+//! What one table lacks in a copy concerns its read model alone; what only delays it does not undo
+//! the copies of others.
 
 use cdc::cluster::Stop;
 use tokio_postgres::Client;
 
 use crate::support::held::{self, FILL};
-use crate::support::tags::{ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
+use crate::support::tags::{
+    ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told,
+};
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Side, Signal, count_log, labels_pair, labels_pair_on, on_free_slot, own_cluster,
-    pg, rows, value, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, LABELS_MODEL, Pair, Side, Signal, count_log, labels_pair, labels_pair_on, on_free_slot,
+    own_cluster, pg, rows, value, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 const TAGS_TABLE: &str = "CREATE TABLE tags (id int PRIMARY KEY, tag text NOT NULL, note text);
@@ -79,7 +82,9 @@ async fn permission_that_is_lost_in_a_copy_suspends_that_read_model_alone() {
         wait_rows(&target, STATES, &["public.labels_lookup in_step", &tags]).await;
         wait_told(&target, &["permission denied"]).await;
         source
-            .batch_execute("UPDATE labels SET label = 'goes on'; INSERT INTO tags VALUES (4, 'd', 'd')")
+            .batch_execute(
+                "UPDATE labels SET label = 'goes on'; INSERT INTO tags VALUES (4, 'd', 'd')",
+            )
             .await
             .unwrap();
         wait_in_step(&source, &target).await;
@@ -106,7 +111,8 @@ fn damage(data: &std::path::Path, file: &str) {
 #[tokio::test]
 async fn table_with_a_damaged_page_suspends_its_read_model_alone() {
     let server = own_cluster(Side::Source, "damaged");
-    let (pair, source, target) = seeded(labels_pair_on(&server, crate::support::target()).await).await;
+    let (pair, source, target) =
+        seeded(labels_pair_on(&server, crate::support::target()).await).await;
     slot_is_lost(&pair, &source, &target).await;
     source.batch_execute("CHECKPOINT").await.unwrap();
     let file = value(&source, "SELECT pg_relation_filepath('tags')").await;
@@ -137,7 +143,10 @@ async fn table_with_a_damaged_page_suspends_its_read_model_alone() {
     let resync = Cdc::output(&pair, &["resync"]);
     wait_in_step(&source, &target).await;
     let told = format!("{resync:?}");
-    assert!(!resync.status.success() && told.contains("tags_lookup"), "{told}");
+    assert!(
+        !resync.status.success() && told.contains("tags_lookup"),
+        "{told}"
+    );
     source
         .batch_execute("TRUNCATE tags; INSERT INTO tags VALUES (9, 'i', 'repaired')")
         .await
@@ -169,7 +178,12 @@ async fn lock_that_is_not_free_delays_that_table_alone() {
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
     wait_rows(&target, STATES, ALL_IN_STEP).await;
     assert_eq!(copies_of(&cdc, "labels_lookup"), 1, "{}", cdc.log());
-    assert_eq!(count_log(&cdc, "\"message\":\"made a slot\""), 1, "{}", cdc.log());
+    assert_eq!(
+        count_log(&cdc, "\"message\":\"made a slot\""),
+        1,
+        "{}",
+        cdc.log()
+    );
     assert!(cdc.is_running());
 }
 
@@ -234,6 +248,11 @@ async fn connection_that_is_lost_while_a_table_is_read_costs_that_table_alone() 
     wait_in_step(&source, &target).await;
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
     wait_rows(&target, STATES, ALL_IN_STEP).await;
-    assert_eq!(count_log(&cdc, "\"message\":\"made a slot\""), 1, "{}", cdc.log());
+    assert_eq!(
+        count_log(&cdc, "\"message\":\"made a slot\""),
+        1,
+        "{}",
+        cdc.log()
+    );
     assert!(cdc.is_running());
 }

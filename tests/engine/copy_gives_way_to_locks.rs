@@ -1,4 +1,5 @@
-//! A copy stands in nobody's way: an application that waits for its table gets it, and the copy is done later.
+//! A copy stands in nobody's way: an application that waits for its table gets it, and the copy is
+//! done later.
 
 use std::future::Future;
 
@@ -65,7 +66,8 @@ async fn resync_gives_way_to_a_lock_and_the_stream_goes_on_meanwhile() {
     let application = migrate(&pair, "LOCK TABLE labels IN ACCESS EXCLUSIVE MODE").await;
     let commit = "ALTER TABLE labels ADD note text; COMMIT";
     soon(application.batch_execute(commit)).await.unwrap();
-    // The stream is not held up by a copy that is; the copy ends with its session, which waits for our lock.
+    // The stream is not held up by a copy that is; the copy ends with its session, which waits for
+    // our lock.
     let migrated = "SELECT label FROM labels_lookup WHERE code IN ('MIGRATED', 'MR') ORDER BY code";
     wait_rows(&target, migrated, &["m", "migrated"]).await;
     assert!(resync.is_running(), "{}", resync.log());
@@ -103,13 +105,18 @@ async fn copy_of_a_partitioned_table_gives_way_to_a_lock_of_one_partition() {
     goes_on("partition", &source, &target).await;
     held::wait_nothing_left(&pair, &source, &target).await;
     assert_eq!(
-        value(&source, "SELECT count(*) FROM labels WHERE code = 'MIGRATED'").await,
+        value(
+            &source,
+            "SELECT count(*) FROM labels WHERE code = 'MIGRATED'"
+        )
+        .await,
         "1"
     );
 }
 
-/// A migration may come between the copy's lock and its questions about the table: then the copy waits for the answer, the question
-/// waits behind the migration, and that for the copy. No server sees such a ring.
+/// A migration may come between the copy's lock and its questions about the table: then the copy
+/// waits for the answer, the question waits behind the migration, and that for the copy. No server
+/// sees such a ring.
 #[tokio::test]
 async fn migrations_beside_copies_never_wait_for_long() {
     let (pair, source, target) = labels_pair().await;

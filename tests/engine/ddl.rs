@@ -6,15 +6,19 @@ use crate::support::tags::{
     ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, labels_and_tags, wait_told,
 };
 use crate::support::{
-    Cdc, LABELS_MODEL, goes_on, labels_pair, lookup, rows, value, wait_equal, wait_in_step, wait_log,
-    wait_rows,
+    Cdc, LABELS_MODEL, goes_on, labels_pair, lookup, rows, value, wait_equal, wait_in_step,
+    wait_log, wait_rows,
 };
 
 /// The tags are suspended for one of these reasons with what they showed before; the labels go on.
 async fn suspended_alone(source: &Client, target: &Client, reasons: &[&str], shown: &[String]) {
     wait_rows(target, STATES, TAGS_SUSPENDED).await;
     wait_told(target, reasons).await;
-    assert_eq!(rows(target, TAGS_LOOKUP).await, shown, "the last good state");
+    assert_eq!(
+        rows(target, TAGS_LOOKUP).await,
+        shown,
+        "the last good state"
+    );
     source
         .batch_execute("UPDATE labels SET label = left(label || '!', 40) WHERE code = 'MR'")
         .await
@@ -68,7 +72,8 @@ async fn lookup_that_is_altered_is_written_as_it_is_then() {
     assert!(cdc.is_running());
 }
 
-/// Somebody puts the table aside. What takes its place is filled whole, and so is the old one when it comes back.
+/// Somebody puts the table aside. What takes its place is filled whole, and so is the old one when
+/// it comes back.
 #[tokio::test]
 async fn lookup_that_is_renamed_and_comes_back_is_exact() {
     let (pair, source, target) = labels_pair().await;
@@ -96,7 +101,10 @@ async fn lookup_that_is_renamed_and_comes_back_is_exact() {
     let back = "BEGIN; DROP TABLE labels_lookup; ALTER TABLE aside RENAME TO labels_lookup; COMMIT";
     target.batch_execute(back).await.unwrap();
     goes_on("the old one", &source, &target).await;
-    target.batch_execute("DROP TABLE labels_lookup").await.unwrap();
+    target
+        .batch_execute("DROP TABLE labels_lookup")
+        .await
+        .unwrap();
     source
         .batch_execute("UPDATE labels SET label = 'dropped' WHERE code = 'MR'")
         .await
@@ -132,7 +140,9 @@ async fn lookup_that_lacks_a_column_or_its_key_is_suspended_until_it_has_it() {
         wait_rows(&target, STATES, TAGS_SUSPENDED).await;
         wait_told(&target, &[reason]).await;
         source
-            .batch_execute("DELETE FROM tags WHERE id = 7; UPDATE labels SET label = 'on' WHERE code = 'MR'")
+            .batch_execute(
+                "DELETE FROM tags WHERE id = 7; UPDATE labels SET label = 'on' WHERE code = 'MR'",
+            )
             .await
             .unwrap();
         wait_in_step(&source, &target).await;
@@ -190,7 +200,12 @@ async fn projected_columns_may_change_their_type_and_be_made_again() {
         source.batch_execute(statement).await.unwrap();
         goes_on(statement, &source, &target).await;
     }
-    assert!(lookup(&target).await.iter().any(|row| row.starts_with("SIR|")));
+    assert!(
+        lookup(&target)
+            .await
+            .iter()
+            .any(|row| row.starts_with("SIR|"))
+    );
     // Another kind of soft delete.
     source
         .batch_execute(
@@ -201,7 +216,11 @@ async fn projected_columns_may_change_their_type_and_be_made_again() {
     let live = "SELECT code, label, display_name FROM labels WHERE deleted_at IS NOT TRUE ORDER BY code COLLATE \"C\"";
     let shown = "SELECT code, label, display_name FROM labels_lookup ORDER BY code COLLATE \"C\"";
     wait_equal(&source, live, &target, shown).await;
-    for change in ["deleted_at = true", "deleted_at = false", "deleted_at = NULL"] {
+    for change in [
+        "deleted_at = true",
+        "deleted_at = false",
+        "deleted_at = NULL",
+    ] {
         source
             .batch_execute(&format!("UPDATE labels SET {change} WHERE code = 'SIR'"))
             .await
@@ -278,7 +297,13 @@ async fn type_that_cannot_fit_any_more_is_told_until_it_fits() {
         .await
         .unwrap();
     // By the stream, or by the copy if that was faster.
-    suspended_alone(&source, &target, &["\"note\"", "SQLSTATE 22P02 (note)"], &shown).await;
+    suspended_alone(
+        &source,
+        &target,
+        &["\"note\"", "SQLSTATE 22P02 (note)"],
+        &shown,
+    )
+    .await;
     // The lookup follows the source's type.
     target
         .batch_execute("ALTER TABLE tags_lookup ALTER note TYPE uuid USING NULL")

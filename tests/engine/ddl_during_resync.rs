@@ -1,12 +1,13 @@
-//! DDL at the source in the middle of a resync: what the copy has read is of no use then, or of an older shape, and the
-//! lookup is exact all the same.
+//! DDL at the source in the middle of a resync: what the copy has read is of no use then, or of an
+//! older shape, and the lookup is exact all the same.
 
 use tokio_postgres::Client;
 
 use crate::support::held::{self, CATCH_UP, FILL};
 use crate::support::{Cdc, DEADLINE, goes_on, labels_pair, pg, wait_in_step, wait_log, wait_rows};
 
-const REQUESTED: &str = "SELECT state FROM cdc.resync WHERE origin = 'request' ORDER BY id DESC LIMIT 1";
+const REQUESTED: &str =
+    "SELECT state FROM cdc.resync WHERE origin = 'request' ORDER BY id DESC LIMIT 1";
 
 const TRUNCATE: &str = "BEGIN; TRUNCATE labels; INSERT INTO labels (code, label, display_name) VALUES ('AFTER', 'a', 'a'); COMMIT";
 
@@ -18,7 +19,8 @@ const IDENTITY: &str = "ALTER TABLE labels REPLICA IDENTITY USING INDEX other_id
 const FULL: &str =
     "ALTER TABLE labels REPLICA IDENTITY FULL; UPDATE labels SET code = 'FULL' WHERE code = 'MR'";
 
-const RENAME: &str = "ALTER TABLE labels RENAME TO other; CREATE TABLE labels (LIKE other INCLUDING ALL);
+const RENAME: &str =
+    "ALTER TABLE labels RENAME TO other; CREATE TABLE labels (LIKE other INCLUDING ALL);
      INSERT INTO labels (code, label, display_name) VALUES ('OTHER', 'o', 'o')";
 
 /// A resync is held at a step; the statements are run there, and it is let go.
@@ -48,7 +50,8 @@ async fn in_the_middle(step: u8, ddl: &str) {
         run(&application, ddl).await;
         held::let_go(filled, FILL).await;
     } else {
-        // Something to catch up with, which the stream has passed: the copy has given its lock back by then.
+        // Something to catch up with, which the stream has passed: the copy has given its lock back
+        // by then.
         source
             .batch_execute("UPDATE labels SET display_name = 'later' WHERE code = 'MRS'")
             .await
@@ -69,7 +72,11 @@ async fn in_the_middle(step: u8, ddl: &str) {
     .await;
     goes_on("after what the watch asked for", &source, &target).await;
     held::wait_nothing_left(&pair, &source, &target).await;
-    assert!(!cdc.log().contains("the stream cannot continue"), "{}", cdc.log());
+    assert!(
+        !cdc.log().contains("the stream cannot continue"),
+        "{}",
+        cdc.log()
+    );
 }
 
 /// A hang is told.

@@ -1,11 +1,12 @@
-//! The end at every step of a copy: of the process, killed or asked to leave, of its sessions at the source, of its sessions at
-//! the target.
+//! The end at every step of a copy: of the process, killed or asked to leave, of its sessions at
+//! the source, of its sessions at the target.
 //!
-//! The process under test is the real one; it is ended when its log tells the step. Steps that last no time are made to
-//! last: a trigger of the test in the bookkeeping waits for a lock that the test holds.
+//! The process under test is the real one; it is ended when its log tells the step. Steps that last
+//! no time are made to last: a trigger of the test in the bookkeeping waits for a lock that the
+//! test holds.
 //!
-//! Whatever the step: the next start heals or does the resync again, the lookup is exact, readers see every row
-//! meanwhile, and no slot, session or table of the ended copy stays behind.
+//! Whatever the step: the next start heals or does the resync again, the lookup is exact, readers
+//! see every row meanwhile, and no slot, session or table of the ended copy stays behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,8 @@ use tokio_postgres::Client;
 
 use crate::support::held::{self, FILL};
 use crate::support::{
-    Cdc, Pair, Signal, forget_healings, labels_pair, on_free_slot, pg, rows, value, wait_rows, wait_until,
+    Cdc, Pair, Signal, forget_healings, labels_pair, on_free_slot, pg, rows, value, wait_rows,
+    wait_until,
 };
 
 /// Rows: enough that a copy has a middle.
@@ -59,7 +61,10 @@ const RESYNC: [(&str, At); 11] = [
     ("snapshot settled", At::Log("the snapshot has settled")),
     ("in the middle of the copy", At::Held(FILL)),
     ("copied", At::Log("copied")),
-    ("catching up", At::Log("the copies catch up with the source")),
+    (
+        "catching up",
+        At::Log("the copies catch up with the source"),
+    ),
     ("pause asked", At::Log("the stream is asked to pause")),
     ("merge under way", At::Held(IN_MERGE)),
     ("merged but not marked done", At::Held(IN_NOTE)),
@@ -108,10 +113,14 @@ async fn asked_to_leave_at_every_step_of_a_copy() {
 async fn every_step(end: End) {
     let mut scene = Scene::set().await;
     for (name, at) in RESYNC {
-        scene.resync(&format!("resync, {name}, {end:?}"), at, end).await;
+        scene
+            .resync(&format!("resync, {name}, {end:?}"), at, end)
+            .await;
     }
     for (name, at) in HEALING {
-        scene.healing(&format!("healing, {name}, {end:?}"), at, end).await;
+        scene
+            .healing(&format!("healing, {name}, {end:?}"), at, end)
+            .await;
     }
 }
 
@@ -184,7 +193,8 @@ impl Scene {
         self.finish(step, busy, cdc).await;
     }
 
-    /// The slot has passed what was applied, so every row has to be copied anew; that ends at this step.
+    /// The slot has passed what was applied, so every row has to be copied anew; that ends at this
+    /// step.
     async fn healing(&mut self, step: &str, at: At, end: End) {
         let busy = Busy::start(&self.pair);
         // The copies of the steps before are no reason to wait.
@@ -231,11 +241,15 @@ impl Scene {
         cdc
     }
 
-    /// While no process runs: no slot but the pipeline's own, no session, no open transaction, no copy's table; and it is known
-    /// that none runs.
+    /// While no process runs: no slot but the pipeline's own, no session, no open transaction, no
+    /// copy's table; and it is known that none runs.
     async fn nothing_left(&self, step: &str) {
         let slot = &self.pair.slot;
-        assert_eq!(rows(&self.target, held::FULL_SHADOWS).await, [""; 0], "{step}");
+        assert_eq!(
+            rows(&self.target, held::FULL_SHADOWS).await,
+            [""; 0],
+            "{step}"
+        );
         let state = value(&self.target, "SELECT state FROM cdc.pipeline").await;
         assert!(
             step.starts_with("healing") || state == "stopped",
@@ -293,7 +307,8 @@ impl Scene {
         }
     }
 
-    /// Everything is right again, and nothing of the copy that ended is left; the process is killed for the next step.
+    /// Everything is right again, and nothing of the copy that ended is left; the process is killed
+    /// for the next step.
     async fn finish(&self, step: &str, busy: Busy, mut cdc: Cdc) {
         let told = format!("{step}: state");
         wait_until(&told, async || {
@@ -302,7 +317,11 @@ impl Scene {
                 "SELECT state || coalesce(', healing: ' || healing, '') FROM cdc.pipeline",
             )
             .await;
-            if state == "streaming" { Ok(()) } else { Err(state) }
+            if state == "streaming" {
+                Ok(())
+            } else {
+                Err(state)
+            }
         })
         .await;
         busy.stop().await;
@@ -386,7 +405,8 @@ async fn wait_exact(step: &str, source: &Client, target: &Client) {
     .await;
 }
 
-/// Sessions that change labels, and read the lookup, until they are stopped. Every change keeps the number of live rows.
+/// Sessions that change labels, and read the lookup, until they are stopped. Every change keeps the
+/// number of live rows.
 struct Busy {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,

@@ -1,5 +1,5 @@
-//! What is told of a resync that repaired something: counts, a bounded sample of keys, never a value; and what a report sees of
-//! it in `cdc.freshness`.
+//! What is told of a resync that repaired something: counts, a bounded sample of keys, never a
+//! value; and what a report sees of it in `cdc.freshness`.
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -57,7 +57,11 @@ async fn repairs_are_told_by_a_bounded_sample_of_keys_and_never_by_a_value() {
         (&"request".into(), &"done".into()),
         "{newest}"
     );
-    let stored = value(&target, "SELECT result FROM cdc.resync WHERE origin = 'request'").await;
+    let stored = value(
+        &target,
+        "SELECT result FROM cdc.resync WHERE origin = 'request'",
+    )
+    .await;
     for (place, found) in [
         ("printed", serde_json::from_str::<Value>(&printed).unwrap()),
         ("status", newest["result"].clone()),
@@ -80,7 +84,8 @@ async fn repairs_are_told_by_a_bounded_sample_of_keys_and_never_by_a_value() {
         shown["read_models"][0]["last_resync"]["repaired"], 102,
         "{shown:#}"
     );
-    // Not in what is printed, nor in the bookkeeping but for the rows that are kept themselves, nor in the log.
+    // Not in what is printed, nor in the bookkeeping but for the rows that are kept themselves, nor
+    // in the log.
     let kept = rows(
         &target,
         "SELECT t::text FROM cdc.resync t UNION ALL SELECT t::text FROM cdc.read_model t UNION ALL SELECT t::text FROM cdc.pipeline t UNION ALL SELECT t::text FROM cdc.checkpoint t",
@@ -129,7 +134,9 @@ async fn resync_of_one_read_model_leaves_the_others_alone() {
     let tags = TAGS_LOOKUP;
     wait_rows(&target, tags, &["one|1", "two|2"]).await;
     target
-        .batch_execute("UPDATE labels_lookup SET label = 'edited'; UPDATE tags_lookup SET note = '7'")
+        .batch_execute(
+            "UPDATE labels_lookup SET label = 'edited'; UPDATE tags_lookup SET note = '7'",
+        )
         .await
         .unwrap();
     let others = "SELECT last_resync_at FROM cdc.read_model WHERE name = 'public.tags_lookup'";
@@ -178,7 +185,10 @@ async fn freshness_tells_a_report_how_old_and_how_right_its_lookup_is() {
     wait_log(&cdc, "\"streaming\"").await;
     let reports = pg(&pair.target_url.replace("postgres@", "reports@")).await;
     assert!(
-        reports.batch_execute("SELECT FROM cdc.pipeline").await.is_err(),
+        reports
+            .batch_execute("SELECT FROM cdc.pipeline")
+            .await
+            .is_err(),
         "nothing else is to be read"
     );
     // After the first copy.
@@ -190,7 +200,9 @@ async fn freshness_tells_a_report_how_old_and_how_right_its_lookup_is() {
     // Right after a change: of its commit, or later, and not of the future.
     for n in 0..5 {
         source
-            .batch_execute(&format!("UPDATE labels SET label = 'n{n}' WHERE code = 'MR'"))
+            .batch_execute(&format!(
+                "UPDATE labels SET label = 'n{n}' WHERE code = 'MR'"
+            ))
             .await
             .unwrap();
         let commit = value(&source, "SELECT pg_current_wal_lsn()").await;
@@ -201,7 +213,8 @@ async fn freshness_tells_a_report_how_old_and_how_right_its_lookup_is() {
              FROM cdc.freshness"
         );
         wait_until("report and freshness are of one state", async || {
-            // In one snapshot, as the footer of a report has it: the position never runs ahead of the rows.
+            // In one snapshot, as the footer of a report has it: the position never runs ahead of
+            // the rows.
             let seen = rows(&reports, &seen_together).await;
             assert!(!seen[0].starts_with("f|t"), "{seen:?}");
             if seen == ["t|t|t"] {
@@ -212,7 +225,8 @@ async fn freshness_tells_a_report_how_old_and_how_right_its_lookup_is() {
         })
         .await;
         // While idle: the same rows as of a later time.
-        let later = format!("SELECT as_of > '{time}' AND last_change_at < as_of FROM cdc.freshness");
+        let later =
+            format!("SELECT as_of > '{time}' AND last_change_at < as_of FROM cdc.freshness");
         wait_rows(&reports, &later, &["t"]).await;
     }
     let changed = freshness(&reports, "last_change_at").await;

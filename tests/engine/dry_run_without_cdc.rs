@@ -1,15 +1,17 @@
-//! Comparisons where no `cdc` runs: they tell how wrong a lookup is, and leave nothing behind on either side.
+//! Comparisons where no `cdc` runs: they tell how wrong a lookup is, and leave nothing behind on
+//! either side.
 
 use cdc::cluster::{Cluster, Options};
 use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::support::{
-    self, Cdc, LABELS_MODEL, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, pg, rows, value,
-    wait_in_step, wait_log, wait_rows, wait_until,
+    self, Cdc, LABELS_MODEL, Pair, Side, Signal, labels_pair, labels_pair_on, on_free_slot, pg,
+    rows, value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
-/// Everything that could outlive a session: what a command that only compares may not make or change.
+/// Everything that could outlive a session: what a command that only compares may not make or
+/// change.
 const LEFT: &str = "SELECT 'publication', pubname::text FROM pg_publication
     UNION ALL SELECT 'slot', slot_name FROM pg_replication_slots WHERE database = current_database()
     UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
@@ -21,7 +23,8 @@ const LEFT: &str = "SELECT 'publication', pubname::text FROM pg_publication
     UNION ALL SELECT 'session', pid::text FROM pg_stat_activity WHERE application_name LIKE 'cdc%' AND datname = current_database()
     ORDER BY 1, 2";
 
-/// The rows of the lookup with where they stand and who wrote them: one that was written again differs.
+/// The rows of the lookup with where they stand and who wrote them: one that was written again
+/// differs.
 const LOOKUP_ROWS: &str = "SELECT ctid, xmin, l.* FROM labels_lookup l ORDER BY ctid";
 
 async fn left(source: &Client, target: &Client) -> Vec<Vec<String>> {
@@ -35,7 +38,11 @@ async fn run(pair: &Pair, arguments: &[&str]) -> (String, String, Option<i32>) {
     let output = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = output.await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr), output.status.code())
+    (
+        text(output.stdout),
+        text(output.stderr),
+        output.status.code(),
+    )
 }
 
 /// The command's sessions may be gone some milliseconds after the command.
@@ -57,7 +64,8 @@ const MISSED: &str = "INSERT INTO labels_lookup (code, label, display_name) VALU
 const MORE_LABELS: &str = "DROP INDEX labels_code_live;
     INSERT INTO labels (code, label, display_name) VALUES ('DR', 'Dr.', 'Doctor'), ('LONG', repeat('x', 40), 'l'), ('', 'empty', 'e');
     INSERT INTO labels (code, label, display_name, deleted_at) VALUES ('GONE', 'g', 'g', now())";
-const FOUND: &str = "public.labels_lookup: 1 missing, 1 extra, 1 different, 1 right, 2 rejected, 1 duplicate
+const FOUND: &str =
+    "public.labels_lookup: 1 missing, 1 extra, 1 different, 1 right, 2 rejected, 1 duplicate
   missing: MR
   extra: GONE
   different: MRS
@@ -65,7 +73,8 @@ const FOUND: &str = "public.labels_lookup: 1 missing, 1 extra, 1 different, 1 ri
   rejected: LONG (22001 label)
 ";
 
-/// It made publication, slot and bookkeeping, wrote the first copy into the lookup, and said that nothing differs.
+/// It made publication, slot and bookkeeping, wrote the first copy into the lookup, and said that
+/// nothing differs.
 #[tokio::test]
 async fn before_the_first_run_a_dry_run_tells_what_is_wrong_and_leaves_nothing() {
     let (pair, source, target) = labels_pair().await;
@@ -76,7 +85,10 @@ async fn before_the_first_run_a_dry_run_tells_what_is_wrong_and_leaves_nothing()
         ))
         .await
         .unwrap();
-    let (before, shown) = (left(&source, &target).await, rows(&target, LOOKUP_ROWS).await);
+    let (before, shown) = (
+        left(&source, &target).await,
+        rows(&target, LOOKUP_ROWS).await,
+    );
     for command in [&["verify"][..], &["resync", "--dry-run"]] {
         let (text, notes, code) = run(&pair, command).await;
         assert_eq!((text.as_str(), code), (FOUND, Some(1)), "{notes}");
@@ -98,7 +110,11 @@ async fn before_the_first_run_a_dry_run_tells_what_is_wrong_and_leaves_nothing()
     ]
     .map(|kind| found[kind].as_i64());
     assert_eq!(counts, [1, 1, 1, 1, 2, 1, 0].map(Some), "{found}");
-    assert_eq!(found["keys"]["missing"], serde_json::json!(["MR"]), "{found}");
+    assert_eq!(
+        found["keys"]["missing"],
+        serde_json::json!(["MR"]),
+        "{found}"
+    );
     assert_eq!(found["rejections"].as_array().unwrap().len(), 1, "{found}");
     let (status, ..) = run(&pair, &["status"]).await;
     assert!(status.starts_with("NEW "), "{status}");
@@ -206,7 +222,10 @@ async fn a_dry_run_needs_to_read_and_to_make_temporary_tables_and_says_what_is_m
 #[tokio::test]
 async fn without_a_lookup_table_everything_is_missing_and_none_is_made() {
     let (pair, source, target) = labels_pair().await;
-    target.batch_execute("DROP TABLE labels_lookup").await.unwrap();
+    target
+        .batch_execute("DROP TABLE labels_lookup")
+        .await
+        .unwrap();
     let before = left(&source, &target).await;
     let (text, notes, code) = run(&pair, &["verify", "--limit", "1"]).await;
     let found = "public.labels_lookup: 3 missing, 0 extra, 0 different, 0 right
@@ -324,7 +343,8 @@ async fn changes_under_way_are_no_differences() {
         ))
         .await
         .unwrap();
-    // On their way at the first look: an insert (MR), a delete (LATE), updates (DR, MOVES, BACK). WRONG is wrong.
+    // On their way at the first look: an insert (MR), a delete (LATE), updates (DR, MOVES, BACK).
+    // WRONG is wrong.
     source
         .batch_execute(&format!(
             "{label} ('WRONG', 'right', 'w'), ('MOVES', 'moved', 'm'), ('BACK', 'there', 'b'), ('EXTRA', 'e', 'e');
@@ -367,19 +387,28 @@ async fn changes_under_way_are_no_differences() {
         serde_json::json!(["WRONG"]),
         "{found}"
     );
-    assert_eq!(found["keys"]["extra"], serde_json::json!(["EXTRA"]), "{found}");
-    let counts = ["missing", "extra", "different", "same", "changing"].map(|kind| found[kind].as_i64());
+    assert_eq!(
+        found["keys"]["extra"],
+        serde_json::json!(["EXTRA"]),
+        "{found}"
+    );
+    let counts =
+        ["missing", "extra", "different", "same", "changing"].map(|kind| found[kind].as_i64());
     // MOVES, BACK and NEW: neither right nor known to be wrong.
     assert_eq!(counts, [0, 1, 1, 3, 3].map(Some), "{found}");
 }
 
-const TEMPORARY: &str = "SELECT count(*) > 0 FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'";
+const TEMPORARY: &str =
+    "SELECT count(*) > 0 FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'";
 
 #[tokio::test]
 async fn a_dry_run_that_is_interrupted_leaves_nothing() {
     let (pair, source, target) = labels_pair().await;
     target.batch_execute(MISSED).await.unwrap();
-    let (before, shown) = (left(&source, &target).await, rows(&target, LOOKUP_ROWS).await);
+    let (before, shown) = (
+        left(&source, &target).await,
+        rows(&target, LOOKUP_ROWS).await,
+    );
     for how in ["interrupt", "kill", "lost"] {
         // It waits before it looks a second time.
         let mut cdc = Cdc::start(&mut Cdc::command(&pair, &["verify"]));

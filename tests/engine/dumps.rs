@@ -1,5 +1,5 @@
-//! A dump of the target locks every table that it has listed until its end, which may take hours. Nothing waits for it, it is not ended,
-//! and it never fails because a table has gone meanwhile.
+//! A dump of the target locks every table that it has listed until its end, which may take hours.
+//! Nothing waits for it, it is not ended, and it never fails because a table has gone meanwhile.
 
 use tokio_postgres::Client;
 
@@ -28,7 +28,9 @@ async fn items_pair() -> (Pair, Client, Client) {
     pair.config = format!("{}{LABELS_MODEL}{ITEMS_MODEL}", pair.config);
     let (source, target) = seeded(&pair).await;
     source
-        .batch_execute("CREATE TABLE items (id int PRIMARY KEY, v text); INSERT INTO items VALUES (1, 'one')")
+        .batch_execute(
+            "CREATE TABLE items (id int PRIMARY KEY, v text); INSERT INTO items VALUES (1, 'one')",
+        )
         .await
         .unwrap();
     (pair, source, target)
@@ -82,10 +84,13 @@ async fn table_that_is_altered_during_a_dump_holds_up_no_other() {
     goes_on("beside a dump", &source, &target).await;
     let left = "SELECT count(*) FROM cdc.discarded";
     wait_rows(&target, "SELECT count(*) > 0 FROM cdc.discarded", &["t"]).await;
-    dump.batch_execute("COMMIT").await.expect("the dump goes on");
+    dump.batch_execute("COMMIT")
+        .await
+        .expect("the dump goes on");
     drop(dump);
     wait_rows(&target, left, &["0"]).await;
-    let maps = "SELECT count(*) FROM pg_class WHERE relname ~ '^map_[0-9]+(_[0-9]+)?$' AND relkind = 'r'";
+    let maps =
+        "SELECT count(*) FROM pg_class WHERE relname ~ '^map_[0-9]+(_[0-9]+)?$' AND relkind = 'r'";
     assert_eq!(value(&target, maps).await, "2");
     source
         .batch_execute("UPDATE items SET v = 'three'")
@@ -111,13 +116,15 @@ async fn server_whose_catalogs_are_always_read_is_tidied() {
         .await
         .unwrap();
     wait_rows(&target, ITEMS, &["1|two"]).await;
-    let maps = "SELECT count(*) FROM pg_class WHERE relname ~ '^map_[0-9]+(_[0-9]+)?$' AND relkind = 'r'";
+    let maps =
+        "SELECT count(*) FROM pg_class WHERE relname ~ '^map_[0-9]+(_[0-9]+)?$' AND relkind = 'r'";
     wait_rows(&target, maps, &["2"]).await;
     assert!(!reading.is_finished(), "the catalogs are read all the time");
     reading.abort();
 }
 
-/// The dump is under the role of `cdc` itself, and has its copies' tables locked when the connection to the source is lost.
+/// The dump is under the role of `cdc` itself, and has its copies' tables locked when the
+/// connection to the source is lost.
 #[tokio::test]
 async fn connection_that_is_lost_during_a_dump_comes_back_and_ends_nobodys_session() {
     let (pair, source, target) = items_pair().await;
@@ -149,8 +156,8 @@ async fn connection_that_is_lost_during_a_dump_comes_back_and_ends_nobodys_sessi
     drop(cdc);
 }
 
-/// The owner of the database, who is no superuser and not the role of `cdc`, dumps it again and again beside resyncs, ALTERs and lost
-/// connections.
+/// The owner of the database, who is no superuser and not the role of `cdc`, dumps it again and
+/// again beside resyncs, ALTERs and lost connections.
 #[tokio::test]
 async fn dumps_by_the_owner_of_the_database_never_fail() {
     let (pair, source, target) = items_pair().await;
@@ -228,8 +235,8 @@ async fn dumps_by_the_owner_of_the_database_never_fail() {
     goes_on("after the dumps", &source, &target).await;
 }
 
-/// A warehouse publishes every table of the reporting database: what `cdc` writes has an identity. A lookup that has none cannot be
-/// updated any more, and stands still alone.
+/// A warehouse publishes every table of the reporting database: what `cdc` writes has an identity.
+/// A lookup that has none cannot be updated any more, and stands still alone.
 #[tokio::test]
 async fn publication_of_all_tables_at_the_target() {
     let (mut pair, source, target) = items_pair().await;
@@ -252,7 +259,10 @@ async fn publication_of_all_tables_at_the_target() {
     let cdc = Cdc::run(&pair);
     goes_on("start", &source, &target).await;
     wait_rows(&target, ITEMS, &["1|one"]).await;
-    source.batch_execute("UPDATE items SET v = 'two'").await.unwrap();
+    source
+        .batch_execute("UPDATE items SET v = 'two'")
+        .await
+        .unwrap();
     wait_rows(
         &target,
         "SELECT state, reason LIKE '%replica identity%' FROM cdc.read_model WHERE name = 'public.items_lookup'",

@@ -1,4 +1,5 @@
-//! Source rows that have one key by the lookup's rule, though not by the source's; and tables that are emptied together.
+//! Source rows that have one key by the lookup's rule, though not by the source's; and tables that
+//! are emptied together.
 
 use std::fmt::Write;
 
@@ -8,7 +9,8 @@ use crate::support::{
     Cdc, Signal, count_log, database_pair, pg, rows, value, wait_equal, wait_log, wait_rows,
 };
 
-/// A lookup's type for keys that are text at the source: how the source can tell which are one key to it, and four of those.
+/// A lookup's type for keys that are text at the source: how the source can tell which are one key
+/// to it, and four of those.
 struct Rule {
     name: &'static str,
     key_type: &'static str,
@@ -55,7 +57,8 @@ const IDENTITIES: [(&str, &str, &str); 3] = [
     ("full", "UNIQUE (k)", "k COLLATE \"C\""),
 ];
 
-/// Each statement for a table `{t}` with the keys `{a}` to `{d}`, which are one, and another one, `{o}`.
+/// Each statement for a table `{t}` with the keys `{a}` to `{d}`, which are one, and another one,
+/// `{o}`.
 const STEPS: [&str; 12] = [
     "DELETE FROM {t} WHERE id = 9",
     "INSERT INTO {t} VALUES (5, '{d}', 'five')",
@@ -73,7 +76,8 @@ const STEPS: [&str; 12] = [
     "DELETE FROM {t} WHERE id = 12",
 ];
 
-/// Applies a step to every table, and waits until every lookup shows the first row of each of its keys.
+/// Applies a step to every table, and waits until every lookup shows the first row of each of its
+/// keys.
 async fn step(source: &Client, target: &Client, step: &str, rules: &[&Rule]) {
     for each in tables(rules) {
         let (rule, table) = (each.0, &each.1);
@@ -115,7 +119,8 @@ fn tables<'a>(rules: &[&'a Rule]) -> Vec<(&'a Rule, String, &'static str)> {
     tables
 }
 
-/// No unique index of the source keeps them apart, so the one with the smallest identity is shown, and the next one when it goes.
+/// No unique index of the source keeps them apart, so the one with the smallest identity is shown,
+/// and the next one when it goes.
 #[tokio::test]
 async fn rows_that_only_the_lookup_takes_for_one_key_give_way_to_each_other() {
     let mut pair = database_pair().await;
@@ -124,13 +129,15 @@ async fn rows_that_only_the_lookup_takes_for_one_key_give_way_to_each_other() {
     let icu = "SELECT count(*) > 0 FROM pg_collation WHERE collprovider = 'i'";
     let has_icu = value(&target, icu).await == "t";
     if has_icu {
-        let collation =
-            "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+        let collation = "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
         target.batch_execute(collation).await.unwrap();
     } else {
         eprintln!("NOT RUN for collations: this server has no ICU.");
     }
-    target.batch_execute("CREATE EXTENSION citext").await.unwrap();
+    target
+        .batch_execute("CREATE EXTENSION citext")
+        .await
+        .unwrap();
     let rules: Vec<&Rule> = RULES
         .iter()
         .filter(|rule| has_icu || rule.name != "icu")
@@ -177,14 +184,20 @@ async fn rows_that_only_the_lookup_takes_for_one_key_give_way_to_each_other() {
         eprintln!("{sql}");
         step(&source, &target, sql, &rules).await;
     }
-    wait_rows(&target, "SELECT DISTINCT state FROM cdc.read_model", &["in_step"]).await;
+    wait_rows(
+        &target,
+        "SELECT DISTINCT state FROM cdc.read_model",
+        &["in_step"],
+    )
+    .await;
     assert_eq!(count_log(&cdc, "trying again"), 0);
     assert_eq!(count_log(&cdc, "suspended"), 0);
     // A copy has them in the same order.
     let resync = Cdc::output(&pair, &["resync"]);
     let text = String::from_utf8_lossy(&resync.stdout).into_owned();
     assert_eq!(
-        text.matches("repaired: 0 missing, 0 different, 0 extra").count(),
+        text.matches("repaired: 0 missing, 0 different, 0 extra")
+            .count(),
         tables(&rules).len(),
         "{text}"
     );
@@ -192,7 +205,8 @@ async fn rows_that_only_the_lookup_takes_for_one_key_give_way_to_each_other() {
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
 }
 
-/// One message of the stream names several tables; what comes after it in the same transaction counts.
+/// One message of the stream names several tables; what comes after it in the same transaction
+/// counts.
 #[tokio::test]
 async fn tables_that_are_truncated_together_show_what_was_written_after() {
     let mut pair = database_pair().await;

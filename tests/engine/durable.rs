@@ -1,10 +1,11 @@
-//! `target.synchronous_commit = "off"`: what a session starts from is durable, since only what is durable may be acknowledged.
+//! `target.synchronous_commit = "off"`: what a session starts from is durable, since only what is
+//! durable may be acknowledged.
 
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    Cdc, Side, Signal, labels_pair_on, on_free_slot, pg, rows, source, value, wait_in_step, wait_log,
-    wait_rows,
+    Cdc, Side, Signal, labels_pair_on, on_free_slot, pg, rows, source, value, wait_in_step,
+    wait_log, wait_rows,
 };
 
 /// A server of which nobody flushes an asynchronous commit for ten seconds.
@@ -19,15 +20,18 @@ fn lazy_target() -> Cluster {
     .unwrap()
 }
 
-/// What the durability of a claim rests on: WAL is one sequence, and a synchronous commit flushes it up to its own record, so
-/// everything that was visible when it began is durable (`RecordTransactionCommit` calls `XLogFlush`; PostgreSQL 13 to 18).
+/// What the durability of a claim rests on: WAL is one sequence, and a synchronous commit flushes
+/// it up to its own record, so everything that was visible when it began is durable
+/// (`RecordTransactionCommit` calls `XLogFlush`; PostgreSQL 13 to 18).
 #[tokio::test]
 async fn a_synchronous_commit_makes_the_asynchronous_ones_before_it_durable() {
     let cluster = lazy_target();
     let first = pg(&cluster.url("postgres")).await;
     let second = pg(&cluster.url("postgres")).await;
     first
-        .batch_execute("CREATE TABLE t (n int); INSERT INTO t VALUES (0); SET synchronous_commit = off")
+        .batch_execute(
+            "CREATE TABLE t (n int); INSERT INTO t VALUES (0); SET synchronous_commit = off",
+        )
         .await
         .unwrap();
     first.batch_execute("UPDATE t SET n = 1").await.unwrap();

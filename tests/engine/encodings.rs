@@ -1,8 +1,12 @@
-//! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the reason.
+//! Databases with other encodings than UTF8, on either side: right to the byte, or refused with the
+//! reason.
 
-use crate::support::tags::{ALL_IN_STEP, STATES, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told};
+use crate::support::tags::{
+    ALL_IN_STEP, STATES, TAGS_LOOKUP, TAGS_MODEL, TAGS_SUSPENDED, wait_told,
+};
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Signal, count_log, database_pair, pg, rows, seeded, source, target, wait_rows,
+    Cdc, LABELS_MODEL, Pair, Signal, count_log, database_pair, pg, rows, seeded, source, target,
+    wait_rows,
 };
 use crate::support::{value, wait_in_step};
 use tokio_postgres::Client;
@@ -29,8 +33,7 @@ async fn pair_with(source_encoding: &str, target_encoding: &str) -> (Pair, Clien
     (pair, source, target)
 }
 
-const CODES: &str =
-    "SELECT code, label, octet_length(label) FROM labels_lookup WHERE code IN ('É', 'X') ORDER BY 1";
+const CODES: &str = "SELECT code, label, octet_length(label) FROM labels_lookup WHERE code IN ('É', 'X') ORDER BY 1";
 
 /// First copy, insert, key change and a name in the stream, in the letters that LATIN1 has.
 async fn follows(source_encoding: &str, target_encoding: &str, bytes_of_bruecke: &str) {
@@ -106,7 +109,8 @@ async fn a_row_with_a_character_that_the_target_lacks_is_set_apart() {
     wait_rows(&target, CODES, &["X|EUR|3"]).await;
 }
 
-/// The server ends the stream at the first text that is not UTF-8, whatever the read models take of it.
+/// The server ends the stream at the first text that is not UTF-8, whatever the read models take of
+/// it.
 #[tokio::test]
 async fn a_source_without_encoding_is_refused_before_the_first_row() {
     let (pair, source, target) = pair_with("SQL_ASCII", "UTF8").await;
@@ -117,10 +121,17 @@ async fn a_source_without_encoding_is_refused_before_the_first_row() {
     let run = Cdc::output(&pair, &["run"]);
     let text = String::from_utf8_lossy(&run.stderr).into_owned();
     assert_eq!(run.status.code(), Some(2), "{text}");
-    for part in ["has encoding SQL_ASCII", "would end the", "restore it into one"] {
+    for part in [
+        "has encoding SQL_ASCII",
+        "would end the",
+        "restore it into one",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert_eq!(value(&target, "SELECT count(*) FROM labels_lookup").await, "0");
+    assert_eq!(
+        value(&target, "SELECT count(*) FROM labels_lookup").await,
+        "0"
+    );
     let slots = format!(
         "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}'",
         pair.slot
@@ -131,7 +142,8 @@ async fn a_source_without_encoding_is_refused_before_the_first_row() {
 /// The byte 0x81 has no counterpart in UTF-8, but a database in WIN1252 takes it.
 const UNSENDABLE: &str = "convert_from('\\x81'::bytea, 'WIN1252')";
 
-/// What the source cannot send stands in a column that no read model projects: the copy goes round it.
+/// What the source cannot send stands in a column that no read model projects: the copy goes round
+/// it.
 #[tokio::test]
 async fn a_value_that_the_source_cannot_send_is_gone_round() {
     let (pair, source, target) = pair_with("WIN1252", "UTF8").await;
@@ -152,7 +164,10 @@ async fn a_value_that_the_source_cannot_send_is_gone_round() {
     let status = Cdc::output(&pair, &["status"]);
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     assert_eq!(status.status.code(), Some(1), "{text}");
-    assert!(text.contains("the source cannot send what follows"), "{text}");
+    assert!(
+        text.contains("the source cannot send what follows"),
+        "{text}"
+    );
     // What a restart of the process forgets would be tried from the beginning.
     cdc.stop(Signal::Kill).await;
     let cdc = Cdc::run(&pair);
@@ -169,7 +184,8 @@ async fn a_value_that_the_source_cannot_send_is_gone_round() {
     assert!(status.status.success(), "{status:?}");
 }
 
-/// The same in a column that a read model projects: no copy can read it, so its table leaves the publication until it is corrected.
+/// The same in a column that a read model projects: no copy can read it, so its table leaves the
+/// publication until it is corrected.
 #[tokio::test]
 async fn a_table_with_a_projected_value_that_cannot_be_read_leaves_the_publication() {
     let (mut pair, source, target) = pair_with("WIN1252", "UTF8").await;

@@ -1,11 +1,12 @@
-//! A copy of everything that fails leaves no slot at the source: its snapshot is gone, so it would only hold WAL until the next try.
+//! A copy of everything that fails leaves no slot at the source: its snapshot is gone, so it would
+//! only hold WAL until the next try.
 
 use cdc::cluster::Stop;
 
 use crate::support::held::{self, FILL};
 use crate::support::{
-    self, Cdc, Side, Signal, goes_on, labels_pair_on, on_free_slot, own_cluster, pg, wait_in_step, wait_log,
-    wait_rows,
+    self, Cdc, Side, Signal, goes_on, labels_pair_on, on_free_slot, own_cluster, pg, wait_in_step,
+    wait_log, wait_rows,
 };
 
 async fn target_is_lost_in_the_copy(healing: bool) {

@@ -1,23 +1,29 @@
-//! A standby takes the place of the source: `cdc` finds it by the list of hosts, and goes on from the slot that the standby
-//! holds a copy of, or copies everything again where it holds none, or where commits that were applied are lost.
+//! A standby takes the place of the source: `cdc` finds it by the list of hosts, and goes on from
+//! the slot that the standby holds a copy of, or copies everything again where it holds none, or
+//! where commits that were applied are lost.
 //!
-//! Standbys hold copies of logical slots from PostgreSQL 17 on: those tests need its programs, see [`programs`].
+//! Standbys hold copies of logical slots from PostgreSQL 17 on: those tests need its programs, see
+//! [`programs`].
 
 use cdc::cluster::Stop;
 use tokio::task::JoinHandle;
 
 use crate::support::couple::{SYNCHRONIZED, couple, programs};
 use crate::support::{
-    Cdc, IN_STEP, Side, Signal, live_labels, lookup, pg, value, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, IN_STEP, Side, Signal, live_labels, lookup, pg, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
 };
 
 const HEALS: &str = "the stream cannot continue";
 
-/// The standby's slot is far behind: what was applied comes again there, in the layout that the table had then.
+/// The standby's slot is far behind: what was applied comes again there, in the layout that the
+/// table had then.
 #[tokio::test]
 async fn what_comes_again_at_a_promoted_standby_in_another_layout_breaks_nothing() {
     let name = "what_comes_again_at_a_promoted_standby_in_another_layout_breaks_nothing";
-    let Some(programs) = programs(name) else { return };
+    let Some(programs) = programs(name) else {
+        return;
+    };
     let couple = couple("layouts", Some(programs), &SYNCHRONIZED).await;
     let cdc = Cdc::run(&couple.pair);
     wait_in_step(&couple.source, &couple.target).await;
@@ -64,7 +70,9 @@ fn writer(url: String) -> JoinHandle<u32> {
 
 /// The slot goes on at the standby: nothing is copied again, and nothing is lost.
 async fn goes_on_without_a_copy(name: &str, how: Stop) {
-    let Some(programs) = programs(name) else { return };
+    let Some(programs) = programs(name) else {
+        return;
+    };
     let couple = couple(name, Some(programs), &SYNCHRONIZED).await;
     couple.hold_back().await;
     let mut cdc = Cdc::run(&couple.pair);
@@ -88,9 +96,13 @@ async fn goes_on_without_a_copy(name: &str, how: Stop) {
     let source = couple.promote().await;
     couple.follows(&source).await;
     if how == Stop::Fast {
-        // A crash of the primary may lose commits that the standby has not received; `cdc` has not seen those either.
+        // A crash of the primary may lose commits that the standby has not received; `cdc` has not
+        // seen those either.
         let kept = value(&source, "SELECT count(*) FROM labels WHERE code LIKE 'W%'").await;
-        assert!(kept.parse::<u32>().unwrap() >= written, "{kept} of {written}");
+        assert!(
+            kept.parse::<u32>().unwrap() >= written,
+            "{kept} of {written}"
+        );
     }
     assert!(!cdc.log().contains(HEALS), "{}", cdc.log());
     assert_eq!(couple.copies().await, ["first copy"]);
@@ -116,7 +128,8 @@ async fn stream_goes_on_at_a_promoted_standby_after_a_crash() {
     goes_on_without_a_copy("failover-crash", Stop::Immediate).await;
 }
 
-/// Looks at the lookup all the time and tells what it saw besides these rows, which no change touches.
+/// Looks at the lookup all the time and tells what it saw besides these rows, which no change
+/// touches.
 fn reader(url: String, untouched: Vec<String>) -> JoinHandle<Vec<String>> {
     tokio::spawn(async move {
         let client = pg(&url).await;
@@ -170,14 +183,19 @@ async fn everything_is_copied_at_a_promoted_standby_without_the_slot() {
 
 /// Where nothing holds the stream back, `cdc` may have applied what the new primary never received.
 async fn loses_commits(name: &str, grows: bool) {
-    let Some(programs) = programs(name) else { return };
+    let Some(programs) = programs(name) else {
+        return;
+    };
     let couple = couple(name, Some(programs), &SYNCHRONIZED).await;
     let mut cdc = Cdc::run(&couple.pair);
     wait_in_step(&couple.source, &couple.target).await;
     wait_log(&cdc, "streaming").await;
     couple.copy_slot().await;
     couple.keep_synchronized().await;
-    assert!(couple.told_of_standbys().await, "nothing holds the stream back");
+    assert!(
+        couple.told_of_standbys().await,
+        "nothing holds the stream back"
+    );
     let both = wait_in_step(&couple.source, &couple.target).await;
     couple.standby.stop(Stop::Fast).unwrap();
     couple
@@ -195,13 +213,16 @@ async fn loses_commits(name: &str, grows: bool) {
     let source = couple.promote().await;
     if grows {
         // Another history up to and past the position that `cdc` knows.
-        wait_until("the new primary has grown past the checkpoint", async || {
-            let write = "UPDATE labels SET updated_at = now() WHERE code = 'DR'";
-            source.batch_execute(write).await.unwrap();
-            let past = format!("SELECT pg_current_wal_flush_lsn() > '{checkpoint}'");
-            let past = value(&source, &past).await;
-            if past == "t" { Ok(()) } else { Err(past) }
-        })
+        wait_until(
+            "the new primary has grown past the checkpoint",
+            async || {
+                let write = "UPDATE labels SET updated_at = now() WHERE code = 'DR'";
+                source.batch_execute(write).await.unwrap();
+                let past = format!("SELECT pg_current_wal_flush_lsn() > '{checkpoint}'");
+                let past = value(&source, &past).await;
+                if past == "t" { Ok(()) } else { Err(past) }
+            },
+        )
         .await;
         cdc = Cdc::run(&couple.pair);
     }
@@ -211,7 +232,8 @@ async fn loses_commits(name: &str, grows: bool) {
         "the standby has lost the commit"
     );
     couple.follows(&source).await;
-    // A promotion writes WAL of its own, so that the end may be past the checkpoint even if nobody has written.
+    // A promotion writes WAL of its own, so that the end may be past the checkpoint even if nobody
+    // has written.
     let log = cdc.log();
     let noticed = log.contains("the source's history is not the one that was applied")
         || (!grows && log.contains("behind the checkpoint"));

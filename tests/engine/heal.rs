@@ -1,11 +1,11 @@
-//! What breaks the stream for good: the lookup is copied again by itself, or waits for a person, and serves its last
-//! state meanwhile.
+//! What breaks the stream for good: the lookup is copied again by itself, or waits for a person,
+//! and serves its last state meanwhile.
 
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, on_free_slot, target, value,
-    wait_in_step, wait_log, wait_rows, wait_until,
+    self, Cdc, Pair, Side, Signal, labels_pair, labels_pair_on, lookup, on_free_slot, target,
+    value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 #[tokio::test]
@@ -16,7 +16,9 @@ async fn publication_that_was_dropped_is_made_again() {
     wait_log(&cdc, "streaming").await;
     // While running; what is changed before it is there again was never in the stream.
     source
-        .batch_execute("DROP PUBLICATION cdc; UPDATE labels SET label = 'unpublished' WHERE code = 'MR'")
+        .batch_execute(
+            "DROP PUBLICATION cdc; UPDATE labels SET label = 'unpublished' WHERE code = 'MR'",
+        )
         .await
         .unwrap();
     wait_in_step(&source, &target).await;
@@ -28,7 +30,9 @@ async fn publication_that_was_dropped_is_made_again() {
     // While stopped.
     cdc.stop(Signal::Term).await;
     source
-        .batch_execute("DROP PUBLICATION cdc; UPDATE labels SET label = 'stopped' WHERE code = 'MR'")
+        .batch_execute(
+            "DROP PUBLICATION cdc; UPDATE labels SET label = 'stopped' WHERE code = 'MR'",
+        )
         .await
         .unwrap();
     let _cdc = Cdc::run(&pair);
@@ -81,7 +85,11 @@ async fn slot_that_the_server_gave_up_is_made_again() {
     .await;
     let cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
-    assert!(cdc.log().contains("the slot was invalidated"), "{}", cdc.log());
+    assert!(
+        cdc.log().contains("the slot was invalidated"),
+        "{}",
+        cdc.log()
+    );
     source
         .batch_execute("DELETE FROM labels WHERE code = 'MR'")
         .await
@@ -89,7 +97,8 @@ async fn slot_that_the_server_gave_up_is_made_again() {
     wait_in_step(&source, &target).await;
 }
 
-/// Another database takes the place of the source: it may be a mistake, so a person has to say that it is right.
+/// Another database takes the place of the source: it may be a mistake, so a person has to say that
+/// it is right.
 #[tokio::test]
 async fn another_source_is_taken_only_when_a_person_says_so() {
     let (pair, source, target) = labels_pair().await;
@@ -114,15 +123,21 @@ async fn another_source_is_taken_only_when_a_person_says_so() {
     .await;
     let _cdc = Cdc::run(&moved);
     wait_rows(&target, "SELECT state FROM cdc.pipeline", &["retrying"]).await;
-    let error = value(&target, "SELECT error || ' ' || error_hint FROM cdc.pipeline").await;
+    let error = value(
+        &target,
+        "SELECT error || ' ' || error_hint FROM cdc.pipeline",
+    )
+    .await;
     assert!(
         error.contains("another server or database") && error.contains("--accept-new-source"),
         "{error}"
     );
     assert_eq!(lookup(&target).await, before, "the last good state");
-    let output = tokio::task::spawn_blocking(move || Cdc::output(&moved, &["resync", "--accept-new-source"]))
-        .await
-        .unwrap();
+    let output = tokio::task::spawn_blocking(move || {
+        Cdc::output(&moved, &["resync", "--accept-new-source"])
+    })
+    .await
+    .unwrap();
     assert!(output.status.success(), "{output:?}");
     wait_in_step(&new, &target).await;
     new.batch_execute("DELETE FROM labels WHERE code = 'MR'")
@@ -131,7 +146,8 @@ async fn another_source_is_taken_only_when_a_person_says_so() {
     wait_in_step(&new, &target).await;
 }
 
-/// More changes in one transaction than are kept in memory: it comes in chunks, and is seen as a whole or not at all.
+/// More changes in one transaction than are kept in memory: it comes in chunks, and is seen as a
+/// whole or not at all.
 #[tokio::test]
 async fn large_transactions_arrive_whole() {
     let (pair, source, target) = labels_pair().await;
@@ -146,7 +162,8 @@ async fn large_transactions_arrive_whole() {
     for sql in [
         new,
         "UPDATE labels SET label = 'other ' || code WHERE code LIKE 'N%'",
-        // Each row changes hands and back in another chunk, most are dead in between, and the codes of dead rows are taken.
+        // Each row changes hands and back in another chunk, most are dead in between, and the codes
+        // of dead rows are taken.
         "BEGIN;
          UPDATE labels SET deleted_at = now() WHERE code LIKE 'N%' AND length(code) > 3;
          SAVEPOINT s; DELETE FROM labels; ROLLBACK TO s;
@@ -173,7 +190,8 @@ async fn large_transactions_arrive_whole() {
     }
 }
 
-/// A copy is brought forward by a transaction that does not fit into memory, and the stream goes on with it.
+/// A copy is brought forward by a transaction that does not fit into memory, and the stream goes on
+/// with it.
 #[tokio::test]
 async fn large_transaction_beside_a_copy_arrives_whole() {
     let (pair, source, target) = labels_pair().await;
@@ -185,7 +203,9 @@ async fn large_transaction_beside_a_copy_arrives_whole() {
     let mut resync = Cdc::start(&mut Cdc::command(&pair, &["resync"]));
     source.execute(rows, &[&"B"]).await.unwrap();
     source
-        .batch_execute("UPDATE labels SET label = 'changed'; DELETE FROM labels WHERE code LIKE 'A%'")
+        .batch_execute(
+            "UPDATE labels SET label = 'changed'; DELETE FROM labels WHERE code LIKE 'A%'",
+        )
         .await
         .unwrap();
     assert!(resync.wait().await.success(), "{}", resync.log());

@@ -1,9 +1,11 @@
-//! A cause that comes back must not load the source: the pauses between two healings grow, and are told.
+//! A cause that comes back must not load the source: the pauses between two healings grow, and are
+//! told.
 
 use serde_json::Value;
 
 use crate::support::{
-    Cdc, Signal, goes_on, labels_pair, on_free_slot, value, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, Signal, goes_on, labels_pair, on_free_slot, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
 };
 
 /// The pauses that the log tells, in milliseconds.
@@ -31,7 +33,10 @@ async fn pauses_between_healings_grow() {
     );
     let mut cdc = Cdc::run(&pair);
     goes_on("start", &source, &target).await;
-    assert!(pauses(&cdc).is_empty(), "nothing waits before the first copy");
+    assert!(
+        pauses(&cdc).is_empty(),
+        "nothing waits before the first copy"
+    );
     let made_again = "DROP PUBLICATION cdc; CREATE PUBLICATION cdc FOR TABLE labels";
     for (done, damage) in [drop_slot.as_str(), made_again, drop_slot.as_str()]
         .into_iter()
@@ -46,7 +51,9 @@ async fn pauses_between_healings_grow() {
         })
         .await;
         source
-            .batch_execute("UPDATE labels SET label = 'lost ' || clock_timestamp() WHERE code = 'MRS'")
+            .batch_execute(
+                "UPDATE labels SET label = 'lost ' || clock_timestamp() WHERE code = 'MRS'",
+            )
             .await
             .unwrap();
         let healed = "SELECT count(*) FROM cdc.resync WHERE origin = 'heal' AND state = 'done'";
@@ -145,7 +152,8 @@ async fn a_process_that_dies_while_it_copies_waits_before_it_copies_again() {
     .await;
 }
 
-/// Whoever asks for a resync by hand does not want to wait for an hour; and the copy of everything is what was asked for.
+/// Whoever asks for a resync by hand does not want to wait for an hour; and the copy of everything
+/// is what was asked for.
 #[tokio::test]
 async fn a_resync_by_hand_or_an_hour_of_health_ends_the_pause() {
     let (pair, source, target) = labels_pair().await;
@@ -199,7 +207,10 @@ async fn a_resync_by_hand_or_an_hour_of_health_ends_the_pause() {
         "{}",
         cdc.log()
     );
-    assert_eq!(value(&target, "SELECT healings FROM cdc.pipeline").await, "31");
+    assert_eq!(
+        value(&target, "SELECT healings FROM cdc.pipeline").await,
+        "31"
+    );
     cdc.stop(Signal::Kill).await;
     on_free_slot(&source, &drop_slot).await;
     target
@@ -209,5 +220,8 @@ async fn a_resync_by_hand_or_an_hour_of_health_ends_the_pause() {
     let cdc = Cdc::run(&pair);
     goes_on("an hour later", &source, &target).await;
     assert!(pauses(&cdc).is_empty(), "{}", cdc.log());
-    assert_eq!(value(&target, "SELECT healings FROM cdc.pipeline").await, "1");
+    assert_eq!(
+        value(&target, "SELECT healings FROM cdc.pipeline").await,
+        "1"
+    );
 }

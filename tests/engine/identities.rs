@@ -1,11 +1,15 @@
-//! Identities that are changed, lost and found again while `cdc` runs: the stream then names old rows in another way.
+//! Identities that are changed, lost and found again while `cdc` runs: the stream then names old
+//! rows in another way.
 
 use crate::support::tags::{
     ALL_IN_STEP, STATES, TAGS, TAGS_LOOKUP, TAGS_SUSPENDED, labels_and_tags, wait_told,
 };
-use crate::support::{Cdc, goes_on, labels_pair, rows, wait_equal, wait_in_step, wait_rows, wait_until};
+use crate::support::{
+    Cdc, goes_on, labels_pair, rows, wait_equal, wait_in_step, wait_rows, wait_until,
+};
 
-/// Rows that were written before, in and after the transaction that changes the identity are all taken.
+/// Rows that were written before, in and after the transaction that changes the identity are all
+/// taken.
 #[tokio::test]
 async fn identity_may_change_from_each_to_each_other_in_the_middle_of_a_transaction() {
     let (pair, source, target) = labels_pair().await;
@@ -77,7 +81,8 @@ async fn another_primary_key_is_followed_by_itself() {
 /// The application cannot update or delete then; what it inserts tells that the identity is gone.
 #[tokio::test]
 async fn lost_identity_suspends_its_read_model_until_it_is_there_again() {
-    let (_pair, source, target, mut cdc) = labels_and_tags("CONSTRAINT tags_pkey PRIMARY KEY (id)", "").await;
+    let (_pair, source, target, mut cdc) =
+        labels_and_tags("CONSTRAINT tags_pkey PRIMARY KEY (id)", "").await;
     for (before, lost, found, reason) in [
         (
             "SELECT",
@@ -138,8 +143,9 @@ async fn lost_identity_suspends_its_read_model_until_it_is_there_again() {
     assert!(cdc.is_running());
 }
 
-/// Nothing of it is in the stream: the Relation message of a table with FULL is the same with and without the index. A row that
-/// went was then taken for another one with the same key, and the lookup kept what nobody has any more.
+/// Nothing of it is in the stream: the Relation message of a table with FULL is the same with and
+/// without the index. A row that went was then taken for another one with the same key, and the
+/// lookup kept what nobody has any more.
 #[tokio::test]
 async fn dropped_index_that_kept_keys_unique_under_full_is_noticed() {
     let (_pair, source, target, _cdc) = labels_and_tags(
@@ -148,25 +154,32 @@ async fn dropped_index_that_kept_keys_unique_under_full_is_noticed() {
     )
     .await;
     source
-        .batch_execute("ALTER TABLE tags DROP CONSTRAINT by_tag; INSERT INTO tags VALUES (4, 'a', 'another')")
+        .batch_execute(
+            "ALTER TABLE tags DROP CONSTRAINT by_tag; INSERT INTO tags VALUES (4, 'a', 'another')",
+        )
         .await
         .unwrap();
     source
         .batch_execute("DELETE FROM tags WHERE id = 1")
         .await
         .unwrap();
-    wait_until("the other row is shown, or it is told why not", async || {
-        let seen = rows(&target, TAGS_LOOKUP).await;
-        let states = rows(&target, STATES).await;
-        if seen == rows(&source, TAGS).await || states == TAGS_SUSPENDED {
-            Ok(())
-        } else {
-            Err(format!("{seen:?}, {states:?}"))
-        }
-    })
+    wait_until(
+        "the other row is shown, or it is told why not",
+        async || {
+            let seen = rows(&target, TAGS_LOOKUP).await;
+            let states = rows(&target, STATES).await;
+            if seen == rows(&source, TAGS).await || states == TAGS_SUSPENDED {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}, {states:?}"))
+            }
+        },
+    )
     .await;
     source
-        .batch_execute("ALTER TABLE tags ADD CONSTRAINT by_tag UNIQUE (tag); UPDATE tags SET note = 'on'")
+        .batch_execute(
+            "ALTER TABLE tags ADD CONSTRAINT by_tag UNIQUE (tag); UPDATE tags SET note = 'on'",
+        )
         .await
         .unwrap();
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;

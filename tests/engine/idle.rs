@@ -1,5 +1,5 @@
-//! The idle pipeline, which is the normal one: the source writes much that nobody follows, the slot follows, and nothing else
-//! happens.
+//! The idle pipeline, which is the normal one: the source writes much that nobody follows, the slot
+//! follows, and nothing else happens.
 //!
 //! `CDC_TEST_IDLE_MB` is the WAL that is written, 64 MB unless it says otherwise.
 
@@ -9,8 +9,8 @@ use cdc::cluster::Cluster;
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, database_pair, database_pair_on, pg, seeded, source, value, wait_in_step, wait_log, wait_rows,
-    wait_until,
+    Cdc, Pair, database_pair, database_pair_on, pg, seeded, source, value, wait_in_step, wait_log,
+    wait_rows, wait_until,
 };
 
 /// `status_interval` of these tests.
@@ -23,7 +23,12 @@ const LOOKED_AT: Duration = Duration::from_secs(5);
 fn cpu_time(cdc: &Cdc) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", cdc.pid())).unwrap();
     // The name in parentheses may have blanks.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }
@@ -36,13 +41,15 @@ async fn checkpoints(target: &Client) -> u32 {
         .unwrap()
 }
 
-/// Writes WAL that no read model is about, into this database and another one of the server, for as long as it is looked.
+/// Writes WAL that no read model is about, into this database and another one of the server, for as
+/// long as it is looked.
 async fn write_wal(source: &Client, cluster: &Cluster, megabytes: u64) {
     let other = pg(&cluster.url("postgres")).await;
     let make = "CREATE TABLE IF NOT EXISTS idle_busy (n int, x text)";
     let write = "TRUNCATE idle_busy; INSERT INTO idle_busy SELECT n, repeat('x', 500) FROM generate_series(1, 6000) n";
     let start = value(source, "SELECT pg_current_wal_insert_lsn()").await;
-    let written = format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{start}')::bigint >> 20");
+    let written =
+        format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{start}')::bigint >> 20");
     for client in [source, &other] {
         client.batch_execute(make).await.unwrap();
     }
@@ -55,7 +62,11 @@ async fn write_wal(source: &Client, cluster: &Cluster, megabytes: u64) {
 
 /// Follows the tables of the demo while this much is written elsewhere.
 async fn stays_idle(pair: &mut Pair, cluster: &Cluster, megabytes: u64) {
-    pair.config = format!("status_interval = \"{}s\"\n{}", INTERVAL.as_secs(), pair.config);
+    pair.config = format!(
+        "status_interval = \"{}s\"\n{}",
+        INTERVAL.as_secs(),
+        pair.config
+    );
     let (source, target) = seeded(pair).await;
     let cdc = Cdc::start(Cdc::command(pair, &["run"]).env("CDC_LOG", "info"));
     wait_in_step(&source, &target).await;
@@ -95,7 +106,10 @@ async fn stays_idle(pair: &mut Pair, cluster: &Cluster, megabytes: u64) {
     let most = elapsed.as_secs_f64() / INTERVAL.as_secs_f64() + 3.0;
     eprintln!("{megabytes} MB in {elapsed:.1?}: {stored} checkpoints, {used:?} of CPU time");
     assert!(stored > 0, "the position is stored");
-    assert!(f64::from(stored) <= most, "{stored} checkpoints in {elapsed:?}");
+    assert!(
+        f64::from(stored) <= most,
+        "{stored} checkpoints in {elapsed:?}"
+    );
     assert!(used < elapsed / 5, "{used:?} of CPU time in {elapsed:?}");
     assert_eq!(cdc.log(), logged, "nothing is said");
     // It still follows.

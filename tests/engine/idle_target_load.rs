@@ -1,11 +1,13 @@
-//! A pipeline that has nothing to do: what it asks of the target, and that it is still there when somebody waits.
+//! A pipeline that has nothing to do: what it asks of the target, and that it is still there when
+//! somebody waits.
 
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Side, labels_pair_on, own_cluster, pg, source as shared_source, value, wait_in_step, wait_log,
+    Cdc, Side, labels_pair_on, own_cluster, pg, source as shared_source, value, wait_in_step,
+    wait_log,
 };
 
 /// How long it is looked.
@@ -16,7 +18,10 @@ const MOST: u32 = 100;
 
 async fn waited(target: &Client, lsn: &str) -> Duration {
     let started = Instant::now();
-    assert_eq!(value(target, &format!("SELECT cdc.wait_for('{lsn}')")).await, "t");
+    assert_eq!(
+        value(target, &format!("SELECT cdc.wait_for('{lsn}')")).await,
+        "t"
+    );
     started.elapsed()
 }
 
@@ -28,7 +33,12 @@ async fn cpu_time(target: &Client) -> Duration {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
             continue;
         };
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
         ticks += fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     }
     Duration::from_millis(ticks * 10)
@@ -49,7 +59,10 @@ async fn idle_pipeline_asks_the_target_little_and_answers_who_waits() {
             .batch_execute(&format!("ALTER SYSTEM SET log_statement = '{setting}'"))
             .await
             .unwrap();
-        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        admin
+            .batch_execute("SELECT pg_reload_conf()")
+            .await
+            .unwrap();
     };
     let before = cpu_time(&target).await;
     logs("all").await;
@@ -61,10 +74,12 @@ async fn idle_pipeline_asks_the_target_little_and_answers_who_waits() {
     let statements: Vec<&str> = log
         .lines()
         .filter(|line| {
-            line.contains(&of_cdc) && (line.contains("LOG:  execute ") || line.contains("LOG:  statement: "))
+            line.contains(&of_cdc)
+                && (line.contains("LOG:  execute ") || line.contains("LOG:  statement: "))
         })
         .collect();
-    let a_minute = u32::try_from(statements.len()).unwrap() * 60 / u32::try_from(LOOKED.as_secs()).unwrap();
+    let a_minute =
+        u32::try_from(statements.len()).unwrap() * 60 / u32::try_from(LOOKED.as_secs()).unwrap();
     eprintln!(
         "an idle pipeline: {a_minute} statements and {:?} of the target's processor a minute",
         cpu * 60 / u32::try_from(LOOKED.as_secs()).unwrap()
@@ -74,7 +89,10 @@ async fn idle_pipeline_asks_the_target_little_and_answers_who_waits() {
         "{a_minute} a minute:\n{}",
         statements.join("\n")
     );
-    let asleep = statements.iter().filter(|line| line.contains("pg_sleep")).count();
+    let asleep = statements
+        .iter()
+        .filter(|line| line.contains("pg_sleep"))
+        .count();
     assert_eq!(asleep, 0, "no statement sleeps in the server");
     // Who waits for a position of the idle source is heard, the first one and the next.
     for _ in 0..3 {

@@ -1,8 +1,10 @@
-//! A process that is asked to leave in the middle of a copy takes the copy's table away: it may be as large as the source's, and
-//! nobody knows when the next process starts.
+//! A process that is asked to leave in the middle of a copy takes the copy's table away: it may be
+//! as large as the source's, and nobody knows when the next process starts.
 
 use crate::support::held::{self, CATCH_UP, FILL};
-use crate::support::{Cdc, Signal, goes_on, labels_pair, on_free_slot, wait_in_step, wait_log, wait_rows};
+use crate::support::{
+    Cdc, Signal, goes_on, labels_pair, on_free_slot, wait_in_step, wait_log, wait_rows,
+};
 
 /// Where a copy is when the process is asked to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Many read models: what a session makes for them before its first batch, and what is left for the server to drop at its end, does not
-//! grow with their number.
+//! Many read models: what a session makes for them before its first batch, and what is left for the
+//! server to drop at its end, does not grow with their number.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,11 @@ async fn session_keeps_tables_for_few_read_models() {
     // Of the server's lock table, a tenth; each read model takes 25, and 40 have room at most.
     let room = "SELECT current_setting('max_locks_per_transaction')::int
         * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) / 250";
-    let room = value(&target, room).await.parse::<usize>().unwrap().clamp(8, 40);
+    let room = value(&target, room)
+        .await
+        .parse::<usize>()
+        .unwrap()
+        .clamp(8, 40);
     let many = room + 20;
     for n in 0..many {
         source
@@ -43,7 +47,10 @@ async fn session_keeps_tables_for_few_read_models() {
     let mut cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"streaming\"").await;
     let before: usize = value(&target, MADE).await.parse().unwrap();
-    assert!(before <= 8 * THINGS, "{before} things before the first batch");
+    assert!(
+        before <= 8 * THINGS,
+        "{before} things before the first batch"
+    );
     // Each of them changes, one after the other and all together.
     for n in 0..many {
         source
@@ -55,7 +62,10 @@ async fn session_keeps_tables_for_few_read_models() {
         wait_rows(&target, &format!("SELECT v FROM l{n}"), &["second"]).await;
     }
     let after: usize = value(&target, MADE).await.parse().unwrap();
-    assert!(after <= room * THINGS, "{after} things after a change of each");
+    assert!(
+        after <= room * THINGS,
+        "{after} things after a change of each"
+    );
     let all: String = (0..many)
         .map(|n| format!("UPDATE t{n} SET v = 'third';"))
         .collect();
@@ -66,7 +76,10 @@ async fn session_keeps_tables_for_few_read_models() {
     for n in (0..many).rev() {
         wait_rows(&target, &format!("SELECT v FROM l{n}"), &["third"]).await;
     }
-    source.batch_execute("UPDATE t0 SET v = 'fourth'").await.unwrap();
+    source
+        .batch_execute("UPDATE t0 SET v = 'fourth'")
+        .await
+        .unwrap();
     wait_rows(&target, "SELECT v FROM l0", &["fourth"]).await;
     let at_rest: usize = value(&target, MADE).await.parse().unwrap();
     assert!(

@@ -1,7 +1,9 @@
-//! Two pipelines with the same names and different masters, in one reporting database: the second one changes nothing, ends nobody's
-//! session, and is told which names to change.
+//! Two pipelines with the same names and different masters, in one reporting database: the second
+//! one changes nothing, ends nobody's session, and is told which names to change.
 
-use crate::support::{Cdc, Pair, Side, Signal, goes_on, labels_pair, own_cluster, pg, seed_labels, value};
+use crate::support::{
+    Cdc, Pair, Side, Signal, goes_on, labels_pair, own_cluster, pg, seed_labels, value,
+};
 
 const OWNER: &str = "SELECT concat_ws('|', p.epoch, p.backend_pid, p.backend_start, p.read_system_identifier, c.epoch, c.lsn IS NULL)
     FROM cdc.pipeline p, cdc.checkpoint c";

@@ -3,8 +3,8 @@
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Signal, count_log, goes_on, labels_pair, rows, server_version, tear_down, value,
-    wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, LABELS_MODEL, Pair, Signal, count_log, goes_on, labels_pair, rows, server_version,
+    tear_down, value, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
@@ -90,8 +90,15 @@ async fn two_pipelines_between_two_databases_do_not_disturb_each_other() {
     goes_on("alone", &source, &target).await;
     let left = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()";
     assert_eq!(rows(&source, left).await, [pair.slot.as_str()]);
-    assert_eq!(rows(&source, "SELECT pubname FROM pg_publication").await, ["cdc"]);
-    assert_eq!(count_log(&labels, "trying again"), 0, "it was never disturbed");
+    assert_eq!(
+        rows(&source, "SELECT pubname FROM pg_publication").await,
+        ["cdc"]
+    );
+    assert_eq!(
+        count_log(&labels, "trying again"),
+        0,
+        "it was never disturbed"
+    );
     assert_eq!(count_log(&labels, "first copy of every read model"), 1);
     assert_eq!(labels.stop(Signal::Term).await.code(), Some(0));
 }
@@ -108,7 +115,9 @@ async fn lookup_slot_and_bookkeeping_of_another_pipeline_are_refused() {
             "lookup table \"public.labels_lookup\" belongs to another pipeline",
         ),
         (
-            other.config.replace("schema = 'cdc_tags'", "schema = 'cdc'"),
+            other
+                .config
+                .replace("schema = 'cdc_tags'", "schema = 'cdc'"),
             "the bookkeeping in schema \"cdc\" belongs to a pipeline with another slot",
         ),
     ] {
@@ -151,8 +160,14 @@ async fn lookup_slot_and_bookkeeping_of_another_pipeline_are_refused() {
 async fn publication_of_somebody_else_is_used_as_it_is() {
     for (publication, from) in [
         ("CREATE PUBLICATION cdc FOR ALL TABLES", 130_000),
-        ("CREATE PUBLICATION cdc FOR TABLES IN SCHEMA public", 150_000),
-        ("CREATE PUBLICATION cdc FOR TABLE tags, labels, others", 130_000),
+        (
+            "CREATE PUBLICATION cdc FOR TABLES IN SCHEMA public",
+            150_000,
+        ),
+        (
+            "CREATE PUBLICATION cdc FOR TABLE tags, labels, others",
+            130_000,
+        ),
         // Of another table it may publish what it likes.
         (
             "CREATE PUBLICATION cdc FOR TABLE others (id) WHERE (id > 0), labels",
@@ -208,7 +223,11 @@ async fn publication_of_somebody_else_that_lacks_something_is_refused_with_the_r
             again,
             150_000,
         ),
-        ("CREATE PUBLICATION cdc FOR TABLES IN SCHEMA away", add, 150_000),
+        (
+            "CREATE PUBLICATION cdc FOR TABLES IN SCHEMA away",
+            add,
+            150_000,
+        ),
     ] {
         let (pair, source, target) = labels_and_tags().await;
         if server_version(&source).await < from {
@@ -244,7 +263,8 @@ async fn publication_of_somebody_else_that_lacks_something_is_refused_with_the_r
     }
 }
 
-/// The stream goes on with what it has: the remedy is told while the lookup serves its last good state.
+/// The stream goes on with what it has: the remedy is told while the lookup serves its last good
+/// state.
 #[tokio::test]
 async fn publication_of_somebody_else_that_is_narrowed_while_running_is_told() {
     let (pair, source, target) = labels_and_tags().await;

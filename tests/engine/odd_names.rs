@@ -1,10 +1,11 @@
-//! Names as PostgreSQL allows them: of databases, roles, schemas, tables, columns, types, publications and slots.
+//! Names as PostgreSQL allows them: of databases, roles, schemas, tables, columns, types,
+//! publications and slots.
 
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Signal, count_log, database_pair, pg, rows, source, target, tear_down, value, wait_equal,
-    wait_log, wait_rows,
+    Cdc, Pair, Signal, count_log, database_pair, pg, rows, source, target, tear_down, value,
+    wait_equal, wait_log, wait_rows,
 };
 
 /// Each ends in a letter, in place of which [`Names::with`] puts another sign.
@@ -41,12 +42,14 @@ impl Names {
         quoted(&self.with(sign))
     }
 
-    /// Schema and table of the master data, quoted for SQL; its columns are `0` (key), `1`, `2` (an enum), and `3` (soft delete).
+    /// Schema and table of the master data, quoted for SQL; its columns are `0` (key), `1`, `2` (an
+    /// enum), and `3` (soft delete).
     fn source(&self) -> String {
         format!("{}.{}", self.plain(), self.plain())
     }
 
-    /// Schema and table of the lookup, quoted for SQL; `1` is called `5` there, and `4` is when it was written.
+    /// Schema and table of the lookup, quoted for SQL; `1` is called `5` there, and `4` is when it
+    /// was written.
     fn lookup(&self) -> String {
         format!("{}.{}", self.sql('l'), self.plain())
     }
@@ -131,7 +134,8 @@ async fn follows(names: &Names, slot: Option<&str>) {
         .unwrap();
     let mut cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
-    let live = format!("SELECT {key}, {text}, {of_kind} FROM {table} WHERE {gone} IS NULL ORDER BY 1");
+    let live =
+        format!("SELECT {key}, {text}, {of_kind} FROM {table} WHERE {gone} IS NULL ORDER BY 1");
     let shown = format!(
         "SELECT {key}, {}, {of_kind} FROM {} WHERE {} IS NOT NULL ORDER BY 1",
         names.sql('5'),
@@ -144,7 +148,9 @@ async fn follows(names: &Names, slot: Option<&str>) {
         format!("UPDATE {table} SET {key} = 'Z' WHERE id = 2"),
         format!("UPDATE {table} SET {gone} = now() WHERE id = 3"),
         format!("UPDATE {table} SET {gone} = NULL WHERE id = 3; DELETE FROM {table} WHERE id = 1"),
-        format!("BEGIN; DELETE FROM {table}; INSERT INTO {table} VALUES (4, 'D', 'd', 'a'); COMMIT"),
+        format!(
+            "BEGIN; DELETE FROM {table}; INSERT INTO {table} VALUES (4, 'D', 'd', 'a'); COMMIT"
+        ),
     ] {
         source
             .batch_execute(&change)
@@ -181,8 +187,7 @@ async fn follows(names: &Names, slot: Option<&str>) {
     tear_down(&pair).await;
     let left = "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()) + (SELECT count(*) FROM pg_publication)";
     assert_eq!(value(&source, left).await, "0");
-    let schema =
-        "SELECT nspname FROM pg_namespace WHERE obj_description(oid, 'pg_namespace') LIKE 'cdc bookkeeping%'";
+    let schema = "SELECT nspname FROM pg_namespace WHERE obj_description(oid, 'pg_namespace') LIKE 'cdc bookkeeping%'";
     assert_eq!(rows(&target, schema).await, Vec::<String>::new());
 }
 

@@ -1,8 +1,12 @@
-//! A session opens within a limit: what somebody has locked ends in an error that says so, and in the next try.
+//! A session opens within a limit: what somebody has locked ends in an error that says so, and in
+//! the next try.
 
-use crate::support::{Cdc, Side, Signal, goes_on, labels_pair_on, own_cluster, pg, target, wait_log};
+use crate::support::{
+    Cdc, Side, Signal, goes_on, labels_pair_on, own_cluster, pg, target, wait_log,
+};
 
-/// Starts a second session while this lock is held; it says that it waits no longer, and goes on once the lock is free.
+/// Starts a second session while this lock is held; it says that it waits no longer, and goes on
+/// once the lock is free.
 async fn with_lock_held(of_source: bool, table: &str) {
     // A lock of this kind has a transaction id, and holds up every slot creation of its cluster.
     let cluster = own_cluster(Side::Source, "opening");
@@ -17,7 +21,9 @@ async fn with_lock_held(of_source: bool, table: &str) {
     })
     .await;
     holder
-        .batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        .batch_execute(&format!(
+            "BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
+        ))
         .await
         .unwrap();
     let cdc = Cdc::run(&pair);

@@ -1,13 +1,14 @@
-//! What people and accidents do to slot, publication, bookkeeping and lookup: whatever it is, the lookup is exact again by
-//! itself, or after one resync where only a comparison can see the damage.
+//! What people and accidents do to slot, publication, bookkeeping and lookup: whatever it is, the
+//! lookup is exact again by itself, or after one resync where only a comparison can see the damage.
 
 use std::path::{Path, PathBuf};
 
 use cdc::cluster::{Cluster, Options, Programs};
 
 use crate::support::{
-    Cdc, Pair, Side, Signal, count_log, goes_on, labels_pair, labels_pair_on, missing, on_free_slot, pg,
-    rows, server_version, target, value, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, Pair, Side, Signal, count_log, goes_on, labels_pair, labels_pair_on, missing,
+    on_free_slot, pg, rows, server_version, target, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
 };
 
 async fn resync(pair: &Pair) {
@@ -20,7 +21,8 @@ async fn resync(pair: &Pair) {
 /// A change that comes by the stream where that is intact.
 const CHANGE: &str = "UPDATE labels SET label = 'changed ' || clock_timestamp() WHERE code = 'MR'; DELETE FROM labels WHERE code = 'NEW'";
 
-/// Each damage is done to a running process before a change at the source, which may hide it, and to a stopped one without any.
+/// Each damage is done to a running process before a change at the source, which may hide it, and
+/// to a stopped one without any.
 async fn heals_by_itself(damages: &[&str]) {
     let (pair, source, target) = labels_pair().await;
     let mut cdc = Cdc::run(&pair);
@@ -89,8 +91,8 @@ async fn lookup_that_is_emptied_or_has_other_rows() {
     .await;
 }
 
-/// Rows that somebody changed can only be seen by a comparison: the next resync repairs them, whatever the stream has made of
-/// them meanwhile.
+/// Rows that somebody changed can only be seen by a comparison: the next resync repairs them,
+/// whatever the stream has made of them meanwhile.
 #[tokio::test]
 async fn rows_of_map_and_lookup_that_somebody_changed() {
     let (pair, source, target) = labels_pair().await;
@@ -121,7 +123,11 @@ async fn rows_of_map_and_lookup_that_somebody_changed() {
     assert_eq!(count_log(&cdc, "the stream cannot continue"), 0);
     let repaired = "SELECT sum((v ->> 'inserted')::int) > 0 AND sum((v ->> 'updated')::int) > 0 AND sum((v ->> 'deleted')::int) > 0
                     FROM cdc.resync, jsonb_each(result) r (k, v) WHERE origin = 'request'";
-    assert_eq!(value(&target, repaired).await, "t", "drift is counted by kind");
+    assert_eq!(
+        value(&target, repaired).await,
+        "t",
+        "drift is counted by kind"
+    );
 }
 
 /// The target is set back to an earlier state, checkpoint and all.
@@ -162,11 +168,16 @@ async fn target_that_is_restored_from_a_backup() {
         let cdc = if running { cdc } else { Cdc::run(&pair) };
         let target = pg(&pair.target_url).await;
         goes_on("restored", &source, &target).await;
-        assert!(cdc.log().contains("ahead of the checkpoint"), "{}", cdc.log());
+        assert!(
+            cdc.log().contains("ahead of the checkpoint"),
+            "{}",
+            cdc.log()
+        );
     }
 }
 
-/// On 18 a slot that waits for a publication which is made again drops the changes in between in silence.
+/// On 18 a slot that waits for a publication which is made again drops the changes in between in
+/// silence.
 #[tokio::test]
 async fn publication_that_is_made_again() {
     let (pair, source, target) = labels_pair().await;
@@ -215,7 +226,11 @@ async fn publication_that_was_changed_while_stopped() {
         }
         cdc = Cdc::run(&pair);
         goes_on(before, &source, &target).await;
-        assert!(cdc.log().contains("publication was changed"), "{}", cdc.log());
+        assert!(
+            cdc.log().contains("publication was changed"),
+            "{}",
+            cdc.log()
+        );
     }
 }
 
@@ -271,12 +286,18 @@ async fn schema_that_is_taken_out_of_the_publication() {
             if stopped {
                 cdc = Cdc::run(&pair);
             }
-            goes_on(&format!("{statements:?}, stopped {stopped}"), &source, &target).await;
+            goes_on(
+                &format!("{statements:?}, stopped {stopped}"),
+                &source,
+                &target,
+            )
+            .await;
         }
     }
 }
 
-/// Without publish_via_partition_root changes come under the names of the partitions, which nobody follows.
+/// Without publish_via_partition_root changes come under the names of the partitions, which nobody
+/// follows.
 #[tokio::test]
 async fn partitions_that_are_published_under_their_own_names() {
     let (pair, source, target) = labels_pair().await;
@@ -345,7 +366,11 @@ async fn slot_that_somebody_made_again() {
             wait_log(&cdc, "ahead of the checkpoint").await;
         }
         goes_on(&format!("running {running}"), &source, &target).await;
-        assert!(count_log(&cdc, "the stream cannot continue") > 0, "{}", cdc.log());
+        assert!(
+            count_log(&cdc, "the stream cannot continue") > 0,
+            "{}",
+            cdc.log()
+        );
     }
 }
 
@@ -382,7 +407,11 @@ async fn slot_that_was_idle_for_too_long() {
     source.batch_execute(CHANGE).await.unwrap();
     wait_until("the slot is invalidated", async || {
         source.batch_execute("CHECKPOINT").await.unwrap();
-        let seen = rows(&source, "SELECT invalidation_reason FROM pg_replication_slots").await;
+        let seen = rows(
+            &source,
+            "SELECT invalidation_reason FROM pg_replication_slots",
+        )
+        .await;
         if seen == ["idle_timeout"] {
             Ok(())
         } else {
@@ -393,7 +422,8 @@ async fn slot_that_was_idle_for_too_long() {
     let cdc = Cdc::run(&pair);
     goes_on("idle", &source, &target).await;
     assert!(
-        cdc.log().contains("the slot was invalidated (idle_timeout)"),
+        cdc.log()
+            .contains("the slot was invalidated (idle_timeout)"),
         "{}",
         cdc.log()
     );
@@ -448,7 +478,8 @@ async fn role_that_loses_the_right_to_replicate() {
     );
 }
 
-/// A code of its own is not known to be final, so it is tried for ever: it is said which read model, what and since when.
+/// A code of its own is not known to be final, so it is tried for ever: it is said which read
+/// model, what and since when.
 #[tokio::test]
 async fn trigger_with_an_error_code_of_its_own() {
     let (pair, source, target) = labels_pair().await;
@@ -464,7 +495,11 @@ async fn trigger_with_an_error_code_of_its_own() {
         .unwrap();
     source.batch_execute(CHANGE).await.unwrap();
     let told = wait_until("it says what is in the way", async || {
-        let told = rows(&target, "SELECT error FROM cdc.pipeline WHERE state = 'retrying'").await;
+        let told = rows(
+            &target,
+            "SELECT error FROM cdc.pipeline WHERE state = 'retrying'",
+        )
+        .await;
         let what = "UTC: read model \"public.labels_lookup\": the target reported SQLSTATE ZZ123";
         match told.first() {
             Some(told) if told.starts_with("since 2") && told.ends_with(what) => Ok(told.clone()),
@@ -472,9 +507,11 @@ async fn trigger_with_an_error_code_of_its_own() {
         }
     })
     .await;
-    wait_until("it is tried again", async || match count_log(&cdc, "ZZ123") {
-        0..4 => Err(cdc.log()),
-        _ => Ok(()),
+    wait_until("it is tried again", async || {
+        match count_log(&cdc, "ZZ123") {
+            0..4 => Err(cdc.log()),
+            _ => Ok(()),
+        }
     })
     .await;
     // The same time, however often it was tried.

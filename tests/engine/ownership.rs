@@ -1,4 +1,5 @@
-//! Whose slot and publication it is: what another consumer of the source has made is neither altered nor dropped.
+//! Whose slot and publication it is: what another consumer of the source has made is neither
+//! altered nor dropped.
 
 use tokio_postgres::Client;
 
@@ -24,8 +25,8 @@ async fn output(pair: &Pair, arguments: &'static [&'static str]) -> (String, Opt
     let output = tokio::task::spawn_blocking(move || Cdc::output(&pair, arguments))
         .await
         .unwrap();
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     (text, output.status.code())
 }
 
@@ -74,7 +75,10 @@ async fn slot_of_another_consumer_is_never_dropped() {
     assert_eq!(value(&source, PUBLICATIONS).await, "0", "nothing was made");
     let (findings, code) = output(&pair, &["check"]).await;
     assert_eq!(code, Some(1), "{findings}");
-    assert!(told.iter().all(|text| findings.contains(text)), "{findings}");
+    assert!(
+        told.iter().all(|text| findings.contains(text)),
+        "{findings}"
+    );
     let (left, code) = output(&pair, &["teardown", "--yes"]).await;
     assert!(left.contains(&drop), "{left}");
     assert_eq!(code, Some(1), "{left}");
@@ -105,7 +109,10 @@ async fn second_service_with_the_same_names_is_told_which_to_change() {
     refused(&second, &told).await;
     let (findings, code) = output(&second, &["check"]).await;
     assert_eq!(code, Some(1), "{findings}");
-    assert!(told.iter().all(|text| findings.contains(text)), "{findings}");
+    assert!(
+        told.iter().all(|text| findings.contains(text)),
+        "{findings}"
+    );
     goes_on("beside it", &source, &target).await;
     assert_eq!(count_log(&first, "trying again"), 0, "{}", first.log());
     // While the first one is away.
@@ -127,10 +134,16 @@ async fn second_service_with_the_same_names_is_told_which_to_change() {
     assert_eq!(lookup(&reports).await, Vec::<String>::new());
     let first = Cdc::run(&pair);
     goes_on("back again", &source, &target).await;
-    assert_eq!(count_log(&first, "stream cannot go on"), 0, "{}", first.log());
+    assert_eq!(
+        count_log(&first, "stream cannot go on"),
+        0,
+        "{}",
+        first.log()
+    );
 }
 
-/// What another pipeline has made is used as it is if it has what is needed, else it stays as it is.
+/// What another pipeline has made is used as it is if it has what is needed, else it stays as it
+/// is.
 #[tokio::test]
 async fn publication_of_another_pipeline_is_not_altered() {
     let (pair, source, target) = labels_pair().await;
@@ -167,12 +180,17 @@ async fn publication_of_another_pipeline_is_not_altered() {
     second.target_url = target_database().await;
     second.slot = format!("{}_third", pair.slot);
     second.config = second.config.replace("_second'", "_third'");
-    refused(&second, &["belongs to another pipeline", "source.publication"]).await;
+    refused(
+        &second,
+        &["belongs to another pipeline", "source.publication"],
+    )
+    .await;
     assert_eq!(rows(&source, made).await, publication);
     assert!(first.is_running());
 }
 
-/// The bookkeeping was dropped by hand, or the target restored from before it was there: the publication tells.
+/// The bookkeeping was dropped by hand, or the target restored from before it was there: the
+/// publication tells.
 #[tokio::test]
 async fn publication_names_the_pipeline_whose_bookkeeping_is_gone() {
     let (pair, source, target) = labels_pair().await;
@@ -184,12 +202,16 @@ async fn publication_names_the_pipeline_whose_bookkeeping_is_gone() {
         assert!(comment.contains(part), "{part}: {comment}");
     }
     cdc.stop(Signal::Term).await;
-    target.batch_execute("DROP SCHEMA cdc CASCADE").await.unwrap();
+    target
+        .batch_execute("DROP SCHEMA cdc CASCADE")
+        .await
+        .unwrap();
     let mut cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"streaming\"").await;
     goes_on("without its bookkeeping", &source, &target).await;
     cdc.stop(Signal::Term).await;
-    // Made by an earlier version, or for a database that was called otherwise: the bookkeeping knows it, and names it as it is now.
+    // Made by an earlier version, or for a database that was called otherwise: the bookkeeping
+    // knows it, and names it as it is now.
     source
         .batch_execute("COMMENT ON PUBLICATION cdc IS 'made by cdc'")
         .await
@@ -201,7 +223,10 @@ async fn publication_names_the_pipeline_whose_bookkeeping_is_gone() {
     drop(target);
     let renamed = format!("{}_renamed", pair.target_database);
     let admin = pg(&crate::support::target().url("postgres")).await;
-    let rename = format!("ALTER DATABASE {} RENAME TO {renamed}", pair.target_database);
+    let rename = format!(
+        "ALTER DATABASE {} RENAME TO {renamed}",
+        pair.target_database
+    );
     wait_until("nobody uses the target", async || {
         admin
             .batch_execute(&rename)
@@ -236,11 +261,22 @@ async fn slot_whose_bookkeeping_is_gone_is_taken_only_when_a_person_says_so() {
     let mut cdc = Cdc::run(&pair);
     goes_on("start", &source, &target).await;
     // While it runs it knows what it has made.
-    target.batch_execute("DROP SCHEMA cdc CASCADE").await.unwrap();
-    wait_rows(&target, "SELECT to_regclass('cdc.pipeline') IS NOT NULL", &["t"]).await;
+    target
+        .batch_execute("DROP SCHEMA cdc CASCADE")
+        .await
+        .unwrap();
+    wait_rows(
+        &target,
+        "SELECT to_regclass('cdc.pipeline') IS NOT NULL",
+        &["t"],
+    )
+    .await;
     goes_on("without its bookkeeping", &source, &target).await;
     cdc.stop(Signal::Term).await;
-    target.batch_execute("DROP SCHEMA cdc CASCADE").await.unwrap();
+    target
+        .batch_execute("DROP SCHEMA cdc CASCADE")
+        .await
+        .unwrap();
     wait_until("the server has noticed that it left", async || {
         let active = value(
             &source,
@@ -251,7 +287,11 @@ async fn slot_whose_bookkeeping_is_gone_is_taken_only_when_a_person_says_so() {
     })
     .await;
     let slot = rows(&source, &slot_of(&pair)).await;
-    refused(&pair, &["is not known to be this pipeline's", "--take-slot"]).await;
+    refused(
+        &pair,
+        &["is not known to be this pipeline's", "--take-slot"],
+    )
+    .await;
     assert_eq!(rows(&source, &slot_of(&pair)).await, slot);
     let _cdc = Cdc::start(&mut Cdc::command(&pair, &["run", "--take-slot"]));
     goes_on("taken", &source, &target).await;
@@ -275,7 +315,12 @@ async fn slot_of_another_pipeline_is_not_given_up() {
     wait_log(&second, "the slot holds more than it may").await;
     let first = Cdc::run(&pair);
     goes_on("back again", &source, &target).await;
-    assert_eq!(count_log(&first, "stream cannot go on"), 0, "{}", first.log());
+    assert_eq!(
+        count_log(&first, "stream cannot go on"),
+        0,
+        "{}",
+        first.log()
+    );
     wait_rows(&target, IN_STEP, &["in_step streaming"]).await;
 }
 
@@ -294,7 +339,11 @@ async fn slot_of_a_first_copy_that_was_killed_is_known() {
         crate::support::held::wait_held(&target, crate::support::held::FILL).await;
         cdc.stop(Signal::Kill).await;
         crate::support::held::let_go(holder, crate::support::held::FILL).await;
-        assert_eq!(rows(&source, &slot_of(&pair)).await.len(), 1, "the slot is left");
+        assert_eq!(
+            rows(&source, &slot_of(&pair)).await.len(),
+            1,
+            "the slot is left"
+        );
     }
     let _cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;

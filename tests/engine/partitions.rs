@@ -1,8 +1,11 @@
-//! Partitioned sources: several levels, rows that move, partitions that come and go, identities of their own.
+//! Partitioned sources: several levels, rows that move, partitions that come and go, identities of
+//! their own.
 
 use tokio_postgres::Client;
 
-use crate::support::{Cdc, Pair, count_log, database_pair, pg, value, wait_equal, wait_log, wait_rows};
+use crate::support::{
+    Cdc, Pair, count_log, database_pair, pg, value, wait_equal, wait_log, wait_rows,
+};
 
 const CONFIG: &str = "
 [[read_model]]
@@ -13,7 +16,8 @@ columns = ['code', 'region', 'v']
 soft_delete = 'gone'
 ";
 
-/// A region's rows by id, on a second level for one of them; one leaf has its columns in another order.
+/// A region's rows by id, on a second level for one of them; one leaf has its columns in another
+/// order.
 const TABLES: &str = "
     CREATE TABLE p (region text NOT NULL, id int NOT NULL, code text NOT NULL, v text, gone boolean, PRIMARY KEY (region, id))
         PARTITION BY LIST (region);
@@ -27,7 +31,8 @@ const TABLES: &str = "
     INSERT INTO p VALUES ('north', 1, 'A', 'a'), ('south', 2, 'B', 'b'), ('south', 102, 'C', 'c'), ('south', 103, 'D', 'd');
     UPDATE p SET gone = true WHERE code = 'D';";
 
-const LIVE: &str = "SELECT code, region, v FROM p WHERE gone IS NOT TRUE ORDER BY code COLLATE \"C\"";
+const LIVE: &str =
+    "SELECT code, region, v FROM p WHERE gone IS NOT TRUE ORDER BY code COLLATE \"C\"";
 const LOOKUP: &str = "SELECT code, region, v FROM p_lookup ORDER BY code COLLATE \"C\"";
 const STATE: &str = "SELECT state FROM cdc.read_model";
 
@@ -94,14 +99,14 @@ async fn rows_that_move_between_partitions_of_two_levels_stay_one_row() {
 }
 
 const BEFORE: &str = "UPDATE p SET v = v || '.'";
-const ALONE: &str =
-    "UPDATE p_south_low SET v = 'nobody''s'; INSERT INTO p_south_low VALUES ('south', 5, 'X', 'nobody''s');";
+const ALONE: &str = "UPDATE p_south_low SET v = 'nobody''s'; INSERT INTO p_south_low VALUES ('south', 5, 'X', 'nobody''s');";
 
 /// None of it is in the stream, or only the rows that are written afterwards.
 #[tokio::test]
 async fn partitions_that_are_emptied_detached_and_attached_are_noticed() {
     let (_pair, source, target, mut cdc) = following("").await;
-    // Before 15 a walsender keeps to what it decided of a table when it first sent a change of it, attached or not.
+    // Before 15 a walsender keeps to what it decided of a table when it first sent a change of it,
+    // attached or not.
     source.batch_execute(BEFORE).await.unwrap();
     for (statement, change) in [
         (

@@ -1,17 +1,17 @@
-//! What a publication lacks for one read model suspends that one alone, says why, and prints the SQL; the others go on.
+//! What a publication lacks for one read model suspends that one alone, says why, and prints the
+//! SQL; the others go on.
 
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Signal, count_log, labels_pair, rows, value, wait_equal, wait_in_step, wait_log,
-    wait_rows, wait_until,
+    Cdc, LABELS_MODEL, Pair, Signal, count_log, labels_pair, rows, value, wait_equal, wait_in_step,
+    wait_log, wait_rows, wait_until,
 };
 
 const STATES: &str = "SELECT name || ' ' || state FROM cdc.read_model ORDER BY name";
 const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
 const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";
-const TAGS_MODEL: &str =
-    "[[read_model]]\nsource = 'tags'\ntarget = 'tags_lookup'\nkey = ['tag']\ncolumns = ['tag', 'note']\n";
+const TAGS_MODEL: &str = "[[read_model]]\nsource = 'tags'\ntarget = 'tags_lookup'\nkey = ['tag']\ncolumns = ['tag', 'note']\n";
 const ADD_TAGS: &str = "ALTER PUBLICATION \"cdc\" ADD TABLE \"public\".\"tags\"";
 
 /// Two read models on one slot.
@@ -42,7 +42,8 @@ async fn labels_go_on(case: &str, source: &Client, target: &Client) {
     }
 }
 
-/// Waits until the tags are suspended, or new and not copied, with this reason and remedy, and `status` says so.
+/// Waits until the tags are suspended, or new and not copied, with this reason and remedy, and
+/// `status` says so.
 async fn tags_wait(pair: &Pair, target: &Client, state: &str, told: &str) {
     let query = "SELECT state || ' / ' || coalesce(reason, '') || ' / ' || coalesce(hint, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
     wait_until("the tags wait, with the reason and the SQL", async || {
@@ -103,7 +104,11 @@ async fn table_that_anothers_publication_loses_suspends_its_read_model_alone() {
         labels_go_on("after a restart", &source, &target).await;
         tags_wait(&pair, &target, "suspended", ADD_TAGS).await;
     }
-    assert_eq!(rows(&target, TAGS_LOOKUP).await, shown, "the last good state");
+    assert_eq!(
+        rows(&target, TAGS_LOOKUP).await,
+        shown,
+        "the last good state"
+    );
     // Nothing is copied in vain meanwhile: what was merged would not be followed.
     assert_eq!(count_log(&cdc, "made a slot"), 0, "{}", cdc.log());
     source.batch_execute(ADD_TAGS).await.unwrap();
@@ -127,7 +132,8 @@ async fn first_start_goes_on_with_what_anothers_publication_has() {
     assert!(cdc.is_running());
 }
 
-/// A read model is added to the configuration before the DBA has published its table, or made it at all.
+/// A read model is added to the configuration before the DBA has published its table, or made it at
+/// all.
 #[tokio::test]
 async fn read_model_that_is_added_too_early_stops_no_other() {
     let (pair, source, target) = labels_and_tags().await;
@@ -148,7 +154,13 @@ async fn read_model_that_is_added_too_early_stops_no_other() {
         .await
         .unwrap();
     let mut cdc = Cdc::run(&pair);
-    tags_wait(&pair, &target, "new", "table \"public.tags\" does not exist").await;
+    tags_wait(
+        &pair,
+        &target,
+        "new",
+        "table \"public.tags\" does not exist",
+    )
+    .await;
     source
         .batch_execute("UPDATE labels SET label = 'no tags' WHERE code = 'MR'")
         .await
@@ -165,7 +177,8 @@ async fn read_model_that_is_added_too_early_stops_no_other() {
     all_in_step(&source, &target).await;
 }
 
-/// An option that all tables need suspends all; a process that has run does not end for it, and comes back with it.
+/// An option that all tables need suspends all; a process that has run does not end for it, and
+/// comes back with it.
 #[tokio::test]
 async fn operations_that_are_published_no_more_suspend_until_they_are() {
     let (pair, source, target) = labels_and_tags().await;
@@ -246,7 +259,8 @@ async fn table_that_the_role_may_not_publish_suspends_its_read_model_alone() {
     all_in_step(&source, &target).await;
 }
 
-/// CREATE and ALTER PUBLICATION wait for a VACUUM or an index that is made: only that table's read model does.
+/// CREATE and ALTER PUBLICATION wait for a VACUUM or an index that is made: only that table's read
+/// model does.
 #[tokio::test]
 async fn table_that_cannot_be_locked_keeps_no_other_waiting() {
     for first_start in [true, false] {

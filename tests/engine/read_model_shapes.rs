@@ -1,7 +1,9 @@
-//! Read models of other shapes: several at once, two of one source, composite keys, renamed columns, other schemas.
+//! Read models of other shapes: several at once, two of one source, composite keys, renamed
+//! columns, other schemas.
 
 use crate::support::{
-    Cdc, Signal, count_log, database_pair, labels_pair_on, pg, rows, source, value, wait_in_step, wait_rows,
+    Cdc, Signal, count_log, database_pair, labels_pair_on, pg, rows, source, value, wait_in_step,
+    wait_rows,
 };
 
 const CONFIG: &str = r#"
@@ -62,7 +64,12 @@ async fn several_read_models_of_every_shape_follow() {
     let tags = "SELECT tag, weight, made, list, synced IS NOT NULL FROM tags_lookup ORDER BY 1";
     wait_rows(&target, lines, &["1|1|one|7", "2|1|two|7"]).await;
     wait_rows(&target, texts, &["gone|1", "one|1", "two|2"]).await;
-    wait_rows(&target, tags, &["a|1.50|2026-01-01 00:00:00|{x,NULL,\"y z\"}|t"]).await;
+    wait_rows(
+        &target,
+        tags,
+        &["a|1.50|2026-01-01 00:00:00|{x,NULL,\"y z\"}|t"],
+    )
+    .await;
     source
         .batch_execute(
             "BEGIN;
@@ -102,7 +109,9 @@ async fn source_and_target_may_be_in_one_cluster() {
     });
     while !resync.is_finished() {
         master
-            .batch_execute("UPDATE labels SET label = label || '.' WHERE code = 'DR' AND length(label) < 40")
+            .batch_execute(
+                "UPDATE labels SET label = label || '.' WHERE code = 'DR' AND length(label) < 40",
+            )
             .await
             .unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -131,7 +140,12 @@ async fn partitioned_table_is_one_source() {
         .await
         .unwrap();
     let _cdc = Cdc::run(&pair);
-    wait_rows(&target, "SELECT to_regclass('p_lookup') IS NOT NULL", &["t"]).await;
+    wait_rows(
+        &target,
+        "SELECT to_regclass('p_lookup') IS NOT NULL",
+        &["t"],
+    )
+    .await;
     let lookup = "SELECT id, v FROM p_lookup ORDER BY id";
     wait_rows(&target, lookup, &["1|one", "11|eleven"]).await;
     source

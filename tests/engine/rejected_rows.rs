@@ -7,8 +7,8 @@ use tokio_postgres::Client;
 
 use crate::support::tags::{TAGS_LOOKUP, TAGS_MODEL};
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Signal, TO_VERSION_4, labels_pair, rows, value, wait_in_step, wait_log,
-    wait_rows,
+    Cdc, LABELS_MODEL, Pair, Signal, TO_VERSION_4, labels_pair, rows, value, wait_in_step,
+    wait_log, wait_rows,
 };
 
 const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \
@@ -102,7 +102,10 @@ async fn refused_rows_are_set_apart_told_and_healed() {
         .unwrap();
     assert!(output(&pair, &["resync"]).await.status.success());
     wait_rows(&target, REJECTED, &[]).await;
-    assert_eq!(rows(&target, TAGS_LOOKUP).await, ["a|good", "c|good", "e|secret"]);
+    assert_eq!(
+        rows(&target, TAGS_LOOKUP).await,
+        ["a|good", "c|good", "e|secret"]
+    );
 }
 
 async fn assert_told(pair: &Pair) {
@@ -110,7 +113,8 @@ async fn assert_told(pair: &Pair) {
     let status: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(status["read_models"][0]["rejected"], 4, "{status}");
     let first = &status["read_models"][0]["rejections"][0];
-    let told = ["identity", "key", "shown", "sqlstate", "column"].map(|name| first[name].as_str().unwrap());
+    let told = ["identity", "key", "shown", "sqlstate", "column"]
+        .map(|name| first[name].as_str().unwrap());
     assert_eq!(told, ["3", "c", "nothing", "22001", "note"]);
     assert_eq!(status["read_models"][1]["rejected"], 0);
     let text = output(pair, &["status"]).await;
@@ -158,8 +162,7 @@ async fn a_read_model_with_too_many_refused_rows_is_suspended_and_the_others_go_
         .unwrap();
     wait_in_step(&source, &target).await;
     wait_rows(&target, STATE, &["suspended"]).await;
-    let reason =
-        "SELECT reason LIKE '%more than 1000%' FROM cdc.read_model WHERE name = 'public.tags_lookup'";
+    let reason = "SELECT reason LIKE '%more than 1000%' FROM cdc.read_model WHERE name = 'public.tags_lookup'";
     assert_eq!(value(&target, reason).await, "t");
     assert_eq!(rows(&target, TAGS_LOOKUP).await, ["a|x", "b|mine", "d|y"]);
     source
@@ -200,6 +203,7 @@ async fn bookkeeping_of_the_version_before_is_brought_up_to_date() {
         .await
         .unwrap();
     wait_rows(&target, TAGS_LOOKUP, &["a|x", "d|y", "g|y"]).await;
-    let rejected = "SELECT rejected, version FROM cdc.freshness, cdc.version WHERE read_model LIKE '%tags%'";
+    let rejected =
+        "SELECT rejected, version FROM cdc.freshness, cdc.version WHERE read_model LIKE '%tags%'";
     wait_rows(&target, rejected, &["1|5"]).await;
 }

@@ -1,17 +1,19 @@
-//! A server is restarted in the middle of a copy, in order or not: the copy is begun again by itself, and is exact.
+//! A server is restarted in the middle of a copy, in order or not: the copy is begun again by
+//! itself, and is exact.
 
 use cdc::cluster::{Cluster, Stop};
 use tokio_postgres::Client;
 
 use crate::support::held::{self, CATCH_UP, FILL};
 use crate::support::{
-    Cdc, Pair, Side, goes_on, labels_pair_on, own_cluster, pg, source, target, wait_in_step, wait_log,
-    wait_rows,
+    Cdc, Pair, Side, goes_on, labels_pair_on, own_cluster, pg, source, target, wait_in_step,
+    wait_log, wait_rows,
 };
 
 const MANNERS: [Stop; 2] = [Stop::Fast, Stop::Immediate];
 
-/// Restarts a server of the pair and connects to both again. Who works with the cluster goes on meanwhile.
+/// Restarts a server of the pair and connects to both again. Who works with the cluster goes on
+/// meanwhile.
 async fn restart(cluster: &Cluster, how: Stop, pair: &Pair) -> (Client, Client) {
     // Blocks: there is nothing else to be done in the test meanwhile.
     cluster.restart(how).unwrap();
@@ -33,7 +35,12 @@ async fn in_a_first_copy(side: Side, cluster: &Cluster, how: Stop) {
     if side == Side::Source {
         held::let_go(holder, FILL).await;
     }
-    goes_on(&format!("first copy, {side:?}, {how:?}"), &at_source, &at_target).await;
+    goes_on(
+        &format!("first copy, {side:?}, {how:?}"),
+        &at_source,
+        &at_target,
+    )
+    .await;
     let copies = "SELECT origin || ' ' || state FROM cdc.resync";
     wait_rows(&at_target, copies, &["first copy done"]).await;
     held::wait_nothing_left(&pair, &at_source, &at_target).await;

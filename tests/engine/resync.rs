@@ -1,13 +1,17 @@
 //! Comparisons and resyncs that somebody asks for, beside the stream.
 
 use crate::support::{
-    self, Cdc, Side, labels_pair, labels_pair_on, lookup, own_cluster, pg, value, wait_in_step, wait_until,
+    self, Cdc, Side, labels_pair, labels_pair_on, lookup, own_cluster, pg, value, wait_in_step,
+    wait_until,
 };
 
 /// What a command printed, and its exit code.
 fn run(pair: &crate::support::Pair, arguments: &[&str]) -> (String, Option<i32>) {
     let output = Cdc::output(pair, arguments);
-    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+    (
+        String::from_utf8(output.stdout).unwrap(),
+        output.status.code(),
+    )
 }
 
 #[tokio::test]
@@ -66,7 +70,10 @@ async fn verify_names_as_many_keys_as_asked_and_repairs_nothing() {
     );
     assert_eq!(lookup(&target).await, edited, "nothing was repaired");
     // More than there is room for, and where nothing is named.
-    for wrong in [&["verify", "--limit", "10001"][..], &["resync", "--limit", "5"]] {
+    for wrong in [
+        &["verify", "--limit", "10001"][..],
+        &["resync", "--limit", "5"],
+    ] {
         assert_eq!(run(&pair, wrong).1, Some(2), "{wrong:?}");
     }
 }
@@ -114,7 +121,10 @@ async fn wait_status(
     wait_until(what, async || {
         let pair = pair.clone();
         let seen = tokio::task::spawn_blocking(move || {
-            (run(&pair, &["status", "--json"]).0, run(&pair, &["status"]).0)
+            (
+                run(&pair, &["status", "--json"]).0,
+                run(&pair, &["status"]).0,
+            )
         });
         let (json, text) = seen.await.unwrap();
         if holds(&serde_json::from_str(&json).unwrap()) {

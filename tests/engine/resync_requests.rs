@@ -1,10 +1,11 @@
-//! Resyncs that were asked for: one that cannot be carried out holds up nothing else, and can be cancelled.
+//! Resyncs that were asked for: one that cannot be carried out holds up nothing else, and can be
+//! cancelled.
 
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, LABELS_MODEL, Side, database_pair, labels_pair_on, own_cluster, pg, seeded, value, wait_in_step,
-    wait_log, wait_rows,
+    Cdc, LABELS_MODEL, Side, database_pair, labels_pair_on, own_cluster, pg, seeded, value,
+    wait_in_step, wait_log, wait_rows,
 };
 
 const OTHERS_MODEL: &str = "
@@ -58,7 +59,8 @@ async fn a_request_that_fails_again_and_again_holds_up_nothing_else() {
     wait_log(&cdc, "\"streaming\"").await;
     target.batch_execute(FULL).await.unwrap();
     let fails = ask(&target, "public.others_lookup").await;
-    let waits = format!("SELECT waiting_for LIKE '%no space left%' FROM cdc.resync WHERE id = {fails}");
+    let waits =
+        format!("SELECT waiting_for LIKE '%no space left%' FROM cdc.resync WHERE id = {fails}");
     wait_rows(&target, &waits, &["t"]).await;
     // Another request, and a read model that is suspended meanwhile.
     let other = ask(&target, "public.labels_lookup").await;
@@ -99,7 +101,8 @@ async fn a_request_that_is_being_carried_out_can_be_cancelled() {
         .await
         .unwrap();
     let id = ask(&target, "public.labels_lookup").await;
-    let waits = format!("SELECT waiting_for LIKE 'open transactions%' FROM cdc.resync WHERE id = {id}");
+    let waits =
+        format!("SELECT waiting_for LIKE 'open transactions%' FROM cdc.resync WHERE id = {id}");
     wait_rows(&target, &waits, &["t"]).await;
     cancel(&target, &id).await;
     wait_log(&cdc, "a resync was cancelled").await;

@@ -51,15 +51,17 @@ fn secure_cluster(side: Side, name: &str) -> (Cluster, String) {
          openssl x509 -req -in {name}.csr -CA {name}.ca.crt -CAkey {name}.ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.crt",
         directory.display()
     );
-    let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    let output = Command::new("/bin/sh")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let read = |end: &str| std::fs::read_to_string(file(end)).unwrap();
-    let hba =
-        "local all all trust\nhostssl all all all scram-sha-256\nhostssl replication all all scram-sha-256\n";
+    let hba = "local all all trust\nhostssl all all all scram-sha-256\nhostssl replication all all scram-sha-256\n";
     let cluster = Cluster::start(&Options {
         name: name.to_owned(),
         pg_bin: side.programs(),

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use cdc::cluster::{Cluster, Options, Stop};
 
 use crate::support::{
-    self, Cdc, Side, Signal, count_log, labels_pair, labels_pair_on, own_cluster, pg, target, value,
-    wait_in_step, wait_log, wait_rows, wait_until,
+    self, Cdc, Side, Signal, count_log, labels_pair, labels_pair_on, own_cluster, pg, target,
+    value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 /// The time in which a server or the process has to end.
@@ -32,7 +32,11 @@ async fn source_that_goes_away_is_waited_for_and_never_held_up() {
     // Fast shutdown right after a commit, while streaming.
     let started = Instant::now();
     cluster.stop(Stop::Fast).unwrap();
-    assert!(started.elapsed() < SOON, "shutdown took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < SOON,
+        "shutdown took {:?}",
+        started.elapsed()
+    );
     cluster.start_again().unwrap();
     let source = pg(&pair.source_url).await;
     source
@@ -54,12 +58,16 @@ async fn source_that_goes_away_is_waited_for_and_never_held_up() {
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
 }
 
-/// A target of its own, stopped and started while the source stays; the source's shutdown does not wait meanwhile.
+/// A target of its own, stopped and started while the source stays; the source's shutdown does not
+/// wait meanwhile.
 #[tokio::test]
 async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
     let (cluster, own_source) = std::thread::scope(|scope| {
         let source = scope.spawn(|| own_cluster(Side::Source, "own-source"));
-        (own_cluster(Side::Target, "own-target"), source.join().unwrap())
+        (
+            own_cluster(Side::Target, "own-target"),
+            source.join().unwrap(),
+        )
     });
     let (pair, source, target) = labels_pair_on(&own_source, &cluster).await;
     drop(target);
@@ -79,7 +87,11 @@ async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let started = Instant::now();
     own_source.stop(Stop::Fast).unwrap();
-    assert!(started.elapsed() < SOON, "shutdown took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < SOON,
+        "shutdown took {:?}",
+        started.elapsed()
+    );
     own_source.start_again().unwrap();
     cluster.start_again().unwrap();
     let (source, target) = (pg(&pair.source_url).await, pg(&pair.target_url).await);
@@ -94,7 +106,11 @@ async fn target_that_goes_away_is_waited_for_and_does_not_hold_the_source_up() {
         .unwrap();
     let started = Instant::now();
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
-    assert!(started.elapsed() < SOON, "took {:?} to leave", started.elapsed());
+    assert!(
+        started.elapsed() < SOON,
+        "took {:?} to leave",
+        started.elapsed()
+    );
 }
 
 /// A target that hangs in the middle of a batch: a lock on the lookup.
@@ -127,11 +143,19 @@ async fn locked_lookup_holds_up_neither_shutdown_nor_leaving() {
     .await;
     let started = Instant::now();
     cluster.stop(Stop::Fast).unwrap();
-    assert!(started.elapsed() < SOON, "shutdown took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < SOON,
+        "shutdown took {:?}",
+        started.elapsed()
+    );
     cluster.start_again().unwrap();
     let started = Instant::now();
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
-    assert!(started.elapsed() < SOON, "took {:?} to leave", started.elapsed());
+    assert!(
+        started.elapsed() < SOON,
+        "took {:?} to leave",
+        started.elapsed()
+    );
     locker.batch_execute("ROLLBACK").await.unwrap();
     let _cdc = Cdc::run(&pair);
     wait_in_step(&pg(&pair.source_url).await, &target).await;
@@ -153,7 +177,9 @@ async fn idle_slot_follows_the_wal_of_others_and_says_nothing() {
     let before = logged(&cdc);
     // Another table of this database, and another database of this server.
     source
-        .batch_execute("CREATE TABLE busy AS SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n")
+        .batch_execute(
+            "CREATE TABLE busy AS SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n",
+        )
         .await
         .unwrap();
     let other = pg(&support::source().url("postgres")).await;
@@ -229,7 +255,9 @@ async fn zombie_writes_nothing() {
     zombie.kill(Signal::Cont);
     for n in 0..5 {
         source
-            .batch_execute(&format!("UPDATE labels SET label = 'n{n}' WHERE code = 'MR'"))
+            .batch_execute(&format!(
+                "UPDATE labels SET label = 'n{n}' WHERE code = 'MR'"
+            ))
             .await
             .unwrap();
         wait_in_step(&source, &target).await;
@@ -237,7 +265,8 @@ async fn zombie_writes_nothing() {
     assert_eq!(count_log(&zombie, "applied changes"), 0);
 }
 
-/// A password that is changed under a process that runs is not its end: it says so, and comes back once it is right again.
+/// A password that is changed under a process that runs is not its end: it says so, and comes back
+/// once it is right again.
 #[tokio::test]
 async fn password_that_was_changed_is_waited_for() {
     let cluster = |side: Side, name: &str| {
@@ -286,7 +315,8 @@ async fn password_that_was_changed_is_waited_for() {
             let told = "SELECT state, error LIKE '%password authentication failed%', error_hint IS NOT NULL FROM cdc.pipeline";
             wait_rows(&target, told, &["retrying|t|t"]).await;
             let shown = pair.clone();
-            let output = tokio::task::spawn_blocking(move || Cdc::output(&shown, &["status"])).await;
+            let output =
+                tokio::task::spawn_blocking(move || Cdc::output(&shown, &["status"])).await;
             // Long lines are broken at blanks.
             let text = String::from_utf8(output.unwrap().stdout).unwrap();
             let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -295,9 +325,11 @@ async fn password_that_was_changed_is_waited_for() {
                 "{text}"
             );
         }
-        side.batch_execute("SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD 'right'")
-            .await
-            .unwrap();
+        side.batch_execute(
+            "SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD 'right'",
+        )
+        .await
+        .unwrap();
         wait_in_step(&source, &target).await;
     }
     assert!(!cdc.log().contains("copied again"), "{}", cdc.log());

@@ -1,5 +1,6 @@
-//! The source is set back to an earlier state: to a snapshot of its storage (the same timeline), or by a restored base backup
-//! (a new one). Commits that were applied never happened, and the lookup is exact again by itself.
+//! The source is set back to an earlier state: to a snapshot of its storage (the same timeline), or
+//! by a restored base backup (a new one). Commits that were applied never happened, and the lookup
+//! is exact again by itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +9,8 @@ use cdc::cluster::{Cluster, Stop};
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Side, Signal, goes_on, labels_pair_on, lookup, own_cluster, pg, rows, target, value, wait_in_step,
-    wait_until,
+    Cdc, Side, Signal, goes_on, labels_pair_on, lookup, own_cluster, pg, rows, target, value,
+    wait_in_step, wait_until,
 };
 
 /// What the source is set back to.
@@ -33,7 +34,11 @@ struct State {
 /// Copies a directory; of a running server, files may go away meanwhile.
 fn copy(from: &Path, to: &Path, running: bool) {
     let _ = std::fs::remove_dir_all(to);
-    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .unwrap();
     assert!(running || copied.success(), "cp: {copied}");
 }
 
@@ -62,7 +67,11 @@ async fn keep(kept: Kept, cluster: &Cluster) -> State {
     copy(&cluster.data_dir(), &place, true);
     let label = value(&server, &format!("SELECT labelfile FROM {stop}")).await;
     // The backup is whole with the WAL up to its end.
-    copy(&cluster.data_dir().join("pg_wal"), &place.join("pg_wal"), true);
+    copy(
+        &cluster.data_dir().join("pg_wal"),
+        &place.join("pg_wal"),
+        true,
+    );
     std::fs::remove_file(place.join("postmaster.pid")).unwrap();
     if kept == Kept::Backup {
         for slot in std::fs::read_dir(place.join("pg_replslot")).unwrap() {

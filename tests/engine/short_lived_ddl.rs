@@ -1,5 +1,5 @@
-//! What comes and goes between two looks of the watch: the catalogs say nothing of it afterwards, and the stream has brought
-//! rows of it, or has not.
+//! What comes and goes between two looks of the watch: the catalogs say nothing of it afterwards,
+//! and the stream has brought rows of it, or has not.
 
 use tokio_postgres::Client;
 
@@ -94,7 +94,11 @@ async fn partition_that_was_there_while_nobody_read_the_stream_leaves_no_rows() 
     run(&source, &[ATTACH, CHANGE_WEST, DETACH, LAST]).await;
     let cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
-    run(&source, &["INSERT INTO places VALUES ('north', 'N3', 'loud')"]).await;
+    run(
+        &source,
+        &["INSERT INTO places VALUES ('north', 'N3', 'loud')"],
+    )
+    .await;
     wait_rows(
         &target,
         "SELECT count(*) FROM places_lookup WHERE code = 'N3'",
@@ -104,7 +108,8 @@ async fn partition_that_was_there_while_nobody_read_the_stream_leaves_no_rows() 
     wait_equal(&source, OF_SOURCE, &target, SHOWN).await;
 }
 
-/// Before PostgreSQL 15 a walsender keeps under which name it sends a partition's changes, after that was detached too.
+/// Before PostgreSQL 15 a walsender keeps under which name it sends a partition's changes, after
+/// that was detached too.
 #[tokio::test]
 async fn changes_of_a_partition_that_was_detached_are_never_shown() {
     let (_pair, source, target, _cdc) = following().await;
@@ -143,7 +148,11 @@ async fn partition_that_stays_is_followed_and_noticed_when_it_goes() {
     )
     .await;
     wait_equal(&source, OF_SOURCE, &target, SHOWN).await;
-    run(&source, &["UPDATE places SET mood = 'loud' WHERE code = 'W2'"]).await;
+    run(
+        &source,
+        &["UPDATE places SET mood = 'loud' WHERE code = 'W2'"],
+    )
+    .await;
     wait_equal(&source, OF_SOURCE, &target, SHOWN).await;
     run(&source, &[DETACH]).await;
     wait_equal(&source, OF_SOURCE, &target, SHOWN).await;

@@ -1,11 +1,11 @@
-//! The slot comes back behind the checkpoint: transactions that were applied are sent again, some of them in the layout that the table
-//! had then. They say nothing about the table of today.
+//! The slot comes back behind the checkpoint: transactions that were applied are sent again, some
+//! of them in the layout that the table had then. They say nothing about the table of today.
 
 use cdc::cluster::Stop;
 
 use crate::support::{
-    Cdc, Side, Signal, goes_on, labels_pair, labels_pair_on, own_cluster, pg, target, value, wait_in_step,
-    wait_log, wait_rows,
+    Cdc, Side, Signal, goes_on, labels_pair, labels_pair_on, own_cluster, pg, target, value,
+    wait_in_step, wait_log, wait_rows,
 };
 
 /// Applies a change, alters the table, restarts the source and checks that later changes arrive.
@@ -73,11 +73,14 @@ async fn read_model_that_is_marked_in_step_but_is_not_in_the_stream_is_found() {
     let mut first = Cdc::run(&pair);
     goes_on("start", &source, &target).await;
     first.stop(Signal::Term).await;
-    // The watch looks now, and again in ten seconds: by then the session would begin again and bind what is altered.
+    // The watch looks now, and again in ten seconds: by then the session would begin again and bind
+    // what is altered.
     let cdc = Cdc::run(&pair);
     wait_log(&cdc, "looked at the source's catalogs").await;
     source
-        .batch_execute("ALTER TABLE labels RENAME COLUMN label TO other; UPDATE labels SET other = 'x'")
+        .batch_execute(
+            "ALTER TABLE labels RENAME COLUMN label TO other; UPDATE labels SET other = 'x'",
+        )
         .await
         .unwrap();
     wait_rows(&target, "SELECT state FROM cdc.read_model", &["suspended"]).await;

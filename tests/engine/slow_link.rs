@@ -67,12 +67,17 @@ async fn a_row_may_be_under_way_for_longer_than_a_source_may_be_silent() {
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     slow.store(true, Ordering::Relaxed);
     source
-        .batch_execute(&format!("INSERT INTO t VALUES (1, repeat('x', {ROW_BYTES}))"))
+        .batch_execute(&format!(
+            "INSERT INTO t VALUES (1, repeat('x', {ROW_BYTES}))"
+        ))
         .await
         .unwrap();
     wait_until("the row is there, by the same connection", async || {
         let log = cdc.log();
-        assert!(!log.contains("has not answered"), "the source has, all the time");
+        assert!(
+            !log.contains("has not answered"),
+            "the source has, all the time"
+        );
         if log.contains("\"message\":\"applied changes\"") {
             Ok(())
         } else {

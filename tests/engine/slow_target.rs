@@ -5,8 +5,8 @@ use crate::support::{Cdc, database_pair, pg, rows, wait_log, wait_rows, wait_unt
 /// Longer than reading may stand still.
 const SLOW_SECONDS: u32 = 12;
 
-/// What the target has against a batch comes after the stream was closed. It must be known all the same: else the same batch would
-/// be tried for ever, and hold up all others.
+/// What the target has against a batch comes after the stream was closed. It must be known all the
+/// same: else the same batch would be tried for ever, and hold up all others.
 #[tokio::test]
 async fn a_row_that_is_refused_late_suspends_its_read_model_and_no_other() {
     let mut pair = database_pair().await;
@@ -25,21 +25,31 @@ async fn a_row_that_is_refused_late_suspends_its_read_model_and_no_other() {
         ))
         .await
         .unwrap();
-    for (name, columns, on_row_error) in [("bad", "['id']", "stop"), ("good", "['id', 'big']", "isolate")] {
+    for (name, columns, on_row_error) in [
+        ("bad", "['id']", "stop"),
+        ("good", "['id', 'big']", "isolate"),
+    ] {
         pair.config += &format!(
             "[[read_model]]\nsource = 'public.{name}'\ntarget = 'public.{name}_lookup'\nkey = ['id']\ncolumns = {columns}\non_row_error = '{on_row_error}'\n"
         );
     }
     let cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
-    source.batch_execute("INSERT INTO bad VALUES (1)").await.unwrap();
+    source
+        .batch_execute("INSERT INTO bad VALUES (1)")
+        .await
+        .unwrap();
     // More than is kept in memory, while the target is at the row before them.
     for id in 1..=20 {
         let row = format!("INSERT INTO good VALUES ({id}, repeat('x', 1000000))");
         source.batch_execute(&row).await.unwrap();
     }
     wait_until("the read model is suspended", async || {
-        let states = rows(&target, "SELECT name, state FROM cdc.read_model ORDER BY name").await;
+        let states = rows(
+            &target,
+            "SELECT name, state FROM cdc.read_model ORDER BY name",
+        )
+        .await;
         if states == ["public.bad_lookup|suspended", "public.good_lookup|in_step"] {
             Ok(())
         } else {

@@ -1,13 +1,14 @@
-//! A process that has stopped without a word leaves its walsender behind, and with it the pipeline's lock: for hours, where
-//! wal_sender_timeout is off. The next one ends it, and never that of a living owner.
+//! A process that has stopped without a word leaves its walsender behind, and with it the
+//! pipeline's lock: for hours, where wal_sender_timeout is off. The next one ends it, and never
+//! that of a living owner.
 
 use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Side, Signal, count_log, goes_on, labels_pair_on, pg, wait_in_step, wait_log, wait_rows,
-    wait_until,
+    self, Cdc, Side, Signal, count_log, goes_on, labels_pair_on, pg, wait_in_step, wait_log,
+    wait_rows, wait_until,
 };
 
 const WAITS: &str = "another cdc owns this pipeline";
@@ -71,7 +72,8 @@ async fn walsender_of_a_living_owner_is_left_alone() {
         .batch_execute("UPDATE labels SET label = 'in hand' WHERE code = 'MR'")
         .await
         .unwrap();
-    let blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass";
+    let blocked =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass";
     wait_rows(&target, blocked, &["1"]).await;
     let second = Cdc::run(&pair);
     wait_log(&second, WAITS).await;

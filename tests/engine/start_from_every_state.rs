@@ -1,10 +1,10 @@
-//! Starts from every state: nothing, seeds, checkpoint without slot, a copy that was killed. A slot without checkpoint is in
-//! ownership.rs.
+//! Starts from every state: nothing, seeds, checkpoint without slot, a copy that was killed. A slot
+//! without checkpoint is in ownership.rs.
 
 use crate::support::held;
 use crate::support::{
-    Cdc, SOURCE_SQL, Signal, count_log, database_pair, labels_pair, lookup, on_free_slot, pg, rows, value,
-    wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, SOURCE_SQL, Signal, count_log, database_pair, labels_pair, lookup, on_free_slot, pg, rows,
+    value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 #[tokio::test]
@@ -52,7 +52,10 @@ async fn first_run_makes_everything_that_is_missing() {
         .await,
         ["d"]
     );
-    assert_eq!(rows(&target, held::FULL_SHADOWS).await, Vec::<String>::new());
+    assert_eq!(
+        rows(&target, held::FULL_SHADOWS).await,
+        Vec::<String>::new()
+    );
     assert_eq!(cdc.stop(Signal::Int).await.code(), Some(0));
     assert_eq!(count_log(&cdc, "trying again"), 0);
 }
@@ -71,7 +74,10 @@ async fn existing_lookup_is_taken_as_it_is() {
     let oid = value(&target, "SELECT 'labels_lookup'::regclass::oid").await;
     let _cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
-    assert_eq!(value(&target, "SELECT 'labels_lookup'::regclass::oid").await, oid);
+    assert_eq!(
+        value(&target, "SELECT 'labels_lookup'::regclass::oid").await,
+        oid
+    );
     let kept = "SELECT code FROM labels_lookup WHERE updated_at = '2020-01-01'";
     assert_eq!(
         rows(&target, kept).await,
@@ -89,7 +95,8 @@ async fn restart_loses_nothing_and_writes_nothing_twice() {
         .enumerate()
     {
         let mut cdc = Cdc::run(&pair);
-        let change = format!("UPDATE labels SET display_name = 'while running {round}' WHERE code = 'MR'");
+        let change =
+            format!("UPDATE labels SET display_name = 'while running {round}' WHERE code = 'MR'");
         wait_in_step(&source, &target).await;
         source.batch_execute(&change).await.unwrap();
         wait_in_step(&source, &target).await;
@@ -157,7 +164,12 @@ async fn checkpoint_without_slot_heals_with_the_old_rows_readable() {
     assert_eq!(count_log(&cdc, "the stream cannot continue"), 1);
     // With the pause before, since the first copy was just now.
     let told = 3 + count_log(&cdc, "CRON_FULL_SYNC");
-    assert_eq!(count_log(&cdc, "the slot is missing"), told, "{}", cdc.log());
+    assert_eq!(
+        count_log(&cdc, "the slot is missing"),
+        told,
+        "{}",
+        cdc.log()
+    );
 }
 
 #[tokio::test]
@@ -196,7 +208,10 @@ async fn first_copy_that_was_killed_is_begun_again() {
     for _ in 0..2 {
         let mut cdc = Cdc::run(&pair);
         wait_until("a shadow has rows", async || {
-            match target.simple_query("SELECT 1 FROM cdc.shadow_1_1 LIMIT 1").await {
+            match target
+                .simple_query("SELECT 1 FROM cdc.shadow_1_1 LIMIT 1")
+                .await
+            {
                 _ if cdc.log().contains("\"copied\"") => Ok(()),
                 _ if value(
                     &target,
@@ -212,7 +227,11 @@ async fn first_copy_that_was_killed_is_begun_again() {
         })
         .await;
         cdc.stop(Signal::Kill).await;
-        assert_eq!(lookup(&target).await.len(), 0, "nothing of half a copy is shown");
+        assert_eq!(
+            lookup(&target).await.len(),
+            0,
+            "nothing of half a copy is shown"
+        );
         source
             .batch_execute("UPDATE labels SET label = label || '.' WHERE code = 'N1'")
             .await
@@ -226,7 +245,10 @@ async fn first_copy_that_was_killed_is_begun_again() {
     )
     .await;
     wait_log(&cdc, "streaming").await;
-    assert_eq!(rows(&target, held::FULL_SHADOWS).await, Vec::<String>::new());
+    assert_eq!(
+        rows(&target, held::FULL_SHADOWS).await,
+        Vec::<String>::new()
+    );
     source
         .batch_execute("DELETE FROM labels WHERE code LIKE 'N%'")
         .await

@@ -1,5 +1,5 @@
-//! Tables whose columns or names change places: at no moment does a lookup show rows of which some follow the old names and
-//! some the new ones, or rows of another table.
+//! Tables whose columns or names change places: at no moment does a lookup show rows of which some
+//! follow the old names and some the new ones, or rows of another table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use tokio_postgres::Client;
 use crate::support::held::{self, FILL};
 use crate::support::tags::{TAGS, TAGS_LOOKUP, TAGS_MODEL, labels_and_tags};
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, Signal, labels_pair, on_free_slot, pg, rows, wait_equal, wait_log, wait_rows,
-    wait_until,
+    Cdc, LABELS_MODEL, Pair, Signal, labels_pair, on_free_slot, pg, rows, wait_equal, wait_log,
+    wait_rows, wait_until,
 };
 
 /// Every state of a lookup that a reader has seen, in order.
@@ -52,7 +52,8 @@ impl Reader {
     }
 }
 
-/// Runs statements at the source, one transaction each, and tells what the query shows after each of them.
+/// Runs statements at the source, one transaction each, and tells what the query shows after each
+/// of them.
 async fn states_of(source: &Client, query: &str, statements: &[&str]) -> Vec<Vec<String>> {
     let mut states = vec![rows(source, query).await];
     for statement in statements {
@@ -62,10 +63,12 @@ async fn states_of(source: &Client, query: &str, statements: &[&str]) -> Vec<Vec
     states
 }
 
-const SWAP: &str = "BEGIN; ALTER TABLE tags RENAME note TO other; ALTER TABLE tags RENAME spare TO note;
+const SWAP: &str =
+    "BEGIN; ALTER TABLE tags RENAME note TO other; ALTER TABLE tags RENAME spare TO note;
      ALTER TABLE tags RENAME other TO spare; COMMIT";
 
-const SWAP_USED: &str = "BEGIN; ALTER TABLE tags RENAME note TO other; ALTER TABLE tags RENAME tag TO note;
+const SWAP_USED: &str =
+    "BEGIN; ALTER TABLE tags RENAME note TO other; ALTER TABLE tags RENAME tag TO note;
      ALTER TABLE tags RENAME other TO tag; COMMIT";
 
 const MAKE_AGAIN: &str = "BEGIN; ALTER TABLE tags DROP spare; ALTER TABLE tags DROP note;
@@ -75,7 +78,8 @@ const CHANGE: &str = "UPDATE tags SET note = note || '.' WHERE id = 2";
 
 const SPARE: &str = "ALTER TABLE tags ADD spare text; UPDATE tags SET spare = 'spare ' || id";
 
-/// The row that was changed first was shown by the new names and all others by the old ones, until the watch looked.
+/// The row that was changed first was shown by the new names and all others by the old ones, until
+/// the watch looked.
 #[tokio::test]
 async fn columns_that_change_places_while_streaming_are_never_mixed() {
     for alter in [SWAP, SWAP_USED, MAKE_AGAIN] {
@@ -91,7 +95,8 @@ async fn columns_that_change_places_while_streaming_are_never_mixed() {
     }
 }
 
-/// The same where the table's first change on this connection comes after it, so that there is no older description.
+/// The same where the table's first change on this connection comes after it, so that there is no
+/// older description.
 #[tokio::test]
 async fn columns_that_change_places_before_the_first_change_are_never_mixed() {
     for alter in [SWAP, SWAP_USED, MAKE_AGAIN] {
@@ -139,8 +144,8 @@ key = ['id']
 columns = ['id', 'v']
 ";
 
-/// A table that was altered between its binding and the first look of the watch was never looked at again: the rows that
-/// changed later were of another column than all others, for good.
+/// A table that was altered between its binding and the first look of the watch was never looked at
+/// again: the rows that changed later were of another column than all others, for good.
 #[tokio::test]
 async fn table_that_is_altered_while_a_session_begins_is_noticed() {
     let (mut pair, source, target) = labels_pair().await;
@@ -162,8 +167,12 @@ async fn table_that_is_altered_while_a_session_begins_is_noticed() {
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     cdc.stop(Signal::Term).await;
-    // Whoever binds the parts makes their lookup, and waits for another one of that name; the tags are bound by then.
-    target.batch_execute("DROP TABLE parts_lookup").await.unwrap();
+    // Whoever binds the parts makes their lookup, and waits for another one of that name; the tags
+    // are bound by then.
+    target
+        .batch_execute("DROP TABLE parts_lookup")
+        .await
+        .unwrap();
     let holder = pg(&pair.target_url).await;
     holder
         .batch_execute("BEGIN; CREATE TABLE parts_lookup (id int PRIMARY KEY, v text)")
@@ -219,10 +228,8 @@ async fn in_a_copy(healing: bool, alter: &str) {
     held::wait_held(&target, FILL).await;
     let reader = Reader::start(&pair, TAGS_LOOKUP).await;
     // What the copy's snapshot shows is not what the table shows when it is altered.
-    let before =
-        "UPDATE tags SET note = note || '!', spare = spare || '!'; UPDATE tags_new SET note = 'ready'";
-    let after =
-        "INSERT INTO tags VALUES (4, 'd', 'd', 'dd'); UPDATE tags SET note = 'changed' WHERE id IN (1, 2)";
+    let before = "UPDATE tags SET note = note || '!', spare = spare || '!'; UPDATE tags_new SET note = 'ready'";
+    let after = "INSERT INTO tags VALUES (4, 'd', 'd', 'dd'); UPDATE tags SET note = 'changed' WHERE id IN (1, 2)";
     let mut states = states_of(&source, TAGS, &[before, alter, after]).await;
     held::let_go(holder, FILL).await;
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
@@ -259,7 +266,8 @@ async fn table_that_is_replaced_before_its_turn_in_a_healing_is_not_copied_as_it
     in_a_copy(true, REPLACE).await;
 }
 
-/// The rows of a table that became a partition only then were no rows of the source when the copy's snapshot was taken.
+/// The rows of a table that became a partition only then were no rows of the source when the copy's
+/// snapshot was taken.
 #[tokio::test]
 async fn partition_that_is_attached_before_its_turn_in_a_copy_is_not_copied_as_of_before() {
     let (mut pair, source, target) = labels_pair().await;

@@ -1,5 +1,6 @@
-//! A source whose commits wait for `cdc`: `synchronous_standby_names` takes it for a standby. They must not wait for long, whatever the
-//! target does. A hang is told by [`DEADLINE`], how fast it is proves nothing here.
+//! A source whose commits wait for `cdc`: `synchronous_standby_names` takes it for a standby. They
+//! must not wait for long, whatever the target does. A hang is told by [`DEADLINE`], how fast it is
+//! proves nothing here.
 
 use cdc::cluster::Cluster;
 use cdc::conninfo::{Conninfo, Host};
@@ -31,7 +32,10 @@ async fn name_standbys(cluster: &Cluster, names: &str) {
     let client = pg(&cluster.url("postgres")).await;
     let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
     client.batch_execute(&set).await.unwrap();
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    client
+        .batch_execute("SELECT pg_reload_conf()")
+        .await
+        .unwrap();
     wait_until("the setting is there", async || {
         let found = value(
             &pg(&cluster.url("postgres")).await,
@@ -63,8 +67,9 @@ async fn commits(case: &str, source: &Client) {
 
 /// Waits until the server takes this walsender for that.
 async fn wait_sync_state(source: &Client, application_name: &str, states: &[&str]) {
-    let query =
-        format!("SELECT sync_state FROM pg_stat_replication WHERE application_name = '{application_name}'");
+    let query = format!(
+        "SELECT sync_state FROM pg_stat_replication WHERE application_name = '{application_name}'"
+    );
     wait_until("its sync_state", async || {
         let seen = support::rows(source, &query).await;
         match seen.as_slice() {
@@ -78,7 +83,10 @@ async fn wait_sync_state(source: &Client, application_name: &str, states: &[&str
 /// A real standby's part: another consumer, of nothing, that acknowledges at once.
 async fn witness(cluster: &Cluster, pair: &Pair) -> JoinHandle<()> {
     let source = pg(&pair.source_url).await;
-    source.batch_execute("CREATE PUBLICATION witness").await.unwrap();
+    source
+        .batch_execute("CREATE PUBLICATION witness")
+        .await
+        .unwrap();
     let conninfo = Conninfo {
         hosts: vec![Host {
             host: cluster.socket_dir().to_str().unwrap().to_owned(),
@@ -136,7 +144,11 @@ async fn commits_do_not_wait_for_the_next_status() {
     wait_in_step(&source, &target).await;
     wait_log(&cdc, "\"streaming\"").await;
     // It runs already: the change is noticed.
-    for names in ["*", &format!("ANY 1 (\"{}\", nobody)", stream_of(&pair)), "*"] {
+    for names in [
+        "*",
+        &format!("ANY 1 (\"{}\", nobody)", stream_of(&pair)),
+        "*",
+    ] {
         name_standbys(&cluster, names).await;
         commits(&names.replace('"', ""), &source).await;
         wait_in_step(&source, &target).await;
@@ -183,7 +195,12 @@ async fn commits_go_on_while_the_target_is_locked() {
         wait_in_step(&source, &target).await;
         wait_sync_state(&source, &stream, &["sync", "quorum"]).await;
         commits("free again", &source).await;
-        commit("free again", &source, "DELETE FROM labels WHERE code LIKE 'N%'").await;
+        commit(
+            "free again",
+            &source,
+            "DELETE FROM labels WHERE code LIKE 'N%'",
+        )
+        .await;
         wait_in_step(&source, &target).await;
     }
     assert_eq!(count_log(&cdc, "trying again"), 0, "{}", cdc.log());

@@ -1,5 +1,5 @@
-//! A target that gives temporary files little room: the nightly comparison of a large lookup fails, and what to do is said at once, where
-//! people look.
+//! A target that gives temporary files little room: the nightly comparison of a large lookup fails,
+//! and what to do is said at once, where people look.
 
 use serde_json::Value;
 
@@ -30,7 +30,8 @@ async fn too_little_room_for_temporary_files_is_said_before_and_after() {
         .unwrap();
     let found = check();
     assert!(
-        found.contains("warning: target: temp_file_limit is 1 MB, and \"public.labels_lookup\" has"),
+        found
+            .contains("warning: target: temp_file_limit is 1 MB, and \"public.labels_lookup\" has"),
         "{found}"
     );
     assert!(found.contains("SET temp_file_limit = -1"), "{found}");
@@ -41,8 +42,14 @@ async fn too_little_room_for_temporary_files_is_said_before_and_after() {
         let status: Value = serde_json::from_slice(&output.stdout).unwrap();
         let problems = status["problems"].as_array().unwrap().clone();
         let told = |problem: &&Value| {
-            problem["message"].as_str().unwrap().contains("resync failed")
-                && problem["message"].as_str().unwrap().contains("temp_file_limit")
+            problem["message"]
+                .as_str()
+                .unwrap()
+                .contains("resync failed")
+                && problem["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("temp_file_limit")
         };
         problems
             .iter()
@@ -53,7 +60,11 @@ async fn too_little_room_for_temporary_files_is_said_before_and_after() {
     .await;
     let hint = problem["hint"].as_str().unwrap();
     assert!(hint.contains("SET temp_file_limit = -1"), "{hint}");
-    assert!(cdc.log().contains("SET temp_file_limit = -1"), "{}", cdc.log());
+    assert!(
+        cdc.log().contains("SET temp_file_limit = -1"),
+        "{}",
+        cdc.log()
+    );
     // The stream goes on meanwhile.
     source
         .batch_execute("UPDATE labels SET label = 'without room' WHERE code = 'MR'")
@@ -64,7 +75,10 @@ async fn too_little_room_for_temporary_files_is_said_before_and_after() {
     assert_eq!(count_log(&cdc, "trying again"), 0, "{}", cdc.log());
     let target_again = pg(&pair.target_url).await;
     target_again
-        .batch_execute(&format!("ALTER DATABASE {} RESET ALL", pair.target_database))
+        .batch_execute(&format!(
+            "ALTER DATABASE {} RESET ALL",
+            pair.target_database
+        ))
         .await
         .unwrap();
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Two servers that both say they are the primary: after a failover the old one comes back. What it has is older than what the
-//! lookups show.
+//! Two servers that both say they are the primary: after a failover the old one comes back. What it
+//! has is older than what the lookups show.
 
 use cdc::cluster::Stop;
 use tokio_postgres::Client;
@@ -13,8 +13,8 @@ const HEALS: &str = "SELECT count(*) FROM cdc.resync WHERE origin = 'heal'";
 const TIMELINE: &str = "SELECT timeline FROM cdc.pipeline";
 const ANOTHER: &str = "the source is another server than the one that was copied";
 
-/// The standby is the primary, `cdc` has followed it there by a copy, and the old primary has come back as if nothing had happened.
-/// Both have had a change since.
+/// The standby is the primary, `cdc` has followed it there by a copy, and the old primary has come
+/// back as if nothing had happened. Both have had a change since.
 async fn old_primary_is_back(couple: &Couple, cdc: &Cdc) -> Client {
     wait_in_step(&couple.source, &couple.target).await;
     wait_log(cdc, "streaming").await;
@@ -32,7 +32,9 @@ async fn old_primary_is_back(couple: &Couple, cdc: &Cdc) -> Client {
 
 async fn change(source: &Client, label: &str) {
     source
-        .batch_execute(&format!("UPDATE labels SET label = '{label}' WHERE code = 'MR'"))
+        .batch_execute(&format!(
+            "UPDATE labels SET label = '{label}' WHERE code = 'MR'"
+        ))
         .await
         .unwrap();
 }
@@ -53,7 +55,8 @@ async fn flicker(cdc: &Cdc, source: &Client) {
     .await;
 }
 
-/// The connection string names the old primary first, and it takes writes: it is passed over all the same.
+/// The connection string names the old primary first, and it takes writes: it is passed over all
+/// the same.
 #[tokio::test]
 async fn old_primary_that_comes_back_is_passed_over() {
     let couple = couple("old-primary-passed", None, &[]).await;
@@ -80,7 +83,8 @@ async fn old_primary_that_comes_back_is_passed_over() {
     );
 }
 
-/// The new primary is away: the lookups wait for it rather than go back in time, until a person says that the old one is right.
+/// The new primary is away: the lookups wait for it rather than go back in time, until a person
+/// says that the old one is right.
 #[tokio::test]
 async fn old_primary_alone_is_taken_only_when_a_person_says_so() {
     let couple = couple("old-primary-alone", None, &[]).await;
@@ -133,8 +137,8 @@ async fn old_primary_alone_is_taken_only_when_a_person_says_so() {
     assert_eq!(count_log(&cdc, ANOTHER), 0, "{}", cdc.log());
 }
 
-/// Any server will do, says the connection string, and the standby comes first: stream and copies are with the primary all the same,
-/// since to a standby every snapshot would look settled.
+/// Any server will do, says the connection string, and the standby comes first: stream and copies
+/// are with the primary all the same, since to a standby every snapshot would look settled.
 #[tokio::test]
 async fn standby_is_passed_over_by_stream_and_copies() {
     let couple = couple("standby-first", None, &[]).await;

@@ -1,12 +1,13 @@
-//! Values that are stored out of line (TOAST): an update that does not change one leaves it out of the stream.
+//! Values that are stored out of line (TOAST): an update that does not change one leaves it out of
+//! the stream.
 
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, DEADLINE, Pair, count_log, database_pair, labels_pair, pg, rows, value, wait_in_step, wait_log,
-    wait_rows, wait_until,
+    Cdc, DEADLINE, Pair, count_log, database_pair, labels_pair, pg, rows, value, wait_in_step,
+    wait_log, wait_rows, wait_until,
 };
 
 /// How the stream names an old row.
@@ -20,7 +21,8 @@ const IDENTITIES: [&str; 4] = [
 /// Bytes of a key: so many go out of line, and still into an index.
 const KEY_BYTES: usize = 2_200;
 
-/// A table with these values beside its key, and a running cdc. Every text is stored out of line, as it is, if it is long.
+/// A table with these values beside its key, and a running cdc. Every text is stored out of line,
+/// as it is, if it is long.
 async fn following(identity: &str) -> (Pair, Client, Client, Cdc) {
     let mut pair = database_pair().await;
     let source = pg(&pair.source_url).await;
@@ -147,15 +149,22 @@ async fn values_of_one_and_of_fifty_megabytes_are_kept() {
         source.batch_execute(step).await.unwrap();
         wait_live(&source, &target, step).await;
     }
-    wait_rows(&target, "SELECT max(length(big)) FROM t_lookup", &["52428800"]).await;
+    wait_rows(
+        &target,
+        "SELECT max(length(big)) FROM t_lookup",
+        &["52428800"],
+    )
+    .await;
     assert_eq!(count_log(&cdc, "trying again"), 0);
 }
 
-/// Dead rows are kept for the values that a restore may leave out; where none can be, none is kept, however many there are
-/// (`CDC_TEST_DEAD_ROWS`, 10,000 if it is not set; 10,000,000 takes some minutes).
+/// Dead rows are kept for the values that a restore may leave out; where none can be, none is kept,
+/// however many there are (`CDC_TEST_DEAD_ROWS`, 10,000 if it is not set; 10,000,000 takes some
+/// minutes).
 #[tokio::test]
 async fn dead_rows_without_large_projected_values_are_not_kept() {
-    let dead: u64 = std::env::var("CDC_TEST_DEAD_ROWS").map_or(10_000, |text| text.parse().unwrap());
+    let dead: u64 =
+        std::env::var("CDC_TEST_DEAD_ROWS").map_or(10_000, |text| text.parse().unwrap());
     let mut pair = database_pair().await;
     let source = pg(&pair.source_url).await;
     let target = pg(&pair.target_url).await;
@@ -198,8 +207,8 @@ async fn dead_rows_without_large_projected_values_are_not_kept() {
     assert_eq!(value(&target, map).await, "100|0");
 }
 
-/// A table of short rows has no values out of line, so nothing is kept of its dead rows; once it is altered so that it has, the
-/// first value that is left out is noticed.
+/// A table of short rows has no values out of line, so nothing is kept of its dead rows; once it is
+/// altered so that it has, the first value that is left out is noticed.
 #[tokio::test]
 async fn dead_rows_of_a_table_of_short_rows_are_not_kept_until_it_has_long_ones() {
     let (pair, source, target) = labels_pair().await;
@@ -229,7 +238,8 @@ async fn dead_rows_of_a_table_of_short_rows_are_not_kept_until_it_has_long_ones(
     }
     let in_line = "SELECT count(*) FROM labels WHERE length(label) = 50";
     assert_eq!(value(&source, in_line).await, "2");
-    // By the stream, unless the watch saw the table altered before that: then the values were kept in time.
+    // By the stream, unless the watch saw the table altered before that: then the values were kept
+    // in time.
     if count_log(&cdc, "was altered, renamed, dropped or created again") == 0 {
         assert_eq!(count_log(&cdc, "suspended before the transaction"), 1);
         assert!(cdc.log().contains("an update left out "));

@@ -1,6 +1,8 @@
 //! The truth table through the real stream, and what the reports see of it.
 
-use crate::support::{self, Cdc, Signal, labels_pair, lookup, rows, value, wait_in_step, wait_until};
+use crate::support::{
+    self, Cdc, Signal, labels_pair, lookup, rows, value, wait_in_step, wait_until,
+};
 
 /// What the application does to `labels`, and what the lookup has then (`code|label`).
 const STEPS: &[(&str, &[&str])] = &[
@@ -192,7 +194,10 @@ async fn the_report_follows_over_a_role_that_may_only_select() {
     let reports = support::pg(&pair.target_url.replace("postgres@", "reports@")).await;
     let report = include_str!("../../sql/demo/report.sql").replace("$1", "'REF002'");
     let name = async |client: &tokio_postgres::Client| rows(client, &report).await;
-    assert_eq!(name(&reports).await, ["REF002|Dr. Jane Doe|1975-11-02|N-1002"]);
+    assert_eq!(
+        name(&reports).await,
+        ["REF002|Dr. Jane Doe|1975-11-02|N-1002"]
+    );
     source
         .batch_execute("UPDATE labels SET label = 'Prof. Dr.' WHERE code = 'DR'")
         .await
@@ -225,11 +230,19 @@ async fn the_report_follows_over_a_role_that_may_only_select() {
     )
     .await;
     assert_eq!(freshness, ["public.labels_lookup|streaming|2|t"]);
-    assert!(reports.batch_execute("DELETE FROM labels_lookup").await.is_err());
+    assert!(
+        reports
+            .batch_execute("DELETE FROM labels_lookup")
+            .await
+            .is_err()
+    );
 }
 
 /// The statement that a reporting service sends: its answer, and how it ended.
-async fn wait_for(client: &tokio_postgres::Client, arguments: &str) -> Result<bool, tokio_postgres::Error> {
+async fn wait_for(
+    client: &tokio_postgres::Client,
+    arguments: &str,
+) -> Result<bool, tokio_postgres::Error> {
     client
         .query_one(&format!("SELECT cdc.wait_for({arguments})"), &[])
         .await
@@ -257,13 +270,18 @@ async fn report_can_wait_for_what_was_just_written() {
         let label = "SELECT label FROM labels_lookup WHERE code = 'MR'";
         assert_eq!(rows(&reports, label).await, [format!("n{n}")]);
     }
-    // A commit that concerns no read model: the stream stays silent, the position moves all the same.
-    source.batch_execute("CREATE TABLE other (a int)").await.unwrap();
+    // A commit that concerns no read model: the stream stays silent, the position moves all the
+    // same.
+    source
+        .batch_execute("CREATE TABLE other (a int)")
+        .await
+        .unwrap();
     let lsn = value(&source, "SELECT pg_current_wal_lsn()").await;
     let named = format!("'{lsn}', '30 seconds', 'public.labels_lookup'");
     assert!(wait_for(&reports, &named).await.unwrap());
     // Inside a transaction: the lock by which it is heard goes with the call.
-    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    let locks =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
     reports.batch_execute("BEGIN").await.unwrap();
     assert!(!wait_for(&reports, "'FFFFFF/0', '50 ms'").await.unwrap());
     assert_eq!(value(&reports, locks).await, "0");
@@ -291,7 +309,11 @@ async fn report_can_wait_for_what_was_just_written() {
         .await
         .unwrap();
     let lsn = value(&source, "SELECT pg_current_wal_lsn()").await;
-    assert!(!wait_for(&reports, &format!("'{lsn}', '100 ms'")).await.unwrap());
+    assert!(
+        !wait_for(&reports, &format!("'{lsn}', '100 ms'"))
+            .await
+            .unwrap()
+    );
     let _cdc = Cdc::run(&pair);
     assert!(
         wait_for(&reports, &format!("'{lsn}', '30 seconds'"))
@@ -345,7 +367,9 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     ];
     for (version, without) in older {
         target
-            .batch_execute(&format!("{without}; UPDATE cdc.version SET version = {version}"))
+            .batch_execute(&format!(
+                "{without}; UPDATE cdc.version SET version = {version}"
+            ))
             .await
             .unwrap();
         let status = Cdc::output(&pair, &["status", "--json"]);
@@ -359,8 +383,12 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
             .unwrap();
         let mut cdc = Cdc::run(&pair);
         wait_in_step(&source, &target).await;
-        assert_eq!(rows(&target, "SELECT version FROM cdc.version").await, ["5"]);
-        let shadows = "SELECT relname FROM pg_class WHERE relname ~ '^shadow_[0-9]' AND relkind = 'r'";
+        assert_eq!(
+            rows(&target, "SELECT version FROM cdc.version").await,
+            ["5"]
+        );
+        let shadows =
+            "SELECT relname FROM pg_class WHERE relname ~ '^shadow_[0-9]' AND relkind = 'r'";
         crate::support::wait_rows(&target, shadows, &[]).await;
         let honest = "SELECT as_of <= clock_timestamp() FROM cdc.freshness";
         assert_eq!(rows(&target, honest).await, ["t"]);

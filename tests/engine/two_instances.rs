@@ -1,15 +1,18 @@
-//! Two instances of one pipeline: one works, the other waits and says so, and neither undoes what the other one does.
+//! Two instances of one pipeline: one works, the other waits and says so, and neither undoes what
+//! the other one does.
 
 use tokio_postgres::Client;
 
 use crate::support::held::{self, FILL};
 use crate::support::{
-    Cdc, Pair, Signal, count_log, goes_on, labels_pair, on_free_slot, value, wait_log, wait_rows, wait_until,
+    Cdc, Pair, Signal, count_log, goes_on, labels_pair, on_free_slot, value, wait_log, wait_rows,
+    wait_until,
 };
 
 const WAITS: &str = "another cdc owns this pipeline";
 
-/// Waits until one of two works and the other one has said that it waits; returns the one that works first.
+/// Waits until one of two works and the other one has said that it waits; returns the one that
+/// works first.
 async fn sorted(first: Cdc, second: Cdc) -> (Cdc, Cdc) {
     let first_waits = wait_until("one of the two waits", async || {
         match (first.log().contains(WAITS), second.log().contains(WAITS)) {
@@ -67,7 +70,8 @@ async fn of_two_that_start_on_a_fresh_pair_one_copies() {
     }
 }
 
-/// A slot that was just made is not in use until it is read: the second one must neither start nor drop it.
+/// A slot that was just made is not in use until it is read: the second one must neither start nor
+/// drop it.
 #[tokio::test]
 async fn second_one_waits_while_the_first_one_copies() {
     let (pair, source, target) = labels_pair().await;
@@ -114,7 +118,9 @@ async fn of_two_that_start_without_the_slot_one_heals() {
     cdc.stop(Signal::Term).await;
     for healed in 1..=3 {
         source
-            .batch_execute("UPDATE labels SET label = 'lost ' || clock_timestamp() WHERE code = 'MRS'")
+            .batch_execute(
+                "UPDATE labels SET label = 'lost ' || clock_timestamp() WHERE code = 'MRS'",
+            )
             .await
             .unwrap();
         let drop = format!("SELECT pg_drop_replication_slot('{}')", pair.slot);
@@ -128,7 +134,8 @@ async fn of_two_that_start_without_the_slot_one_heals() {
     held::wait_nothing_left(&pair, &source, &target).await;
 }
 
-/// The slot is dropped under two that run: the one that works heals, or the other one does, but once.
+/// The slot is dropped under two that run: the one that works heals, or the other one does, but
+/// once.
 #[tokio::test]
 async fn of_two_that_lose_the_slot_one_heals() {
     let (pair, source, target) = labels_pair().await;

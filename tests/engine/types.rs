@@ -1,5 +1,6 @@
-//! Every type, byte for byte as the source's own text: in the first copy, as an insert and as an update in the stream; with
-//! settings of role and database on both sides that would change each text, or end each session.
+//! Every type, byte for byte as the source's own text: in the first copy, as an insert and as an
+//! update in the stream; with settings of role and database on both sides that would change each
+//! text, or end each session.
 
 use std::fmt::Write as _;
 
@@ -43,7 +44,8 @@ const TIMEOUTS: [(&str, &str); 5] = [
     ("transaction_timeout", "'1s'"),
 ];
 
-/// Both databases, their URLs with a role that has odd settings, and plain connections to look with.
+/// Both databases, their URLs with a role that has odd settings, and plain connections to look
+/// with.
 async fn odd_pair(
     source_settings: &[(&str, &str)],
     target_settings: &[(&str, &str)],
@@ -73,7 +75,8 @@ async fn odd_pair(
     (pair, source, target)
 }
 
-/// Waits until both tables have the same text in every column, and tells the first row and column that differ.
+/// Waits until both tables have the same text in every column, and tells the first row and column
+/// that differ.
 async fn wait_same(source: &Client, target: &Client, names: &str, table: &str) {
     let query = |table: &str| format!("SELECT {names} FROM public.{table} ORDER BY 1");
     wait_until("every value is the same", async || {
@@ -85,7 +88,10 @@ async fn wait_same(source: &Client, target: &Client, names: &str, table: &str) {
             if from != to {
                 let of = |row: &str| row.split('|').map(str::to_owned).collect::<Vec<_>>();
                 let names = names.split(", ");
-                let differs = names.zip(of(from)).zip(of(to)).find(|((_, from), to)| from != to);
+                let differs = names
+                    .zip(of(from))
+                    .zip(of(to))
+                    .find(|((_, from), to)| from != to);
                 return Err(format!("{differs:?}"));
             }
         }
@@ -131,13 +137,20 @@ async fn every_type_comes_as_the_sources_own_text() {
         ],
     )
     .await;
-    let has_multiranges = value(&source, "SELECT to_regtype('int4multirange') IS NOT NULL").await == "t";
+    let has_multiranges =
+        value(&source, "SELECT to_regtype('int4multirange') IS NOT NULL").await == "t";
     let digits = format!("{}.{}", "9".repeat(600), "7".repeat(400));
-    let mut values: Vec<(&str, Vec<&str>)> =
-        VALUES.iter().map(|(of, values)| (*of, values.to_vec())).collect();
+    let mut values: Vec<(&str, Vec<&str>)> = VALUES
+        .iter()
+        .map(|(of, values)| (*of, values.to_vec()))
+        .collect();
     values.push(("numeric", vec![&digits]));
     if has_multiranges {
-        values.extend(MULTIRANGES.iter().map(|(of, values)| (*of, values.to_vec())));
+        values.extend(
+            MULTIRANGES
+                .iter()
+                .map(|(of, values)| (*of, values.to_vec())),
+        );
     }
     // Few columns go as one statement, many by COPY.
     let mut tables = vec![("wide", values.clone())];
@@ -185,7 +198,10 @@ async fn every_type_comes_as_the_sources_own_text() {
             .await
             .unwrap_or_else(|error| panic!("{table}: {error:?}"));
         let all = names.join(", ");
-        let rotated: Vec<String> = names.iter().map(|name| format!("{name} = b.{name}")).collect();
+        let rotated: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name} = b.{name}"))
+            .collect();
         updates.push(format!(
             "INSERT INTO {table} SELECT id + 100, {all} FROM {table};
              UPDATE {table} a SET {} FROM {table} b WHERE a.id < 100 AND b.id = (a.id + 1) % {}",
@@ -214,7 +230,10 @@ async fn every_type_comes_as_the_sources_own_text() {
     for (table, columns) in &tables {
         wait_same(&source, &target, &names(columns.len()), table).await;
     }
-    source.batch_execute("SET search_path = public").await.unwrap();
+    source
+        .batch_execute("SET search_path = public")
+        .await
+        .unwrap();
     for update in &updates {
         source.batch_execute(update).await.unwrap();
     }
@@ -263,7 +282,10 @@ async fn a_change_that_only_bytes_show_is_written() {
         .zip(&names)
         .map(|((of, ..), name)| format!("{name} {of}"))
         .collect();
-    let before: Vec<String> = changes.iter().map(|(_, before, _)| quoted(before)).collect();
+    let before: Vec<String> = changes
+        .iter()
+        .map(|(_, before, _)| quoted(before))
+        .collect();
     for client in [&source, &target] {
         client
             .batch_execute("SET search_path = public; CREATE EXTENSION citext")
@@ -297,12 +319,20 @@ async fn a_change_that_only_bytes_show_is_written() {
 }
 
 /// Type at the source and in the lookup, two values, and how the lookup shows them.
-type Conversion = (&'static str, &'static str, [&'static str; 2], [&'static str; 2]);
+type Conversion = (
+    &'static str,
+    &'static str,
+    [&'static str; 2],
+    [&'static str; 2],
+);
 
 #[tokio::test]
 async fn another_type_of_the_lookup_takes_the_text() {
-    let (mut pair, source, target) =
-        odd_pair(&[("lc_monetary", "'C.utf8'")], &[("DateStyle", "'SQL, DMY'")]).await;
+    let (mut pair, source, target) = odd_pair(
+        &[("lc_monetary", "'C.utf8'")],
+        &[("DateStyle", "'SQL, DMY'")],
+    )
+    .await;
     let columns: [Conversion; 16] = [
         ("text", "varchar(50)", ["ä", "b "], ["ä", "b "]),
         ("mood", "text", ["sad", "ok"], ["sad", "ok"]),
@@ -384,7 +414,11 @@ async fn another_type_of_the_lookup_takes_the_text() {
     let cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     source
-        .batch_execute(&format!("INSERT INTO t VALUES (2{}), (3{})", cells(1), cells(0)))
+        .batch_execute(&format!(
+            "INSERT INTO t VALUES (2{}), (3{})",
+            cells(1),
+            cells(0)
+        ))
         .await
         .unwrap();
     let assigned: Vec<String> = columns
@@ -393,7 +427,10 @@ async fn another_type_of_the_lookup_takes_the_text() {
         .map(|((_, _, values, _), name)| format!("{name} = {}", quoted(values[1])))
         .collect();
     source
-        .batch_execute(&format!("UPDATE t SET {} WHERE id = 3", assigned.join(", ")))
+        .batch_execute(&format!(
+            "UPDATE t SET {} WHERE id = 3",
+            assigned.join(", ")
+        ))
         .await
         .unwrap();
     let shown = |which: usize| {
@@ -421,7 +458,9 @@ async fn types_that_cannot_fit_are_found_before_the_first_row() {
         .await
         .unwrap();
     target
-        .batch_execute("CREATE TABLE t_lookup (id int PRIMARY KEY, a int, b numeric, c varchar(50))")
+        .batch_execute(
+            "CREATE TABLE t_lookup (id int PRIMARY KEY, a int, b numeric, c varchar(50))",
+        )
         .await
         .unwrap();
     pair.config += &model(&["id", "a", "b", "c"]);
@@ -437,7 +476,8 @@ async fn types_that_cannot_fit_are_found_before_the_first_row() {
     }
 }
 
-/// A copy could read it, but the stream carries none, or on 18 only those that somebody publishes by an option.
+/// A copy could read it, but the stream carries none, or on 18 only those that somebody publishes
+/// by an option.
 #[tokio::test]
 async fn a_generated_column_is_refused_with_the_reason() {
     let mut pair = database_pair().await;
@@ -483,7 +523,8 @@ async fn a_generated_column_is_refused_with_the_reason() {
     }
 }
 
-/// The stream of another's publication may have more columns than the catalog of an older server knows of.
+/// The stream of another's publication may have more columns than the catalog of an older server
+/// knows of.
 #[tokio::test]
 async fn published_generated_columns_do_not_disturb_the_others() {
     let mut pair = database_pair().await;

@@ -1,11 +1,12 @@
-//! The log goes into a pipe that nobody reads: lines are dropped and counted, and the process neither stops replicating nor
-//! misses a signal.
+//! The log goes into a pipe that nobody reads: lines are dropped and counted, and the process
+//! neither stops replicating nor misses a signal.
 
 use std::io::Read as _;
 
 use crate::support::{Cdc, Signal, goes_on, labels_pair};
 
-/// At log level debug each row makes a line: far more than the 64 kB that a pipe takes and the thousand lines that wait.
+/// At log level debug each row makes a line: far more than the 64 kB that a pipe takes and the
+/// thousand lines that wait.
 const MANY: &str = "INSERT INTO labels (code, label, display_name) SELECT 'C' || n, 'l', 'd' FROM generate_series(1, 4000) n";
 
 #[tokio::test]

@@ -1,12 +1,12 @@
-//! What PostgreSQL never puts into the stream, kind by kind: each is refused, or suspends its read model with the reason, or is
-//! followed by a copy.
+//! What PostgreSQL never puts into the stream, kind by kind: each is refused, or suspends its read
+//! model with the reason, or is followed by a copy.
 
 use tokio_postgres::Client;
 
 use crate::support::tags::{TAGS, TAGS_LOOKUP, TAGS_MODEL, labels_and_tags, wait_told};
 use crate::support::{
-    Cdc, LABELS_MODEL, Pair, count_log, database_pair, labels_pair, pg, value, wait_equal, wait_in_step,
-    wait_log, wait_rows, wait_until,
+    Cdc, LABELS_MODEL, Pair, count_log, database_pair, labels_pair, pg, value, wait_equal,
+    wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 const STATE: &str = "SELECT state FROM cdc.read_model WHERE name IN ('public.parts_lookup', 'public.tags_lookup', 'public.typed_lookup')";
@@ -58,7 +58,10 @@ async fn unlogged_partition_is_refused_with_the_remedy() {
     assert!(log.contains("SET LOGGED"), "{log}");
     let check = Cdc::output(&pair, &["check"]);
     let told = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(told.contains("parts_2") && told.contains("SET LOGGED"), "{told}");
+    assert!(
+        told.contains("parts_2") && told.contains("SET LOGGED"),
+        "{told}"
+    );
 }
 
 /// Its rows were copied once, and then never followed.
@@ -158,7 +161,8 @@ const TYPED_SHOWN: &str = "SELECT id, v FROM typed_lookup ORDER BY 1";
 
 const MOOD: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')";
 
-/// The label of every row changes without a row in the WAL, wherever the enum stands in the column's type.
+/// The label of every row changes without a row in the WAL, wherever the enum stands in the
+/// column's type.
 #[tokio::test]
 async fn label_of_an_enum_that_is_renamed_is_followed() {
     for (types, column, rows) in [
@@ -296,8 +300,9 @@ async fn table_that_becomes_a_partition_of_a_published_one_suspends_its_read_mod
     wait_told(&target, &["partition of"]).await;
     // The watch has seen the new partition.
     let oid = value(&source, "SELECT 'tags'::regclass::oid").await;
-    let seen =
-        format!("SELECT storage LIKE '%{oid}:%' FROM cdc.read_model WHERE name = 'public.parts_lookup'");
+    let seen = format!(
+        "SELECT storage LIKE '%{oid}:%' FROM cdc.read_model WHERE name = 'public.parts_lookup'"
+    );
     wait_rows(&target, &seen, &["t"]).await;
     source
         .batch_execute("ALTER TABLE parts DETACH PARTITION tags; UPDATE tags SET note = 'detached'")
@@ -313,7 +318,8 @@ async fn table_that_becomes_a_partition_of_a_published_one_suspends_its_read_mod
     wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
 }
 
-/// Rows of a table that inherits are shown by a copy of its parent and come under another name in the stream.
+/// Rows of a table that inherits are shown by a copy of its parent and come under another name in
+/// the stream.
 #[tokio::test]
 async fn table_that_gets_heirs_suspends_its_read_model() {
     let (_pair, source, target, _cdc) = labels_and_tags("PRIMARY KEY (id)", "").await;
@@ -331,7 +337,8 @@ async fn table_that_gets_heirs_suspends_its_read_model() {
     wait_rows(&target, STATE, &["in_step"]).await;
 }
 
-/// Of what the stream has brought no copy is made: it costs the source a slot, and all its rows are read.
+/// Of what the stream has brought no copy is made: it costs the source a slot, and all its rows are
+/// read.
 #[tokio::test]
 async fn truncate_that_the_stream_brought_is_no_reason_for_a_copy() {
     let (pair, source, target, mut cdc) = {

@@ -1,4 +1,5 @@
-//! A type and values of it, for `types`: what a type's text can look like, and what a parser of it may get wrong.
+//! A type and values of it, for `types`: what a type's text can look like, and what a parser of it
+//! may get wrong.
 
 /// Types of users, at both sides.
 pub const TYPES: &str = r"
@@ -14,7 +15,8 @@ pub const TYPES: &str = r"
     CREATE TYPE shop.nested AS (here shop.place, there shop.place[]);
 ";
 
-/// A type and values of it, each as SQL text without the cast. NULL comes by itself, where the type takes it.
+/// A type and values of it, each as SQL text without the cast. NULL comes by itself, where the type
+/// takes it.
 pub const VALUES: &[(&str, &[&str])] = &[
     ("boolean", &["t", "f"]),
     ("smallint", &["-32768", "32767"]),
@@ -133,14 +135,26 @@ pub const VALUES: &[(&str, &[&str])] = &[
     ("uuid", &["A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"]),
     (
         "json",
-        &["{\"a\" : 1, \"a\": 2}", "null", " [1.0, 1.00, \"\\u00e4\"] "],
+        &[
+            "{\"a\" : 1, \"a\": 2}",
+            "null",
+            " [1.0, 1.00, \"\\u00e4\"] ",
+        ],
     ),
     (
         "jsonb",
-        &["{\"b\": 1.00, \"a\": [null, \"\\\"\"]}", "null", "\"\"", "1e5"],
+        &[
+            "{\"b\": 1.00, \"a\": [null, \"\\\"\"]}",
+            "null",
+            "\"\"",
+            "1e5",
+        ],
     ),
     ("jsonpath", &["$.a[*] ? (@ > 1)", "lax $"]),
-    ("xml", &["<a b=\"1\">&lt; ä </a>", "text only", "<!-- c --><a/>"]),
+    (
+        "xml",
+        &["<a b=\"1\">&lt; ä </a>", "text only", "<!-- c --><a/>"],
+    ),
     ("bit(3)", &["101"]),
     ("bit varying", &["", "0101010101"]),
     (
@@ -174,14 +188,23 @@ pub const VALUES: &[(&str, &[&str])] = &[
     ("numrange", &["(1.0,1.10]", "[NaN,NaN]"]),
     (
         "tsrange",
-        &["[2026-01-01 00:00:00,infinity)", "(,\"2026-01-01 00:00:00.5\"]"],
+        &[
+            "[2026-01-01 00:00:00,infinity)",
+            "(,\"2026-01-01 00:00:00.5\"]",
+        ],
     ),
-    ("tstzrange", &["[2026-01-01 00:00:00+05,2026-01-02 00:00:00+05)"]),
+    (
+        "tstzrange",
+        &["[2026-01-01 00:00:00+05,2026-01-02 00:00:00+05)"],
+    ),
     (
         "daterange",
         &["[2026-01-01,2026-01-05]", "[0044-01-01 BC,infinity]"],
     ),
-    ("int4[]", &["{}", "{1,NULL,3}", "[0:1][-1:0]={{1,2},{3,NULL}}"]),
+    (
+        "int4[]",
+        &["{}", "{1,NULL,3}", "[0:1][-1:0]={{1,2},{3,NULL}}"],
+    ),
     (
         "text[]",
         &[
@@ -215,7 +238,10 @@ pub const VALUES: &[(&str, &[&str])] = &[
         ],
     ),
     ("shop.place[]", &["{\"(a,,,,NaN)\",NULL}"]),
-    ("shop.nested", &["(\"(x,{y},,sad,)\",\"{\"\"(z,,,,)\"\"}\")"]),
+    (
+        "shop.nested",
+        &["(\"(x,{y},,sad,)\",\"{\"\"(z,,,,)\"\"}\")"],
+    ),
     ("shop.times", &["[2026-01-01 00:00:00+05,)"]),
     ("shop.present", &["sad", "Happy, ä"]),
 ];

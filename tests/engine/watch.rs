@@ -1,17 +1,18 @@
-//! What the stream does not tell is noticed within seconds, and read models join a stream that never rests.
+//! What the stream does not tell is noticed within seconds, and read models join a stream that
+//! never rests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{
-    Cdc, LABELS_MODEL, Signal, count_log, labels_pair, pg, rows, value, wait_in_step, wait_log, wait_rows,
-    wait_until,
+    Cdc, LABELS_MODEL, Signal, count_log, labels_pair, pg, rows, value, wait_in_step, wait_log,
+    wait_rows, wait_until,
 };
 
 const STATES: &str = "SELECT name || '|' || state FROM cdc.read_model ORDER BY 1";
 
-/// A publication that is made again between two looks, and a table that is taken out and put back, lose what was
-/// changed meanwhile: the lookup is right again all the same.
+/// A publication that is made again between two looks, and a table that is taken out and put back,
+/// lose what was changed meanwhile: the lookup is right again all the same.
 #[tokio::test]
 async fn what_a_changed_publication_kept_back_is_copied() {
     let (pair, source, target) = labels_pair().await;
@@ -54,7 +55,8 @@ async fn a_rewrite_of_the_table_is_followed_by_a_resync() {
     assert!(cdc.log().contains("another file"), "the watch has seen it");
 }
 
-/// The session goes on: a read model needs no new look at a table of which it uses nothing that changed.
+/// The session goes on: a read model needs no new look at a table of which it uses nothing that
+/// changed.
 #[tokio::test]
 async fn columns_that_are_not_used_may_change_without_notice() {
     let (pair, source, target) = labels_pair().await;
@@ -95,7 +97,8 @@ async fn columns_that_are_not_used_may_change_without_notice() {
     assert_eq!(count_log(&cdc, "was altered"), 1, "{}", cdc.log());
 }
 
-/// A replica identity that is lost is told before a change needs it; the read model comes back with it.
+/// A replica identity that is lost is told before a change needs it; the read model comes back with
+/// it.
 #[tokio::test]
 async fn an_identity_that_is_lost_is_told_without_a_change() {
     let (pair, source, target) = labels_pair().await;
@@ -110,15 +113,17 @@ async fn an_identity_that_is_lost_is_told_without_a_change() {
     let reason = value(&target, "SELECT reason FROM cdc.read_model").await;
     assert!(reason.contains("NOTHING"), "{reason}");
     source
-        .batch_execute("ALTER TABLE labels REPLICA IDENTITY DEFAULT; DELETE FROM labels WHERE code = 'DR'")
+        .batch_execute(
+            "ALTER TABLE labels REPLICA IDENTITY DEFAULT; DELETE FROM labels WHERE code = 'DR'",
+        )
         .await
         .unwrap();
     wait_rows(&target, STATES, &["public.labels_lookup|in_step"]).await;
     wait_in_step(&source, &target).await;
 }
 
-/// Under FULL without a primary key the key is the identity, while an index over every live row makes it unique: a row of which
-/// nobody knows whether it is deleted is live, and outside of it.
+/// Under FULL without a primary key the key is the identity, while an index over every live row
+/// makes it unique: a row of which nobody knows whether it is deleted is live, and outside of it.
 #[tokio::test]
 async fn a_soft_delete_that_may_be_null_is_told_without_a_change() {
     let (mut pair, source, target) = labels_pair().await;
@@ -134,8 +139,15 @@ async fn a_soft_delete_that_may_be_null_is_told_without_a_change() {
                     columns = ['tag', 'note']\nsoft_delete = 'gone'\n";
     let cdc = Cdc::run(&pair);
     wait_log(&cdc, "streaming").await;
-    assert_eq!(rows(&target, "SELECT tag, note FROM tags_lookup").await, ["a|x"]);
-    for (null, state) in [("DROP", "suspended"), ("SET", "in_step"), ("DROP", "suspended")] {
+    assert_eq!(
+        rows(&target, "SELECT tag, note FROM tags_lookup").await,
+        ["a|x"]
+    );
+    for (null, state) in [
+        ("DROP", "suspended"),
+        ("SET", "in_step"),
+        ("DROP", "suspended"),
+    ] {
         source
             .batch_execute(&format!("ALTER TABLE tags ALTER gone {null} NOT NULL"))
             .await
@@ -167,19 +179,24 @@ async fn a_table_that_is_made_again_is_followed_again() {
     wait_rows(&target, STATES, &["public.labels_lookup|in_step"]).await;
 }
 
-/// The map still names rows of a lookup that is gone: the new one is filled by a copy, not row by row.
+/// The map still names rows of a lookup that is gone: the new one is filled by a copy, not row by
+/// row.
 #[tokio::test]
 async fn a_lookup_that_is_made_again_is_filled_again() {
     let (pair, source, target) = labels_pair().await;
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     wait_log(&cdc, "streaming").await;
-    let again = "BEGIN; CREATE TABLE again (LIKE labels_lookup INCLUDING ALL); DROP TABLE labels_lookup;
+    let again =
+        "BEGIN; CREATE TABLE again (LIKE labels_lookup INCLUDING ALL); DROP TABLE labels_lookup;
                  ALTER TABLE again RENAME TO labels_lookup; COMMIT";
     target.batch_execute(again).await.unwrap();
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;
-    target.batch_execute("DROP TABLE labels_lookup").await.unwrap();
+    target
+        .batch_execute("DROP TABLE labels_lookup")
+        .await
+        .unwrap();
     let _cdc = Cdc::run(&pair);
     wait_until("the lookup is there and filled", async || {
         let seen = value(
@@ -187,7 +204,11 @@ async fn a_lookup_that_is_made_again_is_filled_again() {
             "SELECT coalesce(to_regclass('labels_lookup')::text, 'none')",
         )
         .await;
-        if seen == "labels_lookup" && !rows(&target, "SELECT code FROM labels_lookup").await.is_empty() {
+        if seen == "labels_lookup"
+            && !rows(&target, "SELECT code FROM labels_lookup")
+                .await
+                .is_empty()
+        {
             Ok(())
         } else {
             Err(seen)
@@ -197,8 +218,8 @@ async fn a_lookup_that_is_made_again_is_filled_again() {
     wait_in_step(&source, &target).await;
 }
 
-/// A read model that joined while another one's stream never rested lacked what was committed between the pause of the
-/// stream and the merge, or the pause was never granted at all.
+/// A read model that joined while another one's stream never rested lacked what was committed
+/// between the pause of the stream and the merge, or the pause was never granted at all.
 #[tokio::test]
 async fn read_models_join_a_stream_that_never_rests() {
     let (mut pair, source, target) = labels_pair().await;
@@ -213,8 +234,7 @@ async fn read_models_join_a_stream_that_never_rests() {
     wait_in_step(&source, &target).await;
     cdc.stop(Signal::Term).await;
     pair.config += LABELS_MODEL;
-    pair.config +=
-        "[[read_model]]\nsource = 'ticks'\ntarget = 'ticks_lookup'\nkey = ['id']\ncolumns = ['id', 'n']\n";
+    pair.config += "[[read_model]]\nsource = 'ticks'\ntarget = 'ticks_lookup'\nkey = ['id']\ncolumns = ['id', 'n']\n";
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..3)
         .map(|writer| {
@@ -237,7 +257,10 @@ async fn read_models_join_a_stream_that_never_rests() {
     wait_rows(
         &target,
         STATES,
-        &["public.labels_lookup|in_step", "public.ticks_lookup|in_step"],
+        &[
+            "public.labels_lookup|in_step",
+            "public.ticks_lookup|in_step",
+        ],
     )
     .await;
     stop.store(true, Ordering::Relaxed);

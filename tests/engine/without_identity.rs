@@ -1,5 +1,6 @@
-//! A publication that holds a table without a replica identity makes that table's UPDATE and DELETE fail in the application. `cdc check`
-//! names exactly these tables, whether they are followed or not.
+//! A publication that holds a table without a replica identity makes that table's UPDATE and DELETE
+//! fail in the application. `cdc check` names exactly these tables, whether they are followed or
+//! not.
 
 use serde_json::Value;
 use tokio_postgres::Client;

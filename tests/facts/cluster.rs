@@ -42,7 +42,16 @@ impl Cluster {
         let log = cluster.dir.join("log");
         program(
             "pg_ctl",
-            &["-D", text(&data), "-o", &options, "-l", text(&log), "-w", "start"],
+            &[
+                "-D",
+                text(&data),
+                "-o",
+                &options,
+                "-l",
+                text(&log),
+                "-w",
+                "start",
+            ],
         );
         cluster
     }
@@ -75,7 +84,10 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let data = self.dir.join("data");
-        program("pg_ctl", &["-D", text(&data), "-m", "immediate", "-w", "stop"]);
+        program(
+            "pg_ctl",
+            &["-D", text(&data), "-m", "immediate", "-w", "stop"],
+        );
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
@@ -88,7 +100,11 @@ fn text(path: &Path) -> &str {
 fn server_user() -> Option<(u32, u32)> {
     let id = |args: &[&str]| -> u32 {
         let output = Command::new("id").args(args).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
     };
     (id(&["-u"]) == 0).then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"])))
 }

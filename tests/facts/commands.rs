@@ -54,7 +54,9 @@ async fn commands_work_from_nothing_to_teardown() {
     let admin = cluster.source("postgres").await;
     missing_table_is_found(&settings).await;
     admin
-        .batch_execute(&format!("SET search_path = public; {MASTER} RESET search_path"))
+        .batch_execute(&format!(
+            "SET search_path = public; {MASTER} RESET search_path"
+        ))
         .await
         .unwrap();
     first_check_is_ready(&settings).await;
@@ -106,10 +108,17 @@ async fn first_check_is_ready(settings: &Settings) {
     );
 }
 
-async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tokio_postgres::Client) {
+async fn setup_is_idempotent(
+    cluster: &Cluster,
+    settings: &Settings,
+    admin: &tokio_postgres::Client,
+) {
     assert!(setup::execute(settings, true).await.unwrap());
     assert!(
-        source::facts::publication(admin, "cdc").await.unwrap().is_none(),
+        source::facts::publication(admin, "cdc")
+            .await
+            .unwrap()
+            .is_none(),
         "--print-sql only prints"
     );
     let all_before = all_sql_runs(settings, admin).await;
@@ -117,16 +126,29 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
     assert!(setup::execute(settings, false).await.unwrap());
     // The lookup that cdc has made is the one whose functions were printed before.
     let all = setup::all_sql(settings).await.unwrap();
-    let functions = |script: &str| script.split_once("-- The tables that stay").unwrap().1.to_owned();
-    assert!(functions(&all) == functions(&all_before), "{all_before}\n{all}");
+    let functions = |script: &str| {
+        script
+            .split_once("-- The tables that stay")
+            .unwrap()
+            .1
+            .to_owned()
+    };
+    assert!(
+        functions(&all) == functions(&all_before),
+        "{all_before}\n{all}"
+    );
     assert!(
         all.contains("-- Table public.labels_lookup is there and stays as it is."),
         "{all}"
     );
-    let made = source::facts::publication(admin, "cdc").await.unwrap().unwrap();
+    let made = source::facts::publication(admin, "cdc")
+        .await
+        .unwrap()
+        .unwrap();
     let comment = made.comment.unwrap();
     assert!(
-        comment.starts_with("made by cdc for slot \"cdc\" (bookkeeping: schema \"cdc\" of database"),
+        comment
+            .starts_with("made by cdc for slot \"cdc\" (bookkeeping: schema \"cdc\" of database"),
         "{comment}"
     );
     assert!(
@@ -138,22 +160,33 @@ async fn setup_is_idempotent(cluster: &Cluster, settings: &Settings, admin: &tok
         .await
         .unwrap()
         .unwrap();
-    assert!(lookup.key_index(&settings.read_models[0].key).unwrap().primary);
+    assert!(
+        lookup
+            .key_index(&settings.read_models[0].key)
+            .unwrap()
+            .primary
+    );
     assert_eq!(
         target::presence::presence(&mut conn, "cdc").await.unwrap(),
         target::presence::Presence::Ours
     );
     assert_eq!(
-        target::presence::presence(&mut conn, "nowhere").await.unwrap(),
+        target::presence::presence(&mut conn, "nowhere")
+            .await
+            .unwrap(),
         target::presence::Presence::Missing
     );
     assert_eq!(
-        target::presence::presence(&mut conn, "public").await.unwrap(),
+        target::presence::presence(&mut conn, "public")
+            .await
+            .unwrap(),
         target::presence::Presence::Foreign
     );
     let findings = check::findings(settings).await;
     assert!(
-        findings.iter().all(|finding| finding.severity != Severity::Error),
+        findings
+            .iter()
+            .all(|finding| finding.severity != Severity::Error),
         "{findings:#?}"
     );
     assert!(
@@ -187,12 +220,17 @@ async fn all_sql_runs(settings: &Settings, admin: &tokio_postgres::Client) -> St
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc'";
     let found: i64 = admin.query_one(schemas, &[]).await.unwrap().get(0);
     assert_eq!(found, 0, "--print-sql --all only prints");
-    admin.batch_execute("CREATE DATABASE printed").await.unwrap();
+    admin
+        .batch_execute("CREATE DATABASE printed")
+        .await
+        .unwrap();
     let conninfo = Conninfo {
         database: "printed".to_owned(),
         ..settings.target.conninfo.clone()
     };
-    let printed = source::connect::client(&conninfo, "cdc test").await.unwrap();
+    let printed = source::connect::client(&conninfo, "cdc test")
+        .await
+        .unwrap();
     printed.batch_execute(&script).await.unwrap();
     // The functions are compiled when they are called.
     printed
@@ -307,7 +345,12 @@ async fn teardown_takes_away_only_its_own(
         "a view of somebody else's reads the schema"
     );
     assert!(source::facts::slot(admin, "cdc").await.unwrap().is_none());
-    assert!(source::facts::publication(admin, "cdc").await.unwrap().is_none());
+    assert!(
+        source::facts::publication(admin, "cdc")
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert!(
         source::facts::publication(admin, "other")
             .await

@@ -96,7 +96,12 @@ async fn catalogs_are_read_as_they_are() {
 
 async fn servers_and_roles(cluster: &Cluster, admin: &tokio_postgres::Client) {
     let server = source::facts::server(admin).await.unwrap();
-    assert!(server.version >= 130_000 && !server.in_recovery && server.may_replicate && server.may_create);
+    assert!(
+        server.version >= 130_000
+            && !server.in_recovery
+            && server.may_replicate
+            && server.may_create
+    );
     assert_eq!(
         (server.wal_level.as_str(), server.encoding.as_str()),
         ("logical", "UTF8")
@@ -125,7 +130,11 @@ async fn source_tables(cluster: &Cluster, admin: &tokio_postgres::Client) {
     assert_eq!((labels.kind, labels.persistence), ('r', 'p'));
     assert_eq!(labels.primary_key, names(&["id"]));
     assert!(labels.may_select && labels.owned && !labels.has_inheritance_children);
-    let columns: Vec<_> = labels.columns.iter().map(|column| column.name.as_str()).collect();
+    let columns: Vec<_> = labels
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .collect();
     assert_eq!(
         columns,
         ["id", "code", "label", "display_name", "deleted_at", "note"],
@@ -214,10 +223,20 @@ async fn source_tables(cluster: &Cluster, admin: &tokio_postgres::Client) {
     );
 
     let twice = source_table(admin, "twice").await;
-    let count = source::facts::duplicate_live_keys(admin, &twice, Some("deleted"), &names(&["code"])).await;
-    assert_eq!(count.unwrap(), 1, "null is not true, so both rows of a are live");
-    for (soft_delete, key, expected) in [(Some("deleted"), "code", 2), (None, "code", 2), (None, "id", 0)] {
-        let count = source::facts::rows_without_key(admin, &twice, soft_delete, &names(&[key])).await;
+    let count =
+        source::facts::duplicate_live_keys(admin, &twice, Some("deleted"), &names(&["code"])).await;
+    assert_eq!(
+        count.unwrap(),
+        1,
+        "null is not true, so both rows of a are live"
+    );
+    for (soft_delete, key, expected) in [
+        (Some("deleted"), "code", 2),
+        (None, "code", 2),
+        (None, "id", 0),
+    ] {
+        let count =
+            source::facts::rows_without_key(admin, &twice, soft_delete, &names(&[key])).await;
         assert_eq!(count.unwrap(), expected, "{key}, {soft_delete:?}");
     }
 }
@@ -225,7 +244,11 @@ async fn source_tables(cluster: &Cluster, admin: &tokio_postgres::Client) {
 async fn identities(admin: &tokio_postgres::Client) {
     let key = names(&["code"]);
     for (name, soft_delete, expected) in [
-        ("labels", Some("deleted_at"), Some((Basis::PrimaryKey, "id"))),
+        (
+            "labels",
+            Some("deleted_at"),
+            Some((Basis::PrimaryKey, "id")),
+        ),
         ("by_index", None, Some((Basis::Index, "code"))),
         ("whole", Some("deleted"), Some((Basis::Key, "code"))),
         ("whole", None, None),
@@ -245,8 +268,13 @@ async fn identities(admin: &tokio_postgres::Client) {
     }
     let late = source_table(admin, "late").await;
     assert!(late.deferrable_primary_key && late.primary_key.is_empty());
-    let column =
-        async |table: &str, column: &str| source_table(admin, table).await.column(column).unwrap().clone();
+    let column = async |table: &str, column: &str| {
+        source_table(admin, table)
+            .await
+            .column(column)
+            .unwrap()
+            .clone()
+    };
     // A leaf may hold what the root cannot; rows that are always short hold nothing out of line.
     assert!(column("parts", "code").await.toastable && !column("parts", "id").await.toastable);
     assert!(!column("short_rows", "code").await.toastable);
@@ -273,8 +301,15 @@ async fn identities(admin: &tokio_postgres::Client) {
             .all(|leaf| (leaf.kind, leaf.persistence) == ('r', 'p'))
     );
     let leaf = source_table(admin, "parts_2a").await;
-    let roots: Vec<_> = leaf.partition_of.iter().map(|root| root.name.as_str()).collect();
-    assert_eq!((roots, parts.partition_of.len()), (vec!["parts_2", "parts"], 0));
+    let roots: Vec<_> = leaf
+        .partition_of
+        .iter()
+        .map(|root| root.name.as_str())
+        .collect();
+    assert_eq!(
+        (roots, parts.partition_of.len()),
+        (vec!["parts_2", "parts"], 0)
+    );
 }
 
 async fn slots_and_publications(admin: &tokio_postgres::Client) {
@@ -311,9 +346,14 @@ async fn slots_and_publications(admin: &tokio_postgres::Client) {
         .await
         .unwrap()
         .unwrap();
-    assert!(publication.insert && publication.update && !publication.delete && !publication.truncate);
     assert!(
-        publication.via_root && publication.owned && publication.comment.is_none() && !publication.all_tables
+        publication.insert && publication.update && !publication.delete && !publication.truncate
+    );
+    assert!(
+        publication.via_root
+            && publication.owned
+            && publication.comment.is_none()
+            && !publication.all_tables
     );
     let tables: Vec<_> = publication
         .tables
@@ -336,10 +376,15 @@ async fn slots_and_publications(admin: &tokio_postgres::Client) {
     );
     let labels = source_table(admin, "labels").await;
     assert_eq!(
-        source::facts::publications_of(admin, &labels).await.unwrap(),
+        source::facts::publications_of(admin, &labels)
+            .await
+            .unwrap(),
         [publication]
     );
-    admin.batch_execute("DROP PUBLICATION foreign_one").await.unwrap();
+    admin
+        .batch_execute("DROP PUBLICATION foreign_one")
+        .await
+        .unwrap();
     assert!(
         source::facts::publication(admin, "foreign_one")
             .await
@@ -381,18 +426,24 @@ async fn publication_is_made_and_extended(cluster: &Cluster, admin: &tokio_postg
         .ownership(&mut cluster.target("postgres").await, "cdc")
         .await
         .unwrap();
-    let ensure = async |client: &tokio_postgres::Client, settings: &Settings, tables: &[SourceTable]| {
-        source::publication::ensure(client, settings, tables, &ownership)
-            .await
-            .unwrap()
-    };
+    let ensure =
+        async |client: &tokio_postgres::Client, settings: &Settings, tables: &[SourceTable]| {
+            source::publication::ensure(client, settings, tables, &ownership)
+                .await
+                .unwrap()
+        };
     // The role owns nothing, as far as it says itself, and as far as the server says.
     let not_owned = SourceTable {
         owned: false,
         ..labels.clone()
     };
     for table in [&labels, &not_owned] {
-        let denied = ensure(&streamer, &settings(&["labels"]), std::slice::from_ref(table)).await;
+        let denied = ensure(
+            &streamer,
+            &settings(&["labels"]),
+            std::slice::from_ref(table),
+        )
+        .await;
         assert_eq!(denied.executed, Vec::<String>::new());
         assert!(!denied.exists && denied.lacking.len() == 1);
         let denied = denied.refusal.unwrap();
@@ -404,8 +455,14 @@ async fn publication_is_made_and_extended(cluster: &Cluster, admin: &tokio_postg
     let done = ensure(admin, &settings(&["labels"]), std::slice::from_ref(&labels)).await;
     assert_eq!(done.executed.len(), 2, "{done:?}");
     assert!(done.exists && done.is_marked && done.refusal.is_none());
-    let made = source::facts::publication(admin, "cdc").await.unwrap().unwrap();
-    assert_eq!(ownership.maker(made.comment.as_deref()), Maker::ThisPipeline);
+    let made = source::facts::publication(admin, "cdc")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        ownership.maker(made.comment.as_deref()),
+        Maker::ThisPipeline
+    );
     let parts = source_table(admin, "parts").await;
     let both = settings(&["labels", "parts"]);
     let tables = [labels, parts];
@@ -465,14 +522,23 @@ async fn lookup_tables(cluster: &Cluster) {
     assert_eq!(label.columns[0].equality, "OPERATOR(\"pg_catalog\".=)");
     let column = |name: &str| lookup.column(name).unwrap();
     assert_eq!(
-        (column("code").type_name.as_str(), column("m").type_name.as_str()),
+        (
+            column("code").type_name.as_str(),
+            column("m").type_name.as_str()
+        ),
         ("s.citext", "s.mood")
     );
     assert!(column("n").has_default && !column("n").generated);
     assert!(
-        column("i").generated && column("g").generated && column("i").has_default && column("g").has_default
+        column("i").generated
+            && column("g").generated
+            && column("i").has_default
+            && column("g").has_default
     );
-    assert_eq!(column("c").collation.as_deref(), Some("\"pg_catalog\".\"C\""));
+    assert_eq!(
+        column("c").collation.as_deref(),
+        Some("\"pg_catalog\".\"C\"")
+    );
     assert_eq!(column("label").collation, None);
     assert!(column("label").collatable && !column("n").collatable && column("m").not_null);
 
@@ -499,7 +565,9 @@ async fn missing_lookup_table_is_made(cluster: &Cluster, admin: &tokio_postgres:
         ..ReadModelSettings::labels()
     };
     let labels = source_table(admin, "labels").await;
-    target::lookup::create(&mut conn, &model, &labels).await.unwrap();
+    target::lookup::create(&mut conn, &model, &labels)
+        .await
+        .unwrap();
     let made = target::facts::table(&mut conn, &model.target)
         .await
         .unwrap()
@@ -507,7 +575,13 @@ async fn missing_lookup_table_is_made(cluster: &Cluster, admin: &tokio_postgres:
     let columns: Vec<_> = made
         .columns
         .iter()
-        .map(|column| (column.name.as_str(), column.type_name.as_str(), column.not_null))
+        .map(|column| {
+            (
+                column.name.as_str(),
+                column.type_name.as_str(),
+                column.not_null,
+            )
+        })
         .collect();
     assert_eq!(
         columns,

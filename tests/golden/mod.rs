@@ -1,8 +1,10 @@
-//! Golden streams: what PostgreSQL itself sends for a fixed script of statements, and how the decoder reads it.
+//! Golden streams: what PostgreSQL itself sends for a fixed script of statements, and how the
+//! decoder reads it.
 //!
-//! `tests/golden/script.sql` is the script, `<major>.bin` the stream as it came (CopyData messages, one after the other;
-//! keepalives are left out), `<major>.txt` the decoder's reading of it. Positions, transaction ids, OIDs and times
-//! of commits differ from run to run; the text leaves them out, so it can be compared with a server of today too.
+//! `tests/golden/script.sql` is the script, `<major>.bin` the stream as it came (CopyData messages,
+//! one after the other; keepalives are left out), `<major>.txt` the decoder's reading of it.
+//! Positions, transaction ids, OIDs and times of commits differ from run to run; the text leaves
+//! them out, so it can be compared with a server of today too.
 //!
 //! To record them again, for the version that `CDC_TEST_SOURCE_BIN` names:
 //!
@@ -82,7 +84,10 @@ async fn run_script() -> Vec<u8> {
             .await
             .unwrap_or_else(|error| panic!("{batch}: {error:?}"));
     }
-    replication.start("golden", Lsn::ZERO, "golden").await.unwrap();
+    replication
+        .start("golden", Lsn::ZERO, "golden")
+        .await
+        .unwrap();
     let stream = read(&mut replication).await;
     replication.finish().await;
     rows(&client, "SELECT pg_replication_origin_drop('elsewhere')").await;
@@ -120,7 +125,10 @@ async fn read(replication: &mut Replication) -> Vec<u8> {
                 _ => {}
             }
         }
-        timeout(DEADLINE, replication.fill()).await.unwrap().unwrap();
+        timeout(DEADLINE, replication.fill())
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 

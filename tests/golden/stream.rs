@@ -1,4 +1,5 @@
-//! A recorded stream: its messages, and each of them as a line of text that is the same in every recording.
+//! A recorded stream: its messages, and each of them as a line of text that is the same in every
+//! recording.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -69,7 +70,11 @@ impl Reading {
             }
             Message::Relation(relation) => self.relation(relation),
             Message::Insert { relation, new } => {
-                format!("insert {}: {}\n", self.name(*relation), self.row(*relation, *new))
+                format!(
+                    "insert {}: {}\n",
+                    self.name(*relation),
+                    self.row(*relation, *new)
+                )
             }
             Message::Update { relation, old, new } => format!(
                 "update {}:{} {}\n",
@@ -78,7 +83,11 @@ impl Reading {
                 self.row(*relation, *new)
             ),
             Message::Delete { relation, old } => {
-                format!("delete {}:{}\n", self.name(*relation), self.old(*relation, *old))
+                format!(
+                    "delete {}:{}\n",
+                    self.name(*relation),
+                    self.old(*relation, *old)
+                )
             }
             Message::Truncate {
                 relations,
@@ -116,7 +125,8 @@ impl Reading {
         }
         let columns = relation.columns.iter();
         let columns = columns.map(|column| (column.name.to_owned(), column.in_identity));
-        self.relations.insert(relation.oid, (name, columns.collect()));
+        self.relations
+            .insert(relation.oid, (name, columns.collect()));
         line + "\n"
     }
 

@@ -1,7 +1,8 @@
-//! Hostile input: whatever comes over the wire or in a connection string, the readers neither panic nor hang nor
-//! allocate more than the input is long.
+//! Hostile input: whatever comes over the wire or in a connection string, the readers neither panic
+//! nor hang nor allocate more than the input is long.
 //!
-//! The best seeds are real: the golden streams, damaged. `fuzz/` runs the same functions under cargo-fuzz.
+//! The best seeds are real: the golden streams, damaged. `fuzz/` runs the same functions under
+//! cargo-fuzz.
 
 mod readers;
 
@@ -13,7 +14,16 @@ const STREAMS: [&[u8]; 2] = [
 ];
 
 /// Integers that lengths and counts go wrong at.
-const NUMBERS: [u32; 8] = [0, 1, 3, 0x7FFF, 0x8000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF];
+const NUMBERS: [u32; 8] = [
+    0,
+    1,
+    3,
+    0x7FFF,
+    0x8000,
+    0x7FFF_FFFF,
+    0x8000_0000,
+    0xFFFF_FFFF,
+];
 
 const CONNINFOS: [&str; 6] = [
     "postgresql://ann:p%40ss@one:5432,two:5433/app?target_session_attrs=read-write&sslmode=verify-full",
@@ -128,7 +138,8 @@ proptest! {
         stream in 0..STREAMS.len(), which: prop::sample::Index, damages in prop::collection::vec(damage(), 1..5),
     ) {
         let messages = messages(STREAMS[stream]);
-        // The message of the plugin, behind the header of the frame (5 bytes) and of what is in it (25).
+        // The message of the plugin, behind the header of the frame (5 bytes) and of what is in it
+        // (25).
         let mut bytes = messages[which.index(messages.len())][30..].to_vec();
         damages.iter().for_each(|damage| damage.apply(&mut bytes));
         readers::message(&bytes);

@@ -1,5 +1,5 @@
-//! The readers of bytes that come from outside, each as a function that takes any bytes and asserts what must hold for
-//! them. Shared by `tests/hostile.rs` and the targets of cargo-fuzz in `fuzz/`.
+//! The readers of bytes that come from outside, each as a function that takes any bytes and asserts
+//! what must hold for them. Shared by `tests/hostile.rs` and the targets of cargo-fuzz in `fuzz/`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use cdc::row::Cell;
 /// Frames are accepted up to this size here, so that the refusal of longer ones is reached as well.
 const MAX_FRAME_BYTES: usize = 1 << 16;
 
-/// Splits frames off the bytes and reads each of them, and what is inside of it, until they end or are refused.
+/// Splits frames off the bytes and reads each of them, and what is inside of it, until they end or
+/// are refused.
 pub fn frames(bytes: &[u8]) {
     let mut rest = bytes;
     while let Ok(Some(frame)) = frame::split(rest, MAX_FRAME_BYTES) {
@@ -25,7 +26,8 @@ pub fn frames(bytes: &[u8]) {
                     message(payload);
                 }
             }
-            // Each value takes four bytes of the message: nothing is allocated on the word of a count alone.
+            // Each value takes four bytes of the message: nothing is allocated on the word of a
+            // count alone.
             Ok(Backend::DataRow(row)) => assert!(row.0.capacity() * 4 <= frame.body.len()),
             Ok(_) | Err(_) => {}
         }
@@ -38,7 +40,9 @@ pub fn message(payload: &[u8]) {
         Ok(Message::Relation(relation)) => {
             assert!(relation.columns.capacity() * 10 <= payload.len());
         }
-        Ok(Message::Truncate { relations, .. }) => assert!(relations.capacity() * 4 <= payload.len()),
+        Ok(Message::Truncate { relations, .. }) => {
+            assert!(relations.capacity() * 4 <= payload.len())
+        }
         Ok(Message::Insert { new, .. }) => row(new, payload),
         Ok(Message::Update { old, new, .. }) => {
             row(new, payload);
@@ -58,12 +62,13 @@ fn row(tuple: Tuple<'_>, payload: &[u8]) {
     assert!(bytes <= tuple.bytes() && tuple.bytes() <= payload.len());
 }
 
-/// Reads a connection string; the text after the first line stands for the service file and the password file.
+/// Reads a connection string; the text after the first line stands for the service file and the
+/// password file.
 pub fn conninfo(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (line, file) = text.split_once('\n').unwrap_or((&text, ""));
-    let files =
-        ["/home/os/.pgpass", "/home/os/.pg_service.conf"].map(|path| (path.to_owned(), file.to_owned()));
+    let files = ["/home/os/.pgpass", "/home/os/.pg_service.conf"]
+        .map(|path| (path.to_owned(), file.to_owned()));
     let environment = Environment {
         variables: BTreeMap::new(),
         files: BTreeMap::from(files),

@@ -1,4 +1,5 @@
-//! The author of random transactions: few ids and few codes, so that they come again, and only what a server accepts.
+//! The author of random transactions: few ids and few codes, so that they come again, and only what
+//! a server accepts.
 
 use crate::source::{Kind, Mark, Note, SoftDelete, Stored, Table, Unique, Which};
 use crate::statement::{Set, Statement};
@@ -131,7 +132,8 @@ impl Author {
         };
         let count = ids.len();
         let heirs = (0..count).map(|at| set(at, codes[(at + 1) % count]));
-        let at_once = self.table.kind.unique == Unique::AtOnce || self.table.kind.code_is_identity();
+        let at_once =
+            self.table.kind.unique == Unique::AtOnce || self.table.kind.code_is_identity();
         if at_once || self.random.u8(0..4) == 0 {
             // The first one steps aside, and each takes the code that was just given up.
             let aside = std::iter::once(set(0, Some(ASIDE)));
@@ -180,7 +182,9 @@ impl Author {
         match self.table.kind.soft_delete {
             SoftDelete::Absent => Mark::Null,
             SoftDelete::Timestamp => [Mark::Null, Mark::Dead][self.random.usize(0..2)],
-            SoftDelete::Boolean => [Mark::Null, Mark::False, Mark::Dead, Mark::Dead][self.random.usize(0..4)],
+            SoftDelete::Boolean => {
+                [Mark::Null, Mark::False, Mark::Dead, Mark::Dead][self.random.usize(0..4)]
+            }
         }
     }
 }

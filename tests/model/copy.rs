@@ -1,5 +1,5 @@
-//! An exact copy without servers: the rows that the source has at one point, brought forward by a stream of its own, and merged
-//! into the lookups where the stream stands still.
+//! An exact copy without servers: the rows that the source has at one point, brought forward by a
+//! stream of its own, and merged into the lookups where the stream stands still.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::source::{Mark, Table};
 use crate::wire::text;
 use crate::writer::{Stage, Staged, Target, Value, Values, all_there, take_left_out};
 
-/// The rows of a copy by identity, as `sql/target/write/catch_up.sql` keeps them: whether they are live, and their values.
+/// The rows of a copy by identity, as `sql/target/write/catch_up.sql` keeps them: whether they are
+/// live, and their values.
 type Shadow = BTreeMap<Values, (bool, Values)>;
 
 /// What `COPY` reads of the table: live rows, and the dead ones whose values are kept.
@@ -21,10 +22,18 @@ fn shadow(model: &ReadModel, table: &Table) -> Shadow {
     let mut shadow = Shadow::new();
     for row in table.rows.iter() {
         let value = |name: &str| text(table.kind, row, name).map_or(Value::Null, Value::Text);
-        let values: Values = model.columns.iter().map(|column| value(&column.name)).collect();
+        let values: Values = model
+            .columns
+            .iter()
+            .map(|column| value(&column.name))
+            .collect();
         let live = row.mark != Mark::Dead && model.key.iter().all(|at| values[*at] != Value::Null);
         if live || model.keeps_dead_rows() {
-            let identity = model.identity.iter().map(|column| value(&column.name)).collect();
+            let identity = model
+                .identity
+                .iter()
+                .map(|column| value(&column.name))
+                .collect();
             shadow.insert(identity, (live, values));
         }
     }

@@ -1,4 +1,5 @@
-//! What a walsender sends on one connection: the messages of the transactions that are committed, in order.
+//! What a walsender sends on one connection: the messages of the transactions that are committed,
+//! in order.
 
 use cdc::lsn::{Lsn, PgTimestamp};
 use cdc::protocol::frame::StreamFrame;
@@ -52,13 +53,16 @@ impl Feed {
         self.messages.is_empty() && self.next >= sent.len()
     }
 
-    /// What a keepalive says: within a transaction the end of the record before its commit, which a walsender names at most.
+    /// What a keepalive says: within a transaction the end of the record before its commit, which a
+    /// walsender names at most.
     pub fn wal_end(&self, sent: &[Sent]) -> Lsn {
         if !self.messages.is_empty() {
             return Lsn(sent[self.next].place.commit_lsn);
         }
         let before = self.next.checked_sub(1).and_then(|at| sent.get(at));
-        before.map_or(self.start, |sent| Lsn(sent.passed)).max(self.start)
+        before
+            .map_or(self.start, |sent| Lsn(sent.passed))
+            .max(self.start)
     }
 
     /// The tables are described again before the next change.

@@ -313,7 +313,8 @@ pub fn compare_one(target: &Target, expected: &Lookup) -> Result<(), String> {
     if text.is_empty() { Ok(()) } else { Err(text) }
 }
 
-/// What comes again is judged as rewritten if the last applied transaction is another one, or missing, or not the last.
+/// What comes again is judged as rewritten if the last applied transaction is another one, or
+/// missing, or not the last.
 pub fn rewritten_histories_are_noticed(
     judge: &Replay,
     last: Option<TransactionId>,

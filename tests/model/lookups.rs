@@ -39,7 +39,12 @@ fn facts(kind: Kind) -> SourceTable {
             collatable: of == "text",
             boolean: of == "boolean",
         });
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
     let index = |columns: &[&str], predicate: Option<&str>| UniqueIndex {
         name: columns.join("_"),
         columns: names(columns),
@@ -50,7 +55,8 @@ fn facts(kind: Kind) -> SourceTable {
     if kind.unique == Unique::AtOnce {
         unique_indexes.push(index(&["code"], live_rows(kind)));
     }
-    let (replica_identity, primary_key, identity_index): (_, &[&str], &[&str]) = match kind.identity {
+    let (replica_identity, primary_key, identity_index): (_, &[&str], &[&str]) = match kind.identity
+    {
         Identity::PrimaryKey => (ReplicaIdentity::Default, &["id"], &[]),
         Identity::PrimaryKeyIsKey => (ReplicaIdentity::Default, &["code"], &[]),
         Identity::Index => (ReplicaIdentity::Index, &["id"], &["code", "id"]),

@@ -1,10 +1,11 @@
-//! The promise without servers: random histories of a source table, as the bytes that pgoutput would send of them, go
-//! through the crate's decoder and its consumer, with pauses, chunks, copies, merges, shutdowns, DDL, lost connections and
-//! crashes in between; a writer in memory brings the lookups along. After every step they equal the live rows of the source
-//! as of the stored position.
+//! The promise without servers: random histories of a source table, as the bytes that pgoutput
+//! would send of them, go through the crate's decoder and its consumer, with pauses, chunks,
+//! copies, merges, shutdowns, DDL, lost connections and crashes in between; a writer in memory
+//! brings the lookups along. After every step they equal the live rows of the source as of the
+//! stored position.
 //!
-//! A history that goes wrong is made as small as it can be and printed as SQL for psql. `CDC_TEST_SEED` replays one history,
-//! `CDC_TEST_HISTORIES` says how many are tried.
+//! A history that goes wrong is made as small as it can be and printed as SQL for psql.
+//! `CDC_TEST_SEED` replays one history, `CDC_TEST_HISTORIES` says how many are tried.
 
 pub mod author;
 pub mod copy;
@@ -36,7 +37,10 @@ pub fn number(variable: &str) -> Option<u64> {
 /// Plays the history of this seed; one that goes wrong is shown as SQL.
 fn check(seed: u64) {
     let history = History::any(seed);
-    if let Err(found) = history.play().expect("the author writes what a server accepts") {
+    if let Err(found) = history
+        .play()
+        .expect("the author writes what a server accepts")
+    {
         let small = history.shrink();
         let (why, trace) = match small.play() {
             Ok(Err(found)) => found,
@@ -65,7 +69,9 @@ fn lookups_equal_the_source_after_every_batch() {
         for _ in 0..threads {
             scope.spawn(|| {
                 let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-                seeds.take_while(|seed| *seed < first + count).for_each(check);
+                seeds
+                    .take_while(|seed| *seed < first + count)
+                    .for_each(check);
             });
         }
     });

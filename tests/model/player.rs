@@ -1,7 +1,8 @@
-//! Plays the crate's consumer against a source and a target in memory, in an order that a seed draws: frames and results come,
-//! time passes, copies pause the stream and are merged, tables are altered, a row cannot be written, connections and servers
-//! are lost. After each step the lookups are what the source was at the stored position, and no more is acknowledged than a crash
-//! of the target leaves.
+//! Plays the crate's consumer against a source and a target in memory, in an order that a seed
+//! draws: frames and results come, time passes, copies pause the stream and are merged, tables are
+//! altered, a row cannot be written, connections and servers are lost. After each step the lookups
+//! are what the source was at the stored position, and no more is acknowledged than a crash of the
+//! target leaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,8 @@ impl<'a> Player<'a> {
 
     fn note(&mut self, what: impl Into<String>) {
         let what = what.into();
-        self.trace.push(format!("{:>8.3} {what}", self.now.as_secs_f64()));
+        self.trace
+            .push(format!("{:>8.3} {what}", self.now.as_secs_f64()));
     }
 
     /// One thing happens.
@@ -174,7 +176,9 @@ impl<'a> Player<'a> {
             return Ok(());
         }
         let wal_end = self.feed.wal_end(self.committed());
-        self.note(format!("keepalive {wal_end}, reply requested: {reply_requested}"));
+        self.note(format!(
+            "keepalive {wal_end}, reply requested: {reply_requested}"
+        ));
         self.consumer.heard(self.now);
         self.take(&keepalive(wal_end, reply_requested))
     }
@@ -188,7 +192,11 @@ impl<'a> Player<'a> {
 
     fn pass_time(&mut self) -> Step {
         self.now += Duration::from_millis(self.random.u64(1..4000));
-        if self.consumer.deadline(self.now).is_none_or(|at| self.now < at) {
+        if self
+            .consumer
+            .deadline(self.now)
+            .is_none_or(|at| self.now < at)
+        {
             return Ok(());
         }
         match self.consumer.wake(self.now) {
@@ -211,7 +219,10 @@ impl<'a> Player<'a> {
     }
 
     fn read_clock(&mut self) {
-        let end = self.committed().last().map_or(Lsn::ZERO, |sent| Lsn(sent.passed));
+        let end = self
+            .committed()
+            .last()
+            .map_or(Lsn::ZERO, |sent| Lsn(sent.passed));
         let reading = Reading {
             time: PgTimestamp(i64::try_from(self.now.as_micros()).unwrap()),
             flushed: end,
@@ -283,7 +294,10 @@ impl<'a> Player<'a> {
         let Some(copy) = &mut self.copy else {
             return Err("the stream stands still, and nobody has asked".to_owned());
         };
-        if position < copy.follower.received() || position != self.kept.checkpoint || self.in_hand.is_some() {
+        if position < copy.follower.received()
+            || position != self.kept.checkpoint
+            || self.in_hand.is_some()
+        {
             return Err(format!("the stream stands still at {position}"));
         }
         copy.position = Some(position);
@@ -340,7 +354,8 @@ impl<'a> Player<'a> {
                 Done::Hardened(lsn)
             }
             Job::Audit(taking_part) => {
-                let missing = (0..2).find(|at| !self.kept.out_of_step[*at] && !taking_part.contains(at));
+                let missing =
+                    (0..2).find(|at| !self.kept.out_of_step[*at] && !taking_part.contains(at));
                 if let Some(at) = missing {
                     return Err(format!("read model {at} is in step and takes no part"));
                 }
@@ -367,7 +382,9 @@ impl<'a> Player<'a> {
             chunks,
         } = batch;
         let before = self.kept.checkpoint;
-        let hit = folds.iter().any(|(index, fold)| *index == 0 && !fold.is_empty());
+        let hit = folds
+            .iter()
+            .any(|(index, fold)| *index == 0 && !fold.is_empty());
         if hit && self.is_poisoned(before, position.lsn) {
             return Ok(failed(transactions, position.lsn));
         }
@@ -410,7 +427,9 @@ impl<'a> Player<'a> {
             .into_iter()
             .chain(commits)
             .filter(|at| (from..=to).contains(at));
-        if at.any(|at| compare_one(&self.kept.targets[index], &expected(self.table(at))[index]).is_ok()) {
+        if at.any(|at| {
+            compare_one(&self.kept.targets[index], &expected(self.table(at))[index]).is_ok()
+        }) {
             return Ok(());
         }
         Err(format!(
@@ -431,8 +450,9 @@ impl<'a> Player<'a> {
         let expected = expected(self.table(self.kept.checkpoint));
         for (index, expected) in expected.iter().enumerate() {
             if !self.kept.out_of_step[index] {
-                compare_one(&self.kept.targets[index], expected)
-                    .map_err(|why| format!("as of {}, read model {index}:\n{why}", self.kept.checkpoint))?;
+                compare_one(&self.kept.targets[index], expected).map_err(|why| {
+                    format!("as of {}, read model {index}:\n{why}", self.kept.checkpoint)
+                })?;
             }
         }
         Ok(())
@@ -512,7 +532,10 @@ impl<'a> Player<'a> {
             return Ok(());
         };
         let shape = shape(self.kind, altered);
-        let proved = self.models.iter().all(|model| shape.is_bound_to(model).is_ok());
+        let proved = self
+            .models
+            .iter()
+            .all(|model| shape.is_bound_to(model).is_ok());
         if !proved || copy.follower.prove(&[(table, shape)]).is_err() {
             self.consumer.resume();
             self.end_copy("the table is another one");
@@ -560,9 +583,17 @@ impl<'a> Player<'a> {
     /// The session ends; what the target has in hand may be committed all the same.
     fn ended(&mut self, error: &Error) -> Step {
         self.note(format!("the session ends: {error}"));
-        let waited_in_vain = ["is shutting down", "target is slow", "not answered for too long"];
+        let waited_in_vain = [
+            "is shutting down",
+            "target is slow",
+            "not answered for too long",
+        ];
         let failed = self.consumer.take_failed();
-        if failed.is_none() && !waited_in_vain.iter().any(|why| error.to_string().contains(why)) {
+        if failed.is_none()
+            && !waited_in_vain
+                .iter()
+                .any(|why| error.to_string().contains(why))
+        {
             return Err(error.to_string());
         }
         if let Some(failed) = failed {
@@ -600,7 +631,9 @@ impl<'a> Player<'a> {
         self.stages = Default::default();
         self.feed = Feed::from(self.slot, self.sent);
         self.now = Duration::ZERO;
-        let careful = self.careful_until.filter(|until| *until > self.kept.checkpoint);
+        let careful = self
+            .careful_until
+            .filter(|until| *until > self.kept.checkpoint);
         self.consumer = begin(&self.models, &self.kept, self.slot, careful, self.drive);
         Ok(())
     }
@@ -612,7 +645,8 @@ impl<'a> Player<'a> {
         self.start_again("the target crashes")
     }
 
-    /// Nothing disturbs any more: everything is applied and acknowledged, and a server that shuts down hears so at once.
+    /// Nothing disturbs any more: everything is applied and acknowledged, and a server that shuts
+    /// down hears so at once.
     fn come_to_rest(&mut self) -> Step {
         self.committed = self.sent.len();
         if self.copy.is_some() {
@@ -635,7 +669,10 @@ impl<'a> Player<'a> {
                 self.answer()?;
             } else if !self.feed.is_drained(self.sent) && self.consumer.may_read() {
                 self.deliver()?;
-            } else if self.feed.is_drained(self.sent) && !self.has_shut_down && self.consumer.may_read() {
+            } else if self.feed.is_drained(self.sent)
+                && !self.has_shut_down
+                && self.consumer.may_read()
+            {
                 self.has_shut_down = self.drive.shuts_down;
                 self.say_keepalive(self.drive.shuts_down)?;
                 self.now += Duration::from_millis(20);
@@ -660,7 +697,10 @@ impl<'a> Player<'a> {
                 self.tick()?;
             }
         }
-        Err(format!("it never rests: {} of {end} is acknowledged", self.slot))
+        Err(format!(
+            "it never rests: {} of {end} is acknowledged",
+            self.slot
+        ))
     }
 }
 
@@ -709,7 +749,11 @@ fn name(job: &Job) -> String {
             batch.transactions,
             batch.position.lsn,
             batch.chunks,
-            batch.suspended.iter().map(|(index, _)| index).collect::<Vec<_>>()
+            batch
+                .suspended
+                .iter()
+                .map(|(index, _)| index)
+                .collect::<Vec<_>>()
         ),
         Job::Store(position) => format!("store {}", position.lsn),
         Job::NoteLeaves(_) => "note leaves".to_owned(),

@@ -1,5 +1,6 @@
-//! The model against a real server: the SQL of random histories is run, and what pgoutput says of it is what the model
-//! wrote. So the SQL that a failure prints is right, and so are the rules of old rows and of values that are left out.
+//! The model against a real server: the SQL of random histories is run, and what pgoutput says of
+//! it is what the model wrote. So the SQL that a failure prints is right, and so are the rules of
+//! old rows and of values that are left out.
 
 use std::collections::HashMap;
 
@@ -25,7 +26,9 @@ async fn a_server_says_what_the_model_writes() {
     for seed in first..first + HISTORIES {
         let history = History::any(seed);
         client
-            .batch_execute("DROP TABLE IF EXISTS labels, elsewhere; DROP PUBLICATION IF EXISTS model")
+            .batch_execute(
+                "DROP TABLE IF EXISTS labels, elsewhere; DROP PUBLICATION IF EXISTS model",
+            )
             .await
             .unwrap();
         client.batch_execute(&history.tables()).await.unwrap();
@@ -49,7 +52,11 @@ async fn a_server_says_what_the_model_writes() {
             client.batch_execute("ROLLBACK").await.unwrap();
         }
         let found = read(&client, &slot).await;
-        rows(&client, &format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+        rows(
+            &client,
+            &format!("SELECT pg_drop_replication_slot('{slot}')"),
+        )
+        .await;
         if told.is_err() {
             continue;
         }
@@ -100,8 +107,8 @@ async fn read(client: &Client, slot: &str) -> Vec<String> {
     reading.lines
 }
 
-/// Messages as lines that do not depend on the run. Within a transaction they are sorted: an UPDATE of all rows takes
-/// them in any order.
+/// Messages as lines that do not depend on the run. Within a transaction they are sorted: an UPDATE
+/// of all rows takes them in any order.
 #[derive(Default)]
 struct Reading {
     lines: Vec<String>,
@@ -138,8 +145,10 @@ impl Reading {
                         .iter()
                         .map(|column| (column.in_identity, column.name, column.type_oid))
                         .collect();
-                    self.lines
-                        .push(format!("labels: {:?} {columns:?}", relation.replica_identity));
+                    self.lines.push(format!(
+                        "labels: {:?} {columns:?}",
+                        relation.replica_identity
+                    ));
                 }
                 return;
             }
@@ -150,7 +159,9 @@ impl Reading {
                 format!("update {old} to {}", self.tuple(relation, &new))
             }
             Message::Delete { relation, old } => format!("delete {}", self.old(relation, &old)),
-            Message::Truncate { relations, .. } => format!("truncate {}", self.relations[&relations[0]].0),
+            Message::Truncate { relations, .. } => {
+                format!("truncate {}", self.relations[&relations[0]].0)
+            }
             other => panic!("{other:?}"),
         };
         self.open.push(line);
@@ -172,17 +183,21 @@ impl Reading {
             match cell {
                 Cell::Null => text.push('-'),
                 Cell::Unchanged => text.push('u'),
-                Cell::Text(value) => text.push_str(&short(column, std::str::from_utf8(value).unwrap())),
+                Cell::Text(value) => {
+                    text.push_str(&short(column, std::str::from_utf8(value).unwrap()))
+                }
             }
         }
         text
     }
 }
 
-/// Whether an old identity says what the new row says too: the server sends it where an assigned value is the same, but
-/// was stored in another form (measured: a text with storage PLAIN).
+/// Whether an old identity says what the new row says too: the server sends it where an assigned
+/// value is the same, but was stored in another form (measured: a text with storage PLAIN).
 fn repeats(old: &OldTuple<'_>, new: &Tuple<'_>) -> bool {
-    let OldTuple::Key(old) = old else { return false };
+    let OldTuple::Key(old) = old else {
+        return false;
+    };
     let mut cells = old.cells().zip(new.cells());
     cells.all(|(old, new)| old == Cell::Null || old == new)
 }

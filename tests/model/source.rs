@@ -1,7 +1,9 @@
-//! A source table as plain data: what statements do to its rows, and what the server would write of it into its WAL.
+//! A source table as plain data: what statements do to its rows, and what the server would write of
+//! it into its WAL.
 //!
-//! A statement that the server would refuse (a row or a code that is there already) is an error here too. Which values
-//! are stored out of line follows the server's rules for the sizes that `statement.rs` writes as SQL.
+//! A statement that the server would refuse (a row or a code that is there already) is an error
+//! here too. Which values are stored out of line follows the server's rules for the sizes that
+//! `statement.rs` writes as SQL.
 
 use crate::statement::{Set, Statement};
 
@@ -82,8 +84,11 @@ impl Kind {
         Self {
             identity,
             unique,
-            soft_delete: [SoftDelete::Timestamp, SoftDelete::Boolean, SoftDelete::Absent]
-                [[0, 0, 0, 1, 1, 2][random.usize(0..6)]],
+            soft_delete: [
+                SoftDelete::Timestamp,
+                SoftDelete::Boolean,
+                SoftDelete::Absent,
+            ][[0, 0, 0, 1, 1, 2][random.usize(0..6)]],
             storage: [Storage::Plain, Storage::LongNotes, Storage::LongCodes][random.usize(0..3)],
         }
     }
@@ -98,7 +103,10 @@ impl Kind {
 
     /// Whether dead rows too have codes of their own.
     pub fn code_is_identity(self) -> bool {
-        matches!(self.identity, Identity::PrimaryKeyIsKey | Identity::IndexIsKey)
+        matches!(
+            self.identity,
+            Identity::PrimaryKeyIsKey | Identity::IndexIsKey
+        )
     }
 }
 
@@ -214,7 +222,11 @@ impl Table {
     }
 
     /// Runs one statement of a transaction.
-    pub fn statement(&mut self, statement: &Statement, events: &mut Vec<Event>) -> Result<(), Refused> {
+    pub fn statement(
+        &mut self,
+        statement: &Statement,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Refused> {
         match statement {
             Statement::Insert(row) => self.insert(*row, events)?,
             Statement::Update { id, set } => self.update(*id, set, events)?,
@@ -281,12 +293,17 @@ impl Table {
         if self.rows.insert(new).is_some() {
             return Err(Refused);
         }
-        events.push(Event::Update { old, new, unchanged });
+        events.push(Event::Update {
+            old,
+            new,
+            unchanged,
+        });
         Ok(())
     }
 
-    /// A row is looked through for values to store out of line when it is larger than 2 kB, or when it or its earlier
-    /// version has such values; then everything longer than a pointer goes, down to the table's toast_tuple_target.
+    /// A row is looked through for values to store out of line when it is larger than 2 kB, or when
+    /// it or its earlier version has such values; then everything longer than a pointer goes, down
+    /// to the table's toast_tuple_target.
     fn out_of_line(&self, old: Option<&Stored>, new: &Stored, unchanged: Which) -> Which {
         if self.kind.storage == Storage::Plain {
             return Which::default();

@@ -54,7 +54,10 @@ impl Statement {
                 format!("INSERT INTO labels VALUES ({values})")
             }
             Self::Update { id, set } => {
-                let set: Vec<String> = set.iter().filter_map(|set| assignment(kind, *set)).collect();
+                let set: Vec<String> = set
+                    .iter()
+                    .filter_map(|set| assignment(kind, *set))
+                    .collect();
                 let set = if set.is_empty() {
                     "label = label".to_owned()
                 } else {

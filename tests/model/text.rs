@@ -1,4 +1,5 @@
-//! Short texts without an allocation of their own: there are many histories, and most of what happens in them is text.
+//! Short texts without an allocation of their own: there are many histories, and most of what
+//! happens in them is text.
 
 use std::fmt::{self, Write as _};
 

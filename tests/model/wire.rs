@@ -1,8 +1,10 @@
-//! What pgoutput sends of a transaction, written from the protocol's description and not with the crate.
+//! What pgoutput sends of a transaction, written from the protocol's description and not with the
+//! crate.
 //!
-//! Under DEFAULT and USING INDEX an update brings its old identity (`K`) only if that changed, or if a part of it is
-//! stored out of line; under FULL every update and delete brings the whole old row (`O`). Old rows are never left out in
-//! part; of a new row the values that are out of line and were not assigned are.
+//! Under DEFAULT and USING INDEX an update brings its old identity (`K`) only if that changed, or
+//! if a part of it is stored out of line; under FULL every update and delete brings the whole old
+//! row (`O`). Old rows are never left out in part; of a new row the values that are out of line and
+//! were not assigned are.
 
 use crate::source::{Event, Identity, Kind, Mark, Note, SoftDelete, Stored, Which};
 use crate::text::Text;
@@ -82,7 +84,8 @@ impl Messages {
         }
     }
 
-    /// All of them in order; `described` tells whether this connection has had the tables' descriptions.
+    /// All of them in order; `described` tells whether this connection has had the tables'
+    /// descriptions.
     pub fn tell(&self, described: &mut bool, altered: bool) -> Vec<&[u8]> {
         let describes = !self.changes.is_empty() && !*described;
         *described |= describes;
@@ -159,7 +162,11 @@ fn change(kind: Kind, event: &Event) -> Vec<u8> {
             new_tuple(kind, new, Which::default(), &mut bytes);
             bytes
         }
-        Event::Update { old, new, unchanged } => {
+        Event::Update {
+            old,
+            new,
+            unchanged,
+        } => {
             let mut bytes = header(b'U');
             let identity_told = (in_identity(kind, "id") && old.id != new.id)
                 || (in_identity(kind, "code") && (old.code != new.code || old.out.code));
@@ -227,7 +234,8 @@ fn cell(value: Option<Text>, bytes: &mut Vec<u8>) {
     }
 }
 
-/// A value as text. Long values stand here under a short name: what is left out is decided by their storage.
+/// A value as text. Long values stand here under a short name: what is left out is decided by their
+/// storage.
 pub fn text(kind: Kind, row: &Stored, column: &str) -> Option<Text> {
     let numbered = |name, number| Some(Text::of(name, Some(number)));
     match column {

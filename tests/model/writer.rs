@@ -1,5 +1,6 @@
-//! The writer in memory: what `sql/target/write/fold_chunk.sql`, `merge.sql`, `take_in.sql` and `share_out_keys.sql` do with the
-//! final states of a batch, without the short ways that they take where nothing changes hands.
+//! The writer in memory: what `sql/target/write/fold_chunk.sql`, `merge.sql`, `take_in.sql` and
+//! `share_out_keys.sql` do with the final states of a batch, without the short ways that they take
+//! where nothing changes hands.
 
 use std::collections::BTreeMap;
 
@@ -64,8 +65,8 @@ pub struct Target {
     map: BTreeMap<Values, Entry>,
 }
 
-/// The final state as `target/write/rows.rs` stages it: a dead row without a value that could be left out later is not
-/// remembered.
+/// The final state as `target/write/rows.rs` stages it: a dead row without a value that could be
+/// left out later is not remembered.
 fn staged(model: &ReadModel, state: Final<'_>) -> Staged {
     let now = state.now.filter(|now| now.live || model.keeps_dead_rows());
     Staged {
@@ -116,9 +117,14 @@ impl Stage {
     fn fold_in(&mut self, chunk: Vec<Staged>) {
         let mut folded = Vec::new();
         for Staged { start, mut now } in chunk {
-            let is_start =
-                |row: &Staged| start.is_some() && row.now.as_ref().map(|now| &now.0) == start.as_ref();
-            let before = self.rows.iter().position(is_start).map(|at| self.rows.remove(at));
+            let is_start = |row: &Staged| {
+                start.is_some() && row.now.as_ref().map(|now| &now.0) == start.as_ref()
+            };
+            let before = self
+                .rows
+                .iter()
+                .position(is_start)
+                .map(|at| self.rows.remove(at));
             let Some(before) = before else {
                 let start = start.filter(|_| !self.clear);
                 if now.is_some() || !self.clear {
@@ -223,9 +229,13 @@ impl Target {
         let entries: Vec<&Entry> = if clear {
             self.map.values().collect()
         } else {
-            named.filter_map(|identity| self.map.get(identity)).collect()
+            named
+                .filter_map(|identity| self.map.get(identity))
+                .collect()
         };
-        let claims = entries.into_iter().filter(|entry| entry.state != State::Dead);
+        let claims = entries
+            .into_iter()
+            .filter(|entry| entry.state != State::Dead);
         touched.extend(claims.map(|entry| (entry.key.clone(), false)));
         let live = staged
             .iter()
@@ -253,7 +263,11 @@ impl Target {
             let entry = Entry {
                 key: key(&values),
                 state: if is_live { State::Shown } else { State::Dead },
-                values: if is_live { Values::new() } else { values.clone() },
+                values: if is_live {
+                    Values::new()
+                } else {
+                    values.clone()
+                },
             };
             if self.map.insert(identity.clone(), entry).is_some() {
                 return Err(format!("two rows have the identity {identity:?}"));
@@ -265,8 +279,13 @@ impl Target {
         Ok(live)
     }
 
-    /// Of the rows that claim the key the smallest identity is shown, the others wait with their values.
-    fn share_out(&mut self, key: &Values, live: &mut BTreeMap<Values, Values>) -> Result<(), String> {
+    /// Of the rows that claim the key the smallest identity is shown, the others wait with their
+    /// values.
+    fn share_out(
+        &mut self,
+        key: &Values,
+        live: &mut BTreeMap<Values, Values>,
+    ) -> Result<(), String> {
         let claims = |entry: &Entry| entry.state != State::Dead && entry.key == *key;
         let mut claimants = self.map.iter_mut().filter(|(_, entry)| claims(entry));
         let Some((winner, entry)) = claimants.next() else {

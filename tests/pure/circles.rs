@@ -1,14 +1,15 @@
 //! No circles between the files of `src/`: what a file uses can be read before it.
 //!
-//! An edge is a path in the code: `crate::a::b`, `super::b`, or the name of a child module. It leads to the file of the
-//! longest module that the path names. A child may name the definitions of its parent ([`LISTS`] are the exception).
+//! An edge is a path in the code: `crate::a::b`, `super::b`, or the name of a child module. It
+//! leads to the file of the longest module that the path names. A child may name the definitions of
+//! its parent ([`LISTS`] are the exception).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sources::{paths, sources};
 
-/// Imports that close a circle today: the file, and what it names. The list only shrinks: an import that no longer
-/// closes a circle fails the test until its line is taken out.
+/// Imports that close a circle today: the file, and what it names. The list only shrinks: an import
+/// that no longer closes a circle fails the test until its line is taken out.
 const KNOWN: &[(&str, &str)] = &[];
 
 /// Modules that only list their children: no child may name them while they name it.
@@ -37,9 +38,9 @@ fn edges() -> Edges {
             let above = source.module.len().saturating_sub(ups);
             named.push([&source.module[..above], &path[ups - 1..]].concat());
         }
-        let children = files
-            .keys()
-            .filter(|module| module.len() == source.module.len() + 1 && module.starts_with(&source.module));
+        let children = files.keys().filter(|module| {
+            module.len() == source.module.len() + 1 && module.starts_with(&source.module)
+        });
         for child in children.filter(|_| !source.module.is_empty()) {
             let name = child.last().unwrap();
             let uses = paths(&source.code, name)
@@ -119,7 +120,11 @@ fn every_known_circle_is_still_there() {
     let mut open = Vec::new();
     for known in KNOWN {
         let (from, to) = *known;
-        let others: Vec<_> = KNOWN.iter().filter(|other| *other != known).copied().collect();
+        let others: Vec<_> = KNOWN
+            .iter()
+            .filter(|other| *other != known)
+            .copied()
+            .collect();
         let edges = without(&edges, &others);
         let named = edges.get(from).is_some_and(|named| named.contains(to));
         if !named || !reaches(&edges, to, from) {

@@ -1,10 +1,12 @@
-//! The command line as a user meets it: the built program, its output and its exit codes. No server is needed.
+//! The command line as a user meets it: the built program, its output and its exit codes. No server
+//! is needed.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A directory to run in, removed when dropped, so that no cdc.toml or home of the developer counts.
+/// A directory to run in, removed when dropped, so that no cdc.toml or home of the developer
+/// counts.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -94,7 +96,10 @@ fn help_opens_with_a_sentence_and_has_examples() {
         "config",
         "completions",
     ] {
-        assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}");
+        assert!(
+            help.stdout.contains(&format!("\n  {command} ")),
+            "{command}"
+        );
         let help = ran(&mut scratch.cdc(&[command, "--help"]));
         assert_eq!(help.code, Some(0), "{command}");
         assert!(
@@ -140,7 +145,10 @@ fn all_sql_is_only_printed() {
 fn version_is_printed() {
     let scratch = Scratch::new("version");
     let version = ran(&mut scratch.cdc(&["--version"]));
-    assert_eq!(version.stdout, format!("cdc {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        version.stdout,
+        format!("cdc {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -167,7 +175,10 @@ fn example_is_a_right_configuration() {
     let example = ran(&mut scratch.cdc(&["config", "--example"]));
     assert_eq!(example.code, Some(0));
     let file = scratch.file("example.toml", &example.stdout);
-    let config = ran(scratch.cdc(&["config", "--config"]).arg(&file).env("USER", "ann"));
+    let config = ran(scratch
+        .cdc(&["config", "--config"])
+        .arg(&file)
+        .env("USER", "ann"));
     assert_eq!(config.code, Some(0), "{}", config.stderr);
     assert!(
         config.stdout.contains("target = \"public.labels_lookup\""),
@@ -202,7 +213,11 @@ fn effective_configuration_is_a_configuration_again() {
         "{}",
         first.stdout
     );
-    assert!(first.stdout.contains("slot = \"other\""), "{}", first.stdout);
+    assert!(
+        first.stdout.contains("slot = \"other\""),
+        "{}",
+        first.stdout
+    );
     let file = scratch.file("effective.toml", &first.stdout);
     let second = ran(scratch.cdc(&["config", "--config"]).arg(&file));
     let settings = |text: &str| text.split_once('\n').map(|(_, rest)| rest.to_owned());
@@ -222,9 +237,9 @@ fn missing_url_is_told_with_advice() {
         .env("PGHOST", "master"));
     assert_eq!(missing.code, Some(2));
     assert!(
-        missing
-            .stderr
-            .starts_with("error: the URL of the source database is missing\nhint: Set CDC_SOURCE_URL")
+        missing.stderr.starts_with(
+            "error: the URL of the source database is missing\nhint: Set CDC_SOURCE_URL"
+        )
     );
     assert_eq!(missing.stdout, "");
 }
@@ -365,7 +380,10 @@ fn log_is_json_elsewhere_than_on_a_terminal() {
     assert_eq!(value["level"], "WARN");
     assert_eq!(value["message"], "configuration");
     assert!(
-        value["warning"].as_str().unwrap().contains("CDC_SOURCE_URL?"),
+        value["warning"]
+            .as_str()
+            .unwrap()
+            .contains("CDC_SOURCE_URL?"),
         "{json}"
     );
     let text = log(&["--log-format", "text"]);

@@ -1,5 +1,6 @@
-//! Tests that need no server: the rules of the repository, the command line, hostile input, and the promise in memory
-//! (`tests/model`). One test of the model asks a real server whether it says what the model writes: `model::server`.
+//! Tests that need no server: the rules of the repository, the command line, hostile input, and the
+//! promise in memory (`tests/model`). One test of the model asks a real server whether it says what
+//! the model writes: `model::server`.
 
 // Helpers assert by panicking, as tests do.
 #![allow(
@@ -23,4 +24,6 @@ mod style;
 mod support;
 
 // The files of the model name each other from the root.
-use model::{author, copy, feed, history, lookups, number, player, source, statement, text, wire, writer};
+use model::{
+    author, copy, feed, history, lookups, number, player, source, statement, text, wire, writer,
+};

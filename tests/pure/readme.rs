@@ -35,9 +35,9 @@ fn every_file_that_they_name_is_there() {
     ];
     for document in [README, CONTRIBUTING, SECURITY, TESTS_README] {
         let quoted = document.split(['(', ')', '`', '#', ' ', ',']);
-        for path in quoted
-            .filter(|text| starts.iter().any(|start| text.starts_with(start)) && !text.contains(['*', '\n']))
-        {
+        for path in quoted.filter(|text| {
+            starts.iter().any(|start| text.starts_with(start)) && !text.contains(['*', '\n'])
+        }) {
             assert!(root().join(path).exists(), "{path}");
         }
     }
@@ -47,7 +47,10 @@ fn every_file_that_they_name_is_there() {
 fn every_command_in_its_table_exists() {
     let (_, commands) = README.split_once("\n## Commands\n").unwrap();
     let mut found = 0;
-    for command in commands.lines().filter_map(|line| line.strip_prefix("| `cdc ")) {
+    for command in commands
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `cdc "))
+    {
         let (command, _) = command.split_once('`').unwrap();
         succeeds(&[command, "--help"]);
         found += 1;
@@ -72,7 +75,9 @@ fn its_configuration_file_is_valid() {
 
 #[test]
 fn server_test_of_contributing_is_one_of_the_suite() {
-    let (_, block) = CONTRIBUTING.split_once("```rust\n#[tokio::test]\n").unwrap();
+    let (_, block) = CONTRIBUTING
+        .split_once("```rust\n#[tokio::test]\n")
+        .unwrap();
     let (test, rest) = block.split_once("```").unwrap();
     assert!(include_str!("../engine/watch.rs").contains(test), "{test}");
     let (_, block) = rest.split_once("```rust\n").unwrap();

@@ -1,6 +1,8 @@
-//! The text of `src/` as these rules read it: files, their modules, and the paths that their code names.
+//! The text of `src/` as these rules read it: files, their modules, and the paths that their code
+//! names.
 //!
-//! It needs no build and no tool. Comments and unit tests are left out: tests may use what they like.
+//! It needs no build and no tool. Comments and unit tests are left out: tests may use what they
+//! like.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,8 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Path below `src/`.
     pub path: String,
-    /// Its module as a path below the crate: `["run", "session"]`; empty for `lib.rs` and `main.rs`.
+    /// Its module as a path below the crate: `["run", "session"]`; empty for `lib.rs` and
+    /// `main.rs`.
     pub module: Vec<String>,
     /// Everything.
     pub text: String,
@@ -137,14 +140,28 @@ fn tree<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Vec<String>>) -> &
 
 #[test]
 fn paths_are_found_in_lists_too() {
-    let found =
-        |code, start| -> Vec<String> { paths(code, start).iter().map(|path| path.join("::")).collect() };
-    let code = "use crate::{error::{Error, Result}, lsn::Lsn as L,\n sql};\nfn f() -> crate::row::Row {}";
+    let found = |code, start| -> Vec<String> {
+        paths(code, start)
+            .iter()
+            .map(|path| path.join("::"))
+            .collect()
+    };
+    let code =
+        "use crate::{error::{Error, Result}, lsn::Lsn as L,\n sql};\nfn f() -> crate::row::Row {}";
     assert_eq!(
         found(code, "crate"),
-        ["error::Error", "error::Result", "lsn::Lsn", "sql", "row::Row"]
+        [
+            "error::Error",
+            "error::Result",
+            "lsn::Lsn",
+            "sql",
+            "row::Row"
+        ]
     );
-    assert_eq!(found("use crate::error::{Error};", "crate"), ["error::Error"]);
+    assert_eq!(
+        found("use crate::error::{Error};", "crate"),
+        ["error::Error"]
+    );
     assert_eq!(found("pub(in crate::run) fn f();", "crate"), [""; 0]);
     assert_eq!(
         found("use super::super::a::*; super::b()", "super"),

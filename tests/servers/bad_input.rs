@@ -1,5 +1,5 @@
-//! What `cdc run` says when something must be changed by a person: what, why, what to do, and exit code 2; or a
-//! retry that says so for what may heal by itself. Never a panic, never a password.
+//! What `cdc run` says when something must be changed by a person: what, why, what to do, and exit
+//! code 2; or a retry that says so for what may heal by itself. Never a panic, never a password.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,11 @@ async fn refused(case: &str, pair: &Pair, texts: &[&str]) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let log = cdc.log();
-    assert_eq!(status.and_then(|status| status.code()), Some(2), "{case}: {log}");
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(2),
+        "{case}: {log}"
+    );
     assert_said(case, &log, texts);
     // What to do: a hint, or what is allowed in place of what was found.
     assert!(
@@ -95,7 +99,11 @@ async fn wrong_connection_strings() {
             source("postgresql://u:geheim@h/d?sslmode=sometimes"),
             &["sslmode", "verify-full"],
         ),
-        ("bad port", target("postgresql://h:99999/d"), &["port", "65535"]),
+        (
+            "bad port",
+            target("postgresql://h:99999/d"),
+            &["port", "65535"],
+        ),
         (
             "missing certificate",
             source("postgresql://h/d?sslmode=verify-ca&sslrootcert=/nonexistent/ca"),
@@ -153,7 +161,9 @@ async fn wrong_settings() {
         ),
         (
             "two for one lookup",
-            config(&(read_model("public.labels\"", "public.labels\"") + &read_model("code", "code"))),
+            config(
+                &(read_model("public.labels\"", "public.labels\"") + &read_model("code", "code")),
+            ),
             &["labels_lookup"],
         ),
     ] {
@@ -207,7 +217,11 @@ async fn read_models_that_never_fitted() {
             model("deleted_at", "removed_at"),
             &["column \"removed_at\"", "public.labels"],
         ),
-        ("view", model(table, "public.v\""), &["public.v", "not a table"]),
+        (
+            "view",
+            model(table, "public.v\""),
+            &["public.v", "it is a view"],
+        ),
         (
             "no identity",
             model(table, "public.no_key\""),
@@ -216,7 +230,7 @@ async fn read_models_that_never_fitted() {
         (
             "unlogged source",
             model(table, "public.fast\""),
-            &["public.fast", "not logged"],
+            &["public.fast", "unlogged"],
         ),
         (
             "inheritance",
@@ -248,7 +262,11 @@ async fn read_models_that_never_fitted() {
             model(lookup, "public.narrow"),
             &["public.narrow", "column \"display_name\""],
         ),
-        ("lookup is a view", model(lookup, "public.view"), &["public.view"]),
+        (
+            "lookup is a view",
+            model(lookup, "public.view"),
+            &["public.view"],
+        ),
         (
             "synced_at",
             model("updated_at", "synced"),
@@ -319,7 +337,12 @@ async fn privileges_that_are_missing() {
     refused(
         "no CREATE",
         &fresh,
-        &["create schema", "fresh", "permission denied", "GRANT CREATE"],
+        &[
+            "create schema",
+            "fresh",
+            "permission denied",
+            "GRANT CREATE",
+        ],
     )
     .await;
     let database = &pair.target_database;
@@ -345,7 +368,12 @@ async fn what_belongs_to_somebody_else() {
     let other_slot = with(&pair, |pair| {
         pair.config = format!("[source]\nslot = \"other_{}\"\n", pair.slot)
     });
-    refused("another slot", &other_slot, &["another slot", "target.schema"]).await;
+    refused(
+        "another slot",
+        &other_slot,
+        &["another slot", "target.schema"],
+    )
+    .await;
     let other_schema = with(&other_slot, |pair| {
         pair.config += "[target]\nschema = \"other\"\n"
     });
@@ -366,7 +394,10 @@ async fn what_belongs_to_somebody_else() {
     let foreign_slot = with(&pair, |pair| {
         pair.config = format!("[source]\nslot = \"{foreign}\"\n[target]\nschema = \"third\"\n")
     });
-    target.batch_execute("DROP SCHEMA cdc CASCADE").await.unwrap();
+    target
+        .batch_execute("DROP SCHEMA cdc CASCADE")
+        .await
+        .unwrap();
     refused(
         "slot of another plugin",
         &foreign_slot,
@@ -378,7 +409,9 @@ async fn what_belongs_to_somebody_else() {
         .batch_execute("CREATE SCHEMA newer; CREATE TABLE newer.version (version int); INSERT INTO newer.version VALUES (99)")
         .await
         .unwrap();
-    let newer = with(&pair, |pair| pair.config += "[target]\nschema = \"newer\"\n");
+    let newer = with(&pair, |pair| {
+        pair.config += "[target]\nschema = \"newer\"\n"
+    });
     refused("newer bookkeeping", &newer, &["version 99"]).await;
 }
 
@@ -406,10 +439,17 @@ async fn servers_that_are_not_set_up() {
         )
     });
     let (pair, ..) = labels_pair_on(&replica, target()).await;
-    refused("wal_level", &pair, &["wal_level", "\"replica\"", "ALTER SYSTEM"]).await;
+    refused(
+        "wal_level",
+        &pair,
+        &["wal_level", "\"replica\"", "ALTER SYSTEM"],
+    )
+    .await;
     let tcp = |password: &str| {
         with(&pair, |pair| {
-            pair.source_url = replica.tcp_url(&pair.source_database).replace("right", password)
+            pair.source_url = replica
+                .tcp_url(&pair.source_database)
+                .replace("right", password)
         })
     };
     refused(

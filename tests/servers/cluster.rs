@@ -1,4 +1,5 @@
-//! The throw-away servers themselves: they start, stop, come back with their data, and leave nothing behind.
+//! The throw-away servers themselves: they start, stop, come back with their data, and leave
+//! nothing behind.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -70,7 +71,9 @@ async fn password_is_demanded_on_tcp_and_not_on_the_socket() {
     let client = pg(&cluster.tcp_url("postgres")).await;
     assert_eq!(value(&client, "SHOW work_mem").await, "5MB");
     pg(&cluster.url("postgres")).await;
-    let without = cluster.tcp_url("postgres").replace(":p%40ss%20word%2F%25@", "@");
+    let without = cluster
+        .tcp_url("postgres")
+        .replace(":p%40ss%20word%2F%25@", "@");
     assert!(
         tokio_postgres::connect(&without, tokio_postgres::NoTls)
             .await
@@ -98,7 +101,10 @@ fn server_that_cannot_start_tells_why_and_leaves_nothing() {
         ..Options::default()
     })
     .unwrap_err();
-    assert!(error.detail().unwrap().contains("shared_buffers"), "{error:?}");
+    assert!(
+        error.detail().unwrap().contains("shared_buffers"),
+        "{error:?}"
+    );
     assert_eq!(directories_named(&name), Vec::<PathBuf>::new());
 }
 
@@ -123,7 +129,10 @@ fn killed_owner_leaves_neither_process_nor_file() {
             .find_map(|directory| ready_postmaster(&directory));
         match pids {
             Some(pid) => break pid,
-            None => assert!(Instant::now() < deadline, "the owner's server does not start"),
+            None => assert!(
+                Instant::now() < deadline,
+                "the owner's server does not start"
+            ),
         }
         std::thread::sleep(Duration::from_millis(10));
     };
@@ -131,7 +140,9 @@ fn killed_owner_leaves_neither_process_nor_file() {
     owner.wait().unwrap();
     let process = PathBuf::from(format!("/proc/{postmaster}/cmdline"));
     // A zombie that nobody waits for has an empty command line.
-    while !directories_named(&name).is_empty() || std::fs::read(&process).is_ok_and(|line| !line.is_empty()) {
+    while !directories_named(&name).is_empty()
+        || std::fs::read(&process).is_ok_and(|line| !line.is_empty())
+    {
         assert!(Instant::now() < deadline, "something is left behind");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -160,8 +171,13 @@ fn directories_named(name: &str) -> Vec<PathBuf> {
 
 fn ready_postmaster(directory: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(directory.join("data/postmaster.pid")).ok()?;
-    let ready = text.lines().nth(7).is_some_and(|line| line.trim() == "ready");
-    ready.then(|| text.lines().next()?.trim().parse().ok()).flatten()
+    let ready = text
+        .lines()
+        .nth(7)
+        .is_some_and(|line| line.trim() == "ready");
+    ready
+        .then(|| text.lines().next()?.trim().parse().ok())
+        .flatten()
 }
 
 /// Whether the servers of this process run under another account than its own.
@@ -191,8 +207,12 @@ fn programs_in_a_folder_that_others_cannot_enter_are_refused_with_the_remedy() {
         })
     };
     let error = start(&bin).unwrap_err();
-    assert!(error.hint().unwrap().contains("enter every folder"), "{error:?}");
-    // A link from there to a place that others can enter is followed: scripts/postgres-versions makes one.
+    assert!(
+        error.hint().unwrap().contains("enter every folder"),
+        "{error:?}"
+    );
+    // A link from there to a place that others can enter is followed: scripts/postgres-versions
+    // makes one.
     std::fs::remove_dir_all(&bin).unwrap();
     let real = Programs::find(Side::Source.programs().as_deref(), None).unwrap();
     std::os::unix::fs::symlink(real.directory(), &bin).unwrap();

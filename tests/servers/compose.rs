@@ -1,6 +1,6 @@
-//! docker-compose.yml and its SQL scripts, as far as they can be proved without a container engine: every
-//! file it names is there, `cdc` knows every variable that it gets, the scripts run on real servers, and the
-//! roles they make may do what `cdc` needs and nothing else.
+//! docker-compose.yml and its SQL scripts, as far as they can be proved without a container engine:
+//! every file it names is there, `cdc` knows every variable that it gets, the scripts run on real
+//! servers, and the roles they make may do what `cdc` needs and nothing else.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,13 @@ fn root() -> &'static Path {
 #[test]
 fn every_file_that_compose_names_is_there() {
     let mut named = 0;
-    for line in COMPOSE.lines().filter(|line| !line.trim_start().starts_with('#')) {
-        let Some(start) = line.find("./") else { continue };
+    for line in COMPOSE
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+    {
+        let Some(start) = line.find("./") else {
+            continue;
+        };
         let path = line[start..].split([':', ' ']).next().unwrap();
         assert!(root().join(path).is_file(), "{path}");
         named += 1;
@@ -40,7 +45,8 @@ fn every_secret_that_a_service_uses_is_declared() {
         .flat_map(|list| list.trim_end_matches(']').split(", "))
     {
         assert!(
-            declared.contains(&format!("\n  {name}:\n")) || declared.starts_with(&format!("  {name}:\n"))
+            declared.contains(&format!("\n  {name}:\n"))
+                || declared.starts_with(&format!("  {name}:\n"))
         );
     }
     for path in services

@@ -1,4 +1,5 @@
-//! `cdc demo` as a person runs it: it tells its story to the end and leaves nothing behind, also after Ctrl-C.
+//! `cdc demo` as a person runs it: it tells its story to the end and leaves nothing behind, also
+//! after Ctrl-C.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -49,7 +50,10 @@ fn text(output: &Output) -> String {
 }
 
 fn shell(script: &str) {
-    let status = Command::new("/bin/sh").args(["-c", script]).status().unwrap();
+    let status = Command::new("/bin/sh")
+        .args(["-c", script])
+        .status()
+        .unwrap();
     assert!(status.success(), "{script}");
 }
 
@@ -60,11 +64,18 @@ fn demo_tells_its_story_in_plain_lines_and_leaves_nothing() {
     let shown = text(&output);
     assert!(output.status.success(), "{shown}");
     let stdout = String::from_utf8(output.stdout).unwrap();
-    for expected in ["Prof. Dr. Jane Doe", "TRUNCATE labels", "everything removed"] {
+    for expected in [
+        "Prof. Dr. Jane Doe",
+        "TRUNCATE labels",
+        "everything removed",
+    ] {
         assert!(stdout.contains(expected), "{expected}: {shown}");
     }
     assert_eq!(stdout.matches("after the commit").count(), 7, "{shown}");
-    assert!(stdout.lines().all(|line| line.chars().count() < 100), "{shown}");
+    assert!(
+        stdout.lines().all(|line| line.chars().count() < 100),
+        "{shown}"
+    );
     assert!(!stdout.contains('\x1b'), "colour without a terminal");
     assert_eq!(scratch.left_behind(), Vec::<PathBuf>::new());
 }
@@ -93,8 +104,13 @@ fn kept_servers_run_on_until_the_printed_commands_remove_them() {
     let shown = text(&output);
     assert!(output.status.success(), "{shown}");
     let line = |start: &str| {
-        let found = shown.lines().map(str::trim).find(|line| line.starts_with(start));
-        found.unwrap_or_else(|| panic!("{start}: {shown}")).to_owned()
+        let found = shown
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with(start));
+        found
+            .unwrap_or_else(|| panic!("{start}: {shown}"))
+            .to_owned()
     };
     let (stop, remove) = (line("kill -QUIT"), line("rm -rf"));
     assert_eq!(scratch.left_behind().len(), 2, "{shown}");

@@ -1,5 +1,5 @@
-//! Tests with real servers, two for the whole binary (`tests/support`). The writer alone (`tests/writer`) and the random
-//! load (`tests/workload`) are binaries of their own.
+//! Tests with real servers, two for the whole binary (`tests/support`). The writer alone
+//! (`tests/writer`) and the random load (`tests/workload`) are binaries of their own.
 
 // Helpers assert by panicking, as tests do.
 #![allow(

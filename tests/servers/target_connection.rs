@@ -1,5 +1,5 @@
-//! Connections to the target: which server, with or without TLS, with which settings, and what errors say.
-//! One server of its own, whose pg_hba.conf has a database for each case.
+//! Connections to the target: which server, with or without TLS, with which settings, and what
+//! errors say. One server of its own, whose pg_hba.conf has a database for each case.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -78,8 +78,9 @@ fn server() -> &'static Server {
     })
 }
 
-/// A test authority (`ca.crt`), another one (`other.crt`), and a server's certificate for `localhost`, with their
-/// contents; `None` where there is no openssl. They go into the server's directory, and away with it.
+/// A test authority (`ca.crt`), another one (`other.crt`), and a server's certificate for
+/// `localhost`, with their contents; `None` where there is no openssl. They go into the server's
+/// directory, and away with it.
 fn certificates() -> Option<Vec<(String, String)>> {
     let directory = std::env::temp_dir().join(format!("cdc-certificates-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
@@ -126,12 +127,17 @@ async fn open(conninfo: &str) -> Result<PgConnection, Error> {
 async fn protection(conninfo: &str) -> String {
     match open(conninfo).await {
         Ok(mut connection) => {
-            let query = "SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()";
+            let query =
+                "SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()";
             let tls: bool = sqlx::query_scalar(query)
                 .fetch_one(&mut connection)
                 .await
                 .unwrap();
-            if tls { "tls".to_owned() } else { "plain".to_owned() }
+            if tls {
+                "tls".to_owned()
+            } else {
+                "plain".to_owned()
+            }
         }
         Err(error) => format!("{error:?}"),
     }
@@ -166,8 +172,16 @@ async fn every_sslmode_does_what_libpq_does() {
             "UnknownIssuer",
             "UnknownIssuer",
         ),
-        (format!("verify-ca sslrootcert={ca}"), "tls", "SSL encryption"),
-        (format!("verify-full sslrootcert={ca}"), "tls", "SSL encryption"),
+        (
+            format!("verify-ca sslrootcert={ca}"),
+            "tls",
+            "SSL encryption",
+        ),
+        (
+            format!("verify-full sslrootcert={ca}"),
+            "tls",
+            "SSL encryption",
+        ),
         (
             format!("verify-full sslrootcert={other}"),
             "UnknownIssuer",
@@ -192,8 +206,8 @@ async fn every_sslmode_does_what_libpq_does() {
         protection(&format!("{address} sslmode=verify-ca sslrootcert={ca}")).await,
         "tls"
     );
-    let socket =
-        tcp("dbname=plain sslmode=verify-full").replace("localhost", &shown(server().cluster.socket_dir()));
+    let socket = tcp("dbname=plain sslmode=verify-full")
+        .replace("localhost", &shown(server().cluster.socket_dir()));
     assert_eq!(protection(&socket).await, "plain");
 }
 
@@ -237,14 +251,22 @@ async fn session_settings_are_ours_whatever_the_role_has() {
 #[tokio::test]
 async fn hosts_are_tried_in_order_until_one_will_do() {
     let port = server().cluster.port();
-    let hosts =
-        |more: &str| format!("host=localhost,localhost port=1,{port} user=postgres dbname=plain {more}");
+    let hosts = |more: &str| {
+        format!("host=localhost,localhost port=1,{port} user=postgres dbname=plain {more}")
+    };
     open(&hosts("")).await.unwrap();
-    open(&hosts("target_session_attrs=read-write")).await.unwrap();
+    open(&hosts("target_session_attrs=read-write"))
+        .await
+        .unwrap();
     let error = open(&tcp("dbname=read_only target_session_attrs=read-write"))
         .await
         .unwrap_err();
-    assert!(error.message().ends_with("the server does not accept writes") && error.is_transient());
+    assert!(
+        error
+            .message()
+            .ends_with("the server does not accept writes")
+            && error.is_transient()
+    );
     // Without the wish, the setting is no obstacle.
     open(&tcp("dbname=read_only")).await.unwrap();
 }
@@ -290,7 +312,10 @@ async fn errors_of_connecting_say_whose_turn_it_is() {
     ] {
         let error = open(&conninfo).await.unwrap_err();
         assert_eq!(error.class(), class, "{conninfo}: {error:?}");
-        assert!(error.to_string().contains(expected), "{conninfo}: {error:?}");
+        assert!(
+            error.to_string().contains(expected),
+            "{conninfo}: {error:?}"
+        );
     }
     open(&tcp("user=odd dbname=scram password=hunter2"))
         .await

@@ -1,6 +1,7 @@
 //! A primary and its standby, for tests of what a failover does.
 //!
-//! Standbys hold copies of logical slots from PostgreSQL 17 on: tests of that need its programs, see [`programs`].
+//! Standbys hold copies of logical slots from PostgreSQL 17 on: tests of that need its programs,
+//! see [`programs`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,8 +10,8 @@ use cdc::cluster::{Cluster, Options, Programs, Stop};
 use tokio_postgres::Client;
 
 use crate::support::{
-    Cdc, Pair, Side, database_pair_on, missing, pg, rows, seeded, target, value, wait_in_step, wait_rows,
-    wait_until,
+    Cdc, Pair, Side, database_pair_on, missing, pg, rows, seeded, target, value, wait_in_step,
+    wait_rows, wait_until,
 };
 
 /// First major version whose standbys hold copies of logical slots.
@@ -19,8 +20,8 @@ const SYNCHRONIZES: u32 = 17;
 /// What the standby asks of its primary, besides the WAL.
 pub const SYNCHRONIZED: [(&str, &str); 1] = [("hot_standby_feedback", "on")];
 
-/// Server programs of version 17 or later: those that the environment names, or are installed, or were fetched.
-/// Without them the test is not run, and says so even though it passes.
+/// Server programs of version 17 or later: those that the environment names, or are installed, or
+/// were fetched. Without them the test is not run, and says so even though it passes.
 pub fn programs(test: &str) -> Option<PathBuf> {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(".postgres/18/bin");
     let named = Side::Source.programs();
@@ -33,7 +34,9 @@ pub fn programs(test: &str) -> Option<PathBuf> {
         .filter_map(|place| Programs::find(place, None).ok())
         .find(|found| found.major() >= SYNCHRONIZES);
     if found.is_none() {
-        let what = format!("{test} needs PostgreSQL {SYNCHRONIZES} or later: make postgres-18 fetches it.");
+        let what = format!(
+            "{test} needs PostgreSQL {SYNCHRONIZES} or later: make postgres-18 fetches it."
+        );
         match named {
             // The versions of this run are chosen.
             Some(_) => eprintln!("NOT RUN: {what}"),
@@ -91,7 +94,8 @@ pub async fn couple(name: &str, programs: Option<PathBuf>, settings: &[(&str, &s
     }
 }
 
-/// Makes a server the standby of another one, by a copy of the data that the other one left when it was stopped.
+/// Makes a server the standby of another one, by a copy of the data that the other one left when it
+/// was stopped.
 fn follow(standby: &Cluster, primary: &Cluster, settings: &[(&str, &str)]) {
     standby.stop(Stop::Immediate).unwrap();
     primary
@@ -150,8 +154,9 @@ impl Couple {
 
     /// Waits until the standby holds a copy of the slot that survives a promotion.
     ///
-    /// The first copy is made by hand: the worker naps for up to 30 s once it has found nothing for a while. It is kept only if
-    /// the primary's slot has seen that every transaction the standby knows is over.
+    /// The first copy is made by hand: the worker naps for up to 30 s once it has found nothing for
+    /// a while. It is kept only if the primary's slot has seen that every transaction the standby
+    /// knows is over.
     pub async fn copy_slot(&self) {
         let standby = pg(&self.standby_url()).await;
         let query = format!(
@@ -172,9 +177,15 @@ impl Couple {
                 return Ok(());
             }
             let log = self.standby.log();
-            let about = log.lines().rev().filter(|line| line.contains("slot")).take(6);
+            let about = log
+                .lines()
+                .rev()
+                .filter(|line| line.contains("slot"))
+                .take(6);
             let about: Vec<_> = about.collect();
-            Err(format!("{found:?}, confirmed {end}: {confirmed}, {about:#?}"))
+            Err(format!(
+                "{found:?}, confirmed {end}: {confirmed}, {about:#?}"
+            ))
         })
         .await;
     }
@@ -190,7 +201,8 @@ impl Couple {
         }
     }
 
-    /// The primary crashes, once the standby has received all of its WAL, and the standby takes its place.
+    /// The primary crashes, once the standby has received all of its WAL, and the standby takes its
+    /// place.
     pub async fn stop_and_promote(&self) -> Client {
         let standby = pg(&self.standby_url()).await;
         let end = value(&self.source, "SELECT pg_current_wal_flush_lsn()").await;
@@ -246,9 +258,10 @@ impl Couple {
 
     pub async fn no_difference(&self) {
         let pair = self.pair.clone();
-        let output = tokio::task::spawn_blocking(move || Cdc::output(&pair, &["resync", "--dry-run"]))
-            .await
-            .unwrap();
+        let output =
+            tokio::task::spawn_blocking(move || Cdc::output(&pair, &["resync", "--dry-run"]))
+                .await
+                .unwrap();
         assert!(output.status.success(), "{output:?}");
     }
 }

@@ -1,6 +1,8 @@
-//! Makes a copy last as long as a test needs: what it writes into its shadow waits for locks that the test holds.
+//! Makes a copy last as long as a test needs: what it writes into its shadow waits for locks that
+//! the test holds.
 //!
-//! An event trigger of the test gives each shadow its triggers as soon as it is made; readers and the stream notice nothing.
+//! An event trigger of the test gives each shadow its triggers as soon as it is made; readers and
+//! the stream notice nothing.
 
 use tokio_postgres::Client;
 

@@ -1,9 +1,10 @@
-//! What every test with servers needs: two PostgreSQL servers for the test binary, a fresh pair of databases
-//! for each test, and the built `cdc` as a child process.
+//! What every test with servers needs: two PostgreSQL servers for the test binary, a fresh pair of
+//! databases for each test, and the built `cdc` as a child process.
 //!
-//! The servers live in statics, which are never dropped; they are removed when the test's process ends, in
-//! whatever way (see `cdc::cluster`). Choose another version with `CDC_PG_BIN`, or different ones for the two
-//! sides with `CDC_TEST_SOURCE_BIN` and `CDC_TEST_TARGET_BIN` ([`Side::programs`]).
+//! The servers live in statics, which are never dropped; they are removed when the test's process
+//! ends, in whatever way (see `cdc::cluster`). Choose another version with `CDC_PG_BIN`, or
+//! different ones for the two sides with `CDC_TEST_SOURCE_BIN` and `CDC_TEST_TARGET_BIN`
+//! ([`Side::programs`]).
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
@@ -31,7 +32,9 @@ pub use pipeline::{IN_STEP, TO_VERSION_4, forget_healings, goes_on, tear_down};
 #[allow(unused_imports)]
 pub use process::{Cdc, Signal};
 #[allow(unused_imports)]
-pub use waits::{count_log, on_free_slot, wait_equal, wait_in_step, wait_log, wait_rows, wait_until};
+pub use waits::{
+    count_log, on_free_slot, wait_equal, wait_in_step, wait_log, wait_rows, wait_until,
+};
 
 /// How long [`wait_until`] waits: a hang is told, a slow machine is not.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -51,8 +54,8 @@ pub enum Side {
 }
 
 impl Side {
-    /// Directory of the server programs that the environment names for this side; `None` leaves the choice to
-    /// the cluster.
+    /// Directory of the server programs that the environment names for this side; `None` leaves the
+    /// choice to the cluster.
     pub fn programs(self) -> Option<PathBuf> {
         let variable = match self {
             Self::Source => "CDC_TEST_SOURCE_BIN",
@@ -100,7 +103,8 @@ pub struct Pair {
     pub target_database: String,
     /// Replication slot for this test: slots are shared by all databases of a server.
     pub slot: String,
-    /// The configuration file that [`Cdc`] is started with; it names the slot. Add to it what the test is about.
+    /// The configuration file that [`Cdc`] is started with; it names the slot. Add to it what the
+    /// test is about.
     pub config: String,
 }
 
@@ -223,7 +227,8 @@ pub async fn value(client: &Client, query: &str) -> String {
         .unwrap_or_else(|| panic!("no row: {query}"))
 }
 
-/// Says that a test is not run, since a program is missing that can be installed. That is a failure where `CI` is `true`.
+/// Says that a test is not run, since a program is missing that can be installed. That is a failure
+/// where `CI` is `true`.
 pub fn missing(what: &str) {
     // Not by a macro of the test harness, which shows nothing of a test that passes.
     let _ = writeln!(std::io::stderr(), "NOT RUN: {what}");
@@ -232,7 +237,10 @@ pub fn missing(what: &str) {
 
 /// The server's version as a number: 150018 is 15.18.
 pub async fn server_version(client: &Client) -> u32 {
-    value(client, "SHOW server_version_num").await.parse().unwrap()
+    value(client, "SHOW server_version_num")
+        .await
+        .parse()
+        .unwrap()
 }
 
 /// The built-in read model, written out as a section of the configuration.

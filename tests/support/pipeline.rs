@@ -4,7 +4,8 @@ use tokio_postgres::Client;
 
 use super::{Cdc, Pair, wait_in_step, wait_rows, wait_until};
 
-/// Takes away what a `cdc` that has just ended had made; the servers may take some milliseconds to notice that it has.
+/// Takes away what a `cdc` that has just ended had made; the servers may take some milliseconds to
+/// notice that it has.
 pub async fn tear_down(pair: &Pair) {
     wait_until("what cdc made is taken away", async || {
         let output = Cdc::output(pair, &["teardown", "--yes"]);
@@ -25,7 +26,8 @@ pub async fn forget_healings(target: &Client) {
         .unwrap();
 }
 
-/// What turns a bookkeeping of version 5 into one of version 4, with a shadow that a process of then has left.
+/// What turns a bookkeeping of version 5 into one of version 4, with a shadow that a process of
+/// then has left.
 pub const TO_VERSION_4: &str = "
     ALTER TABLE cdc.pipeline ADD lsn pg_lsn, ADD commit_time timestamptz, ADD last_commit_lsn pg_lsn, ADD last_commit_xid bigint,
         ADD last_commit_time timestamptz, ADD applied_at timestamptz, DROP read_system_identifier, DROP read_database;
@@ -42,7 +44,8 @@ pub const TO_VERSION_4: &str = "
     ALTER TABLE IF EXISTS cdc.shadow_1_1 RENAME TO shadow_1_7;
     UPDATE cdc.version SET version = 4;";
 
-pub const IN_STEP: &str = "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
+pub const IN_STEP: &str =
+    "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
 
 /// Everything is exact, and each kind of change arrives by the stream from here on.
 pub async fn goes_on(case: &str, source: &Client, target: &Client) {

@@ -1,5 +1,5 @@
-//! The built `cdc` as a child process: started with nothing of our environment, logged into a file, killed
-//! when the test ends; its log is printed if the test fails.
+//! The built `cdc` as a child process: started with nothing of our environment, logged into a file,
+//! killed when the test ends; its log is printed if the test fails.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ impl Cdc {
         Self::start(&mut Self::command(pair, &["run"]))
     }
 
-    /// A command of `cdc` on this pair, with the pair's configuration file; of the environment it gets only the
-    /// two URLs and what concerns the log.
+    /// A command of `cdc` on this pair, with the pair's configuration file; of the environment it
+    /// gets only the two URLs and what concerns the log.
     pub fn command(pair: &Pair, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdc"));
         command
@@ -70,7 +70,8 @@ impl Cdc {
         Self { child, log }
     }
 
-    /// Starts this command with its standard error in a pipe, whose end comes back; the log stays empty.
+    /// Starts this command with its standard error in a pipe, whose end comes back; the log stays
+    /// empty.
     pub fn start_into_pipe(command: &mut Command) -> (Self, ChildStderr) {
         let log = new_file("log");
         let mut child = command
@@ -152,7 +153,9 @@ impl Drop for Cdc {
 fn new_file(kind: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    super::source().socket_dir().join(format!("cdc-{number}.{kind}"))
+    super::source()
+        .socket_dir()
+        .join(format!("cdc-{number}.{kind}"))
 }
 
 fn write_config(text: &str) -> PathBuf {

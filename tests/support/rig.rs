@@ -1,8 +1,9 @@
-//! A writer on a real target without a source: changes are written as text and go through read model, fold and writer.
+//! A writer on a real target without a source: changes are written as text and go through read
+//! model, fold and writer.
 //!
-//! A change is one line: `+1|MR|Mr.|-` inserts, `=1|MR|Sir|-` updates, `=1|MR > 2|MR|Mr.|-` updates with an old tuple,
-//! `-1` deletes, `!` truncates. Cells are in the order of the source's columns; `-` is NULL, `u` an unchanged
-//! out-of-line value.
+//! A change is one line: `+1|MR|Mr.|-` inserts, `=1|MR|Sir|-` updates, `=1|MR > 2|MR|Mr.|-` updates
+//! with an old tuple, `-1` deletes, `!` truncates. Cells are in the order of the source's columns;
+//! `-` is NULL, `u` an unchanged out-of-line value.
 
 use std::sync::Arc;
 
@@ -36,8 +37,9 @@ pub struct Shape {
     pub remembering: Remembering,
 }
 
-/// `columns` are the source's names and types; `projected` pairs (lookup name, source name), the first `key` of
-/// them are the key. Every column of type text or varchar may come as unchanged if `toastable`.
+/// `columns` are the source's names and types; `projected` pairs (lookup name, source name), the
+/// first `key` of them are the key. Every column of type text or varchar may come as unchanged if
+/// `toastable`.
 pub fn shape(
     target: &str,
     columns: &[(&str, &str)],
@@ -125,8 +127,13 @@ impl Rig {
         let bookkeeping = Bookkeeping::new("cdc");
         let mut conn = session(&url).await;
         bookkeeping.ensure(&mut conn).await.unwrap();
-        let claim = bookkeeping.claim(&mut conn, claimant("test")).await.unwrap();
-        let writer = Writer::new(conn, bookkeeping.clone(), claim.epoch).await.unwrap();
+        let claim = bookkeeping
+            .claim(&mut conn, claimant("test"))
+            .await
+            .unwrap();
+        let writer = Writer::new(conn, bookkeeping.clone(), claim.epoch)
+            .await
+            .unwrap();
         Self {
             db,
             writer,
@@ -146,7 +153,13 @@ impl Rig {
     pub async fn add(&mut self, shape: &Shape) -> usize {
         let names: Vec<&str> = shape.identity.iter().map(String::as_str).collect();
         let model = Arc::new(
-            ReadModel::bind(&shape.settings, &shape.table, &shape.identity, shape.remembering).unwrap(),
+            ReadModel::bind(
+                &shape.settings,
+                &shape.table,
+                &shape.identity,
+                shape.remembering,
+            )
+            .unwrap(),
         );
         let full = shape.table.replica_identity == ReplicaIdentity::Full;
         let relation = Relation {
@@ -167,7 +180,10 @@ impl Rig {
         let layout = model.layout(&relation).unwrap();
         let epoch = self.writer.epoch();
         let conn = self.writer.connection();
-        let lookup = facts::table(conn, &shape.settings.target).await.unwrap().unwrap();
+        let lookup = facts::table(conn, &shape.settings.target)
+            .await
+            .unwrap()
+            .unwrap();
         let name = shape.settings.name();
         let id = self
             .bookkeeping
@@ -204,9 +220,11 @@ impl Rig {
         // The session before may not be gone yet.
         let busy = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        support::wait_until("the shadow is free", async || match rows(&self.db, busy).await {
-            free if free == ["0"] => Ok(()),
-            locks => Err(format!("{locks:?}")),
+        support::wait_until("the shadow is free", async || {
+            match rows(&self.db, busy).await {
+                free if free == ["0"] => Ok(()),
+                locks => Err(format!("{locks:?}")),
+            }
         })
         .await;
         let mut shadow = ShadowWriter::new(self.session().await);
@@ -254,7 +272,9 @@ impl Rig {
             "-" => model.delete(layout, &cells(rest)).unwrap(),
             "!" => Some(Change::Truncate),
             _ => match rest.split_once(" > ") {
-                Some((old, new)) => model.update(layout, Some(&cells(old)), &cells(new)).unwrap(),
+                Some((old, new)) => model
+                    .update(layout, Some(&cells(old)), &cells(new))
+                    .unwrap(),
                 None => model.update(layout, None, &cells(rest)).unwrap(),
             },
         }
@@ -286,7 +306,8 @@ impl Rig {
         self.writer.apply(batch).await
     }
 
-    /// Writes changes of one read model as a transaction that comes in chunks: all but the last are staged before its end.
+    /// Writes changes of one read model as a transaction that comes in chunks: all but the last are
+    /// staged before its end.
     pub async fn write_in_chunks(
         &mut self,
         index: usize,

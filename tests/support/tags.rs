@@ -1,4 +1,5 @@
-//! A table of tags beside the labels, each with its read model, for tests in which one of them is altered.
+//! A table of tags beside the labels, each with its read model, for tests in which one of them is
+//! altered.
 
 use tokio_postgres::Client;
 
@@ -16,12 +17,16 @@ columns = ['tag', 'note']
 ";
 
 pub const STATES: &str = "SELECT name || ' ' || state FROM cdc.read_model ORDER BY 1";
-const REASON: &str = "SELECT coalesce(reason, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
+const REASON: &str =
+    "SELECT coalesce(reason, '') FROM cdc.read_model WHERE name = 'public.tags_lookup'";
 pub const TAGS: &str = "SELECT tag, note FROM tags ORDER BY 1";
 pub const TAGS_LOOKUP: &str = "SELECT tag, note FROM tags_lookup ORDER BY 1";
 
 pub const ALL_IN_STEP: &[&str] = &["public.labels_lookup in_step", "public.tags_lookup in_step"];
-pub const TAGS_SUSPENDED: &[&str] = &["public.labels_lookup in_step", "public.tags_lookup suspended"];
+pub const TAGS_SUSPENDED: &[&str] = &[
+    "public.labels_lookup in_step",
+    "public.tags_lookup suspended",
+];
 
 /// Labels, and tags with these columns and constraints, altered by this SQL, with a running cdc.
 pub async fn labels_and_tags(tags: &str, altered: &str) -> (Pair, Client, Client, Cdc) {

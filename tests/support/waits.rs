@@ -7,7 +7,8 @@ use tokio_postgres::error::SqlState;
 
 use super::{Cdc, DEADLINE, live_labels, lookup, rows};
 
-/// Waits until the closure says `Ok`; its `Err` is what was seen in place of it, and is told if time runs out.
+/// Waits until the closure says `Ok`; its `Err` is what was seen in place of it, and is told if
+/// time runs out.
 ///
 /// ```ignore
 /// wait_until("the lookup follows", async || {
@@ -32,13 +33,14 @@ pub async fn wait_until<T>(what: &str, mut state: impl AsyncFnMut() -> Result<T,
     }
 }
 
-/// Pause before the next look after this time: a twentieth of it. Looks cost more than anything else that tests do.
+/// Pause before the next look after this time: a twentieth of it. Looks cost more than anything
+/// else that tests do.
 fn pause(waited: Duration) -> Duration {
     (waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(40))
 }
 
-/// Drops or advances a slot that nobody is to use any more, as soon as that is so: the server may take some milliseconds to
-/// notice that the process which streamed from it has ended.
+/// Drops or advances a slot that nobody is to use any more, as soon as that is so: the server may
+/// take some milliseconds to notice that the process which streamed from it has ended.
 pub async fn on_free_slot(client: &Client, statement: &str) {
     wait_until("the slot is free", async || {
         match client.batch_execute(statement).await {

@@ -1,8 +1,9 @@
-//! Many copies beside many writers, on a server that waits for its disk: each copy is the table as of its slot's position, and
-//! reading it has marked no committed row as aborted at the source (`source/settled.rs`). A second slot, which reads no
-//! table, tells what was committed. The writers are stopped as soon as a slot is made, since a commit is half done for less than a
-//! millisecond: without the wait one copy in ten goes wrong then, else one in some hundred. `CDC_TEST_COPIES` makes it longer;
-//! `make campaign-copies` does.
+//! Many copies beside many writers, on a server that waits for its disk: each copy is the table as
+//! of its slot's position, and reading it has marked no committed row as aborted at the source
+//! (`source/settled.rs`). A second slot, which reads no table, tells what was committed. The
+//! writers are stopped as soon as a slot is made, since a commit is half done for less than a
+//! millisecond: without the wait one copy in ten goes wrong then, else one in some hundred.
+//! `CDC_TEST_COPIES` makes it longer; `make campaign-copies` does.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -114,14 +115,21 @@ async fn copy(conninfo: &Conninfo, number: u64, freezer: &mut Freezer) -> (Lsn, 
     // Before the slot is made, so that the first read comes early.
     let reader = client(conninfo).await;
     let mut replication = replication(conninfo).await;
-    let slot = slot::create(&mut replication, &format!("copy_{number}"), slot::Kind::Temporary)
-        .await
-        .unwrap();
+    let slot = slot::create(
+        &mut replication,
+        &format!("copy_{number}"),
+        slot::Kind::Temporary,
+    )
+    .await
+    .unwrap();
     freezer.freeze();
     let snapshot = Snapshot::open(reader, &observer, &slot.snapshot_name, WITHIN)
         .await
         .unwrap();
-    snapshot.lock_table(&TableName::new("public", "t")).await.unwrap();
+    snapshot
+        .lock_table(&TableName::new("public", "t"))
+        .await
+        .unwrap();
     let pieces: Vec<_> = snapshot
         .copy_out("COPY public.t TO STDOUT")
         .await

@@ -74,7 +74,9 @@ async fn wrong_and_missing_password_are_told_without_the_password() {
         (&missing, "password missing"),
     ] {
         let ordinary = connect::client(conninfo, APPLICATION).await.unwrap_err();
-        let replication = Replication::connect(conninfo, APPLICATION).await.unwrap_err();
+        let replication = Replication::connect(conninfo, APPLICATION)
+            .await
+            .unwrap_err();
         for error in [ordinary, replication] {
             assert!(error.to_string().contains(expected), "{error:?}");
             assert!(
@@ -83,7 +85,10 @@ async fn wrong_and_missing_password_are_told_without_the_password() {
                     .starts_with("could not connect to the source at \"localhost\" (127.0.0.1:"),
                 "{error}"
             );
-            assert!(!format!("{error:?}").contains("wrong-password"), "{error:?}");
+            assert!(
+                !format!("{error:?}").contains("wrong-password"),
+                "{error:?}"
+            );
             assert_eq!(error.class(), Class::Configuration);
         }
     }
@@ -124,7 +129,11 @@ async fn tls_verifies_what_sslmode_asks_for() {
         assert_eq!(error.class(), Class::Configuration);
     }
     // A certificate that the user has named vouches for itself.
-    assert!(both(&with_root("server.crt", SslMode::VerifyFull)).await.unwrap());
+    assert!(
+        both(&with_root("server.crt", SslMode::VerifyFull))
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test]
@@ -141,7 +150,10 @@ async fn a_client_certificate_is_shown() {
     conninfo.ssl_key = Some(certificates().path("server.key"));
     conninfo.ssl_cert = Some(certificates().path("client.crt"));
     let error = both(&conninfo).await.unwrap_err();
-    assert!(error.to_string().starts_with("the client's key "), "{error}");
+    assert!(
+        error.to_string().starts_with("the client's key "),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -163,7 +175,9 @@ async fn allow_and_prefer_try_the_other_way() {
     };
     let error = both(&no_database).await.unwrap_err();
     assert!(
-        error.to_string().ends_with("database \"nowhere\" does not exist"),
+        error
+            .to_string()
+            .ends_with("database \"nowhere\" does not exist"),
         "{error}"
     );
 }
@@ -212,14 +226,22 @@ async fn session_settings_do_not_depend_on_the_role() {
             Some(expected),
             "{name}"
         );
-        assert_eq!(value(&ordinary, &sql).await.trim_matches('"'), expected, "{name}");
+        assert_eq!(
+            value(&ordinary, &sql).await.trim_matches('"'),
+            expected,
+            "{name}"
+        );
     }
     for (since, name) in [
         (140_000, "idle_session_timeout"),
         (170_000, "transaction_timeout"),
     ] {
         if replication.server_version() >= since {
-            assert_eq!(value(&ordinary, &format!("SHOW {name}")).await, "0", "{name}");
+            assert_eq!(
+                value(&ordinary, &format!("SHOW {name}")).await,
+                "0",
+                "{name}"
+            );
         }
     }
 }
@@ -254,8 +276,12 @@ async fn a_primary_is_no_read_only_server() {
         ..on_socket(cluster())
     };
     both(&wants(TargetSessionAttrs::ReadWrite)).await.unwrap();
-    both(&wants(TargetSessionAttrs::PreferStandby)).await.unwrap();
-    let error = both(&wants(TargetSessionAttrs::ReadOnly)).await.unwrap_err();
+    both(&wants(TargetSessionAttrs::PreferStandby))
+        .await
+        .unwrap();
+    let error = both(&wants(TargetSessionAttrs::ReadOnly))
+        .await
+        .unwrap_err();
     assert!(error.is_transient());
     assert!(
         error.to_string().ends_with("the server accepts writes"),

@@ -1,4 +1,5 @@
-//! The source's edge on a real server: handshakes of every kind, the stream, slots, and reading under a snapshot.
+//! The source's edge on a real server: handshakes of every kind, the stream, slots, and reading
+//! under a snapshot.
 
 mod copies;
 mod handshake;

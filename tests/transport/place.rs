@@ -1,4 +1,5 @@
-//! The server that these tests share: trust on the Unix socket, SCRAM and TLS on TCP, a role for each way in.
+//! The server that these tests share: trust on the Unix socket, SCRAM and TLS on TCP, a role for
+//! each way in.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,8 +52,8 @@ pub struct Certificates {
 
 impl Certificates {
     fn make() -> Self {
-        let directory =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("certificates-{}", std::process::id()));
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("certificates-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         for ca in ["ca", "other"] {
             openssl(
@@ -74,7 +75,11 @@ impl Certificates {
             &directory,
             "x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out client1.crt",
         );
-        std::fs::write(directory.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+        std::fs::write(
+            directory.join("client.ext"),
+            "extendedKeyUsage=clientAuth\n",
+        )
+        .unwrap();
         openssl(
             &directory,
             "x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile client.ext -out client.crt",
@@ -187,7 +192,11 @@ pub async fn database(cluster: &Cluster) -> Conninfo {
     let name = format!("db_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let conninfo = on_socket(cluster);
     let statement = format!("CREATE DATABASE {name}");
-    client(&conninfo).await.batch_execute(&statement).await.unwrap();
+    client(&conninfo)
+        .await
+        .batch_execute(&statement)
+        .await
+        .unwrap();
     Conninfo {
         database: name,
         ..conninfo

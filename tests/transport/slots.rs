@@ -125,7 +125,10 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
 
     // The connection can be used again, and the slot is made once nobody is in the way.
     writer.batch_execute("COMMIT").await.unwrap();
-    writer.batch_execute("COMMIT PREPARED 'it''s'").await.unwrap();
+    writer
+        .batch_execute("COMMIT PREPARED 'it''s'")
+        .await
+        .unwrap();
     assert_eq!(slot::blockers(&observer).await.unwrap(), []);
     slot::create_within(
         &mut replication,

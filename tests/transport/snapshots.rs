@@ -64,7 +64,13 @@ fn parts() -> TableName {
 }
 
 async fn copy(snapshot: &Snapshot, sql: &str) -> String {
-    let pieces: Vec<_> = snapshot.copy_out(sql).await.unwrap().try_collect().await.unwrap();
+    let pieces: Vec<_> = snapshot
+        .copy_out(sql)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
     String::from_utf8(pieces.concat()).unwrap()
 }
 
@@ -109,8 +115,8 @@ async fn rows_are_read_as_of_the_consistent_point() {
     snapshot.close().await;
 }
 
-/// A table that has given way, or whose connection is lost, is read again by another transaction, whatever the replication
-/// connection does by then.
+/// A table that has given way, or whose connection is lost, is read again by another transaction,
+/// whatever the replication connection does by then.
 #[tokio::test]
 async fn snapshot_that_is_exported_again_serves_one_transaction_after_the_other() {
     let mut scene = scene().await;
@@ -151,7 +157,10 @@ async fn snapshot_that_is_exported_again_serves_one_transaction_after_the_other(
     let error = Snapshot::import(client(&scene.conninfo).await, &name)
         .await
         .unwrap_err();
-    assert!(matches!(error.sqlstate(), Some("22023" | "42704")), "{error:?}");
+    assert!(
+        matches!(error.sqlstate(), Some("22023" | "42704")),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +180,11 @@ async fn a_table_that_was_truncated_or_rewritten_since_is_noticed() {
     );
     let fresh = self::scene().await;
     let snapshot = fresh.open().await;
-    fresh.observer.batch_execute("TRUNCATE public.p2").await.unwrap();
+    fresh
+        .observer
+        .batch_execute("TRUNCATE public.p2")
+        .await
+        .unwrap();
     snapshot.lock_table(&table()).await.unwrap();
     assert!(snapshot.lock_table(&parts()).await.is_err());
 }
@@ -180,7 +193,8 @@ async fn a_table_that_was_truncated_or_rewritten_since_is_noticed() {
 async fn a_new_partition_is_noticed() {
     let scene = scene().await;
     let snapshot = scene.open().await;
-    let attach = "CREATE TABLE public.p3 PARTITION OF public.\"Parts\" FOR VALUES FROM (20) TO (30)";
+    let attach =
+        "CREATE TABLE public.p3 PARTITION OF public.\"Parts\" FOR VALUES FROM (20) TO (30)";
     scene.observer.batch_execute(attach).await.unwrap();
     assert!(snapshot.lock_table(&parts()).await.is_err());
 }
@@ -204,7 +218,12 @@ async fn who_waits_for_our_lock_is_noticed() {
     let scene = scene().await;
     let snapshot = scene.open().await;
     snapshot.lock_table(&table()).await.unwrap();
-    assert!(!snapshot.anybody_waits_for_us(&scene.observer).await.unwrap());
+    assert!(
+        !snapshot
+            .anybody_waits_for_us(&scene.observer)
+            .await
+            .unwrap()
+    );
     let migration = client(&scene.conninfo).await;
     let waiting = tokio::spawn(async move {
         migration
@@ -213,7 +232,11 @@ async fn who_waits_for_our_lock_is_noticed() {
             .unwrap();
     });
     wait_until("the migration waits", async || {
-        match snapshot.anybody_waits_for_us(&scene.observer).await.unwrap() {
+        match snapshot
+            .anybody_waits_for_us(&scene.observer)
+            .await
+            .unwrap()
+        {
             true => Ok(()),
             false => Err("nobody waits".to_owned()),
         }
@@ -223,7 +246,8 @@ async fn who_waits_for_our_lock_is_noticed() {
     waiting.await.unwrap();
 }
 
-/// Other transactions run there, or none: every snapshot would look settled, and reading too early harms the source.
+/// Other transactions run there, or none: every snapshot would look settled, and reading too early
+/// harms the source.
 #[tokio::test]
 async fn an_observer_at_another_server_is_refused() {
     let scene = scene().await;
@@ -259,7 +283,10 @@ async fn a_snapshot_that_is_gone_is_transient() {
 async fn set_standby(conninfo: &Conninfo, observer: &Client, name: &str) {
     let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
     observer.batch_execute(&set).await.unwrap();
-    observer.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    observer
+        .batch_execute("SELECT pg_reload_conf()")
+        .await
+        .unwrap();
     wait_until("the setting is there", async || {
         let found = value(&client(conninfo).await, "SHOW synchronous_standby_names").await;
         if found == name { Ok(()) } else { Err(found) }
@@ -286,8 +313,9 @@ async fn until_waited_for(observer: &Client, xid: &str) {
     .await;
 }
 
-/// The server before the fix of 2026 exports a snapshot with a commit that is in the WAL and nowhere else yet.
-/// A synchronous standby that does not answer holds the commit in this state for as long as the test needs.
+/// The server before the fix of 2026 exports a snapshot with a commit that is in the WAL and
+/// nowhere else yet. A synchronous standby that does not answer holds the commit in this state for
+/// as long as the test needs.
 #[tokio::test]
 async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
     let cluster = own_cluster(Side::Source, "unsettled");
@@ -299,8 +327,8 @@ async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
         .unwrap();
     set_standby(&conninfo, &observer, "nobody").await;
 
-    // A slot goes through two rounds of waiting. What begins in the second round is not waited for, and what
-    // commits in it is in the snapshot.
+    // A slot goes through two rounds of waiting. What begins in the second round is not waited for,
+    // and what commits in it is in the snapshot.
     let (first, first_xid) = writing(&conninfo).await;
     let mut replication = replication(&conninfo).await;
     let creation = tokio::spawn(async move {
@@ -332,7 +360,9 @@ async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
 
     let short = Duration::from_millis(200);
     let reader = client(&conninfo).await;
-    let error = Snapshot::open(reader, &observer, name, short).await.unwrap_err();
+    let error = Snapshot::open(reader, &observer, name, short)
+        .await
+        .unwrap_err();
     assert!(error.is_transient());
     assert!(
         error
@@ -341,7 +371,10 @@ async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
         "{error:?}"
     );
     assert!(
-        error.detail().unwrap().contains("the server still runs: from "),
+        error
+            .detail()
+            .unwrap()
+            .contains("the server still runs: from "),
         "{error:?}"
     );
 

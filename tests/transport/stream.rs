@@ -54,7 +54,10 @@ async fn read_commits(replication: &mut Replication, mut commits: usize) -> (Vec
                 }
             }
         }
-        timeout(DEADLINE, replication.fill()).await.unwrap().unwrap();
+        timeout(DEADLINE, replication.fill())
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 
@@ -163,8 +166,7 @@ async fn a_fill_that_is_dropped_loses_nothing() {
 #[tokio::test]
 async fn a_row_of_many_megabytes_comes_as_one_frame() {
     let (_, client, mut replication) = streaming("large_row").await;
-    let insert =
-        "INSERT INTO public.t SELECT 1, string_agg(md5(i::text), '') FROM generate_series(1, 800000) i";
+    let insert = "INSERT INTO public.t SELECT 1, string_agg(md5(i::text), '') FROM generate_series(1, 800000) i";
     client.batch_execute(insert).await.unwrap();
     client
         .batch_execute("INSERT INTO public.t VALUES (2, 'small')")
@@ -184,11 +186,20 @@ async fn a_failed_command_leaves_the_connection_usable() {
         .await
         .unwrap_err();
     assert_eq!(error.sqlstate(), Some("22012"));
-    assert_eq!(error.message(), "the server reported SQLSTATE 22012 on row data");
-    let error = replication.simple_query("SELECT nonsense").await.unwrap_err();
+    assert_eq!(
+        error.message(),
+        "the server reported SQLSTATE 22012 on row data"
+    );
+    let error = replication
+        .simple_query("SELECT nonsense")
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "column \"nonsense\" does not exist");
     assert_eq!(error.class(), Class::Configuration);
-    let error = replication.start("nowhere", Lsn::ZERO, "cdc").await.unwrap_err();
+    let error = replication
+        .start("nowhere", Lsn::ZERO, "cdc")
+        .await
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "could not start streaming from slot \"nowhere\": replication slot \"nowhere\" does not exist"
@@ -220,11 +231,17 @@ async fn the_servers_last_words_are_heard() {
             Ok(None) => {}
             Err(error) => break error,
         }
-        timeout(DEADLINE, replication.fill()).await.unwrap().unwrap();
+        timeout(DEADLINE, replication.fill())
+            .await
+            .unwrap()
+            .unwrap();
     };
     assert_eq!(error.sqlstate(), Some("57P01"));
     assert!(error.is_transient());
-    let error = timeout(DEADLINE, replication.fill()).await.unwrap().unwrap_err();
+    let error = timeout(DEADLINE, replication.fill())
+        .await
+        .unwrap()
+        .unwrap_err();
     assert!(error.is_transient());
 }
 

@@ -1,9 +1,11 @@
-//! Random DDL beside changes, restarts, kills, copies and resyncs: whatever becomes of a source table, its lookup shows one
-//! committed state after the other and comes to the newest one, or its read model is suspended and says why.
+//! Random DDL beside changes, restarts, kills, copies and resyncs: whatever becomes of a source
+//! table, its lookup shows one committed state after the other and comes to the newest one, or its
+//! read model is suspended and says why.
 //!
-//! Every kind of DDL (`ddl/kinds.rs`) is drawn equally often, in rounds (`ddl/round.rs`); a history of all committed states
-//! judges what readers saw (`ddl/history.rs`). `CDC_TEST_SEED` replays, `CDC_TEST_ROUNDS` makes it longer, `CDC_TEST_ROUND` takes
-//! one round alone, `CDC_TEST_KINDS` (a part of the name) draws only some kinds; `make campaign-ddl` runs 200 rounds.
+//! Every kind of DDL (`ddl/kinds.rs`) is drawn equally often, in rounds (`ddl/round.rs`); a history
+//! of all committed states judges what readers saw (`ddl/history.rs`). `CDC_TEST_SEED` replays,
+//! `CDC_TEST_ROUNDS` makes it longer, `CDC_TEST_ROUND` takes one round alone, `CDC_TEST_KINDS` (a
+//! part of the name) draws only some kinds; `make campaign-ddl` runs 200 rounds.
 
 #[path = "ddl/changes.rs"]
 mod changes;

@@ -1,7 +1,8 @@
 //! The journal: which statements each session ran, so that a failure can be told as SQL for psql.
 //!
-//! The oracle knows the order of the commits and their transaction ids; the journal knows what was run under them. A
-//! transaction whose connection broke at its end has no id here: nobody told whether it was committed.
+//! The oracle knows the order of the commits and their transaction ids; the journal knows what was
+//! run under them. A transaction whose connection broke at its end has no id here: nobody told
+//! whether it was committed.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -90,7 +91,7 @@ fn journal_shows_the_newest_transactions_that_fit() {
     journal.write_sql(7, "3", &mut sql);
     journal.write_sql(8, "9", &mut sql);
     assert!(sql.starts_with("\n-- commit 7, xid 3, session 0\nBEGIN;\nDELETE FROM labels;\n"));
-    assert!(
-        sql.ends_with("COMMIT;\n\n-- commit 8, xid 9: what was run is not known, its connection broke\n")
-    );
+    assert!(sql.ends_with(
+        "COMMIT;\n\n-- commit 8, xid 9: what was run is not known, its connection broke\n"
+    ));
 }

@@ -1,11 +1,12 @@
-//! The promise, on real servers: whatever happens to `cdc`, to the servers and to their sessions, at any moment
-//! the lookup equals the live rows of the source as of one commit, never an older one after a newer one, and
-//! the newest one when the source is quiet.
+//! The promise, on real servers: whatever happens to `cdc`, to the servers and to their sessions,
+//! at any moment the lookup equals the live rows of the source as of one commit, never an older one
+//! after a newer one, and the newest one when the source is quiet.
 //!
-//! Random sessions change `labels`, a reader looks at the lookup all the time, and an oracle that does not
-//! know `cdc` says which states there were (`workload/oracle.rs`). What goes wrong is told with the last statements as SQL
-//! for psql (`workload/journal.rs`). `CDC_TEST_SEED` replays what the sessions choose, `CDC_TEST_SECONDS`, `CDC_TEST_KILLS`
-//! and `CDC_TEST_RESYNCS` make it longer; `make campaign` and `make campaign-resyncs` do.
+//! Random sessions change `labels`, a reader looks at the lookup all the time, and an oracle that
+//! does not know `cdc` says which states there were (`workload/oracle.rs`). What goes wrong is told
+//! with the last statements as SQL for psql (`workload/journal.rs`). `CDC_TEST_SEED` replays what
+//! the sessions choose, `CDC_TEST_SECONDS`, `CDC_TEST_KILLS` and `CDC_TEST_RESYNCS` make it longer;
+//! `make campaign` and `make campaign-resyncs` do.
 
 // Helpers assert by panicking, as tests do.
 #![allow(
@@ -133,7 +134,8 @@ fn any() -> (u64, Plan) {
     (seed, Plan::any(&mut Rng::with_seed(seed)))
 }
 
-/// Waits until the log says this, if it comes to that soon: a copy may have to wait, another one may own the pipeline.
+/// Waits until the log says this, if it comes to that soon: a copy may have to wait, another one
+/// may own the pipeline.
 async fn until_logged(cdc: &Cdc, message: &str) {
     let message = format!("\"message\":\"{message}\"");
     let started = Instant::now();
@@ -209,8 +211,9 @@ async fn restarts_of_the_servers_lose_nothing() {
     stage.finish(vec![cdc]).await;
 }
 
-/// A resync and a dry run of every kind of table find nothing, as often as asked for. The oracle holds every state that it has
-/// seen, so a long campaign is made of stages, each with a seed of its own.
+/// A resync and a dry run of every kind of table find nothing, as often as asked for. The oracle
+/// holds every state that it has seen, so a long campaign is made of stages, each with a seed of
+/// its own.
 #[tokio::test]
 async fn resync_beside_the_stream_finds_nothing_to_repair() {
     let wanted = number("CDC_TEST_RESYNCS", 4);
@@ -229,7 +232,8 @@ async fn resync_beside_the_stream_finds_nothing_to_repair() {
     );
 }
 
-/// One stage: at least so many pairs of a resync and a dry run, and for as long as the workload takes. Returns how many.
+/// One stage: at least so many pairs of a resync and a dry run, and for as long as the workload
+/// takes. Returns how many.
 async fn resyncs(seed: u64, pairs: u64) -> u64 {
     let plan = Plan {
         crowded: true,
@@ -240,7 +244,8 @@ async fn resyncs(seed: u64, pairs: u64) -> u64 {
     // A resync that is asked for during the first copy is done with it, and tells all of its rows.
     support::wait_until("the first copy is done", async || {
         let output = stage.command(&["status", "--json"]).await;
-        let status: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let status: Value =
+            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
         match status["pipeline"]["state"].as_str() {
             Some("streaming") => Ok(()),
             state => Err(format!("{state:?}")),
@@ -266,7 +271,10 @@ async fn finds_nothing(stage: &Stage, seed: u64, plan: &Plan, dry: bool) {
             ["missing", "extra", "different"],
         )
     } else {
-        (&["resync", "--json"][..], ["inserted", "updated", "deleted"])
+        (
+            &["resync", "--json"][..],
+            ["inserted", "updated", "deleted"],
+        )
     };
     let output = stage.command(arguments).await;
     assert!(
@@ -302,7 +310,8 @@ async fn of_two_instances_a_zombie_writes_nothing() {
         stage.pause(100..500).await;
         cdcs[halted].kill(Signal::Stop);
         stage.pause(0..300).await;
-        // The source gives the halted one up, as after wal_sender_timeout, and the other one takes over.
+        // The source gives the halted one up, as after wal_sender_timeout, and the other one takes
+        // over.
         if stage.rng.u32(0..4) > 0 {
             let _ = support::rows(&source, &owner).await;
         }
@@ -351,7 +360,8 @@ async fn both_databases_may_be_in_one_cluster() {
     };
     let stage = Stage::set_on("one cluster", seed, plan, &cluster, &cluster).await;
     let cdc = Cdc::run(&stage.pair);
-    // Copies make slots, and slots wait for every write transaction of the cluster, those of cdc too.
+    // Copies make slots, and slots wait for every write transaction of the cluster, those of cdc
+    // too.
     while !stage.is_over() {
         let output = stage.command(&["resync"]).await;
         assert!(output.status.success(), "{output:?}");

@@ -1,8 +1,9 @@
 //! The oracle: every committed state of the source, in commit order, learnt without `cdc`.
 //!
-//! In: what a second slot with `test_decoding` says, and the samples of the lookup. Out: whether each sample is
-//! one of the states and none goes back. Old rows are known from a model of the table by id, never from old
-//! tuples. A state is held as the sum of its lines' hashes, so that it costs a commit only what it changes.
+//! In: what a second slot with `test_decoding` says, and the samples of the lookup. Out: whether
+//! each sample is one of the states and none goes back. Old rows are known from a model of the
+//! table by id, never from old tuples. A state is held as the sum of its lines' hashes, so that it
+//! costs a commit only what it changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -35,7 +36,9 @@ pub struct Sample {
 
 impl Sample {
     pub fn new(at: Duration, lines: Vec<String>) -> Self {
-        let hash = lines.iter().fold(0_u64, |sum, line| sum.wrapping_add(hash(line)));
+        let hash = lines
+            .iter()
+            .fold(0_u64, |sum, line| sum.wrapping_add(hash(line)));
         Self { at, hash, lines }
     }
 }
@@ -167,7 +170,11 @@ impl Table {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.claims.keys().filter_map(|code| self.shown(code)).collect();
+        let mut lines: Vec<String> = self
+            .claims
+            .keys()
+            .filter_map(|code| self.shown(code))
+            .collect();
         if self.lookups.by_id {
             let live = self.rows.iter().filter(|(_, row)| row.live);
             lines.extend(live.map(|(id, row)| Self::by_id(id, row)));
@@ -354,15 +361,20 @@ impl History {
         );
         let messages = client.simple_query(&query).await.unwrap();
         let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap()))
-            }
+            SimpleQueryMessage::Row(row) => Some((
+                row.get(0).unwrap(),
+                row.get(1).unwrap(),
+                row.get(2).unwrap(),
+            )),
             _ => None,
         });
         Self::replay(rows, lookups)
     }
 
-    fn replay<'a>(rows: impl Iterator<Item = (&'a str, &'a str, &'a str)>, lookups: Lookups) -> Self {
+    fn replay<'a>(
+        rows: impl Iterator<Item = (&'a str, &'a str, &'a str)>,
+        lookups: Lookups,
+    ) -> Self {
         let mut table = Table {
             lookups,
             ..Table::default()
@@ -405,7 +417,8 @@ impl History {
         self.last.lines()
     }
 
-    /// Each sample is a committed state, and none is older than the one before; returns how many states were seen.
+    /// Each sample is a committed state, and none is older than the one before; returns how many
+    /// states were seen.
     pub fn check(&self, samples: &[Sample]) -> Result<usize, Failure> {
         let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
         for (place, state) in self.states.iter().enumerate() {
@@ -414,7 +427,10 @@ impl History {
         let mut seen = BTreeSet::new();
         let mut reached = 0;
         for (number, sample) in samples.iter().enumerate() {
-            let of_sample = places.get(&sample.hash).map(Vec::as_slice).unwrap_or_default();
+            let of_sample = places
+                .get(&sample.hash)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let later = of_sample.partition_point(|place| *place < reached);
             match of_sample.get(later) {
                 Some(place) => {
@@ -434,7 +450,13 @@ impl History {
         text
     }
 
-    fn explain(&self, samples: &[Sample], number: usize, reached: usize, earlier: &[usize]) -> Failure {
+    fn explain(
+        &self,
+        samples: &[Sample],
+        number: usize,
+        reached: usize,
+        earlier: &[usize],
+    ) -> Failure {
         let sample = &samples[number];
         let mut text = format!("sample {number}, at {:.3?}, ", sample.at);
         let mut near = reached;
@@ -461,7 +483,10 @@ impl History {
         let end = reached.max(near) + 2;
         self.each_state(|place, table| {
             if place == near {
-                let _ = writeln!(text, "\nsample against the nearest state, after commit {place}:");
+                let _ = writeln!(
+                    text,
+                    "\nsample against the nearest state, after commit {place}:"
+                );
                 differences(&mut text, &sample.lines, &table.lines());
             }
             if place == reached {
@@ -503,8 +528,9 @@ impl History {
         }
     }
 
-    /// The last commits up to this one as SQL for psql, beginning with the rows that were there. Run one after the other
-    /// the statements may choose other rows than they did beside each other.
+    /// The last commits up to this one as SQL for psql, beginning with the rows that were there.
+    /// Run one after the other the statements may choose other rows than they did beside each
+    /// other.
     pub fn sql(&self, commit: usize, journal: &Journal) -> String {
         // The first commit made the tables.
         let earliest = commit.saturating_sub(SQL_COMMITS).max(1).min(commit);
@@ -546,7 +572,8 @@ fn distance(a: &[String], b: &[String]) -> usize {
 }
 
 fn differences(text: &mut String, sample: &[String], state: &[String]) {
-    let (sample, state): (BTreeSet<_>, BTreeSet<_>) = (sample.iter().collect(), state.iter().collect());
+    let (sample, state): (BTreeSet<_>, BTreeSet<_>) =
+        (sample.iter().collect(), state.iter().collect());
     if sample == state {
         text.push_str("  the same\n");
     }
@@ -586,7 +613,10 @@ fn oracle_follows_what_test_decoding_says() {
     };
     let first = state(&["c|A|it's ] new-tuple: |", "c|B|it's ] new-tuple: |"]);
     let second = state(&["c|C|it's ] new-tuple: |x"]);
-    assert_eq!(history.check(&[state(&[]), first.clone(), second.clone()]), Ok(3));
+    assert_eq!(
+        history.check(&[state(&[]), first.clone(), second.clone()]),
+        Ok(3)
+    );
     assert!(
         history
             .check(&[second, first.clone()])

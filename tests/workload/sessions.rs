@@ -1,7 +1,8 @@
 //! The workload: concurrent sessions with random transactions over `labels`, made from a seed.
 //!
-//! A statement that fails (a code or an id that somebody else has, a deadlock) rolls its transaction or its
-//! savepoint back; a lost connection is made again. So the sessions go on whatever happens to the server.
+//! A statement that fails (a code or an id that somebody else has, a deadlock) rolls its
+//! transaction or its savepoint back; a lost connection is made again. So the sessions go on
+//! whatever happens to the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,7 +151,9 @@ impl Session {
                 Ok(()) => {
                     self.committed.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(error) if client.is_closed() || error.as_db_error().is_none() => return Err(error),
+                Err(error) if client.is_closed() || error.as_db_error().is_none() => {
+                    return Err(error);
+                }
                 Err(error) => {
                     if std::env::var_os("CDC_TEST_VERBOSE").is_some() {
                         eprintln!("session {}: {error:?}", self.number);
@@ -188,7 +191,9 @@ impl Session {
                 let xid = end(client, &format!("PREPARE TRANSACTION {name}")).await?;
                 let commit = self.rng.bool();
                 let how = if commit { "COMMIT" } else { "ROLLBACK" };
-                client.batch_execute(&format!("{how} PREPARED {name}")).await?;
+                client
+                    .batch_execute(&format!("{how} PREPARED {name}"))
+                    .await?;
                 self.note(xid.filter(|_| commit));
                 Ok(())
             }
@@ -200,12 +205,16 @@ impl Session {
         }
     }
 
-    /// Runs a statement and remembers it, also if it fails: a savepoint may be rolled back to behind it.
+    /// Runs a statement and remembers it, also if it fails: a savepoint may be rolled back to
+    /// behind it.
     async fn execute(&mut self, client: &Client, statement: String) -> Result<(), Error> {
         let done = client.batch_execute(&statement).await;
-        // What the server cannot read (class 42) would otherwise be rolled back like a conflict, and never be tried.
+        // What the server cannot read (class 42) would otherwise be rolled back like a conflict,
+        // and never be tried.
         if let Err(error) = &done
-            && error.code().is_some_and(|code| code.code().starts_with("42"))
+            && error
+                .code()
+                .is_some_and(|code| code.code().starts_with("42"))
         {
             panic!("{statement}: {error:?}");
         }
@@ -257,7 +266,9 @@ impl Session {
         let (label, name) = (self.label(), self.name());
         match self.rng.u32(0..100) {
             0..=21 => self.insert(),
-            22..=35 => format!("UPDATE labels SET label = {label}, updated_at = now() WHERE id = {live}"),
+            22..=35 => {
+                format!("UPDATE labels SET label = {label}, updated_at = now() WHERE id = {live}")
+            }
             36..=43 => format!("UPDATE labels SET deleted_at = now() WHERE id = {live}"),
             44..=51 => self.restore(),
             52..=59 => {
@@ -270,7 +281,9 @@ impl Session {
             77..=80 => format!("DELETE FROM labels WHERE id = {dead}"),
             81..=83 => self.come_again(),
             84..=86 => format!("UPDATE labels SET label = label, code = code WHERE id = {live}"),
-            87..=89 => format!("UPDATE labels SET updated_at = now(), updated_by = id WHERE id = {live}"),
+            87..=89 => {
+                format!("UPDATE labels SET updated_at = now(), updated_by = id WHERE id = {live}")
+            }
             90..=93 => {
                 let id = self.id();
                 format!("UPDATE labels SET id = {id} WHERE id = {live}")
@@ -279,7 +292,9 @@ impl Session {
                 let id = self.id();
                 format!("UPDATE labels SET id = {id}, label = {label} WHERE id = {dead}")
             }
-            95..=96 => format!("UPDATE labels SET display_name = {name}, label = {label} WHERE id = {dead}"),
+            95..=96 => format!(
+                "UPDATE labels SET display_name = {name}, label = {label} WHERE id = {dead}"
+            ),
             97 => format!("UPDATE labels SET display_name = {name}"),
             98 => format!(
                 "DELETE FROM labels WHERE deleted_at IS NOT NULL; UPDATE labels SET display_name = {name} WHERE id = {live}"
@@ -333,7 +348,11 @@ impl Session {
 
     fn insert(&mut self) -> String {
         let (id, code, label, name) = (self.id(), self.free_code(), self.label(), self.name());
-        let deleted = if self.rng.u32(0..8) == 0 { "now()" } else { "NULL" };
+        let deleted = if self.rng.u32(0..8) == 0 {
+            "now()"
+        } else {
+            "NULL"
+        };
         let conflict = if self.rng.u32(0..4) == 0 {
             ""
         } else {
@@ -373,7 +392,11 @@ impl Session {
     /// Two to four rows pass their codes on.
     fn rotate(&mut self) -> String {
         let salt = self.rng.u32(..);
-        let rows = if self.rng.bool() { 2 } else { self.rng.u32(3..5) };
+        let rows = if self.rng.bool() {
+            2
+        } else {
+            self.rng.u32(3..5)
+        };
         if self.habits.deferrable {
             return format!(
                 "WITH chosen AS (SELECT id, code, row_number() OVER (ORDER BY md5(id::text || '{salt}')) n, count(*) OVER () k FROM \

@@ -1,5 +1,6 @@
-//! A stage for one scenario: two databases, the oracle's slot, a workload, and a reader that looks at the
-//! lookups all the time. [`Stage::finish`] lets it come to rest and checks every look against the oracle.
+//! A stage for one scenario: two databases, the oracle's slot, a workload, and a reader that looks
+//! at the lookups all the time. [`Stage::finish`] lets it come to rest and checks every look
+//! against the oracle.
 
 use std::fmt::Write as _;
 use std::process::Output;
@@ -16,13 +17,15 @@ use super::journal::Journal;
 use super::oracle::{Failure, History, Lookups, Sample, line};
 use super::sessions::{CODES, Habits, Sessions, connect};
 use super::support::{
-    self, Cdc, LABELS_MODEL, Pair, SOURCE_SQL, Signal, TARGET_SQL, database_pair, database_pair_on, pg, value,
+    self, Cdc, LABELS_MODEL, Pair, SOURCE_SQL, Signal, TARGET_SQL, database_pair, database_pair_on,
+    pg, value,
 };
 
 /// Transactions that are enough for a workload: a good part of them changes labels.
 const ENOUGH: u64 = 100;
 
-/// How long the lookups may take to come to rest: more than the longest delay between two tries of `cdc`.
+/// How long the lookups may take to come to rest: more than the longest delay between two tries of
+/// `cdc`.
 const REST: Duration = Duration::from_secs(40);
 /// How long one resync may take beside the workload.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -30,12 +33,14 @@ const RESYNC: Duration = Duration::from_secs(60);
 const SESSIONS: u32 = 4;
 const CROWD: u32 = 16;
 
-const SEED_INDEX: &str = "CREATE UNIQUE INDEX labels_code_live ON labels (code) WHERE deleted_at IS NULL;";
+const SEED_INDEX: &str =
+    "CREATE UNIQUE INDEX labels_code_live ON labels (code) WHERE deleted_at IS NULL;";
 
 /// End of the seed's CREATE TABLE.
 const SEED_END: &str = "deleted_at timestamptz\n);";
 
-/// Whether both read models were copied: until then one may show its rows while the table was truncated before the other's turn.
+/// Whether both read models were copied: until then one may show its rows while the table was
+/// truncated before the other's turn.
 const ALL_COPIED: &str = "CREATE FUNCTION all_copied() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
     DECLARE
         copied boolean := false;
@@ -47,7 +52,8 @@ const ALL_COPIED: &str = "CREATE FUNCTION all_copied() RETURNS boolean LANGUAGE 
     END $$";
 
 /// The second read model of [`Plan::by_id`].
-const BY_ID: &str = "CREATE TABLE labels_by_id (id uuid PRIMARY KEY, code varchar(10) NOT NULL, label text)";
+const BY_ID: &str =
+    "CREATE TABLE labels_by_id (id uuid PRIMARY KEY, code varchar(10) NOT NULL, label text)";
 const BY_ID_MODEL: &str = r#"
 [[read_model]]
 source = "public.labels"
@@ -191,20 +197,25 @@ impl Stage {
         Self::set_in(name, seed, plan, pair).await
     }
 
-    /// Makes tables and the oracle's slot, then starts workload and reader; `cdc` is not started yet.
+    /// Makes tables and the oracle's slot, then starts workload and reader; `cdc` is not started
+    /// yet.
     async fn set_in(name: &'static str, seed: u64, plan: Plan, mut pair: Pair) -> Self {
         eprintln!("{name}: CDC_TEST_SEED={seed} {plan:?}");
         let source = pg(&pair.source_url).await;
         let target = pg(&pair.target_url).await;
         let lookups = Lookups { by_id: plan.by_id };
-        target.batch_execute(&wide(TARGET_SQL, plan.large)).await.unwrap();
+        target
+            .batch_execute(&wide(TARGET_SQL, plan.large))
+            .await
+            .unwrap();
         if plan.by_id {
             target.batch_execute(BY_ID).await.unwrap();
             target.batch_execute(ALL_COPIED).await.unwrap();
             pair.config.push_str(LABELS_MODEL);
             pair.config.push_str(BY_ID_MODEL);
         }
-        // Before the first row: the oracle's history begins with an empty table, as does the lookup.
+        // Before the first row: the oracle's history begins with an empty table, as does the
+        // lookup.
         value(
             &source,
             &format!(
@@ -242,7 +253,11 @@ impl Stage {
     /// Whether the workload's time is over, and it has done something, however slow the machine.
     pub fn is_over(&self) -> bool {
         let committed = |sessions: &Sessions| sessions.committed.load(Ordering::Relaxed);
-        Instant::now() >= self.until && self.sessions.as_ref().is_none_or(|all| committed(all) >= ENOUGH)
+        Instant::now() >= self.until
+            && self
+                .sessions
+                .as_ref()
+                .is_none_or(|all| committed(all) >= ENOUGH)
     }
 
     /// Waits for some of these milliseconds.
@@ -340,7 +355,8 @@ impl Stage {
         )
     }
 
-    /// A source that lost nothing is no reason to copy anew, and nothing in this workload can be refused.
+    /// A source that lost nothing is no reason to copy anew, and nothing in this workload can be
+    /// refused.
     fn no_false_alarm(&self) {
         let log = self.log.lock().unwrap().clone();
         for alarm in ["the stream cannot continue", "is suspended", "panicked"] {
@@ -497,7 +513,9 @@ async fn read(client: &Client, query: &str) -> Result<Vec<String>, tokio_postgre
         .iter()
         .filter_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => {
-                let values: Vec<&str> = (1..row.len()).map(|column| row.get(column).unwrap()).collect();
+                let values: Vec<&str> = (1..row.len())
+                    .map(|column| row.get(column).unwrap())
+                    .collect();
                 Some(line(row.get(0).unwrap(), &values))
             }
             _ => None,
@@ -513,7 +531,9 @@ async fn end_prepared(source: &Client) {
     )
     .await
     {
-        let _ = source.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await;
+        let _ = source
+            .batch_execute(&format!("ROLLBACK PREPARED '{name}'"))
+            .await;
     }
 }
 
@@ -601,7 +621,11 @@ async fn look(url: String, lookups: Lookups, stop: Arc<AtomicBool>, seen: Arc<Mu
             {
                 let mut seen = seen.lock().unwrap();
                 seen.looks += 1;
-                if seen.samples.last().is_none_or(|last| last.hash != sample.hash) {
+                if seen
+                    .samples
+                    .last()
+                    .is_none_or(|last| last.hash != sample.hash)
+                {
                     seen.samples.push(sample);
                 }
             }

@@ -7,7 +7,8 @@ use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, fill, model, resync, start}
 use crate::rig::Rig;
 use crate::support::rows;
 
-/// Whoever looks at the view wants to know since when a row is refused, however often it was tried meanwhile.
+/// Whoever looks at the view wants to know since when a row is refused, however often it was tried
+/// meanwhile.
 #[tokio::test]
 async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
     let mut rig = Rig::new(TABLES).await;
@@ -57,11 +58,16 @@ async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
         let (_, written) = resync(&mut rig, &copy).await;
         assert_eq!(rows(&rig.db, entries).await, first, "a resync");
         assert_eq!(
-            (written.changed(), written.rejected.len(), written.rejected_in_all),
+            (
+                written.changed(),
+                written.rejected.len(),
+                written.rejected_in_all
+            ),
             (0, 0, 3)
         );
     }
-    // Another reason or another key is another entry, with a new number and time; so is one after a good state.
+    // Another reason or another key is another entry, with a new number and time; so is one after a
+    // good state.
     for batch in [
         &["=1|A|far too long for it|9|-", "=4|D|TRIGGER|4|-"][..],
         &["=1|A|TRIGGER|9|-", "=4|X|TRIGGER|4|-"],
@@ -70,7 +76,10 @@ async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
         let written = rig.write(0, batch).await.unwrap();
         let after = rows(&rig.db, entries).await;
         assert_eq!((written.rejected.len(), after.len()), (2, 3), "{batch:?}");
-        let kept: Vec<&String> = after.iter().filter(|entry| before.contains(entry)).collect();
+        let kept: Vec<&String> = after
+            .iter()
+            .filter(|entry| before.contains(entry))
+            .collect();
         assert!(
             kept.len() == 1 && kept[0].contains("|B|23503|"),
             "{before:?} {after:?}"
@@ -84,11 +93,14 @@ async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
     assert_eq!(after[..2], before[..], "what was not touched");
 }
 
-/// What was refused before and stays so does not keep a row from being tried once more after another lookup's turn.
+/// What was refused before and stays so does not keep a row from being tried once more after
+/// another lookup's turn.
 #[tokio::test]
 async fn a_row_that_was_refused_before_waits_for_another_lookup_too() {
     let mut rig = referring().await;
-    rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"]).await.unwrap();
+    rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"])
+        .await
+        .unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await.len(), 1);
     let folds = vec![
         (0, rig.fold(0, &["=1|A|uno|x|-"])),
@@ -117,7 +129,9 @@ async fn many_rows_that_all_wait_for_another_lookup_are_written_after_it() {
     for count in [2, 1500] {
         for chunked in [false, true] {
             let mut rig = referring().await;
-            let first: Vec<String> = (0..count).map(|n| format!("+{n}|C{n}|label|K{n}|-")).collect();
+            let first: Vec<String> = (0..count)
+                .map(|n| format!("+{n}|C{n}|label|K{n}|-"))
+                .collect();
             let second: Vec<String> = (0..count).map(|n| format!("+K{n}|x")).collect();
             if chunked {
                 let folds = [(0, rig.fold(0, &first))];
@@ -141,7 +155,9 @@ async fn many_rows_that_all_wait_for_another_lookup_are_written_after_it() {
 async fn copies_that_all_wait_for_another_lookup_are_merged_after_it() {
     for count in [2, 1500] {
         let mut rig = referring().await;
-        let first: Vec<String> = (0..count).map(|n| format!("{n}|l|C{n}|label|K{n}")).collect();
+        let first: Vec<String> = (0..count)
+            .map(|n| format!("{n}|l|C{n}|label|K{n}"))
+            .collect();
         let second: Vec<String> = (0..count).map(|n| format!("K{n}|l|K{n}|x")).collect();
         for (index, lines) in [first, second].iter().enumerate() {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -151,7 +167,11 @@ async fn copies_that_all_wait_for_another_lookup_are_merged_after_it() {
         let merged = rig.writer.merge(&[0, 1], &position, 20).await.unwrap();
         for (index, written) in merged {
             let written = written.unwrap();
-            assert_eq!((written.inserted, written.rejected_in_all), (count, 0), "{index}");
+            assert_eq!(
+                (written.inserted, written.rejected_in_all),
+                (count, 0),
+                "{index}"
+            );
         }
         assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{count}");
     }

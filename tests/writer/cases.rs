@@ -1,4 +1,5 @@
-//! Small histories and what the lookup shows after them, in every way in which the writer can take them.
+//! Small histories and what the lookup shows after them, in every way in which the writer can take
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +99,11 @@ async fn look(rig: &Rig) -> BTreeMap<String, Seen> {
 
 /// Shown rows of the map are the lookup's rows, and the bookkeeping counts them.
 pub async fn assert_consistent(rig: &Rig, case: &str) {
-    let lookup = rows(&rig.db, "SELECT code FROM lookup ORDER BY code COLLATE \"C\"").await;
+    let lookup = rows(
+        &rig.db,
+        "SELECT code FROM lookup ORDER BY code COLLATE \"C\"",
+    )
+    .await;
     let map = rows(
         &rig.db,
         "SELECT k1 FROM cdc.map_1 WHERE state = 's' ORDER BY k1 COLLATE \"C\"",
@@ -161,7 +166,9 @@ pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], ex
         }
         let linked = rows(&rig.db, "SELECT code FROM resources").await;
         for (code, now) in &after {
-            let Some(then) = before.get(code) else { continue };
+            let Some(then) = before.get(code) else {
+                continue;
+            };
             assert!(
                 linked.contains(code),
                 "{case}: {code} was deleted and inserted, which takes rows that refer to it along"
@@ -170,7 +177,10 @@ pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], ex
                 assert_eq!(then, now, "{case}: {code} did not change but was written");
             } else {
                 assert_ne!(then.xmin, now.xmin, "{case}: {code}");
-                assert!(then.synced < now.synced, "{case}: {code} keeps its synced_at");
+                assert!(
+                    then.synced < now.synced,
+                    "{case}: {code} keeps its synced_at"
+                );
             }
         }
     }
@@ -194,7 +204,14 @@ async fn small_histories_end_in_what_the_source_shows() {
         }
         if toastable {
             for (case, start, batch, expected) in UNCHANGED {
-                check(&mut rig, &format!("unchanged {case}"), start, batch, expected).await;
+                check(
+                    &mut rig,
+                    &format!("unchanged {case}"),
+                    start,
+                    batch,
+                    expected,
+                )
+                .await;
             }
         }
     }
@@ -224,9 +241,16 @@ async fn a_value_that_nobody_has_breaks_the_read_model_before_anything_is_writte
         .unwrap();
     for change in ["=1|MR|u|-", "=77|MR|u|-"] {
         let error = rig.write(0, &["=2|DR|Doc|-", change]).await.unwrap_err();
-        assert_eq!(error.class(), cdc::error::Class::Broken, "{change}: {error:?}");
+        assert_eq!(
+            error.class(),
+            cdc::error::Class::Broken,
+            "{change}: {error:?}"
+        );
     }
-    assert_eq!(rows(&rig.db, "SELECT code, label FROM lookup").await, ["DR|Dr."]);
+    assert_eq!(
+        rows(&rig.db, "SELECT code, label FROM lookup").await,
+        ["DR|Dr."]
+    );
 }
 
 #[tokio::test]
@@ -239,16 +263,28 @@ async fn identity_may_be_the_key() {
     rig.add(&other()).await;
     let start = ["+1|MR|Mr.|-", "+2|DR|Dr.|-", "+3|SIR|Sir|x"];
     let cases: &[(&str, &[&str], &[&str])] = &[
-        ("code changed", &["=-|MR > 1|MS|Mr.|-"], &["DR=Dr.", "MS=Mr."]),
+        (
+            "code changed",
+            &["=-|MR > 1|MS|Mr.|-"],
+            &["DR=Dr.", "MS=Mr."],
+        ),
         (
             "unchanged value moves along",
             &["=-|MR > 1|MS|u|-"],
             &["DR=Dr.", "MS=Mr."],
         ),
-        ("unchanged code", &["=-|MR > 1|u|New|-"], &["DR=Dr.", "MR=New"]),
+        (
+            "unchanged code",
+            &["=-|MR > 1|u|New|-"],
+            &["DR=Dr.", "MR=New"],
+        ),
         (
             "swap",
-            &["=-|MR > 1|T|Mr.|-", "=-|DR > 2|MR|Dr.|-", "=-|T > 1|DR|Mr.|-"],
+            &[
+                "=-|MR > 1|T|Mr.|-",
+                "=-|DR > 2|MR|Dr.|-",
+                "=-|T > 1|DR|Mr.|-",
+            ],
             &["DR=Mr.", "MR=Dr."],
         ),
         ("restore", &["=3|SIR|u|-"], &["DR=Dr.", "MR=Mr.", "SIR=Sir"]),
@@ -259,7 +295,8 @@ async fn identity_may_be_the_key() {
     }
 }
 
-/// FULL without a primary key: the old tuple tells what was live, the key stands in for the identity.
+/// FULL without a primary key: the old tuple tells what was live, the key stands in for the
+/// identity.
 #[tokio::test]
 async fn old_tuples_tell_what_was_live_under_full_without_a_primary_key() {
     let mut rig = Rig::new(TABLES).await;
@@ -287,7 +324,11 @@ async fn old_tuples_tell_what_was_live_under_full_without_a_primary_key() {
             &["=1|MR|Mr.|- > 1|MR|Mr.|x", "=3|MR|Old|x > 3|MR|u|-"],
             &["DR=Dr.", "MR=Old"],
         ),
-        ("code changed", &["=1|MR|Mr.|- > 1|MS|u|-"], &["DR=Dr.", "MS=Mr."]),
+        (
+            "code changed",
+            &["=1|MR|Mr.|- > 1|MS|u|-"],
+            &["DR=Dr.", "MS=Mr."],
+        ),
         ("delete", &["-1|MR|Mr.|-"], &["DR=Dr."]),
         (
             "delete and insert",
@@ -312,7 +353,8 @@ async fn old_tuples_tell_what_was_live_under_full_without_a_primary_key() {
 #[tokio::test]
 async fn a_row_waits_and_takes_over_under_a_composite_key() {
     let mut rig =
-        Rig::new("CREATE TABLE lookup (code text, lang text, word text, PRIMARY KEY (code, lang))").await;
+        Rig::new("CREATE TABLE lookup (code text, lang text, word text, PRIMARY KEY (code, lang))")
+            .await;
     let columns = [
         ("id", "bigint"),
         ("code", "text"),

@@ -1,4 +1,5 @@
-//! Lookup columns of domains that refuse NULL, or more than that: staging, map and shadow hold the type below.
+//! Lookup columns of domains that refuse NULL, or more than that: staging, map and shadow hold the
+//! type below.
 
 use cdc::error::Class;
 
@@ -51,7 +52,8 @@ async fn what_a_domain_does_not_take_is_a_refused_row() {
     );
 }
 
-/// Operators of enums, arrays and ranges are polymorphic: they do not take a domain and the type below it together.
+/// Operators of enums, arrays and ranges are polymorphic: they do not take a domain and the type
+/// below it together.
 #[tokio::test]
 async fn a_domain_over_any_type_can_be_key_and_value() {
     for (base, values) in [
@@ -91,9 +93,12 @@ async fn a_domain_over_any_type_can_be_key_and_value() {
         let [one, two] = values;
         let shown = "SELECT k::text, v::text, n FROM lookup ORDER BY n";
         let row = |k: &str, v: &str, n: &str| format!("{}|{}|{n}", k.trim_end(), v.trim_end());
-        rig.write(0, &[format!("+1|{one}|{two}|a|-"), format!("+2|{two}|{one}|b|-")])
-            .await
-            .unwrap_or_else(|error| panic!("{base}: {error:?}"));
+        rig.write(
+            0,
+            &[format!("+1|{one}|{two}|a|-"), format!("+2|{two}|{one}|b|-")],
+        )
+        .await
+        .unwrap_or_else(|error| panic!("{base}: {error:?}"));
         assert_eq!(
             rows(&rig.db, shown).await,
             [row(one, two, "a"), row(two, one, "b")],

@@ -23,7 +23,10 @@ async fn every_write_of_the_bookkeeping_names_the_epoch() {
         .add_model(conn, epoch, "public.lookup", "public.master")
         .await
         .unwrap();
-    let mine = bookkeeping.start_resync(conn, epoch, "schedule").await.unwrap();
+    let mine = bookkeeping
+        .start_resync(conn, epoch, "schedule")
+        .await
+        .unwrap();
     bookkeeping
         .request_resync(conn, None, None, "request")
         .await
@@ -133,7 +136,8 @@ async fn every_write_of_the_bookkeeping_names_the_epoch() {
     assert_eq!(rows(&rig.db, ALL).await, before);
 }
 
-/// A request that the last owner took in the moment of the claim is seen by the new one whenever it looks.
+/// A request that the last owner took in the moment of the claim is seen by the new one whenever it
+/// looks.
 #[tokio::test]
 async fn a_request_that_an_overtaken_process_has_taken_along_is_carried_out_all_the_same() {
     let mut rig = Rig::new(TABLES).await;
@@ -167,7 +171,8 @@ async fn a_request_that_an_overtaken_process_has_taken_along_is_carried_out_all_
             .await
             .unwrap()
     );
-    // Its own is not queued again while it carries it out, and one that waits for its next try is left.
+    // Its own is not queued again while it carries it out, and one that waits for its next try is
+    // left.
     assert!(
         bookkeeping
             .next_request(other.connection(), owner, &[])
@@ -188,7 +193,10 @@ async fn a_request_that_an_overtaken_process_has_taken_along_is_carried_out_all_
             .unwrap()
             .is_none()
     );
-    bookkeeping.cancel_resync(other.connection(), id).await.unwrap();
+    bookkeeping
+        .cancel_resync(other.connection(), id)
+        .await
+        .unwrap();
     assert!(
         bookkeeping
             .next_request(other.connection(), owner, &[])
@@ -204,7 +212,13 @@ async fn a_request_that_an_overtaken_process_has_taken_along_is_carried_out_all_
     );
     let result = serde_json::json!({});
     bookkeeping
-        .finish_resync(other.connection(), owner, id, Some((Lsn(16), &result)), None)
+        .finish_resync(
+            other.connection(),
+            owner,
+            id,
+            Some((Lsn(16), &result)),
+            None,
+        )
         .await
         .unwrap();
     let left = "SELECT state, error, lsn FROM cdc.resync";

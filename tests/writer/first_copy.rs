@@ -1,4 +1,5 @@
-//! A large first copy: the map's primary key is made once it is full, and its index by key where two rows have one key.
+//! A large first copy: the map's primary key is made once it is full, and its index by key where
+//! two rows have one key.
 
 use cdc::batch::{MergePosition, Written};
 
@@ -54,7 +55,10 @@ async fn large_first_copy_leaves_the_map_with_its_primary_key() {
     assert_eq!(rows(&rig.db, sql).await, ["C7=new", "C8=eight"]);
     // Again, with the map as it is.
     let written = merge(&mut rig, &lines()).await;
-    assert_eq!((written.inserted, written.updated, written.deleted), (0, 2, 0));
+    assert_eq!(
+        (written.inserted, written.updated, written.deleted),
+        (0, 2, 0)
+    );
     assert_eq!(rows(&rig.db, INDEXES).await, indexes);
     assert_consistent(&rig, "copied again").await;
 }
@@ -119,7 +123,13 @@ async fn rows_that_wait_for_their_key_are_counted_by_a_copy() {
     for (lines, expected) in [
         (vec!["1|l|A|one"], "0"),
         (
-            vec!["1|l|A|one", "2|l|A|two", "3|l|A|three", "4|l|B|b", "5|l|B|b"],
+            vec![
+                "1|l|A|one",
+                "2|l|A|two",
+                "3|l|A|three",
+                "4|l|B|b",
+                "5|l|B|b",
+            ],
             "3",
         ),
         (vec!["1|l|A|one", "3|l|A|three", "4|l|B|b"], "1"),

@@ -1,4 +1,5 @@
-//! A copy whose shadow was given to another one, or emptied, is not merged: an empty shadow is no table without rows.
+//! A copy whose shadow was given to another one, or emptied, is not merged: an empty shadow is no
+//! table without rows.
 
 use cdc::batch::MergePosition;
 use cdc::lsn::Lsn;
@@ -17,7 +18,11 @@ async fn rig_with_a_copy() -> (Rig, ShadowWriter) {
     rig.write(0, &["+1|A|one|-"]).await.unwrap();
     let shadow = fill(&rig, 0, &["1|l|A|one"]).await;
     let model = rig.models[0].target.clone();
-    let copy = value(&rig.db, "SELECT copy FROM cdc.shadow WHERE name = 'shadow_1_1'").await;
+    let copy = value(
+        &rig.db,
+        "SELECT copy FROM cdc.shadow WHERE name = 'shadow_1_1'",
+    )
+    .await;
     rig.writer.set_model(0, model.with_shadow(1, &copy));
     (rig, shadow)
 }
@@ -48,7 +53,8 @@ async fn copy_whose_session_is_gone_may_lose_its_shadow_to_another() {
     assert_eq!(rows(&rig.db, LOOKUP).await, ["A|one"]);
 }
 
-/// One that is being filled, or that a dump reads, is left alone; the next copy takes another or empties it row by row.
+/// One that is being filled, or that a dump reads, is left alone; the next copy takes another or
+/// empties it row by row.
 #[tokio::test]
 async fn shadow_that_is_in_use_is_not_emptied() {
     let (rig, shadow) = rig_with_a_copy().await;
@@ -62,14 +68,20 @@ async fn shadow_that_is_in_use_is_not_emptied() {
         rig.bookkeeping.tidy(&mut conn, epoch).await.unwrap(),
         "something is left"
     );
-    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.shadow_1_1").await, "1");
+    assert_eq!(
+        value(&rig.db, "SELECT count(*) FROM cdc.shadow_1_1").await,
+        "1"
+    );
     drop((shadow, second));
     rig.db
         .batch_execute("BEGIN; LOCK TABLE cdc.shadow_1_1 IN ACCESS SHARE MODE")
         .await
         .unwrap();
     let third = rig.shadow(0).await;
-    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.shadow_1_1").await, "0");
+    assert_eq!(
+        value(&rig.db, "SELECT count(*) FROM cdc.shadow_1_1").await,
+        "0"
+    );
     rig.db.batch_execute("COMMIT").await.unwrap();
     drop(third);
 }

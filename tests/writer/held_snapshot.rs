@@ -1,4 +1,5 @@
-//! A snapshot that somebody holds at the target keeps every version of the rows that each batch writes. A batch does not read them.
+//! A snapshot that somebody holds at the target keeps every version of the rows that each batch
+//! writes. A batch does not read them.
 
 use sqlx::Row;
 
@@ -53,7 +54,10 @@ async fn held_snapshot_slows_no_batch() {
     assert_eq!(rows(&rig.db, sizes).await, ["t|t"]);
     let epoch = rig.writer.epoch();
     let advance = format!("SELECT pg_temp.cdc_advance({epoch}, '0/2000', NULL, NULL, NULL, NULL)");
-    for statement in [advance.as_str(), "SELECT pg_temp.cdc_count(1, 0, false, true)"] {
+    for statement in [
+        advance.as_str(),
+        "SELECT pg_temp.cdc_count(1, 0, false, true)",
+    ] {
         let read = pages(&mut rig, statement).await;
         eprintln!("{statement}: {read} pages");
         assert!(read < 30, "{statement}: {read} pages");
@@ -64,7 +68,8 @@ async fn held_snapshot_slows_no_batch() {
     drop(report);
 }
 
-/// The place that a session remembers goes with its transaction: what is rolled back has left the row where it was.
+/// The place that a session remembers goes with its transaction: what is rolled back has left the
+/// row where it was.
 #[tokio::test]
 async fn checkpoint_is_found_after_a_batch_that_was_rolled_back() {
     let mut rig = Rig::new(TABLES).await;
@@ -72,8 +77,9 @@ async fn checkpoint_is_found_after_a_batch_that_was_rolled_back() {
     rig.write(0, &["+1|A|one|-"]).await.unwrap();
     for _ in 0..3 {
         let epoch = rig.writer.epoch();
-        let advance =
-            format!("BEGIN; SELECT pg_temp.cdc_advance({epoch}, '0/9000', NULL, NULL, NULL, NULL); ROLLBACK");
+        let advance = format!(
+            "BEGIN; SELECT pg_temp.cdc_advance({epoch}, '0/9000', NULL, NULL, NULL, NULL); ROLLBACK"
+        );
         sqlx::raw_sql(sqlx::AssertSqlSafe(advance))
             .execute(rig.writer.connection())
             .await
@@ -83,7 +89,10 @@ async fn checkpoint_is_found_after_a_batch_that_was_rolled_back() {
             .await
             .unwrap();
         // Another row may stand where it was.
-        rig.db.batch_execute("VACUUM FULL cdc.checkpoint").await.unwrap();
+        rig.db
+            .batch_execute("VACUUM FULL cdc.checkpoint")
+            .await
+            .unwrap();
         rig.write(0, &["=1|A|two|-"]).await.unwrap();
     }
     let lsn = format!("{}", cdc::lsn::Lsn(rig.lsn));

@@ -34,7 +34,10 @@ async fn history_keeps_the_newest_and_the_last_one_of_everything() {
     // The second one of everything, what is queued, and the newest thousand.
     let kept = rows(&rig.db, "SELECT id FROM cdc.resync ORDER BY id LIMIT 3").await;
     assert_eq!(kept, ["2", "3", &(id - 999).to_string()]);
-    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.resync").await, "1002");
+    assert_eq!(
+        value(&rig.db, "SELECT count(*) FROM cdc.resync").await,
+        "1002"
+    );
     // A newer one of everything takes its place.
     let result = serde_json::json!({});
     let conn = rig.writer.connection();

@@ -24,11 +24,9 @@ pub const TABLES: &str = "
     CREATE TABLE other (code text PRIMARY KEY, label text);";
 
 /// A report's rows that keep the lookup's rows from going.
-pub const KEPT: &str =
-    "CREATE TABLE kept (code varchar(10) REFERENCES lookup); INSERT INTO kept SELECT code FROM lookup;";
+pub const KEPT: &str = "CREATE TABLE kept (code varchar(10) REFERENCES lookup); INSERT INTO kept SELECT code FROM lookup;";
 
-pub const LOOKUP: &str =
-    "SELECT code, label, coalesce(number, '-') FROM lookup WHERE code <> 'ZZ' ORDER BY code COLLATE \"C\"";
+pub const LOOKUP: &str = "SELECT code, label, coalesce(number, '-') FROM lookup WHERE code <> 'ZZ' ORDER BY code COLLATE \"C\"";
 pub const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), shown, sqlstate, \
     coalesce(constraint_name, column_name, '-') FROM cdc.rejected ORDER BY 1, 2";
 
@@ -46,7 +44,12 @@ pub fn model() -> Shape {
 }
 
 /// The last row is never refused and not looked at: a read model without any such row stops.
-const START: [&str; 4] = ["+1|A|one|1|-", "+2|B|two|2|-", "+3|C|three|3|x", "+0|ZZ|good|-|-"];
+const START: [&str; 4] = [
+    "+1|A|one|1|-",
+    "+2|B|two|2|-",
+    "+3|C|three|3|x",
+    "+0|ZZ|good|-|-",
+];
 
 /// Name, changes, expected lookup, expected rows that are rejected.
 type Case = (
@@ -116,7 +119,8 @@ const CASES: &[Case] = &[
     (
         "keys that are swapped, one of them refused",
         &["=1|B|TRIGGER|1|-", "=2|A|two|2|-"],
-        // Nobody accepted claims B: what stood there stays, though its number is in the way of nobody.
+        // Nobody accepted claims B: what stood there stays, though its number is in the way of
+        // nobody.
         &["A|one|1", "B|two|2"],
         &["1|B|old row|P0001|-", "2|A|old row|23505|lookup_number_key"],
     ),
@@ -196,8 +200,8 @@ async fn refused_rows_are_set_apart_and_all_else_goes_on() {
     rig.add(&other()).await;
     for (case, batch, lookup, rejected) in CASES {
         for way in ["statement", "copy", "stepwise"] {
-            // Where rows stand in each other's way, one batch takes them all and single steps do not; nor is the state between
-            // a truncate and what follows ever seen.
+            // Where rows stand in each other's way, one batch takes them all and single steps do
+            // not; nor is the state between a truncate and what follows ever seen.
             let whole = ["swapped", "rotate", "way", "truncate"];
             if way == "stepwise" && whole.iter().any(|word| case.contains(word)) {
                 continue;
@@ -254,7 +258,11 @@ async fn a_row_heals_when_it_changes_or_goes() {
         ("gone", &["-1"], &["B|two|2"]),
         ("dead", &["=1|A|TRIGGER|1|x"], &["B|two|2"]),
         ("truncate", &["!", "+1|A|x|1|-"], &["A|x|1"]),
-        ("identity changed", &["=1 > 9|A|x|1|-"], &["A|x|1", "B|two|2"]),
+        (
+            "identity changed",
+            &["=1 > 9|A|x|1|-"],
+            &["A|x|1", "B|two|2"],
+        ),
     ];
     for bad in ["TRIGGER", "far too long for it"] {
         for (case, batch, lookup) in cases {
@@ -263,7 +271,11 @@ async fn a_row_heals_when_it_changes_or_goes() {
             }
             start(&mut rig).await;
             rig.write(0, &[format!("=1|A|{bad}|1|-")]).await.unwrap();
-            assert_eq!(rows(&rig.db, LOOKUP).await, ["A|one|1", "B|two|2"], "{case}");
+            assert_eq!(
+                rows(&rig.db, LOOKUP).await,
+                ["A|one|1", "B|two|2"],
+                "{case}"
+            );
             assert_eq!(rows(&rig.db, REJECTED).await.len(), 1, "{case}");
             for change in *batch {
                 rig.write(0, &[change]).await.unwrap();
@@ -281,7 +293,9 @@ async fn a_left_out_value_of_a_row_that_was_not_staged_breaks_the_read_model() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     start(&mut rig).await;
-    rig.write(0, &["=1|A|far too long for it|1|-"]).await.unwrap();
+    rig.write(0, &["=1|A|far too long for it|1|-"])
+        .await
+        .unwrap();
     let error = rig.write(0, &["=1|A|u|7|-"]).await.unwrap_err();
     assert_eq!(error.class(), Class::Broken, "{error:?}");
     // Its key is known.
@@ -304,16 +318,27 @@ async fn a_row_that_may_not_be_deleted_stays() {
     assert_eq!(rows(&rig.db, LOOKUP).await, ["B|two|2", "D|four|4"]);
     let rejected =
         restricted("SELECT coalesce(identity, '-'), key, shown, constraint_name FROM cdc.rejected");
-    assert_eq!(rows(&rig.db, rejected).await, ["-|B|old row|kept_code_fkey"]);
+    assert_eq!(
+        rows(&rig.db, rejected).await,
+        ["-|B|old row|kept_code_fkey"]
+    );
     assert_counted(&rig, "kept").await;
     // Swapped numbers cannot be written by delete and insert here.
     rig.write(0, &["+5|E|five|5|-"]).await.unwrap();
-    rig.write(0, &["=4|D|four|5|-", "=5|E|five|4|-"]).await.unwrap();
-    assert_eq!(rows(&rig.db, LOOKUP).await, ["B|two|2", "D|four|4", "E|five|5"]);
+    rig.write(0, &["=4|D|four|5|-", "=5|E|five|4|-"])
+        .await
+        .unwrap();
+    assert_eq!(
+        rows(&rig.db, LOOKUP).await,
+        ["B|two|2", "D|four|4", "E|five|5"]
+    );
     assert_eq!(rows(&rig.db, rejected).await.len(), 3);
     // Another row takes the key over.
     rig.write(0, &["+6|B|six|6|-"]).await.unwrap();
-    assert_eq!(rows(&rig.db, LOOKUP).await, ["B|six|6", "D|four|4", "E|five|5"]);
+    assert_eq!(
+        rows(&rig.db, LOOKUP).await,
+        ["B|six|6", "D|four|4", "E|five|5"]
+    );
     assert_eq!(rows(&rig.db, rejected).await.len(), 2);
 }
 
@@ -379,7 +404,10 @@ async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
         .await
         .unwrap();
     let (_, written) = resync(&mut rig, &COPY).await;
-    assert_eq!((written.inserted, written.updated, written.deleted), (2, 0, 1));
+    assert_eq!(
+        (written.inserted, written.updated, written.deleted),
+        (2, 0, 1)
+    );
     let lookup = ["A|mine|8", "A2|six|1", "E|five|5"];
     assert_eq!(rows(&rig.db, LOOKUP).await, lookup);
     assert_eq!(rows(&rig.db, REJECTED).await, COPY_REJECTED);
@@ -443,14 +471,21 @@ async fn a_read_model_of_which_every_row_is_refused_or_too_many_stops() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     rig.write(0, &["!", "+1|A|TRIGGER|1|-"]).await.unwrap();
-    assert_eq!(rows(&rig.db, REJECTED).await.len(), 1, "a single row is rejected");
+    assert_eq!(
+        rows(&rig.db, REJECTED).await.len(),
+        1,
+        "a single row is rejected"
+    );
     let error = rig.write(0, &["+2|B|TRIGGER|2|-"]).await.unwrap_err();
     assert_eq!(
         (error.class(), rig.writer.culprit()),
         (Class::Refused, Some(0)),
         "{error:?}"
     );
-    assert!(error.to_string().contains("all 2 rows are rejected"), "{error}");
+    assert!(
+        error.to_string().contains("all 2 rows are rejected"),
+        "{error}"
+    );
     start(&mut rig).await;
     for (bad, count) in [
         ("TRIGGER", 1000),
@@ -465,7 +500,10 @@ async fn a_read_model_of_which_every_row_is_refused_or_too_many_stops() {
         let written = rig.write(0, &batch).await;
         if count == 1000 {
             assert_eq!(written.unwrap().rejected.len(), 1000);
-            let error = rig.write(0, &[format!("+5000|M|{bad}|-|-")]).await.unwrap_err();
+            let error = rig
+                .write(0, &[format!("+5000|M|{bad}|-|-")])
+                .await
+                .unwrap_err();
             assert!(error.to_string().contains("more than 1000"), "{error}");
             assert_eq!(rig.writer.culprit(), Some(0));
             rig.write(0, &["+5001|M|fine|-|-", "-100"]).await.unwrap();
@@ -519,7 +557,10 @@ async fn no_more_keys_are_told_than_wanted() {
         (written.inserted, written.updated, written.rejected.len()),
         (20, 1, 10)
     );
-    assert_eq!((written.inserted_keys.len(), written.updated_keys.len()), (3, 1));
+    assert_eq!(
+        (written.inserted_keys.len(), written.updated_keys.len()),
+        (3, 1)
+    );
     let taken_back: Vec<String> = (10..20).map(|n| format!("-{n}")).collect();
     let written = rig.write(0, &taken_back).await.unwrap();
     assert_eq!((written.deleted, written.deleted_keys.len()), (10, 3));
@@ -544,7 +585,8 @@ async fn another_process_goes_on_with_the_rows_that_are_set_apart() {
     assert_eq!(rows(&rig.db, LOOKUP).await, [""; 0]);
 }
 
-/// A lookup whose deferred foreign key leads to another lookup: the other one's rows may come later in the batch.
+/// A lookup whose deferred foreign key leads to another lookup: the other one's rows may come later
+/// in the batch.
 #[tokio::test]
 async fn rows_that_wait_for_another_lookup_are_tried_again() {
     let mut rig = Rig::new(
@@ -590,7 +632,11 @@ async fn copies_that_wait_for_another_lookup_are_tried_again() {
             vec!["0|l|Z|free|\\N", "1|l|A|one|x"],
             vec!["x|l|x|x", "y|l|y|y"],
         ),
-        ([1, 0], vec!["0|l|Z|free|\\N", "1|l|A|one|y"], vec!["y|l|y|y"]),
+        (
+            [1, 0],
+            vec!["0|l|Z|free|\\N", "1|l|A|one|y"],
+            vec!["y|l|y|y"],
+        ),
     ] {
         fill(&rig, 0, &lines).await;
         fill(&rig, 1, &others).await;
@@ -598,7 +644,10 @@ async fn copies_that_wait_for_another_lookup_are_tried_again() {
         let merged = rig.writer.merge(&order, &position, 20).await.unwrap();
         for (index, written) in merged {
             let written = written.unwrap();
-            assert_eq!(written.rejected_in_all, 0, "{order:?}: {index}: {written:?}");
+            assert_eq!(
+                written.rejected_in_all, 0,
+                "{order:?}: {index}: {written:?}"
+            );
         }
         assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{order:?}");
         let number = lines[1].rsplit('|').next().unwrap();
@@ -606,7 +655,10 @@ async fn copies_that_wait_for_another_lookup_are_tried_again() {
             rows(&rig.db, "SELECT number FROM lookup WHERE code = 'A'").await,
             [number]
         );
-        assert_eq!(rows(&rig.db, "SELECT code FROM other").await.len(), others.len());
+        assert_eq!(
+            rows(&rig.db, "SELECT code FROM other").await.len(),
+            others.len()
+        );
     }
 }
 
@@ -618,7 +670,10 @@ async fn a_read_model_may_stop_at_its_first_refused_row() {
     rig.add(&stops).await;
     start(&mut rig).await;
     for bad in ["TRIGGER", "far too long for it"] {
-        let error = rig.write(0, &[format!("=1|A|{bad}|1|-")]).await.unwrap_err();
+        let error = rig
+            .write(0, &[format!("=1|A|{bad}|1|-")])
+            .await
+            .unwrap_err();
         assert_eq!(
             (error.class(), rig.writer.culprit()),
             (Class::Refused, Some(0)),

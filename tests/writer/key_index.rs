@@ -27,7 +27,8 @@ pub async fn forget_doubled_keys(rig: &Rig) {
 
 /// How many rows of the map were read by reading it from end to end, since it is there.
 pub async fn map_rows_read(rig: &Rig) -> u64 {
-    let read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'map_1' AND seq_scan > 0";
+    let read =
+        "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'map_1' AND seq_scan > 0";
     wait_until("what was read is known", async || {
         rows(&rig.db, read).await.pop().ok_or_else(String::new)
     })
@@ -53,7 +54,11 @@ async fn keys_are_indexed_from_when_two_rows_have_one() {
         (&["+5|A|five|-"], "two", &["five"]),
         (&["=1|A|one|-"], "one", &["two"]),
         (&["=1 > 9|A|one|-"], "two", &["one"]),
-        (&["=2|X|two|-", "+5|A|five|-", "+6|A|six|-"], "five", &["six"]),
+        (
+            &["=2|X|two|-", "+5|A|five|-", "+6|A|six|-"],
+            "five",
+            &["six"],
+        ),
         (&["+5|A|five|-", "=2|A|deux|-"], "deux", &["five"]),
         (&["!", "+5|A|five|-", "+6|A|six|-"], "five", &["six"]),
     ];
@@ -68,7 +73,9 @@ async fn keys_are_indexed_from_when_two_rows_have_one() {
             assert_consistent(&rig, &format!("{step:?}")).await;
             assert_eq!(key_indexes(&rig).await, "0", "{step:?}");
         }
-        rig.write(0, &["!", "+1|B|one|-", "+2|A|two|-"]).await.unwrap();
+        rig.write(0, &["!", "+1|B|one|-", "+2|A|two|-"])
+            .await
+            .unwrap();
         rig.write(0, batch).await.unwrap();
         assert_consistent(&rig, &format!("{batch:?}")).await;
         assert_eq!(key_indexes(&rig).await, "1", "{batch:?}");
@@ -111,8 +118,9 @@ async fn a_key_whose_row_was_taken_out_of_the_lookup_is_given_back_by_a_copy() {
     }
 }
 
-/// While somebody holds a snapshot, an index that is made over entries that were changed in place is of no use to the transaction
-/// that makes it: the map is read some times then, not once for each key.
+/// While somebody holds a snapshot, an index that is made over entries that were changed in place
+/// is of no use to the transaction that makes it: the map is read some times then, not once for
+/// each key.
 #[tokio::test]
 async fn an_index_that_cannot_be_used_yet_is_no_disaster() {
     let mut rig = Rig::new(TABLES).await;
@@ -125,10 +133,14 @@ async fn an_index_that_cannot_be_used_yet_is_no_disaster() {
         .await
         .unwrap();
     for deleted in ["x", "-"] {
-        let lines: Vec<String> = (0..20).map(|id| format!("={id}|C{id}|label|{deleted}")).collect();
+        let lines: Vec<String> = (0..20)
+            .map(|id| format!("={id}|C{id}|label|{deleted}"))
+            .collect();
         rig.write(0, &lines).await.unwrap();
     }
-    let mut lines: Vec<String> = (100..1000).map(|id| format!("={id}|D{id}|label|-")).collect();
+    let mut lines: Vec<String> = (100..1000)
+        .map(|id| format!("={id}|D{id}|label|-"))
+        .collect();
     lines.push("+9000|C50|second|-".to_owned());
     rig.write(0, &lines).await.unwrap();
     let checked = "SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'cdc.map_1_key'::regclass";
@@ -156,7 +168,11 @@ async fn a_copy_that_changes_a_key_and_doubles_another_reads_the_map_a_few_times
     let mut merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
     assert_eq!(merged.remove(0).1.unwrap().updated, 0);
     assert_eq!(
-        rows(&rig.db, "SELECT code FROM lookup WHERE code IN ('E7', 'F7')").await,
+        rows(
+            &rig.db,
+            "SELECT code FROM lookup WHERE code IN ('E7', 'F7')"
+        )
+        .await,
         ["F7"]
     );
     assert_consistent(&rig, "a doubled key").await;
@@ -167,7 +183,8 @@ async fn a_copy_that_changes_a_key_and_doubles_another_reads_the_map_a_few_times
 /// A key of several columns, of which the server expects far fewer matches than there are.
 #[tokio::test]
 async fn rows_of_a_composite_key_may_all_take_another_ones() {
-    let mut rig = Rig::new("CREATE TABLE lookup (a bigint, b bigint, label text, PRIMARY KEY (a, b));").await;
+    let mut rig =
+        Rig::new("CREATE TABLE lookup (a bigint, b bigint, label text, PRIMARY KEY (a, b));").await;
     let columns = [
         ("id", "bigint"),
         ("a", "bigint"),
@@ -186,7 +203,8 @@ async fn rows_of_a_composite_key_may_all_take_another_ones() {
         .unwrap();
     let rotated: Vec<String> = (0..2000).map(|id| line('=', id, (id + 1) % 2000)).collect();
     assert_eq!(rig.write(0, &rotated).await.unwrap().updated, 2000);
-    let wrong = "SELECT count(*) FROM lookup WHERE a < 2000 AND label <> 'label ' || (a + 1999) % 2000";
+    let wrong =
+        "SELECT count(*) FROM lookup WHERE a < 2000 AND label <> 'label ' || (a + 1999) % 2000";
     assert_eq!(value(&rig.db, wrong).await, "0");
     assert_eq!(key_indexes(&rig).await, "0");
 }
@@ -195,7 +213,8 @@ async fn rows_of_a_composite_key_may_all_take_another_ones() {
 #[tokio::test]
 async fn a_large_key_of_a_dead_row_is_not_indexed() {
     let mut rig =
-        Rig::new("CREATE TABLE lookup (code text PRIMARY KEY, label text CHECK (label <> 'BAD'));").await;
+        Rig::new("CREATE TABLE lookup (code text PRIMARY KEY, label text CHECK (label <> 'BAD'));")
+            .await;
     let mut shape = labels(true);
     shape.settings.synced_at = None;
     rig.add(&shape).await;
@@ -220,7 +239,10 @@ async fn the_map_is_written_beside_a_vacuum() {
     rig.add(&isolate::model()).await;
     isolate::start(&mut rig).await;
     let vacuum = pg(&rig.url).await;
-    for (doubled, gone) in [("+5|A|five|5|-", "-5"), ("+6|D|TRIGGER|6|-", "=1|A|uno|1|-")] {
+    for (doubled, gone) in [
+        ("+5|A|five|5|-", "-5"),
+        ("+6|D|TRIGGER|6|-", "=1|A|uno|1|-"),
+    ] {
         rig.write(0, &[doubled]).await.unwrap();
         vacuum
             .batch_execute("BEGIN; LOCK TABLE cdc.map_1 IN SHARE UPDATE EXCLUSIVE MODE")

@@ -43,7 +43,8 @@ async fn equal_means_equal_bytes_of_what_was_assigned() {
         "[1,10)",
         "a\tb\\N\nc",
     ];
-    // The same value of each type in other bytes; for the types whose text is canonical, another value.
+    // The same value of each type in other bytes; for the types whose text is canonical, another
+    // value.
     let second = [
         "MR",
         "1.00",
@@ -154,14 +155,25 @@ async fn wide_tables_go_by_copy() {
     .await;
     let mut columns = vec![("id", "bigint")];
     columns.extend(names.iter().map(|name| (name.as_str(), "text")));
-    let projected: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let projected: Vec<(&str, &str)> = names
+        .iter()
+        .map(|name| (name.as_str(), name.as_str()))
+        .collect();
     rig.add(&shape("lookup", &columns, &["id"], &projected, 1, true))
         .await;
     let tuple = |value: &str, rest: &str| format!("1|{value}{}", format!("|{rest}").repeat(119));
-    rig.write(0, &[format!("+{}", tuple("A", "x"))]).await.unwrap();
-    let written = rig.write(0, &[format!("={}", tuple("B", "u"))]).await.unwrap();
+    rig.write(0, &[format!("+{}", tuple("A", "x"))])
+        .await
+        .unwrap();
+    let written = rig
+        .write(0, &[format!("={}", tuple("B", "u"))])
+        .await
+        .unwrap();
     assert_eq!((written.inserted, written.deleted), (1, 1));
-    assert_eq!(rows(&rig.db, "SELECT c0, c1, c119 FROM lookup").await, ["B|x|x"]);
+    assert_eq!(
+        rows(&rig.db, "SELECT c0, c1, c119 FROM lookup").await,
+        ["B|x|x"]
+    );
 }
 
 #[tokio::test]
@@ -238,7 +250,10 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
     for error in [small, copy, idle] {
         assert_eq!(error.class(), Class::Fenced, "{error:?}");
     }
-    assert_eq!(rows(&rig.db, "SELECT code, label FROM lookup").await, ["A|one"]);
+    assert_eq!(
+        rows(&rig.db, "SELECT code, label FROM lookup").await,
+        ["A|one"]
+    );
     assert_eq!(rows(&rig.db, "SELECT count(*) FROM other").await, ["0"]);
     assert_eq!(
         value(&rig.db, "SELECT epoch || ' ' || lsn FROM cdc.checkpoint").await,
@@ -252,7 +267,10 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
         chunks: 0,
     };
     new.apply(batch).await.unwrap();
-    assert_eq!(rows(&rig.db, "SELECT code, label FROM lookup").await, ["A|new"]);
+    assert_eq!(
+        rows(&rig.db, "SELECT code, label FROM lookup").await,
+        ["A|new"]
+    );
 }
 
 #[tokio::test]
@@ -274,8 +292,15 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
         ("number", "text"),
     ];
     let projected = [("code", "code"), ("label", "label"), ("number", "number")];
-    rig.add(&stopping(shape("lookup", &columns, &["id"], &projected, 1, true)))
-        .await;
+    rig.add(&stopping(shape(
+        "lookup",
+        &columns,
+        &["id"],
+        &projected,
+        1,
+        true,
+    )))
+    .await;
     rig.add(&stopping(other())).await;
     rig.write(0, &["+1|A|one|1", "+2|B|two|2"]).await.unwrap();
     rig.db
@@ -342,7 +367,10 @@ async fn deferred_constraints_are_checked_before_the_commit() {
     rig.add(&stopping(other())).await;
     rig.write(0, &["+1|A|k|-"]).await.unwrap();
     let small = rig.write(0, &["=1|A|gone|-"]).await.unwrap_err();
-    let folds = vec![(0, rig.fold(0, &["=1|A|gone|-"])), (1, rig.fold(1, &["+x|y"]))];
+    let folds = vec![
+        (0, rig.fold(0, &["=1|A|gone|-"])),
+        (1, rig.fold(1, &["+x|y"])),
+    ];
     let copy = rig.apply(folds).await.unwrap_err();
     for error in [small, copy] {
         assert_eq!(error.class(), Class::Refused, "{error:?}");
@@ -390,7 +418,8 @@ async fn large_batch_into_small_tables_reads_them_once() {
     }
 }
 
-/// A process begins with tables that were filled a moment ago, so that the server knows nothing of them.
+/// A process begins with tables that were filled a moment ago, so that the server knows nothing of
+/// them.
 #[tokio::test]
 async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with_all_of_them() {
     let mut rig = Rig::new(TABLES).await;
@@ -439,8 +468,8 @@ pub fn stopping(mut shape: Shape) -> Shape {
     shape
 }
 
-/// Nothing is remembered of a dead row, so the chunk that brings it back does not find what an earlier one of the same transaction
-/// took away.
+/// Nothing is remembered of a dead row, so the chunk that brings it back does not find what an
+/// earlier one of the same transaction took away.
 #[tokio::test]
 async fn rows_that_die_and_come_back_within_a_large_transaction_keep_their_entries() {
     for back in [
@@ -459,22 +488,32 @@ async fn rows_that_die_and_come_back_within_a_large_transaction_keep_their_entri
         assert_consistent(&rig, &format!("{back:?}")).await;
         rig.write(0, &["-1"]).await.unwrap();
         assert_consistent(&rig, &format!("{back:?}, deleted")).await;
-        assert_eq!(rows(&rig.db, "SELECT code FROM lookup").await, ["C"], "{back:?}");
+        assert_eq!(
+            rows(&rig.db, "SELECT code FROM lookup").await,
+            ["C"],
+            "{back:?}"
+        );
     }
 }
 
 /// An entry of a B-tree takes a third of a page; these texts do not compress.
 #[tokio::test]
 async fn values_too_large_for_an_index_are_refused_alone() {
-    let mut rig =
-        Rig::new("CREATE TABLE lookup (code text PRIMARY KEY, label text); CREATE INDEX ON lookup (label)")
-            .await;
+    let mut rig = Rig::new(
+        "CREATE TABLE lookup (code text PRIMARY KEY, label text); CREATE INDEX ON lookup (label)",
+    )
+    .await;
     let columns = [("id", "bigint"), ("code", "text"), ("label", "text")];
     let projected = [("code", "code"), ("label", "label")];
     rig.add(&shape("lookup", &columns, &["id"], &projected, 1, true))
         .await;
     let long: String = (0..200u64)
-        .map(|n| format!("{:016x}", n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .map(|n| {
+            format!(
+                "{:016x}",
+                n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            )
+        })
         .collect();
     rig.write(0, &["+1|A|one", "+2|B|two"]).await.unwrap();
     let changes = [
@@ -488,7 +527,8 @@ async fn values_too_large_for_an_index_are_refused_alone() {
     assert_eq!(rows(&rig.db, shown).await, ["A|one", "B|zwei", "C|three"]);
     let rejected = "SELECT identity, key, shown, sqlstate FROM cdc.rejected";
     assert_eq!(rows(&rig.db, rejected).await, ["1|A|old row|54000"]);
-    // A key has to be in the map's index too: such a row stops its read model, and nothing of the batch is written.
+    // A key has to be in the map's index too: such a row stops its read model, and nothing of the
+    // batch is written.
     let changes = [format!("+4|{long}|four"), "+5|E|five".to_owned()];
     let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
     let error = rig.write(0, &changes).await.unwrap_err();

@@ -1,11 +1,12 @@
-//! Whoever alters the lookup in two steps, an index first and then the table, meets a batch in between: one of them waits, and
-//! neither is ended as part of a deadlock.
+//! Whoever alters the lookup in two steps, an index first and then the table, meets a batch in
+//! between: one of them waits, and neither is ended as part of a deadlock.
 
 use crate::isolate::{TABLES, model, start};
 use crate::rig::Rig;
 use crate::support::{pg, rows, wait_until};
 
-/// Writes these lines while somebody has the lookup locked as CREATE INDEX does, and then locks it as ALTER TABLE does.
+/// Writes these lines while somebody has the lookup locked as CREATE INDEX does, and then locks it
+/// as ALTER TABLE does.
 async fn beside_a_migration(lines: &[&str]) {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
@@ -16,10 +17,15 @@ async fn beside_a_migration(lines: &[&str]) {
         .await
         .unwrap();
     let migrate = async {
-        let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'lookup'::regclass AND NOT granted";
+        let waits =
+            "SELECT count(*) FROM pg_locks WHERE relation = 'lookup'::regclass AND NOT granted";
         wait_until("the batch waits for the lookup", async || {
             let seen = rows(&looker, waits).await;
-            if seen == ["1"] { Ok(()) } else { Err(seen.concat()) }
+            if seen == ["1"] {
+                Ok(())
+            } else {
+                Err(seen.concat())
+            }
         })
         .await;
         migration

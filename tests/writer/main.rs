@@ -1,4 +1,5 @@
-//! The target's writer alone on a real server: what a batch of changes makes of lookup, map and checkpoint.
+//! The target's writer alone on a real server: what a batch of changes makes of lookup, map and
+//! checkpoint.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 

@@ -1,4 +1,5 @@
-//! Large transactions that begin with many new rows: these go past the stage, and are seen with the end of their transaction.
+//! Large transactions that begin with many new rows: these go past the stage, and are seen with the
+//! end of their transaction.
 
 use cdc::batch::Batch;
 use cdc::error::{Class, Error};
@@ -16,7 +17,8 @@ async fn stage(rig: &mut Rig, index: usize, changes: &[impl AsRef<str>]) {
 
 /// Codes and labels that are shown, of these codes.
 async fn shown(rig: &Rig, codes: &str) -> Vec<String> {
-    let sql = format!("SELECT code || '=' || label FROM lookup WHERE code IN ({codes}) ORDER BY code");
+    let sql =
+        format!("SELECT code || '=' || label FROM lookup WHERE code IN ({codes}) ORDER BY code");
     rows(&rig.db, &sql).await
 }
 
@@ -89,7 +91,11 @@ async fn a_truncate_takes_new_rows_of_earlier_chunks() {
         .await
         .unwrap();
     assert_eq!(
-        rows(&rig.db, "SELECT code || '=' || label FROM lookup ORDER BY 1").await,
+        rows(
+            &rig.db,
+            "SELECT code || '=' || label FROM lookup ORDER BY 1"
+        )
+        .await,
         ["B=two", "C5=after"]
     );
     assert_consistent(&rig, "after a TRUNCATE").await;
@@ -126,11 +132,18 @@ async fn refused_rows_of_a_chunk_are_set_apart() {
             .unwrap();
         let told = (written[0].1.inserted, written[0].1.rejected_in_all);
         assert_eq!(told, (1199, 1), "{case}");
-        assert_eq!(shown(&rig, "'C706', 'C707'").await, ["C706=label 706"], "{case}");
+        assert_eq!(
+            shown(&rig, "'C706', 'C707'").await,
+            ["C706=label 706"],
+            "{case}"
+        );
         // While it is rejected nothing goes past those who wait.
         ways(&rig).await;
         stage(&mut rig, 0, &inserts(3000..3600)).await;
-        let written = rig.write_in_chunks_after(1, 0, &inserts(1..1)).await.unwrap();
+        let written = rig
+            .write_in_chunks_after(1, 0, &inserts(1..1))
+            .await
+            .unwrap();
         assert_eq!(
             (written[0].1.inserted, written[0].1.rejected_in_all),
             (600, 1),
@@ -140,7 +153,8 @@ async fn refused_rows_of_a_chunk_are_set_apart() {
     }
 }
 
-/// Rows that are written are taken back when their read model leaves; the others take the transaction when it comes again.
+/// Rows that are written are taken back when their read model leaves; the others take the
+/// transaction when it comes again.
 #[tokio::test]
 async fn a_read_model_that_leaves_shows_nothing_of_the_transaction() {
     let mut rig = Rig::new(TABLES).await;

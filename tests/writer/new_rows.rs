@@ -1,4 +1,5 @@
-//! Many rows that are all new: by `COPY` into map and lookup, or by the stage if the target has something against one.
+//! Many rows that are all new: by `COPY` into map and lookup, or by the stage if the target has
+//! something against one.
 
 use cdc::batch::Written;
 use cdc::error::Class;
@@ -57,11 +58,13 @@ async fn new_rows_are_copied_past_the_stage() {
         "{shown:?}"
     );
     // The values of the dead row were kept, and shown rows are found by their identities.
-    rig.write(0, &["=700|C700|u|-", "=100|C101|u|-", "=101|C100|u|-", "-102"])
-        .await
-        .unwrap();
-    let sql =
-        "SELECT code || '=' || label FROM lookup WHERE code IN ('C100', 'C101', 'C102', 'C700') ORDER BY 1";
+    rig.write(
+        0,
+        &["=700|C700|u|-", "=100|C101|u|-", "=101|C100|u|-", "-102"],
+    )
+    .await
+    .unwrap();
+    let sql = "SELECT code || '=' || label FROM lookup WHERE code IN ('C100', 'C101', 'C102', 'C700') ORDER BY 1";
     assert_eq!(
         rows(&rig.db, sql).await,
         ["C100=label 101", "C101=label 100", "C700=dead"]
@@ -72,9 +75,15 @@ async fn new_rows_are_copied_past_the_stage() {
 #[tokio::test]
 async fn of_several_read_models_each_goes_its_way() {
     let mut rig = rig("").await;
-    let folds = vec![(0, rig.fold(0, &inserts(0..600))), (1, rig.fold(1, &["+x|y"]))];
+    let folds = vec![
+        (0, rig.fold(0, &inserts(0..600))),
+        (1, rig.fold(1, &["+x|y"])),
+    ];
     let written = rig.apply(folds).await.unwrap();
-    let inserted: Vec<(usize, i64)> = written.iter().map(|(index, of)| (*index, of.inserted)).collect();
+    let inserted: Vec<(usize, i64)> = written
+        .iter()
+        .map(|(index, of)| (*index, of.inserted))
+        .collect();
     assert_eq!(inserted, [(0, 600), (1, 1)]);
     assert_eq!(ways(&rig).await, ["COPY"]);
     assert_eq!(value(&rig.db, "SELECT label FROM other").await, "y");
@@ -104,7 +113,12 @@ async fn many_new_rows_beside_others_are_copied_past_the_stage() {
     let written = rig.write(0, &batch(100..5101)).await.unwrap();
     assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
     assert_eq!(
-        (written.inserted, written.updated, written.deleted, written.total),
+        (
+            written.inserted,
+            written.updated,
+            written.deleted,
+            written.total
+        ),
         (5003, 1, 2, 5004)
     );
     assert_eq!(
@@ -125,7 +139,8 @@ async fn many_new_rows_beside_others_are_copied_past_the_stage() {
     assert_consistent(&rig, "few new rows beside others").await;
 }
 
-/// A key that a row of the batch gives up goes to the new row in place: nobody who refers to it sees it deleted.
+/// A key that a row of the batch gives up goes to the new row in place: nobody who refers to it
+/// sees it deleted.
 #[tokio::test]
 async fn new_rows_wait_for_keys_that_others_of_their_batch_give_up() {
     let mut rig = rig("CREATE TABLE deleted (code text);
@@ -139,7 +154,10 @@ async fn new_rows_wait_for_keys_that_others_of_their_batch_give_up() {
     batch.extend(["=1|Z|u|-", "+9000|A|new|-", "=2|B|u|x", "+9001|B|new too|-"].map(str::to_owned));
     rig.write(0, &batch).await.unwrap();
     assert_eq!(ways(&rig).await, ["SELECT"]);
-    assert_eq!(shown(&rig).await, ["A=new", "B=new too", "C=three", "Z=one"]);
+    assert_eq!(
+        shown(&rig).await,
+        ["A=new", "B=new too", "C=three", "Z=one"]
+    );
     assert_eq!(value(&rig.db, "SELECT count(*) FROM deleted").await, "0");
     assert_consistent(&rig, "keys given up").await;
 }
@@ -154,7 +172,10 @@ async fn constraints_that_are_checked_late_see_new_rows_and_others_together() {
     batch.extend(["=1|A|given up|-", "+9000|E|one|-"].map(str::to_owned));
     rig.write(0, &batch).await.unwrap();
     assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
-    assert_eq!(shown(&rig).await, ["A=given up", "B=two", "C=three", "E=one"]);
+    assert_eq!(
+        shown(&rig).await,
+        ["A=given up", "B=two", "C=three", "E=one"]
+    );
     let mut batch = inserts(20_000..25_001);
     batch.extend(["=1|A|again|-", "+9002|F|two|-"].map(str::to_owned));
     let written = rig.write(0, &batch).await.unwrap();
@@ -246,7 +267,10 @@ async fn refused_rows_are_set_apart_and_late_constraints_name_the_read_model() {
     .await;
     late.add(&stopping(labels(false))).await;
     let error = late.write(0, &inserts(0..600)).await.unwrap_err();
-    assert_eq!((error.class(), error.sqlstate()), (Class::Refused, Some("23503")));
+    assert_eq!(
+        (error.class(), error.sqlstate()),
+        (Class::Refused, Some("23503"))
+    );
     assert!(
         error.to_string().contains("read model \"public.lookup\""),
         "{error}"
@@ -278,7 +302,10 @@ async fn types_arrive_as_by_the_stage() {
         ("x", "xml", "<a/>text"),
         ("o", "own", r#"(1,"a \\ ""b""")"#),
     ];
-    let definitions: Vec<String> = types.iter().map(|(name, of, _)| format!("{name} {of}")).collect();
+    let definitions: Vec<String> = types
+        .iter()
+        .map(|(name, of, _)| format!("{name} {of}"))
+        .collect();
     let definitions = definitions.join(", ");
     let mut rig = Rig::new(&format!(
         "CREATE DOMAIN small AS numeric(4,1) CHECK (VALUE < 100); CREATE TYPE own AS (n int, t text);
@@ -305,7 +332,10 @@ async fn types_arrive_as_by_the_stage() {
     for some in many.chunks(300) {
         rig.write(1, some).await.unwrap();
     }
-    let both = vec![(0, rig.fold(0, &[insert(600)])), (1, rig.fold(1, &[insert(600)]))];
+    let both = vec![
+        (0, rig.fold(0, &[insert(600)])),
+        (1, rig.fold(1, &[insert(600)])),
+    ];
     rig.apply(both).await.unwrap();
     let all = |table: &str| format!("SELECT x::text FROM {table} x ORDER BY k");
     let copied = rows(&rig.db, &all("copied")).await;

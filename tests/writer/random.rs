@@ -1,7 +1,9 @@
-//! Random histories against a model of the source table: after every batch the lookup is what the model shows.
+//! Random histories against a model of the source table: after every batch the lookup is what the
+//! model shows.
 //!
-//! Transactions are random, batches are random numbers of transactions. Now and then the lookup is damaged and an exact copy,
-//! brought forward by its own stream, is merged; or another process takes over. In some runs the target rejects some rows.
+//! Transactions are random, batches are random numbers of transactions. Now and then the lookup is
+//! damaged and an exact copy, brought forward by its own stream, is merged; or another process
+//! takes over. In some runs the target rejects some rows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,7 +37,8 @@ struct Source {
     refusing: bool,
     /// Whether rows are short: every value comes, and nothing is remembered of dead ones.
     short: bool,
-    /// What stands under each code: of a code that only refused rows claim, the last accepted state.
+    /// What stands under each code: of a code that only refused rows claim, the last accepted
+    /// state.
     standing: BTreeMap<u8, String>,
 }
 
@@ -98,8 +101,8 @@ impl Source {
         self.standing = shown;
     }
 
-    /// The rows that are rejected (`identity|key|shown`), and whether each of them must be. One that waits for its
-    /// key behind an accepted row need not have been tried.
+    /// The rows that are rejected (`identity|key|shown`), and whether each of them must be. One
+    /// that waits for its key behind an accepted row need not have been tried.
     fn set_apart(&self) -> Vec<(String, bool)> {
         let refused = self.rows.iter().filter(|(_, row)| row.is_refused());
         refused
@@ -124,7 +127,11 @@ impl Source {
     }
 
     fn code(&self, random: &mut fastrand::Rng) -> u8 {
-        random.u8(..if self.refusing { LONG_CODE + 1 } else { LONG_CODE })
+        random.u8(..if self.refusing {
+            LONG_CODE + 1
+        } else {
+            LONG_CODE
+        })
     }
 
     /// A label that no row has had.
@@ -243,7 +250,8 @@ fn name(code: u8) -> String {
     }
 }
 
-/// The tuple; what equals `before` is left out, as if it were stored out of line, unless rows are short.
+/// The tuple; what equals `before` is left out, as if it were stored out of line, unless rows are
+/// short.
 fn tuple(short: bool, id: i64, row: &Master, before: Option<&Master>) -> String {
     // Nothing holds a value that a type refused: it would break the read model.
     let before = before.filter(|before| !short && !before.is_long());
@@ -263,7 +271,11 @@ fn tuple(short: bool, id: i64, row: &Master, before: Option<&Master>) -> String 
 fn copy(source: &Source) -> String {
     let mut text = String::new();
     for (id, row) in &source.rows {
-        let state = if row.live && row.code.is_some() { "l" } else { "d" };
+        let state = if row.live && row.code.is_some() {
+            "l"
+        } else {
+            "d"
+        };
         if source.short && state == "d" {
             continue;
         }
@@ -330,13 +342,21 @@ impl Run {
         let rejected = rows(&self.rig.db, rejected).await;
         let set_apart = self.source.set_apart();
         for row in &rejected {
-            assert!(set_apart.iter().any(|(told, _)| told == row), "{what}: {row}");
+            assert!(
+                set_apart.iter().any(|(told, _)| told == row),
+                "{what}: {row}"
+            );
         }
         for (row, _) in set_apart.iter().filter(|(_, must)| *must) {
             assert!(rejected.contains(row), "{what}: {row} is missing");
         }
-        let count = "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.counted WHERE read_model = 1";
-        assert_eq!(rows(&self.rig.db, count).await, ["t"], "{what}: counted rows");
+        let count =
+            "SELECT rows = (SELECT count(*) FROM lookup) FROM cdc.counted WHERE read_model = 1";
+        assert_eq!(
+            rows(&self.rig.db, count).await,
+            ["t"],
+            "{what}: counted rows"
+        );
     }
 
     async fn assert_shown(&self, what: &str) {
@@ -484,7 +504,9 @@ impl Run {
             self.rig.db.batch_execute(damage).await.unwrap();
             let standing = &mut self.source.standing;
             standing.retain(|code, _| *code > 1);
-            standing.entry(2).and_modify(|label| *label = "drift".to_owned());
+            standing
+                .entry(2)
+                .and_modify(|label| *label = "drift".to_owned());
         }
         let position = MergePosition::Running(self.rig.position().lsn, None);
         let merged = self.rig.writer.merge(&[0], &position, 20).await.unwrap();

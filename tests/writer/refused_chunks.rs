@@ -17,7 +17,10 @@ async fn rig() -> Rig {
 #[tokio::test]
 async fn a_left_out_value_of_a_dead_row_that_was_refused_breaks_the_read_model() {
     let cases: &[(&str, &[&[&str]])] = &[
-        ("as it was", &[&["=1|A|far too long for it|1|x"], &["=1|A|u|1|-"]]),
+        (
+            "as it was",
+            &[&["=1|A|far too long for it|1|x"], &["=1|A|u|1|-"]],
+        ),
         (
             "behind another chunk",
             &[
@@ -110,7 +113,10 @@ async fn a_dead_row_that_was_refused_is_what_later_chunks_make_of_it() {
         // What is not remembered is told when its value is left out.
         if case.ends_with("at the end") {
             let identity = if case.starts_with("new") { 7 } else { 1 };
-            let error = rig.write(0, &[format!("={identity}|A|u|1|-")]).await.unwrap_err();
+            let error = rig
+                .write(0, &[format!("={identity}|A|u|1|-")])
+                .await
+                .unwrap_err();
             assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
         }
     }
@@ -121,7 +127,10 @@ async fn a_dead_row_that_was_refused_is_what_later_chunks_make_of_it() {
 async fn a_value_left_out_of_a_dead_row_that_nobody_remembers_is_no_matter() {
     let cases: &[(&str, &[&[&str]])] = &[
         ("a batch", &[&["=1|A|u|8|x"]]),
-        ("a large transaction", &[&["=2|B|zwei|2|-"], &["=1|A|u|8|x"]]),
+        (
+            "a large transaction",
+            &[&["=2|B|zwei|2|-"], &["=1|A|u|8|x"]],
+        ),
         (
             "refused in it",
             &[&["=1|A|far too long again|1|x"], &["=1|A|u|8|x"]],
@@ -132,7 +141,10 @@ async fn a_value_left_out_of_a_dead_row_that_nobody_remembers_is_no_matter() {
         ),
         (
             "under another identity",
-            &[&["=1 > 7|A|u|8|x"], &["+1|I|eins|1|-", "=7 > 8|A|u|9|x", "-1"]],
+            &[
+                &["=1 > 7|A|u|8|x"],
+                &["+1|I|eins|1|-", "=7 > 8|A|u|9|x", "-1"],
+            ],
         ),
     ];
     let refused = "=1|A|far too long for it|1|x";
@@ -181,7 +193,8 @@ async fn a_copy_catches_up_with_dead_rows_that_nobody_remembers() {
     }
 }
 
-/// More than may be rejected, though none of them at the end: dead rows are not in the lookup, whatever they hold.
+/// More than may be rejected, though none of them at the end: dead rows are not in the lookup,
+/// whatever they hold.
 #[tokio::test]
 async fn dead_rows_do_not_count_as_refused() {
     let dead = |from: usize| -> Vec<String> {
@@ -211,7 +224,10 @@ async fn rows_are_counted_as_refused_once() {
             .map(|n| format!("={n}|D{n}|far too long for it {step}|-|-"))
             .collect()
     };
-    let inserts: Vec<String> = bad(0).iter().map(|line| line.replacen('=', "+", 1)).collect();
+    let inserts: Vec<String> = bad(0)
+        .iter()
+        .map(|line| line.replacen('=', "+", 1))
+        .collect();
     let mut rig = rig().await;
     let chunks = [inserts, bad(1), bad(2)];
     let chunks: Vec<&[String]> = chunks.iter().map(Vec::as_slice).collect();
@@ -225,10 +241,16 @@ async fn rows_are_counted_as_refused_once() {
         .collect();
     let error = rig.write_in_chunks(0, &[&again, &more]).await.unwrap_err();
     assert_eq!(error.class(), Class::Refused, "{error:?}");
-    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.rejected").await, "600");
+    assert_eq!(
+        value(&rig.db, "SELECT count(*) FROM cdc.rejected").await,
+        "600"
+    );
     let truncated = ["!", "+0|ZZ|good|-|-"].map(str::to_owned);
     rig.write_in_chunks(0, &[&more, &truncated, &bad(3)])
         .await
         .unwrap();
-    assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.rejected").await, "600");
+    assert_eq!(
+        value(&rig.db, "SELECT count(*) FROM cdc.rejected").await,
+        "600"
+    );
 }

@@ -153,5 +153,8 @@ async fn dead_rows_of_staging_tables_are_vacuumed() {
     rig.writer.abandon_chunks().await.unwrap();
     rig.write(0, &updates(0..1, "after it")).await.unwrap();
     let found = tables(&mut rig).await;
-    assert!(found.iter().all(|(.., bytes)| *bytes < 200_000), "{found:?}");
+    assert!(
+        found.iter().all(|(.., bytes)| *bytes < 200_000),
+        "{found:?}"
+    );
 }

@@ -1,4 +1,5 @@
-//! The small histories: name, changes that are there, changes that come, what the lookup shows then (`code=label`).
+//! The small histories: name, changes that are there, changes that come, what the lookup shows then
+//! (`code=label`).
 
 /// Live rows 1 MR and 2 DR, dead row 3 SIR.
 pub const START: [&str; 3] = ["+1|MR|Mr.|-", "+2|DR|Dr.|-", "+3|SIR|Sir|x"];
@@ -32,21 +33,36 @@ pub const CASES: &[Case] = &[
         &["=3 > 9|SIR|Sir|-", "+3|MS|Ms.|-"],
         &["DR=Dr.", "MR=Mr.", "MS=Ms.", "SIR=Sir"],
     ),
-    ("insert dead", &START, &["+4|MS|Ms.|x"], &["DR=Dr.", "MR=Mr."]),
+    (
+        "insert dead",
+        &START,
+        &["+4|MS|Ms.|x"],
+        &["DR=Dr.", "MR=Mr."],
+    ),
     (
         "insert without key",
         &START,
         &["+4|-|Ms.|-"],
         &["DR=Dr.", "MR=Mr."],
     ),
-    ("update same key", &START, &["=1|MR|Sir|-"], &["DR=Dr.", "MR=Sir"]),
+    (
+        "update same key",
+        &START,
+        &["=1|MR|Sir|-"],
+        &["DR=Dr.", "MR=Sir"],
+    ),
     (
         "update that changes nothing",
         &START,
         &["=1|MR|Mr.|-"],
         &["DR=Dr.", "MR=Mr."],
     ),
-    ("key change", &START, &["=1|MS|Mr.|-"], &["DR=Dr.", "MS=Mr."]),
+    (
+        "key change",
+        &START,
+        &["=1|MS|Mr.|-"],
+        &["DR=Dr.", "MS=Mr."],
+    ),
     ("key becomes null", &START, &["=1|-|Mr.|-"], &["DR=Dr."]),
     (
         "key is null no more",
@@ -350,7 +366,12 @@ pub const UNCHANGED: &[Case] = &[
         &["=1|MR|u|-"],
         &["DR=Dr.", "MR=Mr."],
     ),
-    ("key unchanged too", &START, &["=1|u|u|-"], &["DR=Dr.", "MR=Mr."]),
+    (
+        "key unchanged too",
+        &START,
+        &["=1|u|u|-"],
+        &["DR=Dr.", "MR=Mr."],
+    ),
     (
         "only the key unchanged",
         &START,

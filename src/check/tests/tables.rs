@@ -14,7 +14,9 @@ fn source_table_is_checked() {
     finds("error", "a foreign table", |c| c.table().kind = 'f');
     finds("note", "single partition", |c| c.table().kind = 'p');
     finds("error", "SET LOGGED", |c| c.table().persistence = 'u');
-    finds("error", "inherit", |c| c.table().has_inheritance_children = true);
+    finds("error", "inherit", |c| {
+        c.table().has_inheritance_children = true
+    });
     finds("error", "row-level security", |c| {
         c.table().row_security_applies = true
     });
@@ -26,20 +28,30 @@ fn source_table_is_checked() {
     finds("error", "column \"label\" does not exist", |c| {
         c.table().columns[2].name = "text".to_owned()
     });
-    finds("error", "is generated", |c| c.table().columns[2].generated = true);
-    finds("error", "soft-delete column \"deleted_at\" does not exist", |c| {
-        c.table().columns.pop();
+    finds("error", "is generated", |c| {
+        c.table().columns[2].generated = true
     });
+    finds(
+        "error",
+        "soft-delete column \"deleted_at\" does not exist",
+        |c| {
+            c.table().columns.pop();
+        },
+    );
     finds("warning", "every row counts as deleted", |c| {
         c.table().columns[4].not_null = true
     });
     finds("warning", "any value but NULL", |c| {
         c.table().columns[4] = column("deleted_at", "integer", false);
     });
-    finds("note", "may be NULL; such rows are left out (3 rows now)", |c| {
-        c.table().columns[1].not_null = false;
-        c.source.models[0].without_key = Some(3);
-    });
+    finds(
+        "note",
+        "may be NULL; such rows are left out (3 rows now)",
+        |c| {
+            c.table().columns[1].not_null = false;
+            c.source.models[0].without_key = Some(3);
+        },
+    );
     for (rows, told) in [
         (None, "such rows are left out None"),
         (Some(0), "such rows are left out None"),
@@ -54,7 +66,9 @@ fn source_table_is_checked() {
         (1, "1 key (code) belongs to more than one live row"),
         (3, "3 keys (code) belong to more than one live row"),
     ] {
-        finds("warning", told, |c| c.source.models[0].duplicates = Some(keys));
+        finds("warning", told, |c| {
+            c.source.models[0].duplicates = Some(keys)
+        });
     }
     finds("note", "CREATE UNIQUE INDEX CONCURRENTLY", |c| {
         c.table().unique_indexes.clear()
@@ -130,9 +144,13 @@ fn partitions_that_the_stream_does_not_tell_are_found() {
         has_primary_key: true,
         identity_columns: strings(&["id"]),
     };
-    finds("error: table", "partition \"public.leaf\" is unlogged", |c| {
-        c.table().leaves = vec![leaf('r', 'p'), leaf('r', 'u')];
-    });
+    finds(
+        "error: table",
+        "partition \"public.leaf\" is unlogged",
+        |c| {
+            c.table().leaves = vec![leaf('r', 'p'), leaf('r', 'u')];
+        },
+    );
     finds(
         "error: table",
         "partition \"public.leaf\" is a foreign table",
@@ -142,13 +160,17 @@ fn partitions_that_the_stream_does_not_tell_are_found() {
     );
     let root = |c: &mut Case| c.table().partition_of = vec![TableName::new("public", "root")];
     fine(root);
-    finds("error: table", "it is a partition of \"public.root\"", |c| {
-        root(c);
-        let mut publication = c.source.models[0].publications[0].clone();
-        publication.via_root = true;
-        publication.tables[0].table = TableName::new("public", "root");
-        c.source.publication = Some(publication);
-    });
+    finds(
+        "error: table",
+        "it is a partition of \"public.root\"",
+        |c| {
+            root(c);
+            let mut publication = c.source.models[0].publications[0].clone();
+            publication.via_root = true;
+            publication.tables[0].table = TableName::new("public", "root");
+            c.source.publication = Some(publication);
+        },
+    );
 }
 
 #[test]
@@ -165,7 +187,8 @@ fn lookups_that_will_do_are_taken_as_they_are() {
             });
         });
     }
-    // A row without its key is not shown, so the lookup's key may be NOT NULL: that is told of the source's alone.
+    // A row without its key is not shown, so the lookup's key may be NOT NULL: that is told of the
+    // source's alone.
     finds("note: table", "such rows are left out", |c| {
         c.table().columns[1].not_null = false;
     });
@@ -197,8 +220,12 @@ fn lookup_table_is_checked() {
         "types that are built in are there"
     );
     finds("error", "not a table", |c| c.lookup().kind = 'v');
-    finds("error", "crash would empty it", |c| c.lookup().persistence = 'u');
-    finds("error", "BYPASSRLS", |c| c.lookup().row_security_applies = true);
+    finds("error", "crash would empty it", |c| {
+        c.lookup().persistence = 'u'
+    });
+    finds("error", "BYPASSRLS", |c| {
+        c.lookup().row_security_applies = true
+    });
     finds("error", "GRANT INSERT, DELETE ON", |c| {
         c.lookup().missing_privileges = strings(&["INSERT", "DELETE", "USAGE"]);
     });
@@ -211,9 +238,13 @@ fn lookup_table_is_checked() {
     finds("error", "no unique index on exactly its key", |c| {
         c.lookup().unique_indexes.clear()
     });
-    finds("error", "ADD COLUMN \\\"label\\\" character varying(50)", |c| {
-        c.lookup().columns.remove(1);
-    });
+    finds(
+        "error",
+        "ADD COLUMN \\\"label\\\" character varying(50)",
+        |c| {
+            c.lookup().columns.remove(1);
+        },
+    );
     finds("error", "cannot be written", |c| {
         c.lookup().columns[1].generated = true
     });
@@ -229,9 +260,13 @@ fn lookup_table_is_checked() {
         c.table().columns[2] = column("label", "timestamp with time zone", true);
         c.lookup().columns[1] = lookup_column("label", "boolean");
     });
-    finds("warning", "values that s.short does not take are rejected", |c| {
-        c.lookup().columns[1].declared_type_name = "s.short".to_owned();
-    });
+    finds(
+        "warning",
+        "values that s.short does not take are rejected",
+        |c| {
+            c.lookup().columns[1].declared_type_name = "s.short".to_owned();
+        },
+    );
     finds("warning", "more than 20 characters", |c| {
         c.lookup().columns[1] = LookupColumn {
             declared_type_name: "s.short".to_owned(),

@@ -1,5 +1,6 @@
-//! `cdc setup --print-sql --all`: all SQL by which `cdc` makes its objects in the target, whatever is there, and the functions that
-//! write each lookup. Nothing is run: both databases are only asked what their tables are.
+//! `cdc setup --print-sql --all`: all SQL by which `cdc` makes its objects in the target, whatever
+//! is there, and the functions that write each lookup. Nothing is run: both databases are only
+//! asked what their tables are.
 
 use std::sync::Arc;
 
@@ -40,19 +41,24 @@ pub(super) async fn text(
     for model in &settings.read_models {
         parts.push(format!("-- Read model {}.", model.name()));
         let place = places.of_read_model(&model.name());
-        parts.push(match tables.iter().find(|table| table.name == model.source) {
-            Some(table) => {
-                let table = (table, settings.source.conninfo.user.as_str());
-                of_read_model(conn, &bookkeeping, place, model, table).await?
-            }
-            None => format!("-- Table {} does not exist at the source.", model.source),
-        });
+        parts.push(
+            match tables.iter().find(|table| table.name == model.source) {
+                Some(table) => {
+                    let table = (table, settings.source.conninfo.user.as_str());
+                    of_read_model(conn, &bookkeeping, place, model, table).await?
+                }
+                None => format!("-- Table {} does not exist at the source.", model.source),
+            },
+        );
     }
     Ok(parts.join("\n\n"))
 }
 
 /// The read models that the bookkeeping knows: their numbers are in the names of their tables.
-async fn stored_models(conn: &mut PgConnection, bookkeeping: &Bookkeeping) -> Result<Vec<StoredModel>> {
+async fn stored_models(
+    conn: &mut PgConnection,
+    bookkeeping: &Bookkeeping,
+) -> Result<Vec<StoredModel>> {
     let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
     if there && bookkeeping.is_current(conn).await? {
         bookkeeping.models(conn).await
@@ -85,8 +91,9 @@ async fn of_read_model(
             "{made}\n\n-- A column has a type that is not built in: the functions can be printed once the table is there."
         ));
     };
-    let bound = follow(model, table, &[], source_role)
-        .and_then(|bound| TargetModel::bind(id, bookkeeping.schema_name(), Arc::new(bound), &found));
+    let bound = follow(model, table, &[], source_role).and_then(|bound| {
+        TargetModel::bind(id, bookkeeping.schema_name(), Arc::new(bound), &found)
+    });
     Ok(match bound {
         Ok(bound) => {
             let bound = bound.with_map(generation).with_shadow(1, "");
@@ -120,7 +127,10 @@ impl Places {
 }
 
 fn why_not(error: &Error) -> String {
-    let hint = error.hint().map(|hint| format!(" {hint}")).unwrap_or_default();
+    let hint = error
+        .hint()
+        .map(|hint| format!(" {hint}"))
+        .unwrap_or_default();
     let text = format!("cdc cannot keep it: {error}.{hint}");
     let lines: Vec<String> = text.lines().map(|line| format!("-- {line}")).collect();
     lines.join("\n")

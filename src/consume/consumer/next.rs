@@ -1,4 +1,5 @@
-//! What is to be done next: a job of the target, a status, a look at the catalogs, or to stand still.
+//! What is to be done next: a job of the target, a status, a look at the catalogs, or to stand
+//! still.
 
 use super::{Action, Consumer, Note, Proof};
 use crate::batch::Batch;
@@ -13,7 +14,8 @@ impl Consumer {
     /// What is to be done next; `None`: to wait.
     ///
     /// # Errors
-    /// Transient if an idle position would be stored past a transaction that broke a read model; [`Self::take_failed`] names it.
+    /// Transient if an idle position would be stored past a transaction that broke a read model;
+    /// [`Self::take_failed`] names it.
     pub fn next(&mut self, now: Now) -> Result<Option<Action>> {
         if let Some(job) = self.idle_job(now)? {
             return Ok(Some(self.submit(job)));
@@ -51,7 +53,8 @@ impl Consumer {
         if !self.is_at_rest() || self.mode.stands_still() {
             return Ok(None);
         }
-        // Each transaction that breaks a read model is applied before the position behind it is stored.
+        // Each transaction that breaks a read model is applied before the position behind it is
+        // stored.
         if let Some(broken) = self.intake.assembler.broken().next().cloned() {
             let error = broken.error.clone();
             self.failed = Some(FailedBatch {
@@ -110,7 +113,9 @@ impl Consumer {
         let mut part = Pending::default();
         part.add_part(chunk.changes);
         self.patience.handed_over();
-        Ok(Some(self.submit(Job::Stage(commit_lsn, part.take_folds().0))))
+        Ok(Some(
+            self.submit(Job::Stage(commit_lsn, part.take_folds().0)),
+        ))
     }
 
     /// What waits, once the descriptions by which it was mapped are proved.
@@ -151,8 +156,8 @@ impl Consumer {
         Some(position)
     }
 
-    /// What the target has to do before the end, once it is free: to store an idle position and to make durable what is not. What
-    /// waits comes again with the next session.
+    /// What the target has to do before the end, once it is free: to store an idle position and to
+    /// make durable what is not. What waits comes again with the next session.
     ///
     /// # Errors
     /// As [`Self::next`].

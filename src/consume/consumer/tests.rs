@@ -1,4 +1,5 @@
-//! Pause, shutdown, idle positions, chunks and batches, step by step: what happens, and what the consumer says is to be done.
+//! Pause, shutdown, idle positions, chunks and batches, step by step: what happens, and what the
+//! consumer says is to be done.
 
 mod cases;
 
@@ -105,7 +106,8 @@ impl Case {
             case.frames(ends.then(|| commit(number)))
         };
         match what {
-            // A transaction that commits here, with a row or without; its beginning, a row of it, its end.
+            // A transaction that commits here, with a row or without; its beginning, a row of it,
+            // its end.
             "insert" => rows(self, &[&number.to_string()], true)?,
             // A transaction whose row is one of a leaf that was described again.
             "leaf" => {
@@ -141,7 +143,10 @@ impl Case {
             // Time passes, in seconds.
             "at" => {
                 self.now = Duration::from_secs(number);
-                if self.consumer.deadline(self.now).is_some_and(|at| at <= self.now)
+                if self
+                    .consumer
+                    .deadline(self.now)
+                    .is_some_and(|at| at <= self.now)
                     && self.consumer.wake(self.now)?
                 {
                     return Ok(Some("the pause ends".to_owned()));
@@ -167,10 +172,13 @@ impl Case {
                 &mut Done::Merged(vec![(0, Ok(crate::batch::Written::default()))]),
                 self.now,
             )?,
-            "not-merged" => self.consumer.done(&mut Done::Merged(Vec::new()), self.now)?,
+            "not-merged" => self
+                .consumer
+                .done(&mut Done::Merged(Vec::new()), self.now)?,
             "named" => {
                 let time = PgTimestamp(i64::try_from(self.now.as_micros()).unwrap());
-                self.consumer.read_clock(Reading { time, flushed: lsn }, true);
+                self.consumer
+                    .read_clock(Reading { time, flushed: lsn }, true);
             }
             "done" => self.done()?,
             "fails" => {
@@ -188,7 +196,9 @@ impl Case {
             "altered" => self.consumer.proved(&[(table(), shape("was_label"))]),
             "last" => {
                 let job = self.consumer.last_job(self.now)?;
-                return Ok(Some(job.map_or("none".to_owned(), |job| self.hand_over(job))));
+                return Ok(Some(
+                    job.map_or("none".to_owned(), |job| self.hand_over(job)),
+                ));
             }
             other => panic!("no step {other:?}"),
         }
@@ -254,11 +264,12 @@ impl Case {
                 } else {
                     " without 0"
                 };
-                let rows = if batch.chunks == 0 && batch.folds.iter().all(|(_, fold)| fold.is_empty()) {
-                    " of no row"
-                } else {
-                    ""
-                };
+                let rows =
+                    if batch.chunks == 0 && batch.folds.iter().all(|(_, fold)| fold.is_empty()) {
+                        " of no row"
+                    } else {
+                        ""
+                    };
                 format!(
                     "apply {} to {}{rows}{leaves}",
                     batch.transactions, batch.position.lsn.0

@@ -5,16 +5,18 @@ use crate::error::{Class, Error};
 /// Why a table was not copied, by what follows.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It may be read later under the same snapshot: its lock is not free, or a connection was lost.
+    /// It may be read later under the same snapshot: its lock is not free, or a connection was
+    /// lost.
     PutOff(Error),
     /// It cannot be copied under this snapshot, or not at all. The others can.
     LeftOut(Error),
-    /// Nothing can be copied any more: the target is gone, or the snapshot, or the process is to leave.
+    /// Nothing can be copied any more: the target is gone, or the snapshot, or the process is to
+    /// leave.
     Ends(Error),
 }
 
-/// Classes of SQLSTATE that one table causes: a value or a type of it (22, 38, 39, P0), its definition or a privilege (42, 0A), a
-/// size (54), its file (58), its pages (XX).
+/// Classes of SQLSTATE that one table causes: a value or a type of it (22, 38, 39, P0), its
+/// definition or a privilege (42, 0A), a size (54), its file (58), its pages (XX).
 const OF_THE_TABLE: [&str; 9] = ["0A", "22", "38", "39", "42", "54", "58", "P0", "XX"];
 
 impl Failure {
@@ -43,7 +45,9 @@ impl Failure {
 fn with_hint(error: Error) -> Error {
     let hint = match error.sqlstate() {
         _ if error.hint().is_some() => return error,
-        Some("42501") => "Let the role of the source's URL SELECT from the table; it is copied again then.",
+        Some("42501") => {
+            "Let the role of the source's URL SELECT from the table; it is copied again then."
+        }
         Some(sqlstate) if sqlstate.starts_with("XX") => {
             "Repair the table at the source, for example from a backup; it is copied again then."
         }
@@ -80,8 +84,8 @@ mod tests {
             ("57P01", "put off"),
             ("08006", "put off"),
         ] {
-            let error =
-                Error::new(crate::source::error::class(sqlstate), "it failed").with_sqlstate(sqlstate);
+            let error = Error::new(crate::source::error::class(sqlstate), "it failed")
+                .with_sqlstate(sqlstate);
             let (found, class) = kind(&Failure::of_source(error));
             assert_eq!(found, expected, "{sqlstate}");
             assert_eq!(class == Class::Broken, expected == "left out", "{sqlstate}");
@@ -92,7 +96,10 @@ mod tests {
                 ["put off", "ends"],
             ),
             (Error::broken("it is a view"), ["left out", "left out"]),
-            (Error::new(Class::Refused, "too long"), ["left out", "left out"]),
+            (
+                Error::new(Class::Refused, "too long"),
+                ["left out", "left out"],
+            ),
             (Error::new(Class::Interrupted, "stopped"), ["ends", "ends"]),
         ] {
             let found = [

@@ -94,7 +94,9 @@ impl<'a> Progress<'a> {
     async fn try_store(&mut self, progress: Option<CopyProgress>) -> Result<()> {
         let conn = match &mut self.conn {
             Some(conn) => conn,
-            None => self.conn.insert(self.shared.target_session("progress").await?),
+            None => self
+                .conn
+                .insert(self.shared.target_session("progress").await?),
         };
         let model = &self.to_copy.model;
         self.shared

@@ -1,11 +1,13 @@
 //! The copy of one table, in a transaction of its own under the snapshot that another one holds.
 //!
 //! ```text
-//! import --> lock --> facts of now: what was bound? --> COPY begins --> partitions and texts of now: those of C? --> rows
+//! import --> lock --> facts of now: what was bound?
+//!        --> COPY begins --> partitions and texts of now: those of C? --> rows
 //! ```
 //!
-//! The lock keeps the definition as it is, but not partitions from being attached, nor labels of an enum from being renamed. A
-//! COPY reads the partitions of the moment when it begins, so these are looked at after that.
+//! The lock keeps the definition as it is, but not partitions from being attached, nor labels of an
+//! enum from being renamed. A COPY reads the partitions of the moment when it begins, so these are
+//! looked at after that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -68,7 +70,10 @@ impl<'a> Tables<'a> {
             return Err(Failure::Ends(stopped()));
         }
         // Before the table is locked.
-        let taken = self.shadow.take(&self.shared.bookkeeping, &to_copy.model).await;
+        let taken = self
+            .shadow
+            .take(&self.shared.bookkeeping, &to_copy.model)
+            .await;
         to_copy.model = taken.map_err(Failure::of_target)?;
         let to_copy = &*to_copy;
         if self.observer.is_closed() {
@@ -81,7 +86,11 @@ impl<'a> Tables<'a> {
         let snapshot = self.begin().await?;
         let table = &to_copy.settings.source;
         snapshot.lock(table).await.map_err(Failure::of_source)?;
-        if !snapshot.has_same_files(table).await.map_err(Failure::of_source)? {
+        if !snapshot
+            .has_same_files(table)
+            .await
+            .map_err(Failure::of_source)?
+        {
             return Err(altered());
         }
         let estimate = self.check_unaltered(to_copy).await?;
@@ -103,7 +112,9 @@ impl<'a> Tables<'a> {
                 .take(&self.shared.bookkeeping, &to_copy.model)
                 .await
                 .map_err(Failure::of_target)?;
-            result = self.fill(&snapshot, to_copy, &as_of_c, &mut progress, true).await;
+            result = self
+                .fill(&snapshot, to_copy, &as_of_c, &mut progress, true)
+                .await;
         }
         progress.end().await;
         result?;
@@ -124,19 +135,25 @@ impl<'a> Tables<'a> {
     async fn begin(&mut self) -> Result<Snapshot, Failure> {
         let reader = match self.reader.take() {
             Some(reader) if !reader.is_closed() => reader,
-            _ => self.shared.source_reader("copy").await.map_err(Failure::PutOff)?,
+            _ => self
+                .shared
+                .source_reader("copy")
+                .await
+                .map_err(Failure::PutOff)?,
         };
         Snapshot::import(reader, &self.snapshot)
             .await
             .map_err(|error| match error.sqlstate() {
-                // Its holder has ended: an invalid identifier up to 17, an undefined object from 18 on.
+                // Its holder has ended: an invalid identifier up to 17, an undefined object from 18
+                // on.
                 Some("22023" | "42704") => Failure::Ends(error.with_class(Class::Transient)),
                 _ => Failure::PutOff(error),
             })
     }
 
-    /// The table as it is now, under our lock, must be the one that the read model was bound to before the slot was made: COPY
-    /// goes by these catalogs, and not by those of the snapshot. Returns the estimated number of its rows.
+    /// The table as it is now, under our lock, must be the one that the read model was bound to
+    /// before the slot was made: COPY goes by these catalogs, and not by those of the snapshot.
+    /// Returns the estimated number of its rows.
     async fn check_unaltered(&self, to_copy: &ToCopy) -> Result<Option<i64>, Failure> {
         let table = source::facts::table(&self.observer, &to_copy.settings.source)
             .await
@@ -150,9 +167,13 @@ impl<'a> Tables<'a> {
         Ok(table.estimate())
     }
 
-    /// Begins to read. The driver comes back with the first rows, which may take long to find among dead ones: until then, too, the copy
-    /// gives way to a session that waits for the table.
-    async fn begin_copy(&mut self, snapshot: &Snapshot, to_copy: &ToCopy) -> Result<CopyOut, Failure> {
+    /// Begins to read. The driver comes back with the first rows, which may take long to find among
+    /// dead ones: until then, too, the copy gives way to a session that waits for the table.
+    async fn begin_copy(
+        &mut self,
+        snapshot: &Snapshot,
+        to_copy: &ToCopy,
+    ) -> Result<CopyOut, Failure> {
         let query = copy_query(&to_copy.model.model);
         let mut begun = std::pin::pin!(snapshot.copy_out(&query));
         loop {
@@ -211,7 +232,9 @@ impl<'a> Tables<'a> {
         match filled {
             Ok(()) => {}
             Err(_) if gave_way => return Err(gave_way_to_others()),
-            Err(error) if by_source.load(Ordering::Relaxed) => return Err(Failure::of_source(error)),
+            Err(error) if by_source.load(Ordering::Relaxed) => {
+                return Err(Failure::of_source(error));
+            }
             Err(error) => return Err(Failure::of_target(error)),
         }
         // A label of an enum may have another name since some rows were read.
@@ -238,8 +261,14 @@ async fn fill_shadow(
     }
 }
 
-/// Lets go of the table if a session waits for it; returns whether it did. What cannot be asked now is asked later.
-async fn give_way(shared: &Shared, snapshot: &Snapshot, observer: &mut Client, to_copy: &ToCopy) -> bool {
+/// Lets go of the table if a session waits for it; returns whether it did. What cannot be asked now
+/// is asked later.
+async fn give_way(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    observer: &mut Client,
+    to_copy: &ToCopy,
+) -> bool {
     let gives_way = async {
         if observer.is_closed() {
             *observer = shared.source_observer("observer").await?;

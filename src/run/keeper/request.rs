@@ -1,5 +1,6 @@
-//! A resync that was asked for (`cdc resync`, the watch): one try of it. What fails for a passing reason is queued again and has its
-//! next try later, so that it holds up neither read models that are not in step nor the schedule.
+//! A resync that was asked for (`cdc resync`, the watch): one try of it. What fails for a passing
+//! reason is queued again and has its next try later, so that it holds up neither read models that
+//! are not in step nor the schedule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,11 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Tries to carry the request out.
-    pub(super) async fn request(&mut self, conn: &mut PgConnection, request: ResyncRequest) -> Result<()> {
+    pub(super) async fn request(
+        &mut self,
+        conn: &mut PgConnection,
+        request: ResyncRequest,
+    ) -> Result<()> {
         let order = self.order_of(&request);
         match self.try_request(&request, &order).await {
             Err(error) if error.class() == Class::Interrupted => {
@@ -41,8 +46,13 @@ impl Keeper {
                 let failed = std::mem::take(&mut outcome.failed);
                 let failed = self.note_failures(conn, failed).await?;
                 match &failed {
-                    Some(error) if error.is_transient() => self.postpone(conn, &request, error).await,
-                    error => self.finish(conn, &request, Some(outcome), error.as_ref()).await,
+                    Some(error) if error.is_transient() => {
+                        self.postpone(conn, &request, error).await
+                    }
+                    error => {
+                        self.finish(conn, &request, Some(outcome), error.as_ref())
+                            .await
+                    }
                 }
             }
         }
@@ -77,7 +87,10 @@ impl Keeper {
                 .as_ref()
                 .is_none_or(|names| names.contains(&settings.name()))
         };
-        let models = self.models.iter().filter(|(_, settings, _)| wanted(settings));
+        let models = self
+            .models
+            .iter()
+            .filter(|(_, settings, _)| wanted(settings));
         Order {
             models: models.cloned().collect(),
             epoch: self.epoch,
@@ -90,7 +103,11 @@ impl Keeper {
 
     /// Carries the order out, unless the request is cancelled meanwhile.
     async fn try_request(&self, request: &ResyncRequest, order: &Order) -> Result<Outcome> {
-        let origin = if request.dry_run { "dry run" } else { "request" };
+        let origin = if request.dry_run {
+            "dry run"
+        } else {
+            "request"
+        };
         let stop = self.stop.child_token();
         let mut work = std::pin::pin!(self.carry_out(origin, order, &stop));
         tokio::select! {
@@ -143,8 +160,8 @@ fn details(request: &ResyncRequest, outcome: &Outcome) -> serde_json::Value {
     }
 }
 
-/// Comes back once nobody wants the resync any more. In a session of its own: the keeper's must not be left in the middle of a
-/// statement. Where it cannot be looked, the resync goes on.
+/// Comes back once nobody wants the resync any more. In a session of its own: the keeper's must not
+/// be left in the middle of a statement. Where it cannot be looked, the resync goes on.
 async fn until_cancelled(shared: &Arc<Shared>, epoch: i64, id: i64) {
     let mut session = None;
     loop {

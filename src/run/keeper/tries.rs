@@ -1,4 +1,5 @@
-//! When what could not be copied is tried again: each by itself, so that one that fails holds up no other.
+//! When what could not be copied is tried again: each by itself, so that one that fails holds up no
+//! other.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -38,13 +39,16 @@ impl<K: Eq + Hash + Copy> Tries<K> {
         self.0.remove(&which);
     }
 
-    /// It is done, and is not done again before it has rested this long, if it has to be. A later failure is the first one again.
+    /// It is done, and is not done again before it has rested this long, if it has to be. A later
+    /// failure is the first one again.
     pub(super) fn done(&mut self, which: K, rest: Duration, most: Duration, now: Instant) {
         let rested = now + rest.clamp(FIRST_DELAY, most);
-        self.0.insert(which, (Backoff::new(FIRST_DELAY, most), rested));
+        self.0
+            .insert(which, (Backoff::new(FIRST_DELAY, most), rested));
     }
 
-    /// It was done in another way: what failed before says nothing of the next failure. A rest goes on.
+    /// It was done in another way: what failed before says nothing of the next failure. A rest goes
+    /// on.
     pub(super) fn recovered(&mut self, which: K) {
         if self
             .0
@@ -89,8 +93,8 @@ mod tests {
         assert!(last >= most / 2 && last <= most, "{last:?}");
         tries.forget("a");
         assert!(tries.failed("a", most, now) <= FIRST_DELAY);
-        for (rest, least) in
-            [(0, 1), (5, 5), (100, 15)].map(|(a, b)| (Duration::from_secs(a), Duration::from_secs(b)))
+        for (rest, least) in [(0, 1), (5, 5), (100, 15)]
+            .map(|(a, b)| (Duration::from_secs(a), Duration::from_secs(b)))
         {
             tries.done("a", rest, most, now);
             assert!(!tries.is_due("a", now + least - Duration::from_millis(1)));

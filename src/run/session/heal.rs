@@ -16,7 +16,8 @@ use crate::source::slot::{CreatedSlot, Kind};
 use crate::target::bookkeeping::Healing;
 use crate::target::shadow::ShadowWriter;
 
-/// How long the making of the slot may wait for open write transactions of the source before it is given up and tried again.
+/// How long the making of the slot may wait for open write transactions of the source before it is
+/// given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the dropping of a slot may take.
@@ -25,14 +26,16 @@ const DROP_PATIENCE: Duration = Duration::from_secs(3);
 /// Why everything is copied for the first time.
 pub(super) const FIRST_COPY: &str = "first copy";
 
-/// Whether the server itself has ended the transaction: not by the loss of the connection, or its own end.
+/// Whether the server itself has ended the transaction: not by the loss of the connection, or its
+/// own end.
 fn was_rolled_back(error: &Error) -> bool {
     let sqlstate = error.sqlstate();
     sqlstate.is_some_and(|sqlstate| !sqlstate.starts_with("08") && !sqlstate.starts_with("57P"))
 }
 
 impl Session<'_> {
-    /// First copy or healing: a new slot and exact copies of every read model, merged in one transaction.
+    /// First copy or healing: a new slot and exact copies of every read model, merged in one
+    /// transaction.
     pub(super) async fn copy_everything(
         &mut self,
         why: &str,
@@ -52,8 +55,8 @@ impl Session<'_> {
                 "the stream cannot continue: every read model is copied again, readers keep the old rows until then"
             );
         }
-        // The intent is stored before a slot is dropped or made: a crash in between heals again, and never from a server on an earlier
-        // timeline than the one that is copied here.
+        // The intent is stored before a slot is dropped or made: a crash in between heals again,
+        // and never from a server on an earlier timeline than the one that is copied here.
         let healing = Healing {
             why,
             publication_oid: self.publication(),
@@ -64,7 +67,11 @@ impl Session<'_> {
             .begin_healing(self.writer.connection(), epoch, &healing)
             .await?;
         lessons.owned = Some(self.source.clone());
-        let names: Vec<String> = self.bound.iter().map(|bound| bound.settings.name()).collect();
+        let names: Vec<String> = self
+            .bound
+            .iter()
+            .map(|bound| bound.settings.name())
+            .collect();
         report::resync_started(why, &names);
         self.drop_old_slot().await?;
         let wanted = Wanted {
@@ -118,8 +125,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The slot of a copy that has failed is of no use, since its snapshot is gone, and would hold the source's WAL until the next try
-    /// begins: that may be long, if it is the target that is away.
+    /// The slot of a copy that has failed is of no use, since its snapshot is gone, and would hold
+    /// the source's WAL until the next try begins: that may be long, if it is the target that is
+    /// away.
     async fn drop_failed_slot(&mut self) {
         let dropped = tokio::time::timeout(DROP_PATIENCE, self.drop_old_slot()).await;
         let error = match dropped {
@@ -130,7 +138,8 @@ impl Session<'_> {
         tracing::warn!(%error, "the slot of the failed copy stays until the next try");
     }
 
-    /// [`Self::copy_and_merge`] in a session of the target for the copies, of which nothing is left if it fails.
+    /// [`Self::copy_and_merge`] in a session of the target for the copies, of which nothing is left
+    /// if it fails.
     async fn copy_in_session(
         &mut self,
         why: &str,
@@ -150,8 +159,8 @@ impl Session<'_> {
         copied
     }
 
-    /// Copies every read model under the slot's snapshot and merges the copies; tells what was written. From `stored` on the slot may be
-    /// the one that the stream goes on with.
+    /// Copies every read model under the slot's snapshot and merges the copies; tells what was
+    /// written. From `stored` on the slot may be the one that the stream goes on with.
     async fn copy_and_merge(
         &mut self,
         why: &str,
@@ -224,11 +233,19 @@ impl Session<'_> {
             }
         }
         let conn = self.writer.connection();
-        let origin = if why == FIRST_COPY { FIRST_COPY } else { "heal" };
+        let origin = if why == FIRST_COPY {
+            FIRST_COPY
+        } else {
+            "heal"
+        };
         let (lsn, result) = (slot.consistent_point, report::result(&written));
-        bookkeeping.note_copy(conn, epoch, origin, lsn, &result).await?;
+        bookkeeping
+            .note_copy(conn, epoch, origin, lsn, &result)
+            .await?;
         if written.len() == copied.len() {
-            bookkeeping.finish_requests(conn, epoch, lsn, &result).await?;
+            bookkeeping
+                .finish_requests(conn, epoch, lsn, &result)
+                .await?;
         }
         // What cannot be emptied now is emptied later: the copies are merged.
         let _ = shadow.give_back(bookkeeping).await;
@@ -248,7 +265,11 @@ impl Session<'_> {
 
     /// Which read models take part, as stored after the merge.
     async fn read_states(&mut self) -> Result<()> {
-        let stored = self.shared.bookkeeping.models(self.writer.connection()).await?;
+        let stored = self
+            .shared
+            .bookkeeping
+            .models(self.writer.connection())
+            .await?;
         for bound in &mut self.bound {
             if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
                 bound.state = stored.state;

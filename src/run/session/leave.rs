@@ -8,13 +8,15 @@ use crate::run::shared::Shared;
 use crate::run::state::STATE_PATIENCE;
 use crate::run::stream::Left;
 
-/// How often it is looked whether our session is there while a batch in hand is waited for, and how long it may not be seen.
+/// How often it is looked whether our session is there while a batch in hand is waited for, and how
+/// long it may not be seen.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
-/// Comes back once our session has not been seen at work at the target for long. However slowly, what it works at is better
-/// waited for: the same batch would take as long again. A session that is gone, with its host or with another owner, never
-/// answers, nor does one whose answer was lost on the way.
+/// Comes back once our session has not been seen at work at the target for long. However slowly,
+/// what it works at is better waited for: the same batch would take as long again. A session that
+/// is gone, with its host or with another owner, never answers, nor does one whose answer was lost
+/// on the way.
 async fn session_is_gone(shared: &Shared, epoch: i64) {
     let mut answered = Instant::now();
     while answered.elapsed() < ANSWER_PATIENCE {
@@ -35,7 +37,8 @@ async fn session_is_gone(shared: &Shared, epoch: i64) {
     }
 }
 
-/// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to stop.
+/// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to
+/// stop.
 pub(super) async fn leave(
     shared: &Shared,
     mut left: Left,

@@ -1,5 +1,5 @@
-//! How long a session may take to open: catalogs that somebody has locked, or a server that does not answer, end in an error
-//! that names what happens, and the next try.
+//! How long a session may take to open: catalogs that somebody has locked, or a server that does
+//! not answer, end in an error that names what happens, and the next try.
 
 use std::time::Duration;
 
@@ -20,14 +20,19 @@ pub(super) fn of(settings: &Settings) -> Duration {
 ///
 /// # Errors
 /// Transient if it takes longer than `limit`.
-pub(super) async fn within<T>(limit: Duration, opening: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(
+    limit: Duration,
+    opening: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match tokio::time::timeout(limit, opening).await {
         Ok(opened) => opened.map_err(explained),
-        Err(_) => Err(
-            Error::transient(format!("the session did not open within {} s", limit.as_secs())).with_hint(
-                "Look in pg_stat_activity of both servers for what application_name cdc waits for.",
-            ),
-        ),
+        Err(_) => Err(Error::transient(format!(
+            "the session did not open within {} s",
+            limit.as_secs()
+        ))
+        .with_hint(
+            "Look in pg_stat_activity of both servers for what application_name cdc waits for.",
+        )),
     }
 }
 

@@ -9,12 +9,19 @@ use crate::target::bookkeeping::Claim;
 
 impl Session<'_> {
     /// Why the stream cannot continue from the checkpoint; `None` if it can.
-    pub(super) async fn what_is_wrong(&mut self, claim: &Claim, lessons: &Lessons) -> Result<Option<String>> {
+    pub(super) async fn what_is_wrong(
+        &mut self,
+        claim: &Claim,
+        lessons: &Lessons,
+    ) -> Result<Option<String>> {
         let name = &self.shared.settings.source.slot;
         let slot = source::facts::slot(&self.client, name).await?;
         let Some(checkpoint) = &claim.checkpoint else {
             return Ok(Some(
-                claim.healing.clone().unwrap_or_else(|| "first copy".to_owned()),
+                claim
+                    .healing
+                    .clone()
+                    .unwrap_or_else(|| "first copy".to_owned()),
             ));
         };
         if let Some(why) = &lessons.gap {

@@ -1,4 +1,5 @@
-//! The stream itself, and what goes on beside it: resyncs, the watch over the catalogs, the source's clock, and who waits.
+//! The stream itself, and what goes on beside it: resyncs, the watch over the catalogs, the
+//! source's clock, and who waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use crate::run::{clock, pulse};
 use crate::source;
 use crate::target::bookkeeping::{Claim, Pulse};
 
-/// How long a resync may take to end with the session: a slot that is being made is given up, shadows are taken away.
+/// How long a resync may take to end with the session: a slot that is being made is given up,
+/// shadows are taken away.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where replication has started.
@@ -37,7 +39,8 @@ struct Started {
 }
 
 impl Session<'_> {
-    /// Streams from the checkpoint until the process is asked to stop, or an error ends the session.
+    /// Streams from the checkpoint until the process is asked to stop, or an error ends the
+    /// session.
     pub(super) async fn stream(
         mut self,
         claim: &Claim,
@@ -80,7 +83,8 @@ impl Session<'_> {
                 )
             };
             let mut beside = std::pin::pin!(beside);
-            let mut stream = std::pin::pin!(Stream::new(consumer, ends).run(&mut inbox, &shared.stop));
+            let mut stream =
+                std::pin::pin!(Stream::new(consumer, ends).run(&mut inbox, &shared.stop));
             loop {
                 // All in one task: the stream is polled first.
                 tokio::select! {
@@ -112,7 +116,8 @@ impl Session<'_> {
         let source = &self.shared.settings.source;
         let sender_timeout = self.replication.sender_timeout().await?;
         self.set_failover().await;
-        // Before the stream begins: a lookup that somebody has locked holds up no server's shutdown.
+        // Before the stream begins: a lookup that somebody has locked holds up no server's
+        // shutdown.
         let in_step = self.bound.iter().enumerate();
         let in_step: Vec<usize> = in_step
             .filter_map(|(index, bound)| bound.in_step().map(|_| index))
@@ -133,7 +138,8 @@ impl Session<'_> {
             ));
         }
         let epoch = self.writer.epoch();
-        // The timeline with it, before anything of it can be written: from here on a server on an earlier one is another server.
+        // The timeline with it, before anything of it can be written: from here on a server on an
+        // earlier one is another server.
         self.shared
             .bookkeeping
             .set_streaming(self.writer.connection(), epoch, &self.source)
@@ -146,21 +152,35 @@ impl Session<'_> {
         })
     }
 
-    /// What the settings say of a failover holds for a slot that was there, too. Its loss would be healed, so the stream goes on
-    /// without it.
+    /// What the settings say of a failover holds for a slot that was there, too. Its loss would be
+    /// healed, so the stream goes on without it.
     async fn set_failover(&mut self) {
         let source = &self.shared.settings.source;
-        let set =
-            source::slot::set_failover(&mut self.replication, &self.client, &source.slot, source.failover);
+        let set = source::slot::set_failover(
+            &mut self.replication,
+            &self.client,
+            &source.slot,
+            source.failover,
+        );
         match set.await {
-            Ok(true) => tracing::info!(slot = source.slot, failover = source.failover, "altered the slot"),
+            Ok(true) => tracing::info!(
+                slot = source.slot,
+                failover = source.failover,
+                "altered the slot"
+            ),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the slot does not follow source.failover"),
         }
     }
 
     /// What the consumer begins with.
-    fn begin(&self, claim: &Claim, started: &Started, lessons: &Lessons, passed: &Arc<Passed>) -> Start {
+    fn begin(
+        &self,
+        claim: &Claim,
+        started: &Started,
+        lessons: &Lessons,
+        passed: &Arc<Passed>,
+    ) -> Start {
         let settings = &self.shared.settings;
         let checkpoint = started.checkpoint;
         let models = self.bound.iter().map(|bound| {
@@ -206,7 +226,10 @@ impl Session<'_> {
         pulse: watch::Receiver<Pulse>,
     ) -> Watch {
         let owner = (Arc::clone(self.shared), self.writer.epoch());
-        let seen = (std::mem::take(&mut self.looks), std::mem::take(&mut self.shapes));
+        let seen = (
+            std::mem::take(&mut self.looks),
+            std::mem::take(&mut self.shapes),
+        );
         Watch::new(owner, &self.bound, seen, passed, commands, pulse)
     }
 }

@@ -1,5 +1,6 @@
-//! The pause before everything is copied again so soon: a cause that comes back, or a process that dies in each of its copies, must
-//! not load the source. It is stored, so the next process waits for the rest of it only; readers keep the old rows until then.
+//! The pause before everything is copied again so soon: a cause that comes back, or a process that
+//! dies in each of its copies, must not load the source. It is stored, so the next process waits
+//! for the rest of it only; readers keep the old rows until then.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -52,7 +53,9 @@ impl Session<'_> {
             .postpone_healing(self.writer.connection(), epoch, why, pause)
             .await?;
         self.drop_old_slot().await?;
-        let at = Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX);
+        let at = Timestamp::now()
+            .saturating_add(pause)
+            .unwrap_or(Timestamp::MAX);
         let told = format!(
             "the next copy of everything at {}: {why}",
             at.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -83,8 +86,8 @@ impl Session<'_> {
     }
 }
 
-/// Gives signs of life whatever the session does: who looks at the bookkeeping after a crash sees when it was, and who waits for the
-/// pipeline does not take a long batch for the end.
+/// Gives signs of life whatever the session does: who looks at the bookkeeping after a crash sees
+/// when it was, and who waits for the pipeline does not take a long batch for the end.
 pub(super) async fn beat(shared: &Shared, epoch: i64) -> Infallible {
     let mut session = None;
     loop {

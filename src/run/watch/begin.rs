@@ -1,6 +1,7 @@
 //! The first looks of a session: before the read models are bound, and after.
 //!
-//! What is altered in between would be in neither of the watch's looks: so both must show what was bound.
+//! What is altered in between would be in neither of the watch's looks: so both must show what was
+//! bound.
 
 use sqlx::PgConnection;
 use tokio_postgres::Client;
@@ -23,8 +24,9 @@ pub async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<Look>> 
     source::watch::look(client, publication, &sources(shared)).await
 }
 
-/// Looks again, and compares with what was bound and with what the last session has stored: read models that changed in a way that
-/// the stream did not tell are suspended, or a resync of them is asked for.
+/// Looks again, and compares with what was bound and with what the last session has stored: read
+/// models that changed in a way that the stream did not tell are suspended, or a resync of them is
+/// asked for.
 ///
 /// # Errors
 /// Transient if a table was altered meanwhile: the session begins again.
@@ -40,7 +42,8 @@ pub async fn compare_with_stored(
     for ((bound, look), before) in bound.iter_mut().zip(&looks).zip(before) {
         let model = bound.model.as_ref().ok().map(|model| &model.model);
         let used = model.map(|model| model.source_columns());
-        if !look.is_same_table(before, used.as_deref()) || !model.is_none_or(|model| is_bound_to(model, look))
+        if !look.is_same_table(before, used.as_deref())
+            || !model.is_none_or(|model| is_bound_to(model, look))
         {
             return Err(Error::transient(format!(
                 "table \"{}\" was altered while the session began",

@@ -1,4 +1,5 @@
-//! What the watch looks for at the target alone: bookkeeping that is gone, rows that nobody has written or that somebody has taken away.
+//! What the watch looks for at the target alone: bookkeeping that is gone, rows that nobody has
+//! written or that somebody has taken away.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,10 @@ const MOST_ASKING_DELAY: Duration = Duration::from_secs(3600);
 
 impl Watch {
     /// Looks at what only the target knows; returns what the session cannot go on with.
-    pub(super) async fn look_for_damage(&mut self, target: &mut PgConnection) -> Result<Option<Error>> {
+    pub(super) async fn look_for_damage(
+        &mut self,
+        target: &mut PgConnection,
+    ) -> Result<Option<Error>> {
         let models: Vec<(i32, &TableName)> = self
             .watched
             .iter()
@@ -38,12 +42,20 @@ impl Watch {
         self.miscounted.retain(|id, _| miscounted.contains(id));
         for (id, lookup) in models.iter().filter(|(id, _)| miscounted.contains(id)) {
             let name = lookup.to_string();
-            let (backoff, next) = self
-                .miscounted
-                .entry(*id)
-                .or_insert_with(|| (Backoff::new(LOOK_INTERVAL, MOST_ASKING_DELAY), Instant::now()));
+            let (backoff, next) = self.miscounted.entry(*id).or_insert_with(|| {
+                (
+                    Backoff::new(LOOK_INTERVAL, MOST_ASKING_DELAY),
+                    Instant::now(),
+                )
+            });
             // What runs writes the lookup, or has not come to it.
-            if *next <= Instant::now() && !self.shared.bookkeeping.is_asked_for(target, &name, true).await? {
+            if *next <= Instant::now()
+                && !self
+                    .shared
+                    .bookkeeping
+                    .is_asked_for(target, &name, true)
+                    .await?
+            {
                 let why = "the lookup or its map has another number of rows than was written";
                 ask_for_resync(&self.shared, target, self.epoch, (&name, why)).await?;
                 *next = Instant::now() + backoff.next_delay(0.0);

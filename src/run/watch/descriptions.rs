@@ -1,4 +1,5 @@
-//! Looks at the tables that the stream has described, whenever it asks: before it hands their rows on.
+//! Looks at the tables that the stream has described, whenever it asks: before it hands their rows
+//! on.
 
 use std::time::Duration;
 
@@ -10,14 +11,18 @@ use crate::run::messages::{Answer, Question};
 use crate::source::shapes::Shapes;
 use crate::sql::TableName;
 
-/// How long such a look may take. Less than the stream may stand still, or a source that shuts down would wait for it.
+/// How long such a look may take. Less than the stream may stand still, or a source that shuts down
+/// would wait for it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers for as long as the session lasts.
 pub async fn answer(client: &Client, publication: &str, mut questions: mpsc::Receiver<Question>) {
     let mut shapes = None;
     while let Some(Question { tables, reply }) = questions.recv().await {
-        let looked = tokio::time::timeout(LOOK_PATIENCE, look(client, publication, &mut shapes, tables));
+        let looked = tokio::time::timeout(
+            LOOK_PATIENCE,
+            look(client, publication, &mut shapes, tables),
+        );
         let answer = looked
             .await
             .unwrap_or_else(|_| Err(Error::transient("there was no answer in time")));

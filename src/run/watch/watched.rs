@@ -9,10 +9,12 @@ use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target::bookkeeping::Stored;
 
-/// The table or its leaves have another file, and nobody knows yet whether the stream has brought why.
+/// The table or its leaves have another file, and nobody knows yet whether the stream has brought
+/// why.
 const ANOTHER_FILE: &str = "the source's table has another file";
 
-/// The stream has brought changes of a leaf, and nobody knows whether it still belongs to the table.
+/// The stream has brought changes of a leaf, and nobody knows whether it still belongs to the
+/// table.
 const A_LEAF: &str = "the stream has brought changes of a partition that came or went";
 
 /// Values are shown with another text, and no row of them is in the stream.
@@ -25,12 +27,14 @@ pub(super) struct Watched {
     pub(super) id: i32,
     pub(super) source: TableName,
     pub(super) lookup: TableName,
-    /// Columns of the source that are used; `None` where they cannot be told, since the read model is not bound.
+    /// Columns of the source that are used; `None` where they cannot be told, since the read model
+    /// is not bound.
     used: Option<Vec<String>>,
     /// What was seen when lookup and source were last known to go together.
     pub(super) look: Look,
-    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may lie before its end all the same: the end is read
-    /// after the catalogs, and a commit is in the WAL before it is seen, for long where it waits for a standby.
+    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may lie
+    /// before its end all the same: the end is read after the catalogs, and a commit is in the WAL
+    /// before it is seen, for long where it waits for a standby.
     from: Lsn,
     /// A look with another file, of which the stream may bring the reason.
     rewritten: Option<Look>,
@@ -74,7 +78,8 @@ impl Watched {
         }
     }
 
-    /// Compares with a look of now; `unseen` tells whether the stream has brought changes of a leaf that no look has seen.
+    /// Compares with a look of now; `unseen` tells whether the stream has brought changes of a leaf
+    /// that no look has seen.
     pub(super) fn see(&mut self, now: Look, unseen: bool) -> Seen {
         let used = self.used.as_deref();
         let before = &self.look;
@@ -98,13 +103,14 @@ impl Watched {
         Seen::Same
     }
 
-    /// What follows from another file, once the stream has passed the position at which it was seen. `truncated` is the commit of the
-    /// last TRUNCATE that it brought.
+    /// What follows from another file, once the stream has passed the position at which it was
+    /// seen. `truncated` is the commit of the last TRUNCATE that it brought.
     pub(super) fn pass(&mut self, position: Lsn, truncated: Lsn) -> Seen {
         let Some(now) = self.rewritten.take_if(|now| now.wal_end <= position) else {
             return Seen::Same;
         };
-        // One leaf can be truncated alone, which the stream never tells. A rewrite that changes values has altered a column.
+        // One leaf can be truncated alone, which the stream never tells. A rewrite that changes
+        // values has altered a column.
         let by_stream = !self.unseen
             && now.alone
             && self.look.alone
@@ -150,11 +156,16 @@ pub(super) fn stored(look: &Look, used: Option<&[String]>) -> Stored {
     Stored {
         published: Some(look.published.clone()),
         storage: Some(look.storage.clone()),
-        texts: Some(texts.map(|(column, entry)| format!("{column} {entry}")).collect()),
+        texts: Some(
+            texts
+                .map(|(column, entry)| format!("{column} {entry}"))
+                .collect(),
+        ),
     }
 }
 
-/// Why a resync is due after what happened between two sessions. What an earlier version has not stored says nothing.
+/// Why a resync is due after what happened between two sessions. What an earlier version has not
+/// stored says nothing.
 pub(super) fn resync_for(before: &Stored, now: &Stored) -> Option<&'static str> {
     let texts = |stored: &Stored| stored.texts.clone().unwrap_or_default();
     if before.storage.is_some() && before.storage != now.storage {
@@ -171,7 +182,9 @@ pub(super) fn is_bound_to(model: &ReadModel, look: &Look) -> bool {
     look.oid == Some(model.source_oid)
         && model.used_columns().all(|column| {
             let definition = look.columns.get(&column.name);
-            definition.is_some_and(|of| of.starts_with(&format!("{}:{}:", column.number, column.type_oid)))
+            definition.is_some_and(|of| {
+                of.starts_with(&format!("{}:{}:", column.number, column.type_oid))
+            })
         })
 }
 
@@ -211,7 +224,12 @@ mod tests {
         let same: Alter = |_| {};
         let cases: [(&str, u64, Alter, Seen); 6] = [
             ("the stream brought its TRUNCATE", 150, same, Seen::Passed),
-            ("a TRUNCATE before the last look's end", 99, same, Seen::Passed),
+            (
+                "a TRUNCATE before the last look's end",
+                99,
+                same,
+                Seen::Passed,
+            ),
             (
                 "one before the look before that",
                 50,
@@ -239,7 +257,11 @@ mod tests {
             assert_eq!(watched.see(now, false), Seen::Same, "{case}");
             assert_eq!(watched.pass(Lsn(199), Lsn(truncated)), Seen::Same, "{case}");
             assert_eq!(watched.pass(Lsn(200), Lsn(truncated)), expected, "{case}");
-            assert_eq!(watched.pass(Lsn(300), Lsn::ZERO), Seen::Same, "it is judged once");
+            assert_eq!(
+                watched.pass(Lsn(300), Lsn::ZERO),
+                Seen::Same,
+                "it is judged once"
+            );
             assert_eq!(watched.look.storage, "1:2");
         }
     }
@@ -261,8 +283,8 @@ mod tests {
     #[test]
     fn a_leaf_that_no_look_has_seen_is_judged_as_another_file() {
         let mut watched = watched();
-        // Nothing belongs to the table any more, and it was truncated in between: what the leaf had brought before is gone, what it
-        // brought since is not.
+        // Nothing belongs to the table any more, and it was truncated in between: what the leaf had
+        // brought before is gone, what it brought since is not.
         assert_eq!(watched.see(look(200, "1:1"), true), Seen::Same);
         assert!(watched.waits_for_the_stream());
         assert_eq!(watched.see(look(210, "1:1"), false), Seen::Same);

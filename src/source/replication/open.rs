@@ -12,7 +12,8 @@ use crate::source::server::{LOOK_AROUND, Session, Wanted};
 use crate::source::wire::Secured;
 
 impl Replication {
-    /// Connects with `replication=database`, and with the same session settings as every other connection.
+    /// Connects with `replication=database`, and with the same session settings as every other
+    /// connection.
     ///
     /// # Errors
     /// As [`crate::source::connect::client`]; also, as configuration, a role without REPLICATION.
@@ -24,7 +25,11 @@ impl Replication {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn connect_of(conninfo: &Conninfo, application_name: &str, wanted: Wanted) -> Result<Self> {
+    pub async fn connect_of(
+        conninfo: &Conninfo,
+        application_name: &str,
+        wanted: Wanted,
+    ) -> Result<Self> {
         let mut search = Search::new(conninfo, wanted)?;
         while let Some(server) = search.next().await {
             let outcome = server
@@ -37,7 +42,8 @@ impl Replication {
         Err(search.into_error())
     }
 
-    /// Connects to the first primary that is accepted by what it says of itself; the others are passed over.
+    /// Connects to the first primary that is accepted by what it says of itself; the others are
+    /// passed over.
     ///
     /// # Errors
     /// As [`Self::connect`]; why the first one was not accepted, if none was.

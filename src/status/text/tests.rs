@@ -50,7 +50,10 @@ fn what_could_not_be_seen_is_said() {
         "{text}"
     );
     assert!(text.contains("slot        not seen\n"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() < 100), "{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() < 100),
+        "{text}"
+    );
 }
 
 #[test]
@@ -59,7 +62,10 @@ fn long_text_is_broken_at_blanks_and_kept_whole() {
     let lines = wrap(&text, "    ");
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[1].starts_with("    word"));
-    let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+    let words: Vec<_> = lines
+        .iter()
+        .flat_map(|line| line.split_whitespace())
+        .collect();
     assert_eq!(words, text.split_whitespace().collect::<Vec<_>>());
     assert_eq!(
         wrap(&"x".repeat(200), "    ").len(),
@@ -149,10 +155,10 @@ fn read_models_show_what_is_known_of_them() {
         assert_eq!(row(&copying)[1], state);
     }
     let repaired = ReadModelStatus {
-        last_resync: known
-            .last_resync
-            .clone()
-            .map(|last| LastResync { repaired: 2, ..last }),
+        last_resync: known.last_resync.clone().map(|last| LastResync {
+            repaired: 2,
+            ..last
+        }),
         ..known
     };
     assert_eq!(row(&repaired)[5], "2026-11-25 02:00:03, repaired 2");
@@ -217,7 +223,11 @@ fn slot_and_servers_show_what_is_known_of_them() {
             None,
             "db:5432/app as cdc, PostgreSQL 15.18",
         ),
-        (None, Some("timeout"), "db:5432/app as cdc, not seen: timeout"),
+        (
+            None,
+            Some("timeout"),
+            "db:5432/app as cdc, not seen: timeout",
+        ),
         (None, None, "db:5432/app as cdc, not seen"),
     ] {
         let seen = SideStatus {
@@ -246,7 +256,10 @@ fn schedule_is_said_with_the_delay_of_this_pipeline() {
             next_at: None,
             overdue_since: None,
         };
-        assert_eq!(schedule(&seen), format!("schedule    0 2 * * * (UTC){delay}"));
+        assert_eq!(
+            schedule(&seen),
+            format!("schedule    0 2 * * * (UTC){delay}")
+        );
     }
 }
 

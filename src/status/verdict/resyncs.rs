@@ -1,11 +1,12 @@
-//! What is told of resyncs: what the last ones found, why one failed or waits, and that the schedule is not kept.
+//! What is told of resyncs: what the last ones found, why one failed or waits, and that the
+//! schedule is not kept.
 
 use super::super::{Problem, Status, Verdict, text};
 use super::problem;
 use crate::check::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 
-/// A night may be missed, and is made up as soon as that is possible. After the second one nobody has compared for too long: rows
-/// that were lost or written by others would have stayed so.
+/// A night may be missed, and is made up as soon as that is possible. After the second one nobody
+/// has compared for too long: rows that were lost or written by others would have stayed so.
 pub(super) fn overdue(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>) {
     let schedule = status.resync_schedule.as_ref();
     let Some(since) = schedule.and_then(|schedule| schedule.overdue_since.as_ref()) else {
@@ -35,7 +36,10 @@ pub(super) fn overdue(status: &Status, runs: bool, found: &mut Vec<(Verdict, Pro
 /// What holds a copy up at the moment.
 fn waiting_for(status: &Status) -> Option<&String> {
     let pipeline = status.pipeline.as_ref()?;
-    let running = status.resyncs.iter().find(|resync| resync.state == "running");
+    let running = status
+        .resyncs
+        .iter()
+        .find(|resync| resync.state == "running");
     pipeline
         .waiting_for
         .as_ref()
@@ -45,30 +49,36 @@ fn waiting_for(status: &Status) -> Option<&String> {
 
 /// Why the last scheduled resync that has ended has failed, if it has.
 fn scheduled_failure(status: &Status) -> Option<&str> {
-    let mut ended = status
-        .resyncs
-        .iter()
-        .filter(|resync| resync.origin == "schedule" && matches!(resync.state.as_str(), "done" | "failed"));
+    let mut ended = status.resyncs.iter().filter(|resync| {
+        resync.origin == "schedule" && matches!(resync.state.as_str(), "done" | "failed")
+    });
     let last = ended.next().filter(|resync| resync.state == "failed")?;
     Some(last.error.as_deref().unwrap_or("no reason is known"))
 }
 
 /// What to do about an error, of which the bookkeeping has the text alone.
 fn hint(error: &str) -> Option<&'static str> {
-    error.contains(TEMP_FILE_LIMIT).then_some(TEMP_FILE_LIMIT_HINT)
+    error
+        .contains(TEMP_FILE_LIMIT)
+        .then_some(TEMP_FILE_LIMIT_HINT)
 }
 
 /// What resyncs found is told; it is nothing that makes the whole unhealthy.
 pub(super) fn told(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     for model in &status.read_models {
-        if let Some(resync) = model.last_resync.as_ref().filter(|resync| resync.repaired > 0) {
+        if let Some(resync) = model
+            .last_resync
+            .as_ref()
+            .filter(|resync| resync.repaired > 0)
+        {
             let message = format!(
                 "the last resync of {} repaired {}",
                 model.name,
                 text::rows(resync.repaired)
             );
-            let hint =
-                Some("Somebody else writes to the lookup, or rows were lost: see the log of that resync.");
+            let hint = Some(
+                "Somebody else writes to the lookup, or rows were lost: see the log of that resync.",
+            );
             found.push((Verdict::Ok, problem("warning", &model.name, message, hint)));
         }
     }

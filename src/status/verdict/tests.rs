@@ -109,7 +109,11 @@ fn check(verdict: Verdict, healthy: bool, part: &str, change: impl FnOnce(&mut O
     change(&mut seen);
     let status = Status::new(&settings(), &seen);
     let text = format!("{} {:?}", status.summary, status.problems);
-    assert_eq!((status.verdict, status.healthy), (verdict, healthy), "{text}");
+    assert_eq!(
+        (status.verdict, status.healthy),
+        (verdict, healthy),
+        "{text}"
+    );
     assert!(text.contains(part), "{part:?} is not in {text}");
 }
 
@@ -125,7 +129,10 @@ fn slot_above_the_wal_budget_is_said() {
         status.summary,
         "slot \"cdc\" holds 3 MB of WAL, more than source.max_retained_wal (1 MB)"
     );
-    assert_eq!(status.slot.as_ref().unwrap().max_retained_bytes, Some(1 << 20));
+    assert_eq!(
+        status.slot.as_ref().unwrap().max_retained_bytes,
+        Some(1 << 20)
+    );
     let text = super::super::render(&status);
     assert!(text.contains("holds 3 MB of at most 1 MB"), "{text}");
     slot(&mut seen).held_bytes = Some(1 << 20);
@@ -206,14 +213,22 @@ fn process_is_alive_by_heartbeat_or_session() {
 
 #[test]
 fn trouble_of_the_process_comes_before_what_follows_from_it() {
-    check(Verdict::Retrying, false, "trying again: could not connect", |s| {
-        pipeline(s).state = "retrying".to_owned();
-        pipeline(s).error = Some("could not connect".to_owned());
-        s.source = Err("refused".to_owned());
-    });
-    check(Verdict::Unknown, false, "the source could not be asked", |s| {
-        s.source = Err("refused".to_owned())
-    });
+    check(
+        Verdict::Retrying,
+        false,
+        "trying again: could not connect",
+        |s| {
+            pipeline(s).state = "retrying".to_owned();
+            pipeline(s).error = Some("could not connect".to_owned());
+            s.source = Err("refused".to_owned());
+        },
+    );
+    check(
+        Verdict::Unknown,
+        false,
+        "the source could not be asked",
+        |s| s.source = Err("refused".to_owned()),
+    );
 }
 
 #[test]
@@ -246,11 +261,16 @@ fn copies_and_suspended_read_models_are_told() {
             model.copy = Some(Copy::new(40, Some(80), None, None));
         },
     );
-    check(Verdict::Suspended, false, "last good state: column gone", |s| {
-        let model = &mut bookkeeping(s).read_models[0];
-        model.state = "suspended".to_owned();
-        model.reason = Some("column gone".to_owned());
-    });
+    check(
+        Verdict::Suspended,
+        false,
+        "last good state: column gone",
+        |s| {
+            let model = &mut bookkeeping(s).read_models[0];
+            model.state = "suspended".to_owned();
+            model.reason = Some("column gone".to_owned());
+        },
+    );
 }
 
 #[test]
@@ -296,10 +316,13 @@ fn slot_in_danger_is_told() {
     check(Verdict::Slot, false, "belongs to database", |s| {
         slot(s).database = Some("other".to_owned())
     });
-    check(Verdict::Ok, true, "nobody reads", |s| slot(s).active_pid = None);
+    check(Verdict::Ok, true, "nobody reads", |s| {
+        slot(s).active_pid = None
+    });
 }
 
-/// A source that has written more than is applied, and lookups as of so many seconds before its clock.
+/// A source that has written more than is applied, and lookups as of so many seconds before its
+/// clock.
 fn behind(seconds: f64) -> impl FnOnce(&mut Observed) {
     move |seen| {
         let source = seen.source.as_mut().unwrap();
@@ -337,10 +360,15 @@ fn a_stream_that_catches_up_says_how_far_it_is() {
         "catching up with the source: as of 2026-11-25 02:12:39, 61 s behind",
         behind(MAX_AGE_SECONDS + 1.0),
     );
-    check(Verdict::Behind, false, "the lookups may be 2 min old", |s| {
-        behind(120.0)(s);
-        pipeline(s).state = "starting".to_owned();
-    });
+    check(
+        Verdict::Behind,
+        false,
+        "the lookups may be 2 min old",
+        |s| {
+            behind(120.0)(s);
+            pipeline(s).state = "starting".to_owned();
+        },
+    );
     let catching_up = |change: &dyn Fn(&mut Observed)| {
         let mut seen = good();
         behind(3600.0)(&mut seen);
@@ -354,7 +382,9 @@ fn a_stream_that_catches_up_says_how_far_it_is() {
     // Where it cannot be told, or nobody catches up.
     assert!(catching_up(&|s| s.source = Err("refused".to_owned())).is_null());
     assert!(catching_up(&|s| s.source.as_mut().unwrap().wal = Lsn(0x100)).is_null());
-    assert!(catching_up(&|s| bookkeeping(s).checkpoint.as_mut().unwrap().commit_time = None).is_null());
+    assert!(
+        catching_up(&|s| bookkeeping(s).checkpoint.as_mut().unwrap().commit_time = None).is_null()
+    );
     assert!(
         catching_up(&|s| {
             pipeline(s).session_present = false;
@@ -476,14 +506,16 @@ fn refused_rows_are_told_by_key_and_stay_healthy() {
     check(Verdict::Ok, true, told, |s| {
         let model = &mut bookkeeping(s).read_models[0];
         model.rejected = 5;
-        let row =
-            |key: Option<&str>, identity: Option<&str>, sqlstate: &str, column: Option<&str>| Rejection {
-                key: key.map(str::to_owned),
-                identity: identity.map(str::to_owned),
-                sqlstate: sqlstate.to_owned(),
-                column: column.map(str::to_owned),
-                ..Rejection::default()
-            };
+        let row = |key: Option<&str>,
+                   identity: Option<&str>,
+                   sqlstate: &str,
+                   column: Option<&str>| Rejection {
+            key: key.map(str::to_owned),
+            identity: identity.map(str::to_owned),
+            sqlstate: sqlstate.to_owned(),
+            column: column.map(str::to_owned),
+            ..Rejection::default()
+        };
         model.rejections = vec![
             row(Some("A"), Some("1"), "22001", Some("label")),
             row(None, Some("17"), "P0001", None),
@@ -518,7 +550,8 @@ fn a_scheduled_resync_that_was_missed_twice_is_a_problem() {
         bookkeeping(seen).now += 3_600_000_000;
     };
     check(Verdict::Ok, true, "in step", |s| later(s, 1));
-    let told = "two turns of the scheduled resync were missed, the second one at 2026-11-25 02:00:00";
+    let told =
+        "two turns of the scheduled resync were missed, the second one at 2026-11-25 02:00:00";
     check(Verdict::Overdue, false, told, |s| later(s, 2));
     check(Verdict::Overdue, false, "it waits for process 7", |s| {
         later(s, 2);
@@ -552,7 +585,12 @@ fn a_scheduled_resync_that_failed_is_told_until_another_one_is_done() {
     for state in ["running", "queued", "done"] {
         check(Verdict::Ok, true, &told, |s| {
             let later = Resync {
-                origin: if state == "running" { "schedule" } else { "watch" }.to_owned(),
+                origin: if state == "running" {
+                    "schedule"
+                } else {
+                    "watch"
+                }
+                .to_owned(),
                 ..scheduled(9, state, None)
             };
             bookkeeping(s).resyncs = vec![later, scheduled(8, "failed", Some(error))];
@@ -567,7 +605,10 @@ fn a_scheduled_resync_that_failed_is_told_until_another_one_is_done() {
         },
     );
     let mut seen = good();
-    bookkeeping(&mut seen).resyncs = vec![scheduled(9, "done", None), scheduled(8, "failed", Some(error))];
+    bookkeeping(&mut seen).resyncs = vec![
+        scheduled(9, "done", None),
+        scheduled(8, "failed", Some(error)),
+    ];
     assert_eq!(Status::new(&settings(), &seen).problems, []);
 }
 

@@ -1,7 +1,8 @@
 //! The claim: who owns the pipeline from now on, and what it begins with.
 //!
-//! Two pipelines with the same names meet here, in one schema of one target. Whose bookkeeping it is must be settled before
-//! ([`Bookkeeping::ownership`]): the session of a last owner is ended here.
+//! Two pipelines with the same names meet here, in one schema of one target. Whose bookkeeping it
+//! is must be settled before ([`Bookkeeping::ownership`]): the session of a last owner is ended
+//! here.
 
 use std::time::Duration;
 
@@ -48,16 +49,19 @@ pub struct Claim {
 impl Claim {
     /// The source that the lookups are of; `None` before the first copy.
     pub fn source(&self) -> Option<&SourceIdentity> {
-        self.checkpoint.as_ref().map(|checkpoint| &checkpoint.source)
+        self.checkpoint
+            .as_ref()
+            .map(|checkpoint| &checkpoint.source)
     }
 }
 
 impl Bookkeeping {
-    /// Raises the epoch and reads the checkpoint in one transaction: a zombie's commit fails from now on. The last owner's sign of
-    /// life is read as it was before.
+    /// Raises the epoch and reads the checkpoint in one transaction: a zombie's commit fails from
+    /// now on. The last owner's sign of life is read as it was before.
     ///
     /// # Errors
-    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema belongs to a pipeline with another slot.
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema belongs to a
+    /// pipeline with another slot.
     pub async fn claim(&self, conn: &mut PgConnection, claimant: Claimant<'_>) -> Result<Claim> {
         let mut tx = Transaction::begin(conn).await?;
         let claimed = self.claim_within(tx.conn(), claimant).await;
@@ -108,7 +112,9 @@ impl Bookkeeping {
         let sql = format!(
             "UPDATE {schema}.checkpoint SET epoch = greatest(epoch, (SELECT p.epoch FROM {schema}.pipeline p)) + 1 RETURNING {COLUMNS}"
         );
-        let raised = sqlx::query(AssertSqlSafe(sql)).fetch_optional(&mut *conn).await;
+        let raised = sqlx::query(AssertSqlSafe(sql))
+            .fetch_optional(&mut *conn)
+            .await;
         if let Some(row) = raised.map_err(from_sqlx)? {
             return Ok(row);
         }
@@ -122,8 +128,9 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Ends what is left of the last owner at the target: its applying session, and sessions of this slot's copies that fill a shadow of
-    /// this schema. Nothing of it may commit while we claim.
+    /// Ends what is left of the last owner at the target: its applying session, and sessions of
+    /// this slot's copies that fill a shadow of this schema. Nothing of it may commit while we
+    /// claim.
     pub async fn end_last_owner(
         &self,
         conn: &mut PgConnection,

@@ -1,6 +1,7 @@
-//! What the watch looks for at the target besides the lookups' shapes: bookkeeping that is gone, maps and lookups with another
-//! number of rows than was written. At most [`MOST_COUNTED`] rows of a table are counted, so that it costs nothing: of the usual
-//! lookup every row, of a large one whether it was emptied. Rows that somebody changed are a resync's matter.
+//! What the watch looks for at the target besides the lookups' shapes: bookkeeping that is gone,
+//! maps and lookups with another number of rows than was written. At most [`MOST_COUNTED`] rows of
+//! a table are counted, so that it costs nothing: of the usual lookup every row, of a large one
+//! whether it was emptied. Rows that somebody changed are a resync's matter.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -29,8 +30,7 @@ const PATIENCE_MS: u32 = 200;
 const MOST_COUNTED: i64 = 1001;
 
 /// The first of the tables `$1` that does not exist.
-const GONE: &str =
-    "SELECT name FROM pg_catalog.unnest($1::text[]) name WHERE pg_catalog.to_regclass(name) IS NULL LIMIT 1";
+const GONE: &str = "SELECT name FROM pg_catalog.unnest($1::text[]) name WHERE pg_catalog.to_regclass(name) IS NULL LIMIT 1";
 
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
@@ -45,7 +45,8 @@ pub enum Damage {
 }
 
 impl Bookkeeping {
-    /// From here on the session waits for no table that somebody has locked for longer than a moment.
+    /// From here on the session waits for no table that somebody has locked for longer than a
+    /// moment.
     ///
     /// # Errors
     /// As any statement.
@@ -53,7 +54,8 @@ impl Bookkeeping {
         execute(conn, format!("SET lock_timeout = {PATIENCE_MS}")).await
     }
 
-    /// Looks at the bookkeeping, and at the lookups and maps of these read models; `None` if all is well, or locked.
+    /// Looks at the bookkeeping, and at the lookups and maps of these read models; `None` if all is
+    /// well, or locked.
     pub async fn damage(
         &self,
         conn: &mut PgConnection,
@@ -92,7 +94,8 @@ impl Bookkeeping {
         Ok((!miscounted.is_empty()).then_some(Damage::Miscounted(miscounted)))
     }
 
-    /// The first table of the bookkeeping that is gone, and which of these read models are in step, with the generations of their maps.
+    /// The first table of the bookkeeping that is gone, and which of these read models are in step,
+    /// with the generations of their maps.
     async fn in_step(
         &self,
         conn: &mut PgConnection,
@@ -129,7 +132,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Those of which lookup or map has another number of rows. Count and rows are of one commit: it is one statement.
+    /// Those of which lookup or map has another number of rows. Count and rows are of one commit:
+    /// it is one statement.
     async fn miscounted(
         &self,
         conn: &mut PgConnection,
@@ -138,8 +142,9 @@ impl Bookkeeping {
         if models.is_empty() {
             return Ok(Vec::new());
         }
-        let counted =
-            |table: &str| format!("(SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_COUNTED}) x)");
+        let counted = |table: &str| {
+            format!("(SELECT count(*) FROM (SELECT FROM {table} LIMIT {MOST_COUNTED}) x)")
+        };
         // Each shown row has an entry in the map, unless a row that is rejected keeps it.
         let questions: Vec<String> = models
             .iter()
@@ -162,9 +167,14 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Whether the watch has asked for a resync of this read model that has not begun, which nobody can cancel; with `or_runs`
-    /// whether anybody has asked for one, or one is under way.
-    pub async fn is_asked_for(&self, conn: &mut PgConnection, name: &str, or_runs: bool) -> Result<bool> {
+    /// Whether the watch has asked for a resync of this read model that has not begun, which nobody
+    /// can cancel; with `or_runs` whether anybody has asked for one, or one is under way.
+    pub async fn is_asked_for(
+        &self,
+        conn: &mut PgConnection,
+        name: &str,
+        or_runs: bool,
+    ) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.resync WHERE (state = 'queued' AND ($2 OR origin = 'watch') OR state = 'running' AND $2) AND NOT dry_run \
              AND (read_models IS NULL OR $1 = ANY (read_models)))",

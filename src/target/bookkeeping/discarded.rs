@@ -1,7 +1,8 @@
-//! What is left of copies and of earlier definitions, and cannot be taken away at once: tables that others have locked, a dump for hours.
+//! What is left of copies and of earlier definitions, and cannot be taken away at once: tables that
+//! others have locked, a dump for hours.
 //!
-//! Nothing waits for them. Shadows that nobody fills are emptied, and discarded tables are dropped, each in a transaction of its own
-//! that gives up after a moment.
+//! Nothing waits for them. Shadows that nobody fills are emptied, and discarded tables are dropped,
+//! each in a transaction of its own that gives up after a moment.
 
 use std::time::Duration;
 
@@ -16,25 +17,36 @@ use crate::target::statement::{Transaction, execute};
 /// How long a table is waited for that somebody has locked, in milliseconds.
 const PATIENCE_MS: u32 = 100;
 
-/// Looks at who lists the catalogs before anything is dropped, and the time between them. Where one dump follows another there are short
-/// moments without one, and the next begins while the drop is being committed.
+/// Looks at who lists the catalogs before anything is dropped, and the time between them. Where one
+/// dump follows another there are short moments without one, and the next begins while the drop is
+/// being committed.
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
-/// A transaction that has read a catalog for this long is taken for a dump. Every query reads catalogs for a moment while it is planned,
-/// and on a busy server there is always one.
+/// A transaction that has read a catalog for this long is taken for a dump. Every query reads
+/// catalogs for a moment while it is planned, and on a busy server there is always one.
 const LASTING: Duration = Duration::from_millis(50);
 
-/// How often a drop looks for a moment without readers of catalogs before it is committed, [`BETWEEN_MOMENTS`] apart.
+/// How often a drop looks for a moment without readers of catalogs before it is committed,
+/// [`BETWEEN_MOMENTS`] apart.
 const MOMENTS: u32 = 20;
 const BETWEEN_MOMENTS: Duration = Duration::from_millis(5);
+
+/// Who keeps a table from being dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Every transaction that has read a catalog: the dumps of a small database last a moment each.
+    All,
+    /// Those that go on for [`LASTING`]. On some servers there is always one of the others.
+    Lasting,
+}
 
 impl Bookkeeping {
     /// Takes away what can be; returns whether something is left.
     ///
     /// # Errors
     /// As any query.
-    pub async fn tidy(&self, conn: &mut PgConnection, epoch: i64) -> Result<bool> {
+    pub async fn tidy(&self, conn: &mut PgConnection, epoch: i64, heeded: Readers) -> Result<bool> {
         let sql = format!(
             "SELECT s.name FROM {}.shadow s WHERE s.copy IS NOT NULL",
             self.schema
@@ -60,7 +72,7 @@ impl Bookkeeping {
         if to_drop.is_empty() {
             return Ok(!all_gone);
         }
-        if !is_quiet(conn).await? {
+        if !is_quiet(conn, heeded).await? {
             return Ok(true);
         }
         for (name, discarded) in to_drop {
@@ -73,7 +85,12 @@ impl Bookkeeping {
         Ok(!all_gone)
     }
 
-    async fn drop_discarded(&self, conn: &mut PgConnection, epoch: i64, name: &str) -> Result<bool> {
+    async fn drop_discarded(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        name: &str,
+    ) -> Result<bool> {
         let sql = format!(
             "DROP TABLE IF EXISTS {schema}.{table}; \
              DELETE FROM {schema}.discarded WHERE name = {name} AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = {epoch})",
@@ -94,13 +111,18 @@ impl Bookkeeping {
         emptied
     }
 
-    /// A shadow is filled without its index in half of the time; a copy that has to catch up makes it again.
+    /// A shadow is filled without its index in half of the time; a copy that has to catch up makes
+    /// it again.
     async fn drop_shadow_index(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
         if !self.lock_shadow(conn, name).await? {
             return Ok(false);
         }
         let index = ident(&format!("{name}_i"));
-        let dropped = drop_unlisted(conn, &format!("DROP INDEX IF EXISTS {}.{index}", self.schema)).await;
+        let dropped = drop_unlisted(
+            conn,
+            &format!("DROP INDEX IF EXISTS {}.{index}", self.schema),
+        )
+        .await;
         self.unlock_shadow(conn, name).await?;
         dropped
     }
@@ -108,7 +130,8 @@ impl Bookkeeping {
 
 /// The transactions of this database that have read a catalog and go on, but for this one's.
 ///
-/// `pg_locks` shows them to every role; `pg_stat_activity` would hide when those of other roles began.
+/// `pg_locks` shows them to every role; `pg_stat_activity` would hide when those of other roles
+/// began.
 const READERS: &str = "SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l \
     JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
     JOIN pg_catalog.pg_database d ON d.oid = a.datid AND d.datname = pg_catalog.current_database() \
@@ -122,7 +145,7 @@ async fn readers(conn: &mut PgConnection) -> Result<Vec<String>> {
 }
 
 /// Whether nobody lists the catalogs for a while.
-async fn is_quiet(conn: &mut PgConnection) -> Result<bool> {
+async fn is_quiet(conn: &mut PgConnection, heeded: Readers) -> Result<bool> {
     for look in 0..LOOKS {
         if look > 0 {
             tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -130,6 +153,9 @@ async fn is_quiet(conn: &mut PgConnection) -> Result<bool> {
         let before = readers(conn).await?;
         if before.is_empty() {
             continue;
+        }
+        if heeded == Readers::All {
+            return Ok(false);
         }
         tokio::time::sleep(LASTING).await;
         let after = readers(conn).await?;
@@ -140,8 +166,8 @@ async fn is_quiet(conn: &mut PgConnection) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether there is a moment in which nobody reads a catalog: whoever begins to list in it does so after the drop, if that is committed at
-/// once.
+/// Whether there is a moment in which nobody reads a catalog: whoever begins to list in it does so
+/// after the drop, if that is committed at once.
 async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
     for _ in 0..MOMENTS {
         if readers(conn).await?.is_empty() {
@@ -152,8 +178,9 @@ async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
     Ok(false)
 }
 
-/// Drops something, unless somebody has it locked or is about to: a dump takes its snapshot, lists what there is, and locks it then; what
-/// has gone meanwhile makes it fail. Who has begun to list holds locks on catalogs until its transaction ends. Returns whether it is gone.
+/// Drops something, unless somebody has it locked or is about to: a dump takes its snapshot, lists
+/// what there is, and locks it then; what has gone meanwhile makes it fail. Who has begun to list
+/// holds locks on catalogs until its transaction ends. Returns whether it is gone.
 ///
 /// # Errors
 /// As any statement.

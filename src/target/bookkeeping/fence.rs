@@ -1,7 +1,9 @@
-//! The fence around single writes: each names the epoch, so a process that was overtaken changes nothing.
+//! The fence around single writes: each names the epoch, so a process that was overtaken changes
+//! nothing.
 //!
-//! Most lock nothing. So a statement of the last owner that runs in the very moment of a claim may still write. What it can write is
-//! harmless: files and publications as the watch saw them, progress, and requests, which name the owner that carries them out.
+//! Most lock nothing. So a statement of the last owner that runs in the very moment of a claim may
+//! still write. What it can write is harmless: files and publications as the watch saw them,
+//! progress, and requests, which name the owner that carries them out.
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -14,7 +16,8 @@ use crate::target::error::from_sqlx;
 /// Carries out an update of a row that names its owner's epoch.
 ///
 /// # Errors
-/// [`Class::Fenced`](crate::error::Class::Fenced) if there is no such row: another process has taken over.
+/// [`Class::Fenced`](crate::error::Class::Fenced) if there is no such row: another process has
+/// taken over.
 pub(super) async fn update_or_fenced(
     conn: &mut PgConnection,
     query: Query<'_, Postgres, PgArguments>,
@@ -28,8 +31,9 @@ pub(super) async fn update_or_fenced(
 }
 
 impl Bookkeeping {
-    /// A statement that ends the transaction around it unless the epoch is still ours, and keeps others from raising it until the
-    /// transaction ends. Several statements in one message are one transaction by themselves, which a failure leaves behind for good.
+    /// A statement that ends the transaction around it unless the epoch is still ours, and keeps
+    /// others from raising it until the transaction ends. Several statements in one message are one
+    /// transaction by themselves, which a failure leaves behind for good.
     pub(super) fn fence(&self, epoch: i64) -> String {
         self.lock_row("pipeline", epoch)
     }
@@ -50,7 +54,10 @@ impl Bookkeeping {
 
     /// The condition that the epoch `$1` is the owner's.
     pub(super) fn ours(&self) -> String {
-        format!("EXISTS (SELECT FROM {}.pipeline WHERE epoch = $1)", self.schema)
+        format!(
+            "EXISTS (SELECT FROM {}.pipeline WHERE epoch = $1)",
+            self.schema
+        )
     }
 
     /// Carries out a write under that condition; returns whether there was anything to write.

@@ -1,5 +1,6 @@
-//! Copies of everything: the first one, and healings. That one is to be made is stored before a slot is dropped or made, and so is
-//! how many there were, so that a process that dies in each of them does not begin the next one at once.
+//! Copies of everything: the first one, and healings. That one is to be made is stored before a
+//! slot is dropped or made, and so is how many there were, so that a process that dies in each of
+//! them does not begin the next one at once.
 
 use std::time::Duration;
 
@@ -27,7 +28,12 @@ pub struct Healing<'a> {
 
 impl Bookkeeping {
     /// Notes that everything has to be copied, and why.
-    pub async fn intend_healing(&self, conn: &mut PgConnection, epoch: i64, why: &str) -> Result<()> {
+    pub async fn intend_healing(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        why: &str,
+    ) -> Result<()> {
         let set = "healing = $2, healing_since = coalesce(healing_since, now())";
         self.update_pipeline(conn, epoch, set, |query| query.bind(why.to_owned()))
             .await
@@ -49,7 +55,8 @@ impl Bookkeeping {
         .await
     }
 
-    /// Whether somebody has asked for a resync by hand since the last copy of everything began: each request ends one pause.
+    /// Whether somebody has asked for a resync by hand since the last copy of everything began:
+    /// each request ends one pause.
     pub async fn is_healing_asked_for(&self, conn: &mut PgConnection, epoch: i64) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {schema}.resync r CROSS JOIN {schema}.pipeline p \
@@ -87,8 +94,9 @@ impl Bookkeeping {
         .await
     }
 
-    /// The copies are merged: stores the position of the new slot, in the transaction of the merge. It may be of another clock or
-    /// another history than what was stored, so it is as of its own time, or of none that is known.
+    /// The copies are merged: stores the position of the new slot, in the transaction of the merge.
+    /// It may be of another clock or another history than what was stored, so it is as of its own
+    /// time, or of none that is known.
     pub async fn finish_healing(
         &self,
         conn: &mut PgConnection,

@@ -1,4 +1,5 @@
-//! Signs of life of the owner: for who looks at the bookkeeping, and for who waits for the pipeline.
+//! Signs of life of the owner: for who looks at the bookkeeping, and for who waits for the
+//! pipeline.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// The owner's last sign of life: a beat, or a checkpoint. `None` while its row is being written, and before the first owner.
+    /// The owner's last sign of life: a beat, or a checkpoint. `None` while its row is being
+    /// written, and before the first owner.
     ///
     /// # Errors
     /// As any query.

@@ -92,8 +92,9 @@ impl Bookkeeping {
         execute(conn, sql).await
     }
 
-    /// Gives a read model another definition, with an empty map; it takes part again once it was copied. The map that it had is discarded:
-    /// to drop it now would wait for whoever has it locked, and all read models with it.
+    /// Gives a read model another definition, with an empty map; it takes part again once it was
+    /// copied. The map that it had is discarded: to drop it now would wait for whoever has it
+    /// locked, and all read models with it.
     pub async fn redefine_model(
         &self,
         conn: &mut PgConnection,
@@ -128,7 +129,8 @@ impl Bookkeeping {
 
     /// Notes that map, rejected rows and shadows of a read model are of no use any more.
     fn discard_tables_of(&self, id: i32, generation: i32) -> String {
-        let of_map = ["map", "rejected"].map(|prefix| literal(&table_of_generation(prefix, id, generation)));
+        let of_map =
+            ["map", "rejected"].map(|prefix| literal(&table_of_generation(prefix, id, generation)));
         format!(
             "INSERT INTO {schema}.discarded (name) \
              SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -143,11 +145,19 @@ impl Bookkeeping {
 
     /// The map of this generation, quoted.
     pub(super) fn map(&self, id: i32, generation: i32) -> String {
-        format!("{}.{}", self.schema, table_of_generation("map", id, generation))
+        format!(
+            "{}.{}",
+            self.schema,
+            table_of_generation("map", id, generation)
+        )
     }
 
     /// Which of these read models (number, generation) have a map.
-    pub async fn with_map(&self, conn: &mut PgConnection, models: &[(i32, i32)]) -> Result<Vec<i32>> {
+    pub async fn with_map(
+        &self,
+        conn: &mut PgConnection,
+        models: &[(i32, i32)],
+    ) -> Result<Vec<i32>> {
         let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
         let maps: Vec<String> = models
             .iter()
@@ -208,7 +218,8 @@ impl Bookkeeping {
         update_or_fenced(conn, query).await
     }
 
-    /// Assignments for a read model that leaves the stream: its lookup stays as of the checkpoint, or of the one before if that was noted.
+    /// Assignments for a read model that leaves the stream: its lookup stays as of the checkpoint,
+    /// or of the one before if that was noted.
     fn held(&self) -> String {
         let held = |column: &str, of_checkpoint: &str| {
             format!(
@@ -216,11 +227,15 @@ impl Bookkeeping {
                 self.schema
             )
         };
-        format!("{}, {}", held("as_of", "commit_time"), held("as_of_lsn", "lsn"))
+        format!(
+            "{}, {}",
+            held("as_of", "commit_time"),
+            held("as_of_lsn", "lsn")
+        )
     }
 
-    /// Notes what the lookups of these read models show, before a batch moves the checkpoint and suspends them: they stay as
-    /// they were before it.
+    /// Notes what the lookups of these read models show, before a batch moves the checkpoint and
+    /// suspends them: they stay as they were before it.
     ///
     /// # Errors
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
@@ -237,7 +252,13 @@ impl Bookkeeping {
     }
 
     /// A read model takes part no more; one that was never copied stays new.
-    pub async fn suspend(&self, conn: &mut PgConnection, epoch: i64, id: i32, why: &Error) -> Result<()> {
+    pub async fn suspend(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i32,
+        why: &Error,
+    ) -> Result<()> {
         let stored = self.models(conn).await?;
         let new = stored
             .iter()
@@ -247,7 +268,8 @@ impl Bookkeeping {
         } else {
             ModelState::Suspended
         };
-        self.set_model_state(conn, epoch, id, state, Some(why)).await
+        self.set_model_state(conn, epoch, id, state, Some(why))
+            .await
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which pipeline this is, and what its bookkeeping knows of the slot and the publication that it has made.
+//! Which pipeline this is, and what its bookkeeping knows of the slot and the publication that it
+//! has made.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -11,7 +12,8 @@ use crate::target::error::from_sqlx;
 const UNKNOWN_SYSTEM: &str = "unknown";
 
 impl Bookkeeping {
-    /// This pipeline, by its slot and its place at the target, and what is known of it. Nothing has to be there.
+    /// This pipeline, by its slot and its place at the target, and what is known of it. Nothing has
+    /// to be there.
     ///
     /// # Errors
     /// Whatever the server or the connection reports.
@@ -31,8 +33,8 @@ impl Bookkeeping {
         })
     }
 
-    /// By name from the row, since an earlier version of the bookkeeping has other columns. A position that was copied is one that this
-    /// pipeline's slot has, at the source that it is of.
+    /// By name from the row, since an earlier version of the bookkeeping has other columns. A
+    /// position that was copied is one that this pipeline's slot has, at the source that it is of.
     async fn known(&self, conn: &mut PgConnection, slot: &str) -> Result<Known> {
         let exists: bool = sqlx::query_scalar(
             "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'SELECT'), false)",
@@ -78,10 +80,17 @@ impl Bookkeeping {
     }
 
     /// The comment that the pipeline's publication has from now on.
-    pub async fn set_publication_mark(&self, conn: &mut PgConnection, epoch: i64, mark: &str) -> Result<()> {
+    pub async fn set_publication_mark(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        mark: &str,
+    ) -> Result<()> {
         let mark = mark.to_owned();
-        self.update_pipeline(conn, epoch, "publication_mark = $2", |query| query.bind(mark))
-            .await
+        self.update_pipeline(conn, epoch, "publication_mark = $2", |query| {
+            query.bind(mark)
+        })
+        .await
     }
 }
 
@@ -92,7 +101,9 @@ async fn system_identifier(conn: &mut PgConnection) -> Result<String> {
             .await;
     match asked.map_err(from_sqlx) {
         // Some services keep the function from their users.
-        Err(error) if matches!(error.sqlstate(), Some("42501" | "0A000")) => Ok(UNKNOWN_SYSTEM.to_owned()),
+        Err(error) if matches!(error.sqlstate(), Some("42501" | "0A000")) => {
+            Ok(UNKNOWN_SYSTEM.to_owned())
+        }
         asked => asked,
     }
 }

@@ -43,7 +43,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Who keeps a copy from beginning; also of the resync with this number. `None` when it goes on.
+    /// Who keeps a copy from beginning; also of the resync with this number. `None` when it goes
+    /// on.
     pub async fn set_copy_waiting(
         &self,
         conn: &mut PgConnection,
@@ -64,7 +65,8 @@ impl Bookkeeping {
             self.ours()
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
-        self.write(conn, epoch, query.bind(id).bind(waiting_for)).await?;
+        self.write(conn, epoch, query.bind(id).bind(waiting_for))
+            .await?;
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! What others leave in the bookkeeping for the running process: asked in one statement, so that an idle target has little to do.
+//! What others leave in the bookkeeping for the running process: asked in one statement, so that an
+//! idle target has little to do.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -26,7 +27,10 @@ impl Bookkeeping {
     pub async fn pulse(&self, conn: &mut PgConnection, epoch: i64) -> Result<Pulse> {
         let sql = fill(
             include_str!("../../../sql/target/status/pulse.sql"),
-            &[("schema", &self.schema), ("schema_name", &literal(&self.name))],
+            &[
+                ("schema", &self.schema),
+                ("schema_name", &literal(&self.name)),
+            ],
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(epoch)

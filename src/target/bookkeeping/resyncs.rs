@@ -15,8 +15,8 @@ use crate::target::error::from_sqlx;
 const KEPT_RESYNCS: i64 = 1000;
 
 impl Bookkeeping {
-    /// Asks the running process for a resync, or with the number of keys to be named for a comparison only; returns the
-    /// request's number.
+    /// Asks the running process for a resync, or with the number of keys to be named for a
+    /// comparison only; returns the request's number.
     pub async fn request_resync(
         &self,
         conn: &mut PgConnection,
@@ -39,19 +39,30 @@ impl Bookkeeping {
     }
 
     /// The same, asked for by the watch of the pipeline's owner.
-    pub async fn request_by_watch(&self, conn: &mut PgConnection, epoch: i64, name: &str) -> Result<()> {
+    pub async fn request_by_watch(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        name: &str,
+    ) -> Result<()> {
         let sql = format!(
             "INSERT INTO {}.resync (read_models, origin) SELECT $2, 'watch' WHERE {}",
             self.schema,
             self.ours()
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
-        self.write(conn, epoch, query.bind(vec![name.to_owned()])).await?;
+        self.write(conn, epoch, query.bind(vec![name.to_owned()]))
+            .await?;
         Ok(())
     }
 
     /// Notes a resync that nobody asked for; returns its number.
-    pub async fn start_resync(&self, conn: &mut PgConnection, epoch: i64, origin: &str) -> Result<i64> {
+    pub async fn start_resync(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        origin: &str,
+    ) -> Result<i64> {
         let sql = format!(
             "INSERT INTO {}.resync (origin, state, started_at, epoch) SELECT $2, 'running', now(), $1 WHERE {} RETURNING id",
             self.schema,
@@ -66,7 +77,8 @@ impl Bookkeeping {
             .ok_or_else(fenced)
     }
 
-    /// Notes a first copy or healing that is merged: in one statement, so that none that was done is ever told as interrupted.
+    /// Notes a first copy or healing that is merged: in one statement, so that none that was done
+    /// is ever told as interrupted.
     pub async fn note_copy(
         &self,
         conn: &mut PgConnection,
@@ -108,12 +120,17 @@ impl Bookkeeping {
             schema = self.schema
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
-        self.write(conn, epoch, query.bind(lsn.to_string()).bind(result.to_string()))
-            .await?;
+        self.write(
+            conn,
+            epoch,
+            query.bind(lsn.to_string()).bind(result.to_string()),
+        )
+        .await?;
         Ok(())
     }
 
-    /// Starts the oldest queued request but these, if there is one. What another owner was carrying out is queued again before.
+    /// Starts the oldest queued request but these, if there is one. What another owner was carrying
+    /// out is queued again before.
     pub async fn next_request(
         &self,
         conn: &mut PgConnection,
@@ -134,7 +151,8 @@ impl Bookkeeping {
         let queued: bool = row.try_get(0).map_err(from_sqlx)?;
         let anothers: bool = row.try_get(1).map_err(from_sqlx)?;
         if anothers {
-            self.requeue(conn, epoch, "epoch IS DISTINCT FROM $1").await?;
+            self.requeue(conn, epoch, "epoch IS DISTINCT FROM $1")
+                .await?;
         } else if !queued {
             return Ok(None);
         }
@@ -182,7 +200,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// A request that could not be carried out is queued again, and says why; false if it was cancelled.
+    /// A request that could not be carried out is queued again, and says why; false if it was
+    /// cancelled.
     pub async fn postpone_resync(
         &self,
         conn: &mut PgConnection,
@@ -199,7 +218,8 @@ impl Bookkeeping {
         self.write(conn, epoch, query.bind(id).bind(why)).await
     }
 
-    /// Whether this owner is to go on with the resync: it was not cancelled, and nobody has taken over.
+    /// Whether this owner is to go on with the resync: it was not cancelled, and nobody has taken
+    /// over.
     pub async fn is_wanted(&self, conn: &mut PgConnection, epoch: i64, id: i64) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.resync WHERE id = $2 AND epoch = $1 AND state = 'running') AND {}",
@@ -214,8 +234,15 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// The resync's copies are merged, in the transaction that says so: it is not to be done again, whatever happens now.
-    pub async fn mark_merged(&self, conn: &mut PgConnection, epoch: i64, id: i64, lsn: Lsn) -> Result<()> {
+    /// The resync's copies are merged, in the transaction that says so: it is not to be done again,
+    /// whatever happens now.
+    pub async fn mark_merged(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i64,
+        lsn: Lsn,
+    ) -> Result<()> {
         let sql = format!(
             "UPDATE {}.resync SET lsn = $3::text::pg_lsn WHERE id = $2 AND epoch = $1 AND {}",
             self.schema,
@@ -286,8 +313,9 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// A copy of this read model has been merged. What a resync of one in step had to write is drift; what a first copy or the copy
-    /// of a suspended one writes is not. Returns how many live rows have a key that another one has.
+    /// A copy of this read model has been merged. What a resync of one in step had to write is
+    /// drift; what a first copy or the copy of a suspended one writes is not. Returns how many live
+    /// rows have a key that another one has.
     pub async fn set_resynced(
         &self,
         conn: &mut PgConnection,
@@ -310,9 +338,15 @@ impl Bookkeeping {
         Ok(waiting.flatten().unwrap_or(0))
     }
 
-    /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it): what differs stays as it is until
-    /// the next comparison. Rows that the target rejects are not among it: the bookkeeping has them anyway.
-    pub async fn note_compared(&self, conn: &mut PgConnection, epoch: i64, result: &Value) -> Result<()> {
+    /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it):
+    /// what differs stays as it is until the next comparison. Rows that the target rejects are not
+    /// among it: the bookkeeping has them anyway.
+    pub async fn note_compared(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        result: &Value,
+    ) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model m SET compared_at = now(), \
              differing = (f.value ->> 'missing')::bigint + (f.value ->> 'extra')::bigint + (f.value ->> 'different')::bigint \
@@ -321,11 +355,13 @@ impl Bookkeeping {
             self.ours()
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
-        self.write(conn, epoch, query.bind(result.to_string())).await?;
+        self.write(conn, epoch, query.bind(result.to_string()))
+            .await?;
         Ok(())
     }
 
-    /// When the last scheduled or requested resync of everything began, in microseconds since 1970; the first copy counts.
+    /// When the last scheduled or requested resync of everything began, in microseconds since 1970;
+    /// the first copy counts.
     pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
         let sql = fill(
             include_str!("../../../sql/target/status/clock.sql"),
@@ -338,7 +374,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Lets the next session follow another source: the lookups keep their rows until its exact copies are merged.
+    /// Lets the next session follow another source: the lookups keep their rows until its exact
+    /// copies are merged.
     pub async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
         let sql = format!(
             "UPDATE {schema}.checkpoint SET lsn = NULL; \
@@ -370,8 +407,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Whether the applying session of this epoch is there, and has had something to do within this time. One that has not waits
-    /// for us, who never got its answer.
+    /// Whether the applying session of this epoch is there, and has had something to do within this
+    /// time. One that has not waits for us, who never got its answer.
     pub async fn session_is_at_work(
         &self,
         conn: &mut PgConnection,

@@ -10,12 +10,16 @@ use crate::target::error::from_sqlx;
 /// Version of the bookkeeping schema that this program writes.
 pub(super) const VERSION: i32 = 5;
 
-/// The role that owns the database, as SQL: whoever dumps the database needs to read what is made here.
+/// The role that owns the database, as SQL: whoever dumps the database needs to read what is made
+/// here.
 pub(crate) const DATABASE_OWNER: &str = "CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner' \
     ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) END";
 
 /// Where the rows are that every batch writes, as relations of a FROM clause: checkpoint, counted.
-pub(crate) async fn written_by_batches(conn: &mut PgConnection, schema: &str) -> Result<(String, String)> {
+pub(crate) async fn written_by_batches(
+    conn: &mut PgConnection,
+    schema: &str,
+) -> Result<(String, String)> {
     let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
         .bind(format!("{schema}.checkpoint"))
         .fetch_one(conn)
@@ -63,7 +67,8 @@ impl Bookkeeping {
     /// Makes what is missing: everything, or what a later version has added.
     ///
     /// # Errors
-    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema was made by a newer version, or by somebody else.
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema was made by a
+    /// newer version, or by somebody else.
     pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
         let doing = match self.stored_version(conn).await? {
             Some(version) if version > VERSION => {
@@ -73,7 +78,8 @@ impl Bookkeeping {
             Some(_) => "bring up to date",
             None => "create",
         };
-        // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's commit.
+        // Two processes may start at once, and IF NOT EXISTS does not wait for the other one's
+        // commit.
         let lock = format!(
             "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext({}))",
             literal(&format!("cdc bookkeeping {}", self.name))

@@ -1,16 +1,18 @@
-//! Shadows: UNLOGGED tables of the bookkeeping that copies fill. They are kept and emptied, so that no dump sees one go.
+//! Shadows: UNLOGGED tables of the bookkeeping that copies fill. They are kept and emptied, so that
+//! no dump sees one go.
 //!
 //! A shadow has one user at a time, in three steps that hold whoever dies when:
 //!
-//! 1. The session that fills it holds the advisory lock of its name as long as it lives. One that is not free is left alone: the
-//!    read model gets another shadow.
+//! 1. The session that fills it holds the advisory lock of its name as long as it lives. One that
+//!    is not free is left alone: the read model gets another shadow.
 //! 2. Before it is emptied the name of the new copy is stored (`shadow.copy`).
-//! 3. The merge, in another session, locks it against being emptied, and only then looks whether it still is of the copy that it is
-//!    to merge ([`Bookkeeping::hold_shadows`]). So it never takes a shadow that was emptied meanwhile for a table without rows.
+//! 3. The merge, in another session, locks it against being emptied, and only then looks whether it
+//!    still is of the copy that it is to merge ([`Bookkeeping::hold_shadows`]). So it never takes a
+//!    shadow that was emptied meanwhile for a table without rows.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::Bookkeeping;
+use super::{Bookkeeping, Readers};
 use crate::error::{Error, Result};
 use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
@@ -27,7 +29,8 @@ pub struct Backend {
     start: String,
 }
 
-/// Carries statements out in a transaction; returns whether what they need was not locked by others for longer than a moment.
+/// Carries statements out in a transaction; returns whether what they need was not locked by others
+/// for longer than a moment.
 async fn try_shortly(conn: &mut PgConnection, sql: &str) -> Result<bool> {
     let mut tx = Transaction::begin(conn).await?;
     let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
@@ -58,7 +61,8 @@ impl Bookkeeping {
         Ok(Backend { pid, start })
     }
 
-    /// Takes an empty shadow for this copy, until the session ends or gives it back; returns the read model with it.
+    /// Takes an empty shadow for this copy, until the session ends or gives it back; returns the
+    /// read model with it.
     pub async fn take_shadow(
         &self,
         conn: &mut PgConnection,
@@ -84,7 +88,9 @@ impl Bookkeeping {
     }
 
     pub(super) async fn unlock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<()> {
-        self.call_lock(conn, "pg_advisory_unlock", name).await.map(drop)
+        self.call_lock(conn, "pg_advisory_unlock", name)
+            .await
+            .map(drop)
     }
 
     async fn call_lock(&self, conn: &mut PgConnection, function: &str, name: &str) -> Result<bool> {
@@ -100,7 +106,12 @@ impl Bookkeeping {
     }
 
     /// Makes or empties the shadow, whose lock the session has; false if this one cannot be used.
-    async fn ready_shadow(&self, conn: &mut PgConnection, model: &TargetModel, copy: &str) -> Result<bool> {
+    async fn ready_shadow(
+        &self,
+        conn: &mut PgConnection,
+        model: &TargetModel,
+        copy: &str,
+    ) -> Result<bool> {
         let name = model.shadow_table();
         let sql = format!(
             "SELECT s.definition, pg_catalog.to_regclass($2) IS NOT NULL FROM (SELECT) x LEFT JOIN {}.shadow s ON s.name = $1",
@@ -128,7 +139,9 @@ impl Bookkeeping {
                 );
                 execute(conn, create).await.map(|()| true)
             }
-            (Some(definition), true) if definition == wanted => self.empty_for(conn, model, copy).await,
+            (Some(definition), true) if definition == wanted => {
+                self.empty_for(conn, model, copy).await
+            }
             (Some(_), true) => {
                 let discard = format!(
                     "INSERT INTO {schema}.discarded (name) VALUES ({name}) ON CONFLICT DO NOTHING; DELETE FROM {schema}.shadow WHERE name = {name}",
@@ -141,7 +154,12 @@ impl Bookkeeping {
     }
 
     /// Empties the shadow for another copy; false if the merge of an earlier one still reads it.
-    async fn empty_for(&self, conn: &mut PgConnection, model: &TargetModel, copy: &str) -> Result<bool> {
+    async fn empty_for(
+        &self,
+        conn: &mut PgConnection,
+        model: &TargetModel,
+        copy: &str,
+    ) -> Result<bool> {
         let belongs = format!(
             "UPDATE {}.shadow SET copy = {}, since = now() WHERE name = {}",
             self.schema,
@@ -155,7 +173,10 @@ impl Bookkeeping {
             model.shadow(),
             model.delete_shadow()
         );
-        Ok(try_shortly(conn, &model.truncate_shadow()).await? || try_shortly(conn, &delete).await?)
+        Ok(
+            try_shortly(conn, &model.truncate_shadow()).await?
+                || try_shortly(conn, &delete).await?,
+        )
     }
 
     /// Empties a shadow again that this session has had before for the same copy: nobody merges it.
@@ -167,7 +188,11 @@ impl Bookkeeping {
     }
 
     /// Gives the shadow back. It is emptied at once if nobody reads it, else later.
-    pub async fn give_shadow_back(&self, conn: &mut PgConnection, model: &TargetModel) -> Result<()> {
+    pub async fn give_shadow_back(
+        &self,
+        conn: &mut PgConnection,
+        model: &TargetModel,
+    ) -> Result<()> {
         let emptied = self.empty_shadow(conn, &model.shadow_table()).await;
         self.unlock_shadow(conn, &model.shadow_table()).await?;
         emptied.map(drop)
@@ -188,7 +213,11 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// Transient if one of them has been given to another copy, or emptied.
-    pub async fn hold_shadows(&self, conn: &mut PgConnection, models: &[&TargetModel]) -> Result<()> {
+    pub async fn hold_shadows(
+        &self,
+        conn: &mut PgConnection,
+        models: &[&TargetModel],
+    ) -> Result<()> {
         let held: Vec<_> = models
             .iter()
             .filter_map(|model| Some((model.shadow_table(), model.copy()?.to_owned())))
@@ -225,8 +254,14 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Ends the session of a copy that was given up, which may be at work or wait for a lock, sees it go, and forgets how far the copy was.
-    pub async fn end_copying(&self, conn: &mut PgConnection, epoch: i64, copying: &Backend) -> Result<()> {
+    /// Ends the session of a copy that was given up, which may be at work or wait for a lock, sees
+    /// it go, and forgets how far the copy was.
+    pub async fn end_copying(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        copying: &Backend,
+    ) -> Result<()> {
         let gone = "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) = 0 FROM pg_catalog.pg_stat_activity a \
                     WHERE a.pid = $1 AND a.backend_start::text = $2";
         loop {
@@ -242,6 +277,6 @@ impl Bookkeeping {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         self.forget_progress(conn, epoch).await?;
-        self.tidy(conn, epoch).await.map(drop)
+        self.tidy(conn, epoch, Readers::All).await.map(drop)
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a `cdc` keeps these lookups at the moment, for who only wants to compare them: nothing is made or brought up to date.
+//! Whether a `cdc` keeps these lookups at the moment, for who only wants to compare them: nothing
+//! is made or brought up to date.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -28,7 +29,8 @@ impl Bookkeeping {
     /// How the pipeline stands.
     ///
     /// # Errors
-    /// [`Class::Configuration`](crate::error::Class::Configuration) if a `cdc` runs that is newer than this one.
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if a `cdc` runs that is newer
+    /// than this one.
     pub async fn standing(&self, conn: &mut PgConnection) -> Result<Standing> {
         if presence(conn, &self.name).await? != Presence::Ours {
             return Ok(Standing::New);

@@ -32,7 +32,8 @@ impl Bookkeeping {
         }))
     }
 
-    /// Stores the trouble, with the error as it is shown; requests that wait say what they wait for.
+    /// Stores the trouble, with the error as it is shown; requests that wait say what they wait
+    /// for.
     pub async fn set_stuck(
         &self,
         conn: &mut PgConnection,

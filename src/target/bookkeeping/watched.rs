@@ -43,8 +43,8 @@ impl Bookkeeping {
             .collect()
     }
 
-    /// Notes that the stream has brought changes of a leaf that the watch has never seen: its next look differs from what is stored, in
-    /// the next session too.
+    /// Notes that the stream has brought changes of a leaf that the watch has never seen: its next
+    /// look differs from what is stored, in the next session too.
     ///
     /// # Errors
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
@@ -74,7 +74,10 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let texts: Option<Vec<String>> = seen.texts.as_ref().map(|texts| texts.iter().cloned().collect());
+        let texts: Option<Vec<String>> = seen
+            .texts
+            .as_ref()
+            .map(|texts| texts.iter().cloned().collect());
         let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id);
         let query = query
             .bind(seen.published.clone())

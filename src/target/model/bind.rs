@@ -13,12 +13,20 @@ impl TargetModel {
     /// Binds the read model to its lookup table.
     ///
     /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column or a fitting key index, or cannot be written.
-    pub fn bind(id: i32, schema: &str, model: Arc<ReadModel>, lookup: &LookupTable) -> Result<Self> {
+    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column or a fitting key
+    /// index, or cannot be written.
+    pub fn bind(
+        id: i32,
+        schema: &str,
+        model: Arc<ReadModel>,
+        lookup: &LookupTable,
+    ) -> Result<Self> {
         if lookup.persistence == 'u' {
             return Err(
                 Error::broken(format!("lookup table \"{}\" is UNLOGGED", lookup.name))
-                    .with_detail("A crash of the target would empty it without a trace in the checkpoint.")
+                    .with_detail(
+                        "A crash of the target would empty it without a trace in the checkpoint.",
+                    )
                     .with_hint(format!("ALTER TABLE {} SET LOGGED;", lookup.name.quoted())),
             );
         }
@@ -41,11 +49,17 @@ impl TargetModel {
         Ok(bound)
     }
 
-    /// The same for a lookup that is only read: without an index on its key two rows may have one key.
+    /// The same for a lookup that is only read: without an index on its key two rows may have one
+    /// key.
     ///
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column.
-    pub fn to_compare(id: i32, schema: &str, model: Arc<ReadModel>, lookup: &LookupTable) -> Result<Self> {
+    pub fn to_compare(
+        id: i32,
+        schema: &str,
+        model: Arc<ReadModel>,
+        lookup: &LookupTable,
+    ) -> Result<Self> {
         let settings = &model.settings;
         let mut columns = Vec::new();
         for (mapping, bound) in settings.columns.iter().zip(&model.columns) {
@@ -54,7 +68,9 @@ impl TargetModel {
                     "column \"{}\" of lookup table \"{}\" does not exist",
                     mapping.target, lookup.name
                 ))
-                .with_hint("Create the column, or change the read model's columns in the configuration.")
+                .with_hint(
+                    "Create the column, or change the read model's columns in the configuration.",
+                )
             })?;
             columns.push(TargetColumn {
                 name: column.name.clone(),
@@ -123,7 +139,9 @@ fn refuse_generated(settings: &ReadModelSettings, lookup: &LookupTable) -> Resul
             "column \"{}\" of lookup table \"{}\" is generated and cannot be written",
             column.name, lookup.name
         ))
-        .with_hint("Leave the column out of the read model's columns, or drop its expression or identity.")),
+        .with_hint(
+            "Leave the column out of the read model's columns, or drop its expression or identity.",
+        )),
     }
 }
 
@@ -143,7 +161,8 @@ fn refuse_synced_at(settings: &ReadModelSettings, lookup: &LookupTable) -> Resul
     .with_hint("Create it as timestamptz, or take synced_at out of the configuration."))
 }
 
-/// What ends the body of a function, and what begins a placeholder: quoting does not help against either.
+/// What ends the body of a function, and what begins a placeholder: quoting does not help against
+/// either.
 const BREAKS_TEMPLATES: [&str; 2] = ["$cdc$", "{{"];
 
 fn refuse_names_that_break_templates(
@@ -163,7 +182,9 @@ fn refuse_names_that_break_templates(
         .chain(settings.synced_at.as_deref())
         .chain(key.iter().filter_map(|part| part.equality.as_deref()));
     let broken = names.find_map(|name| {
-        let part = BREAKS_TEMPLATES.into_iter().find(|part| name.contains(part))?;
+        let part = BREAKS_TEMPLATES
+            .into_iter()
+            .find(|part| name.contains(part))?;
         Some((name, part))
     });
     match broken {
@@ -179,7 +200,8 @@ fn refuse_names_that_break_templates(
     }
 }
 
-/// The identity's type in the map: the source's own where the target has it too, text otherwise. Text compares by bytes.
+/// The identity's type in the map: the source's own where the target has it too, text otherwise.
+/// Text compares by bytes.
 fn identity_type(column: &BoundColumn) -> String {
     let same = column.builtin && !column.bare_type_name.starts_with("reg");
     match (same, column.collatable) {

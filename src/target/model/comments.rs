@@ -1,6 +1,7 @@
 //! `COMMENT ON` for the tables of a read model that stay in the target: map, rejected rows, shadow.
 //!
-//! They are written with the table, never at a start. The letters of the states: the legend in `sql/README.md`.
+//! They are written with the table, never at a start. The letters of the states: the legend in
+//! `sql/README.md`.
 
 use super::TargetModel;
 use crate::sql::literal;
@@ -62,9 +63,12 @@ impl TargetModel {
         all.push(of.column("state", SHADOW_STATE));
         all.extend(self.value_comments(&of, "p", "value"));
         let left_out = self.toastable();
-        all.extend(
-            left_out.map(|n| of.column(&format!("u{n}"), &format!("whether the stream left p{n} out"))),
-        );
+        all.extend(left_out.map(|n| {
+            of.column(
+                &format!("u{n}"),
+                &format!("whether the stream left p{n} out"),
+            )
+        }));
         all.extend(of.why());
         all.join("\n")
     }

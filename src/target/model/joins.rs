@@ -1,26 +1,34 @@
-//! How the writer's statements find rows of map and lookup. It is not left to the server's statistics.
+//! How the writer's statements find rows of map and lookup. It is not left to the server's
+//! statistics.
 //!
-//! The server plans by what it knows of its tables: nothing of temporary ones, which only their session could analyse; nothing,
-//! or what was true once, of tables that have just been filled. Where it takes two tables for a few rows it compares each row of
-//! one with each row of the other (10,000 rows took 33 s of a processor).
+//! The server plans by what it knows of its tables: nothing of temporary ones, which only their
+//! session could analyse; nothing, or what was true once, of tables that have just been filled.
+//! Where it takes two tables for a few rows it compares each row of one with each row of the other
+//! (10,000 rows took 33 s of a processor).
 //!
-//! So each statement has one of these forms, and in none of them is a table read from end to end for each row of another one:
+//! So each statement has one of these forms, and in none of them is a table read from end to end
+//! for each row of another one:
 //!
-//! - **Looked up**: `l.ctid = (SELECT l.ctid FROM lookup l WHERE ...)`. A subquery that yields one value is never made a join, so it is
-//!   an index scan for each row, and the address that it finds is a TID scan. Both are certain with `enable_seqscan = off`: what is
-//!   staged has no index and is read all the same, and then any other plan would read a second table too.
-//! - **Hashed**: with `enable_nestloop = off` two tables are joined by a hash (or a merge, by types that cannot be hashed). Of map and
-//!   lookup only rows that were looked up before take part, by `ctid = ANY (...)`: a TID scan, since `enable_indexscan = off`.
-//! - **Read once**: hashed, and all rows of map and lookup take part. This is cheaper by an order of magnitude where the batch is large
-//!   beside them, and the only way where all of their rows are compared.
+//! - **Looked up**: `l.ctid = (SELECT l.ctid FROM lookup l WHERE ...)`. A subquery that yields one
+//!   value is never made a join, so it is an index scan for each row, and the address that it finds
+//!   is a TID scan. Both are certain with `enable_seqscan = off`: what is staged has no index and
+//!   is read all the same, and then any other plan would read a second table too.
+//! - **Hashed**: with `enable_nestloop = off` two tables are joined by a hash (or a merge, by types
+//!   that cannot be hashed). Of map and lookup only rows that were looked up before take part, by
+//!   `ctid = ANY (...)`: a TID scan, since `enable_indexscan = off`.
+//! - **Read once**: hashed, and all rows of map and lookup take part. This is cheaper by an order
+//!   of magnitude where the batch is large beside them, and the only way where all of their rows
+//!   are compared.
 //!
-//! (The server's manual, "Planner Method Configuration": these settings discourage a method, and it is used only where there is no other
-//! one. Costs are made up then, so that `jit` has to be off: the server would compile each statement.)
+//! (The server's manual, "Planner Method Configuration": these settings discourage a method, and it
+//! is used only where there is no other one. Costs are made up then, so that `jit` has to be off:
+//! the server would compile each statement.)
 //!
-//! They are settings of the functions, and a plan that a session keeps was made under them. Where a function needs two forms it
-//! changes them in between, always at the same place.
+//! They are settings of the functions, and a plan that a session keeps was made under them. Where a
+//! function needs two forms it changes them in between, always at the same place.
 
-/// What stands between the braces of a placeholder, and what it becomes: `("map", ..)`, `("?moved", ..)`.
+/// What stands between the braces of a placeholder, and what it becomes: `("map", ..)`, `("?moved",
+/// ..)`.
 pub(super) type Entry = (&'static str, String);
 
 /// How a function of the writer finds the rows of map and lookup.
@@ -32,12 +40,14 @@ pub enum Joins {
     ReadOnce,
 }
 
-/// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is cheaper than looking each
-/// row up in their indexes: a lookup takes some 2 microseconds, reading and probing a row of 100 bytes some 0.15.
+/// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is
+/// cheaper than looking each row up in their indexes: a lookup takes some 2 microseconds, reading
+/// and probing a row of 100 bytes some 0.15.
 pub(super) const READ_ONCE_BYTES_A_ROW: usize = 1300;
 
-/// Settings of functions that look rows up. What it costs to look one up is given as it was measured: by the default, which is
-/// that of a spinning disk, the server reads a table of 40 pages for the sake of one row.
+/// Settings of functions that look rows up. What it costs to look one up is given as it was
+/// measured: by the default, which is that of a spinning disk, the server reads a table of 40 pages
+/// for the sake of one row.
 pub(super) const LOOK_UP: &str = "SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on \
                                   SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off";
 
@@ -54,13 +64,16 @@ impl Joins {
         }
     }
 
-    /// What stands for a step in this form; `None`: its own text. Settings change only where rows are looked up: there a part that
-    /// hashes comes in between. Whether few rows move is asked only where the tables are read once.
+    /// What stands for a step in this form; `None`: its own text. Settings change only where rows
+    /// are looked up: there a part that hashes comes in between. Whether few rows move is asked
+    /// only where the tables are read once.
     pub(super) fn step(self, name: &str) -> Option<&'static str> {
         match (self, name) {
             (Self::LookedUp, "by_number_of_moving.sql") => Some("{{> {{part}}}}"),
             (Self::LookedUp, "judge_number_of_moving.sql")
-            | (Self::ReadOnce, "look_up.sql" | "hash.sql" | "find_claims.sql" | "find_shown.sql") => Some(""),
+            | (Self::ReadOnce, "look_up.sql" | "hash.sql" | "find_claims.sql" | "find_shown.sql") => {
+                Some("")
+            }
             _ => None,
         }
     }
@@ -96,8 +109,12 @@ impl Joins {
     fn found_rows(self, lookup: Lookup) -> Vec<Entry> {
         let row = |condition: &str| self.choose(&lookup.row(condition), condition);
         let entry = |condition: &str| self.choose(&entry_address(condition), condition);
-        let beside =
-            |condition: &str| self.choose(&entry_beside(condition), &format!("{{{{map}}}} m ON {condition}"));
+        let beside = |condition: &str| {
+            self.choose(
+                &entry_beside(condition),
+                &format!("{{{{map}}}} m ON {condition}"),
+            )
+        };
         vec![
             // The entry of what a staged row is, or was if it is gone; beside it in a FROM clause.
             ("?entry_known", beside("{{?known_is_map}}")),
@@ -125,7 +142,10 @@ impl Joins {
     fn found_or_not(self) -> Vec<Entry> {
         vec![
             // The lookup has a row under the key that a moving row claims.
-            ("?claim_is_shown", self.choose(CLAIM_IS_SHOWN, CLAIM_IS_AMONG_ALL)),
+            (
+                "?claim_is_shown",
+                self.choose(CLAIM_IS_SHOWN, CLAIM_IS_AMONG_ALL),
+            ),
             // The lookup has no row under the key of a staged one.
             (
                 "?staged_is_missing",
@@ -150,9 +170,15 @@ impl Joins {
                 self.choose(ENTRIES_THAT_GO, ALL_ENTRIES_THAT_GO),
             ),
             // Entries of rows that have or want a touched key.
-            ("?map_of_claims", self.choose(" AND m.ctid = ANY (_claims)", "")),
+            (
+                "?map_of_claims",
+                self.choose(" AND m.ctid = ANY (_claims)", ""),
+            ),
             // Rows of the lookup under a touched key.
-            ("?lookup_of_shown", self.choose(" AND l.ctid = ANY (_shown)", "")),
+            (
+                "?lookup_of_shown",
+                self.choose(" AND l.ctid = ANY (_shown)", ""),
+            ),
         ]
     }
 }
@@ -179,11 +205,14 @@ impl Lookup {
     }
 }
 
-const CLAIM_IS_SHOWN: &str = "(SELECT l.ctid FROM {{lookup}} l WHERE {{?lookup_is_claimed}}) IS NOT NULL";
+const CLAIM_IS_SHOWN: &str =
+    "(SELECT l.ctid FROM {{lookup}} l WHERE {{?lookup_is_claimed}}) IS NOT NULL";
 const CLAIM_IS_AMONG_ALL: &str = "EXISTS (SELECT FROM {{lookup}} l WHERE {{?lookup_is_claimed}})";
 
-const STAGED_IS_MISSING: &str = "(SELECT l.ctid FROM {{lookup}} l WHERE {{?lookup_is_stage}}) IS NULL";
-const STAGED_IS_NOT_AMONG_ALL: &str = "NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{?lookup_is_stage}})";
+const STAGED_IS_MISSING: &str =
+    "(SELECT l.ctid FROM {{lookup}} l WHERE {{?lookup_is_stage}}) IS NULL";
+const STAGED_IS_NOT_AMONG_ALL: &str =
+    "NOT EXISTS (SELECT FROM {{lookup}} l WHERE {{?lookup_is_stage}})";
 
 const REJECTED_IS_OVER: &str =
     "(SELECT m.state IN ('r', 'x') FROM {{map}} m WHERE {{?rejected_is_map}}) IS NOT TRUE";
@@ -191,8 +220,7 @@ const REJECTED_IS_NOT_AMONG_ALL: &str =
     "NOT EXISTS (SELECT FROM {{map}} m WHERE {{?rejected_is_map}} AND m.state IN ('r', 'x'))";
 
 /// With its state as a condition the entry could be found by reading the index by key, too.
-const ENTRY_OF_REJECTED: &str =
-    "m.ctid = (SELECT CASE m.state WHEN 'r' THEN m.ctid END FROM {{map}} m WHERE {{?identity_is_map}})";
+const ENTRY_OF_REJECTED: &str = "m.ctid = (SELECT CASE m.state WHEN 'r' THEN m.ctid END FROM {{map}} m WHERE {{?identity_is_map}})";
 
 const ENTRIES_THAT_GO: &str = "WHERE m.ctid = ANY (ARRAY(SELECT x.map_row FROM {{moving}} x \
                                WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')))";
@@ -202,7 +230,8 @@ const ALL_ENTRIES_THAT_GO: &str =
 const SOME_ARE_MISSING: &str = " AND (SELECT count(*) FROM {{lookup}} l JOIN {{stage}} s ON {{?lookup_is_stage}} \
                                 WHERE s.state = 'l') < _total";
 
-/// The map's entry that an index finds, beside the row that asks for it. The limit keeps it from being made a join.
+/// The map's entry that an index finds, beside the row that asks for it. The limit keeps it from
+/// being made a join.
 fn entry_beside(condition: &str) -> String {
     format!("LATERAL (SELECT m.*, m.ctid FROM {{{{map}}}} m WHERE {condition} LIMIT 1) m ON true")
 }

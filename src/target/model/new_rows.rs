@@ -5,7 +5,8 @@ use crate::row::Row;
 use crate::sql::ident;
 
 impl TargetModel {
-    /// `COPY` of the map's entries of new rows: identity, key, state and, where dead rows are remembered, values.
+    /// `COPY` of the map's entries of new rows: identity, key, state and, where dead rows are
+    /// remembered, values.
     pub fn copy_map(&self) -> String {
         let values = if self.model.keeps_dead_rows() {
             format!(", {}", numbered("", "v", self.columns.len()))
@@ -20,7 +21,8 @@ impl TargetModel {
         )
     }
 
-    /// `COPY` of the lookup's new rows: projected columns, then the time if the lookup has a column for it.
+    /// `COPY` of the lookup's new rows: projected columns, then the time if the lookup has a column
+    /// for it.
     pub fn copy_lookup(&self) -> String {
         let names = self.columns.iter().map(|column| ident(&column.name));
         let synced_at = self.model.settings.synced_at.iter().map(|name| ident(name));
@@ -36,7 +38,8 @@ impl TargetModel {
         format!("SELECT pg_temp.cdc_count({}, {rows}, false, true)", self.id)
     }
 
-    /// What rows are sorted by: their key's first column as text, nearly the order of the lookup's key index.
+    /// What rows are sorted by: their key's first column as text, nearly the order of the lookup's
+    /// key index.
     pub fn sort_key<'a>(&self, values: &'a Row) -> Option<&'a [u8]> {
         values.cell(self.key_places().next()?).text()
     }

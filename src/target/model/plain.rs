@@ -31,7 +31,11 @@ impl TargetModel {
             )
         } else {
             let turn = " AND l.\"cdc: turn\" = s.turn";
-            (self.lookup_rows_in_turn(), format!("l.{THERE} IS NULL"), turn)
+            (
+                self.lookup_rows_in_turn(),
+                format!("l.{THERE} IS NULL"),
+                turn,
+            )
         };
         let as_v = self
             .columns
@@ -52,7 +56,10 @@ impl TargetModel {
 
     /// The lookup's rows, those of one key numbered.
     fn lookup_rows_in_turn(&self) -> String {
-        let of_key = self.key.iter().filter_map(|part| self.columns.get(part.column));
+        let of_key = self
+            .key
+            .iter()
+            .filter_map(|part| self.columns.get(part.column));
         let key = join(", ", of_key.map(super::TargetColumn::in_lookup));
         let columns = join(
             ", ",
@@ -91,8 +98,8 @@ impl TargetModel {
         )
     }
 
-    /// Makes a table that takes what the lookup takes, as far as its types, NOT NULLs and CHECKs say: the lookup's other columns
-    /// may have defaults or generators that write elsewhere.
+    /// Makes a table that takes what the lookup takes, as far as its types, NOT NULLs and CHECKs
+    /// say: the lookup's other columns may have defaults or generators that write elsewhere.
     pub(crate) fn create_tried(&self, lookup: &LookupTable) -> String {
         let tried = self.tried();
         let others = lookup
@@ -107,7 +114,8 @@ impl TargetModel {
         )
     }
 
-    /// Writes the judged rows with these numbers into that table, and nothing that was there before.
+    /// Writes the judged rows with these numbers into that table, and nothing that was there
+    /// before.
     pub(crate) fn try_rows(&self, (low, high): (i64, i64)) -> String {
         let names = self.columns.iter().map(|column| ident(&column.name));
         format!(

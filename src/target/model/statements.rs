@@ -1,10 +1,12 @@
-//! The functions that a session makes for a read model, and their calls, from the templates in `sql/target/write`.
+//! The functions that a session makes for a read model, and their calls, from the templates in
+//! `sql/target/write`.
 
 use super::joins::Entry;
 use super::joins::{Joins, Lookup, READ_ONCE_BYTES_A_ROW};
 use super::{TargetModel, join, no_identity, numbered};
 
-/// Chunks that the stage may be as large as before its rows are looked up instead of being read once for each chunk.
+/// Chunks that the stage may be as large as before its rows are looked up instead of being read
+/// once for each chunk.
 const SMALL_CHUNKS: u32 = 16;
 
 /// Bytes of a shadow from which on the primary key of a new map is made after the rows.
@@ -16,7 +18,8 @@ pub const MOST_REJECTED: i64 = 1000;
 const MERGE: &str = include_str!("../../../sql/target/write/merge.sql");
 const ISOLATE: &str = include_str!("../../../sql/target/write/isolate.sql");
 
-/// The errors by which the target rejects a row ([`class_of`](crate::target::error::class_of)), as conditions of plpgsql.
+/// The errors by which the target rejects a row ([`class_of`](crate::target::error::class_of)), as
+/// conditions of plpgsql.
 const REJECTIONS: &str = "data_exception OR integrity_constraint_violation OR with_check_option_violation \
                         OR raise_exception OR cardinality_violation OR program_limit_exceeded";
 
@@ -32,7 +35,8 @@ impl TargetModel {
     }
 
     fn merge(&self, name: &str, stage: &str, joins: Joins) -> String {
-        let stays = "(s.state = 'l' AND NOT {{?moved}} AND m.state = 's' AND {{?key_is_as_it_was}})";
+        let stays =
+            "(s.state = 'l' AND NOT {{?moved}} AND m.state = 's' AND {{?key_is_as_it_was}})";
         let own = [
             ("function", self.function(name)),
             ("stage", stage.to_owned()),
@@ -112,7 +116,10 @@ impl TargetModel {
                     "?parameters",
                     &join(", ", (1..=width).map(|n| format!("_a{n} text[]"))),
                 ),
-                ("?arrays", &join(", ", (1..=width).map(|n| format!("_a{n}")))),
+                (
+                    "?arrays",
+                    &join(", ", (1..=width).map(|n| format!("_a{n}"))),
+                ),
                 ("?casts", &self.stage_casts()),
             ],
         )
@@ -120,7 +127,10 @@ impl TargetModel {
 
     /// Stages rows that come as one array of text for each column of the stage.
     pub fn stage_statement(&self) -> String {
-        let arrays = join(", ", (1..=self.stage_width()).map(|n| format!("${n}::text[]")));
+        let arrays = join(
+            ", ",
+            (1..=self.stage_width()).map(|n| format!("${n}::text[]")),
+        );
         format!(
             "INSERT INTO {stage} ({columns}) SELECT {casts} FROM unnest({arrays}) AS a({columns})",
             stage = self.stage(),
@@ -136,18 +146,27 @@ impl TargetModel {
             .flat_map(|_| self.identity_types.iter().map(|name| bare(name)))
             .collect();
         types.push("\"char\"".to_owned());
-        types.extend(self.columns.iter().map(|column| column.bare_type_name.clone()));
+        types.extend(
+            self.columns
+                .iter()
+                .map(|column| column.bare_type_name.clone()),
+        );
         types.extend(self.toastable().map(|_| "boolean".to_owned()));
         let columns = self.stage_columns();
         let names: Vec<&str> = columns.split(", ").collect();
         debug_assert_eq!(types.len(), names.len(), "{columns}");
         let casts = names.iter().zip(&types);
-        join(", ", casts.map(|(name, of)| read_as(&format!("a.{name}"), of)))
+        join(
+            ", ",
+            casts.map(|(name, of)| read_as(&format!("a.{name}"), of)),
+        )
     }
 
     /// The call of the one statement, with its parameters numbered from 1.
     pub fn apply_call(&self) -> String {
-        let arrays: String = (0..self.stage_width()).map(|n| format!(", ${}", n + 9)).collect();
+        let arrays: String = (0..self.stage_width())
+            .map(|n| format!(", ${}", n + 9))
+            .collect();
         format!(
             "SELECT * FROM pg_temp.apply_{}($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz, $7, $8{arrays})",
             self.id
@@ -168,8 +187,9 @@ impl TargetModel {
         let still_out = flags
             .iter()
             .map(|u| format!("s.u{u} AND (b.state IS NULL OR b.u{u})"));
-        let start = (1..=n)
-            .map(|o| format!("CASE WHEN b.state IS NOT NULL THEN b.o{o} WHEN NOT _cleared THEN s.o{o} END"));
+        let start = (1..=n).map(|o| {
+            format!("CASE WHEN b.state IS NOT NULL THEN b.o{o} WHEN NOT _cleared THEN s.o{o} END")
+        });
         self.fill(
             include_str!("../../../sql/target/write/fold_chunk.sql"),
             &[
@@ -221,9 +241,13 @@ impl TargetModel {
         )
     }
 
-    /// How many live rows in the stage a type of the lookup rejected, and the SQLSTATE of one of them.
+    /// How many live rows in the stage a type of the lookup rejected, and the SQLSTATE of one of
+    /// them.
     pub fn count_refused(&self) -> String {
-        format!("SELECT count(*), min(e1) FROM {} WHERE state = 'x'", self.stage())
+        format!(
+            "SELECT count(*), min(e1) FROM {} WHERE state = 'x'",
+            self.stage()
+        )
     }
 
     /// The call of the writer over the session's stage.
@@ -235,16 +259,22 @@ impl TargetModel {
         )
     }
 
-    /// Asks whether map and lookup are so small beside this many rows that they are better read once.
+    /// Asks whether map and lookup are so small beside this many rows that they are better read
+    /// once.
     pub fn are_small_beside(&self, rows: usize) -> String {
         let most_bytes = rows.saturating_mul(READ_ONCE_BYTES_A_ROW);
-        self.fill(&format!("SELECT {{{{?bytes_to_read}}}} < {most_bytes}"), &[])
+        self.fill(
+            &format!("SELECT {{{{?bytes_to_read}}}} < {most_bytes}"),
+            &[],
+        )
     }
 
-    /// Makes the primary key of the map if it is not there, before the shadow is merged: where that is large, it is better made after.
+    /// Makes the primary key of the map if it is not there, before the shadow is merged: where that
+    /// is large, it is better made after.
     pub fn make_map_identity_before(&self) -> String {
-        let small =
-            format!("pg_catalog.pg_relation_size({{{{shadow_name}}}}) < {LEAST_BYTES_TO_INDEX_LATER}");
+        let small = format!(
+            "pg_catalog.pg_relation_size({{{{shadow_name}}}}) < {LEAST_BYTES_TO_INDEX_LATER}"
+        );
         self.make_identity(&small)
     }
 
@@ -271,7 +301,10 @@ impl TargetModel {
         );
         self.fill(
             include_str!("../../../sql/target/write/catch_up.sql"),
-            &[("function", &self.function("catch_up")), ("?resolve", &resolve)],
+            &[
+                ("function", &self.function("catch_up")),
+                ("?resolve", &resolve),
+            ],
         )
     }
 
@@ -291,7 +324,8 @@ impl TargetModel {
         )
     }
 
-    /// What each left-out value becomes, and whether it still is left out. Without such columns nothing changes.
+    /// What each left-out value becomes, and whether it still is left out. Without such columns
+    /// nothing changes.
     pub(super) fn resolve(
         &self,
         value: impl Fn(usize) -> String,
@@ -308,11 +342,12 @@ impl TargetModel {
     }
 }
 
-/// A text read by a type's input function, as `COPY` does. A cast does the same but for types that have a function for it, which
-/// may read otherwise: `'-'::text::regclass` is an error, and what types of extensions do is not known. Elements of an array
-/// are always read by the input function.
+/// A text read by a type's input function, as `COPY` does. A cast does the same but for types that
+/// have a function for it, which may read otherwise: `'-'::text::regclass` is an error, and what
+/// types of extensions do is not known. Elements of an array are always read by the input function.
 fn read_as(text: &str, of: &str) -> String {
-    let may_have_a_function = matches!(of, "regclass" | "\"char\"" | "name" | "xml") || of.contains('.');
+    let may_have_a_function =
+        matches!(of, "regclass" | "\"char\"" | "name" | "xml") || of.contains('.');
     if !may_have_a_function || of.ends_with("[]") {
         return format!("{text}::{of}");
     }

@@ -1,4 +1,5 @@
-//! The tables of a read model: map, rejected rows and shadow, which stay in the target, and those of a session.
+//! The tables of a read model: map, rejected rows and shadow, which stay in the target, and those
+//! of a session.
 
 use super::{TargetModel, join, numbered};
 use crate::sql::{block, literal};
@@ -7,8 +8,8 @@ use crate::sql::{block, literal};
 const WHY: &str = "e1 text, e2 text, e3 text";
 
 impl TargetModel {
-    /// Makes the map and the table of the rejected rows where there are none. The map gets its primary key with its rows
-    /// ([`Self::make_map_identity`]).
+    /// Makes the map and the table of the rejected rows where there are none. The map gets its
+    /// primary key with its rows ([`Self::make_map_identity`]).
     pub fn create_map(&self) -> String {
         let map = self.map();
         let columns = [
@@ -28,7 +29,8 @@ impl TargetModel {
         )
     }
 
-    /// Makes the table of the rejected rows, with identity and key as they are. One that is there is not locked.
+    /// Makes the table of the rejected rows, with identity and key as they are. One that is there
+    /// is not locked.
     pub fn create_rejected(&self) -> String {
         let columns = [self.identity_columns("i", ""), self.key_columns("k")].join(", ");
         let made = block(&format!(
@@ -43,7 +45,8 @@ impl TargetModel {
         format!("-- What the lookup does not take, unless the table is there.\n{made}")
     }
 
-    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of rows that are tried again.
+    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of
+    /// rows that are tried again.
     pub fn create_tries(&self) -> String {
         let columns = [
             self.key_columns("k"),
@@ -92,7 +95,8 @@ impl TargetModel {
         )
     }
 
-    /// Empties the session's staging tables, also those of the isolating run, after many rows or few.
+    /// Empties the session's staging tables, also those of the isolating run, after many rows or
+    /// few.
     pub fn empty_stage(&self, many: bool, isolating: bool) -> String {
         let mut tables = vec![self.stage(), self.moving(), self.touched()];
         if isolating {
@@ -101,7 +105,10 @@ impl TargetModel {
         if many {
             format!("TRUNCATE {}", tables.join(", "))
         } else {
-            join("; ", tables.iter().map(|table| format!("DELETE FROM {table}")))
+            join(
+                "; ",
+                tables.iter().map(|table| format!("DELETE FROM {table}")),
+            )
         }
     }
 
@@ -130,7 +137,8 @@ impl TargetModel {
         self.stage_definition()
     }
 
-    /// Empties the shadow at once. Nobody else may have it locked, not even to read. Its index stays, if it has one.
+    /// Empties the shadow at once. Nobody else may have it locked, not even to read. Its index
+    /// stays, if it has one.
     pub fn truncate_shadow(&self) -> String {
         format!("TRUNCATE {}", self.shadow())
     }

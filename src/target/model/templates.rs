@@ -1,11 +1,13 @@
-//! Fills the templates of the writer, `sql/target/write`, for one read model. Their notation: `sql/README.md`.
+//! Fills the templates of the writer, `sql/target/write`, for one read model. Their notation:
+//! `sql/README.md`.
 //!
 //! ```text
-//! template -> steps put in -> conditions and lists of the function's own -> those of every function -> names
+//! template -> steps put in -> conditions and lists of the function's own
+//!          -> those of every function -> names
 //! ```
 //!
-//! What a placeholder stands for may hold placeholders of the kinds that follow. What a table's owner has named comes last and is
-//! never looked through again.
+//! What a placeholder stands for may hold placeholders of the kinds that follow. What a table's
+//! owner has named comes last and is never looked through again.
 
 use super::joins::{Entry, Joins};
 use super::{TargetModel, join};

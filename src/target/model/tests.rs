@@ -70,7 +70,8 @@ fn rows_are_sorted_for_the_map_unless_that_takes_the_rules_of_a_language() {
     assert!(labels().merge_function(Joins::LookedUp).contains(sort));
     let table = labels_table(ReplicaIdentity::Default);
     let settings = ReadModelSettings::labels();
-    let by_code = ReadModel::bind(&settings, &table, &["code".to_owned()], Remembering::Map).unwrap();
+    let by_code =
+        ReadModel::bind(&settings, &table, &["code".to_owned()], Remembering::Map).unwrap();
     let by_code = TargetModel::bind(7, "cdc", Arc::new(by_code), &lookup()).unwrap();
     assert!(!by_code.merge_function(Joins::LookedUp).contains(sort));
 }
@@ -106,10 +107,15 @@ fn no_placeholder_is_left_in_any_statement() {
     for (indexes, in_turn) in [(lookup().unique_indexes, false), (Vec::new(), true)] {
         let mut lookup = lookup();
         lookup.unique_indexes = indexes;
-        let model = TargetModel::to_compare(7, "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
+        let model =
+            TargetModel::to_compare(7, "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
         let sql = model.find_differing();
         assert!(!sql.contains("{{"), "{sql}");
-        assert_eq!(sql.contains("row_number() OVER (PARTITION BY"), in_turn, "{sql}");
+        assert_eq!(
+            sql.contains("row_number() OVER (PARTITION BY"),
+            in_turn,
+            "{sql}"
+        );
     }
 }
 
@@ -150,7 +156,12 @@ fn names_that_would_break_the_functions_are_refused() {
 fn a_lookup_that_cannot_carry_the_key_is_refused() {
     let mut unlogged = lookup();
     unlogged.persistence = 'u';
-    assert!(bind(&unlogged).unwrap_err().to_string().contains("UNLOGGED"));
+    assert!(
+        bind(&unlogged)
+            .unwrap_err()
+            .to_string()
+            .contains("UNLOGGED")
+    );
     let mut no_index = lookup();
     no_index.unique_indexes.clear();
     assert!(
@@ -161,7 +172,12 @@ fn a_lookup_that_cannot_carry_the_key_is_refused() {
     );
     let mut no_column = lookup();
     no_column.columns.remove(1);
-    assert!(bind(&no_column).unwrap_err().to_string().contains("\"label\""));
+    assert!(
+        bind(&no_column)
+            .unwrap_err()
+            .to_string()
+            .contains("\"label\"")
+    );
     for (at, name) in [(1, "label"), (3, "updated_at")] {
         let mut generated = lookup();
         generated.columns[at].generated = true;

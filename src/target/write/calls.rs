@@ -1,7 +1,8 @@
-//! Everything that the writer asks of the driver: each statement with its arguments, and what its rows mean.
+//! Everything that the writer asks of the driver: each statement with its arguments, and what its
+//! rows mean.
 //!
-//! A statement without arguments and results goes by `statement.rs`. An error that comes while a read model's rows are written
-//! names the read model ([`in_read_model`]), never a value.
+//! A statement without arguments and results goes by `statement.rs`. An error that comes while a
+//! read model's rows are written names the read model ([`in_read_model`]), never a value.
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -30,18 +31,24 @@ pub(super) async fn make_advance(conn: &mut PgConnection, schema: &str) -> Resul
 }
 
 /// Fences, and moves the checkpoint.
-pub(super) async fn advance(conn: &mut PgConnection, epoch: i64, position: &Position) -> Result<()> {
+pub(super) async fn advance(
+    conn: &mut PgConnection,
+    epoch: i64,
+    position: &Position,
+) -> Result<()> {
     let last = position.last;
-    sqlx::query("SELECT pg_temp.cdc_advance($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz)")
-        .bind(epoch)
-        .bind(position.lsn.to_string())
-        .bind(position.commit_time.map(timestamp))
-        .bind(last.map(|last| last.commit_lsn.to_string()))
-        .bind(last.map(|last| i64::from(last.xid)))
-        .bind(last.map(|last| timestamp(last.commit_time)))
-        .execute(conn)
-        .await
-        .map_err(from_sqlx)?;
+    sqlx::query(
+        "SELECT pg_temp.cdc_advance($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz)",
+    )
+    .bind(epoch)
+    .bind(position.lsn.to_string())
+    .bind(position.commit_time.map(timestamp))
+    .bind(last.map(|last| last.commit_lsn.to_string()))
+    .bind(last.map(|last| i64::from(last.xid)))
+    .bind(last.map(|last| timestamp(last.commit_time)))
+    .execute(conn)
+    .await
+    .map_err(from_sqlx)?;
     Ok(())
 }
 
@@ -92,7 +99,8 @@ pub(super) struct MergeOptions {
     pub(super) keys: i32,
 }
 
-/// Merges by the function that this statement calls ([`TargetModel::merge_call`], [`TargetModel::merge_shadow_call`]).
+/// Merges by the function that this statement calls ([`TargetModel::merge_call`],
+/// [`TargetModel::merge_shadow_call`]).
 pub(super) async fn merge(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -170,7 +178,8 @@ fn read_written(row: &PgRow) -> Result<Written> {
     })
 }
 
-/// Checks what is checked at the commit otherwise, and runs what comes `then`; an error comes with the table whose constraint it is.
+/// Checks what is checked at the commit otherwise, and runs what comes `then`; an error comes with
+/// the table whose constraint it is.
 pub(super) async fn check_constraints(
     conn: &mut PgConnection,
     then: &str,
@@ -178,8 +187,8 @@ pub(super) async fn check_constraints(
     let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {then}");
     let checked = sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
     checked.map(|_| ()).map_err(|error| {
-        let table =
-            Refusal::of(&error).and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
+        let table = Refusal::of(&error)
+            .and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
         (from_sqlx(error), table)
     })
 }
@@ -267,7 +276,8 @@ pub(super) async fn fold_chunk(
     Ok(())
 }
 
-/// Live rows in the stage of which a type of the lookup rejects a value, and the SQLSTATE of one of them.
+/// Live rows in the stage of which a type of the lookup rejects a value, and the SQLSTATE of one of
+/// them.
 pub(super) async fn count_rejected(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -279,7 +289,10 @@ pub(super) async fn count_rejected(
 }
 
 /// Whether the shadow holds rows of which a type of the lookup rejects a value.
-pub(super) async fn shadow_has_rejected(conn: &mut PgConnection, model: &TargetModel) -> Result<bool> {
+pub(super) async fn shadow_has_rejected(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+) -> Result<bool> {
     let sql = format!(
         "SELECT EXISTS (SELECT FROM {} s WHERE s.state = 'x')",
         model.shadow()
@@ -337,15 +350,17 @@ pub(super) async fn session_tables(conn: &mut PgConnection, ids: &[i32]) -> Resu
 
 /// Says which read model an error belongs to that came while its rows were written.
 ///
-/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated column, a lookup without an identity
-/// that a publication at the target sends, a damaged page) is this read model's own trouble, and must not hold up the others.
+/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated
+/// column, a lookup without an identity that a publication at the target sends, a damaged page) is
+/// this read model's own trouble, and must not hold up the others.
 pub(super) fn in_read_model(error: Error, model: &TargetModel) -> Error {
     const FINAL: [&str; 8] = ["42", "0A", "2F", "38", "39", "55000", "XX001", "XX002"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
     // A code of somebody's own, as a trigger may raise it, is tried for ever.
-    let unknown =
-        !sqlstate.is_empty() && error.class() == Class::Transient && !words_are_the_servers(sqlstate);
+    let unknown = !sqlstate.is_empty()
+        && error.class() == Class::Transient
+        && !words_are_the_servers(sqlstate);
     let error = if is_final {
         error.with_class(Class::Broken)
     } else {

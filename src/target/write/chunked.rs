@@ -1,7 +1,8 @@
-//! The end of a transaction of which chunks are staged (`chunks.rs`): its last rows are staged too, and all are merged.
+//! The end of a transaction of which chunks are staged (`chunks.rs`): its last rows are staged too,
+//! and all are merged.
 //!
-//! The transaction is not kept, so that it cannot be staged once more: if the target rejects a row, the merge is undone to a
-//! savepoint, and the isolating run merges what is staged.
+//! The transaction is not kept, so that it cannot be staged once more: if the target rejects a row,
+//! the merge is undone to a savepoint, and the isolating run merges what is staged.
 
 use super::chunks::{Chunks, count_rejected};
 use super::context::{AllWritten, WriteTx, add_written};
@@ -13,7 +14,8 @@ use crate::batch::Batch;
 use crate::error::{Class, Error, Result};
 use crate::target::model::TargetModel;
 
-/// Writes a batch that begins with staged chunks, and its checkpoint. At most `keys` keys of each kind are reported.
+/// Writes a batch that begins with staged chunks, and its checkpoint. At most `keys` keys of each
+/// kind are reported.
 pub(super) async fn write(
     session: &mut Session,
     chunks: &mut Chunks,
@@ -23,7 +25,8 @@ pub(super) async fn write(
     let mut written = match finish(session, chunks, batch, keys).await {
         Ok(written) => written,
         Err(error) => {
-            // The first error is the one to report; a connection that is gone has rolled back by itself.
+            // The first error is the one to report; a connection that is gone has rolled back by
+            // itself.
             let _ = chunks.abandon(session).await;
             return Err(error);
         }
@@ -37,7 +40,12 @@ pub(super) async fn write(
     Ok(written)
 }
 
-async fn finish(session: &mut Session, chunks: &mut Chunks, batch: &Batch, keys: i32) -> Result<AllWritten> {
+async fn finish(
+    session: &mut Session,
+    chunks: &mut Chunks,
+    batch: &Batch,
+    keys: i32,
+) -> Result<AllWritten> {
     if batch.chunks != chunks.count {
         return Err(Error::new(
             Class::Transient,
@@ -63,8 +71,9 @@ async fn finish(session: &mut Session, chunks: &mut Chunks, batch: &Batch, keys:
     session.note_written(merged, blamed)
 }
 
-/// Read models that cannot take the transaction leave before it. Rows of theirs went past the stage, so that all of it was
-/// undone, and the transaction comes again for the others. Returns the error that says so.
+/// Read models that cannot take the transaction leave before it. Rows of theirs went past the
+/// stage, so that all of it was undone, and the transaction comes again for the others. Returns the
+/// error that says so.
 async fn leave(session: &mut Session, batch: &Batch) -> Result<Error> {
     let mut tx = session.begin(0).await?;
     let suspended = suspend_all(&mut tx, batch).await;
@@ -97,12 +106,20 @@ async fn advance(tx: &mut WriteTx<'_>, chunks: &Chunks, batch: &Batch) -> Result
 }
 
 /// Merges what is staged, if need be without the rows that the target rejects.
-async fn merge_staged(tx: &mut WriteTx<'_>, batch: &Batch, staged: &[Staged]) -> Result<AllWritten> {
+async fn merge_staged(
+    tx: &mut WriteTx<'_>,
+    batch: &Batch,
+    staged: &[Staged],
+) -> Result<AllWritten> {
     let only = match staged {
         [one] => Some(one.index),
         _ => None,
     };
-    let what = ToMerge { batch, staged, only };
+    let what = ToMerge {
+        batch,
+        staged,
+        only,
+    };
     if has_rejected(tx, staged).await? {
         return rejected::merge(tx, what).await;
     }
@@ -118,7 +135,8 @@ async fn merge_staged(tx: &mut WriteTx<'_>, batch: &Batch, staged: &[Staged]) ->
     }
 }
 
-/// Whether a read model has rejected rows, or rejects a value that is staged. Later chunks may have put right what was rejected.
+/// Whether a read model has rejected rows, or rejects a value that is staged. Later chunks may have
+/// put right what was rejected.
 async fn has_rejected(tx: &mut WriteTx<'_>, staged: &[Staged]) -> Result<bool> {
     let mut has_rejected = false;
     for one in staged {

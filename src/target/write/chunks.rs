@@ -1,9 +1,10 @@
-//! A transaction that is too large to be kept in memory: it is staged chunk by chunk, in one transaction of the target that stays
-//! open, and merged once, with the last chunk (`chunked.rs`). Nothing of it is seen before.
+//! A transaction that is too large to be kept in memory: it is staged chunk by chunk, in one
+//! transaction of the target that stays open, and merged once, with the last chunk (`chunked.rs`).
+//! Nothing of it is seen before.
 //!
-//! Chunks of nothing but new rows that come before all others go past the stage (`new_rows.rs`), as if they were a batch of
-//! their own. Later ones are added to the stage as they are; any other is folded into it by the server
-//! (`sql/target/write/fold_chunk.sql`), by the rule of [`Fold`].
+//! Chunks of nothing but new rows that come before all others go past the stage (`new_rows.rs`), as
+//! if they were a batch of their own. Later ones are added to the stage as they are; any other is
+//! folded into it by the server (`sql/target/write/fold_chunk.sql`), by the rule of [`Fold`].
 
 use std::collections::HashSet;
 
@@ -83,7 +84,8 @@ impl Chunks {
         if self.count > 0 && NEEDS.iter().any(|need| !session.prepared.has(id, *need)) {
             self.made.insert(id);
         }
-        // Also where the read model stops at a rejected row: another one of the transaction may have some.
+        // Also where the read model stops at a rejected row: another one of the transaction may
+        // have some.
         session.prepare_with(index, &NEEDS).await
     }
 
@@ -96,12 +98,21 @@ impl Chunks {
         Ok(())
     }
 
-    async fn add_to_stage(&mut self, tx: &mut WriteTx<'_>, index: usize, fold: &Fold) -> Result<()> {
+    async fn add_to_stage(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        index: usize,
+        fold: &Fold,
+    ) -> Result<()> {
         let model = tx.model(index)?;
         let mut staged = self.staged_of(index);
         let first = staged == Staged::none(index);
         let as_it_is = first || fold.only_new();
-        let table = if as_it_is { model.stage() } else { model.chunk() };
+        let table = if as_it_is {
+            model.stage()
+        } else {
+            model.chunk()
+        };
         // Of those that chunks before had, some may be right by now.
         let mut rejected = RejectedCounts {
             live: 0,
@@ -115,7 +126,11 @@ impl Chunks {
         }
         staged.add(fold.all());
         staged.rejected.dead = rejected.dead;
-        staged.rejected.live = if fold.clear() { 0 } else { staged.rejected.live } + rejected.live;
+        staged.rejected.live = if fold.clear() {
+            0
+        } else {
+            staged.rejected.live
+        } + rejected.live;
         // Some may be rejected again, others not any more: counted only when it matters.
         if staged.rejected.live > MOST_REJECTED {
             staged.rejected.live = count_rejected(tx.conn, model).await?;
@@ -131,8 +146,8 @@ impl Chunks {
         staged.copied().unwrap_or_else(|| Staged::none(index))
     }
 
-    /// Notes what is staged of a read model; a new one comes behind the others. They are merged in the order in which they came:
-    /// one lookup may refer to another.
+    /// Notes what is staged of a read model; a new one comes behind the others. They are merged in
+    /// the order in which they came: one lookup may refer to another.
     fn note(&mut self, staged: Staged) {
         match self.staged.iter_mut().find(|one| one.index == staged.index) {
             Some(one) => *one = staged,

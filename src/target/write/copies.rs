@@ -1,10 +1,14 @@
-//! The merge of exact copies: by the functions that merge a stage, with the shadow in place of the stage.
+//! The merge of exact copies: by the functions that merge a stage, with the shadow in place of the
+//! stage.
 //!
-//! A copy that the target rejects is left out, and the others are merged: the first attempts learn which one it is.
+//! A copy that the target rejects is left out, and the others are merged: the first attempts learn
+//! which one it is.
 
 use std::collections::VecDeque;
 
-use super::calls::{self, IsolateOptions, MergeFrom, MergeOptions, check_constraints, in_read_model};
+use super::calls::{
+    self, IsolateOptions, MergeFrom, MergeOptions, check_constraints, in_read_model,
+};
 use super::context::WriteTx;
 use super::merge::Merging;
 use super::prepare::Purpose;
@@ -54,10 +58,14 @@ struct CopyOptions {
     lsn: Lsn,
 }
 
-/// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
-/// A read model whose rows the target rejects is left as it was and comes back with its error. At most `keys` keys of each kind are
-/// reported.
-pub(super) async fn merge(session: &mut Session, copies: Copies<'_>, keys: i32) -> Result<Vec<Merged>> {
+/// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take
+/// part from here on. A read model whose rows the target rejects is left as it was and comes back
+/// with its error. At most `keys` keys of each kind are reported.
+pub(super) async fn merge(
+    session: &mut Session,
+    copies: Copies<'_>,
+    keys: i32,
+) -> Result<Vec<Merged>> {
     session.make_room(copies.indexes).await?;
     session.prepare_all(copies.indexes, Purpose::Copies).await?;
     let mut attempt = Attempt {
@@ -89,11 +97,15 @@ impl Attempt {
     fn learn(&mut self, error: Error, blamed: Option<usize>) -> Result<()> {
         let is_rejection = error.class() == Class::Refused;
         match blamed {
-            // A constraint that is checked last was violated: the rows that do so are left out, or ...
-            _ if is_rejection && self.merging == Merging::Plain => self.merging = Merging::Isolating,
+            // A constraint that is checked last was violated: the rows that do so are left out, or
+            // ...
+            _ if is_rejection && self.merging == Merging::Plain => {
+                self.merging = Merging::Isolating
+            }
             // ... where that does not help, it was by one of the copies: the others without it.
             Some(index) if self.why_left_out(index).is_none() => self.left_out.push((index, error)),
-            // The constraint belongs to another table, which refers to one of them: each is checked by itself.
+            // The constraint belongs to another table, which refers to one of them: each is checked
+            // by itself.
             _ if is_rejection && self.check == Check::AtTheEnd => self.check = Check::AfterEach,
             _ => return Err(error),
         }
@@ -102,7 +114,9 @@ impl Attempt {
 
     fn why_left_out(&self, index: usize) -> Option<&Error> {
         let mut left_out = self.left_out.iter();
-        left_out.find(|(of, _)| *of == index).map(|(_, error)| error)
+        left_out
+            .find(|(of, _)| *of == index)
+            .map(|(_, error)| error)
     }
 }
 
@@ -115,7 +129,11 @@ fn note_merged(session: &mut Session, all: &[Merged]) {
     }
 }
 
-async fn try_merge(tx: &mut WriteTx<'_>, copies: Copies<'_>, attempt: &Attempt) -> Result<Vec<Merged>> {
+async fn try_merge(
+    tx: &mut WriteTx<'_>,
+    copies: Copies<'_>,
+    attempt: &Attempt,
+) -> Result<Vec<Merged>> {
     let position = copies.position;
     let (MergePosition::Running(lsn, _) | MergePosition::Start { lsn, .. }) = *position;
     let options = CopyOptions {
@@ -148,7 +166,9 @@ async fn try_merge(tx: &mut WriteTx<'_>, copies: Copies<'_>, attempt: &Attempt) 
     }
     let whole = attempt.left_out.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
     if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
-        tx.bookkeeping.mark_merged(tx.conn, tx.epoch, *id, *lsn).await?;
+        tx.bookkeeping
+            .mark_merged(tx.conn, tx.epoch, *id, *lsn)
+            .await?;
     }
     Ok(all)
 }
@@ -170,7 +190,9 @@ async fn begin(tx: &mut WriteTx<'_>, copies: Copies<'_>) -> Result<()> {
         }
         MergePosition::Start { lsn, source, as_of } => {
             let at = (*lsn, as_of.map(calls::timestamp));
-            tx.bookkeeping.finish_healing(tx.conn, tx.epoch, source, at).await
+            tx.bookkeeping
+                .finish_healing(tx.conn, tx.epoch, source, at)
+                .await
         }
     }
 }
@@ -180,7 +202,10 @@ async fn suspend_rejected(tx: &mut WriteTx<'_>, all: &[Merged], attempt: &Attemp
     let rejected = all
         .iter()
         .filter_map(|(index, merged)| Some((*index, merged.as_ref().err()?)));
-    let left_out = attempt.left_out.iter().map(|(index, error)| (*index, error));
+    let left_out = attempt
+        .left_out
+        .iter()
+        .map(|(index, error)| (*index, error));
     for (index, error) in rejected.chain(left_out) {
         let id = tx.model(index)?.id;
         tx.bookkeeping.suspend(tx.conn, tx.epoch, id, error).await?;
@@ -197,7 +222,8 @@ struct Turn {
 
 /// Merges these read models' copies. Returns also which the isolating run has merged.
 ///
-/// One that is rejected, perhaps for want of another lookup's rows, has its turn again if others were merged after it.
+/// One that is rejected, perhaps for want of another lookup's rows, has its turn again if others
+/// were merged after it.
 async fn merge_each(
     tx: &mut WriteTx<'_>,
     indexes: &[usize],
@@ -233,7 +259,8 @@ async fn merge_each(
     Ok((all, isolated))
 }
 
-/// Merges one copy under a savepoint, and says by which run; a rejection by the target comes back inside.
+/// Merges one copy under a savepoint, and says by which run; a rejection by the target comes back
+/// inside.
 async fn merge_one(
     tx: &mut WriteTx<'_>,
     model: &TargetModel,
@@ -265,7 +292,11 @@ async fn merge_one(
     }
 }
 
-async fn merge_rows(tx: &mut WriteTx<'_>, model: &TargetModel, options: CopyOptions) -> Result<Written> {
+async fn merge_rows(
+    tx: &mut WriteTx<'_>,
+    model: &TargetModel,
+    options: CopyOptions,
+) -> Result<Written> {
     let (written, healed) = match options.merging {
         Merging::Plain => (merge_plainly(tx, model).await?, 0),
         Merging::Isolating => isolate(tx, model, options.lsn).await?,
@@ -304,8 +335,8 @@ async fn merge_plainly(tx: &mut WriteTx<'_>, model: &TargetModel) -> Result<Writ
     Ok(written)
 }
 
-/// Merges without the rows that the target rejects. Returns also the number of those that were rejected before and are taken now:
-/// they are no drift.
+/// Merges without the rows that the target rejects. Returns also the number of those that were
+/// rejected before and are taken now: they are no drift.
 async fn isolate(tx: &mut WriteTx<'_>, model: &TargetModel, lsn: Lsn) -> Result<(Written, i64)> {
     tx.execute(model.make_map_identity()).await?;
     let mut before = Written::default();

@@ -1,9 +1,12 @@
-//! COPY of rows of which the lookup's types may reject some: in halves, so that few bad rows among many cost little.
+//! COPY of rows of which the lookup's types may reject some: in halves, so that few bad rows among
+//! many cost little.
 //!
-//! A row that is found is written with its identity and key alone, in the state "rejected", and with why; without the key if
-//! the key itself is rejected. A row whose identity is rejected cannot be remembered: its error is returned.
+//! A row that is found is written with its identity and key alone, in the state "rejected", and
+//! with why; without the key if the key itself is rejected. A row whose identity is rejected cannot
+//! be remembered: its error is returned.
 //!
-//! A dead row is not in the lookup, whatever it holds: one that is rejected is not remembered, no more.
+//! A dead row is not in the lookup, whatever it holds: one that is rejected is not remembered, no
+//! more.
 
 use std::ops::Range;
 
@@ -66,7 +69,9 @@ impl<'a> Rows<'a> {
     fn is_live(self, model: &TargetModel, at: usize) -> bool {
         match self {
             Self::Finals(rows, _) => rows.get(at).is_some_and(Final::is_live),
-            Self::Lines(lines) => lines.get(at).is_some_and(|line| rows::is_live_line(model, line)),
+            Self::Lines(lines) => lines
+                .get(at)
+                .is_some_and(|line| rows::is_live_line(model, line)),
         }
     }
 
@@ -106,8 +111,8 @@ impl<'a> Rows<'a> {
             }
             Self::Lines(lines) => {
                 let lines = lines.get(range).unwrap_or_default().iter();
-                let lines =
-                    lines.filter(|line| dead == DeadRows::Remembered || rows::is_live_line(model, line));
+                let lines = lines
+                    .filter(|line| dead == DeadRows::Remembered || rows::is_live_line(model, line));
                 calls::try_copy(conn, &sql, lines, |line, out| out.push_data(line)).await
             }
         }
@@ -130,8 +135,9 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Fills a table like the stage within the transaction that is open; where the read model goes on without rejected rows, without
-/// the values that a type of the lookup rejects. `rejected` counts over all calls.
+/// Fills a table like the stage within the transaction that is open; where the read model goes on
+/// without rejected rows, without the values that a type of the lookup rejects. `rejected` counts
+/// over all calls.
 pub(crate) async fn stage_accepted(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -149,7 +155,8 @@ pub(crate) async fn stage_accepted(
 /// Copies the rows within the transaction that is open. `rejected` counts over all calls.
 ///
 /// # Errors
-/// [`Class::Refused`](crate::error::Class::Refused) if more live rows are rejected than are remembered.
+/// [`Class::Refused`](crate::error::Class::Refused) if more live rows are rejected than are
+/// remembered.
 pub(crate) async fn copy(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -190,7 +197,8 @@ pub(crate) async fn copy(
     Ok(())
 }
 
-/// An error if these are more rejected rows than are remembered; it names the SQLSTATE of one of them.
+/// An error if these are more rejected rows than are remembered; it names the SQLSTATE of one of
+/// them.
 pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
     if rows <= MOST_REJECTED {
         return Ok(());
@@ -217,12 +225,19 @@ async fn copy_in_part(
     let column = column.or(refusal.column.as_deref());
     let why = [
         Some(refusal.sqlstate.as_str()),
-        refusal.constraint.as_deref().or(refusal.data_type.as_deref()),
+        refusal
+            .constraint
+            .as_deref()
+            .or(refusal.data_type.as_deref()),
         column,
     ];
     let sql = rows.copy_sql(model, Why::With);
     for part in [Part::Key, Part::Identity] {
-        let what = InPart { at, part, why: &why };
+        let what = InPart {
+            at,
+            part,
+            why: &why,
+        };
         let copied = calls::try_copy(conn, &sql, std::iter::once(what), |what, out| {
             rows.in_part(model, what, out);
         });

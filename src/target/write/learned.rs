@@ -1,4 +1,5 @@
-//! What the session learns of its read models while it writes: whose rows are rejected, whose new rows wait, how much was written.
+//! What the session learns of its read models while it writes: whose rows are rejected, whose new
+//! rows wait, how much was written.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,8 +8,8 @@ use super::sweep::Dead;
 /// Most batches that go by the stage before new rows go past it again.
 const MOST_PASSED_OVER: u32 = 64;
 
-/// Rows written since the last planning after which the session plans again at the earliest: a plan made for an empty table
-/// reads a large one from end to end.
+/// Rows written since the last planning after which the session plans again at the earliest: a plan
+/// made for an empty table reads a large one from end to end.
 const REPLAN_ROWS: i64 = 1000;
 
 /// What the session has learned, by the number of the read model.
@@ -79,7 +80,8 @@ impl PutOff {
         }
     }
 
-    /// Notes that the target rejected a new row: the next batches go by the stage, each time twice as many.
+    /// Notes that the target rejected a new row: the next batches go by the stage, each time twice
+    /// as many.
     pub(super) fn add(&mut self, id: i32) {
         let wait = self.0.entry(id).or_default();
         wait.last = wait.last.saturating_mul(2).clamp(1, MOST_PASSED_OVER);

@@ -1,7 +1,8 @@
-//! What stands in the stage becomes rows: for each read model that was staged its map and its lookup, within the transaction that
-//! is open, behind the fence.
+//! What stands in the stage becomes rows: for each read model that was staged its map and its
+//! lookup, within the transaction that is open, behind the fence.
 //!
-//! Here it is merged plainly; `rejected.rs` merges without the rows that the target rejects, and shares how it begins and ends.
+//! Here it is merged plainly; `rejected.rs` merges without the rows that the target rejects, and
+//! shares how it begins and ends.
 
 use super::calls::{self, MergeOptions, check_constraints, in_read_model};
 use super::context::{AllWritten, WriteTx};
@@ -36,7 +37,8 @@ pub(super) struct ToMerge<'a> {
     pub(super) only: Option<usize>,
 }
 
-/// Fences, and moves the checkpoint; read models that leave with the batch stay as of the one before.
+/// Fences, and moves the checkpoint; read models that leave with the batch stay as of the one
+/// before.
 pub(super) async fn advance(tx: &mut WriteTx<'_>, batch: &Batch) -> Result<()> {
     let leave = batch.suspended.iter().map(|(index, _)| *index);
     let ids: Vec<i32> = leave
@@ -95,8 +97,9 @@ async fn joins_of(tx: &mut WriteTx<'_>, model: &TargetModel, one: Staged) -> Res
     })
 }
 
-/// What ends every batch, once for all its read models: checks what is checked late, since a deferred constraint may look from
-/// one lookup to another, empties the staging tables, and suspends those that take part no more.
+/// What ends every batch, once for all its read models: checks what is checked late, since a
+/// deferred constraint may look from one lookup to another, empties the staging tables, and
+/// suspends those that take part no more.
 pub(super) async fn end(tx: &mut WriteTx<'_>, what: ToMerge<'_>, merging: Merging) -> Result<()> {
     let emptied = empty(tx, what.staged, merging)?;
     if let Err((error, table)) = check_constraints(tx.conn, &emptied).await {

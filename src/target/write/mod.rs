@@ -1,8 +1,10 @@
-//! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the target.
+//! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the
+//! target.
 //!
-//! In: batches of whole source transactions, folded ([`Batch`]); their chunks, where one is too large to be kept; exact copies.
-//! Out: what was written of each read model ([`Written`]). Nothing else writes lookup rows. Every way passes the fence before its
-//! commit: a process that was overtaken by another one changes nothing.
+//! In: batches of whole source transactions, folded ([`Batch`]); their chunks, where one is too
+//! large to be kept; exact copies. Out: what was written of each read model ([`Written`]). Nothing
+//! else writes lookup rows. Every way passes the fence before its commit: a process that was
+//! overtaken by another one changes nothing.
 //!
 //! # The ways
 //!
@@ -17,15 +19,16 @@
 //! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and each merge has a savepoint and is the function `isolate` | nothing: too many rejected rows are an error |
 //! | copies (`copies.rs`) | a copy, healing or resync has filled shadows | `BEGIN`, hold the shadows, `cdc_advance`; for each read model a savepoint and a merge from its shadow; `COMMIT` | isolating; without the rejected copy; checking after each |
 //!
-//! Whole and isolating are one function with two merges. One merge that isolates from the first rejection on would serve both, but
-//! would need a savepoint before each read model of every batch (two round trips and a transaction number more) for what hardly ever
-//! happens: a rejected batch is written once more instead.
+//! Whole and isolating are one function with two merges. One merge that isolates from the first
+//! rejection on would serve both, but would need a savepoint before each read model of every batch
+//! (two round trips and a transaction number more) for what hardly ever happens: a rejected batch
+//! is written once more instead.
 //!
 //! # Order of the files
 //!
-//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`, `context`, `room`, `needs`, `session`,
-//! `prepare`, `halving`, `stage`, `new_rows`, `merge`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this
-//! one.
+//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`,
+//! `context`, `room`, `needs`, `session`, `prepare`, `halving`, `stage`, `new_rows`, `merge`,
+//! `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this one.
 
 use sqlx::PgConnection;
 
@@ -104,11 +107,12 @@ impl Writer {
         self.session.culprit
     }
 
-    /// Writes a batch and its checkpoint, without the rows that the target rejects, unless the read model stops at them.
+    /// Writes a batch and its checkpoint, without the rows that the target rejects, unless the read
+    /// model stops at them.
     ///
     /// # Errors
-    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written; nothing was written then, and
-    /// [`Writer::culprit`] is the read model.
+    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written;
+    /// nothing was written then, and [`Writer::culprit`] is the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         let written = self.apply_batch(&batch).await?;
         // One with many read models leaves more tables than there is room for.
@@ -151,7 +155,8 @@ impl Writer {
         }
     }
 
-    /// Writes the batch in this way. `None`, and nothing is written, if its values cannot be arguments.
+    /// Writes the batch in this way. `None`, and nothing is written, if its values cannot be
+    /// arguments.
     async fn go(&mut self, way: Way, batch: &Batch) -> Result<Option<AllWritten>> {
         let (session, keys) = (&mut self.session, self.report_keys);
         match way {
@@ -163,7 +168,8 @@ impl Writer {
         .map(Some)
     }
 
-    /// Stages the next chunk of a transaction whose end is to come. The batch that has it says how many chunks there were.
+    /// Stages the next chunk of a transaction whose end is to come. The batch that has it says how
+    /// many chunks there were.
     ///
     /// # Errors
     /// As [`Writer::apply`]; what was staged before is gone then.
@@ -172,7 +178,8 @@ impl Writer {
         let keys = self.report_keys;
         let staged = self.chunks.add(&mut self.session, folds, keys).await;
         if staged.is_err() {
-            // The first error is the one to report; a connection that is gone has rolled back by itself.
+            // The first error is the one to report; a connection that is gone has rolled back by
+            // itself.
             let _ = self.abandon_chunks().await;
         }
         staged
@@ -183,8 +190,9 @@ impl Writer {
         self.chunks.abandon(&mut self.session).await
     }
 
-    /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take part from here on.
-    /// A read model whose rows the target rejects is left as it was and comes back with its error.
+    /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models
+    /// take part from here on. A read model whose rows the target rejects is left as it was and
+    /// comes back with its error.
     pub async fn merge(
         &mut self,
         indexes: &[usize],
@@ -207,7 +215,8 @@ impl Writer {
         self.session.execute("SET synchronous_commit = off").await
     }
 
-    /// Makes everything that this session has committed durable, where it commits asynchronously: WAL is flushed in order.
+    /// Makes everything that this session has committed durable, where it commits asynchronously:
+    /// WAL is flushed in order.
     pub async fn harden(&mut self) -> Result<()> {
         self.abandon_chunks().await?;
         let session = &mut self.session;
@@ -220,8 +229,8 @@ impl Writer {
         tx.end(result).await
     }
 
-    /// Suspends the read models that the bookkeeping calls in step although they take no part in the stream, and returns them:
-    /// a contradiction ends in a copy, never in silence.
+    /// Suspends the read models that the bookkeeping calls in step although they take no part in
+    /// the stream, and returns them: a contradiction ends in a copy, never in silence.
     pub async fn audit(&mut self, taking_part: &[usize]) -> Result<Vec<usize>> {
         let session = &mut self.session;
         let stored = session.bookkeeping.models(&mut session.conn).await?;
@@ -242,8 +251,8 @@ impl Writer {
         Ok(found)
     }
 
-    /// Notes that leaves of these read models' tables, which the watch has never seen, have changes in the next batch. Where
-    /// a large transaction is staged, the note commits with it.
+    /// Notes that leaves of these read models' tables, which the watch has never seen, have changes
+    /// in the next batch. Where a large transaction is staged, the note commits with it.
     pub async fn note_leaves(&mut self, indexes: &[usize]) -> Result<()> {
         let session = &mut self.session;
         for id in session.models.ids(indexes) {

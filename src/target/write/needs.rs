@@ -1,4 +1,5 @@
-//! What a read model needs in a session: tables and functions. What only some batches need is made before the first of them.
+//! What a read model needs in a session: tables and functions. What only some batches need is made
+//! before the first of them.
 
 use std::collections::HashSet;
 
@@ -60,7 +61,10 @@ impl Need {
                 all
             }
             Self::MergeReadOnce => vec![model.merge_function(Joins::ReadOnce)],
-            Self::Tries => vec![drop_tables(model, &["tries", "earlier"]), model.create_tries()],
+            Self::Tries => vec![
+                drop_tables(model, &["tries", "earlier"]),
+                model.create_tries(),
+            ],
             Self::Isolate(joins) => vec![model.isolate_function(joins)],
             Self::Chunk => vec![
                 drop_tables(model, &["chunk"]),
@@ -72,7 +76,9 @@ impl Need {
 }
 
 fn drop_tables(model: &TargetModel, tables: &[&str]) -> String {
-    let tables = tables.iter().map(|table| format!("pg_temp.{table}_{}", model.id));
+    let tables = tables
+        .iter()
+        .map(|table| format!("pg_temp.{table}_{}", model.id));
     let tables: Vec<String> = tables.collect();
     format!("DROP TABLE IF EXISTS {}", tables.join(", "))
 }

@@ -1,13 +1,15 @@
 //! Many rows that are new go straight into map and lookup by `COPY`, without the stage.
 //!
-//! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has to be looked for: that no
-//! identity and no key is known is held by the unique indexes. (Where somebody took a row out of the lookup, another one may be
-//! shown under its key until that is found out; to ask the map for each key would cost a fifth of the target's time.) Whatever
-//! the target has against a row, all of it is undone, and the batch goes by the stage.
+//! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has
+//! to be looked for: that no identity and no key is known is held by the unique indexes. (Where
+//! somebody took a row out of the lookup, another one may be shown under its key until that is
+//! found out; to ask the map for each key would cost a fifth of the target's time.) Whatever the
+//! target has against a row, all of it is undone, and the batch goes by the stage.
 //!
-//! They go before the other rows of their batch: a key that one of those gives up is still taken then, so that it is never
-//! deleted for a new row to have it. That would hurt whoever refers to it; by the stage it is changed in place. Not if one has an
-//! identity that another row had at the start: what the others then do to that one would be done to the new row.
+//! They go before the other rows of their batch: a key that one of those gives up is still taken
+//! then, so that it is never deleted for a new row to have it. That would hurt whoever refers to
+//! it; by the stage it is changed in place. Not if one has an identity that another row had at the
+//! start: what the others then do to that one would be done to the new row.
 //!
 //! Which rows these are says [`RowsWay`](super::way::RowsWay).
 
@@ -27,14 +29,20 @@ use crate::target::model::TargetModel;
 const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
 
 /// Writes the new rows of a batch. `None` if they go by the stage with the others.
-pub(super) async fn write(tx: &mut WriteTx<'_>, index: usize, fold: &Fold) -> Result<Option<Written>> {
+pub(super) async fn write(
+    tx: &mut WriteTx<'_>,
+    index: usize,
+    fold: &Fold,
+) -> Result<Option<Written>> {
     try_write(tx, index, fold, RowsKnown::default()).await
 }
 
-/// Writes the rows of a chunk if all are new. `is_staged` is whether rows of chunks before it stand in the stage.
+/// Writes the rows of a chunk if all are new. `is_staged` is whether rows of chunks before it stand
+/// in the stage.
 ///
-/// Constraints that are checked late are checked at once: they are among what the target may have against a row. Whoever calls
-/// counts the rows at the end of the transaction, since the row with the number is locked until then.
+/// Constraints that are checked late are checked at once: they are among what the target may have
+/// against a row. Whoever calls counts the rows at the end of the transaction, since the row with
+/// the number is locked until then.
 pub(super) async fn write_chunk(
     tx: &mut WriteTx<'_>,
     index: usize,
@@ -106,8 +114,14 @@ async fn copy_and_check(
     Ok(written)
 }
 
-/// Writes the map's entries, then the lookup's rows. Reports at most so many keys, as the source writes them.
-async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold, keys: usize) -> Result<Written> {
+/// Writes the map's entries, then the lookup's rows. Reports at most so many keys, as the source
+/// writes them.
+async fn copy(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    fold: &Fold,
+    keys: usize,
+) -> Result<Written> {
     let kept = model.model.keeps_dead_rows();
     let rows = fold.new_rows().finals().filter_map(|Final { now, .. }| now);
     let mut rows: Vec<Now<'_>> = rows.filter(|row| row.live || kept).collect();
@@ -121,25 +135,39 @@ async fn copy(conn: &mut PgConnection, model: &TargetModel, fold: &Fold, keys: u
     rows.retain(|row| row.live);
     rows.sort_by_cached_key(|row| model.sort_key(row.values));
     copy_to_lookup(conn, model, &rows).await?;
-    let shown = i64::try_from(rows.len()).map_err(|_| Error::transient("a batch of too many rows"))?;
+    let shown =
+        i64::try_from(rows.len()).map_err(|_| Error::transient("a batch of too many rows"))?;
     Ok(Written {
         inserted: shown,
         total: shown,
-        inserted_keys: rows.iter().take(keys).map(|row| key_text(model, *row)).collect(),
+        inserted_keys: rows
+            .iter()
+            .take(keys)
+            .map(|row| key_text(model, *row))
+            .collect(),
         ..Written::default()
     })
 }
 
-async fn copy_to_lookup(conn: &mut PgConnection, model: &TargetModel, rows: &[Now<'_>]) -> Result<()> {
+async fn copy_to_lookup(
+    conn: &mut PgConnection,
+    model: &TargetModel,
+    rows: &[Now<'_>],
+) -> Result<()> {
     let now = match model.model.settings.synced_at {
         Some(_) => Some(calls::transaction_time(conn).await?),
         None => None,
     };
     let time = now.as_deref().map(str::as_bytes);
-    calls::copy(conn, &model.copy_lookup(), rows.iter().copied(), |row, out| {
-        let values = row.values.cells().map(Cell::text);
-        out.push_row(values.chain(time.map(Some)));
-    })
+    calls::copy(
+        conn,
+        &model.copy_lookup(),
+        rows.iter().copied(),
+        |row, out| {
+            let values = row.values.cells().map(Cell::text);
+            out.push_row(values.chain(time.map(Some)));
+        },
+    )
     .await
 }
 
@@ -155,7 +183,9 @@ fn key_text(model: &TargetModel, row: Now<'_>) -> String {
 /// Appends the map's entry, in the order of [`TargetModel::copy_map`].
 fn map_entry<'a>(model: &TargetModel, row: Now<'a>, out: &mut CopyBuffer<'a>) {
     let identity = row.identity.cells().map(Cell::text);
-    let key = model.key_places().map(|place| row.values.cell(place).text());
+    let key = model
+        .key_places()
+        .map(|place| row.values.cell(place).text());
     let state: &[u8] = if row.live { b"s" } else { b"d" };
     let kept = model.model.keeps_dead_rows();
     let values = row.values.cells().map(Cell::text);

@@ -1,7 +1,8 @@
-//! Makes what a session needs for its read models before their first batch: staging tables, functions, plans.
+//! Makes what a session needs for its read models before their first batch: staging tables,
+//! functions, plans.
 //!
-//! Each read model takes a dozen statements, and a commit for each would wait for the disk: many are prepared in few
-//! transactions. What only some batches need is made before the first of them.
+//! Each read model takes a dozen statements, and a commit for each would wait for the disk: many
+//! are prepared in few transactions. What only some batches need is made before the first of them.
 
 use sqlx::PgConnection;
 
@@ -16,7 +17,8 @@ use crate::lsn::Lsn;
 use crate::target::model::{Joins, TargetModel};
 use crate::target::statement::{Transaction, execute};
 
-/// Read models that are prepared in one transaction; each takes a dozen locks that are held to its end.
+/// Read models that are prepared in one transaction; each takes a dozen locks that are held to its
+/// end.
 const TOGETHER: usize = 50;
 
 /// Read models that are warmed when a session begins.
@@ -35,11 +37,13 @@ pub(super) enum Purpose {
 }
 
 impl Session {
-    /// Lets the server plan a read model's statements while the stage is empty, in a transaction that is rolled back: the plans are
-    /// kept. One that was made for a large batch would read map and lookup from end to end for every small one, and the
-    /// first change would wait for the planning.
+    /// Lets the server plan a read model's statements while the stage is empty, in a transaction
+    /// that is rolled back: the plans are kept. One that was made for a large batch would read map
+    /// and lookup from end to end for every small one, and the first change would wait for the
+    /// planning.
     ///
-    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch, which says whose fault it is.
+    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch,
+    /// which says whose fault it is.
     pub(super) async fn warm(&mut self, index: usize) -> Result<()> {
         self.prepare(index).await?;
         let model = self.models.get(index)?;
@@ -52,10 +56,13 @@ impl Session {
         }
     }
 
-    /// Warms those of these read models that changed last: their next change is the likeliest, and a session with many read
-    /// models begins as soon as one with few.
+    /// Warms those of these read models that changed last: their next change is the likeliest, and
+    /// a session with many read models begins as soon as one with few.
     pub(super) async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
-        let last = self.bookkeeping.changed_last(&mut self.conn, MOST_WARMED).await?;
+        let last = self
+            .bookkeeping
+            .changed_last(&mut self.conn, MOST_WARMED)
+            .await?;
         let changed = |index: &&usize| {
             let model = self.models.get(**index);
             model.is_ok_and(|model| last.contains(&model.id))
@@ -102,7 +109,8 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the session ready for a batch: tables that are small, plans that fit, and what its read models lack.
+    /// Makes the session ready for a batch: tables that are small, plans that fit, and what its
+    /// read models lack.
     pub(super) async fn prepare_batch(&mut self, batch: &Batch) -> Result<()> {
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.make_room(&indexes).await?;
@@ -134,7 +142,11 @@ impl Session {
         for together in indexes.chunks(TOGETHER) {
             self.execute("BEGIN").await?;
             let prepared = self.prepare_together(together, purpose).await;
-            let end = if prepared.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            let end = if prepared.is_ok() {
+                "COMMIT"
+            } else {
+                "ROLLBACK"
+            };
             let ended = self.execute(end).await;
             if let Err(error) = prepared.and(ended) {
                 // What was made before it is gone.
@@ -172,7 +184,8 @@ impl Session {
         Ok(())
     }
 
-    /// Drops tables and functions of other read models, so that there is room for these. Not while chunks are staged.
+    /// Drops tables and functions of other read models, so that there is room for these. Not while
+    /// chunks are staged.
     pub(super) async fn make_room(&mut self, indexes: &[usize]) -> Result<()> {
         let ids = self.models.ids(indexes);
         // Each in a transaction of its own: the locks of one at a time.
@@ -190,7 +203,11 @@ impl Session {
 /// Goes all ways through the functions with nothing to write.
 async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
     let nothing = MergeOptions::default();
-    execute(conn, format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'")).await?;
+    execute(
+        conn,
+        format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'"),
+    )
+    .await?;
     // Nothing at all, which is taken for new rows.
     calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;
     // A row that nobody has is gone.

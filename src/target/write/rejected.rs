@@ -1,5 +1,6 @@
-//! The isolating run: what stands in the stage is merged without the rows that the target rejects; those are remembered with why
-//! (`sql/target/write/isolate.sql`). A read model that has rejected rows is always written so.
+//! The isolating run: what stands in the stage is merged without the rows that the target rejects;
+//! those are remembered with why (`sql/target/write/isolate.sql`). A read model that has rejected
+//! rows is always written so.
 
 use super::calls::{self, IsolateOptions, MergeFrom, MergeOptions};
 use super::context::{AllWritten, WriteTx};
@@ -15,7 +16,11 @@ const MOST_ROUNDS: usize = 2;
 
 /// How the isolating run joins; `clear` is whether all rows of map and lookup take part.
 pub(super) fn joins_of(clear: bool) -> Joins {
-    if clear { Joins::ReadOnce } else { Joins::LookedUp }
+    if clear {
+        Joins::ReadOnce
+    } else {
+        Joins::LookedUp
+    }
 }
 
 /// Merges all that is staged, without the rows that the target rejects.
@@ -86,8 +91,8 @@ async fn merge_one(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<Writte
     calls::isolate(tx.conn, model, options).await
 }
 
-/// Tries rejected rows of this transaction once more: one may have been rejected for want of another lookup's rows, which are there
-/// by now, or because of them.
+/// Tries rejected rows of this transaction once more: one may have been rejected for want of
+/// another lookup's rows, which are there by now, or because of them.
 pub(super) async fn try_again(
     tx: &mut WriteTx<'_>,
     from: MergeFrom,

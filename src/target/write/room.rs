@@ -1,8 +1,9 @@
 //! How many read models have tables and functions in a session at a time.
 //!
-//! They are made at a read model's first change, and those of the read models that changed longest ago are dropped to make room. The
-//! server drops what a session has made in one transaction when the session ends, and takes a lock for each thing: some twenty a read
-//! model, out of one lock table that all sessions share. 200 read models were enough to fill it.
+//! They are made at a read model's first change, and those of the read models that changed longest
+//! ago are dropped to make room. The server drops what a session has made in one transaction when
+//! the session ends, and takes a lock for each thing: some twenty a read model, out of one lock
+//! table that all sessions share. 200 read models were enough to fill it.
 
 use std::collections::VecDeque;
 
@@ -11,17 +12,20 @@ use sqlx::PgConnection;
 use super::calls;
 use crate::error::Result;
 
-/// Locks that a read model's tables and functions take when they are dropped (21 were counted on 15).
+/// Locks that a read model's tables and functions take when they are dropped (21 were counted on
+/// 15).
 const LOCKS_A_READ_MODEL: i64 = 25;
 
 /// Which part of the server's lock table a session's end may take.
 const SHARE_OF_LOCKS: i64 = 10;
 
-/// Fewest and most read models that have them: a thousand locks at once are a lot on a large server, too.
+/// Fewest and most read models that have them: a thousand locks at once are a lot on a large
+/// server, too.
 const FEWEST: usize = 8;
 const MOST: usize = 40;
 
-/// The read models that have tables and functions in this session, the one that was used last at the end.
+/// The read models that have tables and functions in this session, the one that was used last at
+/// the end.
 #[derive(Debug)]
 pub(super) struct Room {
     most: usize,
@@ -49,7 +53,8 @@ impl Room {
         self.used.extend(ids);
     }
 
-    /// Read models whose tables have to go, so that there is room for these too. All of a batch stay, however many they are.
+    /// Read models whose tables have to go, so that there is room for these too. All of a batch
+    /// stay, however many they are.
     pub(super) fn leaving(&self, ids: &[i32]) -> Vec<i32> {
         let new = ids.iter().filter(|id| !self.used.contains(id)).count();
         let too_many = (self.used.len() + new).saturating_sub(self.most);
@@ -63,7 +68,8 @@ impl Room {
     }
 }
 
-/// Drops what the session has made for the read model of this number. The names of all of it end with the number.
+/// Drops what the session has made for the read model of this number. The names of all of it end
+/// with the number.
 pub(super) fn drop_all(id: i32) -> String {
     format!(
         "DO $cdc$ DECLARE _drop text; BEGIN \

@@ -1,8 +1,10 @@
-//! Final states as text: for COPY into the stage, or as arrays for the one statement of a small batch.
+//! Final states as text: for COPY into the stage, or as arrays for the one statement of a small
+//! batch.
 //!
-//! A stage row is: identity at the start, identity now, state, projected values, and for each column that the stream may
-//! leave out whether it did. Values stay the stream's text; the server's input functions read them. A row of which they
-//! reject a value is staged with its identity and key alone.
+//! A stage row is: identity at the start, identity now, state, projected values, and for each
+//! column that the stream may leave out whether it did. Values stay the stream's text; the server's
+//! input functions read them. A row of which they reject a value is staged with its identity and
+//! key alone.
 
 use crate::fold::{Final, Share};
 use crate::row::{Cell, Row};
@@ -17,8 +19,9 @@ enum State {
     Gone,
     /// A type of the lookup rejects it.
     Rejected,
-    /// Dead, and a type of the lookup rejects it: what it held is not remembered. Chunks of a large transaction that follow
-    /// must know it; the functions that merge do not ([`TargetModel::forget_refused_dead`]).
+    /// Dead, and a type of the lookup rejects it: what it held is not remembered. Chunks of a large
+    /// transaction that follow must know it; the functions that merge do not
+    /// ([`TargetModel::forget_refused_dead`]).
     Forgotten,
 }
 
@@ -46,9 +49,15 @@ impl State {
 }
 
 /// Calls `cell` for each value of the stage row, in the order of [`TargetModel::stage_columns`].
-fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl FnMut(Option<&'a [u8]>)) {
+fn each_cell<'a>(
+    model: &TargetModel,
+    row: Final<'a>,
+    part: Part,
+    mut cell: impl FnMut(Option<&'a [u8]>),
+) {
     let identity = model.model.identity.len();
-    let nulls = |cell: &mut dyn FnMut(Option<&'a [u8]>), count: usize| (0..count).for_each(|_| cell(None));
+    let nulls =
+        |cell: &mut dyn FnMut(Option<&'a [u8]>), count: usize| (0..count).for_each(|_| cell(None));
     let values = |cell: &mut dyn FnMut(Option<&'a [u8]>), row: &'a Row| {
         row.cells().for_each(|value| cell(value.text()))
     };
@@ -88,9 +97,13 @@ fn each_cell<'a>(model: &TargetModel, row: Final<'a>, part: Part, mut cell: impl
     }
 }
 
-/// The final states nearly in the order of the lookup's key index, in which they are staged: what is looked up and written row by row
-/// then goes through one page after the other (a third less for updates of a table that is in the server's memory).
-pub(super) fn in_key_order<'a>(model: &TargetModel, rows: impl Iterator<Item = Final<'a>>) -> Vec<Final<'a>> {
+/// The final states nearly in the order of the lookup's key index, in which they are staged: what
+/// is looked up and written row by row then goes through one page after the other (a third less for
+/// updates of a table that is in the server's memory).
+pub(super) fn in_key_order<'a>(
+    model: &TargetModel,
+    rows: impl Iterator<Item = Final<'a>>,
+) -> Vec<Final<'a>> {
     let mut rows: Vec<_> = rows.collect();
     rows.sort_by_cached_key(|row| row.now.and_then(|now| model.sort_key(now.values)));
     rows
@@ -120,12 +133,14 @@ pub fn copy_row<'a>(
 
 /// Whether a row that the source's COPY wrote as `line` is live.
 pub(super) fn is_live_line(model: &TargetModel, line: &[u8]) -> bool {
-    let state = line.split(|byte| *byte == b'\t').nth(model.identity_width());
+    let state = line
+        .split(|byte| *byte == b'\t')
+        .nth(model.identity_width());
     state != Some(State::Dead.text().as_bytes())
 }
 
-/// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if asked for, its key. Nothing of a
-/// dead row: it is not remembered.
+/// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if
+/// asked for, its key. Nothing of a dead row: it is not remembered.
 pub(super) fn copy_line_in_part<'a>(
     model: &TargetModel,
     line: &'a [u8],
@@ -158,8 +173,8 @@ pub(super) fn copy_line_in_part<'a>(
     out.push(b"\n");
 }
 
-/// One array of values for each column of the stage. `None` if those are too many for one statement, or a value is not UTF-8 (it
-/// goes by COPY then, and the server judges it).
+/// One array of values for each column of the stage. `None` if those are too many for one
+/// statement, or a value is not UTF-8 (it goes by COPY then, and the server judges it).
 pub fn arrays(model: &TargetModel, rows: Share<'_>) -> Option<Vec<Vec<Option<String>>>> {
     if !model.fits_one_statement() {
         return None;
@@ -193,7 +208,11 @@ mod tests {
         for (id, code) in [("1", "C"), ("2", "A"), ("3", ""), ("4", "B")] {
             let of = |text: &'static str| Cell::Text(text.as_bytes());
             let values = [
-                if code.is_empty() { Cell::Null } else { of(code) },
+                if code.is_empty() {
+                    Cell::Null
+                } else {
+                    of(code)
+                },
                 of("Mr."),
                 of("Mister"),
             ];

@@ -1,4 +1,5 @@
-//! The session that writes: its connection and read models, what it has made for them, and what it has learned.
+//! The session that writes: its connection and read models, what it has made for them, and what it
+//! has learned.
 
 use sqlx::PgConnection;
 
@@ -33,8 +34,13 @@ pub(super) struct Session {
 
 impl Session {
     /// Takes the claimed connection.
-    pub(super) async fn open(mut conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
-        // A function is compiled when it is called first: most read models never need all of theirs.
+    pub(super) async fn open(
+        mut conn: PgConnection,
+        bookkeeping: Bookkeeping,
+        epoch: i64,
+    ) -> Result<Self> {
+        // A function is compiled when it is called first: most read models never need all of
+        // theirs.
         execute(&mut conn, "SET check_function_bodies = off".to_owned()).await?;
         calls::make_advance(&mut conn, &ident(bookkeeping.schema_name())).await?;
         let room = Room::of(&mut conn).await?;
@@ -62,8 +68,8 @@ impl Session {
         execute(&mut self.conn, sql.into()).await
     }
 
-    /// Writes within the transaction that is open, or by statements that are transactions of their own. At most `keys` keys of
-    /// each kind are reported.
+    /// Writes within the transaction that is open, or by statements that are transactions of their
+    /// own. At most `keys` keys of each kind are reported.
     pub(super) fn tx(&mut self, keys: i32) -> WriteTx<'_> {
         WriteTx {
             conn: &mut self.conn,
@@ -83,7 +89,8 @@ impl Session {
         Ok(tx)
     }
 
-    /// Remembers how much was written and which read models have rejected rows, or whose fault it is that nothing was written.
+    /// Remembers how much was written and which read models have rejected rows, or whose fault it
+    /// is that nothing was written.
     pub(super) fn note_written(
         &mut self,
         result: Result<AllWritten>,
@@ -105,7 +112,8 @@ impl Session {
     /// Remembers whether the read model has rejected rows.
     pub(super) fn note_rejected(&mut self, index: usize, written: &Written) {
         if let Ok(model) = self.models.get(index) {
-            self.learned.note_rejected(model.id, written.rejected_in_all > 0);
+            self.learned
+                .note_rejected(model.id, written.rejected_in_all > 0);
         }
     }
 
@@ -114,7 +122,8 @@ impl Session {
         self.culprit = matches!(error.class(), Class::Refused | Class::Broken).then_some(index);
     }
 
-    /// Notes that a transaction has committed: those of these read models that had many rows have truncated their tables.
+    /// Notes that a transaction has committed: those of these read models that had many rows have
+    /// truncated their tables.
     pub(super) fn note_emptied(&mut self, staged: &[Staged]) {
         for one in staged.iter().filter(|one| !one.size.is_small()) {
             if let Ok(model) = self.models.get(one.index) {

@@ -1,4 +1,5 @@
-//! A small batch of one read model: fence, checkpoint, rows and map in one statement, which is one commit.
+//! A small batch of one read model: fence, checkpoint, rows and map in one statement, which is one
+//! commit.
 
 use super::calls::{self, ApplyOptions};
 use super::context::{AllWritten, WriteTx};
@@ -8,9 +9,13 @@ use super::way::{Size, with_rows};
 use crate::batch::Batch;
 use crate::error::Result;
 
-/// Writes the batch. `None`, and nothing is written, if its values cannot be arguments of a statement. At most `keys` keys of each
-/// kind are reported.
-pub(super) async fn write(session: &mut Session, batch: &Batch, keys: i32) -> Result<Option<AllWritten>> {
+/// Writes the batch. `None`, and nothing is written, if its values cannot be arguments of a
+/// statement. At most `keys` keys of each kind are reported.
+pub(super) async fn write(
+    session: &mut Session,
+    batch: &Batch,
+    keys: i32,
+) -> Result<Option<AllWritten>> {
     let mut tx = session.tx(keys);
     let written = try_write(&mut tx, batch).await;
     let blamed = tx.blamed;

@@ -35,8 +35,13 @@ async fn stage_share(conn: &mut PgConnection, model: &TargetModel, rows: Share<'
     }
 }
 
-/// Stages the rows of a batch; where the read model goes on without rejected rows, without the values that a type of the lookup rejects.
-pub(super) async fn stage_accepted(tx: &mut WriteTx<'_>, index: usize, fold: &Fold) -> Result<Staged> {
+/// Stages the rows of a batch; where the read model goes on without rejected rows, without the
+/// values that a type of the lookup rejects.
+pub(super) async fn stage_accepted(
+    tx: &mut WriteTx<'_>,
+    index: usize,
+    fold: &Fold,
+) -> Result<Staged> {
     let model = tx.model(index)?;
     let mut staged = Staged::none(index);
     staged.add(fold.all());

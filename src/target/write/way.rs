@@ -1,8 +1,8 @@
 //! Which way a batch goes: plain facts in, a way out. Nothing here waits or asks a server.
 //!
-//! [`Way::of`] judges a batch, [`RowsWay::of`] the rows of one read model within it. Whoever learns something new on a way (the
-//! target rejects a row, a value cannot be an argument) puts it into [`Known`] and asks again: the same answer means that there is no
-//! other way.
+//! [`Way::of`] judges a batch, [`RowsWay::of`] the rows of one read model within it. Whoever learns
+//! something new on a way (the target rejects a row, a value cannot be an argument) puts it into
+//! [`Known`] and asks again: the same answer means that there is no other way.
 
 use crate::batch::{Batch, IndexedFold};
 use crate::fold::{Fold, Share};
@@ -13,8 +13,9 @@ const ONE_STATEMENT_ROWS: usize = 500;
 /// Most bytes that go as arguments of one statement.
 const ONE_STATEMENT_BYTES: usize = 1 << 20;
 
-/// Most rows that are staged as arguments of one statement: `COPY` takes three writes, and the last one of a small one waits for
-/// the acknowledgement of the one before, which a server delays by 40 ms (sqlx leaves Nagle's algorithm on).
+/// Most rows that are staged as arguments of one statement: `COPY` takes three writes, and the last
+/// one of a small one waits for the acknowledgement of the one before, which a server delays by 40
+/// ms (sqlx leaves Nagle's algorithm on).
 const STAGED_BY_STATEMENT_ROWS: usize = 5000;
 
 /// How many rows there are, and how large they are.
@@ -141,7 +142,8 @@ impl Way {
 pub(super) enum RowsWay {
     /// All by the stage.
     Stage,
-    /// The same, although the new ones could go past the stage: the target has rejected such rows lately.
+    /// The same, although the new ones could go past the stage: the target has rejected such rows
+    /// lately.
     PutOff,
     /// The new ones past the stage (`new_rows.rs`), the others by it.
     NewRows,
@@ -176,7 +178,8 @@ pub(super) enum Piece {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RowsKnown {
     pub(super) piece: Piece,
-    /// Whether rows of the same transaction stand in the stage already; they may say something else of the same rows.
+    /// Whether rows of the same transaction stand in the stage already; they may say something else
+    /// of the same rows.
     pub(super) is_staged: bool,
     /// Whether the read model has rejected rows.
     pub(super) has_rejected: bool,
@@ -273,18 +276,31 @@ mod tests {
     #[test]
     fn a_batch_is_judged_by_the_read_models_that_have_rows() {
         let of = |folds| BatchFacts::of(&batch(folds));
-        let facts = of(vec![Fold::default(), fold((0..3).map(insert)), Fold::default()]);
-        assert_eq!((facts.read_models, facts.size.rows, facts.clears), (1, 3, false));
+        let facts = of(vec![
+            Fold::default(),
+            fold((0..3).map(insert)),
+            Fold::default(),
+        ]);
+        assert_eq!(
+            (facts.read_models, facts.size.rows, facts.clears),
+            (1, 3, false)
+        );
         assert_eq!(facts.size.bytes, fold((0..3).map(insert)).bytes());
         let facts = of(vec![fold([Change::Truncate]), fold([insert(1)])]);
-        assert_eq!((facts.read_models, facts.size.rows, facts.clears), (2, 1, true));
+        assert_eq!(
+            (facts.read_models, facts.size.rows, facts.clears),
+            (2, 1, true)
+        );
         let leaving = Batch {
             suspended: vec![(0, Error::broken("it lacks a column"))],
             chunks: 2,
             ..batch(Vec::new())
         };
         let facts = BatchFacts::of(&leaving);
-        assert_eq!((facts.suspended, facts.chunks, facts.read_models), (1, 2, 0));
+        assert_eq!(
+            (facts.suspended, facts.chunks, facts.read_models),
+            (1, 2, 0)
+        );
     }
 
     #[test]
@@ -295,7 +311,11 @@ mod tests {
         for (case, folds, expected) in [
             ("new rows", vec![new()], false),
             ("new rows of two read models", vec![new(), new()], false),
-            ("few new rows beside them", vec![new(), fold([insert(1)])], true),
+            (
+                "few new rows beside them",
+                vec![new(), fold([insert(1)])],
+                true,
+            ),
             ("no rows beside them", vec![new(), Fold::default()], true),
             ("a row that goes", vec![mixed], true),
         ] {
@@ -361,7 +381,12 @@ mod tests {
         for (case, batch, known, way) in [
             ("few rows of one read model", SMALL, TAKEN, Way::Small),
             ("a row too many", with_size(501, 1), TAKEN, Way::Whole),
-            ("a byte too many", with_size(1, (1 << 20) + 1), TAKEN, Way::Whole),
+            (
+                "a byte too many",
+                with_size(1, (1 << 20) + 1),
+                TAKEN,
+                Way::Whole,
+            ),
             ("rows of two read models", two, TAKEN, Way::Whole),
             ("no rows", empty, TAKEN, Way::Whole),
             ("a read model leaves", leaving, TAKEN, Way::Whole),
@@ -380,7 +405,12 @@ mod tests {
                 Way::Isolating,
             ),
             ("a row is rejected", SMALL, rejected_now, Way::Isolating),
-            ("a row of many is rejected", two, rejected_now, Way::Isolating),
+            (
+                "a row of many is rejected",
+                two,
+                rejected_now,
+                Way::Isolating,
+            ),
             (
                 "a row is rejected where the read model stops",
                 SMALL,
@@ -452,7 +482,10 @@ mod tests {
             ("none", RowFacts::default(), batch, RowsWay::Stage),
             (
                 "behind a TRUNCATE",
-                RowFacts { clears: true, ..MANY },
+                RowFacts {
+                    clears: true,
+                    ..MANY
+                },
                 batch,
                 RowsWay::Stage,
             ),

@@ -1,6 +1,8 @@
-//! A batch of any size in one transaction: fence and checkpoint first, then each read model's rows are staged, then all are merged.
+//! A batch of any size in one transaction: fence and checkpoint first, then each read model's rows
+//! are staged, then all are merged.
 //!
-//! The plain and the isolating run differ in how they stage (the first one can go past the stage) and in how they merge.
+//! The plain and the isolating run differ in how they stage (the first one can go past the stage)
+//! and in how they merge.
 
 use super::context::{AllWritten, WriteTx, add_written};
 use super::merge::{self, Merging, ToMerge};
@@ -60,7 +62,11 @@ async fn stage_and_merge(
                 let written = new_rows::write(tx, *index, fold).await?;
                 let went_past = written.is_some();
                 all.extend(written.map(|written| (*index, written)));
-                let rest = if went_past { fold.known_rows() } else { fold.all() };
+                let rest = if went_past {
+                    fold.known_rows()
+                } else {
+                    fold.all()
+                };
                 if !rest.is_empty() || rest.clear() {
                     staged.push(stage::stage(tx, *index, rest).await?);
                 }

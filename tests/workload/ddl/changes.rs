@@ -1,4 +1,5 @@
-//! Changes of rows, as SQL that fits the shape which the tables have at that moment and never fails.
+//! Changes of rows, as SQL that fits the shape which the tables have at that moment and never
+//! fails.
 
 use fastrand::Rng;
 
@@ -143,7 +144,11 @@ fn update(rng: &mut Rng, shape: &Shape, which: &str) -> String {
     if set.is_empty() {
         set.push("tag = tag".to_owned());
     }
-    format!("UPDATE {} SET {} WHERE {which}", shape.items, set.join(", "))
+    format!(
+        "UPDATE {} SET {} WHERE {which}",
+        shape.items,
+        set.join(", ")
+    )
 }
 
 /// A row gets a code that no live row has.

@@ -1,4 +1,5 @@
-//! What befalls `cdc` and the servers in a round: kills, restarts, resyncs, at random moments or when the log says something.
+//! What befalls `cdc` and the servers in a round: kills, restarts, resyncs, at random moments or
+//! when the log says something.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -71,7 +72,11 @@ pub fn draw(rng: &mut Rng) -> Vec<(When, Fault)> {
             } else {
                 When::After(Duration::from_millis(rng.u64(0..1500)))
             };
-            let stop = if rng.bool() { Stop::Fast } else { Stop::Immediate };
+            let stop = if rng.bool() {
+                Stop::Fast
+            } else {
+                Stop::Immediate
+            };
             let fault = match rng.u32(0..100) {
                 0..=24 => Fault::Cdc(Signal::Kill),
                 25..=31 => Fault::Cdc(Signal::Term),
@@ -156,7 +161,8 @@ impl Victims {
     pub async fn befall(&mut self, faults: Vec<(When, Fault)>) -> Result<(), String> {
         for (when, fault) in faults {
             self.wait(when).await;
-            self.timeline.note(format!("-- {fault:?}, drawn for {when:?}"));
+            self.timeline
+                .note(format!("-- {fault:?}, drawn for {when:?}"));
             self.carry_out(fault).await?;
             self.timeline.note(format!("-- {fault:?}: done"));
         }
@@ -170,7 +176,11 @@ impl Victims {
         };
         let (started, from) = (Instant::now(), self.cdc.log().len());
         while started.elapsed() < MOMENT
-            && !self.cdc.log().get(from..).is_some_and(|log| log.contains(moment))
+            && !self
+                .cdc
+                .log()
+                .get(from..)
+                .is_some_and(|log| log.contains(moment))
         {
             tokio::time::sleep(PAUSE).await;
         }
@@ -185,7 +195,8 @@ impl Victims {
             Fault::Source(how) => restart(&self.source, how).await?,
             Fault::Target(how) => restart(&self.target, how).await?,
             Fault::Both(how) => {
-                let (source, target) = tokio::join!(restart(&self.source, how), restart(&self.target, how));
+                let (source, target) =
+                    tokio::join!(restart(&self.source, how), restart(&self.target, how));
                 source.and(target)?;
             }
             Fault::Resync => self.command(&["resync"]),
@@ -224,8 +235,7 @@ impl Victims {
             &self.pair.target_url
         };
         if let Ok(client) = connect(url).await {
-            let end =
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc %'";
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc %'";
             let _ = read(&client, end).await;
         }
     }
@@ -243,14 +253,17 @@ impl Victims {
             };
             match dropped {
                 Ok(_) => return Ok(()),
-                Err(error) if started.elapsed() > DEADLINE => return Err(format!("{drop}: {error:?}")),
+                Err(error) if started.elapsed() > DEADLINE => {
+                    return Err(format!("{drop}: {error:?}"));
+                }
                 // The walsender of the killed one is still there.
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
-    /// Waits until every command has ended, with whatever result: a table may not have been as it should be.
+    /// Waits until every command has ended, with whatever result: a table may not have been as it
+    /// should be.
     pub async fn finish_commands(&mut self) -> Result<(), String> {
         for mut command in std::mem::take(&mut self.commands) {
             let started = Instant::now();

@@ -1,9 +1,11 @@
-//! The history of one group in one round: every committed state, and whether what readers saw was one of them.
+//! The history of one group in one round: every committed state, and whether what readers saw was
+//! one of them.
 //!
-//! A read model in step shows exactly what its checkpoint says, with one exception: what its table became by DDL that the
-//! stream says nothing of may come later, as one step. A read model that is suspended shows an older state. Neither goes back.
-//! After changes that PostgreSQL never puts into the stream (TRUNCATE of one partition, a rewrite that changes values, a table
-//! that somebody took out of the publication) rows of several states may be seen together until it is copied, but none
+//! A read model in step shows exactly what its checkpoint says, with one exception: what its table
+//! became by DDL that the stream says nothing of may come later, as one step. A read model that is
+//! suspended shows an older state. Neither goes back. After changes that PostgreSQL never puts into
+//! the stream (TRUNCATE of one partition, a rewrite that changes values, a table that somebody took
+//! out of the publication) rows of several states may be seen together until it is copied, but none
 //! that never was, and every row that was there all the time.
 
 use std::collections::{BTreeSet, HashMap};
@@ -133,8 +135,9 @@ impl Judge<'_> {
 
     /// The commits that the checkpoint holds for certain, and those that it can hold at most.
     fn bounds(&self, sample: &Sample) -> (usize, usize) {
-        let count =
-            |held: &dyn Fn(&Commit) -> bool| self.commits.iter().filter(|commit| held(commit)).count();
+        let count = |held: &dyn Fn(&Commit) -> bool| {
+            self.commits.iter().filter(|commit| held(commit)).count()
+        };
         let least = count(&|commit| commit.after <= sample.lsn);
         let most = count(&|commit| commit.before < sample.lsn);
         (least.saturating_sub(1), most.saturating_sub(1))
@@ -151,7 +154,11 @@ impl Judge<'_> {
 
     /// Whether rows of several states may be seen together, and these are.
     fn blurred(&mut self, sample: &Sample) -> Result<(), String> {
-        let Some(first) = self.commits.iter().position(|commit| commit.blurred[self.model]) else {
+        let Some(first) = self
+            .commits
+            .iter()
+            .position(|commit| commit.blurred[self.model])
+        else {
             return Err(String::new());
         };
         let from = *self.blurred_from.get_or_insert(self.reached.min(first));
@@ -187,8 +194,12 @@ impl Judge<'_> {
                 .enumerate()
                 .filter_map(|(place, commit)| Some((place, commit.states[self.model].as_ref()?)))
         };
-        let nearest = states()
-            .min_by_key(|(place, state)| (distance(&sample.content, state), place.abs_diff(self.reached)));
+        let nearest = states().min_by_key(|(place, state)| {
+            (
+                distance(&sample.content, state),
+                place.abs_diff(self.reached),
+            )
+        });
         for (place, state) in nearest
             .into_iter()
             .chain(states().filter(|(place, _)| *place == self.reached))
@@ -201,7 +212,11 @@ impl Judge<'_> {
             if at + 6 < number || at > number + 4 {
                 continue;
             }
-            let mut places: Vec<usize> = self.places.get(&sample.content.hash).cloned().unwrap_or_default();
+            let mut places: Vec<usize> = self
+                .places
+                .get(&sample.content.hash)
+                .cloned()
+                .unwrap_or_default();
             places.truncate(10);
             let _ = writeln!(
                 text,
@@ -239,7 +254,10 @@ pub fn difference(seen: &Content, state: &Content) -> String {
         (seen.lines.iter().collect(), state.lines.iter().collect());
     let mut text = String::new();
     for (what, lines) in [
-        ("only seen:        ", seen.difference(&state).collect::<Vec<_>>()),
+        (
+            "only seen:        ",
+            seen.difference(&state).collect::<Vec<_>>(),
+        ),
         ("only in the state:", state.difference(&seen).collect()),
     ] {
         for line in lines.iter().take(SHOWN) {
@@ -259,8 +277,9 @@ pub fn difference(seen: &Content, state: &Content) -> String {
 mod tests {
     use super::*;
 
-    /// A history of these states of the first read model; `~` is one that cannot be followed, a leading `!` stands for DDL that the
-    /// stream says nothing of, a leading `?` for one after which rows of several states may be seen.
+    /// A history of these states of the first read model; `~` is one that cannot be followed, a
+    /// leading `!` stands for DDL that the stream says nothing of, a leading `?` for one after
+    /// which rows of several states may be seen.
     fn history(states: &[&str]) -> History {
         let commits = states.iter().enumerate().map(|(number, text)| {
             let position = u64::try_from(number).unwrap() * 10;
@@ -305,7 +324,11 @@ mod tests {
     #[test]
     fn a_read_model_in_step_shows_what_its_checkpoint_says() {
         let states = ["a", "a b", "b", "c"];
-        check(&states, &[("a", Some(5)), ("a b", Some(15)), ("c", Some(35))]).unwrap();
+        check(
+            &states,
+            &[("a", Some(5)), ("a b", Some(15)), ("c", Some(35))],
+        )
+        .unwrap();
         // Between the two positions of a commit it may be there or not.
         check(&states, &[("a", Some(12)), ("a b", Some(13))]).unwrap();
         refused(
@@ -343,7 +366,11 @@ mod tests {
             &[("a c d", Some(25))],
             "every state since 0 had the row b",
         );
-        refused(&states, &[("a b e", Some(25))], "no state since 0 had the row e");
+        refused(
+            &states,
+            &[("a b e", Some(25))],
+            "no state since 0 had the row e",
+        );
         refused(&["a b", "b c"], &[("a b c", Some(15))], "after no commit");
     }
 }

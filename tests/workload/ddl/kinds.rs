@@ -1,16 +1,20 @@
-//! The table of the kinds of DDL. Each kind ends with the tables as the read models want them, though perhaps made again.
+//! The table of the kinds of DDL. Each kind ends with the tables as the read models want them,
+//! though perhaps made again.
 
 use super::changes::item_change;
 use super::script::{Place, Script};
 use super::tables::Shape;
-use super::{kinds_of_columns as columns, kinds_of_partitions as partitions, kinds_of_tables as tables};
+use super::{
+    kinds_of_columns as columns, kinds_of_partitions as partitions, kinds_of_tables as tables,
+};
 
 /// A kind of DDL, and what makes its pieces.
 #[derive(Clone, Copy)]
 pub struct Kind {
     pub name: &'static str,
     pub write: fn(&mut Script),
-    /// Readers may see rows of several states together until the end of the round, so it comes last.
+    /// Readers may see rows of several states together until the end of the round, so it comes
+    /// last.
     pub blurs: bool,
 }
 
@@ -37,7 +41,10 @@ const fn blurring(name: &'static str, write: fn(&mut Script)) -> Kind {
 
 pub const KINDS: [Kind; 28] = [
     kind("column renamed", columns::renamed),
-    kind("column renamed there and back inside", columns::renamed_inside),
+    kind(
+        "column renamed there and back inside",
+        columns::renamed_inside,
+    ),
     kind("columns swapped", columns::swapped),
     kind("column made again", columns::made_again),
     kind("column added", columns::added),
@@ -69,7 +76,8 @@ pub const KINDS: [Kind; 28] = [
     kind("lookup altered", lookup_altered),
 ];
 
-/// Of the ordinary table, or of the leaves of the partitioned one. Never one that makes the application's writes fail.
+/// Of the ordinary table, or of the leaves of the partitioned one. Never one that makes the
+/// application's writes fail.
 fn identity(script: &mut Script) {
     let shape = script.shape.clone();
     if script.chance(4) {

@@ -36,7 +36,8 @@ pub fn renamed(script: &mut Script) {
     );
 }
 
-/// Away and back in one transaction, with a change in between: the stream describes the table three times.
+/// Away and back in one transaction, with a change in between: the stream describes the table three
+/// times.
 pub fn renamed_inside(script: &mut Script) {
     let items = script.shape.items.clone();
     let mut away = script.shape.clone();
@@ -64,7 +65,8 @@ pub fn swapped(script: &mut Script) {
     }
 }
 
-/// Dropped and added under the same name, at once or in two steps, with a default for all rows or filled.
+/// Dropped and added under the same name, at once or in two steps, with a default for all rows or
+/// filled.
 pub fn made_again(script: &mut Script) {
     let items = script.shape.items.clone();
     let number = script.number.clone();
@@ -82,7 +84,9 @@ pub fn made_again(script: &mut Script) {
         0 => format!("ALTER TABLE {items} ADD COLUMN {name} {kind} NOT NULL DEFAULT {default}"),
         // Not the same for all rows at once, so the table is rewritten.
         1 if which != 2 => {
-            format!("ALTER TABLE {items} ADD COLUMN {name} {kind} NOT NULL DEFAULT 'v ' || clock_timestamp()")
+            format!(
+                "ALTER TABLE {items} ADD COLUMN {name} {kind} NOT NULL DEFAULT 'v ' || clock_timestamp()"
+            )
         }
         _ => format!("ALTER TABLE {items} ADD COLUMN {name} {kind}"),
     }];
@@ -116,7 +120,9 @@ pub fn added(script: &mut Script) {
         "text DEFAULT clock_timestamp()::text",
         "int GENERATED ALWAYS AS (id * 2) STORED",
     ]);
-    script.one(format!("ALTER TABLE {items} ADD COLUMN extra_{number} {kind}"));
+    script.one(format!(
+        "ALTER TABLE {items} ADD COLUMN extra_{number} {kind}"
+    ));
     script.one(format!("ALTER TABLE {items} ALTER name DROP NOT NULL"));
     script.one(format!(
         "ALTER TABLE {items} RENAME extra_{number} TO more_{number}"
@@ -133,7 +139,9 @@ pub fn key_made_again(script: &mut Script) {
     script
         .keep(vec![
             format!("ALTER TABLE {items} RENAME code TO code_{number}"),
-            format!("ALTER TABLE {items} ALTER code_{number} DROP NOT NULL, ADD COLUMN code varchar(20)"),
+            format!(
+                "ALTER TABLE {items} ALTER code_{number} DROP NOT NULL, ADD COLUMN code varchar(20)"
+            ),
             format!("UPDATE {items} SET code = reverse(code_{number})"),
             format!("ALTER TABLE {items} ALTER code SET NOT NULL, DROP COLUMN code_{number}"),
             format!("CREATE UNIQUE INDEX ON {items} (code) WHERE deleted_at IS NULL"),
@@ -165,7 +173,9 @@ pub fn widened(script: &mut Script) {
         script.one(format!("ALTER TABLE {items} ALTER {column} TYPE {to}"));
         script.maybe_rest();
     }
-    script.one(format!("ALTER TABLE {items} ALTER {column} TYPE varchar(50)"));
+    script.one(format!(
+        "ALTER TABLE {items} ALTER {column} TYPE varchar(50)"
+    ));
 }
 
 /// Another type for which every row is written again; the values look the same.
@@ -175,7 +185,11 @@ pub fn rewritten(script: &mut Script) {
         ("amount", "bigint", "int"),
         ("amount", "numeric", "int"),
         ("amount", "text", "int USING amount::int"),
-        ("label", "text COLLATE \"C\"", "varchar(50) COLLATE \"default\""),
+        (
+            "label",
+            "text COLLATE \"C\"",
+            "varchar(50) COLLATE \"default\"",
+        ),
         ("id", "bigint", "int"),
         ("code", "text", "varchar(20)"),
     ]);
@@ -184,7 +198,8 @@ pub fn rewritten(script: &mut Script) {
     script.one(format!("ALTER TABLE {items} ALTER {column} TYPE {back}"));
 }
 
-/// A label of an enum under another name: every row's text is another one. It may come back before anybody has looked.
+/// A label of an enum under another name: every row's text is another one. It may come back before
+/// anybody has looked.
 pub fn label_renamed(script: &mut Script) {
     let (schema, canonical) = (script.shape.schema.clone(), script.shape.clone());
     let renamed = Shape {
@@ -198,7 +213,8 @@ pub fn label_renamed(script: &mut Script) {
     }
 }
 
-/// A rewrite that changes what the rows say: names, numbers and types stay, so the stream goes on in new values beside old ones.
+/// A rewrite that changes what the rows say: names, numbers and types stay, so the stream goes on
+/// in new values beside old ones.
 pub fn values_rewritten(script: &mut Script) {
     let items = script.shape.items.clone();
     let how = script.pick(&["upper(name)", "reverse(name)", "left(name, 3)"]);

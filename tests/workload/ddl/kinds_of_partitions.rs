@@ -15,7 +15,8 @@ pub fn truncated(script: &mut Script) {
     }
 }
 
-/// A partition leaves with its rows, is changed by itself, and comes back; or another one is made in its place.
+/// A partition leaves with its rows, is changed by itself, and comes back; or another one is made
+/// in its place.
 pub fn detached(script: &mut Script) {
     let (schema, number) = (script.shape.schema.clone(), script.number.clone());
     let region = script.pick(&["b", "c"]);
@@ -25,7 +26,9 @@ pub fn detached(script: &mut Script) {
     script
         .to(
             without,
-            vec![format!("ALTER TABLE {schema}.parts DETACH PARTITION {leaf}")],
+            vec![format!(
+                "ALTER TABLE {schema}.parts DETACH PARTITION {leaf}"
+            )],
         )
         .blurred(OF_PARTS);
     script.maybe_rest();
@@ -79,8 +82,9 @@ pub fn attached(script: &mut Script) {
     script.to(canonical, leave).blurred(OF_PARTS);
 }
 
-/// Two partitioned tables exchange their names; the new one has other rows, and comes to stay or leaves again. The old one is not
-/// changed: the stream describes a root again when its leaves are altered, not when it is renamed.
+/// Two partitioned tables exchange their names; the new one has other rows, and comes to stay or
+/// leaves again. The old one is not changed: the stream describes a root again when its leaves are
+/// altered, not when it is renamed.
 pub fn swapped(script: &mut Script) {
     let (schema, parts, number) = (
         script.shape.schema.clone(),

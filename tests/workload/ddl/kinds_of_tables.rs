@@ -4,8 +4,8 @@ use super::changes::{insert_into, item_change};
 use super::script::{Place, Script};
 use super::tables::{OF_ITEMS, Shape, items_sql};
 
-/// Two tables exchange their names; the new one has other rows. Changes of the old one go on under its new name, where they
-/// concern nobody.
+/// Two tables exchange their names; the new one has other rows. Changes of the old one go on under
+/// its new name, where they concern nobody.
 pub fn swapped(script: &mut Script) {
     let (schema, items, number) = (
         script.shape.schema.clone(),
@@ -82,14 +82,20 @@ pub fn made_again(script: &mut Script) {
             items: format!("{}_away.items", canonical.schema),
             ..canonical.clone()
         };
-        let leave = vec![format!("DROP TABLE {items}"), items_sql(&schema, &nowhere.items)];
+        let leave = vec![
+            format!("DROP TABLE {items}"),
+            items_sql(&schema, &nowhere.items),
+        ];
         script.to(nowhere.clone(), leave).witness(None);
         script.maybe_rest();
         make.push(format!("DROP TABLE {}", nowhere.items));
     } else {
         make.insert(0, format!("DROP TABLE {items}"));
     }
-    script.to(canonical, make).unstreamed(OF_ITEMS).witness(None);
+    script
+        .to(canonical, make)
+        .unstreamed(OF_ITEMS)
+        .witness(None);
 }
 
 /// In another schema, or under another name, and back.
@@ -113,7 +119,10 @@ pub fn away(script: &mut Script) {
         items: items.clone(),
         ..canonical.clone()
     };
-    script.to(there, vec![format!("ALTER TABLE {} {leave}", canonical.items)]);
+    script.to(
+        there,
+        vec![format!("ALTER TABLE {} {leave}", canonical.items)],
+    );
     script.maybe_rest();
     script.to(canonical, vec![format!("ALTER TABLE {items} {back}")]);
 }
@@ -158,7 +167,9 @@ pub fn described_again(script: &mut Script) {
     for _ in 0..script.rng.u32(1..4) {
         match script.rng.u32(0..7) {
             0 => script.one(format!("ANALYZE {items}")),
-            1 => script.one(format!("VACUUM (ANALYZE) {items}")).at(Place::Bare),
+            1 => script
+                .one(format!("VACUUM (ANALYZE) {items}"))
+                .at(Place::Bare),
             2 => script.one(format!("GRANT SELECT ON {items} TO PUBLIC")),
             3 => script.one(format!("COMMENT ON TABLE {items} IS 'number {number}'")),
             4 => script.one(format!("ALTER TABLE {items} SET (fillfactor = 90)")),
@@ -180,7 +191,10 @@ pub fn rolled_back(script: &mut Script) {
     let (ddl, under) = match script.rng.u32(0..4) {
         0 => {
             altered.label = Some("label_was".to_owned());
-            (format!("ALTER TABLE {items} RENAME label TO label_was"), true)
+            (
+                format!("ALTER TABLE {items} RENAME label TO label_was"),
+                true,
+            )
         }
         1 => {
             altered.name = None;
@@ -228,7 +242,8 @@ pub fn altered_in_a_large_transaction(script: &mut Script) {
     ));
 }
 
-/// Somebody takes the table out of the publication, and perhaps puts it back: its changes are in no stream meanwhile.
+/// Somebody takes the table out of the publication, and perhaps puts it back: its changes are in no
+/// stream meanwhile.
 pub fn taken_out(script: &mut Script) {
     let items = script.shape.items.clone();
     script

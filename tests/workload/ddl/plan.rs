@@ -1,4 +1,5 @@
-//! What a group does in one round, transaction by transaction, all of it drawn from the seed before the round begins.
+//! What a group does in one round, transaction by transaction, all of it drawn from the seed before
+//! the round begins.
 
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ impl Meaning {
     }
 }
 
-/// Everything that a group does in a round; without kinds its tables are left as they are. The number makes new names.
+/// Everything that a group does in a round; without kinds its tables are left as they are. The
+/// number makes new names.
 pub fn plan(rng: Rng, schema: &str, rows: u32, kinds: &[Kind], number: u64) -> Vec<Step> {
     let canonical = Shape::canonical(schema);
     let mut script = Script::new(rng, canonical.clone());
@@ -61,7 +63,9 @@ pub fn plan(rng: Rng, schema: &str, rows: u32, kinds: &[Kind], number: u64) -> V
             "{kind:?} does not leave the tables as they were"
         );
     }
-    let Script { mut rng, pieces, .. } = script;
+    let Script {
+        mut rng, pieces, ..
+    } = script;
     let mut steps = Vec::new();
     let filled = vec![
         refill(&mut rng, &canonical, rows),
@@ -109,7 +113,11 @@ fn changes(rng: &mut Rng, shape: &Shape, steps: &mut Vec<Step>) {
 
 fn transaction(rng: &mut Rng, sql: Vec<String>, meaning: Meaning) -> Step {
     // A copy's slot waits for every open transaction.
-    let open = if rng.u32(0..8) == 0 { rng.u64(0..200) } else { 0 };
+    let open = if rng.u32(0..8) == 0 {
+        rng.u64(0..200)
+    } else {
+        0
+    };
     Step::Transaction {
         sql,
         open: Duration::from_millis(open),
@@ -125,8 +133,9 @@ fn add(rng: &mut Rng, before: &Shape, piece: Piece, steps: &mut Vec<Step>) {
         Place::Source => {
             let mut sql = Vec::new();
             let silent = piece.unstreamed.contains(&true) || piece.blurred.contains(&true);
-            // The stream brings changes from before the DDL, and that there was DDL it tells with the next change only: where
-            // none comes in the same transaction, readers see a part of it.
+            // The stream brings changes from before the DDL, and that there was DDL it tells with
+            // the next change only: where none comes in the same transaction, readers see a part of
+            // it.
             let witness = piece.witness.filter(|_| !piece.blurred.contains(&true));
             let changed_before = rng.u32(0..3) == 0 && (!silent || witness.is_some());
             if changed_before {

@@ -1,4 +1,5 @@
-//! Looks at every lookup all the time, together with what the bookkeeping says of it in the same snapshot.
+//! Looks at every lookup all the time, together with what the bookkeeping says of it in the same
+//! snapshot.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,8 +68,8 @@ impl Reader {
         }
     }
 
-    /// What was seen of each lookup since it was asked last, up to a look that begins after this; the newest look stays, as the
-    /// first of the next answer.
+    /// What was seen of each lookup since it was asked last, up to a look that begins after this;
+    /// the newest look stays, as the first of the next answer.
     pub async fn take(&self) -> (Vec<Vec<Sample>>, u64) {
         let (started, asked) = (Instant::now(), self.seen.lock().unwrap().looks);
         while self.seen.lock().unwrap().looks < asked + 2 {
@@ -91,8 +92,9 @@ impl Reader {
     }
 }
 
-/// A statement for all lookups: has it changed since, is it in step, what is the checkpoint. The tables are locked before the
-/// snapshot is taken: one that is altered and rewritten in between would look empty.
+/// A statement for all lookups: has it changed since, is it in step, what is the checkpoint. The
+/// tables are locked before the snapshot is taken: one that is altered and rewritten in between
+/// would look empty.
 fn question(lookups: &[Lookup]) -> String {
     let names: Vec<&str> = lookups.iter().map(|lookup| lookup.name.as_str()).collect();
     let each: Vec<String> = lookups
@@ -127,7 +129,9 @@ impl Eye {
         while !self.stop.load(Ordering::Relaxed) {
             // The target may be away for a while.
             if let Ok(client) = connect(&self.url).await {
-                while !self.stop.load(Ordering::Relaxed) && self.look(&client, &mut marks).await.is_ok() {
+                while !self.stop.load(Ordering::Relaxed)
+                    && self.look(&client, &mut marks).await.is_ok()
+                {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -136,7 +140,10 @@ impl Eye {
     }
 
     async fn look(&self, client: &Client, marks: &mut [String]) -> Result<(), Error> {
-        let answer = read(client, &self.question).await?.pop().unwrap_or_default();
+        let answer = read(client, &self.question)
+            .await?
+            .pop()
+            .unwrap_or_default();
         let mut fields = answer.split('|');
         let lsn = parse_lsn(fields.next().unwrap());
         for (at, lookup) in self.lookups.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Rest: every lookup equals its source and the bookkeeping says so, or its read model is suspended with a reason because the
-//! table cannot be followed as it is.
+//! Rest: every lookup equals its source and the bookkeeping says so, or its read model is suspended
+//! with a reason because the table cannot be followed as it is.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -48,7 +48,15 @@ async fn look(url: &str, schema: &str, last: &Commit) -> Result<Option<String>, 
         .await?;
     let mut text = String::new();
     for (at, model) in MODELS.iter().enumerate() {
-        if let Some(seen) = look_at(&client, schema, model, last.states[at].as_deref(), last.after).await? {
+        if let Some(seen) = look_at(
+            &client,
+            schema,
+            model,
+            last.states[at].as_deref(),
+            last.after,
+        )
+        .await?
+        {
             let _ = writeln!(text, "{schema}.{}: {seen}", model.lookup);
         }
     }
@@ -58,7 +66,9 @@ async fn look(url: &str, schema: &str, last: &Commit) -> Result<Option<String>, 
 async fn look_at(
     client: &Client,
     schema: &str,
-    Model { lookup, columns, .. }: &Model,
+    Model {
+        lookup, columns, ..
+    }: &Model,
     expected: Option<&Content>,
     after: u64,
 ) -> Result<Option<String>, Error> {
@@ -71,11 +81,17 @@ async fn look_at(
     let (in_step, state, position, reason) = (field() == "t", field(), field(), field());
     let Some(expected) = expected else {
         let suspended = state == "suspended" && !reason.is_empty();
-        return Ok((!suspended).then(|| format!("is not suspended with a reason, but says: {told}")));
+        return Ok(
+            (!suspended).then(|| format!("is not suspended with a reason, but says: {told}"))
+        );
     };
-    let seen = Content::new(read(client, &format!("SELECT {columns} FROM {schema}.{lookup}")).await?);
+    let seen =
+        Content::new(read(client, &format!("SELECT {columns} FROM {schema}.{lookup}")).await?);
     if *seen != *expected {
-        return Ok(Some(format!("says: {told}\n{}", difference(&seen, expected))));
+        return Ok(Some(format!(
+            "says: {told}\n{}",
+            difference(&seen, expected)
+        )));
     }
     let covered = position.contains('/') && parse_lsn(position) >= after;
     Ok((!in_step || !covered).then(|| format!("is equal, but says: {told}")))

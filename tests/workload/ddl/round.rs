@@ -1,7 +1,9 @@
-//! A campaign: groups of tables that one `cdc` follows, and rounds in which each group draws a kind of DDL.
+//! A campaign: groups of tables that one `cdc` follows, and rounds in which each group draws a kind
+//! of DDL.
 //!
-//! A round begins and ends at rest, with the tables as the read models want them. What a group does in it follows from the
-//! seed, the number of the round and that of the group, so a round can be replayed without those before it.
+//! A round begins and ends at rest, with the tables as the read models want them. What a group does
+//! in it follows from the seed, the number of the round and that of the group, so a round can be
+//! replayed without those before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +24,8 @@ use super::tables::{MODELS, config, source_sql, target_sql};
 use super::timeline::Timeline;
 use super::writer::{JOURNAL, Writer, base, read};
 
-/// Rows of each group's ordinary table, beside those that come and go: one is large enough for a copy to take a while.
+/// Rows of each group's ordinary table, beside those that come and go: one is large enough for a
+/// copy to take a while.
 const ROWS: [u32; 4] = [30, 1500, 30, 200];
 
 /// Groups of tables; the last one is left as it is.
@@ -70,12 +73,18 @@ impl Campaign {
             pair.config.push_str(&config(schema));
         }
         let victims = Victims::new(pair.clone(), source, target, timeline.clone());
-        wait_until("everything is copied for the first time", async || {
-            match read(&of_target, "SELECT min(state), max(state) FROM cdc.freshness").await {
+        wait_until(
+            "everything is copied for the first time",
+            async || match read(
+                &of_target,
+                "SELECT min(state), max(state) FROM cdc.freshness",
+            )
+            .await
+            {
                 Ok(states) if states == ["streaming|streaming"] => Ok(()),
                 seen => Err(format!("{seen:?}\n{}", victims.cdc.log())),
-            }
-        })
+            },
+        )
         .await;
         Self {
             name,
@@ -101,11 +110,13 @@ impl Campaign {
         Rng::with_seed(self.seed ^ round.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (group << 56))
     }
 
-    /// One round, in which each group but the last has drawn its kinds. The error tells everything that is needed to replay it.
+    /// One round, in which each group but the last has drawn its kinds. The error tells everything
+    /// that is needed to replay it.
     pub async fn round(&mut self, number: u64, kinds: &[Vec<Kind>]) -> Outcome {
         let started = Instant::now();
         self.timeline.clear();
-        // Rounds are seconds apart: a copy of everything would wait for minutes because of those of the rounds before.
+        // Rounds are seconds apart: a copy of everything would wait for minutes because of those of
+        // the rounds before.
         let target = pg(&self.pair().target_url).await;
         let forget = "UPDATE cdc.pipeline SET healings = 0";
         target
@@ -123,7 +134,13 @@ impl Campaign {
         let mut writers = Vec::new();
         for (group, rows) in ROWS.into_iter().enumerate() {
             let kinds = kinds.get(group).map_or(&[][..], Vec::as_slice);
-            let steps = plan(self.rng(number, group), &self.schemas[group], rows, kinds, number);
+            let steps = plan(
+                self.rng(number, group),
+                &self.schemas[group],
+                rows,
+                kinds,
+                number,
+            );
             writers.push((self.writer(group).await, steps));
         }
         let writing = run(writers);
@@ -170,8 +187,8 @@ impl Campaign {
         }
     }
 
-    /// Waits until everything is at rest, if nothing has gone wrong before, and that a change of each table arrives then: a
-    /// read model that is equal may be out of the stream.
+    /// Waits until everything is at rest, if nothing has gone wrong before, and that a change of
+    /// each table arrives then: a read model that is equal may be out of the stream.
     async fn come_to_rest(
         &mut self,
         round: u64,

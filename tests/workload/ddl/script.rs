@@ -1,4 +1,5 @@
-//! What a group does in one round: pieces of DDL, in their order, each with what it means for the read models.
+//! What a group does in one round: pieces of DDL, in their order, each with what it means for the
+//! read models.
 
 use fastrand::Rng;
 
@@ -24,12 +25,14 @@ pub struct Piece {
     pub sql: Vec<String>,
     /// What the tables are like afterwards.
     pub shape: Shape,
-    /// Read models whose rows it changes without a word in the stream: they step to the new state later.
+    /// Read models whose rows it changes without a word in the stream: they step to the new state
+    /// later.
     pub unstreamed: Which,
-    /// Read models that the stream goes on for with rows as if it had not happened, until they are copied.
+    /// Read models that the stream goes on for with rows as if it had not happened, until they are
+    /// copied.
     pub blurred: Which,
-    /// What the table is called and has afterwards that was the ordinary one before. Without such a table no change can
-    /// tell the stream, later in the same transaction, that it was altered.
+    /// What the table is called and has afterwards that was the ordinary one before. Without such a
+    /// table no change can tell the stream, later in the same transaction, that it was altered.
     pub witness: Option<Shape>,
     /// Wait afterwards until `cdc` has come to rest.
     pub rest: bool,
@@ -56,8 +59,8 @@ impl Script {
         }
     }
 
-    /// Statements of one transaction, after which the tables have this shape. A read model that cannot be filled from there on, or
-    /// can be filled again, steps to its new state.
+    /// Statements of one transaction, after which the tables have this shape. A read model that
+    /// cannot be filled from there on, or can be filled again, steps to its new state.
     pub fn to(&mut self, shape: Shape, sql: Vec<String>) -> &mut Piece {
         let (before, after) = (self.shape.readable(), shape.readable());
         let mut unstreamed = NONE;

@@ -1,7 +1,8 @@
 //! The tables of the campaign, and the shape that they have at some moment of a group's history.
 //!
-//! A group is a schema of its own with two source tables: `items`, an ordinary table with a soft delete that two read models
-//! follow, and `parts`, a partitioned one. Each group has one writer, so the order of its commits is known.
+//! A group is a schema of its own with two source tables: `items`, an ordinary table with a soft
+//! delete that two read models follow, and `parts`, a partitioned one. Each group has one writer,
+//! so the order of its commits is known.
 
 /// Where every row of a group may come from.
 pub const REGIONS: [&str; 3] = ["a", "b", "c"];

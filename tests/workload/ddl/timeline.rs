@@ -1,4 +1,5 @@
-//! What happened in a round, in the order in which it was noted, so that a failure can be replayed by hand.
+//! What happened in a round, in the order in which it was noted, so that a failure can be replayed
+//! by hand.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,9 @@
-//! The only writer of a group: carries its plan out whatever happens to the servers, and learns each committed state.
+//! The only writer of a group: carries its plan out whatever happens to the servers, and learns
+//! each committed state.
 //!
-//! A connection that breaks is made again. Whether a transaction whose end was not answered was committed tells a row that it
-//! writes into an unpublished table; if it was not, it is run again as it was.
+//! A connection that breaks is made again. Whether a transaction whose end was not answered was
+//! committed tells a row that it writes into an unpublished table; if it was not, it is run again
+//! as it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use super::tables::{MODELS, Which, expected};
 use super::timeline::Timeline;
 
 /// Where the commits of every group are noted, unpublished.
-pub const JOURNAL: &str = "CREATE TABLE journal (schema text, number bigint, PRIMARY KEY (schema, number))";
+pub const JOURNAL: &str =
+    "CREATE TABLE journal (schema text, number bigint, PRIMARY KEY (schema, number))";
 
 /// What each lookup should show; see [`Commit::states`].
 type States = [Option<Arc<Content>>; MODELS.len()];
@@ -139,7 +142,10 @@ impl Writer {
                 // The last try may have been committed without an answer.
                 if tried.is_none() || !self.is_committed(connected, number).await? {
                     tried = None;
-                    tried = Some(self.open(connected, sql, number, open, meaning.readable).await?);
+                    tried = Some(
+                        self.open(connected, sql, number, open, meaning.readable)
+                            .await?,
+                    );
                     connected.batch_execute("COMMIT").await?;
                 }
                 let after = position(connected, "pg_current_wal_flush_lsn()").await?;
@@ -184,7 +190,8 @@ impl Writer {
             .all(|message| !matches!(message, tokio_postgres::SimpleQueryMessage::Row(_))))
     }
 
-    /// Runs the statements in a transaction that stays open, and reads what the lookups should show once it is committed.
+    /// Runs the statements in a transaction that stays open, and reads what the lookups should show
+    /// once it is committed.
     async fn open(
         &self,
         client: &Client,
@@ -212,7 +219,8 @@ impl Writer {
         let mut states = [const { None }; MODELS.len()];
         for (model, state) in states.iter_mut().enumerate() {
             if readable[model] {
-                *state = Some(self.same(model, read(client, &expected(&self.schema, model)).await?));
+                *state =
+                    Some(self.same(model, read(client, &expected(&self.schema, model)).await?));
             }
         }
         tokio::time::sleep(open).await;

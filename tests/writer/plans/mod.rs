@@ -1,8 +1,10 @@
-//! No statement of the writer, of a copy or of a comparison needs the server's statistics to be linear.
+//! No statement of the writer, of a copy or of a comparison needs the server's statistics to be
+//! linear.
 //!
-//! Every shape of a batch is carried out at two sizes, on a server that never analyses anything. What the server did is counted in rows
-//! that the nodes of its plans handled and in time of its processor: four times the rows may cost little more than four times of
-//! either. Then the same with statistics that are wrong by orders of magnitude, which must make no difference.
+//! Every shape of a batch is carried out at two sizes, on a server that never analyses anything.
+//! What the server did is counted in rows that the nodes of its plans handled and in time of its
+//! processor: four times the rows may cost little more than four times of either. Then the same
+//! with statistics that are wrong by orders of magnitude, which must make no difference.
 
 mod shapes;
 mod watch;
@@ -16,7 +18,8 @@ fn many() -> usize {
     wanted.map_or(10_000, |rows| rows.parse().unwrap())
 }
 
-/// What four times the rows may cost. Something that grows with the square costs sixteen times as much.
+/// What four times the rows may cost. Something that grows with the square costs sixteen times as
+/// much.
 const MOST_ROWS: f64 = 6.0;
 const MOST_TIME: f64 = 10.0;
 
@@ -36,7 +39,11 @@ fn reads_nothing_again(name: &str, work: &Work) {
 
 /// Beside a large table the batch itself is smaller.
 fn divisor(shape: &Shape) -> usize {
-    if shape.name.contains("large table") { 16 } else { 1 }
+    if shape.name.contains("large table") {
+        16
+    } else {
+        1
+    }
 }
 
 async fn grows_evenly(shapes: &[Shape], rejected_before: bool) {
@@ -75,7 +82,8 @@ async fn statistics_that_are_wrong_make_no_difference() {
     }
 }
 
-/// A batch of a few rows costs the same whatever the size of the tables, and whatever the server takes that for.
+/// A batch of a few rows costs the same whatever the size of the tables, and whatever the server
+/// takes that for.
 #[tokio::test]
 async fn small_batches_do_not_depend_on_the_size_of_the_tables() {
     const ROWS: usize = 20;

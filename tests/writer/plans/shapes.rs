@@ -31,7 +31,8 @@ pub struct Shape {
     pub way: Way,
 }
 
-const TABLES: &str = "CREATE TABLE lookup (code varchar(12) PRIMARY KEY, label varchar(40) NOT NULL);";
+const TABLES: &str =
+    "CREATE TABLE lookup (code varchar(12) PRIMARY KEY, label varchar(40) NOT NULL);";
 
 /// No row is refused by its type alone: some only when they are written.
 const CHECKED: &str = "ALTER TABLE lookup ADD CHECK (label NOT LIKE 'BAD%')";
@@ -157,9 +158,11 @@ pub const TAKEN: &[Shape] = &[
     batch("values that were left out", new, |rows| {
         each(rows, |n| format!("={n}|C{n}|u|-"))
     }),
-    batch("values that were left out beside a large table", large, |rows| {
-        each(rows, |n| format!("={n}|N{n}|u|-"))
-    }),
+    batch(
+        "values that were left out beside a large table",
+        large,
+        |rows| each(rows, |n| format!("={n}|N{n}|u|-")),
+    ),
     batch("keys that move", new, moves),
     batch("keys that rotate", new, rotation),
     batch("keys that rotate beside a large table", large, rotation),
@@ -177,15 +180,23 @@ pub const TAKEN: &[Shape] = &[
     batch("all of it", new, mixed),
     batch("all of it beside a large table", large, mixed),
     batch("keys that have two rows", new, second_rows),
-    batch("keys that have two rows beside a large table", large, second_rows),
+    batch(
+        "keys that have two rows beside a large table",
+        large,
+        second_rows,
+    ),
     batch(
         "keys of which the first row goes",
         |rows| with(new(rows), &second_rows(rows)),
         deletes,
     ),
-    batch("TRUNCATE and the same again", new, |rows| truncated(new(rows))),
+    batch("TRUNCATE and the same again", new, |rows| {
+        truncated(new(rows))
+    }),
     batch("TRUNCATE and others", new, |rows| {
-        truncated(each(rows, |n| format!("+{n}|C{}|label {n}|-", n + rows / 2)))
+        truncated(each(rows, |n| {
+            format!("+{n}|C{}|label {n}|-", n + rows / 2)
+        }))
     }),
     come("chunks of updates", new, updates, Way::Chunks(1000)),
     come("chunks of all of it", new, mixed, Way::Chunks(1000)),
@@ -195,7 +206,12 @@ pub const TAKEN: &[Shape] = &[
         |rows| with(updates(rows), &moves(rows)),
         Way::Chunks(1000),
     ),
-    come("a first copy", none, |rows| copied(rows, "label"), Way::Copy),
+    come(
+        "a first copy",
+        none,
+        |rows| copied(rows, "label"),
+        Way::Copy,
+    ),
     come(
         "a copy in which nothing differs",
         new,
@@ -253,7 +269,9 @@ pub const REJECTED: &[Shape] = &[
             )
         },
     ),
-    batch("updates and bad rows", new, |rows| with(updates(rows), &bad())),
+    batch("updates and bad rows", new, |rows| {
+        with(updates(rows), &bad())
+    }),
     batch("updates and bad rows beside a large table", large, |rows| {
         with(updates(rows), &bad())
     }),
@@ -263,7 +281,9 @@ pub const REJECTED: &[Shape] = &[
     batch("keys that rotate and bad rows", new, |rows| {
         with(rotation(rows), &bad())
     }),
-    batch("all of it and bad rows", new, |rows| with(mixed(rows), &bad())),
+    batch("all of it and bad rows", new, |rows| {
+        with(mixed(rows), &bad())
+    }),
     batch("keys that have two rows and bad ones", new, |rows| {
         with(second_rows(rows), &bad())
     }),
@@ -277,7 +297,12 @@ pub const REJECTED: &[Shape] = &[
         Way::Chunks(1000),
     ),
     come("a copy with bad rows", new, copied_with_bad, Way::Copy),
-    come("a comparison with bad rows", new, copied_with_bad, Way::Compared),
+    come(
+        "a comparison with bad rows",
+        new,
+        copied_with_bad,
+        Way::Compared,
+    ),
 ];
 
 fn new_again(rows: usize) -> Vec<String> {
@@ -289,13 +314,20 @@ fn second_rows(rows: usize) -> Vec<String> {
 }
 
 impl Shape {
-    /// Carries it out for this many rows, and tells what the server has done. `lie` is what is done to the server's statistics before.
+    /// Carries it out for this many rows, and tells what the server has done. `lie` is what is done
+    /// to the server's statistics before.
     pub async fn run(&self, rows: usize, rejected_before: bool, lie: &str) -> Work {
         self.run_on(rows, rows, rejected_before, lie).await
     }
 
     /// The same with tables of another size.
-    pub async fn run_on(&self, there: usize, rows: usize, rejected_before: bool, lie: &str) -> Work {
+    pub async fn run_on(
+        &self,
+        there: usize,
+        rows: usize,
+        rejected_before: bool,
+        lie: &str,
+    ) -> Work {
         let mut rig = Rig::at(watch::database().await, TABLES).await;
         rig.db.batch_execute(CHECKED).await.unwrap();
         rig.add(&model()).await;
@@ -331,7 +363,10 @@ impl Shape {
                 let position = MergePosition::Running(rig.position().lsn, None);
                 let watch = Watch::begin(rig.writer.connection()).await;
                 let merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
-                assert!(merged.iter().all(|(_, written)| written.is_ok()), "{merged:?}");
+                assert!(
+                    merged.iter().all(|(_, written)| written.is_ok()),
+                    "{merged:?}"
+                );
                 watch.end(rig.writer.connection()).await
             }
             Way::Compared => {
@@ -347,7 +382,10 @@ impl Shape {
                 rig.db.batch_execute(lie).await.unwrap();
                 let target = rig.models[0].target.clone();
                 // What is made once is made.
-                shadow.catch_up(vec![(&target, Fold::default())]).await.unwrap();
+                shadow
+                    .catch_up(vec![(&target, Fold::default())])
+                    .await
+                    .unwrap();
                 let fold = rig.fold(0, &lines);
                 let watch = Watch::begin(shadow.connection()).await;
                 shadow.catch_up(vec![(&target, fold)]).await.unwrap();

@@ -1,4 +1,5 @@
-//! What a session of the target has done: the plans that the server carried out, row for row, and its time.
+//! What a session of the target has done: the plans that the server carried out, row for row, and
+//! its time.
 //!
 //! The server has a module of its own write them down (`auto_explain`), nested statements included.
 
@@ -150,8 +151,12 @@ impl Plan {
 impl Work {
     /// Statements in which a table is read from end to end again and again, with their plans.
     pub fn repeated(&self) -> Vec<String> {
-        let reads = |node: &&Value| is_read(node) && node["Actual Loops"].as_f64().unwrap() > MOST_READS;
-        let plans = self.plans.iter().filter(|plan| plan.nodes().iter().any(reads));
+        let reads =
+            |node: &&Value| is_read(node) && node["Actual Loops"].as_f64().unwrap() > MOST_READS;
+        let plans = self
+            .plans
+            .iter()
+            .filter(|plan| plan.nodes().iter().any(reads));
         plans
             .map(|plan| format!("{}\n{:#}", plan.statement, plan.root))
             .collect()

@@ -1,7 +1,8 @@
 //! What `{{?condition}}` stands for: how two rows are compared, and what is asked of one.
 //!
-//! Identities are compared by their types' equality, keys by the operator of the lookup's own key index, values byte by byte
-//! (`*=` and `*<>` of records). Conditions that depend on how rows are found are in `joins.rs`.
+//! Identities are compared by their types' equality, keys by the operator of the lookup's own key
+//! index, values byte by byte (`*=` and `*<>` of records). Conditions that depend on how rows are
+//! found are in `joins.rs`.
 
 use super::{Entry, all};
 use crate::target::model::{KeyPart, TargetModel, join, numbered};
@@ -82,7 +83,10 @@ impl TargetModel {
         let kept = differs(&numbered("m.", "v", width), &numbered("s.", "p", width));
         vec![
             // The lookup shows something else than the staged row.
-            ("?lookup_differs", differs(&lookup, &numbered("s.", "p", width))),
+            (
+                "?lookup_differs",
+                differs(&lookup, &numbered("s.", "p", width)),
+            ),
             // The entry of the map says something else.
             (
                 "?map_differs",
@@ -134,8 +138,8 @@ impl TargetModel {
         ]
     }
 
-    /// The stage is in the lookup's order. To look up one page of the map after the other pays for the sort, unless texts are to be
-    /// compared by the rules of a language.
+    /// The stage is in the lookup's order. To look up one page of the map after the other pays for
+    /// the sort, unless texts are to be compared by the rules of a language.
     fn in_map_order(&self) -> &'static str {
         match self.model.identity.first() {
             Some(first) if !first.collatable => " ORDER BY coalesce(s.i1, s.o1)",
@@ -145,7 +149,9 @@ impl TargetModel {
 
     /// The key's columns under this prefix.
     fn key_of(&self, prefix: &str) -> Vec<String> {
-        (1..=self.key.len()).map(|k| format!("{prefix}{k}")).collect()
+        (1..=self.key.len())
+            .map(|k| format!("{prefix}{k}"))
+            .collect()
     }
 
     /// Two keys are one to the lookup.
@@ -161,11 +167,14 @@ impl TargetModel {
     /// An entry of a rejected row says the same of it, to the letter.
     fn rejected_as(&self, of: &str, key: &str) -> String {
         let same_key = equals(&numbered("r.", "k", self.key.len()), key);
-        format!("({same_key} AND (r.e1, r.e2, r.e3) IS NOT DISTINCT FROM ({of}.e1, {of}.e2, {of}.e3))")
+        format!(
+            "({same_key} AND (r.e1, r.e2, r.e3) IS NOT DISTINCT FROM ({of}.e1, {of}.e2, {of}.e3))"
+        )
     }
 }
 
-/// Whether two values of a key column are one to the lookup. Records are compared by their types' own equality, whatever those are.
+/// Whether two values of a key column are one to the lookup. Records are compared by their types'
+/// own equality, whatever those are.
 fn same_value(part: &KeyPart, left: &str, right: &str) -> String {
     match &part.equality {
         Some(equality) => format!("{left} {equality} {right}"),
@@ -182,5 +191,8 @@ fn differs(left: &str, right: &str) -> String {
 }
 
 fn any_is_null(columns: &[String]) -> String {
-    join(" OR ", columns.iter().map(|column| format!("{column} IS NULL")))
+    join(
+        " OR ",
+        columns.iter().map(|column| format!("{column} IS NULL")),
+    )
 }

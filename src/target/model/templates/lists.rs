@@ -1,6 +1,8 @@
-//! What `{{?list}}` stands for: columns, assignments and expressions, one for each column of the identity, the key or the values.
+//! What `{{?list}}` stands for: columns, assignments and expressions, one for each column of the
+//! identity, the key or the values.
 //!
-//! A list is named by its alias and prefix: `{{?m_k}}` is `m.k1, m.k2`. The prefixes are in the legend of `sql/README.md`.
+//! A list is named by its alias and prefix: `{{?m_k}}` is `m.k1, m.k2`. The prefixes are in the
+//! legend of `sql/README.md`.
 
 use super::{Entry, each};
 use crate::sql::ident;
@@ -45,7 +47,8 @@ impl TargetModel {
         ]
     }
 
-    /// Columns of a row: of the map `m`, the stage `s`, touched keys or tries `t`, rejected rows `r`, a subquery `x`.
+    /// Columns of a row: of the map `m`, the stage `s`, touched keys or tries `t`, rejected rows
+    /// `r`, a subquery `x`.
     fn lists_of_alias(&self) -> Vec<Entry> {
         let (n, keys, width) = self.widths();
         vec![
@@ -90,7 +93,10 @@ impl TargetModel {
         let (n, _, _) = self.widths();
         let assigned = self.columns.iter().zip(1..);
         let assigned = assigned.map(|(column, p)| format!("{} = s.p{p}", ident(&column.name)));
-        let synced_at = self.synced_at().into_iter().map(|name| format!("{name} = now()"));
+        let synced_at = self
+            .synced_at()
+            .into_iter()
+            .map(|name| format!("{name} = now()"));
         vec![
             // The staged row is gone.
             ("?i_null", no_identity(n)),
@@ -144,13 +150,18 @@ impl TargetModel {
         let nulls = nulls.map(|(column, p)| format!("NULL::{} AS p{p}", column.definition()));
         vec![
             // Columns of the lookup that are written.
-            ("?lookup_columns", join(", ", columns.chain(self.synced_at()))),
+            (
+                "?lookup_columns",
+                join(", ", columns.chain(self.synced_at())),
+            ),
             // What they get of a staged row.
             ("?stage_values", join(", ", values.chain(now))),
             // What the map keeps of a staged row: the values, unless it is shown.
             (
                 "?kept_values",
-                each(width, |p| format!("CASE WHEN s.state <> 'l' THEN s.p{p} END")),
+                each(width, |p| {
+                    format!("CASE WHEN s.state <> 'l' THEN s.p{p} END")
+                }),
             ),
             // The values of a row that is to be deleted.
             ("?null_p", join(", ", nulls)),
@@ -168,7 +179,10 @@ impl TargetModel {
             // NULL if the lookup's types rejected the key.
             (
                 "?stage_key_text_or_null",
-                format!("CASE WHEN s.p{first} IS NOT NULL THEN {} END", text_of(&stage)),
+                format!(
+                    "CASE WHEN s.p{first} IS NOT NULL THEN {} END",
+                    text_of(&stage)
+                ),
             ),
             ("?tries_key", text_of(&numbered("t.", "k", keys))),
             ("?rejected_key_text", text_or_null("r.", "k", keys)),
@@ -180,7 +194,11 @@ impl TargetModel {
 
     /// Numbers of the columns of identity, key and values.
     pub(super) fn widths(&self) -> (usize, usize, usize) {
-        (self.identity_types.len(), self.key.len(), self.columns.len())
+        (
+            self.identity_types.len(),
+            self.key.len(),
+            self.columns.len(),
+        )
     }
 
     /// The key's columns in a row `l` of the lookup.
@@ -194,7 +212,9 @@ impl TargetModel {
     /// The key's columns in a staged row `s`.
     pub(super) fn stage_key(&self) -> Vec<String> {
         let parts = self.key.iter();
-        parts.map(|part| format!("s.p{}", part.column + 1)).collect()
+        parts
+            .map(|part| format!("s.p{}", part.column + 1))
+            .collect()
     }
 
     /// Number of the key's first column among the values.
@@ -203,11 +223,15 @@ impl TargetModel {
     }
 
     fn synced_at(&self) -> Option<String> {
-        self.model.settings.synced_at.as_ref().map(|name| ident(name))
+        self.model
+            .settings
+            .synced_at
+            .as_ref()
+            .map(|name| ident(name))
     }
 
-    /// A left-out value is in the lookup row that the map names, or in the map. It still is left out if there is no such row, and if
-    /// a type of the lookup rejected the row before.
+    /// A left-out value is in the lookup row that the map names, or in the map. It still is left
+    /// out if there is no such row, and if a type of the lookup rejected the row before.
     fn resolve_from_lookup(&self) -> String {
         let value = |n: usize| {
             let column = n.checked_sub(1).and_then(|at| self.columns.get(at));
@@ -216,7 +240,9 @@ impl TargetModel {
         };
         let missing = |n: usize| {
             let key = self.lookup_key().into_iter().next().unwrap_or_default();
-            format!("CASE m.state WHEN 's' THEN {key} IS NULL WHEN 'x' THEN m.v{n} IS NULL ELSE false END")
+            format!(
+                "CASE m.state WHEN 's' THEN {key} IS NULL WHEN 'x' THEN m.v{n} IS NULL ELSE false END"
+            )
         };
         self.resolve(value, missing)
     }

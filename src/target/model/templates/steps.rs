@@ -1,7 +1,8 @@
 //! Puts the pieces of `sql/target/write/steps` in place of `{{> step.sql}}`.
 //!
-//! `{{> step.sql key = value, key = value}}` fills `{{key}}` in the step first. The key `joins` takes the step, and what it puts in, as
-//! it is where rows are looked up. A step is indented as the line that puts it in; a line of its own goes if the step is empty.
+//! `{{> step.sql key = value, key = value}}` fills `{{key}}` in the step first. The key `joins`
+//! takes the step, and what it puts in, as it is where rows are looked up. A step is indented as
+//! the line that puts it in; a line of its own goes if the step is empty.
 
 use super::fill_entries;
 use crate::sql::fill;

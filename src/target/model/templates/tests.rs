@@ -8,8 +8,8 @@ use crate::target::model::Joins;
 use crate::target::model::joins::Lookup;
 use crate::target::model::tests::labels;
 
-/// What the functions of `statements.rs` and `plain.rs` give single templates beside what every template may use. Debug builds
-/// check in `fill_joined` that the template has each of them.
+/// What the functions of `statements.rs` and `plain.rs` give single templates beside what every
+/// template may use. Debug builds check in `fill_joined` that the template has each of them.
 const OWN: &[&str] = &[
     "function",
     "merge",
@@ -84,7 +84,8 @@ fn writers() -> Vec<(String, String)> {
     .concat()
 }
 
-/// What stands between double braces. A call of a step with a placeholder in it counts as the placeholder.
+/// What stands between double braces. A call of a step with a placeholder in it counts as the
+/// placeholder.
 fn placeholders(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for part in text.split("{{").skip(1) {
@@ -135,7 +136,10 @@ fn no_name_is_unused() {
     let shared = shared();
     let texts = writers().into_iter().map(|(_, text)| text);
     let values = shared.iter().map(|(_, value)| value.clone());
-    let used: BTreeSet<String> = texts.chain(values).flat_map(|text| placeholders(&text)).collect();
+    let used: BTreeSet<String> = texts
+        .chain(values)
+        .flat_map(|text| placeholders(&text))
+        .collect();
     // Of what Rust puts together: `make_map_identity_before`, and `?may_move` of the merge.
     let beside = ["shadow_name", "?key_is_as_it_was"];
     for name in shared
@@ -169,7 +173,13 @@ fn every_step_is_a_file_and_is_put_in_somewhere() {
 #[test]
 fn templates_of_bookkeeping_and_status_have_no_unknown_name() {
     let mut used = BTreeSet::new();
-    for path in ["target/schema", "target/status", "target/facts", "source", "demo"] {
+    for path in [
+        "target/schema",
+        "target/status",
+        "target/facts",
+        "source",
+        "demo",
+    ] {
         for (file, text) in templates(&folder(path)) {
             for name in placeholders(&text) {
                 assert!(

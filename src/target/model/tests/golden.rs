@@ -1,4 +1,5 @@
-//! The SQL of the built-in `labels_lookup` as it runs, in `tests/golden/sql`: what a change of a template does shows in its diff.
+//! The SQL of the built-in `labels_lookup` as it runs, in `tests/golden/sql`: what a change of a
+//! template does shows in its diff.
 //!
 //! `CDC_RENEW_GOLDEN=1 cargo test --lib golden` writes the files again.
 
@@ -18,7 +19,11 @@ fn first() -> TargetModel {
 /// Name of each file, and what it holds.
 fn files() -> Vec<(&'static str, String)> {
     let model = first();
-    let session = [model.create_stage(), model.create_chunk(), model.create_tries()];
+    let session = [
+        model.create_stage(),
+        model.create_chunk(),
+        model.create_tries(),
+    ];
     let calls = [
         model.apply_call(),
         model.merge_call(Joins::LookedUp),
@@ -77,7 +82,10 @@ fn files() -> Vec<(&'static str, String)> {
         ("merge_read_once.sql", model.merge_function(Joins::ReadOnce)),
         ("merge_shadow.sql", model.merge_shadow_function()),
         ("isolate.sql", model.isolate_function(Joins::LookedUp)),
-        ("isolate_read_once.sql", model.isolate_function(Joins::ReadOnce)),
+        (
+            "isolate_read_once.sql",
+            model.isolate_function(Joins::ReadOnce),
+        ),
         ("isolate_shadow.sql", model.isolate_shadow_function()),
         ("fold_chunk.sql", model.fold_chunk_function()),
         ("catch_up.sql", model.catch_up_function()),
