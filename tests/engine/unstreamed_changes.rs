@@ -116,7 +116,7 @@ async fn published_table_that_becomes_unlogged_suspends_its_read_model() {
         .batch_execute("ALTER TABLE labels SET UNLOGGED; UPDATE labels SET label = 'unlogged'")
         .await
         .unwrap();
-    let state = "SELECT state, reason LIKE '%not logged%' FROM cdc.read_model";
+    let state = "SELECT state, reason LIKE '%unlogged%' FROM cdc.read_model";
     wait_rows(&target, state, &["suspended|t"]).await;
     source
         .batch_execute("ALTER TABLE labels SET LOGGED")

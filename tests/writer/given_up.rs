@@ -3,6 +3,7 @@
 
 use cdc::batch::MergePosition;
 use cdc::lsn::Lsn;
+use cdc::target::bookkeeping::Readers;
 use cdc::target::shadow::ShadowWriter;
 
 use crate::cases::{TABLES, labels};
@@ -65,7 +66,10 @@ async fn shadow_that_is_in_use_is_not_emptied() {
     let mut conn = rig.session().await;
     let epoch = rig.writer.epoch();
     assert!(
-        rig.bookkeeping.tidy(&mut conn, epoch).await.unwrap(),
+        rig.bookkeeping
+            .tidy(&mut conn, epoch, Readers::All)
+            .await
+            .unwrap(),
         "something is left"
     );
     assert_eq!(
