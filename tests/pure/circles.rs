@@ -8,10 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sources::{paths, sources};
 
-/// Imports that close a circle today: the file, and what it names. The list only shrinks: an import
-/// that no longer closes a circle fails the test until its line is taken out.
-const KNOWN: &[(&str, &str)] = &[];
-
 /// Modules that only list their children: no child may name them while they name it.
 const LISTS: &[&str] = &["run/mod.rs"];
 
@@ -81,16 +77,6 @@ fn reaches(edges: &Edges, from: &str, to: &str) -> bool {
     false
 }
 
-fn without(edges: &Edges, known: &[(&str, &str)]) -> Edges {
-    let mut edges = edges.clone();
-    for (from, to) in known {
-        if let Some(named) = edges.get_mut(*from) {
-            named.remove(*to);
-        }
-    }
-    edges
-}
-
 /// Imports that lie on a circle, one a line.
 fn on_circles(edges: &Edges) -> Vec<String> {
     let mut found = Vec::new();
@@ -106,34 +92,10 @@ fn on_circles(edges: &Edges) -> Vec<String> {
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    let found = on_circles(&without(&edges(), KNOWN));
+    let found = on_circles(&edges());
     assert!(
         found.is_empty(),
         "these imports lie on circles; move the definitions that close one to a file of their own:\n{}",
         found.join("\n")
-    );
-}
-
-#[test]
-fn every_known_circle_is_still_there() {
-    let edges = edges();
-    let mut open = Vec::new();
-    for known in KNOWN {
-        let (from, to) = *known;
-        let others: Vec<_> = KNOWN
-            .iter()
-            .filter(|other| *other != known)
-            .copied()
-            .collect();
-        let edges = without(&edges, &others);
-        let named = edges.get(from).is_some_and(|named| named.contains(to));
-        if !named || !reaches(&edges, to, from) {
-            open.push(format!("{from} -> {to}"));
-        }
-    }
-    assert!(
-        open.is_empty(),
-        "these close no circle any more; take them out of the list:\n{}",
-        open.join("\n")
     );
 }
