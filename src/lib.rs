@@ -33,7 +33,7 @@
 //!         fold::Fold::add                         -> one final state for each row
 //!   Consumer::next                                -> Job::Apply(Batch), once the applier is free
 //!   run::applier::Applier::submit                 a task of its own, which nothing cancels
-//!     target::write::Writer::apply                lookup rows, map and checkpoint in one transaction
+//!     target::write::Writer::apply                rows, map and checkpoint, one transaction
 //!   Consumer::done                                -> what is applied and durable moves on
 //!   Consumer::next                                -> Status: what the source may forget
 //!   Replication::send_status
