@@ -1,8 +1,8 @@
 //! Resync: an exact copy beside the running stream, compared and merged at one position.
 //!
 //! ```text
-//! copy      slot C --- rows as of C ---> shadow --- own stream from C ---> near ----> P
-//! stream    ----------------------------------------------------------> paused at P --> merge --> on
+//! copy      slot C --- rows as of C ---> shadow --- own stream from C --> near ---> P
+//! stream    --------------------------------------------------------> paused at P --> merge --> on
 //! ```
 //!
 //! The temporary slot exports a snapshot that holds exactly the commits before C. The shadow is
