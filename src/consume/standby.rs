@@ -2,7 +2,7 @@
 //! our name): its commits wait for what is acknowledged here, and must not wait for long.
 //!
 //! What needs no apply is stored and acknowledged at once, the newest position standing for all
-//! before it. If the target takes longer than [`PATIENCE`], the connection stands apart: it names
+//! before it. If the target takes longer than `PATIENCE`, the connection stands apart: it names
 //! no flushed position any more, so the source's commits wait for the other standbys, and the
 //! stream goes on. It counts again as soon as a position was acknowledged in time.
 //!

@@ -1,6 +1,6 @@
 //! The target's side: bookkeeping, staging, the writer, shadows, facts.
 //!
-//! Never imports `source`. Only [`write`] writes lookup rows, and only together with the checkpoint
+//! Never imports `source`. Only [`mod@write`] writes lookup rows, and only together with the checkpoint
 //! that covers them.
 
 pub mod bookkeeping;

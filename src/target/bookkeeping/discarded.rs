@@ -37,7 +37,7 @@ const BETWEEN_MOMENTS: Duration = Duration::from_millis(5);
 pub enum Readers {
     /// Every transaction that has read a catalog: the dumps of a small database last a moment each.
     All,
-    /// Those that go on for [`LASTING`]. On some servers there is always one of the others.
+    /// Those that go on for `LASTING`. On some servers there is always one of the others.
     Lasting,
 }
 
