@@ -42,7 +42,7 @@ async fn slot_is_given_up_while_the_target_takes_nothing_and_comes_back_with_exa
         pair.slot
     );
     wait_rows(&source, &passed, &["t"]).await;
-    assert_eq!(count_log(&cdc, "gave up the slot"), 0);
+    assert_eq!(count_log(&cdc, "dropped the slot to free WAL"), 0);
     let before = rows(&target, "SELECT * FROM labels_lookup ORDER BY code").await;
     let locker = pg(&pair.target_url).await;
     locker
@@ -54,7 +54,7 @@ async fn slot_is_given_up_while_the_target_takes_nothing_and_comes_back_with_exa
         .await
         .unwrap();
     write_wal(&source).await;
-    wait_log(&cdc, "gave up the slot").await;
+    wait_log(&cdc, "dropped the slot to free WAL").await;
     assert!(
         cdc.log()
             .contains("more than source.max_retained_wal (2MB)"),
@@ -94,7 +94,7 @@ async fn slot_is_given_up_while_the_target_is_down() {
         .unwrap();
     write_wal(&source).await;
     wait_until_dropped(&source, &pair.slot).await;
-    wait_log(&cdc, "gave up the slot").await;
+    wait_log(&cdc, "dropped the slot to free WAL").await;
     cluster.start_again().unwrap();
     let target = pg(&pair.target_url).await;
     wait_in_step(&source, &target).await;
