@@ -135,7 +135,7 @@ async fn second_service_with_the_same_names_is_told_which_to_change() {
     let first = Cdc::run(&pair);
     goes_on("back again", &source, &target).await;
     assert_eq!(
-        count_log(&first, "stream cannot go on"),
+        count_log(&first, "the stream cannot continue"),
         0,
         "{}",
         first.log()
@@ -247,7 +247,12 @@ async fn publication_names_the_pipeline_whose_bookkeeping_is_gone() {
     )
     .await;
     goes_on("renamed", &source, &target).await;
-    assert_eq!(count_log(&cdc, "stream cannot go on"), 0, "{}", cdc.log());
+    assert_eq!(
+        count_log(&cdc, "the stream cannot continue"),
+        0,
+        "{}",
+        cdc.log()
+    );
 }
 
 /// A publication that a person made says nothing of the pipeline.
@@ -316,7 +321,7 @@ async fn slot_of_another_pipeline_is_not_given_up() {
     let first = Cdc::run(&pair);
     goes_on("back again", &source, &target).await;
     assert_eq!(
-        count_log(&first, "stream cannot go on"),
+        count_log(&first, "the stream cannot continue"),
         0,
         "{}",
         first.log()

@@ -160,7 +160,7 @@ async fn checkpoint_without_slot_heals_with_the_old_rows_readable() {
         "a right row is not written by healing"
     );
     // Told after the merge that has brought it in step.
-    wait_log(&cdc, "the stream could not go on").await;
+    wait_log(&cdc, "the stream could not continue").await;
     assert_eq!(count_log(&cdc, "the stream cannot continue"), 1);
     // With the pause before, since the first copy was just now.
     let told = 3 + count_log(&cdc, "CRON_FULL_SYNC");

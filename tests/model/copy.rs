@@ -1,5 +1,5 @@
 //! An exact copy without servers: the rows that the source has at one point, brought forward by a
-//! stream of its own, and merged into the lookups where the stream stands still.
+//! stream of its own, and merged into the lookups where the stream is paused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub struct Copy {
     pub feed: Feed,
     /// Whether it has asked the stream to stand still.
     pub asked: bool,
-    /// Where the stream stands still for it.
+    /// Where the stream is paused for it.
     pub position: Option<Lsn>,
 }
 

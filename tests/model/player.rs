@@ -269,7 +269,7 @@ impl<'a> Player<'a> {
             return Err("the target gets a job while it has one".to_owned());
         }
         if self.stands {
-            return Err("the target gets a job while the stream stands still".to_owned());
+            return Err("the target gets a job while the stream is paused".to_owned());
         }
         self.in_hand = Some(Hand::Job(job));
         Ok(())
@@ -290,15 +290,15 @@ impl<'a> Player<'a> {
     }
 
     fn stand(&mut self, position: Lsn) -> Step {
-        self.note(format!("the stream stands still at {position}"));
+        self.note(format!("the stream is paused at {position}"));
         let Some(copy) = &mut self.copy else {
-            return Err("the stream stands still, and nobody has asked".to_owned());
+            return Err("the stream is paused, and nobody has asked".to_owned());
         };
         if position < copy.follower.received()
             || position != self.kept.checkpoint
             || self.in_hand.is_some()
         {
-            return Err(format!("the stream stands still at {position}"));
+            return Err(format!("the stream is paused at {position}"));
         }
         copy.position = Some(position);
         copy.follower.end_at(position);
@@ -480,7 +480,7 @@ impl<'a> Player<'a> {
                 self.note(format!("a copy asks for a pause at {at_least}"));
                 return Ok(());
             }
-            // It reads no more until the stream stands still.
+            // It reads no more until the stream is paused.
             _ if copy.asked && copy.position.is_none() => return Ok(()),
             _ => {}
         }
