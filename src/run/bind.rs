@@ -60,38 +60,15 @@ pub async fn bind_all(
         .collect();
     bookkeeping.refuse_second_owner(target, &lookups).await?;
     let binder = Binder::new(settings, client, bookkeeping, epoch).await?;
-    let stored = bookkeeping.models(target).await?;
-    for model in stored.iter().filter(|model| !lookups.contains(&model.name)) {
-        tracing::info!(
-            read_model = model.name,
-            "forgot a read model that is configured no more"
-        );
-        bookkeeping.remove_model(target, epoch, model).await?;
-    }
-    let copied = stored.iter().any(|stored| stored.state != ModelState::New);
-    for read_model in &settings.read_models {
-        let name = read_model.name();
-        if !stored.iter().any(|stored| stored.name == name) {
-            let source = read_model.source.to_string();
-            bookkeeping.add_model(target, epoch, &name, &source).await?;
-        }
-    }
+    let copied = take_up(settings, target, (bookkeeping, epoch), &lookups).await?;
     let seen = binder.look(&settings.read_models, target).await?;
     let mut bound = Vec::with_capacity(settings.read_models.len());
     for (read_model, seen) in settings.read_models.iter().zip(seen) {
         let (id, mut state) = (seen.stored.id, seen.stored.state);
         let model = binder.bind(read_model, seen, target, false).await;
         if let Err(error) = &model {
-            if !matches!(error.class(), Class::Broken | Class::Configuration) {
-                return Err(error.clone());
-            }
-            if state == ModelState::New && !copied {
-                return Err(error
-                    .clone()
-                    .with_class(Class::Configuration)
-                    .context(format!("read model \"{}\"", read_model.name())));
-            }
-            // One that was never copied stays new: the others go on.
+            check_unbound(read_model, error, state == ModelState::New && !copied)?;
+            // One that was never copied stays new: the others continue.
             if state != ModelState::New {
                 state = ModelState::Suspended;
             }
@@ -115,6 +92,47 @@ pub async fn bind_all(
         }
     }
     Ok(bound)
+}
+
+/// Stores the read models that are new, and forgets those that are configured no more; returns
+/// whether any was copied before.
+async fn take_up(
+    settings: &Settings,
+    target: &mut PgConnection,
+    (bookkeeping, epoch): (&Bookkeeping, i64),
+    lookups: &[String],
+) -> Result<bool> {
+    let stored = bookkeeping.models(target).await?;
+    for model in stored.iter().filter(|model| !lookups.contains(&model.name)) {
+        tracing::info!(
+            read_model = model.name,
+            "forgot a read model that is configured no more"
+        );
+        bookkeeping.remove_model(target, epoch, model).await?;
+    }
+    for read_model in &settings.read_models {
+        let name = read_model.name();
+        if !stored.iter().any(|stored| stored.name == name) {
+            let source = read_model.source.to_string();
+            bookkeeping.add_model(target, epoch, &name, &source).await?;
+        }
+    }
+    Ok(stored.iter().any(|stored| stored.state != ModelState::New))
+}
+
+/// A read model that cannot be bound leaves the others alone, unless something else is the matter,
+/// or it `is_first`: then nothing works yet, and a person has to correct it.
+fn check_unbound(read_model: &ReadModelSettings, error: &Error, is_first: bool) -> Result<()> {
+    if !matches!(error.class(), Class::Broken | Class::Configuration) {
+        return Err(error.clone());
+    }
+    if is_first {
+        return Err(error
+            .clone()
+            .with_class(Class::Configuration)
+            .context(format!("read model \"{}\"", read_model.name())));
+    }
+    Ok(())
 }
 
 /// What both sides show of a read model before it is bound.

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::batch::{MergePosition, Written};
+use crate::batch::{MergePosition, Merged, Written};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::retry::Healings;
-use crate::run::copy::{ToCopy, copy_all, in_vain, take_away};
+use crate::run::copy::{Copied, ToCopy, copy_all, in_vain, take_away};
 use crate::run::lessons::Lessons;
 use crate::run::waiting::{Wanted, create_slot};
 use crate::run::{clock, report, unreadable};
@@ -169,7 +169,6 @@ impl Session<'_> {
         (lessons, stored): (&mut Lessons, &mut bool),
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
-        let epoch = self.writer.epoch();
         let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
             let model = bound.model.as_ref().ok()?.clone();
             Some(ToCopy {
@@ -189,8 +188,35 @@ impl Session<'_> {
         if let Some(error) = in_vain(&copied) {
             return Err(error);
         }
+        let indexes = self.take_copied(&copied).await?;
+        let position = MergePosition::Start {
+            lsn: slot.consistent_point,
+            source: self.source.clone(),
+            as_of,
+        };
+        tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
+        // If the answer to its COMMIT is lost it may be stored all the same.
+        *stored = true;
+        let merged = self.writer.merge(&indexes, &position, 0).await;
+        let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
+        tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
+        // From here on it is healed, whatever happens to the notes about it.
+        lessons.gap = None;
+        let written = self.written(merged);
+        let all = written.len() == copied.len();
+        self.note_copy(why, slot.consistent_point, &written, all)
+            .await?;
+        // What cannot be emptied now is emptied later: the copies are merged.
+        let _ = shadow.give_back(bookkeeping).await;
+        Ok(written)
+    }
+
+    /// The writer takes the read models that were copied, by index; the others are suspended.
+    async fn take_copied(&mut self, copied: &[Copied]) -> Result<Vec<usize>> {
+        let bookkeeping = &self.shared.bookkeeping;
+        let epoch = self.writer.epoch();
         let mut indexes = Vec::new();
-        for (to_copy, result) in &copied {
+        for (to_copy, result) in copied {
             match result {
                 Ok(_) => {
                     self.writer.set_model(to_copy.index, to_copy.model.clone());
@@ -209,19 +235,11 @@ impl Session<'_> {
                 }
             }
         }
-        let position = MergePosition::Start {
-            lsn: slot.consistent_point,
-            source: self.source.clone(),
-            as_of,
-        };
-        tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
-        // If the answer to its COMMIT is lost it may be stored all the same.
-        *stored = true;
-        let merged = self.writer.merge(&indexes, &position, 0).await;
-        let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
-        tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
-        // From here on it is healed, whatever happens to the notes about it.
-        lessons.gap = None;
+        Ok(indexes)
+    }
+
+    /// What was written, by name.
+    fn written(&self, merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
         for (index, merged) in merged {
             let Some(bound) = self.bound.get(index) else {
@@ -232,24 +250,35 @@ impl Session<'_> {
                 Err(error) => report::resync_failed(&bound.settings.name(), &error),
             }
         }
+        written
+    }
+
+    /// Notes what the copy has done; with `all` whoever asked for a resync meanwhile has had it.
+    async fn note_copy(
+        &mut self,
+        why: &str,
+        lsn: Lsn,
+        written: &[(String, Written)],
+        all: bool,
+    ) -> Result<()> {
+        let bookkeeping = &self.shared.bookkeeping;
+        let epoch = self.writer.epoch();
         let conn = self.writer.connection();
         let origin = if why == FIRST_COPY {
             FIRST_COPY
         } else {
             "heal"
         };
-        let (lsn, result) = (slot.consistent_point, report::result(&written));
+        let result = report::result(written);
         bookkeeping
             .note_copy(conn, epoch, origin, lsn, &result)
             .await?;
-        if written.len() == copied.len() {
+        if all {
             bookkeeping
                 .finish_requests(conn, epoch, lsn, &result)
                 .await?;
         }
-        // What cannot be emptied now is emptied later: the copies are merged.
-        let _ = shadow.give_back(bookkeeping).await;
-        Ok(written)
+        Ok(())
     }
 
     /// Whether a table has to leave the publication before the stream begins.
