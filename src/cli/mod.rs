@@ -182,7 +182,32 @@ impl Context {
 pub fn command() -> clap::Command {
     Cli::command()
         .help_template(HELP_TEMPLATE)
-        .mut_subcommands(|subcommand| subcommand.help_template(HELP_TEMPLATE))
+        .mut_subcommands(|subcommand| {
+            let after = subcommand.get_after_help().map(ToString::to_string);
+            let subcommand = subcommand.help_template(HELP_TEMPLATE);
+            match after {
+                Some(after) => subcommand.after_help(flowing(&after)),
+                None => subcommand,
+            }
+        })
+}
+
+/// The text with each paragraph in one line, so that it wraps at the width of the terminal. Lines
+/// that are indented stay as they are.
+fn flowing(text: &str) -> String {
+    let mut flowing = String::with_capacity(text.len());
+    let mut in_paragraph = false;
+    for line in text.lines() {
+        let continues = in_paragraph && !line.is_empty() && !line.starts_with(' ');
+        if continues {
+            flowing.push(' ');
+        } else if !flowing.is_empty() {
+            flowing.push('\n');
+        }
+        flowing.push_str(line);
+        in_paragraph = !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');
+    }
+    flowing
 }
 
 /// The whole program.
@@ -290,6 +315,30 @@ mod tests {
                 after.contains("Examples:\n  cdc "),
                 "{name} has no examples"
             );
+        }
+    }
+
+    /// Paragraphs broke in the middle of lines: they were wrapped by hand, and by the terminal once
+    /// more.
+    #[test]
+    fn help_fills_the_width_of_the_terminal() {
+        for width in [80, 100] {
+            for subcommand in command().get_subcommands() {
+                let name = subcommand.get_name();
+                let mut subcommand = subcommand.clone().term_width(width);
+                let help = subcommand.render_long_help().to_string();
+                let lines: Vec<&str> = help.lines().collect();
+                for pair in lines.windows(2) {
+                    let [line, next] = pair else { continue };
+                    assert!(line.chars().count() <= width, "{name}, {width}: {line}");
+                    let is_text = |line: &str| line.starts_with(|c: char| !c.is_whitespace());
+                    if is_text(line) && is_text(next) && !line.ends_with(':') {
+                        let word = next.split(' ').next().unwrap_or_default();
+                        let filled = line.chars().count() + 1 + word.chars().count();
+                        assert!(filled > width, "{name}, {width}: {line} / {next}");
+                    }
+                }
+            }
         }
     }
 

@@ -15,11 +15,11 @@ use crate::{source, target};
 
 const EXAMPLES: &str = "\
 Examples:
-  cdc resync                         all read models
+  cdc resync                   all read models
   cdc resync public.labels_lookup
-  cdc resync --dry-run               only count and name the differences, as cdc verify does
+  cdc resync --dry-run         only count and name the differences, as cdc verify
 
-A running 'cdc run' carries it out while it goes on following the source; where none runs, this command does it.
+A running 'cdc run' carries it out while it follows the source; where none runs, this command does it.
 Readers never see an empty or mixed table, and unchanged rows are not written. Rows that the lookup does not take are named as
 rejected: a resync cannot repair them.
 

@@ -10,9 +10,9 @@ const EXAMPLES: &str = "\
 Examples:
   cdc run
   cdc run --config /etc/cdc.toml
-  CDC_SOURCE_URL_FILE=/run/secrets/source CDC_TARGET_URL=postgresql://localhost/app_core_db cdc run
+  CDC_SOURCE_URL_FILE=/run/secrets/source CDC_TARGET_URL_FILE=... cdc run
 
-It is the only command that anybody needs, and may be stopped and started at any time: it prepares what is missing,
+It is the only command that is needed, and may be stopped and started at any time: it prepares what is missing,
 copies each source table once, then follows the source commit by commit. The first SIGTERM or Ctrl-C finishes the
 batch and leaves, the second one leaves at once.";
 

@@ -20,9 +20,8 @@ mod all;
 const EXAMPLES: &str = "\
 Examples:
   cdc setup
-  cdc setup --print-sql              print the statements, for somebody with the privileges
-  cdc setup --print-sql | less
-  cdc setup --print-sql --all        print what cdc runs in the target, whatever is there, for somebody who wants to read it
+  cdc setup --print-sql          print the statements, for a DBA to run
+  cdc setup --print-sql --all    print all that cdc runs in the target, to be read
 
 'cdc run' does the same by itself if it has the privileges. The replication slot is made by 'cdc run' alone: an unused
 slot would hold WAL on the disk of the master.";

@@ -20,8 +20,8 @@ Examples:
   cdc verify public.labels_lookup --limit 1000
   cdc verify --json | jq '.[].different'
 
-The same as 'cdc resync --dry-run'. A running 'cdc run' compares at one position of the stream while it goes on following the
-source: what differs is drift. The result is in its history, and 'cdc status' tells of differences until the next comparison.
+The same as 'cdc resync --dry-run'. A running 'cdc run' compares at one position of the stream while it follows the
+source: what differs is drift. The result is in its history, and 'cdc status' reports differences until the next comparison.
 
 Where none runs, also before the first run, both sides are compared as they are now. Nothing is left behind on either side, no
 publication, slot, bookkeeping or row: the source's rows are read in a snapshot and held against the lookup in temporary tables.
