@@ -1,7 +1,7 @@
 //! The target's side: bookkeeping, staging, the writer, shadows, facts.
 //!
-//! Never imports `source`. Only [`mod@write`] writes lookup rows, and only together with the checkpoint
-//! that covers them.
+//! Never imports `source`. Only [`mod@write`] writes lookup rows, and only together with the
+//! checkpoint that covers them.
 
 pub mod bookkeeping;
 pub mod connect;
