@@ -190,6 +190,8 @@ impl Case {
                 };
                 self.consumer.done(&mut Done::Failed(failed), self.now)?;
             }
+            "lost" => self.consumer.lost(),
+            "in-hand?" => return Ok(Some(self.consumer.in_hand().to_string())),
             "proved" => self.consumer.proved(&[(table(), shape("label"))]),
             "attached" => self.consumer.proved(&[(table(), with_parts(&[16401]))]),
             "detached" => self.consumer.proved(&[(table(), with_parts(&[]))]),

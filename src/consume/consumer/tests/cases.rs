@@ -41,6 +41,12 @@ fn batches() {
             ("insert 200", "apply 1 to 208"),
             ("fails", "end: it does not fit"),
         ]),
+        ("a job that ended with the target's session is not waited for", USUAL, &[
+            ("insert 200", "apply 1 to 208"),
+            ("in-hand?", "true"),
+            ("+lost", ""),
+            ("in-hand?", "false"),
+        ]),
         ("nothing is acknowledged that a crash of the target may lose", ASYNCHRONOUS, &[
             ("insert 200", "apply 1 to 208"),
             ("done", "say 208/100"),
