@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS "cdc".pipeline (
     system_identifier text,              -- IDENTIFY_SYSTEM of the source that lsn belongs to
     timeline integer,
     source_database text,
-    publication_oid bigint,              -- another one later means that the publication was made again
+    publication_oid bigint,              -- another one later means that the publication was created again
     publication_mark text,               -- comment of the publication, where this pipeline made it: names the pipeline
     slot_system_identifier text,         -- source where this pipeline has made the slot, or was about to; there it is its own
     slot_database text,
