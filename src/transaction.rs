@@ -119,6 +119,14 @@ impl Part {
         }
     }
 
+    /// It cannot continue, and has no part in the open transaction either.
+    fn break_off(&mut self, broken: &Broken, open: &mut Option<Open>) {
+        *self = Self::Broken(broken.clone());
+        if let Some(open) = open {
+            open.forget(broken.index);
+        }
+    }
+
     /// Whether changes of this relation are mapped.
     fn follows(&self, relation: u32) -> bool {
         matches!(self, Self::Active { model, .. } if model.source_oid == relation)
@@ -253,10 +261,7 @@ impl Assembler {
                     commit_lsn,
                     error,
                 };
-                *part = Part::Broken(found.clone());
-                if let Some(open) = &mut self.open {
-                    open.forget(index);
-                }
+                part.break_off(&found, &mut self.open);
                 broken.push(found);
             }
         }
@@ -281,10 +286,7 @@ impl Assembler {
                 commit_lsn,
                 error: error.clone(),
             };
-            *part = Part::Broken(found.clone());
-            if let Some(open) = &mut self.open {
-                open.forget(index);
-            }
+            part.break_off(&found, &mut self.open);
             broken.push(found);
         }
         broken

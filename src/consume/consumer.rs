@@ -277,7 +277,7 @@ impl Consumer {
     ///
     /// # Errors
     /// Transient if a batch could not be written; [`Self::take_failed`] says why.
-    pub fn done(&mut self, done: &mut Done, now: Now) -> Result<()> {
+    pub fn done(&mut self, done: &Done, now: Now) -> Result<()> {
         self.in_hand = false;
         match done {
             Done::Applied(Applied { lsn, suspended, .. }) => {
@@ -295,12 +295,7 @@ impl Consumer {
                 }
             }
             Done::Failed(failed) => {
-                let error = failed.error.clone();
-                self.failed = Some(FailedBatch {
-                    error: failed.error.clone(),
-                    ..*failed
-                });
-                return Err(error.with_class(Class::Transient));
+                return Err(self.fail(failed.clone()));
             }
         }
         let applied = self.acks.applied();
@@ -308,6 +303,13 @@ impl Consumer {
         self.gather.applied(applied);
         self.acks.job_ended();
         Ok(())
+    }
+
+    /// The end: the next session learns which read model could not take what.
+    fn fail(&mut self, failed: FailedBatch) -> Error {
+        let error = failed.error.clone().with_class(Class::Transient);
+        self.failed = Some(failed);
+        error
     }
 
     /// The job in hand has ended with the target's session: nobody waits for a result.

@@ -60,7 +60,7 @@ pub struct Applied {
 }
 
 /// A batch that could not be written because of one read model's rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FailedBatch {
     /// The read model.
     pub index: usize,

@@ -230,7 +230,7 @@ impl Stream {
 
     /// The applier has ended its job.
     fn done(&mut self, done: Result<Done>) -> Result<()> {
-        let mut done = match (done, &self.merge) {
+        let done = match (done, &self.merge) {
             (Ok(done), _) => done,
             (Err(error), Some(_)) if merge_alone_failed(&error) => {
                 // Rolled back: the stream goes on where it stands.
@@ -242,7 +242,7 @@ impl Stream {
                 return Err(error);
             }
         };
-        self.consumer.done(&mut done, self.began.elapsed())?;
+        self.consumer.done(&done, self.began.elapsed())?;
         let read_models = self.consumer.read_models();
         match done {
             Done::Applied(applied) => {

@@ -308,13 +308,13 @@ impl<'a> Player<'a> {
 
     /// The target ends its job.
     fn finish(&mut self) -> Step {
-        let mut done = match self.in_hand.take() {
+        let done = match self.in_hand.take() {
             None => return Ok(()),
             Some(Hand::Job(job)) => self.carry_out(job)?,
             Some(Hand::Merge) => self.merge()?,
         };
         let is_merge = matches!(done, Done::Merged(_));
-        let result = self.consumer.done(&mut done, self.now);
+        let result = self.consumer.done(&done, self.now);
         if is_merge {
             self.end_copy("merged");
         }

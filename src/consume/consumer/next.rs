@@ -7,7 +7,7 @@ use crate::consume::Now;
 use crate::consume::acks::Status;
 use crate::consume::job::{FailedBatch, Job};
 use crate::consume::pending::Pending;
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::lsn::Lsn;
 
 impl Consumer {
@@ -55,15 +55,14 @@ impl Consumer {
         }
         // Each transaction that breaks a read model is applied before the position behind it is
         // stored.
-        if let Some(broken) = self.intake.assembler.broken().next().cloned() {
-            let error = broken.error.clone();
-            self.failed = Some(FailedBatch {
+        let broken = self.intake.assembler.broken().next().cloned();
+        if let Some(broken) = broken {
+            return Err(self.fail(FailedBatch {
                 index: broken.index,
                 transactions: 1,
                 lsn: broken.commit_lsn,
                 error: broken.error,
-            });
-            return Err(error.with_class(Class::Transient));
+            }));
         }
         Ok(self.acks.take_idle(time, now).map(Job::Store))
     }

@@ -169,12 +169,10 @@ impl Case {
                 ));
             }
             "merged" => self.consumer.done(
-                &mut Done::Merged(vec![(0, Ok(crate::batch::Written::default()))]),
+                &Done::Merged(vec![(0, Ok(crate::batch::Written::default()))]),
                 self.now,
             )?,
-            "not-merged" => self
-                .consumer
-                .done(&mut Done::Merged(Vec::new()), self.now)?,
+            "not-merged" => self.consumer.done(&Done::Merged(Vec::new()), self.now)?,
             "named" => {
                 let time = PgTimestamp(i64::try_from(self.now.as_micros()).unwrap());
                 self.consumer
@@ -188,7 +186,7 @@ impl Case {
                     lsn: self.consumer.applied(),
                     error: Error::new(Class::Refused, "it does not fit"),
                 };
-                self.consumer.done(&mut Done::Failed(failed), self.now)?;
+                self.consumer.done(&Done::Failed(failed), self.now)?;
             }
             "lost" => self.consumer.lost(),
             "in-hand?" => return Ok(Some(self.consumer.in_hand().to_string())),
@@ -294,7 +292,7 @@ impl Case {
         let Some(job) = self.job.take() else {
             return Err(Error::transient("no job is in hand"));
         };
-        let mut done = match job {
+        let done = match job {
             Job::Stage(..) => Done::Staged,
             Job::Apply(batch) => Done::Applied(Applied {
                 lsn: batch.position.lsn,
@@ -308,7 +306,7 @@ impl Case {
             Job::Harden(lsn) => Done::Hardened(lsn),
             Job::Audit(_) => Done::Audited(Vec::new()),
         };
-        self.consumer.done(&mut done, self.now)
+        self.consumer.done(&done, self.now)
     }
 }
 
