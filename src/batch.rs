@@ -57,7 +57,7 @@ pub struct Written {
     /// Rows that the target rejects now, without those that it rejected before in the same way.
     pub rejected: Vec<Rejected>,
     /// Rows of this batch that the target rejects, whether it did before or not.
-    pub refused: i64,
+    pub rejected_rows: i64,
     /// Rows that are rejected by now.
     pub rejected_in_all: i64,
     /// The first of them.
@@ -122,7 +122,7 @@ impl Rejected {
             .unwrap_or_default()
     }
 
-    /// Why it is refused: `22001 label`.
+    /// Why it is rejected_rows: `22001 label`.
     pub fn reason(&self) -> String {
         let object = self.constraint.as_deref().or(self.column.as_deref());
         match object {

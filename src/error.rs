@@ -20,7 +20,7 @@ pub enum Class {
     /// Retried for ever.
     Transient,
     /// The target rejects a row (SQLSTATE classes 22, 23, 44, 54, P0001, 21000).
-    Refused,
+    Rejected,
     /// One read model cannot go on (column gone, type incompatible, an unchanged value nobody has).
     Broken,
     /// The stream cannot go on from the checkpoint: only a new slot and exact copies help.

@@ -239,13 +239,13 @@ pub struct Rejection {
     pub shown: String,
     /// The server's error code.
     pub sqlstate: String,
-    /// Constraint that refuses it.
+    /// Constraint that rejects it.
     pub constraint: Option<String>,
     /// Column that does not take its value.
     pub column: Option<String>,
-    /// End of the batch in which it was refused.
+    /// End of the batch in which it was rejected.
     pub lsn: Option<String>,
-    /// When it was refused.
+    /// When it was rejected.
     pub at: String,
 }
 

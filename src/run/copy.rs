@@ -171,7 +171,7 @@ pub fn in_vain(copied: &[Copied]) -> Option<Error> {
     }
     errors
         .find_map(|error| {
-            error.filter(|error| !matches!(error.class(), Class::Broken | Class::Refused))
+            error.filter(|error| !matches!(error.class(), Class::Broken | Class::Rejected))
         })
         .cloned()
 }

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio_postgres::Client;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::source;
 use crate::target::error::from_sqlx;
 
@@ -31,10 +31,16 @@ pub async fn of_observer(client: &Client) -> Result<()> {
     set_at_source(client, OBSERVER_PATIENCE_MS).await
 }
 
-/// Takes the limit away: a batch waits until its lookup is free, and lets go of the source
-/// meanwhile. To begin again would not help.
-pub async fn wait_for_lookups(conn: &mut PgConnection) -> Result<()> {
-    set(conn, 0).await
+/// The error of a session, with what a lock that is not free means for it.
+pub fn explained(error: Error) -> Error {
+    if error.is_lock_timeout() && error.hint().is_none() {
+        error.with_hint(
+            "Another session has locked a table for longer than 30 s; cdc tries again until it is \
+             free. pg_locks names who holds it.",
+        )
+    } else {
+        error
+    }
 }
 
 async fn set_at_source(client: &Client, milliseconds: u32) -> Result<()> {

@@ -192,7 +192,7 @@ impl<'a> Comparison<'a> {
             bound.notes.insert(0, refused_by_run(&error));
         }
         match self.fill(&bound, &model, false).await {
-            Err(error) if error.class() == Class::Refused => {
+            Err(error) if error.class() == Class::Rejected => {
                 self.fill(&bound, &model, true).await?
             }
             filled => filled?,

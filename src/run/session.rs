@@ -56,6 +56,12 @@ struct Session<'a> {
 
 /// Runs one session; returns when the process is asked to stop.
 pub async fn session(shared: &Arc<Shared>, lessons: &mut Lessons) -> Result<()> {
+    open_and_work(shared, lessons)
+        .await
+        .map_err(locks::explained)
+}
+
+async fn open_and_work(shared: &Arc<Shared>, lessons: &mut Lessons) -> Result<()> {
     let (session, claim) = Session::open(shared, lessons).await?;
     let epoch = claim.epoch;
     tokio::select! {
@@ -86,12 +92,11 @@ impl<'a> Session<'a> {
             shapes,
         } = ends.bind(shared, lessons, claim.epoch, &ownership).await?;
         let Ends {
-            mut conn,
+            conn,
             client,
             replication,
             source,
         } = ends;
-        locks::wait_for_lookups(&mut conn).await?;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_LOGGED_KEYS;

@@ -403,7 +403,7 @@ async fn reached(deadline: Option<Instant>) {
 /// takes (disk, memory, temporary files; class 53), which a batch does not take. A session that
 /// began again would only try the same merge at once.
 fn merge_alone_failed(error: &Error) -> bool {
-    matches!(error.class(), Class::Refused | Class::Broken)
+    matches!(error.class(), Class::Rejected | Class::Broken)
         || error
             .sqlstate()
             .is_some_and(|sqlstate| sqlstate.starts_with("53"))

@@ -3,7 +3,7 @@
 //! In comes a `sqlx::Error`, out goes an [`Error`] whose class says what follows from it. Which
 //! error means what is decided by the SQLSTATE alone.
 //!
-//! No row value gets through. A row that is refused (classes 22, 23, 44, 54, P0001, 21000) keeps
+//! No row value gets through. A row that is rejected (classes 22, 23, 44, 54, P0001, 21000) keeps
 //! only its SQLSTATE and the names of objects, since the server's own words quote the row (`invalid
 //! input syntax for type integer: "abc"`, `Key (code)=(MR) already exists.`). The text of a code
 //! that PostgreSQL does not use is left out as well: a trigger may have put a row into it.
@@ -24,9 +24,9 @@ pub const SQLSTATE_UNRESOLVED: &str = "CDC02";
 /// SQLSTATE that `cdc`'s own functions raise when more rows are rejected than may be.
 pub const SQLSTATE_TOO_MANY: &str = "CDC03";
 
-/// What the target says about a row that it refuses: names only, never a value.
+/// What the target says about a row that it rejects: names only, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Refusal {
+pub struct RowError {
     /// The server's error code.
     pub sqlstate: String,
     /// Constraint (or unique index) that the row violates.
@@ -35,17 +35,17 @@ pub struct Refusal {
     pub column: Option<String>,
     /// Schema of the table.
     pub schema: Option<String>,
-    /// Table that refuses the row.
+    /// Table that rejects the row.
     pub table: Option<String>,
     /// Domain or other type that does not take the value.
     pub data_type: Option<String>,
 }
 
-impl Refusal {
-    /// The refusal behind the error, if it is one.
+impl RowError {
+    /// The reason behind the error, if it is one.
     pub fn of(error: &sqlx::Error) -> Option<Self> {
         let error = database_error(error)?;
-        (class_of(error.code()) == Class::Refused).then(|| Self::from_database(error))
+        (class_of(error.code()) == Class::Rejected).then(|| Self::from_database(error))
     }
 
     fn from_database(error: &PgDatabaseError) -> Self {
@@ -81,15 +81,15 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl From<RowError> for Error {
+    fn from(reason: RowError) -> Self {
         let message = format!(
             "the target rejected a row (SQLSTATE {}: {})",
-            refusal.sqlstate,
-            condition(&refusal.sqlstate)
+            reason.sqlstate,
+            condition(&reason.sqlstate)
         );
-        let error = Error::new(Class::Refused, message).with_sqlstate(refusal.sqlstate.clone());
-        match refusal.objects() {
+        let error = Error::new(Class::Rejected, message).with_sqlstate(reason.sqlstate.clone());
+        match reason.objects() {
             Some(objects) => error.with_detail(objects),
             None => error,
         }
@@ -130,7 +130,7 @@ pub fn from_sqlx(error: sqlx::Error) -> Error {
 /// a setting that the server does not take (class 22) is a matter of configuration.
 pub fn from_connecting(error: sqlx::Error) -> Error {
     match database_error(&error) {
-        Some(database) if class_of(database.code()) == Class::Refused => {
+        Some(database) if class_of(database.code()) == Class::Rejected => {
             with_server_words(Class::Configuration, database)
         }
         Some(_) => from_sqlx(error),
@@ -151,7 +151,7 @@ pub fn from_connecting(error: sqlx::Error) -> Error {
 
 /// Says what was being done when the driver failed.
 pub trait Doing<T> {
-    /// The error in our own terms, as `could not {doing}: ...`; a refused row keeps its message as
+    /// The error in our own terms, as `could not {doing}: ...`; a rejected row keeps its message as
     /// it is.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
     fn doing(self, doing: impl fmt::Display) -> Result<T> {
         self.map_err(|error| {
             let error = from_sqlx(error);
-            if error.class() == Class::Refused {
+            if error.class() == Class::Rejected {
                 error
             } else {
                 error.context(format!("could not {doing}"))
@@ -196,8 +196,8 @@ fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
 fn from_database(error: &PgDatabaseError) -> Error {
     let sqlstate = error.code();
     match class_of(sqlstate) {
-        Class::Refused if sqlstate == SQLSTATE_TOO_MANY => too_many(error.message()),
-        Class::Refused => Refusal::from_database(error).into(),
+        Class::Rejected if sqlstate == SQLSTATE_TOO_MANY => too_many(error.message()),
+        Class::Rejected => RowError::from_database(error).into(),
         class if words_are_the_servers(sqlstate) => with_server_words(class, error),
         class => Error::new(class, format!("the target reported SQLSTATE {sqlstate}"))
             .with_sqlstate(sqlstate),
@@ -207,7 +207,7 @@ fn from_database(error: &PgDatabaseError) -> Error {
 /// More rows are rejected than may be; `what` names no value.
 pub fn too_many(what: impl fmt::Display) -> Error {
     Error::new(
-        Class::Refused,
+        Class::Rejected,
         format!("the target rejected too many rows: {what}"),
     )
     .with_sqlstate(SQLSTATE_TOO_MANY)
@@ -266,13 +266,13 @@ pub fn class_of(sqlstate: &str) -> Class {
     match sqlstate {
         SQLSTATE_FENCED => return Class::Fenced,
         SQLSTATE_UNRESOLVED => return Class::Broken,
-        SQLSTATE_TOO_MANY => return Class::Refused,
-        "P0001" | "21000" => return Class::Refused,
+        SQLSTATE_TOO_MANY => return Class::Rejected,
+        "P0001" | "21000" => return Class::Rejected,
         _ => {}
     }
     match sqlstate.get(..2) {
         // 54 is a limit of the server: of a page, an index entry, the stack.
-        Some("22" | "23" | "44" | "54") => Class::Refused,
+        Some("22" | "23" | "44" | "54") => Class::Rejected,
         Some("28" | "3D" | "3F" | "0A" | "42") => Class::Configuration,
         _ => Class::Transient,
     }
@@ -363,13 +363,13 @@ mod tests {
             ("HV000", Class::Transient),
             ("", Class::Transient),
             ("é", Class::Transient),
-            ("22001", Class::Refused),
-            ("23505", Class::Refused),
-            ("44000", Class::Refused),
-            ("P0001", Class::Refused),
-            ("21000", Class::Refused),
-            ("54000", Class::Refused),
-            ("54001", Class::Refused),
+            ("22001", Class::Rejected),
+            ("23505", Class::Rejected),
+            ("44000", Class::Rejected),
+            ("P0001", Class::Rejected),
+            ("21000", Class::Rejected),
+            ("54000", Class::Rejected),
+            ("54001", Class::Rejected),
             ("28P01", Class::Configuration),
             ("3D000", Class::Configuration),
             ("3F000", Class::Configuration),
@@ -379,7 +379,7 @@ mod tests {
             ("0A000", Class::Configuration),
             ("CDC01", Class::Fenced),
             ("CDC02", Class::Broken),
-            ("CDC03", Class::Refused),
+            ("CDC03", Class::Rejected),
         ] {
             assert_eq!(class_of(sqlstate), class, "{sqlstate}");
         }
@@ -387,12 +387,12 @@ mod tests {
 
     #[test]
     fn refused_row_names_objects_and_no_values() {
-        let error = Error::from(Refusal {
+        let error = Error::from(RowError {
             sqlstate: "23505".to_owned(),
             constraint: Some("labels_lookup_pkey".to_owned()),
             schema: Some("public".to_owned()),
             table: Some("labels_lookup".to_owned()),
-            ..Refusal::default()
+            ..RowError::default()
         });
         assert_eq!(
             error.message(),
@@ -405,7 +405,7 @@ mod tests {
             )
         );
         assert_eq!(error.sqlstate(), Some("23505"));
-        assert_eq!(error.class(), Class::Refused);
+        assert_eq!(error.class(), Class::Rejected);
     }
 
     #[test]

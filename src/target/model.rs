@@ -205,11 +205,6 @@ impl TargetModel {
         )
     }
 
-    /// The same for a row that a type of the lookup rejects, with why.
-    pub fn refused_stage_columns(&self) -> String {
-        format!("{}, {}", self.stage_columns(), numbered("", "e", 3))
-    }
-
     /// Columns of the shadow that a copy from the source fills: identity, state, values.
     pub fn copy_columns(&self) -> String {
         format!(

@@ -21,7 +21,7 @@ use crate::facts::{LookupTable, SourceTable};
 use crate::read_model::ReadModel;
 use crate::sql::{TableName, ident};
 use crate::target::difference::{self, Difference};
-use crate::target::error::{Refusal, from_sqlx};
+use crate::target::error::{RowError, from_sqlx};
 use crate::target::facts;
 use crate::target::lookup;
 use crate::target::model::{SESSION_SCHEMA, TargetModel};
@@ -78,7 +78,7 @@ impl Bound {
 /// What one look has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// Rows of the lookup, without those under keys of refused rows.
+    /// Rows of the lookup, without those under keys of rejected rows.
     shown: i64,
     /// Live rows of the source, without the same.
     live: i64,
@@ -156,11 +156,11 @@ impl PlainSession {
     }
 
     /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's
-    /// types have refused one.
+    /// types have rejected one.
     ///
     /// # Errors
-    /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value;
-    /// carefully, if they refuse very many.
+    /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a
+    /// value; carefully, if they reject very many.
     pub async fn fill(
         &mut self,
         bound: &Bound,
@@ -319,7 +319,7 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
     for low in (1..=judged).step_by(usize::try_from(TRIED_AT_ONCE).unwrap_or(1)) {
         let mut ranges = vec![(low, judged.min(low + TRIED_AT_ONCE - 1))];
         while let Some((low, high)) = ranges.pop() {
-            let Some(refusal) = try_rows(conn, &bound.model, (low, high)).await? else {
+            let Some(reason) = try_rows(conn, &bound.model, (low, high)).await? else {
                 continue;
             };
             if low < high {
@@ -329,12 +329,12 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
                 continue;
             }
             refused += 1;
-            assert_few(refused, Some(&refusal.sqlstate))?;
-            sqlx::query(AssertSqlSafe(bound.model.note_refused()))
+            assert_few(refused, Some(&reason.sqlstate))?;
+            sqlx::query(AssertSqlSafe(bound.model.note_rejected()))
                 .bind(low)
-                .bind(refusal.sqlstate)
-                .bind(refusal.constraint.or(refusal.data_type))
-                .bind(refusal.column)
+                .bind(reason.sqlstate)
+                .bind(reason.constraint.or(reason.data_type))
+                .bind(reason.column)
                 .execute(&mut *conn)
                 .await
                 .map_err(from_sqlx)?;
@@ -343,12 +343,12 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
     Ok(())
 }
 
-/// Why these rows are refused, if they are; nothing of them stays.
+/// Why these rows are rejected, if they are; nothing of them stays.
 async fn try_rows(
     conn: &mut PgConnection,
     model: &TargetModel,
     range: (i64, i64),
-) -> Result<Option<Refusal>> {
+) -> Result<Option<RowError>> {
     execute(conn, "BEGIN".to_owned()).await?;
     let tried = sqlx::raw_sql(AssertSqlSafe(model.try_rows(range)))
         .execute(&mut *conn)
@@ -356,8 +356,8 @@ async fn try_rows(
     execute(conn, "ROLLBACK".to_owned()).await?;
     match tried {
         Ok(_) => Ok(None),
-        Err(error) => match Refusal::of(&error) {
-            Some(refusal) => Ok(Some(refusal)),
+        Err(error) => match RowError::of(&error) {
+            Some(reason) => Ok(Some(reason)),
             None => Err(from_sqlx(error).context("could not try rows by the lookup's constraints")),
         },
     }

@@ -102,7 +102,7 @@ fn rejection(row: &PgRow) -> Result<Rejection> {
         constraint: get(row, "constraint_name")?,
         column: get(row, "column_name")?,
         lsn: get(row, "lsn")?,
-        at: get(row, "refused_at")?,
+        at: get(row, "rejected_at")?,
     })
 }
 

@@ -27,7 +27,7 @@ use crate::target::write::halving::{self, RejectedCounts, Rows};
 /// open long.
 const COPY_TRANSACTION_BYTES: usize = 64 << 20;
 
-/// Bytes of rows that are kept until the target has taken them, where it may refuse some.
+/// Bytes of rows that are kept until the target has taken them, where it may reject some.
 const CAREFUL_BYTES: usize = 1 << 20;
 
 /// A session that fills shadows, brings them forward and compares them.
@@ -116,7 +116,7 @@ impl ShadowWriter {
     /// Fills the shadow with rows in COPY's text format, one row a piece, and counts them.
     ///
     /// # Errors
-    /// [`Class::Refused`](crate::error::Class::Refused) if the lookup's types do not take a value.
+    /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a value.
     pub async fn fill(
         &mut self,
         model: &TargetModel,
@@ -156,11 +156,11 @@ impl ShadowWriter {
         execute(&mut self.conn, model.analyze_shadow()).await
     }
 
-    /// The same in small pieces, after a row was refused: rows that the lookup's types refuse are
+    /// The same in small pieces, after a row was rejected: rows that the lookup's types reject are
     /// found and kept by their identity.
     ///
     /// # Errors
-    /// [`Class::Refused`](crate::error::Class::Refused) if there are too many such rows.
+    /// [`Class::Rejected`](crate::error::Class::Rejected) if there are too many such rows.
     pub async fn fill_carefully(
         &mut self,
         model: &TargetModel,

@@ -15,7 +15,7 @@ const REJECTED: &str = "SELECT coalesce(identity, '-'), coalesce(key, '-'), show
     coalesce(constraint_name, column_name) FROM cdc.rejected ORDER BY 1, 2";
 const STATE: &str = "SELECT state FROM cdc.read_model WHERE name = 'public.tags_lookup'";
 
-/// Source and target of two read models; one row is refused from the first copy on.
+/// Source and target of two read models; one row is rejected from the first copy on.
 async fn tags_pair() -> (Pair, Client, Client) {
     let (mut pair, source, target) = labels_pair().await;
     pair.config += TAGS_MODEL;
@@ -45,7 +45,7 @@ async fn output(pair: &Pair, arguments: &'static [&'static str]) -> Output {
 }
 
 #[tokio::test]
-async fn refused_rows_are_set_apart_told_and_healed() {
+async fn rejected_rows_are_set_apart_told_and_healed() {
     let (pair, source, target) = tags_pair().await;
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
@@ -148,7 +148,7 @@ async fn assert_no_drift(pair: &Pair, source: &Client, target: &Client) {
 }
 
 #[tokio::test]
-async fn a_read_model_with_too_many_refused_rows_is_suspended_and_the_others_go_on() {
+async fn a_read_model_with_too_many_rejected_rows_is_suspended_and_the_others_go_on() {
     let (pair, source, target) = tags_pair().await;
     let mut cdc = Cdc::run(&pair);
     wait_in_step(&source, &target).await;

@@ -1,6 +1,6 @@
 //! A target that takes longer than the stream waits for it.
 
-use crate::support::{Cdc, database_pair, pg, rows, wait_log, wait_rows, wait_until};
+use crate::support::{Cdc, database_pair, labels_pair, pg, rows, wait_log, wait_rows, wait_until};
 
 /// Longer than reading may stand still.
 const SLOW_SECONDS: u32 = 12;
@@ -62,4 +62,33 @@ async fn a_row_that_is_refused_late_suspends_its_read_model_and_no_other() {
         "the stream was closed before"
     );
     wait_rows(&target, "SELECT count(*) FROM good_lookup", &["20"]).await;
+}
+
+/// A batch holds rows of other lookups while it waits: it lets go of them, and says why.
+#[tokio::test]
+async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
+    let (pair, source, target) = labels_pair().await;
+    let cdc = Cdc::run(&pair);
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    let holder = pg(&pair.target_url).await;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    source
+        .batch_execute("UPDATE labels SET label = 'behind the lock' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_log(
+        &cdc,
+        "Another session has locked a table for longer than 30 s",
+    )
+    .await;
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    wait_rows(
+        &target,
+        "SELECT label FROM labels_lookup WHERE code = 'MR'",
+        &["behind the lock"],
+    )
+    .await;
 }

@@ -560,7 +560,7 @@ impl<'a> Player<'a> {
         let mut merged = Vec::new();
         for (index, target) in targets.into_iter().enumerate() {
             if is_left_out[index] {
-                merged.push((index, Err(Error::new(Class::Refused, "too long"))));
+                merged.push((index, Err(Error::new(Class::Rejected, "too long"))));
                 continue;
             }
             self.kept.targets[index] = target;
@@ -737,7 +737,7 @@ fn failed(transactions: u64, lsn: Lsn) -> Done {
         index: 0,
         transactions,
         lsn,
-        error: Error::new(Class::Refused, "it does not fit"),
+        error: Error::new(Class::Rejected, "it does not fit"),
     })
 }
 

@@ -9,7 +9,7 @@ use cdc::cluster::{Cluster, Options};
 use cdc::conninfo::{Conninfo, Environment};
 use cdc::error::{Class, Error};
 use cdc::target::connect::connect;
-use cdc::target::error::{Doing, Refusal};
+use cdc::target::error::{Doing, RowError};
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
@@ -330,32 +330,32 @@ async fn no_row_value_gets_into_an_error() {
     for (statement, class, sqlstate, object) in [
         (
             "INSERT INTO t VALUES ('hunter2', 1, '')",
-            Class::Refused,
+            Class::Rejected,
             "22001",
             None,
         ),
         (
             "INSERT INTO t VALUES ('h', -1, 'hunter2')",
-            Class::Refused,
+            Class::Rejected,
             "23514",
             Some("positive"),
         ),
         (
             "INSERT INTO t VALUES ('h', 1, NULL)",
-            Class::Refused,
+            Class::Rejected,
             "23502",
             Some("label"),
         ),
         (
             "INSERT INTO t VALUES ('hu', 1, 'hunter2'), ('hu', 1, '')",
-            Class::Refused,
+            Class::Rejected,
             "23505",
             Some("t_pkey"),
         ),
-        ("SELECT 'hunter2'::int", Class::Refused, "22P02", None),
+        ("SELECT 'hunter2'::int", Class::Rejected, "22P02", None),
         (
             "DO $$ BEGIN RAISE EXCEPTION 'hunter2'; END $$",
-            Class::Refused,
+            Class::Rejected,
             "P0001",
             None,
         ),
@@ -389,8 +389,8 @@ async fn no_row_value_gets_into_an_error() {
             .await
             .unwrap_err();
         assert_eq!(
-            Refusal::of(&error).is_some(),
-            class == Class::Refused,
+            RowError::of(&error).is_some(),
+            class == Class::Rejected,
             "{statement}"
         );
         let failed: Result<(), sqlx::Error> = Err(error);

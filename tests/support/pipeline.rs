@@ -26,9 +26,11 @@ pub async fn forget_healings(target: &Client) {
         .unwrap();
 }
 
-/// What turns a bookkeeping of version 5 into one of version 4, with a shadow that a process of
+/// What turns a bookkeeping of this version into one of version 4, with a shadow that a process of
 /// then has left.
 pub const TO_VERSION_4: &str = "
+    ALTER TABLE cdc.rejection RENAME rejected_at TO refused_at;
+    ALTER VIEW cdc.rejected RENAME COLUMN rejected_at TO refused_at;
     ALTER TABLE cdc.pipeline ADD lsn pg_lsn, ADD commit_time timestamptz, ADD last_commit_lsn pg_lsn, ADD last_commit_xid bigint,
         ADD last_commit_time timestamptz, ADD applied_at timestamptz, DROP read_system_identifier, DROP read_database;
     UPDATE cdc.pipeline SET (lsn, commit_time, last_commit_lsn, last_commit_xid, last_commit_time, applied_at) =

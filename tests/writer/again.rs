@@ -7,10 +7,10 @@ use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, fill, model, resync, start}
 use crate::rig::Rig;
 use crate::support::rows;
 
-/// Whoever looks at the view wants to know since when a row is refused, however often it was tried
+/// Whoever looks at the view wants to know since when a row is rejected, however often it was tried
 /// meanwhile.
 #[tokio::test]
-async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
+async fn a_row_that_is_rejected_again_in_the_same_way_keeps_its_entry() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     start(&mut rig).await;
@@ -22,9 +22,9 @@ async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
         "+5|E|five|5|-",
     ];
     let written = rig.write(0, &bad).await.unwrap();
-    assert_eq!((written.refused, written.rejected.len()), (2, 3));
-    let entries = "SELECT concat_ws('|', r.n, x.identity, x.key, x.sqlstate, x.lsn, x.refused_at) FROM cdc.rejection x JOIN cdc.rejected_1 r
-                   ON r.n = x.n AND r.at = x.refused_at AND r.lsn = x.lsn ORDER BY r.n";
+    assert_eq!((written.rejected_rows, written.rejected.len()), (2, 3));
+    let entries = "SELECT concat_ws('|', r.n, x.identity, x.key, x.sqlstate, x.lsn, x.rejected_at) FROM cdc.rejection x JOIN cdc.rejected_1 r
+                   ON r.n = x.n AND r.at = x.rejected_at AND r.lsn = x.lsn ORDER BY r.n";
     let first = rows(&rig.db, entries).await;
     assert_eq!(first.len(), 3);
     let again: &[&[&str]] = &[
@@ -93,10 +93,10 @@ async fn a_row_that_is_refused_again_in_the_same_way_keeps_its_entry() {
     assert_eq!(after[..2], before[..], "what was not touched");
 }
 
-/// What was refused before and stays so does not keep a row from being tried once more after
+/// What was rejected before and stays so does not keep a row from being tried once more after
 /// another lookup's turn.
 #[tokio::test]
-async fn a_row_that_was_refused_before_waits_for_another_lookup_too() {
+async fn a_row_that_was_rejected_before_waits_for_another_lookup_too() {
     let mut rig = referring().await;
     rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"])
         .await

@@ -9,7 +9,7 @@ use crate::rig::{Rig, shape};
 use crate::support::rows;
 use crate::tables::{CASES, START, UNCHANGED};
 
-/// As `cases::TABLES`, with domains: one over another, one that refuses NULL by a CHECK.
+/// As `cases::TABLES`, with domains: one over another, one that rejects NULL by a CHECK.
 const TABLES: &str = "
     CREATE DOMAIN present AS varchar(10) NOT NULL;
     CREATE DOMAIN code AS present CHECK (VALUE <> 'FORBIDDEN');
@@ -29,7 +29,7 @@ async fn small_histories_go_the_same_way_with_domains_that_refuse_null() {
 }
 
 #[tokio::test]
-async fn what_a_domain_does_not_take_is_a_refused_row() {
+async fn what_a_domain_does_not_take_is_a_rejected_row() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&stopping(labels(true))).await;
     rig.write(0, &START).await.unwrap();
@@ -41,7 +41,7 @@ async fn what_a_domain_does_not_take_is_a_refused_row() {
         let error = rig.write(0, &[change]).await.unwrap_err();
         assert_eq!(
             (error.class(), error.sqlstate()),
-            (Class::Refused, Some(sqlstate)),
+            (Class::Rejected, Some(sqlstate)),
             "{change}: {error:?}"
         );
         assert!(!format!("{error} {error:?}").contains("secret"), "{change}");

@@ -86,7 +86,7 @@ async fn large_first_copy_does_not_wait_for_a_reader_of_the_map() {
 }
 
 #[tokio::test]
-async fn refused_row_of_a_large_first_copy_is_set_apart() {
+async fn rejected_row_of_a_large_first_copy_is_set_apart() {
     let (mut rig, indexes) = rig().await;
     rig.db
         .batch_execute("ALTER TABLE lookup ADD CHECK (code <> 'C77')")

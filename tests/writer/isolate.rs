@@ -12,7 +12,7 @@ use crate::cases::other;
 use crate::rig::{Rig, Shape, shape};
 use crate::support::{rows, value};
 
-/// A lookup that refuses in many ways, and a second one.
+/// A lookup that rejects in many ways, and a second one.
 pub const TABLES: &str = "
     CREATE TABLE kind (number text PRIMARY KEY);
     INSERT INTO kind SELECT n::text FROM generate_series(0, 99) n;
@@ -43,7 +43,7 @@ pub fn model() -> Shape {
     shape("lookup", &columns, &["id"], &projected, 1, true)
 }
 
-/// The last row is never refused and not looked at: a read model without any such row stops.
+/// The last row is never rejected and not looked at: a read model without any such row stops.
 const START: [&str; 4] = [
     "+1|A|one|1|-",
     "+2|B|two|2|-",
@@ -61,7 +61,7 @@ type Case = (
 
 const CASES: &[Case] = &[
     (
-        "a refused update leaves the old row",
+        "a rejected update leaves the old row",
         &["=1|FORBIDDEN|x|1|-", "=2|B|TRIGGER|2|-", "+4|D|four|4|-"],
         &["B|two|2", "D|four|4"],
         &[
@@ -117,7 +117,7 @@ const CASES: &[Case] = &[
         &["4|D|other row|P0001|-", "5|D|other row|P0001|-"],
     ),
     (
-        "keys that are swapped, one of them refused",
+        "keys that are swapped, one of them rejected",
         &["=1|B|TRIGGER|1|-", "=2|A|two|2|-"],
         // Nobody accepted claims B: what stood there stays, though its number is in the way of
         // nobody.
@@ -149,13 +149,13 @@ const CASES: &[Case] = &[
         &["5|E|nothing|P0001|-"],
     ),
     (
-        "refused and gone in one batch",
+        "rejected and gone in one batch",
         &["+4|D|TRIGGER|4|-", "-4", "+5|E|five|5|-"],
         &["A|one|1", "B|two|2", "E|five|5"],
         &[],
     ),
     (
-        "a dead row is never refused",
+        "a dead row is never rejected",
         &["=1|A|far too long for it|1|x", "=3|C|TRIGGER|3|x"],
         &["B|two|2"],
         &[],
@@ -194,7 +194,7 @@ async fn assert_counted(rig: &Rig, case: &str) {
 }
 
 #[tokio::test]
-async fn refused_rows_are_set_apart_and_all_else_goes_on() {
+async fn rejected_rows_are_set_apart_and_all_else_goes_on() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     rig.add(&other()).await;
@@ -398,7 +398,7 @@ const COPY_REJECTED: [&str; 3] = [
 async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
-    // What stands under a refused row's key stays, whoever wrote it.
+    // What stands under a rejected row's key stays, whoever wrote it.
     rig.db
         .batch_execute("INSERT INTO lookup VALUES ('A', 'mine', '8'), ('Z', 'gone', '9')")
         .await
@@ -467,7 +467,7 @@ async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
 }
 
 #[tokio::test]
-async fn a_read_model_of_which_every_row_is_refused_or_too_many_stops() {
+async fn a_read_model_of_which_every_row_is_rejected_or_too_many_stops() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     rig.write(0, &["!", "+1|A|TRIGGER|1|-"]).await.unwrap();
@@ -479,7 +479,7 @@ async fn a_read_model_of_which_every_row_is_refused_or_too_many_stops() {
     let error = rig.write(0, &["+2|B|TRIGGER|2|-"]).await.unwrap_err();
     assert_eq!(
         (error.class(), rig.writer.culprit()),
-        (Class::Refused, Some(0)),
+        (Class::Rejected, Some(0)),
         "{error:?}"
     );
     assert!(
@@ -540,7 +540,7 @@ async fn few_bad_rows_among_many_good_ones() {
     assert_counted(&rig, "many").await;
 }
 
-/// As many keys are told of a batch with refused rows as of any other.
+/// As many keys are told of a batch with rejected rows as of any other.
 #[tokio::test]
 async fn no_more_keys_are_told_than_wanted() {
     let mut rig = Rig::new(TABLES).await;
@@ -548,7 +548,7 @@ async fn no_more_keys_are_told_than_wanted() {
     start(&mut rig).await;
     rig.writer.report_keys = 3;
     let mut batch: Vec<String> = (10..20).map(|n| format!("+{n}|N{n}|new|{n}|-")).collect();
-    // Those that come second claim keys that are refused to the first.
+    // Those that come second claim keys that are rejected to the first.
     batch.extend((20..30).map(|n| format!("+{n}|D{n}|TRIGGER|{n}|-")));
     batch.extend((30..40).map(|n| format!("+{n}|D{}|second|{n}|-", n - 10)));
     batch.push("=1|A|uno|1|-".to_owned());
@@ -663,7 +663,7 @@ async fn copies_that_wait_for_another_lookup_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_read_model_may_stop_at_its_first_refused_row() {
+async fn a_read_model_may_stop_at_its_first_rejected_row() {
     let mut rig = Rig::new(TABLES).await;
     let mut stops = model();
     stops.settings.on_row_error = OnRowError::Stop;
@@ -676,7 +676,7 @@ async fn a_read_model_may_stop_at_its_first_refused_row() {
             .unwrap_err();
         assert_eq!(
             (error.class(), rig.writer.culprit()),
-            (Class::Refused, Some(0)),
+            (Class::Rejected, Some(0)),
             "{error:?}"
         );
         assert_eq!(rows(&rig.db, LOOKUP).await, ["A|one|1", "B|two|2"]);

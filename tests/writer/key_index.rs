@@ -223,8 +223,8 @@ async fn a_large_key_of_a_dead_row_is_not_indexed() {
     rig.write(0, &["+1|A|one|-".to_owned(), format!("+2|{long}|two|x")])
         .await
         .unwrap();
-    let refused = rig.write(0, &["+3|B|BAD|-"]).await.unwrap();
-    assert_eq!(refused.rejected_in_all, 1);
+    let rejected = rig.write(0, &["+3|B|BAD|-"]).await.unwrap();
+    assert_eq!(rejected.rejected_in_all, 1);
     rig.write(0, &["+4|A|four|-"]).await.unwrap();
     let shown = "SELECT code, label FROM lookup";
     assert_eq!(rows(&rig.db, shown).await, ["A|one"]);

@@ -274,7 +274,7 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
 }
 
 #[tokio::test]
-async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
+async fn rejected_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
     let mut rig = Rig::new(
         "CREATE TABLE lookup (code varchar(10) PRIMARY KEY CHECK (code <> 'FORBIDDEN'), label varchar(12) NOT NULL,
              number text, synced timestamptz, UNIQUE (number));
@@ -311,7 +311,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
     // ON DELETE RESTRICT has an SQLSTATE of its own from 18 on.
     let version = server_version(&rig.db).await;
     let restricted = if version >= 180_000 { "23001" } else { "23503" };
-    let refused = [
+    let rejected = [
         ("=1|A|secret-too-long-for-it|1", "22001"),
         ("=1|A|-|1", "23502"),
         ("+3|FORBIDDEN|secret-check|3", "23514"),
@@ -320,7 +320,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
         ("+3|TRIGGER|secret|3", "P0001"),
         ("-2", restricted),
     ];
-    for (change, sqlstate) in refused {
+    for (change, sqlstate) in rejected {
         for copy in [false, true] {
             let mut folds = vec![(0, rig.fold(0, &["=1|A|good|1", change]))];
             if copy {
@@ -328,7 +328,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
             }
             let error = rig.apply(folds).await.unwrap_err();
             let shown = format!("{error} {error:?} {:?} {:?}", error.detail(), error.hint());
-            assert_eq!(error.class(), Class::Refused, "{change}: {shown}");
+            assert_eq!(error.class(), Class::Rejected, "{change}: {shown}");
             assert_eq!(error.sqlstate(), Some(sqlstate), "{change}: {shown}");
             assert!(!shown.contains("secret"), "{change}: {shown}");
             assert!(shown.contains("public.lookup"), "{change}: {shown}");
@@ -338,7 +338,7 @@ async fn refused_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() {
     let error = rig.write(1, &["+a|secret-no-number"]).await.unwrap_err();
     assert_eq!(
         (error.class(), error.sqlstate()),
-        (Class::Refused, Some("22P02")),
+        (Class::Rejected, Some("22P02")),
         "{error:?}"
     );
     assert!(!format!("{error:?}").contains("secret"), "{error:?}");
@@ -373,7 +373,7 @@ async fn deferred_constraints_are_checked_before_the_commit() {
     ];
     let copy = rig.apply(folds).await.unwrap_err();
     for error in [small, copy] {
-        assert_eq!(error.class(), Class::Refused, "{error:?}");
+        assert_eq!(error.class(), Class::Rejected, "{error:?}");
         assert_eq!(error.sqlstate(), Some("23503"), "{error:?}");
     }
 }
@@ -462,7 +462,7 @@ async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with
     assert_eq!(compared.max().unwrap_or(0).max(10_000), 10_000);
 }
 
-/// The read model stops at its first refused row.
+/// The read model stops at its first rejected row.
 pub fn stopping(mut shape: Shape) -> Shape {
     shape.settings.on_row_error = OnRowError::Stop;
     shape
@@ -498,7 +498,7 @@ async fn rows_that_die_and_come_back_within_a_large_transaction_keep_their_entri
 
 /// An entry of a B-tree takes a third of a page; these texts do not compress.
 #[tokio::test]
-async fn values_too_large_for_an_index_are_refused_alone() {
+async fn values_too_large_for_an_index_are_rejected_alone() {
     let mut rig = Rig::new(
         "CREATE TABLE lookup (code text PRIMARY KEY, label text); CREATE INDEX ON lookup (label)",
     )
@@ -534,7 +534,7 @@ async fn values_too_large_for_an_index_are_refused_alone() {
     let error = rig.write(0, &changes).await.unwrap_err();
     assert_eq!(
         (error.class(), error.sqlstate(), rig.writer.culprit()),
-        (Class::Refused, Some("54000"), Some(0)),
+        (Class::Rejected, Some("54000"), Some(0)),
         "{error:?}"
     );
     assert_eq!(rows(&rig.db, shown).await, ["A|one", "B|zwei", "C|three"]);

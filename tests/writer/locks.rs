@@ -39,7 +39,7 @@ async fn beside_a_migration(lines: &[&str]) {
 
 #[tokio::test]
 async fn a_batch_and_a_migration_of_the_lookup_wait_for_each_other() {
-    // One row, several, and some that are refused.
+    // One row, several, and some that are rejected.
     beside_a_migration(&["=1|A|a|8|-"]).await;
     beside_a_migration(&["=1|A|a|8|-", "+4|D|d|4|-", "-2"]).await;
     beside_a_migration(&["=1|A|a|8|-", "+4|D|far too long for it|4|-", "-2"]).await;

@@ -22,7 +22,7 @@ mod new_chunks;
 mod new_rows;
 mod plans;
 mod random;
-mod refused_chunks;
+mod rejected_chunks;
 #[path = "../support/rig.rs"]
 mod rig;
 mod sweep;

@@ -111,9 +111,9 @@ async fn a_transaction_that_breaks_off_leaves_nothing() {
     assert_consistent(&rig, "after one that broke off").await;
 }
 
-/// The chunk goes by the stage from the first such row on, and what is refused is rejected alone.
+/// The chunk goes by the stage from the first such row on, and what is rejected is rejected alone.
 #[tokio::test]
-async fn refused_rows_of_a_chunk_are_set_apart() {
+async fn rejected_rows_of_a_chunk_are_set_apart() {
     let deferred = "CREATE TABLE kind (label text PRIMARY KEY);
         INSERT INTO kind SELECT 'label ' || n FROM generate_series(0, 3599) n WHERE n <> 707;
         ALTER TABLE lookup ADD FOREIGN KEY (label) REFERENCES kind DEFERRABLE INITIALLY DEFERRED;";

@@ -221,9 +221,9 @@ async fn rows_that_are_known_after_all_go_by_the_stage() {
     }
 }
 
-/// A batch that is refused is not tried again with each one that follows.
+/// A batch that is rejected is not tried again with each one that follows.
 #[tokio::test]
-async fn refused_batches_are_put_off() {
+async fn rejected_batches_are_put_off() {
     let mut rig = rig("").await;
     let tried = async |rig: &mut Rig, round: u32| -> bool {
         // Under a key that the lookup has.
@@ -253,7 +253,7 @@ async fn refused_batches_are_put_off() {
 }
 
 #[tokio::test]
-async fn refused_rows_are_set_apart_and_late_constraints_name_the_read_model() {
+async fn rejected_rows_are_set_apart_and_late_constraints_name_the_read_model() {
     let mut checked = rig("ALTER TABLE lookup ADD CHECK (label <> 'label 7');").await;
     let written: Written = checked.write(0, &inserts(0..600)).await.unwrap();
     assert_eq!((written.inserted, written.rejected_in_all), (599, 1));
@@ -269,7 +269,7 @@ async fn refused_rows_are_set_apart_and_late_constraints_name_the_read_model() {
     let error = late.write(0, &inserts(0..600)).await.unwrap_err();
     assert_eq!(
         (error.class(), error.sqlstate()),
-        (Class::Refused, Some("23503"))
+        (Class::Rejected, Some("23503"))
     );
     assert!(
         error.to_string().contains("read model \"public.lookup\""),

@@ -37,13 +37,13 @@ struct Source {
     refusing: bool,
     /// Whether rows are short: every value comes, and nothing is remembered of dead ones.
     short: bool,
-    /// What stands under each code: of a code that only refused rows claim, the last accepted
+    /// What stands under each code: of a code that only rejected rows claim, the last accepted
     /// state.
     standing: BTreeMap<u8, String>,
 }
 
 impl Master {
-    /// The lookup's CHECK refuses it.
+    /// The lookup's CHECK rejects it.
     fn is_bad(&self) -> bool {
         self.label.starts_with("bad")
     }
@@ -53,7 +53,7 @@ impl Master {
         self.label.starts_with("long") || self.code.is_some_and(|code| code >= LONG_CODE)
     }
 
-    fn is_refused(&self) -> bool {
+    fn is_rejected(&self) -> bool {
         self.live && self.code.is_some() && (self.is_bad() || self.is_long())
     }
 }
@@ -61,13 +61,13 @@ impl Master {
 /// Codes from here on are too long for the lookup.
 const LONG_CODE: u8 = 8;
 
-/// A lookup that refuses rows by a CHECK and by its types.
+/// A lookup that rejects rows by a CHECK and by its types.
 const REFUSING: &str = "
     CREATE TABLE lookup (code varchar(10) PRIMARY KEY, label varchar(20) NOT NULL CHECK (label NOT LIKE 'bad%'),
         synced timestamptz NOT NULL DEFAULT now());
     CREATE TABLE other (code text PRIMARY KEY, label text);";
 
-/// A row that is always there and never refused: where every row is refused the read model stops.
+/// A row that is always there and never rejected: where every row is rejected the read model stops.
 const GOOD: &str = "1000|GOOD|good|-";
 
 impl Source {
@@ -88,7 +88,7 @@ impl Source {
     fn settle(&mut self) {
         let mut shown = BTreeMap::new();
         let live = || self.rows.values().filter(|row| row.live);
-        for row in live().filter(|row| !row.is_refused()) {
+        for row in live().filter(|row| !row.is_rejected()) {
             if let Some(code) = row.code {
                 shown.entry(code).or_insert_with(|| row.label.clone());
             }
@@ -104,14 +104,14 @@ impl Source {
     /// The rows that are rejected (`identity|key|shown`), and whether each of them must be. One
     /// that waits for its key behind an accepted row need not have been tried.
     fn set_apart(&self) -> Vec<(String, bool)> {
-        let refused = self.rows.iter().filter(|(_, row)| row.is_refused());
-        refused
+        let rejected = self.rows.iter().filter(|(_, row)| row.is_rejected());
+        rejected
             .map(|(id, row)| {
                 let code = row.code.filter(|code| *code < LONG_CODE);
                 let accepted = self
                     .rows
                     .iter()
-                    .find(|(_, other)| other.live && !other.is_refused() && other.code == code);
+                    .find(|(_, other)| other.live && !other.is_rejected() && other.code == code);
                 let shown = match code {
                     Some(_) if accepted.is_some() => "other row",
                     Some(code) if self.standing.contains_key(&code) => "old row",
@@ -253,7 +253,7 @@ fn name(code: u8) -> String {
 /// The tuple; what equals `before` is left out, as if it were stored out of line, unless rows are
 /// short.
 fn tuple(short: bool, id: i64, row: &Master, before: Option<&Master>) -> String {
-    // Nothing holds a value that a type refused: it would break the read model.
+    // Nothing holds a value that a type rejected: it would break the read model.
     let before = before.filter(|before| !short && !before.is_long());
     let code = match row.code {
         None => "-".to_owned(),
@@ -492,7 +492,7 @@ impl Run {
         (found.keys, found.rejections) = (Vec::new(), Vec::new());
         if self.source.refusing {
             (found.same, healthy.same) = (0, 0);
-            // Rows that wait for the key of a refused one are not compared.
+            // Rows that wait for the key of a rejected one are not compared.
             (found.waiting, healthy.waiting) = (0, 0);
         }
         assert_eq!(found, healthy, "seed {}: false alarm", self.seed);

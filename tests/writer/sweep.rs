@@ -65,11 +65,11 @@ async fn staging_tables_are_empty_after_each_batch() {
     rig.write(0, &["+9|FAR-TOO-LONG|x|-", "=10|C0|six|-"])
         .await
         .unwrap();
-    assert_empty(&mut rig, "a refused row").await;
+    assert_empty(&mut rig, "a rejected row").await;
     let mut many = updates(0..700, "seven");
     many.push("+8|FAR-TOO-LONG|x|-".to_owned());
     rig.write(0, &many).await.unwrap();
-    assert_empty(&mut rig, "a refused row among many").await;
+    assert_empty(&mut rig, "a rejected row among many").await;
     for lines in [
         vec!["1|l|A|one", "2|l|FAR-TOO-LONG|two"],
         vec!["1|l|A|one", "1|l|A|one"],
@@ -82,9 +82,9 @@ async fn staging_tables_are_empty_after_each_batch() {
     }
 }
 
-/// One read model sets rows apart, the other stops at a refused row and has none.
+/// One read model sets rows apart, the other stops at a rejected row and has none.
 #[tokio::test]
-async fn refused_row_of_a_large_transaction_beside_a_read_model_that_stops_at_one() {
+async fn rejected_row_of_a_large_transaction_beside_a_read_model_that_stops_at_one() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
     rig.add(&stopping(other())).await;

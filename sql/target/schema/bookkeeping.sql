@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 5; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
+-- Version 6; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
 -- comments.sql and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
 -- Letters of states, and who needs which privileges: sql/README.md.
 --
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer PRIMARY KEY
 );
 -- A schema that is new has this version.
-INSERT INTO {{schema}}.version SELECT 5 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
+INSERT INTO {{schema}}.version SELECT 6 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.checkpoint (

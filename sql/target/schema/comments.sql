@@ -125,7 +125,7 @@ COMMENT ON COLUMN {{schema}}.rejection.sqlstate IS 'the target''s error: its SQL
 COMMENT ON COLUMN {{schema}}.rejection.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN {{schema}}.rejection.column_name IS 'the same: the column';
 COMMENT ON COLUMN {{schema}}.rejection.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN {{schema}}.rejection.refused_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN {{schema}}.rejection.rejected_at IS 'when the row was rejected first for this reason';
 
 -- View rejected.
 COMMENT ON VIEW {{schema}}.rejected IS 'Which rows the lookups lack, or show as they were before, and why';
@@ -137,7 +137,7 @@ COMMENT ON COLUMN {{schema}}.rejected.sqlstate IS 'the target''s error: its SQLS
 COMMENT ON COLUMN {{schema}}.rejected.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN {{schema}}.rejected.column_name IS 'the same: the column';
 COMMENT ON COLUMN {{schema}}.rejected.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN {{schema}}.rejected.refused_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN {{schema}}.rejected.rejected_at IS 'when the row was rejected first for this reason';
 
 -- View freshness.
 COMMENT ON VIEW {{schema}}.freshness IS 'How fresh each lookup is, for reports and alerts';

@@ -11,9 +11,20 @@ CREATE TABLE IF NOT EXISTS {{schema}}.rejection (
     constraint_name text,
     column_name text,
     lsn pg_lsn,                          -- end of the batch in which it was rejected
-    refused_at timestamptz NOT NULL,
+    rejected_at timestamptz NOT NULL,
     PRIMARY KEY (read_model, n)
 );
+
+-- Until version 5 the time had another name.
+DO $cdc$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = pg_catalog.to_regclass({{rejection_name}}) AND a.attname = 'refused_at') THEN
+        ALTER TABLE {{schema}}.rejection RENAME COLUMN refused_at TO rejected_at;
+        ALTER VIEW {{schema}}.rejected RENAME COLUMN refused_at TO rejected_at;
+    END IF;
+END
+$cdc$;
 
 -- Which rows the lookups lack, or show as they were before, and why.
 CREATE OR REPLACE VIEW {{schema}}.rejected AS
@@ -25,7 +36,7 @@ SELECT m.name AS read_model,
        r.constraint_name,
        r.column_name,
        r.lsn,
-       r.refused_at
+       r.rejected_at
 FROM {{schema}}.rejection r JOIN {{schema}}.read_model m ON m.id = r.read_model;
 
 -- For reports and alerts: how fresh each lookup is.

@@ -22,4 +22,4 @@ BEGIN
 END
 $cdc$;
 -- The schema is up to date.
-UPDATE {{schema}}.version SET version = 5 WHERE version < 5;
+UPDATE {{schema}}.version SET version = 6 WHERE version < 6;

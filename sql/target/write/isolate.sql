@@ -230,7 +230,7 @@ BEGIN
     -- What everybody may see of it.
     DELETE FROM {{schema}}.rejection x
     WHERE x.read_model = {{id}} AND NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.n = x.n);
-    INSERT INTO {{schema}}.rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, refused_at)
+    INSERT INTO {{schema}}.rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, rejected_at)
     SELECT {{id}}, r.n, {{?rejected_identity_text}}, {{?rejected_key_text}},
         CASE WHEN r.state <> 'a' AND x.shown THEN 'other row' WHEN x.in_lookup THEN 'old row' ELSE 'nothing' END,
         r.e1, r.e2, r.e3, r.lsn, r.at

@@ -184,7 +184,7 @@ impl Case {
                     index: 0,
                     transactions: 1,
                     lsn: self.consumer.applied(),
-                    error: Error::new(Class::Refused, "it does not fit"),
+                    error: Error::new(Class::Rejected, "it does not fit"),
                 };
                 self.consumer.done(&Done::Failed(failed), self.now)?;
             }

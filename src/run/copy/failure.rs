@@ -27,7 +27,7 @@ impl Failure {
             .is_some_and(|sqlstate| OF_THE_TABLE.iter().any(|class| sqlstate.starts_with(class)));
         match error.class() {
             Class::Interrupted => Self::Ends(error),
-            Class::Broken | Class::Refused => Self::LeftOut(error),
+            Class::Broken | Class::Rejected => Self::LeftOut(error),
             _ if of_the_table => Self::LeftOut(with_hint(error).with_class(Class::Broken)),
             _ => Self::PutOff(error),
         }
@@ -36,7 +36,7 @@ impl Failure {
     /// The target reported this while the shadow was written.
     pub(super) fn of_target(error: Error) -> Self {
         match error.class() {
-            Class::Broken | Class::Refused => Self::LeftOut(error),
+            Class::Broken | Class::Rejected => Self::LeftOut(error),
             _ => Self::Ends(error),
         }
     }
@@ -97,7 +97,7 @@ mod tests {
             ),
             (Error::broken("it is a view"), ["left out", "left out"]),
             (
-                Error::new(Class::Refused, "too long"),
+                Error::new(Class::Rejected, "too long"),
                 ["left out", "left out"],
             ),
             (Error::new(Class::Interrupted, "stopped"), ["ends", "ends"]),

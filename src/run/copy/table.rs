@@ -103,7 +103,7 @@ impl<'a> Tables<'a> {
             .fill(&snapshot, to_copy, &as_of_c, &mut progress, false)
             .await;
         if let Err(Failure::LeftOut(error)) = &result
-            && error.class() == Class::Refused
+            && error.class() == Class::Rejected
             && to_copy.model.isolates()
         {
             tracing::debug!(%error, "the rows are copied again in small pieces to find those that are rejected");

@@ -25,7 +25,7 @@ pub(super) async fn within<T>(
     opening: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     match tokio::time::timeout(limit, opening).await {
-        Ok(opened) => opened.map_err(explained),
+        Ok(opened) => opened,
         Err(_) => Err(Error::transient(format!(
             "the session did not open within {} s",
             limit.as_secs()
@@ -33,16 +33,5 @@ pub(super) async fn within<T>(
         .with_hint(
             "Look in pg_stat_activity of both servers for what application_name cdc waits for.",
         )),
-    }
-}
-
-/// What a lock that is not free means here.
-fn explained(error: Error) -> Error {
-    if error.is_lock_timeout() && error.hint().is_none() {
-        error.with_hint(
-            "Another session has locked a table for longer than 30 s; cdc tries again until it is free.",
-        )
-    } else {
-        error
     }
 }

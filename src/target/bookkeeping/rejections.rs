@@ -32,7 +32,7 @@ impl Bookkeeping {
         written: &mut Written,
     ) -> Result<()> {
         let sql = format!(
-            "SELECT key, identity, sqlstate, constraint_name, column_name, refused_at = now() AS new \
+            "SELECT key, identity, sqlstate, constraint_name, column_name, rejected_at = now() AS new \
              FROM {}.rejection WHERE read_model = $1 ORDER BY n",
             self.schema
         );

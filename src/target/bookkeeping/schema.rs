@@ -8,7 +8,7 @@ use crate::sql::{fill, literal};
 use crate::target::error::from_sqlx;
 
 /// Version of the bookkeeping schema that this program writes.
-pub(super) const VERSION: i32 = 5;
+pub(super) const VERSION: i32 = 6;
 
 /// The role that owns the database, as SQL: whoever dumps the database needs to read what is made
 /// here.
@@ -42,8 +42,8 @@ impl Bookkeeping {
     /// The statements that make the schema; harmless where it exists.
     pub fn create_sql(&self) -> String {
         let name = literal(&self.name);
-        let [pipeline, version] =
-            ["pipeline", "version"].map(|table| literal(&format!("{}.{table}", self.schema)));
+        let [pipeline, version, rejection] = ["pipeline", "version", "rejection"]
+            .map(|table| literal(&format!("{}.{table}", self.schema)));
         [
             include_str!("../../../sql/target/schema/bookkeeping.sql"),
             include_str!("../../../sql/target/schema/rejections.sql"),
@@ -57,6 +57,7 @@ impl Bookkeeping {
                 ("schema_name", &name),
                 ("pipeline_name", &pipeline),
                 ("version_name", &version),
+                ("rejection_name", &rejection),
                 ("?database_owner", DATABASE_OWNER),
             ];
             fill(template, &places)

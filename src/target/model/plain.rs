@@ -129,7 +129,7 @@ impl TargetModel {
     }
 
     /// Notes why a judged row is rejected: SQLSTATE, constraint, column.
-    pub(crate) fn note_refused(&self) -> String {
+    pub(crate) fn note_rejected(&self) -> String {
         format!(
             "UPDATE {} SET e1 = $2, e2 = $3, e3 = $4 WHERE n = $1",
             self.judged()

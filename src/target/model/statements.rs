@@ -233,7 +233,7 @@ impl TargetModel {
     }
 
     /// What the writers see of dead rows that a type of the lookup rejected: each is gone.
-    pub fn forget_refused_dead(&self) -> String {
+    pub fn forget_rejected_dead(&self) -> String {
         format!(
             "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
             stage = self.stage(),
@@ -243,7 +243,7 @@ impl TargetModel {
 
     /// How many live rows in the stage a type of the lookup rejected, and the SQLSTATE of one of
     /// them.
-    pub fn count_refused(&self) -> String {
+    pub fn count_rejected(&self) -> String {
         format!(
             "SELECT count(*), min(e1) FROM {} WHERE state = 'x'",
             self.stage()

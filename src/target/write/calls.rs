@@ -14,7 +14,7 @@ use crate::fold::{Final, Fold};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::sql::{TableName, fill};
 use crate::target::copy_buffer::{CopyBuffer, copy_rows};
-use crate::target::error::{Refusal, copied_column, from_sqlx, words_are_the_servers};
+use crate::target::error::{RowError, copied_column, from_sqlx, words_are_the_servers};
 use crate::target::model::{Joins, TargetModel};
 
 /// Values of rows as arguments of one statement: an array for each column.
@@ -156,7 +156,7 @@ pub(super) async fn isolate(
         .await
         .map_err(|error| in_read_model(from_sqlx(error), model))?;
     Ok(Written {
-        refused: row.try_get(7).map_err(from_sqlx)?,
+        rejected_rows: row.try_get(7).map_err(from_sqlx)?,
         ..read_written(&row)?
     })
 }
@@ -187,8 +187,8 @@ pub(super) async fn check_constraints(
     let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {then}");
     let checked = sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
     checked.map(|_| ()).map_err(|error| {
-        let table = Refusal::of(&error)
-            .and_then(|refusal| Some(TableName::new(refusal.schema?, refusal.table?)));
+        let table = RowError::of(&error)
+            .and_then(|reason| Some(TableName::new(reason.schema?, reason.table?)));
         (from_sqlx(error), table)
     })
 }
@@ -235,7 +235,7 @@ pub(super) async fn copy<'a, T>(
 /// Why the target rejects what was copied.
 #[derive(Debug)]
 pub(super) struct Rejection {
-    pub(super) refusal: Refusal,
+    pub(super) reason: RowError,
     /// Column of the stage whose value it did not read.
     pub(super) stage_column: Option<String>,
 }
@@ -250,9 +250,9 @@ pub(super) async fn try_copy<'a, T>(
     let Err(error) = copy_rows(conn, sql, rows, append).await else {
         return Ok(Ok(()));
     };
-    match Refusal::of(&error) {
-        Some(refusal) => Ok(Err(Rejection {
-            refusal,
+    match RowError::of(&error) {
+        Some(reason) => Ok(Err(Rejection {
+            reason,
             stage_column: copied_column(&error),
         })),
         None => Err(from_sqlx(error)),
@@ -282,7 +282,7 @@ pub(super) async fn count_rejected(
     conn: &mut PgConnection,
     model: &TargetModel,
 ) -> Result<(i64, Option<String>)> {
-    sqlx::query_as(AssertSqlSafe(model.count_refused()))
+    sqlx::query_as(AssertSqlSafe(model.count_rejected()))
         .fetch_one(conn)
         .await
         .map_err(from_sqlx)
@@ -367,7 +367,7 @@ pub(super) fn in_read_model(error: Error, model: &TargetModel) -> Error {
         error
     };
     match error.class() {
-        class if unknown || matches!(class, Class::Refused | Class::Broken) => {
+        class if unknown || matches!(class, Class::Rejected | Class::Broken) => {
             error.context(format!("read model \"{}\"", model.model.settings.name()))
         }
         _ => error,

@@ -127,7 +127,7 @@ async fn merge_staged(
     let models = tx.models;
     let isolates = |one: &Staged| models.get(one.index).is_ok_and(TargetModel::isolates);
     match merge::merge(tx, what).await {
-        Err(error) if error.class() == Class::Refused && staged.iter().any(isolates) => {
+        Err(error) if error.class() == Class::Rejected && staged.iter().any(isolates) => {
             tx.execute("ROLLBACK TO SAVEPOINT chunks").await?;
             rejected::merge(tx, what).await
         }

@@ -159,7 +159,7 @@ impl Chunks {
 /// Live rows in the stage of which a type of the lookup rejects a value.
 ///
 /// # Errors
-/// [`Class::Refused`](crate::error::Class::Refused) if they are more than are remembered.
+/// [`Class::Rejected`](crate::error::Class::Rejected) if they are more than are remembered.
 pub(super) async fn count_rejected(conn: &mut PgConnection, model: &TargetModel) -> Result<i64> {
     let (rows, sqlstate) = calls::count_rejected(conn, model).await?;
     halving::assert_few(rows, sqlstate.as_deref()).map_err(|error| in_read_model(error, model))?;

@@ -95,7 +95,7 @@ impl Attempt {
     /// # Errors
     /// The same, if nothing is left to try.
     fn learn(&mut self, error: Error, blamed: Option<usize>) -> Result<()> {
-        let is_rejection = error.class() == Class::Refused;
+        let is_rejection = error.class() == Class::Rejected;
         match blamed {
             // A constraint that is checked last was violated: the rows that do so are left out, or
             // ...
@@ -245,7 +245,7 @@ async fn merge_each(
         }
         let (merged, merging) = merge_one(tx, tx.model(index)?, options).await?;
         match merged {
-            Err(error) if is_first && error.class() == Class::Refused => turns.push_back(Turn {
+            Err(error) if is_first && error.class() == Class::Rejected => turns.push_back(Turn {
                 index,
                 first: Some((merges, error)),
             }),
@@ -278,11 +278,11 @@ async fn merge_one(
     loop {
         let merged = merge_rows(tx, model, CopyOptions { merging, ..options }).await;
         if let Err(error) = &merged {
-            if !matches!(error.class(), Class::Refused | Class::Broken) {
+            if !matches!(error.class(), Class::Rejected | Class::Broken) {
                 return merged.map(|written| (Ok(written), merging));
             }
             tx.execute("ROLLBACK TO SAVEPOINT read_model").await?;
-            if error.class() == Class::Refused && merging == Merging::Plain && model.isolates() {
+            if error.class() == Class::Rejected && merging == Merging::Plain && model.isolates() {
                 merging = Merging::Isolating;
                 continue;
             }

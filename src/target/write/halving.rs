@@ -155,7 +155,7 @@ pub(crate) async fn stage_accepted(
 /// Copies the rows within the transaction that is open. `rejected` counts over all calls.
 ///
 /// # Errors
-/// [`Class::Refused`](crate::error::Class::Refused) if more live rows are rejected than are
+/// [`Class::Rejected`](crate::error::Class::Rejected) if more live rows are rejected than are
 /// remembered.
 pub(crate) async fn copy(
     conn: &mut PgConnection,
@@ -188,7 +188,7 @@ pub(crate) async fn copy(
         }
         if rows.is_live(model, low) {
             rejected.live += 1;
-            assert_few(rejected.live, Some(&rejection.refusal.sqlstate))?;
+            assert_few(rejected.live, Some(&rejection.reason.sqlstate))?;
         } else {
             rejected.dead += 1;
         }
@@ -217,18 +217,15 @@ async fn copy_in_part(
     at: usize,
     rejection: Rejection,
 ) -> Result<()> {
-    let refusal = rejection.refusal;
+    let reason = rejection.reason;
     let column = rejection
         .stage_column
         .and_then(|name| name.strip_prefix('p')?.parse().ok())
         .and_then(|number: usize| model.column_name(number));
-    let column = column.or(refusal.column.as_deref());
+    let column = column.or(reason.column.as_deref());
     let why = [
-        Some(refusal.sqlstate.as_str()),
-        refusal
-            .constraint
-            .as_deref()
-            .or(refusal.data_type.as_deref()),
+        Some(reason.sqlstate.as_str()),
+        reason.constraint.as_deref().or(reason.data_type.as_deref()),
         column,
     ];
     let sql = rows.copy_sql(model, Why::With);
@@ -246,5 +243,5 @@ async fn copy_in_part(
             Err(_) => execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?,
         }
     }
-    Err(Error::from(refusal))
+    Err(Error::from(reason))
 }

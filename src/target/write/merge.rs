@@ -67,7 +67,7 @@ pub(super) async fn begin<'a>(tx: &mut WriteTx<'a>, one: Staged) -> Result<&'a T
     let model = tx.turn_to(one.index)?;
     // One that was live when it was rejected may have died since.
     if one.rejected != RejectedCounts::default() {
-        tx.execute(model.forget_refused_dead()).await?;
+        tx.execute(model.forget_rejected_dead()).await?;
     }
     Ok(model)
 }

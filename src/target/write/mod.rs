@@ -111,7 +111,7 @@ impl Writer {
     /// model stops at them.
     ///
     /// # Errors
-    /// [`Class::Refused`] or [`Class::Broken`], naming no value, if a row cannot be written;
+    /// [`Class::Rejected`] or [`Class::Broken`], naming no value, if a row cannot be written;
     /// nothing was written then, and [`Writer::culprit`] is the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         let written = self.apply_batch(&batch).await?;
@@ -137,7 +137,7 @@ impl Writer {
                     known.can_be_arguments = false;
                     None
                 }
-                Err(error) if error.class() == Class::Refused => {
+                Err(error) if error.class() == Class::Rejected => {
                     known.is_rejected = true;
                     Some(error)
                 }

@@ -55,7 +55,7 @@ async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result
         match merge_one(tx, *one, lsn).await {
             Ok(written) => all.push((one.index, written)),
             // Too many rows, perhaps for want of another lookup's.
-            Err(error) if error.class() == Class::Refused && staged.len() > 1 => {
+            Err(error) if error.class() == Class::Rejected && staged.len() > 1 => {
                 tracing::debug!(%error, "the read model is written again after the others");
                 tx.execute("ROLLBACK TO SAVEPOINT read_model").await?;
                 postponed.push(Postponed {
@@ -108,7 +108,7 @@ pub(super) async fn try_again(
     };
     let mut before = None;
     for _ in 0..MOST_ROUNDS {
-        let rejected: i64 = tried.iter().map(|(_, written)| written.refused).sum();
+        let rejected: i64 = tried.iter().map(|(_, written)| written.rejected_rows).sum();
         if rejected == 0 || before == Some(rejected) {
             break;
         }
@@ -119,7 +119,7 @@ pub(super) async fn try_again(
             written.inserted += more.inserted;
             written.updated += more.updated;
             written.deleted += more.deleted;
-            written.refused = more.refused;
+            written.rejected_rows = more.rejected_rows;
         }
     }
     if before.is_some() {

@@ -21,7 +21,7 @@ enum State {
     Rejected,
     /// Dead, and a type of the lookup rejects it: what it held is not remembered. Chunks of a large
     /// transaction that follow must know it; the functions that merge do not
-    /// ([`TargetModel::forget_refused_dead`]).
+    /// ([`TargetModel::forget_rejected_dead`]).
     Forgotten,
 }
 

@@ -119,7 +119,7 @@ impl Session {
 
     /// Remembers that this read model's rows cannot be written, if that is what the error says.
     pub(super) fn blame(&mut self, index: usize, error: &Error) {
-        self.culprit = matches!(error.class(), Class::Refused | Class::Broken).then_some(index);
+        self.culprit = matches!(error.class(), Class::Rejected | Class::Broken).then_some(index);
     }
 
     /// Notes that a transaction has committed: those of these read models that had many rows have

@@ -15,7 +15,7 @@ use crate::target::model::TargetModel;
 /// Stages these rows of the read model.
 ///
 /// # Errors
-/// [`Class::Refused`](crate::error::Class::Refused) if a type of the lookup rejects a value.
+/// [`Class::Rejected`](crate::error::Class::Rejected) if a type of the lookup rejects a value.
 pub(super) async fn stage(tx: &mut WriteTx<'_>, index: usize, rows: Share<'_>) -> Result<Staged> {
     let model = tx.model(index)?;
     tx.learned.dead.add(model.id, Size::of(rows));

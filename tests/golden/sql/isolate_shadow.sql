@@ -336,7 +336,7 @@ BEGIN
     -- What everybody may see of it.
     DELETE FROM "cdc".rejection x
     WHERE x.read_model = 1 AND NOT EXISTS (SELECT FROM "cdc".rejected_1 r WHERE r.n = x.n);
-    INSERT INTO "cdc".rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, refused_at)
+    INSERT INTO "cdc".rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, rejected_at)
     SELECT 1, r.n, CASE WHEN r.i1 IS NOT NULL THEN pg_catalog.concat_ws(', ', r.i1) END, CASE WHEN r.k1 IS NOT NULL THEN pg_catalog.concat_ws(', ', r.k1) END,
         CASE WHEN r.state <> 'a' AND x.shown THEN 'other row' WHEN x.in_lookup THEN 'old row' ELSE 'nothing' END,
         r.e1, r.e2, r.e3, r.lsn, r.at

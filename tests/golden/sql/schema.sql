@@ -1,5 +1,5 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 5; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
+-- Version 6; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
 -- comments.sql and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
 -- Letters of states, and who needs which privileges: sql/README.md.
 --
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS "cdc".version (
     version integer PRIMARY KEY
 );
 -- A schema that is new has this version.
-INSERT INTO "cdc".version SELECT 5 WHERE NOT EXISTS (SELECT FROM "cdc".version);
+INSERT INTO "cdc".version SELECT 6 WHERE NOT EXISTS (SELECT FROM "cdc".version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS "cdc".checkpoint (
@@ -229,9 +229,20 @@ CREATE TABLE IF NOT EXISTS "cdc".rejection (
     constraint_name text,
     column_name text,
     lsn pg_lsn,                          -- end of the batch in which it was rejected
-    refused_at timestamptz NOT NULL,
+    rejected_at timestamptz NOT NULL,
     PRIMARY KEY (read_model, n)
 );
+
+-- Until version 5 the time had another name.
+DO $cdc$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = pg_catalog.to_regclass('"cdc".rejection') AND a.attname = 'refused_at') THEN
+        ALTER TABLE "cdc".rejection RENAME COLUMN refused_at TO rejected_at;
+        ALTER VIEW "cdc".rejected RENAME COLUMN refused_at TO rejected_at;
+    END IF;
+END
+$cdc$;
 
 -- Which rows the lookups lack, or show as they were before, and why.
 CREATE OR REPLACE VIEW "cdc".rejected AS
@@ -243,7 +254,7 @@ SELECT m.name AS read_model,
        r.constraint_name,
        r.column_name,
        r.lsn,
-       r.refused_at
+       r.rejected_at
 FROM "cdc".rejection r JOIN "cdc".read_model m ON m.id = r.read_model;
 
 -- For reports and alerts: how fresh each lookup is.
@@ -442,7 +453,7 @@ COMMENT ON COLUMN "cdc".rejection.sqlstate IS 'the target''s error: its SQLSTATE
 COMMENT ON COLUMN "cdc".rejection.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN "cdc".rejection.column_name IS 'the same: the column';
 COMMENT ON COLUMN "cdc".rejection.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN "cdc".rejection.refused_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN "cdc".rejection.rejected_at IS 'when the row was rejected first for this reason';
 
 -- View rejected.
 COMMENT ON VIEW "cdc".rejected IS 'Which rows the lookups lack, or show as they were before, and why';
@@ -454,7 +465,7 @@ COMMENT ON COLUMN "cdc".rejected.sqlstate IS 'the target''s error: its SQLSTATE'
 COMMENT ON COLUMN "cdc".rejected.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN "cdc".rejected.column_name IS 'the same: the column';
 COMMENT ON COLUMN "cdc".rejected.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN "cdc".rejected.refused_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN "cdc".rejected.rejected_at IS 'when the row was rejected first for this reason';
 
 -- View freshness.
 COMMENT ON VIEW "cdc".freshness IS 'How fresh each lookup is, for reports and alerts';
@@ -543,4 +554,4 @@ BEGIN
 END
 $cdc$;
 -- The schema is up to date.
-UPDATE "cdc".version SET version = 5 WHERE version < 5;
+UPDATE "cdc".version SET version = 6 WHERE version < 6;

@@ -34,7 +34,7 @@ pub struct Shape {
 const TABLES: &str =
     "CREATE TABLE lookup (code varchar(12) PRIMARY KEY, label varchar(40) NOT NULL);";
 
-/// No row is refused by its type alone: some only when they are written.
+/// No row is rejected by its type alone: some only when they are written.
 const CHECKED: &str = "ALTER TABLE lookup ADD CHECK (label NOT LIKE 'BAD%')";
 
 const TOO_LONG: &str = "a label that is too long for the lookup by far";

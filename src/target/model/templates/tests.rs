@@ -53,6 +53,7 @@ const OF_BOOKKEEPING: &[&str] = &[
     "schema_name",
     "pipeline_name",
     "version_name",
+    "rejection_name",
     "?database_owner",
     "checkpoint",
     "counted",

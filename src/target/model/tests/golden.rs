@@ -39,8 +39,8 @@ fn files() -> Vec<(&'static str, String)> {
         model.copy_lookup(),
         model.count_new(1),
         model.are_small_beside(1),
-        model.forget_refused_dead(),
-        model.count_refused(),
+        model.forget_rejected_dead(),
+        model.count_rejected(),
         model.drop_stage_index(),
         model.empty_stage(false, true),
         model.empty_stage(true, true),
@@ -58,7 +58,7 @@ fn files() -> Vec<(&'static str, String)> {
         compared(2).judge_differing(&compared(1)),
         compared(2).create_tried(&lookup),
         compared(2).try_rows((1, 10)),
-        compared(2).note_refused(),
+        compared(2).note_rejected(),
         compared(2).plain_result(20),
     ];
     let joined = |statements: &[String]| statements.join(";\n");

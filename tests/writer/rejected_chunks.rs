@@ -1,4 +1,4 @@
-//! Large transactions with rows that a type of the lookup refuses.
+//! Large transactions with rows that a type of the lookup rejects.
 
 use cdc::error::Class;
 
@@ -15,7 +15,7 @@ async fn rig() -> Rig {
 
 /// Nothing holds the value then: the lookup's is one that the row had before.
 #[tokio::test]
-async fn a_left_out_value_of_a_dead_row_that_was_refused_breaks_the_read_model() {
+async fn a_left_out_value_of_a_dead_row_that_was_rejected_breaks_the_read_model() {
     let cases: &[(&str, &[&[&str]])] = &[
         (
             "as it was",
@@ -30,7 +30,7 @@ async fn a_left_out_value_of_a_dead_row_that_was_refused_breaks_the_read_model()
             ],
         ),
         (
-            "its key is refused",
+            "its key is rejected",
             &[&["=1|FAR-TOO-LONG|one|1|x"], &["=1|u|one|1|-"]],
         ),
         ("new", &[&["+7|G|far too long for it|7|x"], &["=7|G|u|7|-"]]),
@@ -60,7 +60,7 @@ async fn a_left_out_value_of_a_dead_row_that_was_refused_breaks_the_read_model()
 }
 
 #[tokio::test]
-async fn a_dead_row_that_was_refused_is_what_later_chunks_make_of_it() {
+async fn a_dead_row_that_was_rejected_is_what_later_chunks_make_of_it() {
     type Case = (
         &'static str,
         &'static [&'static [&'static str]],
@@ -132,11 +132,11 @@ async fn a_value_left_out_of_a_dead_row_that_nobody_remembers_is_no_matter() {
             &[&["=2|B|zwei|2|-"], &["=1|A|u|8|x"]],
         ),
         (
-            "refused in it",
+            "rejected in it",
             &[&["=1|A|far too long again|1|x"], &["=1|A|u|8|x"]],
         ),
         (
-            "refused in it while it was live",
+            "rejected in it while it was live",
             &[&["=1|A|far too long again|1|-"], &["=1|A|u|8|x"]],
         ),
         (
@@ -147,11 +147,11 @@ async fn a_value_left_out_of_a_dead_row_that_nobody_remembers_is_no_matter() {
             ],
         ),
     ];
-    let refused = "=1|A|far too long for it|1|x";
+    let rejected = "=1|A|far too long for it|1|x";
     for (case, chunks) in cases {
         for isolating in [false, true] {
             let mut rig = rig().await;
-            rig.write(0, &[refused]).await.unwrap();
+            rig.write(0, &[rejected]).await.unwrap();
             if isolating {
                 rig.write(0, &["+5|FORBIDDEN|five|5|-"]).await.unwrap();
             }
@@ -196,7 +196,7 @@ async fn a_copy_catches_up_with_dead_rows_that_nobody_remembers() {
 /// More than may be rejected, though none of them at the end: dead rows are not in the lookup,
 /// whatever they hold.
 #[tokio::test]
-async fn dead_rows_do_not_count_as_refused() {
+async fn dead_rows_do_not_count_as_rejected() {
     let dead = |from: usize| -> Vec<String> {
         (from..from + 1200)
             .map(|n| format!("+{n}|D{n}|far too long for it|{n}|x"))
@@ -204,7 +204,7 @@ async fn dead_rows_do_not_count_as_refused() {
     };
     let mut rig = rig().await;
     let written = rig.write(0, &dead(1000)).await.unwrap();
-    assert_eq!((written.refused, written.rejected_in_all), (0, 0));
+    assert_eq!((written.rejected_rows, written.rejected_in_all), (0, 0));
     let chunks = [dead(3000), dead(5000), vec!["+7|G|seven|7|-".to_owned()]];
     let chunks: Vec<&[String]> = chunks.iter().map(Vec::as_slice).collect();
     rig.write_in_chunks(0, &chunks).await.unwrap();
@@ -216,9 +216,9 @@ async fn dead_rows_do_not_count_as_refused() {
     assert_eq!(rows(&rig.db, LOOKUP).await, ["G|seven|7"]);
 }
 
-/// A row that is refused in each chunk is one row; a TRUNCATE takes those before it.
+/// A row that is rejected in each chunk is one row; a TRUNCATE takes those before it.
 #[tokio::test]
-async fn rows_are_counted_as_refused_once() {
+async fn rows_are_counted_as_rejected_once() {
     let bad = |step: usize| -> Vec<String> {
         (1000..1600)
             .map(|n| format!("={n}|D{n}|far too long for it {step}|-|-"))
@@ -240,7 +240,7 @@ async fn rows_are_counted_as_refused_once() {
         .map(|n| format!("+{n}|D{n}|far too long for it|-|-"))
         .collect();
     let error = rig.write_in_chunks(0, &[&again, &more]).await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused, "{error:?}");
+    assert_eq!(error.class(), Class::Rejected, "{error:?}");
     assert_eq!(
         value(&rig.db, "SELECT count(*) FROM cdc.rejected").await,
         "600"
