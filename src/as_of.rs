@@ -30,7 +30,7 @@ pub struct Reading {
 
 /// Readings of the source's clock, and the newest one that the stream has passed.
 #[derive(Debug, Default)]
-pub struct AsOf {
+pub(crate) struct AsOf {
     /// Not passed yet, oldest first.
     ahead: VecDeque<Reading>,
     /// The highest end of all readings.
@@ -40,7 +40,7 @@ pub struct AsOf {
 
 impl AsOf {
     /// The source's clock was read.
-    pub fn read(&mut self, reading: Reading) {
+    pub(crate) fn read(&mut self, reading: Reading) {
         // WAL does not get shorter: a reading that says so is another server's, and must not make a
         // position newer than it is.
         self.end = self.end.max(reading.flushed);
@@ -61,7 +61,7 @@ impl AsOf {
     }
 
     /// The latest time that the position is as of, if any is known; `position` never goes back.
-    pub fn at(&mut self, position: Lsn) -> Option<PgTimestamp> {
+    pub(crate) fn at(&mut self, position: Lsn) -> Option<PgTimestamp> {
         while let Some(reading) = self
             .ahead
             .pop_front_if(|reading| reading.flushed <= position)

@@ -9,7 +9,7 @@ use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::{SourceIdentity, TransactionId};
 
 /// A read model's index and its rows.
-pub type IndexedFold = (usize, Fold);
+pub(crate) type IndexedFold = (usize, Fold);
 
 /// What a transaction of the target stores as its checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,13 +73,13 @@ impl Written {
     }
 
     /// Live rows that were right already.
-    pub fn unchanged(&self) -> i64 {
+    pub(crate) fn unchanged(&self) -> i64 {
         self.total - self.inserted - self.updated
     }
 }
 
 /// What became of one read model's copy: its index, and what was written or why it was refused.
-pub type Merged = (usize, Result<Written>);
+pub(crate) type Merged = (usize, Result<Written>);
 
 /// How a merge of exact copies ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub struct Rejected {
 
 impl Rejected {
     /// What the row is called: its key, else its identity.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.key
             .as_deref()
             .or(self.identity.as_deref())
@@ -123,7 +123,7 @@ impl Rejected {
     }
 
     /// Why it is rejected_rows: `22001 label`.
-    pub fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         let object = self.constraint.as_deref().or(self.column.as_deref());
         match object {
             Some(object) => format!("{} {object}", self.sqlstate),

@@ -15,8 +15,8 @@ mod tests;
 mod types;
 mod unfollowed;
 
-pub use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
-pub use temp_files::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
+pub(crate) use server::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
+pub(crate) use temp_files::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 
 use std::fmt::Display;
 
@@ -44,7 +44,7 @@ pub enum Severity {
 
 impl Severity {
     /// The word for it.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
@@ -82,7 +82,7 @@ impl Finding {
 
 /// What the source said.
 #[derive(Debug)]
-pub struct SourceSide {
+pub(crate) struct SourceSide {
     /// The server and the role.
     pub server: SourceServer,
     /// The slot, if it is there.
@@ -101,7 +101,7 @@ pub struct SourceSide {
 
 /// What the source said about one read model's table.
 #[derive(Debug, Clone, Default)]
-pub struct SourceModel {
+pub(crate) struct SourceModel {
     /// The table, if it is there.
     pub table: Option<SourceTable>,
     /// Keys that more than one live row has; `None` if it was not counted.
@@ -115,7 +115,7 @@ pub struct SourceModel {
 
 /// What the target said.
 #[derive(Debug, Clone)]
-pub struct TargetSide {
+pub(crate) struct TargetSide {
     /// The server and the role.
     pub server: TargetServer,
     /// Which pipeline this is, and what its bookkeeping knows.
@@ -128,7 +128,7 @@ pub struct TargetSide {
 }
 
 /// Everything that was found, worst first; a side that could not be asked is left out.
-pub fn check(
+pub(crate) fn check(
     settings: &Settings,
     source: Option<&SourceSide>,
     target: Option<&TargetSide>,
@@ -239,7 +239,7 @@ fn counted<T: Display + PartialEq + From<u8>>(count: T, word: &str) -> String {
 }
 
 /// The findings as text for a terminal: one block each, and a last line that counts them.
-pub fn render(findings: &[Finding]) -> String {
+pub(crate) fn render(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         text.push_str(&format!(
@@ -282,7 +282,7 @@ pub fn render(findings: &[Finding]) -> String {
 }
 
 /// Whether `cdc run` would work.
-pub fn is_ready(findings: &[Finding]) -> bool {
+pub(crate) fn is_ready(findings: &[Finding]) -> bool {
     findings
         .iter()
         .all(|finding| finding.severity != Severity::Error)

@@ -242,7 +242,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Transient: the system refuses.
-    pub fn begin_stop(&self, how: Stop) -> Result<()> {
+    pub(crate) fn begin_stop(&self, how: Stop) -> Result<()> {
         if self.pid().is_none() {
             return Ok(());
         }
@@ -262,7 +262,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Transient: it has not ended within a minute.
-    pub fn wait_stopped(&self) -> Result<()> {
+    pub(crate) fn wait_stopped(&self) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
         while self.ended()?.is_none() {
             if Instant::now() >= deadline {
@@ -330,7 +330,7 @@ impl Cluster {
 
     /// Lets go of the server: it runs on, and its directory stays, until somebody stops and removes
     /// it.
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         if let Some(reaper) = self.reaper.take() {
             reaper.keep();
         }

@@ -44,7 +44,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Configuration: PostgreSQL's server programs are not there. Transient: the lookup did not follow
 /// in time. Interrupted: `stop` was asked for. Otherwise what the engine says.
-pub async fn run(keep: bool, pg_bin: Option<PathBuf>, stop: CancellationToken) -> Result<()> {
+pub(crate) async fn run(
+    keep: bool,
+    pg_bin: Option<PathBuf>,
+    stop: CancellationToken,
+) -> Result<()> {
     let mut screen = Screen::stdout();
     let servers = Servers::start(pg_bin, &mut screen)?;
     let engine_stop = stop.child_token();

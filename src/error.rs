@@ -66,7 +66,7 @@ impl Error {
     }
 
     /// An error that only a person can mend, in the configuration or a server's settings.
-    pub fn configuration(message: impl Into<String>) -> Self {
+    pub(crate) fn configuration(message: impl Into<String>) -> Self {
         Self::new(Class::Configuration, message)
     }
 
@@ -76,34 +76,34 @@ impl Error {
     }
 
     /// A break of the wire protocol by the server: the connection is dropped and made again.
-    pub fn protocol(message: impl Into<String>) -> Self {
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::new(Class::Transient, message)
     }
 
     /// Adds why it happened, as a whole sentence.
     #[must_use]
-    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
     /// Adds what to do about it, as a whole sentence.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
     /// Adds the server's error code.
     #[must_use]
-    pub fn with_sqlstate(mut self, sqlstate: impl Into<String>) -> Self {
+    pub(crate) fn with_sqlstate(mut self, sqlstate: impl Into<String>) -> Self {
         self.0.sqlstate = Some(sqlstate.into());
         self
     }
 
     /// Adds the error below this one.
     #[must_use]
-    pub fn with_source(
+    pub(crate) fn with_source(
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
@@ -113,14 +113,14 @@ impl Error {
 
     /// The same error with another consequence.
     #[must_use]
-    pub fn with_class(mut self, class: Class) -> Self {
+    pub(crate) fn with_class(mut self, class: Class) -> Self {
         self.0.class = class;
         self
     }
 
     /// Puts what was being done before the message: `could not read the slot: connection refused`.
     #[must_use]
-    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+    pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
         self.0.message = format!("{doing}: {}", self.0.message);
         self
     }
@@ -141,7 +141,7 @@ impl Error {
     }
 
     /// The text with its detail behind it, for where there is room for one text only.
-    pub fn with_its_detail(&self) -> String {
+    pub(crate) fn with_its_detail(&self) -> String {
         match self.detail() {
             Some(detail) => format!("{self} ({})", detail.trim_end_matches('.')),
             None => self.to_string(),
@@ -159,7 +159,7 @@ impl Error {
     }
 
     /// Whether a lock was not free in time (lock_not_available).
-    pub fn is_lock_timeout(&self) -> bool {
+    pub(crate) fn is_lock_timeout(&self) -> bool {
         self.sqlstate() == Some("55P03")
     }
 

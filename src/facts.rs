@@ -127,7 +127,7 @@ pub struct PublishedTable {
 
 /// A published table without a usable replica identity: its UPDATE and DELETE fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WithoutIdentity {
+pub(crate) struct WithoutIdentity {
     /// Name; of a partitioned table it is a leaf.
     pub table: TableName,
     /// Its replica identity, as it is set.
@@ -143,7 +143,7 @@ pub struct WithoutIdentity {
 /// Tables under whose name the changes of all their partitions come: those of a publication that
 /// publishes roots, and the sources of read models, since our own publication does so as soon as
 /// one of them is partitioned.
-pub fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {
+pub(crate) fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {
     let published = existing.filter(|publication| publication.via_root);
     let published = published
         .into_iter()
@@ -227,7 +227,7 @@ impl SourceTable {
     }
 
     /// Number of its rows by the server's statistics; `None` if it was never analysed.
-    pub fn estimate(&self) -> Option<i64> {
+    pub(crate) fn estimate(&self) -> Option<i64> {
         // Written with no more digits than a count has.
         let rows = format!("{:.0}", self.estimated_rows).parse().ok();
         rows.filter(|&rows: &i64| rows >= 0)
@@ -239,17 +239,17 @@ impl SourceTable {
     }
 
     /// A leaf of which the changes are not in the WAL.
-    pub fn unlogged_leaf(&self) -> Option<&Leaf> {
+    pub(crate) fn unlogged_leaf(&self) -> Option<&Leaf> {
         self.leaves.iter().find(|leaf| leaf.persistence != 'p')
     }
 
     /// A leaf of which the rows are on another server.
-    pub fn foreign_leaf(&self) -> Option<&Leaf> {
+    pub(crate) fn foreign_leaf(&self) -> Option<&Leaf> {
         self.leaves.iter().find(|leaf| leaf.kind == 'f')
     }
 
     /// The first of these tables that it is a partition of.
-    pub fn partition_of_any<'a>(&'a self, roots: &[TableName]) -> Option<&'a TableName> {
+    pub(crate) fn partition_of_any<'a>(&'a self, roots: &[TableName]) -> Option<&'a TableName> {
         self.partition_of.iter().find(|root| roots.contains(root))
     }
 }
@@ -342,7 +342,7 @@ pub struct TargetServer {
 
 /// Room for temporary files, beside the largest lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TempFiles {
+pub(crate) struct TempFiles {
     /// temp_file_limit in bytes.
     pub limit: i64,
     /// The largest lookup.
@@ -380,7 +380,7 @@ pub struct LookupTable {
 
 impl LookupColumn {
     /// Whether its type is a domain.
-    pub fn is_domain(&self) -> bool {
+    pub(crate) fn is_domain(&self) -> bool {
         self.declared_type_name != self.type_name
     }
 }

@@ -22,7 +22,7 @@ use crate::row::{Cell, Row};
 
 mod share;
 
-pub use share::Share;
+pub(crate) use share::Share;
 
 /// What a row is at the end of the batch; borrowed, since the fold is kept until the batch is
 /// committed.
@@ -36,7 +36,7 @@ pub struct Final<'a> {
 
 impl Final<'_> {
     /// Whether the row is there and live.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.now.is_some_and(|now| now.live)
     }
 }
@@ -182,7 +182,7 @@ impl Fold {
 
     /// Whether no new row has an identity that another row had at the start. The target may know
     /// nothing of that one (a dead row that is not remembered), so that it cannot tell them apart.
-    pub fn new_rows_stand_apart(&self) -> bool {
+    pub(crate) fn new_rows_stand_apart(&self) -> bool {
         let is_new = |identity: &Row| {
             self.rows
                 .get(identity)
@@ -201,12 +201,12 @@ impl Fold {
     }
 
     /// Approximate bytes in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether a final state lacks an unchanged value, so that the writer must look it up.
-    pub fn has_unchanged(&self) -> bool {
+    pub(crate) fn has_unchanged(&self) -> bool {
         self.all().has_unchanged()
     }
 

@@ -299,7 +299,7 @@ fn breaks_writes(leaf: &Leaf) -> bool {
 ///
 /// # Errors
 /// `Broken`, with the reason and what mends it.
-pub fn writes_stay_legal(
+pub(crate) fn writes_stay_legal(
     table: &SourceTable,
     columns: Option<&[String]>,
     version: u32,

@@ -74,15 +74,17 @@
 //! * No row value reaches a log line or an error; keys only at debug.
 //! * No identifier reaches SQL unquoted.
 
+#![warn(unreachable_pub)]
+
 pub mod as_of;
 pub mod batch;
 pub mod check;
 pub mod cli;
 pub mod cluster;
-pub mod config;
+pub(crate) mod config;
 pub mod conninfo;
 pub mod consume;
-pub mod demo;
+pub(crate) mod demo;
 pub mod error;
 pub mod facts;
 pub mod fold;
@@ -91,20 +93,20 @@ pub mod lsn;
 pub mod ownership;
 pub mod progress;
 pub mod protocol;
-pub mod publication;
+pub(crate) mod publication;
 pub mod read_model;
 pub mod relation;
-pub mod retry;
+pub(crate) mod retry;
 pub mod row;
-pub mod run;
-pub mod schedule;
+pub(crate) mod run;
+pub(crate) mod schedule;
 pub mod settings;
 pub mod shape;
 pub mod source;
 pub mod sql;
-pub mod standbys;
+pub(crate) mod standbys;
 pub mod status;
-pub mod stuck;
+pub(crate) mod stuck;
 pub mod target;
-pub mod telemetry;
+pub(crate) mod telemetry;
 pub mod transaction;

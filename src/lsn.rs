@@ -17,7 +17,7 @@ impl Lsn {
     pub const ZERO: Self = Self(0);
 
     /// Bytes from `earlier` to this position; 0 if it is not earlier.
-    pub fn bytes_since(self, earlier: Self) -> u64 {
+    pub(crate) fn bytes_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -59,7 +59,7 @@ impl PgTimestamp {
     }
 
     /// Microseconds since 1970-01-01 00:00:00 UTC.
-    pub fn unix_micros(self) -> i64 {
+    pub(crate) fn unix_micros(self) -> i64 {
         self.0.saturating_add(Self::EPOCH_OFFSET_MICROS)
     }
 }

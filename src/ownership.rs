@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::sql::{ident, literal};
 
 /// How the comment begins of each publication that `cdc` has made.
-pub const COMMENT: &str = "made by cdc";
+pub(crate) const COMMENT: &str = "made by cdc";
 
 /// What makes a pipeline another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// The comment of its publication.
-    pub fn mark(&self) -> String {
+    pub(crate) fn mark(&self) -> String {
         format!(
             "{COMMENT} for slot {} ({})",
             ident(&self.slot),
@@ -119,7 +119,7 @@ impl Ownership {
     ///
     /// # Errors
     /// Configuration: one does.
-    pub fn check_reader(&self, source: (&str, &str)) -> Result<(), Error> {
+    pub(crate) fn check_reader(&self, source: (&str, &str)) -> Result<(), Error> {
         let schema = &self.pipeline.schema;
         let is_another = |of: &&(String, String)| (of.0.as_str(), of.1.as_str()) != source;
         let Some((system, database)) = self.known.reads.as_ref().filter(is_another) else {
@@ -143,7 +143,7 @@ impl Ownership {
     /// # Errors
     /// Configuration: a running process reads another one into it, or its lookups are of another
     /// one.
-    pub fn check_source(&self, source: (&str, &str)) -> Result<(), Error> {
+    pub(crate) fn check_source(&self, source: (&str, &str)) -> Result<(), Error> {
         self.check_reader(source)?;
         let schema = &self.pipeline.schema;
         let is_another = |of: &&(String, String)| (of.0.as_str(), of.1.as_str()) != source;
@@ -168,7 +168,11 @@ impl Ownership {
     ///
     /// # Errors
     /// Configuration: it is another's, or not known to be this pipeline's, with what can be done.
-    pub fn check_slot(&self, source: (&str, &str), comments: &[String]) -> Result<(), Error> {
+    pub(crate) fn check_slot(
+        &self,
+        source: (&str, &str),
+        comments: &[String],
+    ) -> Result<(), Error> {
         let known = self.known.slot_made_at.as_ref();
         if known.is_some_and(|(system, database)| (system.as_str(), database.as_str()) == source)
             || comments.iter().any(|comment| self.is_mark(comment))
@@ -188,7 +192,7 @@ impl Ownership {
     }
 
     /// Whether the comment is of a pipeline whose slot has this name.
-    pub fn is_of_slot(&self, comment: &str) -> bool {
+    pub(crate) fn is_of_slot(&self, comment: &str) -> bool {
         comment.starts_with(&format!(
             "{COMMENT} for slot {} (",
             ident(&self.pipeline.slot)
@@ -197,7 +201,7 @@ impl Ownership {
 
     /// As [`Pipeline::mark`] of a pipeline that is not known, since its target cannot be asked:
     /// whatever `cdc` has made counts as made by it.
-    pub fn assumed(slot: &str, schema: &str) -> Self {
+    pub(crate) fn assumed(slot: &str, schema: &str) -> Self {
         let unknown = String::new();
         Self {
             pipeline: Pipeline {
@@ -231,7 +235,7 @@ impl Ownership {
 
     /// The error where the publication of another pipeline, which has this comment, would have to
     /// be altered.
-    pub fn not_altered(&self, comment: &str, message: &str) -> Error {
+    pub(crate) fn not_altered(&self, comment: &str, message: &str) -> Error {
         let change = self.pipeline.to_change(comment);
         Error::broken(message)
             .with_detail(format!(
@@ -242,7 +246,7 @@ impl Ownership {
 }
 
 /// The statement that drops a slot.
-pub fn drop_slot_sql(slot: &str) -> String {
+pub(crate) fn drop_slot_sql(slot: &str) -> String {
     format!("SELECT pg_drop_replication_slot({})", literal(slot))
 }
 

@@ -8,7 +8,7 @@ use crate::lsn::{Lsn, PgTimestamp};
 
 /// Positions of one connection's stream. Each only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     received: Lsn,
     applied: Lsn,
     durable: Lsn,
@@ -18,7 +18,7 @@ pub struct Progress {
 impl Progress {
     /// Everything stands at the checkpoint, which is durable: the claim that read it, or the merge
     /// that stored it, was committed synchronously, and that flushes all WAL before its own record.
-    pub fn at(checkpoint: Lsn) -> Self {
+    pub(crate) fn at(checkpoint: Lsn) -> Self {
         Self {
             received: checkpoint,
             applied: checkpoint,
@@ -28,45 +28,45 @@ impl Progress {
     }
 
     /// Every commit before `position` has been received.
-    pub fn receive(&mut self, position: Lsn) {
+    pub(crate) fn receive(&mut self, position: Lsn) {
         self.received = self.received.max(position);
     }
 
     /// Every commit before `position` is in the target together with a checkpoint that says so.
-    pub fn apply(&mut self, position: Lsn) {
+    pub(crate) fn apply(&mut self, position: Lsn) {
         self.applied = self.applied.max(position);
         self.received = self.received.max(position);
     }
 
     /// The target has flushed what was applied before `position`: a crash of it keeps it.
-    pub fn harden(&mut self, position: Lsn) {
+    pub(crate) fn harden(&mut self, position: Lsn) {
         self.durable = self.durable.max(position.min(self.applied));
     }
 
     /// The server was told; returns what it may be told, which never passes what is applied and
     /// durable.
-    pub fn acknowledge(&mut self) -> Lsn {
+    pub(crate) fn acknowledge(&mut self) -> Lsn {
         self.acknowledged = self.acknowledged.max(self.durable);
         self.acknowledged
     }
 
     /// Every commit before this was received.
-    pub fn received(&self) -> Lsn {
+    pub(crate) fn received(&self) -> Lsn {
         self.received
     }
 
     /// Every commit before this is in the target.
-    pub fn applied(&self) -> Lsn {
+    pub(crate) fn applied(&self) -> Lsn {
         self.applied
     }
 
     /// Every commit before this is in the target for good.
-    pub fn durable(&self) -> Lsn {
+    pub(crate) fn durable(&self) -> Lsn {
         self.durable
     }
 
     /// What the server was last told.
-    pub fn acknowledged(&self) -> Lsn {
+    pub(crate) fn acknowledged(&self) -> Lsn {
         self.acknowledged
     }
 }
@@ -171,7 +171,7 @@ impl Replay {
     /// Whether the stream has come to the checkpoint with the history that was applied. Nothing is
     /// acknowledged before: the slot would move, and what proves another history would never come
     /// again.
-    pub fn is_proved(&self) -> bool {
+    pub(crate) fn is_proved(&self) -> bool {
         self.proved
     }
 }

@@ -17,7 +17,7 @@ use crate::sql::{TableName, ident, idents};
 
 mod statements;
 
-pub use statements::drop_table_sql;
+pub(crate) use statements::drop_table_sql;
 use statements::{add_table_sql, again_sql, comment_sql, create_sql};
 
 /// First version with column lists.
@@ -63,7 +63,7 @@ impl Wanted {
 
 /// The statements that publish one table, or publish it in another way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableStep {
+pub(crate) struct TableStep {
     /// The table.
     pub table: TableName,
     /// Its read models, by their places in the settings.
@@ -76,7 +76,7 @@ pub struct TableStep {
 
 /// What a read model lacks, and `cdc` may not do.
 #[derive(Debug)]
-pub struct Lack {
+pub(crate) struct Lack {
     /// The read model, by its place in the settings.
     pub model: usize,
     /// Why, with the SQL for somebody who may run it.
@@ -88,7 +88,7 @@ pub struct Lack {
 /// What has to be executed for the publication, and which read models it does not serve all the
 /// same.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     name: String,
     /// The options of a publication that is to be made; `None` if there is one, or none can be
     /// made.
@@ -104,7 +104,7 @@ pub struct Plan {
 
 impl Plan {
     /// All that is to be executed, as one transaction.
-    pub fn statements(&self) -> Vec<String> {
+    pub(crate) fn statements(&self) -> Vec<String> {
         let mut statements = Vec::new();
         if let Some(options) = &self.create {
             let tables: Vec<&str> = self
@@ -124,7 +124,7 @@ impl Plan {
 
     /// The same in parts, so that a table that cannot be published now keeps no other from it:
     /// first the publication as a whole.
-    pub fn parts(&self) -> (Vec<String>, &[TableStep]) {
+    pub(crate) fn parts(&self) -> (Vec<String>, &[TableStep]) {
         let create = self.create.as_ref();
         let mut whole: Vec<String> = create
             .map(|options| create_sql(&self.name, &[], options))
@@ -135,7 +135,7 @@ impl Plan {
     }
 
     /// Read models that it does not serve before that is executed, and would afterwards.
-    pub fn unserved(&self) -> Vec<usize> {
+    pub(crate) fn unserved(&self) -> Vec<usize> {
         let of_tables = self.tables.iter().flat_map(|step| &step.models);
         let mut places: Vec<usize> = self.of_options.iter().chain(of_tables).copied().collect();
         places.sort_unstable();
@@ -147,7 +147,7 @@ impl Plan {
     ///
     /// # Errors
     /// What no statement helps against.
-    pub fn statements_for_a_person(&self) -> Result<Vec<String>> {
+    pub(crate) fn statements_for_a_person(&self) -> Result<Vec<String>> {
         let mut statements = self.statements();
         for lack in &self.lacking {
             if lack.statements.is_empty() {
@@ -165,7 +165,7 @@ impl Plan {
 
     /// One error that stands for what all read models lack, with the SQL that helps them all;
     /// `None` if nothing is lacking.
-    pub fn refusal(&self) -> Option<Error> {
+    pub(crate) fn refusal(&self) -> Option<Error> {
         let first = self.lacking.first()?;
         let mut all: Vec<&str> = Vec::new();
         for statement in self.lacking.iter().flat_map(|lack| &lack.statements) {
@@ -189,7 +189,7 @@ impl Plan {
 ///
 /// # Errors
 /// `Configuration` where the server does not know what is asked for.
-pub fn plan(
+pub(crate) fn plan(
     settings: &Settings,
     tables: &[SourceTable],
     existing: Option<&Publication>,

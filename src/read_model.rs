@@ -11,8 +11,8 @@
 //! 15.18). The one exception is [`Remembering::OldTuple`], which is taken only where every leaf is
 //! FULL.
 
-pub mod follow;
-pub mod obstacles;
+pub(crate) mod follow;
+pub(crate) mod obstacles;
 
 use crate::error::{Error, Result};
 use crate::facts::{ReplicaIdentity, SourceTable};
@@ -150,13 +150,13 @@ impl ReadModel {
     }
 
     /// The source's columns that are used.
-    pub fn used_columns(&self) -> impl Iterator<Item = &BoundColumn> {
+    pub(crate) fn used_columns(&self) -> impl Iterator<Item = &BoundColumn> {
         let soft_delete = self.soft_delete.iter().map(|(column, _)| column);
         self.identity.iter().chain(&self.columns).chain(soft_delete)
     }
 
     /// Their names.
-    pub fn source_columns(&self) -> Vec<String> {
+    pub(crate) fn source_columns(&self) -> Vec<String> {
         self.used_columns()
             .map(|column| column.name.clone())
             .collect()
@@ -408,7 +408,7 @@ pub enum Change {
 
 impl Change {
     /// Bytes that the change takes in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let rows = match self {
             Self::Insert(new) => new.identity.bytes() + new.values.bytes(),
             Self::Update { old, new } => {

@@ -35,7 +35,7 @@ pub struct RelationColumn {
 
 impl Relation {
     /// Position of the column of this name within a tuple.
-    pub fn position(&self, name: &str) -> Option<usize> {
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Delays of one activity that is tried again for ever.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
     attempt: u32,
@@ -15,7 +15,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// Delays from `first` (doubling) up to `most`.
-    pub const fn new(first: Duration, most: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, most: Duration) -> Self {
         Self {
             first,
             most,
@@ -25,7 +25,7 @@ impl Backoff {
 
     /// The next delay; `random` lies in [0, 1). At least half of the doubled delay, so that a fleet
     /// spreads out and no try follows at once.
-    pub fn next_delay(&mut self, random: f64) -> Duration {
+    pub(crate) fn next_delay(&mut self, random: f64) -> Duration {
         let doubled = self
             .first
             .saturating_mul(1 << self.attempt.min(20))
@@ -35,12 +35,12 @@ impl Backoff {
     }
 
     /// Number of tries since the last success.
-    pub fn attempt(&self) -> u32 {
+    pub(crate) fn attempt(&self) -> u32 {
         self.attempt
     }
 
     /// It worked: the next delay is the first one again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempt = 0;
     }
 }
@@ -62,11 +62,11 @@ impl Healings {
 
     /// The longest pause. A pipeline that was healthy for as long, or that no process has tried to
     /// heal, begins anew.
-    pub const MOST_DELAY: Duration = Duration::from_secs(3600);
+    pub(crate) const MOST_DELAY: Duration = Duration::from_secs(3600);
 
     /// Those that count for the next one: none after a healthy time.
     #[must_use]
-    pub fn that_count(self) -> Self {
+    pub(crate) fn that_count(self) -> Self {
         let is_over = self.ended.is_none_or(|ended| ended >= Self::MOST_DELAY);
         if is_over { Self::default() } else { self }
     }
@@ -74,7 +74,7 @@ impl Healings {
     /// How long the next one waits, at most this long: a cause that comes back, or a process that
     /// dies in each of its copies, must not load the source. `random` as for
     /// [`Backoff::next_delay`].
-    pub fn pause(self, most: Duration, random: f64) -> Duration {
+    pub(crate) fn pause(self, most: Duration, random: f64) -> Duration {
         let Some(attempt) = self.that_count().in_a_row.checked_sub(1) else {
             return Duration::ZERO;
         };

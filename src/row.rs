@@ -70,17 +70,17 @@ impl Row {
     }
 
     /// The cell at `index`, counted from 0; NULL beyond the end.
-    pub fn cell(&self, index: usize) -> Cell<'_> {
+    pub(crate) fn cell(&self, index: usize) -> Cell<'_> {
         self.cells().nth(index).unwrap_or(Cell::Null)
     }
 
     /// Whether any cell is an unchanged out-of-line value.
-    pub fn has_unchanged(&self) -> bool {
+    pub(crate) fn has_unchanged(&self) -> bool {
         self.cells().any(|cell| cell == Cell::Unchanged)
     }
 
     /// Bytes that the row takes in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.len() + size_of::<Self>()
     }
 }

@@ -17,7 +17,7 @@ use crate::settings::{ResyncSettings, pipeline_hash};
 
 /// A cron expression in a time zone.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     cron: Cron,
     zone: TimeZone,
     delay: Duration,
@@ -28,7 +28,7 @@ impl Schedule {
     ///
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) with what is allowed.
-    pub fn parse(expression: &str, zone: &str) -> Result<Self> {
+    pub(crate) fn parse(expression: &str, zone: &str) -> Result<Self> {
         let cron = CronParser::new().parse(expression).map_err(|error| {
             Error::configuration(format!("cannot read the schedule {expression:?}: {error}"))
                 .with_hint("Write five fields: minute hour day month weekday, such as \"0 2 * * *\" for 02:00 every day, or \"off\".")
@@ -49,7 +49,7 @@ impl Schedule {
     ///
     /// # Errors
     /// As [`Schedule::parse`].
-    pub fn of(resync: &ResyncSettings, slot: &str) -> Result<Option<Self>> {
+    pub(crate) fn of(resync: &ResyncSettings, slot: &str) -> Result<Option<Self>> {
         let Some(expression) = &resync.schedule else {
             return Ok(None);
         };
@@ -61,13 +61,13 @@ impl Schedule {
     }
 
     /// How long after the expression's times this pipeline's turn comes.
-    pub fn delay(&self) -> Duration {
+    pub(crate) fn delay(&self) -> Duration {
         self.delay
     }
 
     /// The first time after `after` at which the schedule is due; `None` if there is none in any
     /// year.
-    pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         let after: Zoned = after
             .checked_sub(self.delay)
             .ok()?
@@ -77,7 +77,7 @@ impl Schedule {
     }
 
     /// Whether a time between `last` (exclusive) and `now` (inclusive) was due.
-    pub fn was_due(&self, last: Timestamp, now: Timestamp) -> bool {
+    pub(crate) fn was_due(&self, last: Timestamp, now: Timestamp) -> bool {
         self.next_after(last).is_some_and(|next| next <= now)
     }
 }

@@ -42,7 +42,7 @@ pub struct SourceSettings {
 }
 
 /// Units of sizes, as PostgreSQL's settings have them.
-pub const SIZE_UNITS: [(&str, u64); 4] = [
+pub(crate) const SIZE_UNITS: [(&str, u64); 4] = [
     ("TB", 1 << 40),
     ("GB", 1 << 30),
     ("MB", 1 << 20),
@@ -51,7 +51,7 @@ pub const SIZE_UNITS: [(&str, u64); 4] = [
 
 /// A size for people, in the unit that leaves at least two digits, or all of it if it is a whole
 /// number: `10GB`, `10240MB`.
-pub fn size_text(bytes: u64) -> String {
+pub(crate) fn size_text(bytes: u64) -> String {
     let whole = |(_, unit): &&(&str, u64)| bytes >= *unit && bytes.is_multiple_of(*unit);
     let large = |(_, unit): &&(&str, u64)| bytes / 10 >= *unit;
     match SIZE_UNITS
@@ -127,7 +127,7 @@ impl ReadModelSettings {
     }
 
     /// The key's columns under the source's names.
-    pub fn source_key(&self) -> Vec<String> {
+    pub(crate) fn source_key(&self) -> Vec<String> {
         let source = |name: &String| {
             let mapping = self.columns.iter().find(|column| &column.target == name);
             mapping.map_or_else(|| name.clone(), |mapping| mapping.source.clone())
@@ -136,7 +136,7 @@ impl ReadModelSettings {
     }
 
     /// Whether this is the labels read model, whose log actions have names of their own.
-    pub fn is_labels(&self) -> bool {
+    pub(crate) fn is_labels(&self) -> bool {
         self.target.name == "labels_lookup"
     }
 }
@@ -152,7 +152,7 @@ pub struct ColumnMapping {
 
 impl ColumnMapping {
     /// A column that keeps its name.
-    pub fn same(name: &str) -> Self {
+    pub(crate) fn same(name: &str) -> Self {
         Self {
             target: name.to_owned(),
             source: name.to_owned(),
@@ -187,7 +187,7 @@ impl Default for ResyncSettings {
 const NAME_BYTES: usize = 63;
 
 /// application_name of a pipeline's session, so that a DBA sees what it is for.
-pub fn application_name(slot: &str, role: &str) -> String {
+pub(crate) fn application_name(slot: &str, role: &str) -> String {
     format!("cdc {slot} {role}")
         .chars()
         .take(NAME_BYTES)
@@ -197,18 +197,18 @@ pub fn application_name(slot: &str, role: &str) -> String {
 impl SourceSettings {
     /// application_name of a session of the source for this role: the connection string's, if it
     /// has one.
-    pub fn application_name(&self, role: &str) -> String {
+    pub(crate) fn application_name(&self, role: &str) -> String {
         let given = self.conninfo.application_name.clone();
         given.unwrap_or_else(|| application_name(&self.slot, role))
     }
 }
 
 /// What the session that streams is for, in its application_name.
-pub const STREAM: &str = "stream";
+pub(crate) const STREAM: &str = "stream";
 
 /// A number that depends on the pipeline's name alone, in every version of this program: FNV-1a
 /// over the slot's name.
-pub fn pipeline_hash(slot: &str) -> u64 {
+pub(crate) fn pipeline_hash(slot: &str) -> u64 {
     format!("cdc pipeline {slot}")
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -77,7 +77,7 @@ impl Shape {
     ///
     /// # Errors
     /// As [`Self::is_bound_to`].
-    pub fn proves(&self, model: &ReadModel, relation: &Relation) -> Result<()> {
+    pub(crate) fn proves(&self, model: &ReadModel, relation: &Relation) -> Result<()> {
         self.is_bound_to(model)?;
         if self.explains(relation) {
             return Ok(());
@@ -93,7 +93,7 @@ impl Shape {
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if it was detached: some of its changes may
     /// be of a table that stands alone.
-    pub fn has_leaf(&self, table: &TableName, leaf: u32) -> Result<()> {
+    pub(crate) fn has_leaf(&self, table: &TableName, leaf: u32) -> Result<()> {
         match &self.parts {
             Some(parts) if !parts.contains(&leaf) => Err(Error::broken(format!(
                 "a partition of table \"{table}\" was detached, and its changes still come under the table's name"

@@ -9,12 +9,12 @@ use std::str::FromStr;
 use crate::error::Error;
 
 /// The name as a quoted identifier: `label"s` becomes `"label""s"`.
-pub fn ident(name: &str) -> String {
+pub(crate) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The text as a string literal, right under either setting of standard_conforming_strings.
-pub fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') {
         format!(" E'{}'", quoted.replace('\\', "\\\\"))
@@ -24,7 +24,7 @@ pub fn literal(text: &str) -> String {
 }
 
 /// A list of quoted identifiers, separated by a comma and a blank.
-pub fn idents<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
+pub(crate) fn idents<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     names
         .into_iter()
         .map(|name| ident(name.as_ref()))
@@ -33,7 +33,7 @@ pub fn idents<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
 }
 
 /// A `DO` block with this body, in dollar quotes that it does not hold.
-pub fn block(body: &str) -> String {
+pub(crate) fn block(body: &str) -> String {
     let mut tag = "$cdc$".to_owned();
     while body.contains(&tag) {
         tag.insert(1, '_');
@@ -45,7 +45,7 @@ pub fn block(body: &str) -> String {
 ///
 /// Placeholders without a value are left as they are, so that a test can find them. `{{?name}}` is
 /// filled by the name `?name`; what the notations mean is in `sql/README.md`.
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut text = template.to_owned();
     for (name, value) in values {
         text = text.replace(&format!("{{{{{name}}}}}"), value);
@@ -72,7 +72,7 @@ impl TableName {
     }
 
     /// Both parts quoted, for SQL.
-    pub fn quoted(&self) -> String {
+    pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", ident(&self.schema), ident(&self.name))
     }
 }

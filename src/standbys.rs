@@ -35,7 +35,7 @@ impl Token {
 }
 
 /// Whether a walsender with this application_name is one that commits may wait for.
-pub fn names(setting: &str, application_name: &str) -> bool {
+pub(crate) fn names(setting: &str, application_name: &str) -> bool {
     let tokens = tokens(setting);
     let list = match tokens.as_slice() {
         [method, count, Token::Open, list @ ..] if method.is_method() && count.is_count() => list,

@@ -19,10 +19,9 @@ use crate::lsn::Lsn;
 use crate::schedule::Schedule;
 use crate::settings::{ReadModelSettings, Settings};
 
-pub use age::CatchingUp;
-pub use copy::Copy;
-pub use text::{progress_line, render, time};
-pub use verdict::{MAX_AGE_SECONDS, STALE_HEARTBEAT_SECONDS};
+pub(crate) use age::CatchingUp;
+pub(crate) use copy::Copy;
+pub(crate) use text::{progress_line, render, time};
 
 /// What `cdc status --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -315,7 +314,7 @@ pub struct ResyncSchedule {
 
 /// What the source showed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SourceSeen {
+pub(crate) struct SourceSeen {
     /// Server version.
     pub version: String,
     /// Its clock, read before the end of its WAL, in microseconds since 1970; `None` of a standby.
@@ -328,7 +327,7 @@ pub struct SourceSeen {
 
 /// What the target showed.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct TargetSeen {
+pub(crate) struct TargetSeen {
     /// Server version.
     pub version: String,
     /// The bookkeeping; `None` before the first run.
@@ -337,7 +336,7 @@ pub struct TargetSeen {
 
 /// What the bookkeeping holds.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Bookkeeping {
+pub(crate) struct Bookkeeping {
     /// The pipeline's row; `None` before the first run. Its `alive` is filled in here.
     pub pipeline: Option<PipelineStatus>,
     /// The checkpoint; `None` before the first copy. Its `lag_bytes` is filled in here.
@@ -356,7 +355,7 @@ pub struct Bookkeeping {
 
 /// Both sides, as far as they could be seen; an error is its text.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The source.
     pub source: Result<SourceSeen, String>,
     /// The target.
@@ -365,7 +364,7 @@ pub struct Observed {
 
 impl Status {
     /// The status that follows from what was seen.
-    pub fn new(settings: &Settings, seen: &Observed) -> Self {
+    pub(crate) fn new(settings: &Settings, seen: &Observed) -> Self {
         let source = seen.source.as_ref().ok();
         let target = seen.target.as_ref().ok();
         let bookkeeping = target.and_then(|target| target.bookkeeping.as_ref());

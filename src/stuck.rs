@@ -29,7 +29,7 @@ const RESOURCES_PATIENCE_SECONDS: i64 = 3600;
 
 /// An error that has come back at one position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
+pub(crate) struct Stuck {
     /// Every commit before it is applied; what follows cannot be sent.
     pub position: Lsn,
     /// SQLSTATE of the error.
@@ -44,7 +44,7 @@ impl Stuck {
     /// Whether an error of the stream may be about what is to be sent. Lost connections (08), the
     /// operator's commands and shutdowns (57), conflicts with recovery (40) and slots in use or
     /// lost (55, 42) are not.
-    pub fn concerns(sqlstate: &str) -> bool {
+    pub(crate) fn concerns(sqlstate: &str) -> bool {
         sqlstate.len() == 5
             && !["08", "40", "42", "55", "57"]
                 .iter()
@@ -52,7 +52,12 @@ impl Stuck {
     }
 
     /// The same trouble as `before` once more, or another one.
-    pub fn note(before: Option<&Self>, position: Lsn, sqlstate: &str, now: Timestamp) -> Self {
+    pub(crate) fn note(
+        before: Option<&Self>,
+        position: Lsn,
+        sqlstate: &str,
+        now: Timestamp,
+    ) -> Self {
         match before.filter(|before| before.position == position && before.sqlstate == sqlstate) {
             Some(before) => Self {
                 times: before.times.saturating_add(1),
@@ -68,13 +73,13 @@ impl Stuck {
     }
 
     /// How long to wait before the next try.
-    pub fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         let doubled = self.times.saturating_sub(1).min(16);
         FIRST_PAUSE.saturating_mul(1 << doubled).min(MOST_PAUSE)
     }
 
     /// Whether another try is useless: only a new slot behind this position helps.
-    pub fn is_hopeless(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_hopeless(&self, now: Timestamp) -> bool {
         let lacks_resources = self.sqlstate.starts_with("53");
         let seconds = now.as_second().saturating_sub(self.since.as_second());
         self.times >= TRIES && (!lacks_resources || seconds >= RESOURCES_PATIENCE_SECONDS)
@@ -82,7 +87,7 @@ impl Stuck {
 
     /// The error with what is known of its recurrence.
     #[must_use]
-    pub fn explain(&self, error: Error) -> Error {
+    pub(crate) fn explain(&self, error: Error) -> Error {
         error
             .context(format_args!("the source cannot send what follows {}", self.position))
             .with_detail(format!(

@@ -5,8 +5,8 @@
 //! fields are escaped: a server's message must not be able to forge a line or steer a terminal.
 
 mod line;
-pub mod progress;
-pub mod stderr;
+pub(crate) mod progress;
+pub(crate) mod stderr;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One line for people.
     Text,
     /// One JSON object a line.
@@ -37,7 +37,7 @@ pub enum LogFormat {
 /// # Errors
 ///
 /// Configuration, if the filters cannot be read.
-pub fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
+pub(crate) fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()> {
     let filter = filter(level)?;
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal {
@@ -108,7 +108,7 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
 
 /// The text with control characters written as `\n`, `\u{1b}` and so on; newlines stay if asked
 /// for.
-pub fn escaped(text: &str, keep_newlines: bool) -> String {
+pub(crate) fn escaped(text: &str, keep_newlines: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && !(keep_newlines && c == '\n') {

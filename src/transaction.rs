@@ -37,7 +37,7 @@ use crate::sql::TableName;
 
 mod leaves;
 
-pub use leaves::Leaf;
+pub(crate) use leaves::Leaf;
 use leaves::Leaves;
 
 /// A committed transaction of the source.
@@ -160,12 +160,12 @@ impl Assembler {
     }
 
     /// Whether the read model takes part.
-    pub fn is_active(&self, index: usize) -> bool {
+    pub(crate) fn is_active(&self, index: usize) -> bool {
         matches!(self.parts.get(index), Some(Part::Active { .. }))
     }
 
     /// Read models that are broken although their suspension is not stored.
-    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+    pub(crate) fn broken(&self) -> impl Iterator<Item = &Broken> {
         self.parts.iter().filter_map(|part| match part {
             Part::Broken(broken) => Some(broken),
             Part::Active { .. } | Part::Absent => None,
@@ -174,7 +174,7 @@ impl Assembler {
 
     /// Read models that the bookkeeping has to call in step: they take part, or broke without a
     /// stored suspension.
-    pub fn taking_part(&self) -> Vec<usize> {
+    pub(crate) fn taking_part(&self) -> Vec<usize> {
         let parts = self.parts.iter().enumerate();
         parts
             .filter(|(_, part)| !matches!(part, Part::Absent))
@@ -183,14 +183,14 @@ impl Assembler {
     }
 
     /// The suspension of a broken read model is stored: no transaction has to report it any more.
-    pub fn suspended(&mut self, index: usize) {
+    pub(crate) fn suspended(&mut self, index: usize) {
         if let Some(part @ Part::Broken(_)) = self.parts.get_mut(index) {
             *part = Part::Absent;
         }
     }
 
     /// Lets a read model take part from the next transaction on, with a new binding.
-    pub fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
+    pub(crate) fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
         if let Some(part) = self.parts.get_mut(index) {
             // If the relation does not fit, the server describes it again before its next change,
             // which is judged then.
@@ -205,7 +205,7 @@ impl Assembler {
     }
 
     /// Passes the read model's changes over from here on, in the open transaction too.
-    pub fn deactivate(&mut self, index: usize) {
+    pub(crate) fn deactivate(&mut self, index: usize) {
         if let Some(part) = self.parts.get_mut(index) {
             *part = Part::Absent;
         }
@@ -216,7 +216,7 @@ impl Assembler {
 
     /// Tables of which changes were mapped by a description that is to be proved. What no read
     /// model follows any more is forgotten.
-    pub fn to_prove(&mut self) -> Vec<TableName> {
+    pub(crate) fn take_unproved(&mut self) -> Vec<TableName> {
         let Self {
             parts, unproved, ..
         } = self;
@@ -238,7 +238,7 @@ impl Assembler {
     /// Proves the descriptions by what the catalogs say of these tables now. A read model whose
     /// changes may be of other columns is broken from the first of them on, in the open transaction
     /// too; returns those.
-    pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
+    pub(crate) fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
         let mut broken = Vec::new();
         for (relation, commit_lsn) in std::mem::take(&mut self.unproved) {
             for (index, part) in self.parts.iter_mut().enumerate() {
@@ -270,7 +270,7 @@ impl Assembler {
 
     /// Breaks the read models of this table from this commit on, in the open transaction too;
     /// returns those that took part.
-    pub fn break_table(
+    pub(crate) fn break_table(
         &mut self,
         table: &TableName,
         commit_lsn: Lsn,
@@ -293,22 +293,22 @@ impl Assembler {
     }
 
     /// Whether a transaction has begun and not yet ended.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Bytes that the open transaction takes in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
     /// Chunks of the open transaction that were taken.
-    pub fn chunks(&self) -> u64 {
+    pub(crate) fn chunks(&self) -> u64 {
         self.open.as_ref().map_or(0, |open| open.chunks)
     }
 
     /// The name of the open transaction: its Begin tells it already.
-    pub fn open_transaction(&self) -> Option<TransactionId> {
+    pub(crate) fn open_transaction(&self) -> Option<TransactionId> {
         self.open.as_ref().map(|open| TransactionId {
             commit_lsn: open.begin.final_lsn,
             xid: open.begin.xid,
@@ -319,7 +319,7 @@ impl Assembler {
     /// Takes the changes of the open transaction so far, with the index of their read model. The
     /// transaction that the Commit completes has only the later ones; what it breaks is told with
     /// it.
-    pub fn take_chunk(&mut self) -> Vec<(usize, Change)> {
+    pub(crate) fn take_chunk(&mut self) -> Vec<(usize, Change)> {
         match &mut self.open {
             Some(open) => {
                 open.bytes = 0;

@@ -316,10 +316,10 @@ pub(super) fn target(findings: &mut Findings, settings: &Settings, server: &Targ
 }
 
 /// Why a source with SQL_ASCII is refused.
-pub const SQL_ASCII_SOURCE: &str = "It does not know what its text means. The first text that is not UTF-8, of any published table, would end the \
+pub(crate) const SQL_ASCII_SOURCE: &str = "It does not know what its text means. The first text that is not UTF-8, of any published table, would end the \
     stream for good: the server refuses to send it.";
 /// What to do about it.
-pub const SQL_ASCII_HINT: &str = "Dump the database and restore it into one with the encoding that its text is in (CREATE DATABASE ... ENCODING).";
+pub(crate) const SQL_ASCII_HINT: &str = "Dump the database and restore it into one with the encoding that its text is in (CREATE DATABASE ... ENCODING).";
 
 /// Whether the target can hold what the source has.
 pub(super) fn encodings(findings: &mut Findings, source: &str, target: &str) {

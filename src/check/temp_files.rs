@@ -5,10 +5,10 @@ use crate::facts::TempFiles;
 use crate::sql::ident;
 
 /// The setting's name, which is in the server's error in any language.
-pub const TEMP_FILE_LIMIT: &str = "temp_file_limit";
+pub(crate) const TEMP_FILE_LIMIT: &str = "temp_file_limit";
 
 /// What to do about it.
-pub const TEMP_FILE_LIMIT_HINT: &str = "Only a superuser may raise it, for the role of the target's URL: ALTER ROLE ... SET temp_file_limit = -1; \
+pub(crate) const TEMP_FILE_LIMIT_HINT: &str = "Only a superuser may raise it, for the role of the target's URL: ALTER ROLE ... SET temp_file_limit = -1; \
     on a managed service it is a parameter. A comparison of all rows may take twice the room of its lookup.";
 
 /// How many times the lookup a comparison may take: both sides are sorted or hashed.

@@ -27,7 +27,7 @@ Exit codes: 0 ready (there may be warnings and notes), 1 an error was found, 2 w
 /// finding says what to do about it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print the findings as one JSON document
     #[arg(long)]
     pub json: bool,
@@ -38,7 +38,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     let good = context
         .stop

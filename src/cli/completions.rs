@@ -14,7 +14,7 @@ Examples:
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// The shell
     pub shell: Shell,
 }
@@ -24,7 +24,7 @@ pub struct Args {
 /// # Errors
 ///
 /// If stdout cannot be written.
-pub async fn run(args: &Args, _context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, _context: &Context) -> Result<Outcome> {
     // Into memory first: clap_complete panics where its writer fails, a closed pipe for example.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "cdc", &mut text);

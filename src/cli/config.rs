@@ -16,7 +16,7 @@ Examples:
 /// Neither database is asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print a commented example of the file, and read nothing
     #[arg(long)]
     pub example: bool,
@@ -27,7 +27,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Configuration, if there is a mistake in it.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.example {
         output::print(EXAMPLE)?;
         return Ok(Outcome::Done);

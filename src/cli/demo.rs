@@ -18,7 +18,7 @@ looked at.";
 /// between them, changes labels and shows the report following. Removes everything at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
-pub struct Args {
+pub(crate) struct Args {
     /// Leave both servers running and print how to connect and how to stop them
     #[arg(long)]
     pub keep: bool,
@@ -33,7 +33,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     crate::demo::run(args.keep, args.pg_bin.clone(), context.stop.token().clone()).await?;
     Ok(Outcome::Done)
 }

@@ -6,18 +6,18 @@
 pub mod check;
 mod common;
 mod compared;
-pub mod completions;
-pub mod config;
-pub mod demo;
-pub mod output;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod output;
 mod request;
-pub mod resync;
-pub mod run;
+pub(crate) mod resync;
+pub(crate) mod run;
 pub mod setup;
 pub mod status;
 pub mod stop;
 pub mod teardown;
-pub mod verify;
+pub(crate) mod verify;
 
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ use stop::Stop;
 
 /// What a command that did not fail has to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Done, or healthy: exit code 0.
     Done,
     /// There are findings, or something is not healthy: exit code 1.
@@ -64,7 +64,7 @@ Exit codes: 0 done or healthy, 1 findings or not healthy, 2 wrong usage or confi
     arg_required_else_help = true,
     disable_help_subcommand = true
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -76,7 +76,7 @@ pub struct Cli {
 /// Flags of every command.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Global options")]
-pub struct GlobalArgs {
+pub(crate) struct GlobalArgs {
     /// Configuration file [env: CDC_CONFIG] [default: ./cdc.toml if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<std::path::PathBuf>,
@@ -117,7 +117,7 @@ pub struct GlobalArgs {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Keep the lookup tables in step until stopped
     Run(run::Args),
     /// Say what is wrong or would go wrong, without changing anything
@@ -142,7 +142,7 @@ pub enum Command {
 
 /// What every subcommand may ask for.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// Flags of every command.
     pub global: GlobalArgs,
     /// Cancelled by the first SIGTERM or Ctrl-C.
@@ -155,7 +155,7 @@ impl Context {
     /// # Errors
     ///
     /// Configuration, with all mistakes at once where possible.
-    pub fn load(&self) -> Result<Loaded> {
+    pub(crate) fn load(&self) -> Result<Loaded> {
         let flags = Flags {
             config: self.global.config.clone(),
             source_url: self.global.source_url.clone(),
@@ -169,7 +169,7 @@ impl Context {
     /// # Errors
     ///
     /// As [`Context::load`].
-    pub fn settings(&self) -> Result<Settings> {
+    pub(crate) fn settings(&self) -> Result<Settings> {
         let loaded = self.load()?;
         for warning in &loaded.warnings {
             tracing::warn!(warning = %warning, "configuration");
@@ -179,7 +179,7 @@ impl Context {
 }
 
 /// The command line with the layout of help that all commands share.
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Cli::command()
         .help_template(HELP_TEMPLATE)
         .mut_subcommands(|subcommand| {
@@ -246,7 +246,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// The exit code of an error.
-pub fn exit_code(error: &Error) -> u8 {
+pub(crate) fn exit_code(error: &Error) -> u8 {
     match error.class() {
         Class::Configuration => 2,
         _ => 1,

@@ -13,7 +13,7 @@ use crate::telemetry::progress::Above;
 /// # Errors
 ///
 /// Transient, if stdout cannot be written otherwise (disk full).
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -27,12 +27,12 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// Writes a line to stderr for the user; nothing can be done if that fails.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = Above.write_all(format!("{text}\n").as_bytes());
 }
 
 /// Writes the error to stderr.
-pub fn print_error(error: &Error) {
+pub(crate) fn print_error(error: &Error) {
     note(&rendered(error));
 }
 
@@ -40,7 +40,7 @@ pub fn print_error(error: &Error) {
 ///
 /// No error of ours holds one; this is for the words of the user that clap repeats (`cdc run
 /// postgres://a:b@c`), and a net below the rest. It rather masks too much.
-pub fn masked(text: &str) -> String {
+pub(crate) fn masked(text: &str) -> String {
     text.split_inclusive('\n')
         .map(|line| masked_pairs(&masked_urls(line)))
         .collect()
@@ -80,7 +80,7 @@ fn masked_pairs(line: &str) -> String {
 }
 
 /// The error as PostgreSQL prints its own: `error:`, `detail:` and `hint:` lines.
-pub fn rendered(error: &Error) -> String {
+pub(crate) fn rendered(error: &Error) -> String {
     let mut text = format!("error: {}", escaped(&error.to_string(), false));
     for (label, part) in [("detail", error.detail()), ("hint", error.hint())] {
         if let Some(part) = part {

@@ -31,7 +31,7 @@ Exit codes: 0 done, and with --dry-run no differences; 1 differences, or not don
 /// stream, compares every row and writes only what differs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
-pub struct Args {
+pub(crate) struct Args {
     /// Lookup tables of the read models; all of them if none is named
     #[arg(value_name = "READ_MODEL")]
     pub read_models: Vec<String>,
@@ -59,7 +59,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.dry_run {
         return verify::compare(&args.read_models, args.limit, args.json, context).await;
     }

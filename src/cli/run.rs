@@ -23,7 +23,7 @@ batch and leaves, the second one leaves at once.";
 /// only if the configuration, or a setting of a server, must be changed by a person.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
-pub struct Args {
+pub(crate) struct Args {
     /// Take a slot of this name that is there and not known to be this pipeline's: it is dropped
     /// and made again
     ///
@@ -38,7 +38,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     // Where the pipelines of a fleet have times of their own.
     let delay = Schedule::of(&settings.resync, &settings.source.slot)?

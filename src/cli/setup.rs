@@ -32,7 +32,7 @@ slot would hold WAL on the disk of the master.";
 /// that do not exist. An existing lookup table is taken as it is. May be run again at any time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print the SQL statements that are still needed, and run none
     #[arg(long)]
     pub print_sql: bool,
@@ -47,7 +47,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     if args.all {
         say(&context.stop.or_interrupted(all_sql(&settings)).await?)?;

@@ -30,7 +30,7 @@ Exit codes: 0 healthy, 1 not healthy, 2 wrong usage or configuration.";
 /// database is down; it says what it could not see.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print one JSON document; fields are only ever added to it
     #[arg(long)]
     pub json: bool,
@@ -45,7 +45,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     let good = execute(&settings, args.json, args.watch, &context.stop).await?;
     Ok(if good {

@@ -20,7 +20,7 @@ impl Stop {
     /// # Errors
     ///
     /// Transient, if the system refuses the handlers.
-    pub fn on_signals() -> Result<Self> {
+    pub(crate) fn on_signals() -> Result<Self> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
                 Error::transient("could not listen for signals").with_source(error)
@@ -34,22 +34,17 @@ impl Stop {
     }
 
     /// Asks everybody to stop.
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.cancel();
     }
 
-    /// Whether somebody asked.
-    pub fn is_requested(&self) -> bool {
-        self.0.is_cancelled()
-    }
-
     /// Returns once somebody asks; safe to drop.
-    pub async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         self.0.cancelled().await;
     }
 
     /// The token itself, for tasks that take one.
-    pub fn token(&self) -> &CancellationToken {
+    pub(crate) fn token(&self) -> &CancellationToken {
         &self.0
     }
 
@@ -59,7 +54,10 @@ impl Stop {
     /// # Errors
     ///
     /// Those of `work`, and interrupted.
-    pub async fn or_interrupted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn or_interrupted<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         tokio::select! {
             biased;
             () = self.requested() => Err(Error::new(Class::Interrupted, "stopped on request")),
@@ -97,7 +95,7 @@ mod tests {
         let stop = Stop::new();
         assert_eq!(stop.or_interrupted(async { Ok(1) }).await.unwrap(), 1);
         stop.clone().request();
-        assert!(stop.is_requested());
+        assert!(stop.0.is_cancelled());
         let error = stop
             .or_interrupted(std::future::pending::<Result<()>>())
             .await

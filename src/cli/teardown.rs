@@ -38,7 +38,7 @@ Stop 'cdc run' before. The lookup tables stay as they are, so reports go on work
 /// bookkeeping schema at the target. The lookup tables and their rows stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
@@ -53,7 +53,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let settings = context.settings()?;
     let good = context
         .stop

@@ -39,7 +39,7 @@ Exit codes: 0 no differences; 1 differences, or not done; 2 wrong usage or confi
 /// take. It can be used before 'cdc run', to see how right a lookup is that something else keeps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
-pub struct Args {
+pub(crate) struct Args {
     /// Lookup tables of the read models; all of them if none is named
     #[arg(value_name = "READ_MODEL")]
     pub read_models: Vec<String>,
@@ -69,7 +69,7 @@ pub(super) fn keys() -> clap::builder::RangedI64ValueParser<u16> {
 /// # Errors
 ///
 /// Whatever stops the command.
-pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     compare(&args.read_models, args.limit, args.json, context).await
 }
 

@@ -60,7 +60,7 @@ impl Programs {
     ///
     /// # Errors
     /// Configuration: a program is missing or cannot be run.
-    pub fn at(directory: &Path) -> Result<Self> {
+    pub(crate) fn at(directory: &Path) -> Result<Self> {
         // Links are followed: initdb looks for its siblings and its share directory from where it
         // really is.
         let directory = std::fs::canonicalize(directory.join("postgres"))

@@ -7,7 +7,7 @@ use crate::settings::{OnRowError, ReadModelSettings, Settings, size_text};
 
 /// Shows the settings as a configuration file; passwords as `****`.
 #[derive(Debug)]
-pub struct Effective<'a>(pub &'a Settings);
+pub(crate) struct Effective<'a>(pub &'a Settings);
 
 impl fmt::Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,17 +19,17 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
-pub use effective::Effective;
+pub(crate) use effective::Effective;
 
 /// A commented example of the file; `cdc config --example` prints it.
-pub const EXAMPLE: &str = include_str!("example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
 
 /// The file that is read where none is named, if it is there.
 const DEFAULT_FILE: &str = "cdc.toml";
 
 /// Flags that say what else the file and the environment say.
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `--config`.
     pub config: Option<PathBuf>,
     /// `--source-url`.
@@ -40,7 +40,7 @@ pub struct Flags {
 
 /// The configuration in effect.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// What all layers come to.
     pub settings: Settings,
     /// The file that was read.
@@ -54,7 +54,7 @@ pub struct Loaded {
 /// # Errors
 ///
 /// Configuration, with all mistakes at once where possible.
-pub fn load(flags: &Flags) -> Result<Loaded> {
+pub(crate) fn load(flags: &Flags) -> Result<Loaded> {
     load_with(flags, &environment::variables(), Path::new(DEFAULT_FILE))
 }
 

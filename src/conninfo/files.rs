@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 impl Environment {
     /// Files that may define services, in the order in which they are asked.
-    pub fn service_files(&self) -> Vec<String> {
+    pub(crate) fn service_files(&self) -> Vec<String> {
         let user = match self.variable("PGSERVICEFILE") {
             Some(file) => Some(file.to_owned()),
             None => self
@@ -24,7 +24,7 @@ impl Environment {
     }
 
     /// The password file that is read where the connection string names none.
-    pub fn default_password_file(&self) -> Option<String> {
+    pub(crate) fn default_password_file(&self) -> Option<String> {
         match self.variable("PGPASSFILE") {
             Some(file) => Some(file.to_owned()),
             None => self.home.as_ref().map(|home| format!("{home}/.pgpass")),
@@ -33,7 +33,7 @@ impl Environment {
 
     /// Certificate files that are used if they exist: authorities, client's certificate, client's
     /// key.
-    pub fn default_certificate_files(&self) -> Option<[String; 3]> {
+    pub(crate) fn default_certificate_files(&self) -> Option<[String; 3]> {
         let home = self.home.as_ref()?;
         Some(
             ["root.crt", "postgresql.crt", "postgresql.key"]

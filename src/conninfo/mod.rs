@@ -14,7 +14,7 @@ use std::fmt;
 
 use crate::error::Result;
 
-pub use resolve::DEFAULT_CONNECT_TIMEOUT_SECONDS;
+pub(crate) use resolve::DEFAULT_CONNECT_TIMEOUT_SECONDS;
 
 /// What a connection string is read against, as values: nothing here is looked up anywhere else.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ impl Environment {
 }
 
 /// The known word that `word` is most likely a misspelling of.
-pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
@@ -60,7 +60,7 @@ impl Secret {
     }
 
     /// The secret itself, for the handshake only.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -128,7 +128,7 @@ pub struct Host {
 
 impl Host {
     /// Whether this is the directory of a Unix socket.
-    pub fn is_unix(&self) -> bool {
+    pub(crate) fn is_unix(&self) -> bool {
         self.host.starts_with('/')
     }
 }
@@ -211,12 +211,12 @@ impl Conninfo {
     /// # Errors
     ///
     /// As [`Conninfo::parse`].
-    pub fn password_file(text: &str, environment: &Environment) -> Result<Option<String>> {
+    pub(crate) fn password_file(text: &str, environment: &Environment) -> Result<Option<String>> {
         resolve::password_file(text, environment)
     }
 
     /// The URL that gives this, with the password as `****`; what is a default is left out.
-    pub fn masked_url(&self) -> String {
+    pub(crate) fn masked_url(&self) -> String {
         url::masked(self)
     }
 }

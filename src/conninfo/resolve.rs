@@ -12,7 +12,7 @@ use super::{ChannelBinding, Conninfo, Environment, Host, Secret, SslMode, Target
 use crate::error::{Error, Result};
 
 /// Seconds to wait for one server where nothing else is said; libpq waits without limit.
-pub const DEFAULT_CONNECT_TIMEOUT_SECONDS: u32 = 10;
+pub(crate) const DEFAULT_CONNECT_TIMEOUT_SECONDS: u32 = 10;
 
 /// Keywords that count, with the variable that fills the gap.
 const KEYWORDS: [(&str, Option<&str>); 20] = [

@@ -25,11 +25,11 @@ use crate::lsn::Lsn;
 use crate::progress::Progress;
 
 /// How long the source's shutdown may wait for an acknowledgement; then the connection is closed.
-pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the position of an idle stream is stored at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Somebody waits for a higher position.
     Waited,
     /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is
@@ -57,7 +57,7 @@ pub struct Status {
 
 /// Settings of [`Acks`].
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// The stored position.
     pub checkpoint: Lsn,
     /// The slot's own position, where the stream begins.
@@ -74,7 +74,7 @@ pub struct Terms {
 
 /// Positions, and what follows from them.
 #[derive(Debug)]
-pub struct Acks {
+pub(crate) struct Acks {
     terms: Terms,
     progress: Progress,
     /// Whether the stream has come to the checkpoint with the history that was applied.
@@ -96,7 +96,7 @@ pub struct Acks {
 
 impl Acks {
     /// Everything stands at the checkpoint.
-    pub fn new(terms: Terms) -> Self {
+    pub(crate) fn new(terms: Terms) -> Self {
         Self {
             terms,
             progress: Progress::at(terms.checkpoint),
@@ -114,17 +114,17 @@ impl Acks {
     }
 
     /// Every commit before this was received.
-    pub fn received(&self) -> Lsn {
+    pub(crate) fn received(&self) -> Lsn {
         self.progress.received()
     }
 
     /// Every commit before this is in the target.
-    pub fn applied(&self) -> Lsn {
+    pub(crate) fn applied(&self) -> Lsn {
         self.progress.applied()
     }
 
     /// Every commit before this may be forgotten by the source.
-    pub fn acknowledged(&self) -> Lsn {
+    pub(crate) fn acknowledged(&self) -> Lsn {
         if self.is_proved {
             self.progress.durable()
         } else {
@@ -133,24 +133,24 @@ impl Acks {
     }
 
     /// The stream has come to the checkpoint with the history that was applied.
-    pub fn prove(&mut self, is_proved: bool) {
+    pub(crate) fn prove(&mut self, is_proved: bool) {
         self.is_proved = is_proved;
     }
 
     /// A transaction was received that has to be applied.
-    pub fn receive(&mut self, end: Lsn) {
+    pub(crate) fn receive(&mut self, end: Lsn) {
         self.progress.receive(end);
     }
 
     /// The stream has passed a position without a change: by a transaction that changed nothing
     /// here (13 and 14 send them).
-    pub fn pass(&mut self, position: Position) {
+    pub(crate) fn pass(&mut self, position: Position) {
         self.progress.receive(position.lsn);
         self.idle = Some(position);
     }
 
     /// The same by a keepalive, which may be one that was waited for.
-    pub fn keepalive(&mut self, wal_end: Lsn) {
+    pub(crate) fn keepalive(&mut self, wal_end: Lsn) {
         self.pass(Position {
             lsn: wal_end,
             commit_time: None,
@@ -160,7 +160,7 @@ impl Acks {
     }
 
     /// A keepalive asks for a reply: the server shuts down.
-    pub fn reply(&mut self, wal_end: Lsn, now: Now) {
+    pub(crate) fn reply(&mut self, wal_end: Lsn, now: Now) {
         if self.progress.acknowledged() < wal_end && self.shutdown.is_none() {
             self.shutdown = Some((wal_end, now + SHUTDOWN_PATIENCE));
             self.harden_due = true;
@@ -169,19 +169,19 @@ impl Acks {
     }
 
     /// Whether the server shuts down and has waited for too long.
-    pub fn is_shutdown_over(&self, now: Now) -> bool {
+    pub(crate) fn is_shutdown_over(&self, now: Now) -> bool {
         self.shutdown.is_some_and(|(_, until)| now >= until)
     }
 
     /// A batch was committed together with this position.
-    pub fn apply(&mut self, position: Lsn, now: Now) {
+    pub(crate) fn apply(&mut self, position: Lsn, now: Now) {
         self.stored_at = now;
         self.store(position);
     }
 
     /// Rows and checkpoint are committed; whether a crash of the target keeps them depends on its
     /// session's setting.
-    pub fn store(&mut self, position: Lsn) {
+    pub(crate) fn store(&mut self, position: Lsn) {
         self.progress.apply(position);
         if self.terms.synchronous_commit {
             self.progress.harden(position);
@@ -189,30 +189,30 @@ impl Acks {
     }
 
     /// What was committed up to here survives a crash of the target.
-    pub fn harden(&mut self, position: Lsn) {
+    pub(crate) fn harden(&mut self, position: Lsn) {
         self.progress.harden(position);
     }
 
     /// A job has ended: the source hears of it.
-    pub fn job_ended(&mut self) {
+    pub(crate) fn job_ended(&mut self) {
         self.harden_due |= self.shutdown.is_some();
         self.say(false);
     }
 
     /// Somebody waits for a higher position.
-    pub fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         self.store_next.get_or_insert(Reason::Waited);
         self.say(true);
     }
 
     /// The source's clock was read, and whether its commits wait for a walsender of our name.
-    pub fn read_clock(&mut self, reading: Reading, is_named: bool) {
+    pub(crate) fn read_clock(&mut self, reading: Reading, is_named: bool) {
         self.as_of.read(reading);
         self.standby.read(is_named, reading.flushed);
     }
 
     /// A status is due, and an idle position is stored when it is time.
-    pub fn tick(&mut self, now: Now) {
+    pub(crate) fn tick(&mut self, now: Now) {
         // Half an interval early rather than at the tick after the next.
         let since = now.saturating_sub(self.stored_at);
         if since + self.terms.feedback_interval / 2 >= self.terms.status_interval {
@@ -227,12 +227,12 @@ impl Acks {
     }
 
     /// A status goes out with the next look; one that asks for a keepalive does.
-    pub fn say(&mut self, asks: bool) {
+    pub(crate) fn say(&mut self, asks: bool) {
         self.status = Some(self.status.unwrap_or_default() || asks);
     }
 
     /// The status that is due.
-    pub fn take_status(&mut self) -> Option<Status> {
+    pub(crate) fn take_status(&mut self) -> Option<Status> {
         self.status.take().map(|asks| self.status(asks, false))
     }
 
@@ -261,7 +261,7 @@ impl Acks {
     /// Compares what was received with what is acknowledged, where commits of the source wait for
     /// that; `open` is the commit of the transaction that is being read. Returns what the source
     /// has to be told.
-    pub fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
+    pub(crate) fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
         // The end of a transaction lies behind its commit record.
         let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
         let received = self.progress.received().max(open);
@@ -274,7 +274,7 @@ impl Acks {
 
     /// Whether an idle position is to be stored now, and then also the same position as of a later
     /// time. Whoever asks and cannot store has had the request: the next one comes soon.
-    pub fn wants_to_store(&mut self) -> Option<bool> {
+    pub(crate) fn wants_to_store(&mut self) -> Option<bool> {
         match self.store.take() {
             Some(reason) => Some(reason == Reason::Due),
             None if self.shutdown.is_some() || self.standby.is_waited_for() => Some(false),
@@ -284,7 +284,7 @@ impl Acks {
 
     /// Takes the idle position, if it is higher than the stored one, or with `time` if it is the
     /// same.
-    pub fn take_idle(&mut self, time: bool, now: Now) -> Option<Position> {
+    pub(crate) fn take_idle(&mut self, time: bool, now: Now) -> Option<Position> {
         let applied = self.progress.applied();
         let news = |idle: &mut Position| idle.lsn > applied || (time && idle.lsn == applied);
         let mut position = self.idle.take_if(news)?;
@@ -294,7 +294,7 @@ impl Acks {
     }
 
     /// Takes the position that is to be made durable, if one is.
-    pub fn take_harden(&mut self) -> Option<Lsn> {
+    pub(crate) fn take_harden(&mut self) -> Option<Lsn> {
         if std::mem::take(&mut self.harden_due) || self.standby.is_waited_for() {
             self.not_durable()
         } else {
@@ -303,13 +303,13 @@ impl Acks {
     }
 
     /// What is applied and not yet durable.
-    pub fn not_durable(&self) -> Option<Lsn> {
+    pub(crate) fn not_durable(&self) -> Option<Lsn> {
         let applied = self.progress.applied();
         (self.progress.durable() < applied).then_some(applied)
     }
 
     /// When something has to be looked at again.
-    pub fn deadline(&self) -> Option<Now> {
+    pub(crate) fn deadline(&self) -> Option<Now> {
         let shutdown = self.shutdown.map(|(_, until)| until);
         shutdown.into_iter().chain(self.standby.deadline()).min()
     }

@@ -47,7 +47,7 @@ pub enum Action {
 
 /// What the log gets to know.
 #[derive(Debug)]
-pub enum Note {
+pub(crate) enum Note {
     /// A read model leaves the stream before the transaction that commits here.
     Suspended(usize, Error, Lsn),
     /// A chunk of so many changes of this transaction is handed over.
@@ -144,42 +144,37 @@ impl Consumer {
     }
 
     /// How often [`Self::tick`] is due.
-    pub fn feedback_interval(&self) -> Duration {
+    pub(crate) fn feedback_interval(&self) -> Duration {
         self.feedback_interval
     }
 
     /// The read models by index.
-    pub fn read_models(&self) -> &[ReadModelSettings] {
+    pub(crate) fn read_models(&self) -> &[ReadModelSettings] {
         &self.read_models
     }
 
     /// What the log gets to know since the last call.
-    pub fn take_notes(&mut self) -> Vec<Note> {
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
     /// Whether the stream is behind: then it is worth to read in large pieces.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.gather.is_behind()
     }
 
     /// Whether the target has a job.
-    pub fn in_hand(&self) -> bool {
+    pub(crate) fn in_hand(&self) -> bool {
         self.in_hand
     }
 
     /// Every commit before this is in the target.
-    pub fn applied(&self) -> Lsn {
+    pub(crate) fn applied(&self) -> Lsn {
         self.acks.applied()
     }
 
-    /// Every commit before this may be forgotten by the source.
-    pub fn acknowledged(&self) -> Lsn {
-        self.acks.acknowledged()
-    }
-
     /// Whether a part of a transaction is staged of which the end has not gone to the target.
-    pub fn has_chunks(&self) -> bool {
+    pub(crate) fn has_chunks(&self) -> bool {
         self.intake.assembler.chunks() + self.pending.chunks() > 0
     }
 
@@ -189,7 +184,7 @@ impl Consumer {
     }
 
     /// Whether it ended because a chunk of a large transaction took the target too long.
-    pub fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         self.is_stalled
     }
 
@@ -313,7 +308,7 @@ impl Consumer {
     }
 
     /// The job in hand has ended with the target's session: nobody waits for a result.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.in_hand = false;
     }
 

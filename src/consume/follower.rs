@@ -94,7 +94,7 @@ impl Follower {
     }
 
     /// Whether the shadow has to be brought forward before more is taken in.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.pending.bytes() >= MOST_PENDING_BYTES
     }
 

@@ -27,7 +27,7 @@ const MOST_PENDING_READ_MODELS: usize = 25;
 
 /// How large the next batch becomes.
 #[derive(Debug, Default)]
-pub struct Gather {
+pub(crate) struct Gather {
     is_behind: bool,
     /// When the next batch goes out, although it is small.
     until: Option<Now>,
@@ -37,7 +37,7 @@ pub struct Gather {
 
 impl Gather {
     /// One transaction at a time up to this position.
-    pub fn careful_until(position: Option<Lsn>) -> Self {
+    pub(crate) fn careful_until(position: Option<Lsn>) -> Self {
         Self {
             careful_until: position,
             ..Self::default()
@@ -45,22 +45,22 @@ impl Gather {
     }
 
     /// A transaction began, this many microseconds after its commit.
-    pub fn began(&mut self, delay_micros: i64) {
+    pub(crate) fn began(&mut self, delay_micros: i64) {
         self.is_behind = delay_micros > BEHIND_MICROS;
     }
 
     /// Whether the stream is behind.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }
 
     /// Everything before this position is applied.
-    pub fn applied(&mut self, position: Lsn) {
+    pub(crate) fn applied(&mut self, position: Lsn) {
         self.careful_until = self.careful_until.filter(|until| position < *until);
     }
 
     /// Whether the batch may grow; `open_bytes` are those of the transaction that is being read.
-    pub fn may_grow(&self, pending: &Pending, open_bytes: usize) -> bool {
+    pub(crate) fn may_grow(&self, pending: &Pending, open_bytes: usize) -> bool {
         if pending.is_empty() {
             return true;
         }
@@ -73,7 +73,7 @@ impl Gather {
     }
 
     /// Whether the next batch waits for more.
-    pub fn waits(&mut self, pending: &Pending, now: Now) -> bool {
+    pub(crate) fn waits(&mut self, pending: &Pending, now: Now) -> bool {
         let small = pending.bytes() < GATHER_BYTES && !pending.is_empty();
         if !self.is_behind || !small || self.careful_until.is_some() {
             self.until = None;
@@ -87,7 +87,7 @@ impl Gather {
     }
 
     /// When it goes out at the latest.
-    pub fn deadline(&self) -> Option<Now> {
+    pub(crate) fn deadline(&self) -> Option<Now> {
         self.until
     }
 }

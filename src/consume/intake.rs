@@ -11,11 +11,11 @@ use crate::read_model::{Change, ReadModel};
 use crate::transaction::{Assembler, Transaction};
 
 /// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
-pub const CHUNK_BYTES: usize = 8 << 20;
+pub(crate) const CHUNK_BYTES: usize = 8 << 20;
 
 /// What a frame has brought.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing that can be seen yet.
     Nothing,
     /// A transaction began; it is sent this many microseconds after its commit, by the source's own
@@ -29,7 +29,7 @@ pub enum Step {
 
 /// A part of a transaction whose end is to come.
 #[derive(Debug)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// The transaction.
     pub id: TransactionId,
     /// Its changes so far, without those of earlier chunks.
@@ -38,7 +38,7 @@ pub struct Chunk {
 
 /// Reads one connection's stream.
 #[derive(Debug)]
-pub struct Intake {
+pub(crate) struct Intake {
     /// What the messages so far have made; also who takes part.
     pub assembler: Assembler,
     replay: Replay,
@@ -51,7 +51,7 @@ pub struct Intake {
 impl Intake {
     /// A stream that begins at `start`, for a target at `checkpoint`, whose last applied
     /// transaction is `last`.
-    pub fn new(
+    pub(crate) fn new(
         checkpoint: Lsn,
         last: Option<TransactionId>,
         start: Lsn,
@@ -72,7 +72,7 @@ impl Intake {
 
     /// Keeps so many bytes of one transaction in memory in place of [`CHUNK_BYTES`].
     #[must_use]
-    pub fn with_chunks_of(self, chunk_bytes: usize) -> Self {
+    pub(crate) fn with_chunks_of(self, chunk_bytes: usize) -> Self {
         Self {
             chunk_bytes,
             ..self
@@ -84,7 +84,7 @@ impl Intake {
     /// # Errors
     /// What cannot follow the frames before it, a gap if the source's history is not the one that
     /// was applied, and the end of the stream.
-    pub fn take(&mut self, frame: &StreamFrame<'_>) -> Result<Step> {
+    pub(crate) fn take(&mut self, frame: &StreamFrame<'_>) -> Result<Step> {
         match frame {
             StreamFrame::WalData {
                 payload, send_time, ..
@@ -131,7 +131,7 @@ impl Intake {
     ///
     /// # Errors
     /// A gap, as [`Self::take`].
-    pub fn take_chunk(&mut self) -> Result<Option<Chunk>> {
+    pub(crate) fn take_chunk(&mut self) -> Result<Option<Chunk>> {
         let Some(id) = self
             .assembler
             .open_transaction()
@@ -151,17 +151,17 @@ impl Intake {
     }
 
     /// Whether the open transaction has changed so much that it has to be handed on in part.
-    pub fn has_chunk(&self) -> bool {
+    pub(crate) fn has_chunk(&self) -> bool {
         self.assembler.bytes() >= self.chunk_bytes
     }
 
     /// Stops before the first commit at or after this position.
-    pub fn end_at(&mut self, position: Lsn) {
+    pub(crate) fn end_at(&mut self, position: Lsn) {
         self.end = Some(position);
     }
 
     /// Whether a commit at or after the end has come.
-    pub fn is_at_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         self.is_at_end
     }
 
@@ -172,7 +172,7 @@ impl Intake {
     }
 
     /// Whether the stream has come to the checkpoint with the history that was applied.
-    pub fn is_proved(&self) -> bool {
+    pub(crate) fn is_proved(&self) -> bool {
         self.replay.is_proved()
     }
 }

@@ -27,15 +27,15 @@ use std::time::Duration;
 pub mod acks;
 pub mod consumer;
 pub mod follower;
-pub mod gather;
-pub mod intake;
+pub(crate) mod gather;
+pub(crate) mod intake;
 pub mod job;
-pub mod mode;
+pub(crate) mod mode;
 pub mod passed;
-pub mod patience;
-pub mod pending;
-pub mod standby;
+pub(crate) mod patience;
+pub(crate) mod pending;
+pub(crate) mod standby;
 pub mod start;
 
 /// A time of a monotonic clock, counted from the beginning of the stream.
-pub type Now = Duration;
+pub(crate) type Now = Duration;

@@ -7,11 +7,11 @@ use crate::lsn::Lsn;
 use crate::read_model::ReadModel;
 
 /// Read models by index, as a copy bound them.
-pub type Joining = Vec<(usize, Arc<ReadModel>)>;
+pub(crate) type Joining = Vec<(usize, Arc<ReadModel>)>;
 
 /// Streaming, or on the way to one position and back.
 #[derive(Debug, Default)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// The stream goes on.
     #[default]
     Streaming,
@@ -33,24 +33,24 @@ pub enum Mode {
 
 impl Mode {
     /// Whether nothing more is to be taken in, so that the stream can come to stand.
-    pub fn comes_to_stand(&self, received: Lsn) -> bool {
+    pub(crate) fn comes_to_stand(&self, received: Lsn) -> bool {
         matches!(self, Self::Pausing { at_least, .. } if received >= *at_least)
     }
 
     /// Whether an idle position has to be stored first, since the stream passes this one without a
     /// transaction.
-    pub fn waits_for(&self, applied: Lsn) -> bool {
+    pub(crate) fn waits_for(&self, applied: Lsn) -> bool {
         matches!(self, Self::Pausing { at_least, .. } if applied < *at_least)
     }
 
     /// Whether nothing is handed to the target.
-    pub fn stands_still(&self) -> bool {
+    pub(crate) fn stands_still(&self) -> bool {
         matches!(self, Self::Paused { .. })
     }
 
     /// Comes to stand, if it is to and this position will do. Returns the read models that may join
     /// here.
-    pub fn stand(&mut self, applied: Lsn) -> Option<Joining> {
+    pub(crate) fn stand(&mut self, applied: Lsn) -> Option<Joining> {
         match self {
             Self::Pausing { at_least, models } if applied >= *at_least => {
                 let models = std::mem::take(models);
@@ -64,21 +64,21 @@ impl Mode {
     }
 
     /// A read model takes part in what waits.
-    pub fn join(&mut self, index: usize) {
+    pub(crate) fn join(&mut self, index: usize) {
         if let Self::Paused { joining } = self {
             joining.push(index);
         }
     }
 
     /// The copy of a read model is merged: it stays.
-    pub fn merged(&mut self, index: usize) {
+    pub(crate) fn merged(&mut self, index: usize) {
         if let Self::Paused { joining } = self {
             joining.retain(|of| *of != index);
         }
     }
 
     /// The stream goes on. Returns the read models that leave again.
-    pub fn resume(&mut self) -> Vec<usize> {
+    pub(crate) fn resume(&mut self) -> Vec<usize> {
         match std::mem::take(self) {
             Self::Paused { joining } => joining,
             Self::Streaming | Self::Pausing { .. } => Vec::new(),

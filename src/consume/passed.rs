@@ -42,7 +42,7 @@ impl Passed {
 
     /// Notes that a transaction has changed this leaf; returns whether the watch has never seen it.
     /// It is received, and not yet applied.
-    pub fn bring_leaf(&self, index: usize, leaf: u32) -> bool {
+    pub(crate) fn bring_leaf(&self, index: usize, leaf: u32) -> bool {
         self.with_leaves(index, |leaves| {
             let unseen = !leaves.seen.contains(&leaf);
             if unseen {
@@ -53,13 +53,13 @@ impl Passed {
     }
 
     /// The leaves that the stream has brought and the watch has not seen.
-    pub fn unseen(&self, index: usize) -> BTreeSet<u32> {
+    pub(crate) fn unseen(&self, index: usize) -> BTreeSet<u32> {
         self.with_leaves(index, |leaves| leaves.unseen.clone())
     }
 
     /// The watch has looked: it knows these leaves now, and has done what follows from those that
     /// were unseen when it began to look.
-    pub fn see_leaves(&self, index: usize, seen: &BTreeSet<u32>, settled: &BTreeSet<u32>) {
+    pub(crate) fn see_leaves(&self, index: usize, seen: &BTreeSet<u32>, settled: &BTreeSet<u32>) {
         self.with_leaves(index, |leaves| {
             leaves.seen.clone_from(seen);
             leaves.unseen.retain(|leaf| !settled.contains(leaf));
@@ -74,7 +74,7 @@ impl Passed {
 
     /// Notes which of these changes of a transaction are a TRUNCATE. They are received, and not yet
     /// applied.
-    pub fn bring(&self, changes: &[(usize, Change)], commit: Lsn) {
+    pub(crate) fn bring(&self, changes: &[(usize, Change)], commit: Lsn) {
         for (index, _) in changes
             .iter()
             .filter(|(_, change)| matches!(change, Change::Truncate))
@@ -86,18 +86,18 @@ impl Passed {
     }
 
     /// Every commit before this position is in the target.
-    pub fn apply(&self, position: Lsn) {
+    pub(crate) fn apply(&self, position: Lsn) {
         self.applied.fetch_max(position.0, Ordering::Relaxed);
     }
 
     /// Every commit before this is in the target.
-    pub fn applied(&self) -> Lsn {
+    pub(crate) fn applied(&self) -> Lsn {
         Lsn(self.applied.load(Ordering::Relaxed))
     }
 
     /// The commit of the last TRUNCATE of this read model that the stream brought; zero if there
     /// was none.
-    pub fn truncated(&self, index: usize) -> Lsn {
+    pub(crate) fn truncated(&self, index: usize) -> Lsn {
         let truncated = self.truncated.get(index);
         truncated.map_or(Lsn::ZERO, |lsn| Lsn(lsn.load(Ordering::Relaxed)))
     }

@@ -15,7 +15,7 @@ const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// What is waited for, and since when.
 #[derive(Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// Since when nothing is read.
     backlog_since: Option<Now>,
     /// How long reading may stand still while a chunk of a large transaction is staged.
@@ -26,7 +26,11 @@ pub struct Patience {
 
 impl Patience {
     /// For a source that is asked for a reply this often, with this wal_sender_timeout.
-    pub fn new(feedback_interval: Duration, sender_timeout: Duration, chunk: Duration) -> Self {
+    pub(crate) fn new(
+        feedback_interval: Duration,
+        sender_timeout: Duration,
+        chunk: Duration,
+    ) -> Self {
         Self {
             backlog_since: None,
             chunk,
@@ -38,7 +42,7 @@ impl Patience {
     }
 
     /// Until when reading may stand still; `None` while it does not.
-    pub fn backlog(&mut self, is_reading: bool, has_chunks: bool, now: Now) -> Option<Now> {
+    pub(crate) fn backlog(&mut self, is_reading: bool, has_chunks: bool, now: Now) -> Option<Now> {
         if is_reading {
             self.backlog_since = None;
             return None;
@@ -48,18 +52,18 @@ impl Patience {
     }
 
     /// The target takes something: what it does not take counts from then on.
-    pub fn handed_over(&mut self) {
+    pub(crate) fn handed_over(&mut self) {
         self.backlog_since = None;
     }
 
     /// A byte came, or could not be heard. A row of many megabytes may be under way for longer than
     /// a source may be silent.
-    pub fn heard(&mut self, now: Now) {
+    pub(crate) fn heard(&mut self, now: Now) {
         self.heard_at = now;
     }
 
     /// Whether the source has said nothing for too long.
-    pub fn is_silent(&self, now: Now) -> bool {
+    pub(crate) fn is_silent(&self, now: Now) -> bool {
         now.saturating_sub(self.heard_at) > self.silence
     }
 }

@@ -10,7 +10,7 @@ use crate::transaction::{Broken, Leaf, Transaction};
 
 /// Whole transactions that wait to be applied.
 #[derive(Debug, Default)]
-pub struct Pending {
+pub(crate) struct Pending {
     folds: Vec<IndexedFold>,
     suspended: Vec<(usize, Error)>,
     position: Option<Position>,
@@ -26,7 +26,7 @@ pub struct Pending {
 
 impl Pending {
     /// Adds the next transaction.
-    pub fn add(&mut self, transaction: Transaction) {
+    pub(crate) fn add(&mut self, transaction: Transaction) {
         self.add_part(transaction.changes);
         for broken in transaction.broken {
             self.suspend(broken);
@@ -46,22 +46,22 @@ impl Pending {
     }
 
     /// Notes that a leaf was described before the first change of this transaction.
-    pub fn bring_leaf(&mut self, leaf: Leaf, commit_lsn: Lsn) {
+    pub(crate) fn bring_leaf(&mut self, leaf: Leaf, commit_lsn: Lsn) {
         self.leaves.push((leaf, commit_lsn));
     }
 
     /// Tables whose leaves are to be proved.
-    pub fn roots(&self) -> impl Iterator<Item = &TableName> {
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &TableName> {
         self.leaves.iter().map(|((root, _), _)| root)
     }
 
     /// Takes the leaves that are to be proved.
-    pub fn take_leaves(&mut self) -> Vec<(Leaf, Lsn)> {
+    pub(crate) fn take_leaves(&mut self) -> Vec<(Leaf, Lsn)> {
         std::mem::take(&mut self.leaves)
     }
 
     /// Adds changes of a transaction whose end is to come.
-    pub fn add_part(&mut self, changes: Vec<(usize, Change)>) {
+    pub(crate) fn add_part(&mut self, changes: Vec<(usize, Change)>) {
         for (index, change) in changes {
             self.fold(index).add(change);
         }
@@ -83,14 +83,14 @@ impl Pending {
     }
 
     /// Notes that a transaction which waits has changed a leaf that the watch has never seen.
-    pub fn bring_unseen(&mut self, index: usize) {
+    pub(crate) fn bring_unseen(&mut self, index: usize) {
         if !self.unseen.contains(&index) {
             self.unseen.push(index);
         }
     }
 
     /// Takes the read models of which that has to be noted before the batch goes.
-    pub fn take_unseen(&mut self) -> Vec<usize> {
+    pub(crate) fn take_unseen(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.unseen)
     }
 
@@ -101,44 +101,39 @@ impl Pending {
     }
 
     /// A read model leaves before everything that waits for it.
-    pub fn break_off(&mut self, broken: Broken) {
+    pub(crate) fn break_off(&mut self, broken: Broken) {
         self.folds.retain(|(of, _)| *of != broken.index);
         self.suspend(broken);
     }
 
     /// Forgets what waits for a read model that does not take part after all.
-    pub fn forget(&mut self, index: usize) {
+    pub(crate) fn forget(&mut self, index: usize) {
         self.folds.retain(|(of, _)| *of != index);
         self.suspended.retain(|(of, _)| *of != index);
     }
 
-    /// Number of transactions.
-    pub fn transactions(&self) -> u64 {
-        self.transactions
-    }
-
     /// Chunks of what waits that were staged before.
-    pub fn chunks(&self) -> u64 {
+    pub(crate) fn chunks(&self) -> u64 {
         self.chunks
     }
 
     /// Number of read models whose rows wait.
-    pub fn read_models(&self) -> usize {
+    pub(crate) fn read_models(&self) -> usize {
         self.folds.len()
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.transactions == 0
     }
 
     /// Approximate bytes in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.folds.iter().map(|(_, fold)| fold.bytes()).sum()
     }
 
     /// Takes everything as a batch; `None` if no transaction is whole.
-    pub fn take(&mut self) -> Option<Batch> {
+    pub(crate) fn take(&mut self) -> Option<Batch> {
         let position = self.position.take()?;
         let Self {
             folds,
@@ -158,7 +153,7 @@ impl Pending {
 
     /// Takes the folds alone: for what keeps no checkpoint, a chunk or a copy that is brought
     /// forward.
-    pub fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
+    pub(crate) fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)
     }
@@ -207,7 +202,7 @@ mod tests {
         for (commit_lsn, of) in [(100, [3, 1].as_slice()), (200, &[1]), (300, &[])] {
             pending.add(transaction(commit_lsn, of));
         }
-        assert_eq!((pending.is_empty(), pending.transactions()), (false, 3));
+        assert_eq!((pending.is_empty(), pending.transactions), (false, 3));
         let bytes = Row::from_cells([Cell::Text(&[0; 8])]).bytes();
         assert_eq!(pending.bytes(), 3 * bytes);
         let batch = pending.take().unwrap();

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether commits of the source wait for what is acknowledged.
 #[derive(Debug)]
-pub struct Standby {
+pub(crate) struct Standby {
     /// The source and the target are one cluster: our own commits would wait for us.
     own_cluster: bool,
     /// The source's setting names us.
@@ -36,7 +36,7 @@ pub struct Standby {
 impl Standby {
     /// Stands apart until something was acknowledged in time: a stream that begins may be far
     /// behind.
-    pub fn new(own_cluster: bool) -> Self {
+    pub(crate) fn new(own_cluster: bool) -> Self {
         Self {
             own_cluster,
             named: false,
@@ -48,24 +48,24 @@ impl Standby {
     }
 
     /// The source's setting was read, and the end of its WAL.
-    pub fn read(&mut self, named: bool, flushed: Lsn) {
+    pub(crate) fn read(&mut self, named: bool, flushed: Lsn) {
         self.named = named;
         self.flushed = self.flushed.max(flushed);
     }
 
     /// Whether each position is to be acknowledged at once.
-    pub fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_waited_for(&self) -> bool {
         self.named && !self.own_cluster
     }
 
     /// Whether a status names no flushed position. Where nobody waits it does: a slot has to move.
-    pub fn is_apart(&self) -> bool {
+    pub(crate) fn is_apart(&self) -> bool {
         self.named && (self.apart || self.own_cluster)
     }
 
     /// Compares what was received with what was acknowledged; returns whether the source has to be
     /// told.
-    pub fn judge(&mut self, received: Lsn, acknowledged: Lsn, now: Now) -> bool {
+    pub(crate) fn judge(&mut self, received: Lsn, acknowledged: Lsn, now: Now) -> bool {
         if let Some((position, since)) = self.waits {
             let late = now.saturating_sub(since) >= PATIENCE;
             if acknowledged >= position {
@@ -86,7 +86,7 @@ impl Standby {
     }
 
     /// When to judge again, if nothing happens before.
-    pub fn deadline(&self) -> Option<Now> {
+    pub(crate) fn deadline(&self) -> Option<Now> {
         let (_, since) = self.waits.filter(|_| self.is_waited_for() && !self.apart)?;
         Some(since + PATIENCE)
     }

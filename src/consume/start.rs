@@ -38,7 +38,7 @@ pub struct Start {
 
 impl Start {
     /// How often a status goes out, at least.
-    pub fn feedback_interval(&self) -> Duration {
+    pub(crate) fn feedback_interval(&self) -> Duration {
         let third = self.sender_timeout / 3;
         if third.is_zero() {
             self.status_interval

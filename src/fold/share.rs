@@ -24,7 +24,7 @@ impl Fold {
     }
 
     /// The rows that were not there at the start of the batch.
-    pub fn new_rows(&self) -> Share<'_> {
+    pub(crate) fn new_rows(&self) -> Share<'_> {
         let entries = self.rows.iter().filter(|(_, entry)| entry.start.is_none());
         let (len, bytes) = entries.fold((0, 0), |(len, bytes), (identity, entry)| {
             (len + 1, bytes + entry.bytes(identity))
@@ -38,7 +38,7 @@ impl Fold {
     }
 
     /// All others: the rows that were there, whether they are or not by now.
-    pub fn known_rows(&self) -> Share<'_> {
+    pub(crate) fn known_rows(&self) -> Share<'_> {
         let new = self.new_rows();
         Share {
             fold: self,
@@ -51,33 +51,33 @@ impl Fold {
 
 impl<'a> Share<'a> {
     /// Number of final states.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Approximate bytes in memory.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether what is in the target and not among the fold's final states is gone.
-    pub fn clear(&self) -> bool {
+    pub(crate) fn clear(&self) -> bool {
         self.fold.clear
     }
 
     /// Whether a final state lacks an unchanged value, so that the writer must look it up.
-    pub fn has_unchanged(&self) -> bool {
+    pub(crate) fn has_unchanged(&self) -> bool {
         let mut rows = self.finals().filter_map(|row| row.now);
         rows.any(|now| now.values.has_unchanged())
     }
 
     /// The final states, gone rows first.
-    pub fn finals(self) -> impl Iterator<Item = Final<'a>> {
+    pub(crate) fn finals(self) -> impl Iterator<Item = Final<'a>> {
         self.fold
             .finals()
             .filter(move |row| self.new.is_none_or(|new| row.start.is_none() == new))

@@ -52,7 +52,7 @@ impl fmt::Debug for Frame<'_> {
 /// # Errors
 /// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot go
 /// on.
-pub fn length(buffer: &[u8], max_bytes: usize) -> Result<Option<usize>> {
+pub(crate) fn length(buffer: &[u8], max_bytes: usize) -> Result<Option<usize>> {
     let Some(([tag, length @ ..], _)) = buffer.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };
@@ -351,7 +351,7 @@ impl<'a> StreamFrame<'a> {
 /// A standby status update: how far the stream has got on this side. For a slot only `flushed`
 /// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StandbyStatus {
+pub(crate) struct StandbyStatus {
     /// Received.
     pub written: Lsn,
     /// Durable: what the slot may forget.
@@ -366,10 +366,10 @@ pub struct StandbyStatus {
 
 impl StandbyStatus {
     /// Bytes of a status update with its CopyData frame.
-    pub const BYTES: usize = HEADER_BYTES + 34;
+    pub(crate) const BYTES: usize = HEADER_BYTES + 34;
 
     /// The update as a CopyData message, ready to be sent.
-    pub fn encode(&self) -> [u8; Self::BYTES] {
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
         let fields = [
             &b"d\0\0\0\x26r"[..],

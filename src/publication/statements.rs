@@ -13,7 +13,7 @@ pub(super) fn create_sql(name: &str, tables: &[&str], options: &str) -> String {
 }
 
 /// The statement that takes a table out of the publication.
-pub fn drop_table_sql(name: &str, table: &TableName) -> String {
+pub(crate) fn drop_table_sql(name: &str, table: &TableName) -> String {
     format!(
         "ALTER PUBLICATION {} DROP TABLE {}",
         ident(name),

@@ -12,7 +12,7 @@ use crate::sql::TableName;
 ///
 /// # Errors
 /// [`Class::Broken`](crate::error::Class::Broken) with the first thing that the table lacks.
-pub fn follow(
+pub(crate) fn follow(
     settings: &ReadModelSettings,
     table: &SourceTable,
     roots: &[TableName],
@@ -42,7 +42,11 @@ pub fn follow(
 ///
 /// # Errors
 /// [`Class::Broken`](crate::error::Class::Broken) if the table cannot be read, or lacks a column.
-pub fn compare(settings: &ReadModelSettings, table: &SourceTable, role: &str) -> Result<ReadModel> {
+pub(crate) fn compare(
+    settings: &ReadModelSettings,
+    table: &SourceTable,
+    role: &str,
+) -> Result<ReadModel> {
     if let Some(obstacle) = reading(table, role).into_iter().next() {
         return Err(obstacle.context(format_args!("table \"{}\" cannot be compared", table.name)));
     }

@@ -11,7 +11,7 @@ use crate::sql::{TableName, ident};
 ///
 /// `roots` are published tables that take the changes of all their partitions under their own name;
 /// `role` is the one that reads.
-pub fn obstacles(
+pub(crate) fn obstacles(
     settings: &ReadModelSettings,
     table: &SourceTable,
     roots: &[TableName],
@@ -27,7 +27,7 @@ pub fn obstacles(
 }
 
 /// Why the table cannot be read by this role, with every row.
-pub fn reading(table: &SourceTable, role: &str) -> Vec<Error> {
+pub(crate) fn reading(table: &SourceTable, role: &str) -> Vec<Error> {
     let mut all = Vec::new();
     let to = ident(role);
     if !table.may_select {
@@ -55,7 +55,7 @@ pub fn reading(table: &SourceTable, role: &str) -> Vec<Error> {
 }
 
 /// The error of one of them.
-pub fn cannot_be_followed(table: &TableName, obstacle: Error) -> Error {
+pub(crate) fn cannot_be_followed(table: &TableName, obstacle: Error) -> Error {
     obstacle.context(format_args!("table \"{table}\" cannot be followed"))
 }
 

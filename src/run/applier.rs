@@ -19,7 +19,7 @@ const SAMPLE_KEYS: i32 = 20;
 
 /// What the applier is asked to do.
 #[derive(Debug)]
-pub enum Job {
+pub(crate) enum Job {
     /// What the stream has to be applied, stored or noted.
     Stream(job::Job),
     /// Merge exact copies of these read models.
@@ -33,7 +33,7 @@ pub enum Job {
 
 /// The loop's end of the applier.
 #[derive(Debug)]
-pub struct Applier {
+pub(crate) struct Applier {
     jobs: mpsc::Sender<Job>,
     results: mpsc::Receiver<Result<Done>>,
     task: JoinHandle<Writer>,
@@ -41,7 +41,7 @@ pub struct Applier {
 
 impl Applier {
     /// Starts the task.
-    pub fn start(mut writer: Writer) -> Self {
+    pub(crate) fn start(mut writer: Writer) -> Self {
         let (jobs, mut inbox) = mpsc::channel(1);
         let (outbox, results) = mpsc::channel(1);
         let task = tokio::spawn(async move {
@@ -66,7 +66,7 @@ impl Applier {
     }
 
     /// Hands over a job; the loop does so only when the one before is done.
-    pub async fn submit(&self, job: Job) -> Result<()> {
+    pub(crate) async fn submit(&self, job: Job) -> Result<()> {
         self.jobs
             .send(job)
             .await
@@ -74,7 +74,7 @@ impl Applier {
     }
 
     /// Waits for the result of the job in hand. Cancel-safe.
-    pub async fn result(&mut self) -> Result<Done> {
+    pub(crate) async fn result(&mut self) -> Result<Done> {
         match self.results.recv().await {
             Some(result) => result,
             None => Err(Error::transient("the applier has ended")),
@@ -82,13 +82,13 @@ impl Applier {
     }
 
     /// Ends the task and takes its writer back.
-    pub async fn finish(self) -> Option<Writer> {
+    pub(crate) async fn finish(self) -> Option<Writer> {
         drop(self.jobs);
         self.task.await.ok()
     }
 
     /// Ends the task at once; the server rolls back what is open.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         self.task.abort();
     }
 }

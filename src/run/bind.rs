@@ -23,7 +23,7 @@ use crate::target::{facts, lookup};
 
 /// A configured read model with its place in the bookkeeping.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The rule.
     pub settings: ReadModelSettings,
     /// Number in the bookkeeping.
@@ -36,7 +36,7 @@ pub struct Bound {
 
 impl Bound {
     /// The read model, if it can take part.
-    pub fn in_step(&self) -> Option<&TargetModel> {
+    pub(crate) fn in_step(&self) -> Option<&TargetModel> {
         self.model
             .as_ref()
             .ok()
@@ -46,7 +46,7 @@ impl Bound {
 
 /// Binds every configured read model, stores what is new or changed, and forgets what is configured
 /// no more.
-pub async fn bind_all(
+pub(crate) async fn bind_all(
     settings: &Settings,
     client: &Client,
     target: &mut PgConnection,
@@ -137,7 +137,7 @@ fn check_unbound(read_model: &ReadModelSettings, error: &Error, is_first: bool) 
 
 /// What both sides show of a read model before it is bound.
 #[derive(Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     stored: StoredModel,
     has_map: bool,
     source: Option<SourceTable>,
@@ -146,7 +146,7 @@ pub struct Seen {
 
 /// What every read model is bound with.
 #[derive(Debug)]
-pub struct Binder<'a> {
+pub(crate) struct Binder<'a> {
     client: &'a Client,
     bookkeeping: &'a Bookkeeping,
     epoch: i64,
@@ -161,7 +161,7 @@ impl<'a> Binder<'a> {
     ///
     /// # Errors
     /// As any query.
-    pub async fn new(
+    pub(crate) async fn new(
         settings: &'a Settings,
         client: &'a Client,
         bookkeeping: &'a Bookkeeping,
@@ -182,7 +182,7 @@ impl<'a> Binder<'a> {
     ///
     /// # Errors
     /// As any query.
-    pub async fn look(
+    pub(crate) async fn look(
         &self,
         read_models: &[ReadModelSettings],
         target: &mut PgConnection,
@@ -230,7 +230,7 @@ impl<'a> Binder<'a> {
     /// # Errors
     /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin
     /// again.
-    pub async fn bind(
+    pub(crate) async fn bind(
         &self,
         settings: &ReadModelSettings,
         seen: Seen,
@@ -308,7 +308,10 @@ fn refuse_without_privileges(found: &LookupTable) -> Result<()> {
 }
 
 /// The read model's source table.
-pub async fn source_table(settings: &ReadModelSettings, client: &Client) -> Result<SourceTable> {
+pub(crate) async fn source_table(
+    settings: &ReadModelSettings,
+    client: &Client,
+) -> Result<SourceTable> {
     let found = source::facts::table(client, &settings.source).await?;
     found.ok_or_else(|| no_source(settings))
 }

@@ -44,7 +44,7 @@ const LAZY_PATIENCE: Duration = Duration::from_secs(60);
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at the slot until the process leaves. A source that cannot be reached is looked at later.
-pub async fn guard(shared: &Shared) {
+pub(crate) async fn guard(shared: &Shared) {
     let Some(limit) = shared.settings.source.max_retained_wal else {
         return;
     };
@@ -127,7 +127,7 @@ fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
 /// Gives the slot up: tells the target, if it can be reached, and drops the slot. Returns whether
 /// it did: not where another process owns the pipeline, nor as long as it is not known that the
 /// slot is this pipeline's.
-pub async fn give_up(
+pub(crate) async fn give_up(
     shared: &Shared,
     epoch: Option<i64>,
     owned: Option<&SourceIdentity>,
@@ -187,7 +187,7 @@ async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
 }
 
 /// Carries out a part of a resync, which has a slot of its own, unless that one holds too much.
-pub async fn within<T>(
+pub(crate) async fn within<T>(
     shared: &Shared,
     slot: &str,
     part: impl Future<Output = Result<T>>,

@@ -16,7 +16,7 @@ use crate::target::shadow::ShadowWriter;
 
 /// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no
 /// longer than that takes.
-pub const NEAR_BYTES: u64 = 1 << 20;
+pub(crate) const NEAR_BYTES: u64 = 1 << 20;
 
 /// How often the connection gets feedback at least.
 const FEEDBACK: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const FEEDBACK: Duration = Duration::from_secs(5);
 type Shadows<'a> = (&'a mut ShadowWriter, &'a [ToCopy]);
 
 /// A copy on its way to the stream's position.
-pub struct CatchUp {
+pub(crate) struct CatchUp {
     replication: Replication,
     consistent_point: Lsn,
     follower: Follower,
@@ -36,7 +36,7 @@ pub struct CatchUp {
 
 impl CatchUp {
     /// A connection that streams from the slot's consistent point.
-    pub fn new(
+    pub(crate) fn new(
         replication: Replication,
         consistent_point: Lsn,
         ready: &[ToCopy],
@@ -57,18 +57,18 @@ impl CatchUp {
     }
 
     /// Every commit before this was received.
-    pub fn received(&self) -> Lsn {
+    pub(crate) fn received(&self) -> Lsn {
         self.follower.received()
     }
 
     /// Until the shadow is close to `end`.
-    pub async fn until_near(&mut self, end: Lsn, shadows: Shadows<'_>) -> Result<()> {
+    pub(crate) async fn until_near(&mut self, end: Lsn, shadows: Shadows<'_>) -> Result<()> {
         self.follow(shadows, |follower| follower.is_near(end, NEAR_BYTES))
             .await
     }
 
     /// Brings the shadow to `position`: every commit before it, none at or after it.
-    pub async fn until(&mut self, position: Lsn, shadows: Shadows<'_>) -> Result<()> {
+    pub(crate) async fn until(&mut self, position: Lsn, shadows: Shadows<'_>) -> Result<()> {
         self.follower.end_at(position);
         self.follow(shadows, Follower::is_at_end).await
     }
@@ -124,7 +124,10 @@ impl CatchUp {
     }
 
     /// Keeps the connection alive while the running stream comes to stand.
-    pub async fn while_waiting(&mut self, mut position: oneshot::Receiver<Lsn>) -> Result<Lsn> {
+    pub(crate) async fn while_waiting(
+        &mut self,
+        mut position: oneshot::Receiver<Lsn>,
+    ) -> Result<Lsn> {
         loop {
             tokio::select! {
                 position = &mut position => return position.map_err(|_| stream_gone()),
@@ -154,19 +157,19 @@ impl CatchUp {
     }
 
     /// The copy's own stream has described no other columns than those that were bound.
-    pub fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Result<()> {
+    pub(crate) fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Result<()> {
         self.follower.prove(shapes).map_err(altered)
     }
 }
 
 /// The next copy reads the table as it is then.
-pub fn altered(error: Error) -> Error {
+pub(crate) fn altered(error: Error) -> Error {
     error
         .with_class(Class::Transient)
         .context("the table was altered during the copy")
 }
 
 /// The stream whose position was asked for has ended.
-pub fn stream_gone() -> Error {
+pub(crate) fn stream_gone() -> Error {
     Error::transient("the stream ended during the resync")
 }

@@ -32,7 +32,7 @@ async fn read(client: &Client) -> Option<(Reading, String)> {
 
 /// Tells the stream the source's clock for as long as the session lasts, and whether commits wait
 /// for a walsender of its name. Those that have waited go on when they are let go.
-pub async fn tell(
+pub(crate) async fn tell(
     client: &Client,
     settings: &Settings,
     commands: mpsc::Sender<Command>,
@@ -54,7 +54,7 @@ pub async fn tell(
 
 /// The stream has ended: commits that wait for it, by the setting as it is now, go on as soon as
 /// another standby acknowledges something.
-pub async fn let_go(client: &Client, settings: &Settings) {
+pub(crate) async fn let_go(client: &Client, settings: &Settings) {
     let letting_go = async {
         let name = settings.source.application_name(STREAM);
         if read(client)
@@ -76,7 +76,7 @@ async fn stir(client: &Client) {
 
 /// Reads the clock before and during the work; what comes of the work says which position is asked
 /// for.
-pub async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, AsOf) {
+pub(crate) async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, AsOf) {
     let mut as_of = AsOf::default();
     if let Some((reading, _)) = read(client).await {
         as_of.read(reading);

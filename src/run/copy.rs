@@ -51,7 +51,7 @@ const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A read model to be copied.
 #[derive(Debug, Clone)]
-pub struct ToCopy {
+pub(crate) struct ToCopy {
     /// Its index in the configuration.
     pub index: usize,
     /// Its rule.
@@ -61,7 +61,7 @@ pub struct ToCopy {
 }
 
 /// What became of one read model's copy. A transient error says that another copy may succeed.
-pub type Copied = (ToCopy, Result<()>);
+pub(crate) type Copied = (ToCopy, Result<()>);
 
 /// Copies the read models into their shadows. A read model that fails by itself does not stop the
 /// others.
@@ -70,7 +70,7 @@ pub type Copied = (ToCopy, Result<()>);
 ///
 /// # Errors
 /// Transient if the copy as a whole must start again: the snapshot or the target is gone.
-pub async fn copy_all(
+pub(crate) async fn copy_all(
     shared: &Shared,
     snapshot_name: &str,
     models: Vec<ToCopy>,
@@ -164,7 +164,7 @@ fn named(error: Error, to_copy: &ToCopy) -> Error {
 }
 
 /// Why there is nothing to merge, if another copy of everything may do better.
-pub fn in_vain(copied: &[Copied]) -> Option<Error> {
+pub(crate) fn in_vain(copied: &[Copied]) -> Option<Error> {
     let mut errors = copied.iter().map(|(_, result)| result.as_ref().err());
     if errors.clone().any(|error| error.is_none()) {
         return None;
@@ -179,7 +179,7 @@ pub fn in_vain(copied: &[Copied]) -> Option<Error> {
 /// Ends the session of a copy that was given up in the middle, and takes away what it left, in a
 /// session of its own: the copy's may wait for something. What a target that is gone keeps is taken
 /// away later.
-pub async fn take_away(shared: &Shared, epoch: i64, copying: &Backend) {
+pub(crate) async fn take_away(shared: &Shared, epoch: i64, copying: &Backend) {
     let taken = async {
         let mut conn = shared.target_session("cleaner").await?;
         shared

@@ -44,7 +44,7 @@ fn key(slot: &str) -> i64 {
 }
 
 /// Waits until this connection is the pipeline's owner.
-pub async fn lock(
+pub(crate) async fn lock(
     shared: &Shared,
     replication: &mut Replication,
     client: &Client,
@@ -87,7 +87,7 @@ pub async fn lock(
 }
 
 /// Whether this connection is the pipeline's owner now.
-pub async fn try_lock(replication: &mut Replication, slot: &str) -> Result<bool> {
+pub(crate) async fn try_lock(replication: &mut Replication, slot: &str) -> Result<bool> {
     let sql = format!("SELECT pg_catalog.pg_try_advisory_lock({})", key(slot));
     let rows = replication.simple_query(&sql).await?;
     let got = rows.first().and_then(|row| row.first());

@@ -51,7 +51,7 @@ const PATIENT_TRIES: u32 = 3;
 const SCHEDULED: () = ();
 
 /// Starts resyncs.
-pub struct Keeper {
+pub(crate) struct Keeper {
     shared: Arc<Shared>,
     epoch: i64,
     models: Vec<(usize, ReadModelSettings, i32)>,
@@ -76,7 +76,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// A keeper for these read models (index, rule, number).
-    pub fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         epoch: i64,
         models: Vec<(usize, ReadModelSettings, i32)>,
@@ -104,7 +104,7 @@ impl Keeper {
     }
 
     /// Runs until the session ends.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_SESSION_DELAY, MOST_SESSION_DELAY);
         while !self.stop.is_cancelled() {
             match self.keep().await {

@@ -19,7 +19,7 @@ const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What one session learns for the next.
 #[derive(Debug, Default)]
-pub struct Lessons {
+pub(crate) struct Lessons {
     pub(super) epoch: Option<i64>,
     /// The source where the slot is this pipeline's own.
     pub(super) owned: Option<SourceIdentity>,

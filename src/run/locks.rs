@@ -17,22 +17,22 @@ const PATIENCE_MS: u32 = 30_000;
 const OBSERVER_PATIENCE_MS: u32 = 500;
 
 /// From here on this session of the source waits for no lock for longer than that.
-pub async fn of_source(client: &Client) -> Result<()> {
+pub(crate) async fn of_source(client: &Client) -> Result<()> {
     set_at_source(client, PATIENCE_MS).await
 }
 
 /// From here on this session of the target waits for no lock for longer than that.
-pub async fn of_target(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn of_target(conn: &mut PgConnection) -> Result<()> {
     set(conn, PATIENCE_MS).await
 }
 
 /// The same for an observer, which waits for a moment only.
-pub async fn of_observer(client: &Client) -> Result<()> {
+pub(crate) async fn of_observer(client: &Client) -> Result<()> {
     set_at_source(client, OBSERVER_PATIENCE_MS).await
 }
 
 /// The error of a session, with what a lock that is not free means for it.
-pub fn explained(error: Error) -> Error {
+pub(crate) fn explained(error: Error) -> Error {
     if error.is_lock_timeout() && error.hint().is_none() {
         error.with_hint(
             "Another session has locked a table for longer than 30 s; cdc tries again until it is \

@@ -13,7 +13,7 @@ use crate::target::model::TargetModel;
 
 /// What others ask of the loop.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when
     /// `resume` is dropped.
     Pause {
@@ -50,14 +50,14 @@ pub enum Command {
 }
 
 /// Who waits for the result of a merge.
-pub type MergeReply = oneshot::Sender<Result<Vec<Merged>>>;
+pub(crate) type MergeReply = oneshot::Sender<Result<Vec<Merged>>>;
 
 /// What the catalogs say of tables by now.
-pub type Answer = Result<Vec<(TableName, Shape)>>;
+pub(crate) type Answer = Result<Vec<(TableName, Shape)>>;
 
 /// The stream asks what the catalogs say of tables, and waits for it.
 #[derive(Debug)]
-pub struct Question {
+pub(crate) struct Question {
     /// The tables.
     pub tables: Vec<TableName>,
     /// Gets the answer.

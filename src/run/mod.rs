@@ -6,33 +6,33 @@
 //! transaction, so that its read model is suspended exactly before that one. Only an error of the
 //! configuration before the first stream ends the process.
 
-pub mod applier;
-pub mod bind;
-pub mod budget;
-pub mod catch_up;
-pub mod clock;
-pub mod copy;
-pub mod fence;
-pub mod keeper;
-pub mod lessons;
-pub mod locks;
-pub mod messages;
-pub mod ownership;
-pub mod plain;
-pub mod preflight;
-pub mod pressure;
-pub mod publish;
-pub mod pulse;
-pub mod report;
-pub mod resync;
-pub mod session;
-pub mod shared;
-pub mod state;
-pub mod stream;
-pub mod supervisor;
-pub mod unreadable;
-pub mod waiting;
-pub mod watch;
+pub(crate) mod applier;
+pub(crate) mod bind;
+pub(crate) mod budget;
+pub(crate) mod catch_up;
+pub(crate) mod clock;
+pub(crate) mod copy;
+pub(crate) mod fence;
+pub(crate) mod keeper;
+pub(crate) mod lessons;
+pub(crate) mod locks;
+pub(crate) mod messages;
+pub(crate) mod ownership;
+pub(crate) mod plain;
+pub(crate) mod preflight;
+pub(crate) mod pressure;
+pub(crate) mod publish;
+pub(crate) mod pulse;
+pub(crate) mod report;
+pub(crate) mod resync;
+pub(crate) mod session;
+pub(crate) mod shared;
+pub(crate) mod state;
+pub(crate) mod stream;
+pub(crate) mod supervisor;
+pub(crate) mod unreadable;
+pub(crate) mod waiting;
+pub(crate) mod watch;
 
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,6 @@ use crate::settings::Settings;
 ///
 /// # Errors
 /// Only before the first stream, and only what a person has to correct.
-pub async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
+pub(crate) async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
     supervisor::start(Shared::new(settings, stop)).await
 }

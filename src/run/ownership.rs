@@ -18,7 +18,7 @@ use crate::source;
 ///
 /// # Errors
 /// Configuration: it is another's, unless the process was told to take it.
-pub async fn check_slot(
+pub(crate) async fn check_slot(
     shared: &Shared,
     lessons: &mut Lessons,
     (client, target): (&Client, &mut PgConnection),

@@ -31,7 +31,7 @@ use crate::target::shadow::Counter;
 use crate::telemetry::progress as terminal;
 
 /// Time between the two looks at what differs: time enough for a change that is under way.
-pub const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// How often a read model is tried whose comparison fails for a passing reason, and the pauses.
 const TRIES: u32 = 3;
@@ -48,7 +48,7 @@ const NAME: &str = "cdc verify";
 
 /// What was found in one lookup.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub(crate) struct Found {
     /// How lookup and source differ.
     pub difference: Difference,
     /// What people should know of the read model besides.
@@ -56,11 +56,11 @@ pub struct Found {
 }
 
 /// What became of the comparison of one read model.
-pub type Compared = (String, Result<Found>);
+pub(crate) type Compared = (String, Result<Found>);
 
 /// Compares these read models one after the other, and names at most `keys` keys of each kind of
 /// difference. It may be dropped at any time: the sessions end, and with them what they have made.
-pub async fn compare(
+pub(crate) async fn compare(
     settings: &Settings,
     read_models: &[&ReadModelSettings],
     keys: u32,

@@ -15,7 +15,7 @@ use crate::source::replication::{Replication, SystemIdentity};
 
 /// Connects to the primary that the lookups were copied from, or one that has taken its place; any
 /// primary before the first copy.
-pub async fn connect(
+pub(crate) async fn connect(
     shared: &Shared,
     copied: Option<&SourceIdentity>,
 ) -> Result<(Replication, SourceIdentity)> {
@@ -35,7 +35,7 @@ pub async fn connect(
 
 /// Why there is no connection to the source that was copied: where the first source that is found
 /// is not that one, another pipeline may use the same names.
-pub async fn or_another_pipeline(
+pub(crate) async fn or_another_pipeline(
     shared: &Shared,
     target: &mut PgConnection,
     error: Error,
@@ -64,7 +64,10 @@ fn identity(system: &SystemIdentity) -> SourceIdentity {
 /// Another server or database than the one that was copied is not healed by itself. Nor is an
 /// earlier timeline: a promotion begins a later one, so it is what the source was before a
 /// failover, which has gone on or has come back.
-pub fn check_same_source(copied: Option<&SourceIdentity>, found: &SourceIdentity) -> Result<()> {
+pub(crate) fn check_same_source(
+    copied: Option<&SourceIdentity>,
+    found: &SourceIdentity,
+) -> Result<()> {
     let Some(copied) = copied else {
         return Ok(());
     };
@@ -91,7 +94,7 @@ pub fn check_same_source(copied: Option<&SourceIdentity>, found: &SourceIdentity
 }
 
 /// The server's settings, its encoding and the role must allow logical decoding.
-pub async fn check_server(client: &Client) -> Result<()> {
+pub(crate) async fn check_server(client: &Client) -> Result<()> {
     let server = source::facts::server(client).await?;
     if server.wal_level != "logical" {
         return Err(Error::configuration(format!(
@@ -116,7 +119,7 @@ pub async fn check_server(client: &Client) -> Result<()> {
 }
 
 /// The source must know what its text means.
-pub fn check_encoding(server: &SourceServer) -> Result<()> {
+pub(crate) fn check_encoding(server: &SourceServer) -> Result<()> {
     if server.encoding != "SQL_ASCII" {
         return Ok(());
     }

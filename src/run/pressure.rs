@@ -11,7 +11,7 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the guard has seen last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pressure {
+pub(crate) enum Pressure {
     /// There is no limit, or the slot is below it.
     None,
     /// Above it, not for long yet: an idle position should be acknowledged now.
@@ -22,7 +22,7 @@ pub enum Pressure {
 
 /// What the guard tells the session.
 #[derive(Debug)]
-pub struct Budget(watch::Sender<Pressure>);
+pub(crate) struct Budget(watch::Sender<Pressure>);
 
 impl Default for Budget {
     fn default() -> Self {
@@ -32,7 +32,7 @@ impl Default for Budget {
 
 impl Budget {
     /// The guard has looked.
-    pub fn set(&self, pressure: Pressure) {
+    pub(crate) fn set(&self, pressure: Pressure) {
         self.0.send_if_modified(|before| {
             let changed = *before != pressure;
             *before = pressure;
@@ -41,12 +41,12 @@ impl Budget {
     }
 
     /// Whether positions should be acknowledged at once.
-    pub fn is_high(&self) -> bool {
+    pub(crate) fn is_high(&self) -> bool {
         *self.0.borrow() == Pressure::High
     }
 
     /// Why the slot is to be given up, if it is.
-    pub fn exceeded(&self) -> Option<String> {
+    pub(crate) fn exceeded(&self) -> Option<String> {
         match &*self.0.borrow() {
             Pressure::Exceeded(why) => Some(why.clone()),
             Pressure::None | Pressure::High => None,
@@ -54,7 +54,7 @@ impl Budget {
     }
 
     /// Waits until the slot is to be given up and the session had its time to end by itself.
-    pub async fn enforced(&self) -> Error {
+    pub(crate) async fn enforced(&self) -> Error {
         let mut pressure = self.0.subscribe();
         loop {
             // Its sender is `self`, so it cannot be closed.
@@ -70,7 +70,7 @@ impl Budget {
 }
 
 /// The error that ends a session whose slot is given up.
-pub fn gap(why: String) -> Error {
+pub(crate) fn gap(why: String) -> Error {
     Error::new(Class::Gap, why).with_hint(
         "See what keeps the changes from being applied, or raise source.max_retained_wal.",
     )

@@ -23,7 +23,7 @@ use crate::target::bookkeeping::ModelState;
 /// # Errors
 /// Configuration if nothing can go on and nothing was ever copied; transient if there is no
 /// publication at all.
-pub async fn ensure(
+pub(crate) async fn ensure(
     shared: &Shared,
     client: &Client,
     (target, epoch): (&mut PgConnection, i64),
@@ -121,7 +121,7 @@ async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Ve
 /// Which of these read models the publication does not serve, by their places, before they are
 /// copied: a copy that nothing follows would look right for good. `None`: it did not serve one of
 /// them, and was extended, so the session has to begin again.
-pub async fn lacking(
+pub(crate) async fn lacking(
     shared: &Shared,
     client: &Client,
     target: &mut PgConnection,

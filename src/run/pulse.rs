@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Looks until the session ends, and tells each time what it has seen. A target that cannot be
 /// reached is looked at later.
-pub async fn run(shared: &Shared, epoch: i64, told: watch::Sender<Pulse>) {
+pub(crate) async fn run(shared: &Shared, epoch: i64, told: watch::Sender<Pulse>) {
     let mut session = None;
     let mut waited_at: Option<Instant> = None;
     while !shared.stop.is_cancelled() {

@@ -19,7 +19,7 @@ use crate::target::difference::Difference;
 const MOST_SAMPLE_KEYS: usize = 20;
 
 /// A batch was written: one line at info, a line a row at debug.
-pub fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Duration) {
+pub(crate) fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Duration) {
     let Applied {
         lsn,
         commit_time,
@@ -58,7 +58,7 @@ pub fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Duration) 
 }
 
 /// A read model that the bookkeeping called in step although the stream passed its changes over.
-pub fn out_of_stream(settings: &ReadModelSettings) {
+pub(crate) fn out_of_stream(settings: &ReadModelSettings) {
     tracing::error!(
         read_model = settings.name(),
         "read model took no part in the stream although it was marked as in step: it is copied again; please report this as a bug of cdc"
@@ -66,7 +66,7 @@ pub fn out_of_stream(settings: &ReadModelSettings) {
 }
 
 /// A read model that cannot take a transaction, which the stream names by its position.
-pub fn suspended(settings: &ReadModelSettings, error: &Error, lsn: Option<Lsn>) {
+pub(crate) fn suspended(settings: &ReadModelSettings, error: &Error, lsn: Option<Lsn>) {
     let lsn = lsn.map(tracing::field::display);
     tracing::warn!(read_model = settings.name(), %error, lsn, "read model is suspended before the transaction that it cannot take");
 }
@@ -123,7 +123,7 @@ fn rows(settings: &ReadModelSettings, written: &Written) {
 }
 
 /// A resync, first copy or healing begins.
-pub fn resync_started(origin: &str, read_models: &[String]) {
+pub(crate) fn resync_started(origin: &str, read_models: &[String]) {
     tracing::info!(
         action = "CRON_FULL_SYNC_START",
         origin,
@@ -133,7 +133,12 @@ pub fn resync_started(origin: &str, read_models: &[String]) {
 }
 
 /// It was merged.
-pub fn resync_completed(origin: &str, written: &[(String, Written)], lsn: Lsn, elapsed: Duration) {
+pub(crate) fn resync_completed(
+    origin: &str,
+    written: &[(String, Written)],
+    lsn: Lsn,
+    elapsed: Duration,
+) {
     for (read_model, written) in written {
         rejected(read_model, written, lsn);
         tracing::info!(
@@ -153,7 +158,7 @@ pub fn resync_completed(origin: &str, written: &[(String, Written)], lsn: Lsn, e
 }
 
 /// What was found, what was done and how long it took.
-pub fn healed(why: &str, elapsed: Duration) {
+pub(crate) fn healed(why: &str, elapsed: Duration) {
     tracing::warn!(
         why,
         duration_ms = millis(elapsed),
@@ -162,7 +167,7 @@ pub fn healed(why: &str, elapsed: Duration) {
 }
 
 /// A dry run has compared.
-pub fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
+pub(crate) fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
     for (read_model, found) in found {
         tracing::info!(
             read_model,
@@ -180,12 +185,12 @@ pub fn compared(found: &[(String, Difference)], lsn: Lsn, elapsed: Duration) {
 }
 
 /// It failed and will be tried again.
-pub fn resync_failed(origin: &str, error: &Error) {
+pub(crate) fn resync_failed(origin: &str, error: &Error) {
     tracing::warn!(action = "CRON_FULL_SYNC_ERROR", origin, %error, hint = error.hint(), "resync failed");
 }
 
 /// What a resync did, as it is kept in the bookkeeping.
-pub fn result(written: &[(String, Written)]) -> Value {
+pub(crate) fn result(written: &[(String, Written)]) -> Value {
     written
         .iter()
         .map(|(read_model, written)| {
@@ -211,7 +216,7 @@ pub fn result(written: &[(String, Written)]) -> Value {
 }
 
 /// What a dry run found, as it is kept in the bookkeeping.
-pub fn difference(found: &[(String, Difference)]) -> Value {
+pub(crate) fn difference(found: &[(String, Difference)]) -> Value {
     found
         .iter()
         .map(|(read_model, found)| {
@@ -229,7 +234,7 @@ pub fn difference(found: &[(String, Difference)]) -> Value {
 }
 
 /// The same of a plain comparison, with what people should know besides.
-pub fn plain(found: &[(String, Found)]) -> Value {
+pub(crate) fn plain(found: &[(String, Found)]) -> Value {
     let differences: Vec<_> = found
         .iter()
         .map(|(name, found)| (name.clone(), found.difference.clone()))
@@ -255,7 +260,7 @@ fn rejections(rows: &[Rejected]) -> Value {
 }
 
 /// Whole milliseconds.
-pub fn millis(elapsed: Duration) -> u64 {
+pub(crate) fn millis(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -46,7 +46,7 @@ const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A resync to be done.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub(crate) struct Order {
     /// Read models by index, with their number in the bookkeeping.
     pub models: Vec<(usize, ReadModelSettings, i32)>,
     /// Epoch of the session.
@@ -63,7 +63,7 @@ pub struct Order {
 
 /// What it did.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Position at which lookups and source were compared.
     pub lsn: Lsn,
     /// Rows written, by read model; empty for a dry run.
@@ -75,7 +75,7 @@ pub struct Outcome {
 }
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
-pub async fn resync(
+pub(crate) async fn resync(
     shared: &Shared,
     order: &Order,
     commands: &mpsc::Sender<Command>,

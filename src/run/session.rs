@@ -55,7 +55,7 @@ struct Session<'a> {
 }
 
 /// Runs one session; returns when the process is asked to stop.
-pub async fn session(shared: &Arc<Shared>, lessons: &mut Lessons) -> Result<()> {
+pub(crate) async fn session(shared: &Arc<Shared>, lessons: &mut Lessons) -> Result<()> {
     open_and_work(shared, lessons)
         .await
         .map_err(locks::explained)

@@ -20,7 +20,7 @@ use crate::target::bookkeeping::Bookkeeping;
 
 /// What every part of the process knows.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The settings.
     pub settings: Settings,
     /// The bookkeeping of this pipeline.
@@ -41,7 +41,7 @@ pub struct Shared {
 
 impl Shared {
     /// What the process knows from its settings.
-    pub fn new(settings: Settings, stop: CancellationToken) -> Self {
+    pub(crate) fn new(settings: Settings, stop: CancellationToken) -> Self {
         let bookkeeping = Bookkeeping::new(&settings.target.schema);
         Self {
             settings,
@@ -56,13 +56,13 @@ impl Shared {
     }
 
     /// application_name of a connection, so that a DBA sees what it is for.
-    pub fn application_name(&self, role: &str) -> String {
+    pub(crate) fn application_name(&self, role: &str) -> String {
         settings::application_name(&self.settings.source.slot, role)
     }
 
     /// A session of the target for this role, which commits durably and waits for no lock without a
     /// limit.
-    pub async fn target_session(&self, role: &str) -> Result<PgConnection> {
+    pub(crate) async fn target_session(&self, role: &str) -> Result<PgConnection> {
         let conninfo = &self.settings.target.conninfo;
         let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
         locks::of_target(&mut conn).await?;
@@ -70,7 +70,7 @@ impl Shared {
     }
 
     /// An ordinary session of the source for this role, with the session's own server.
-    pub async fn source_session(&self, role: &str) -> Result<Client> {
+    pub(crate) async fn source_session(&self, role: &str) -> Result<Client> {
         let conninfo = &self.settings.source.conninfo;
         source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server())
             .await
@@ -79,7 +79,7 @@ impl Shared {
     /// The same, for questions that are asked while a session of ours has a table locked, or while
     /// the stream stands still. It waits for no lock for longer than a moment: a migration that
     /// waits for our lock is in front of it, and would wait for us for ever.
-    pub async fn source_observer(&self, role: &str) -> Result<Client> {
+    pub(crate) async fn source_observer(&self, role: &str) -> Result<Client> {
         let client = self.source_session(role).await?;
         locks::of_observer(&client).await?;
         Ok(client)
@@ -87,7 +87,7 @@ impl Shared {
 
     /// A replication connection beside the session's, with the same server. No commit of the source
     /// waits for it.
-    pub async fn replication_session(&self, role: &str) -> Result<Replication> {
+    pub(crate) async fn replication_session(&self, role: &str) -> Result<Replication> {
         let conninfo = &self.settings.source.conninfo;
         let name = self.application_name(role);
         let mut replication =
@@ -103,13 +103,13 @@ impl Shared {
     }
 
     /// From now on all connections to the source are with this server.
-    pub fn stay_with(&self, server: Option<Instance>) {
+    pub(crate) fn stay_with(&self, server: Option<Instance>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
     /// The same, for reading tables: when it is dropped its connection is cut, so that no lock
     /// stays behind.
-    pub async fn source_reader(&self, role: &str) -> Result<CutClient> {
+    pub(crate) async fn source_reader(&self, role: &str) -> Result<CutClient> {
         let conninfo = &self.settings.source.conninfo;
         CutClient::connect(conninfo, &self.application_name(role), self.wanted_server()).await
     }

@@ -8,10 +8,10 @@ use crate::run::shared::Shared;
 use crate::stuck::Stuck;
 
 /// How long that may take.
-pub const STATE_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Stores at the target that the source cannot send what follows a position, if it can be reached.
-pub async fn write_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Error) {
+pub(crate) async fn write_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Error) {
     let tell = async {
         let mut conn = shared.target_session("state").await?;
         shared
@@ -24,7 +24,7 @@ pub async fn write_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, error: &Err
 
 /// Writes why the process tries again, if it can be reached. Before it has claimed the pipeline it
 /// speaks only where no other process does.
-pub async fn write_retrying(shared: &Shared, epoch: Option<i64>, error: &Error) {
+pub(crate) async fn write_retrying(shared: &Shared, epoch: Option<i64>, error: &Error) {
     let bookkeeping = &shared.bookkeeping;
     let tell = async {
         let mut conn = shared.target_session("state").await?;

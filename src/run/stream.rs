@@ -33,7 +33,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the loop ended without an error.
 #[derive(Debug)]
-pub struct Left {
+pub(crate) struct Left {
     /// The applier, with everything applied that could be.
     pub applier: Applier,
     /// Whether a job may still be running in it.
@@ -48,7 +48,7 @@ pub struct Left {
 
 /// The loop's connections.
 #[derive(Debug)]
-pub struct Ends {
+pub(crate) struct Ends {
     /// The connection, streaming.
     pub replication: Replication,
     /// The applier.
@@ -63,7 +63,7 @@ pub struct Ends {
 }
 
 /// The loop's state.
-pub struct Stream {
+pub(crate) struct Stream {
     consumer: Consumer,
     ends: Ends,
     began: Instant,
@@ -86,7 +86,7 @@ pub struct Stream {
 
 impl Stream {
     /// Sets the loop up.
-    pub fn new(consumer: Consumer, ends: Ends) -> Self {
+    pub(crate) fn new(consumer: Consumer, ends: Ends) -> Self {
         Self {
             consumer,
             ends,
@@ -102,7 +102,7 @@ impl Stream {
     }
 
     /// Runs until it is stopped or an error ends it. In both cases the applier comes back.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         commands: &mut mpsc::Receiver<Command>,
         stop: &CancellationToken,

@@ -24,7 +24,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 ///
 /// # Errors
 /// Only before the first stream, and only what a person has to correct.
-pub async fn start(shared: Shared) -> Result<()> {
+pub(crate) async fn start(shared: Shared) -> Result<()> {
     let shared = Arc::new(shared);
     let guarded = Arc::clone(&shared);
     let guard = tokio::spawn(async move { budget::guard(&guarded).await });

@@ -27,13 +27,13 @@ use crate::target::model::TargetModel;
 const OF_A_VALUE: [&str; 3] = ["22", "54", "XX"];
 
 /// Whether a copy failed because of a value of the source.
-pub fn is_of_a_value(error: &Error) -> bool {
+pub(crate) fn is_of_a_value(error: &Error) -> bool {
     let of_a_value = |sqlstate: &str| OF_A_VALUE.iter().any(|class| sqlstate.starts_with(class));
     error.class() == Class::Broken && error.sqlstate().is_some_and(of_a_value)
 }
 
 /// Why a session ends once such a value is found: the next one begins with another publication.
-pub fn withdrawn() -> Error {
+pub(crate) fn withdrawn() -> Error {
     Error::transient(
         "a table leaves the publication, since the source cannot read out a value of it",
     )
@@ -44,7 +44,7 @@ pub fn withdrawn() -> Error {
 ///
 /// # Errors
 /// As any query; a table that is not free stays in the publication until the next session.
-pub async fn withdraw(
+pub(crate) async fn withdraw(
     shared: &Shared,
     client: &Client,
     (target, epoch): (&mut PgConnection, i64),
@@ -113,7 +113,7 @@ pub async fn withdraw(
 ///
 /// # Errors
 /// Broken, if there still is a value that cannot be read.
-pub async fn read_through(client: &Client, model: &TargetModel) -> Result<()> {
+pub(crate) async fn read_through(client: &Client, model: &TargetModel) -> Result<()> {
     let read = async {
         let rows = client.copy_out(&copy_query(&model.model)).await?;
         let mut rows = std::pin::pin!(rows);

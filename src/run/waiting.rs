@@ -24,7 +24,7 @@ const MOST_DOUBLINGS: u32 = 4;
 
 /// A slot to be made.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// Name.
     pub name: &'a str,
     /// How long it lives.
@@ -38,7 +38,7 @@ pub struct Wanted<'a> {
 }
 
 /// Makes a slot, as [`source::slot::create_within`]. Not to be dropped half way.
-pub async fn create_slot(
+pub(crate) async fn create_slot(
     shared: &Shared,
     wanted: &Wanted<'_>,
     (replication, observer): (&mut Replication, &Client),

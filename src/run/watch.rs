@@ -42,8 +42,8 @@ mod damage;
 mod descriptions;
 mod watched;
 
-pub use begin::{compare_with_stored, look_before};
-pub use descriptions::answer;
+pub(crate) use begin::{compare_with_stored, look_before};
+pub(crate) use descriptions::answer;
 use watched::{Seen, Watched};
 
 /// How often the watch looks.
@@ -59,7 +59,7 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 const MOST_BLINDNESS: Duration = Duration::from_secs(90);
 
 /// What a session's watch compares with.
-pub struct Watch {
+pub(crate) struct Watch {
     shared: Arc<Shared>,
     epoch: i64,
     watched: Vec<Watched>,
@@ -103,7 +103,7 @@ async fn ask_for_resync(
 impl Watch {
     /// A watch that compares with these looks at the sources, and shapes of the lookups from before
     /// they were bound.
-    pub fn new(
+    pub(crate) fn new(
         (shared, epoch): (Arc<Shared>, i64),
         bound: &[Bound],
         (looks, shapes): (Vec<Look>, Vec<String>),
@@ -131,7 +131,7 @@ impl Watch {
 
     /// Looks until the session ends. A side that cannot be reached is looked at later: the stream
     /// notices by itself.
-    pub async fn run(mut self, client: &Client) {
+    pub(crate) async fn run(mut self, client: &Client) {
         let mut backoff = Backoff::new(LOOK_INTERVAL, LOOK_INTERVAL);
         while !self.shared.stop.is_cancelled() {
             if let Err(error) = self.keep(client).await {

@@ -13,7 +13,7 @@ use crate::sql::TableName;
 
 /// What the catalogs say of a table beside its columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AsRead {
+pub(crate) struct AsRead {
     tree: Vec<u32>,
     texts: Texts,
 }
@@ -23,7 +23,7 @@ impl AsRead {
     ///
     /// # Errors
     /// As any query.
-    pub async fn read(client: &Client, table: &TableName) -> Result<Self> {
+    pub(crate) async fn read(client: &Client, table: &TableName) -> Result<Self> {
         let row = client
             .query_one(
                 include_str!("../../sql/source/tree.sql"),
@@ -40,13 +40,13 @@ impl AsRead {
 
     /// Whether rows that are read by the catalogs of `now` are what they were when these were read.
     /// Labels may have come since.
-    pub fn holds(&self, now: &Self) -> bool {
+    pub(crate) fn holds(&self, now: &Self) -> bool {
         self.tree == now.tree && self.texts_hold(now)
     }
 
     /// The same, of their texts alone: partitions that come and go later are no matter to a COPY
     /// that has begun.
-    pub fn texts_hold(&self, now: &Self) -> bool {
+    pub(crate) fn texts_hold(&self, now: &Self) -> bool {
         self.texts.is_subset(&now.texts)
     }
 }

@@ -15,7 +15,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ends the command that a replication connection waits for. The connection itself stays.
 #[derive(Clone)]
-pub struct CancelRequest {
+pub(crate) struct CancelRequest {
     server: Server,
     token: CancelToken,
 }
@@ -36,7 +36,7 @@ impl CancelRequest {
     ///
     /// # Errors
     /// Transient: the request could not be sent within 10 s.
-    pub async fn cancel(&self) -> Result<()> {
+    pub(crate) async fn cancel(&self) -> Result<()> {
         let doing = "could not send a cancel request";
         let send = async {
             let wire = self.server.open().await?;

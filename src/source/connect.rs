@@ -64,7 +64,7 @@ pub async fn client(conninfo: &Conninfo, application_name: &str) -> Result<Clien
 ///
 /// # Errors
 /// As [`client`].
-pub async fn client_of(
+pub(crate) async fn client_of(
     conninfo: &Conninfo,
     application_name: &str,
     wanted: Wanted,

@@ -6,12 +6,12 @@ use crate::read_model::{BoundColumn, ReadModel, SoftDelete};
 use crate::sql::ident;
 
 /// `COPY (...) TO STDOUT` of the live rows, and of the dead ones whose values must be kept.
-pub fn copy_query(model: &ReadModel) -> String {
+pub(crate) fn copy_query(model: &ReadModel) -> String {
     query(model, model.keeps_dead_rows())
 }
 
 /// The same of the live rows alone.
-pub fn live_rows_query(model: &ReadModel) -> String {
+pub(crate) fn live_rows_query(model: &ReadModel) -> String {
     query(model, false)
 }
 

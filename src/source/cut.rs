@@ -23,7 +23,7 @@ pub struct CutClient {
 
 impl CutClient {
     /// Connects as [`super::connect::client_of`].
-    pub async fn connect(
+    pub(crate) async fn connect(
         conninfo: &Conninfo,
         application_name: &str,
         wanted: Wanted,
@@ -36,7 +36,7 @@ impl CutClient {
     }
 
     /// Ends the session in order, once its last statement has ended.
-    pub fn close(mut self) {
+    pub(crate) fn close(mut self) {
         self.connection = None;
     }
 }

@@ -16,7 +16,7 @@ const PASSWORD_HINT: &str = "Check the password in the source's URL, CDC_SOURCE_
 /// Configuration means that a person has to change something: role, password, privilege, a missing
 /// database, schema, table or column. The caller decides whether to stop or to wait for that
 /// person.
-pub fn class(sqlstate: &str) -> Class {
+pub(crate) fn class(sqlstate: &str) -> Class {
     match sqlstate {
         // Invalid authorization, missing database or schema, missing privilege, missing table or
         // column, a statement or value that the server's version does not know.
@@ -37,7 +37,7 @@ fn is_about_rows(sqlstate: &str) -> bool {
 }
 
 /// An error of tokio-postgres as ours.
-pub fn from_driver(error: tokio_postgres::Error) -> Error {
+pub(crate) fn from_driver(error: tokio_postgres::Error) -> Error {
     if let Some(server) = error.as_db_error() {
         return from_database(server);
     }
@@ -74,7 +74,7 @@ fn from_database(server: &DbError) -> Error {
 }
 
 /// An error that the server reported on the replication connection as ours.
-pub fn from_report(report: &Report) -> Error {
+pub(crate) fn from_report(report: &Report) -> Error {
     if is_about_rows(&report.sqlstate) {
         return about_rows(&report.sqlstate, &[]);
     }

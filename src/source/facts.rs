@@ -261,7 +261,10 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn without_identity(client: &Client, publication: &str) -> Result<Vec<WithoutIdentity>> {
+pub(crate) async fn without_identity(
+    client: &Client,
+    publication: &str,
+) -> Result<Vec<WithoutIdentity>> {
     let rows = client
         .query(
             include_str!("../../sql/source/without_identity.sql"),
@@ -286,7 +289,7 @@ pub async fn without_identity(client: &Client, publication: &str) -> Result<Vec<
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn publication_comments(client: &Client) -> Result<Vec<String>> {
+pub(crate) async fn publication_comments(client: &Client) -> Result<Vec<String>> {
     let sql = "SELECT pg_catalog.obj_description(p.oid, 'pg_publication') AS comment FROM pg_catalog.pg_publication p \
                WHERE pg_catalog.obj_description(p.oid, 'pg_publication') IS NOT NULL ORDER BY p.pubname";
     let rows = client.query(sql, &[]).await.map_err(from_driver)?;
@@ -297,7 +300,7 @@ pub async fn publication_comments(client: &Client) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn system(client: &Client) -> Result<(String, String)> {
+pub(crate) async fn system(client: &Client) -> Result<(String, String)> {
     let sql = "SELECT system_identifier::text AS system, pg_catalog.current_database()::text AS database \
                FROM pg_catalog.pg_control_system()";
     let row = client.query_one(sql, &[]).await.map_err(from_driver)?;
@@ -345,7 +348,7 @@ pub async fn current_wal(client: &Client) -> Result<Lsn> {
 /// commits wait for; `None` of a standby, which does not know what its primary has flushed.
 ///
 /// `now()` is the time at which the statement began, so the end is read after it.
-pub async fn clock(client: &Client) -> Result<Option<(Reading, String)>> {
+pub(crate) async fn clock(client: &Client) -> Result<Option<(Reading, String)>> {
     let row = client
         .query_one(
             "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::bigint AS time, \
@@ -386,7 +389,7 @@ pub fn live_condition(table: &SourceTable, soft_delete: Option<&str>, key: &[Str
 }
 
 /// Keys that more than one live row has, counted up to this bound.
-pub const MAX_DUPLICATES: i64 = 1000;
+pub(crate) const MAX_DUPLICATES: i64 = 1000;
 
 /// How many keys more than one live row has, counted up to [`MAX_DUPLICATES`]. Reads the whole
 /// table.

@@ -13,22 +13,22 @@
 //!
 //! Nothing here knows the target, or decides what is acknowledged.
 
-pub mod as_read;
+pub(crate) mod as_read;
 mod cancel;
 pub mod connect;
-pub mod copy_query;
-pub mod cut;
-pub mod error;
+pub(crate) mod copy_query;
+pub(crate) mod cut;
+pub(crate) mod error;
 pub mod facts;
 mod lent;
 pub mod publication;
 pub mod replication;
-pub mod server;
-pub mod settled;
-pub mod shapes;
+pub(crate) mod server;
+pub(crate) mod settled;
+pub(crate) mod shapes;
 pub mod slot;
 pub mod snapshot;
-pub mod standbys;
+pub(crate) mod standbys;
 mod tls;
-pub mod watch;
+pub(crate) mod watch;
 mod wire;

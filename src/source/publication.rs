@@ -138,7 +138,7 @@ async fn carry_out(
 ///
 /// # Errors
 /// What the server or the connection reports; transient if a lock is not free.
-pub async fn execute(client: &Client, statements: &[String]) -> Result<()> {
+pub(crate) async fn execute(client: &Client, statements: &[String]) -> Result<()> {
     if statements.is_empty() {
         return Ok(());
     }

@@ -20,7 +20,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-pub use super::cancel::CancelRequest;
+pub(crate) use super::cancel::CancelRequest;
 use super::error::from_report;
 use super::server::{Instance, Session};
 use super::wire::Wire;
@@ -44,7 +44,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Rows of a result; `None` is NULL.
-pub type Rows = Vec<Vec<Option<String>>>;
+pub(crate) type Rows = Vec<Vec<Option<String>>>;
 
 /// What IDENTIFY_SYSTEM answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,17 +92,17 @@ impl Replication {
     }
 
     /// Whether the server is a standby.
-    pub fn in_recovery(&self) -> bool {
+    pub(crate) fn in_recovery(&self) -> bool {
         self.session.in_recovery
     }
 
     /// The server that this connection is with.
-    pub fn instance(&self) -> Instance {
+    pub(crate) fn instance(&self) -> Instance {
         self.session.instance
     }
 
     /// What ends a command that this connection waits for, from outside of it.
-    pub fn cancel_token(&self) -> CancelRequest {
+    pub(crate) fn cancel_token(&self) -> CancelRequest {
         self.cancel.clone()
     }
 
@@ -282,7 +282,7 @@ impl Replication {
     /// A walsender of which the last status named no flushed position is no synchronous standby,
     /// whatever its name (13 to 18: SyncRepGetCandidateStandbys; pg_receivewal and pg_basebackup go
     /// by that). The slot stays where it is meanwhile.
-    pub fn stand_apart(&mut self, apart: bool) {
+    pub(crate) fn stand_apart(&mut self, apart: bool) {
         self.apart = apart;
     }
 
@@ -290,7 +290,7 @@ impl Replication {
     ///
     /// # Errors
     /// As any query.
-    pub async fn sender_timeout(&mut self) -> Result<Duration> {
+    pub(crate) async fn sender_timeout(&mut self) -> Result<Duration> {
         let rows = self
             .simple_query(
                 "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'",
@@ -306,7 +306,7 @@ impl Replication {
 
     /// Moves the slot of a connection that stands apart, with the next status: until the server has
     /// read that one, which goes out in the same piece, the connection counts.
-    pub fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
+    pub(crate) fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
         if self.apart {
             self.add_status(written, flushed, flushed, false);
         }

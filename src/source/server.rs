@@ -20,11 +20,11 @@ pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('
 /// same, those of another server or of its next start another one (pg_postmaster_start_time, which
 /// every role may call).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Instance(i64);
+pub(crate) struct Instance(i64);
 
 /// Which server of the connection string will do, besides what its target_session_attrs says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// Any.
     #[default]
     Any,

@@ -19,7 +19,7 @@ use crate::error::Error;
 
 /// pg_current_snapshot() as text: `xmin:xmax:xip,xip`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct XidSnapshot {
+pub(crate) struct XidSnapshot {
     /// All transactions below have ended.
     pub xmin: u64,
     /// All transactions at or above are unseen. Never below `xmin`.
@@ -61,12 +61,15 @@ impl FromStr for XidSnapshot {
 }
 
 /// Whether the exported snapshot may be read, as far as the ordinary one shows.
-pub fn is_settled(exported: &XidSnapshot, ordinary: &XidSnapshot) -> bool {
+pub(crate) fn is_settled(exported: &XidSnapshot, ordinary: &XidSnapshot) -> bool {
     ordinary.xmax >= exported.xmax && committing(exported, ordinary).next().is_none()
 }
 
 /// Transactions that the exported snapshot sees as committed and the ordinary one as running.
-pub fn committing(exported: &XidSnapshot, ordinary: &XidSnapshot) -> impl Iterator<Item = u64> {
+pub(crate) fn committing(
+    exported: &XidSnapshot,
+    ordinary: &XidSnapshot,
+) -> impl Iterator<Item = u64> {
     ordinary
         .running
         .iter()

@@ -10,7 +10,7 @@ use crate::sql::TableName;
 
 /// The query, prepared on one connection.
 #[derive(Debug)]
-pub struct Shapes {
+pub(crate) struct Shapes {
     statement: Statement,
 }
 
@@ -19,7 +19,7 @@ impl Shapes {
     ///
     /// # Errors
     /// As any query.
-    pub async fn prepare(client: &Client) -> Result<Self> {
+    pub(crate) async fn prepare(client: &Client) -> Result<Self> {
         let sql = include_str!("../../sql/source/shapes.sql");
         let statement = client.prepare(sql).await.map_err(from_driver)?;
         Ok(Self { statement })
@@ -29,7 +29,7 @@ impl Shapes {
     ///
     /// # Errors
     /// As any query.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         client: &Client,
         publication: &str,

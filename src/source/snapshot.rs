@@ -94,7 +94,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Transient: `observer` is with another server.
-    pub async fn now(client: impl Into<CutClient>, observer: &Client) -> Result<Self> {
+    pub(crate) async fn now(client: impl Into<CutClient>, observer: &Client) -> Result<Self> {
         let client = client.into();
         same_server(&client, observer).await?;
         Self::begin(client).await
@@ -167,7 +167,7 @@ impl Snapshot {
     /// # Errors
     /// Transient: the lock is not free (55P03). Configuration: the table is missing, or the role
     /// may not read it.
-    pub async fn lock(&self, table: &TableName) -> Result<()> {
+    pub(crate) async fn lock(&self, table: &TableName) -> Result<()> {
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", table.quoted());
         self.run(&lock).await.map_err(|error| {
             error.context(format_args!("could not lock table \"{table}\" for reading"))
@@ -178,7 +178,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As any query.
-    pub async fn has_same_files(&self, table: &TableName) -> Result<bool> {
+    pub(crate) async fn has_same_files(&self, table: &TableName) -> Result<bool> {
         // Left: the storage as of the snapshot; right: now. A leaf that the snapshot does not know
         // differs too.
         let changed = format!(
@@ -192,7 +192,7 @@ impl Snapshot {
     }
 
     /// The transaction's connection, to read more under the same snapshot.
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 

@@ -17,7 +17,7 @@ const EMPTY_TRANSACTION: &str =
 ///
 /// # Errors
 /// As any query.
-pub async fn stir(client: &Client) -> Result<()> {
+pub(crate) async fn stir(client: &Client) -> Result<()> {
     client
         .batch_execute(EMPTY_TRANSACTION)
         .await

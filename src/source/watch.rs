@@ -17,11 +17,11 @@ use crate::source::error::from_driver;
 use crate::sql::TableName;
 
 /// What the text of a table's values depends on besides the values, by column.
-pub type Texts = BTreeSet<(String, String)>;
+pub(crate) type Texts = BTreeSet<(String, String)>;
 
 /// What the catalogs say of a followed table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Look {
+pub(crate) struct Look {
     /// OID of the publication; `None` if there is none.
     pub publication: Option<u32>,
     /// OID of the table; `None` if there is none of that name.
@@ -55,7 +55,7 @@ pub struct Look {
 impl Look {
     /// Whether the table is still the one that `before` saw, as far as a read model of these
     /// columns goes (`None`: of any).
-    pub fn is_same_table(&self, before: &Self, used: Option<&[String]>) -> bool {
+    pub(crate) fn is_same_table(&self, before: &Self, used: Option<&[String]>) -> bool {
         self.oid == before.oid
             && self.identity == before.identity
             && self.roots == before.roots
@@ -64,12 +64,12 @@ impl Look {
     }
 
     /// Whether nobody has altered these columns since `before`.
-    pub fn has_same_versions(&self, before: &Self, used: Option<&[String]>) -> bool {
+    pub(crate) fn has_same_versions(&self, before: &Self, used: Option<&[String]>) -> bool {
         same(&self.versions, &before.versions, used)
     }
 
     /// What the text of these columns' values depends on (`None`: of any).
-    pub fn texts_of(&self, used: Option<&[String]>) -> Texts {
+    pub(crate) fn texts_of(&self, used: Option<&[String]>) -> Texts {
         let texts = self.texts.iter();
         texts
             .filter(|(column, _)| used.is_none_or(|used| used.contains(column)))
@@ -91,7 +91,11 @@ fn same(
 }
 
 /// Looks at the tables, in their order.
-pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> Result<Vec<Look>> {
+pub(crate) async fn look(
+    client: &Client,
+    publication: &str,
+    tables: &[TableName],
+) -> Result<Vec<Look>> {
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
     let sql = include_str!("../../sql/source/watch.sql");
     let rows = client
@@ -155,7 +159,7 @@ fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T> {
 ///
 /// # Errors
 /// As any query.
-pub async fn texts(client: &Client, tables: &[TableName]) -> Result<Vec<Texts>> {
+pub(crate) async fn texts(client: &Client, tables: &[TableName]) -> Result<Vec<Texts>> {
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
     let sql = include_str!("../../sql/source/watch_types.sql");
     let rows = client.query(sql, &[&names]).await.map_err(from_driver)?;

@@ -23,7 +23,7 @@ pub struct Copy {
 
 impl Copy {
     /// What follows from the rows and bytes that were copied in so many seconds.
-    pub fn new(
+    pub(crate) fn new(
         rows: i64,
         estimated_rows: Option<i64>,
         bytes: Option<i64>,

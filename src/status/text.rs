@@ -8,7 +8,7 @@ use super::{
 const WIDTH: usize = 99;
 
 /// The status as text, with a line feed at the end.
-pub fn render(status: &Status) -> String {
+pub(crate) fn render(status: &Status) -> String {
     let mut lines = wrap(
         &format!("{:<9} {}", word(status.verdict), status.summary),
         "          ",
@@ -273,7 +273,7 @@ pub(super) fn progress(copy: &Copy) -> String {
 
 /// The progress of copies in one line, each with the name of its read model; empty if there is
 /// none.
-pub fn progress_line<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) -> String {
+pub(crate) fn progress_line<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) -> String {
     let copies = copies
         .into_iter()
         .map(|(name, copy)| format!("{}: {}", clip(name, 28), progress(copy)));
@@ -281,7 +281,7 @@ pub fn progress_line<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) 
 }
 
 /// An RFC 3339 time, to the second, as people read it.
-pub fn time(text: &str) -> String {
+pub(crate) fn time(text: &str) -> String {
     text.get(..19).unwrap_or(text).replace('T', " ")
 }
 

@@ -25,10 +25,10 @@ use crate::settings::Settings;
 mod resyncs;
 
 /// Older than this is a problem. The position of an idle source is stored every 10 s.
-pub const MAX_AGE_SECONDS: f64 = 60.0;
+pub(crate) const MAX_AGE_SECONDS: f64 = 60.0;
 
 /// A process gives a sign of life every 10 s at least; three may be missed.
-pub const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
+pub(crate) const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
 
 /// Rows that the target rejects that are named.
 const TOLD_REJECTIONS: usize = 3;

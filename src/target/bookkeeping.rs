@@ -33,16 +33,16 @@ mod unreadable;
 mod watched;
 
 pub use claim::{Claim, Claimant};
-pub use damage::Damage;
+pub(crate) use damage::Damage;
 pub use discarded::Readers;
-pub use healing::Healing;
-pub use life::Life;
+pub(crate) use healing::Healing;
+pub(crate) use life::Life;
 pub use models::Definition;
 pub use progress::CopyProgress;
-pub use pulse::Pulse;
+pub(crate) use pulse::Pulse;
 pub(crate) use schema::{DATABASE_OWNER, written_by_batches};
-pub use shadows::Backend;
-pub use standing::{Standing, hidden};
+pub(crate) use shadows::Backend;
+pub(crate) use standing::{Standing, hidden};
 pub use watched::Stored;
 
 /// The bookkeeping of one pipeline.
@@ -67,7 +67,7 @@ pub struct Checkpoint {
 
 /// Whether a read model takes part in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelState {
+pub(crate) enum ModelState {
     /// Never copied.
     New,
     /// Takes part.
@@ -78,7 +78,7 @@ pub enum ModelState {
 
 /// A read model as stored.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StoredModel {
+pub(crate) struct StoredModel {
     /// Number: names its maps and shadows.
     pub id: i32,
     /// Lookup table.
@@ -115,18 +115,13 @@ impl Bookkeeping {
         }
     }
 
-    /// The schema, quoted.
-    pub fn schema(&self) -> &str {
-        &self.schema
-    }
-
     /// The schema's name, not quoted.
     pub fn schema_name(&self) -> &str {
         &self.name
     }
 
     /// Refuses lookups that another pipeline in this database keeps.
-    pub async fn refuse_second_owner(
+    pub(crate) async fn refuse_second_owner(
         &self,
         conn: &mut PgConnection,
         lookups: &[String],
@@ -161,7 +156,7 @@ impl Bookkeeping {
     }
 
     /// What the process is doing, for `status`.
-    pub async fn set_state(
+    pub(crate) async fn set_state(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -190,7 +185,7 @@ impl Bookkeeping {
     }
 
     /// OID of the publication that the slot was made for.
-    pub async fn publication_oid(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
+    pub(crate) async fn publication_oid(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
         let sql = format!("SELECT publication_oid FROM {}.pipeline", self.schema);
         sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_one(conn)

@@ -14,8 +14,8 @@
 
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{ConnectOptions, Connection};
 
 use super::error::{Doing, from_connecting, from_sqlx};
 use crate::conninfo::{ChannelBinding, Conninfo, Host, SslMode, TargetSessionAttrs};
@@ -395,12 +395,6 @@ async fn finish_settings(connection: &mut PgConnection) -> Result<()> {
         .await
         .map_err(from_sqlx)?;
     Ok(())
-}
-
-/// Says good-bye to the server; its answer does not matter.
-pub async fn close(connection: PgConnection) {
-    // The server ends the session as well when it sees the closed socket.
-    let _ = connection.close().await;
 }
 
 #[cfg(test)]

@@ -16,13 +16,13 @@ use crate::check::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 use crate::error::{Class, Error, Result};
 
 /// SQLSTATE that `cdc`'s own functions raise when another process has taken over the pipeline.
-pub const SQLSTATE_FENCED: &str = "CDC01";
+pub(crate) const SQLSTATE_FENCED: &str = "CDC01";
 
 /// SQLSTATE that `cdc`'s own functions raise when nothing resolves an unchanged (TOAST) value.
-pub const SQLSTATE_UNRESOLVED: &str = "CDC02";
+pub(crate) const SQLSTATE_UNRESOLVED: &str = "CDC02";
 
 /// SQLSTATE that `cdc`'s own functions raise when more rows are rejected than may be.
-pub const SQLSTATE_TOO_MANY: &str = "CDC03";
+pub(crate) const SQLSTATE_TOO_MANY: &str = "CDC03";
 
 /// What the target says about a row that it rejects: names only, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,7 +61,7 @@ impl RowError {
     }
 
     /// The names of the objects as a sentence; `None` if the server named none.
-    pub fn objects(&self) -> Option<String> {
+    pub(crate) fn objects(&self) -> Option<String> {
         let table = match (&self.schema, &self.table) {
             (Some(schema), Some(table)) => Some(format!("{schema}.{table}")),
             (None, table) => table.clone(),
@@ -97,7 +97,7 @@ impl From<RowError> for Error {
 }
 
 /// The error in our own terms, with its class.
-pub fn from_sqlx(error: sqlx::Error) -> Error {
+pub(crate) fn from_sqlx(error: sqlx::Error) -> Error {
     if let Some(database) = database_error(&error) {
         return from_database(database);
     }
@@ -128,7 +128,7 @@ pub fn from_sqlx(error: sqlx::Error) -> Error {
 
 /// An error met while connecting: no row is involved yet, so the server's words are kept whole, and
 /// a setting that the server does not take (class 22) is a matter of configuration.
-pub fn from_connecting(error: sqlx::Error) -> Error {
+pub(crate) fn from_connecting(error: sqlx::Error) -> Error {
     match database_error(&error) {
         Some(database) if class_of(database.code()) == Class::Rejected => {
             with_server_words(Class::Configuration, database)
@@ -205,7 +205,7 @@ fn from_database(error: &PgDatabaseError) -> Error {
 }
 
 /// More rows are rejected than may be; `what` names no value.
-pub fn too_many(what: impl fmt::Display) -> Error {
+pub(crate) fn too_many(what: impl fmt::Display) -> Error {
     Error::new(
         Class::Rejected,
         format!("the target rejected too many rows: {what}"),
@@ -216,7 +216,7 @@ pub fn too_many(what: impl fmt::Display) -> Error {
 
 /// The column into which COPY could not put a value, as it is named in the table that was copied
 /// into.
-pub fn copied_column(error: &sqlx::Error) -> Option<String> {
+pub(crate) fn copied_column(error: &sqlx::Error) -> Option<String> {
     // COPY stage_1, line 1, column p2: "..."; what stands behind the colon is the value.
     let context = database_error(error)?.r#where()?;
     let (names, _) = context.split_once(": ")?;
@@ -262,7 +262,7 @@ fn hint_for(sqlstate: &str, message: &str) -> Option<&'static str> {
 }
 
 /// What an SQLSTATE means for the process.
-pub fn class_of(sqlstate: &str) -> Class {
+pub(crate) fn class_of(sqlstate: &str) -> Class {
     match sqlstate {
         SQLSTATE_FENCED => return Class::Fenced,
         SQLSTATE_UNRESOLVED => return Class::Broken,

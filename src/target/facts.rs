@@ -50,7 +50,7 @@ pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<L
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn tables(
+pub(crate) async fn tables(
     conn: &mut PgConnection,
     names: &[TableName],
 ) -> Result<Vec<Option<LookupTable>>> {
@@ -207,7 +207,7 @@ fn character(row: &PgRow, name: &str) -> Result<char> {
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn shapes(conn: &mut PgConnection, tables: &[TableName]) -> Result<Vec<String>> {
+pub(crate) async fn shapes(conn: &mut PgConnection, tables: &[TableName]) -> Result<Vec<String>> {
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
     sqlx::query_scalar(include_str!("../../sql/target/facts/shapes.sql"))
         .bind(names)

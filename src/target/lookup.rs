@@ -23,7 +23,7 @@ const FILLFACTOR: u8 = 50;
 ///
 /// # Errors
 /// `Broken` where the source has no such column.
-pub fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<String> {
+pub(crate) fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<String> {
     let mut lines = Vec::new();
     for mapping in &model.columns {
         let column = source_column(source, mapping)?;
@@ -58,7 +58,10 @@ pub fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Result<Str
 ///
 /// # Errors
 /// `Broken` where the source has no such column.
-pub fn as_made(model: &ReadModelSettings, source: &SourceTable) -> Result<Option<LookupTable>> {
+pub(crate) fn as_made(
+    model: &ReadModelSettings,
+    source: &SourceTable,
+) -> Result<Option<LookupTable>> {
     let mut columns = Vec::new();
     for mapping in &model.columns {
         let column = source_column(source, mapping)?;

@@ -19,9 +19,9 @@ mod statements;
 mod tables;
 mod templates;
 
-pub use joins::Joins;
+pub(crate) use joins::Joins;
 pub(crate) use plain::SESSION_SCHEMA;
-pub use statements::MOST_REJECTED;
+pub(crate) use statements::MOST_REJECTED;
 
 /// A read model with its place in the target.
 #[derive(Debug, Clone)]
@@ -79,20 +79,20 @@ const MOST_PARAMETERS: usize = 85;
 
 impl TargetModel {
     /// The owner's.
-    pub fn epoch(&self) -> i64 {
+    pub(crate) fn epoch(&self) -> i64 {
         self.epoch
     }
 
     /// The same, bound by this owner.
     #[must_use]
-    pub fn for_epoch(mut self, epoch: i64) -> Self {
+    pub(crate) fn for_epoch(mut self, epoch: i64) -> Self {
         self.epoch = epoch;
         self
     }
 
     /// The same with the map of this generation.
     #[must_use]
-    pub fn with_map(mut self, generation: i32) -> Self {
+    pub(crate) fn with_map(mut self, generation: i32) -> Self {
         self.generation = generation;
         self
     }
@@ -106,7 +106,7 @@ impl TargetModel {
     }
 
     /// The copy whose rows the shadow holds, if the bookkeeping knows of it.
-    pub fn copy(&self) -> Option<&str> {
+    pub(crate) fn copy(&self) -> Option<&str> {
         self.copy.as_deref()
     }
 
@@ -118,7 +118,7 @@ impl TargetModel {
     }
 
     /// Which map it has.
-    pub fn generation(&self) -> i32 {
+    pub(crate) fn generation(&self) -> i32 {
         self.generation
     }
 
@@ -132,7 +132,7 @@ impl TargetModel {
     }
 
     /// The shadow, quoted.
-    pub fn shadow(&self) -> String {
+    pub(crate) fn shadow(&self) -> String {
         format!("{}.{}", self.schema, self.shadow_table())
     }
 
@@ -142,12 +142,12 @@ impl TargetModel {
     }
 
     /// The staging table of this session, quoted.
-    pub fn stage(&self) -> String {
+    pub(crate) fn stage(&self) -> String {
         format!("pg_temp.stage_{}", self.id)
     }
 
     /// The session's table of a chunk of a large transaction, quoted.
-    pub fn chunk(&self) -> String {
+    pub(crate) fn chunk(&self) -> String {
         format!("pg_temp.chunk_{}", self.id)
     }
 
@@ -168,7 +168,7 @@ impl TargetModel {
     }
 
     /// The rejected rows, quoted.
-    pub fn rejected(&self) -> String {
+    pub(crate) fn rejected(&self) -> String {
         let table = table_of_generation("rejected", self.id, self.generation);
         format!("{}.{table}", self.schema)
     }
@@ -178,7 +178,7 @@ impl TargetModel {
     }
 
     /// Numbers (from 1) of the columns that the stream may leave out.
-    pub fn toastable(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn toastable(&self) -> impl Iterator<Item = usize> {
         self.columns
             .iter()
             .zip(1..)
@@ -187,14 +187,14 @@ impl TargetModel {
     }
 
     /// Whether the stream may leave out this projected column, counted from 0.
-    pub fn is_toastable(&self, column: usize) -> bool {
+    pub(crate) fn is_toastable(&self, column: usize) -> bool {
         self.columns
             .get(column)
             .is_some_and(|column| column.toastable)
     }
 
     /// Columns of the stage in the order in which rows are written into it.
-    pub fn stage_columns(&self) -> String {
+    pub(crate) fn stage_columns(&self) -> String {
         let n = self.identity_types.len();
         let flags: String = self.toastable().map(|n| format!(", u{n}")).collect();
         format!(
@@ -206,7 +206,7 @@ impl TargetModel {
     }
 
     /// Columns of the shadow that a copy from the source fills: identity, state, values.
-    pub fn copy_columns(&self) -> String {
+    pub(crate) fn copy_columns(&self) -> String {
         format!(
             "{}, state, {}",
             numbered("", "i", self.identity_types.len()),
@@ -215,33 +215,33 @@ impl TargetModel {
     }
 
     /// Number of the stage's columns.
-    pub fn stage_width(&self) -> usize {
+    pub(crate) fn stage_width(&self) -> usize {
         2 * self.identity_types.len() + 1 + self.columns.len() + self.toastable().count()
     }
 
     /// Number of the identity's columns.
-    pub fn identity_width(&self) -> usize {
+    pub(crate) fn identity_width(&self) -> usize {
         self.identity_types.len()
     }
 
     /// Whether this projected column, counted from 0, is part of the key.
-    pub fn is_key(&self, column: usize) -> bool {
+    pub(crate) fn is_key(&self, column: usize) -> bool {
         self.key.iter().any(|part| part.column == column)
     }
 
     /// Name in the lookup of a projected column, counted from 1 as in the stage.
-    pub fn column_name(&self, number: usize) -> Option<&str> {
+    pub(crate) fn column_name(&self, number: usize) -> Option<&str> {
         let column = self.columns.get(number.checked_sub(1)?)?;
         Some(&column.name)
     }
 
     /// Whether a row that the target rejects is noted, or suspends the read model.
-    pub fn isolates(&self) -> bool {
+    pub(crate) fn isolates(&self) -> bool {
         self.model.settings.on_row_error == OnRowError::Isolate
     }
 
     /// Whether a small batch can go as arguments of one function.
-    pub fn fits_one_statement(&self) -> bool {
+    pub(crate) fn fits_one_statement(&self) -> bool {
         self.stage_width() <= MOST_PARAMETERS
     }
 

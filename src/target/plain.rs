@@ -48,13 +48,13 @@ const NO_LOOKUP: &str =
 
 /// A session that compares one read model.
 #[derive(Debug)]
-pub struct PlainSession {
+pub(crate) struct PlainSession {
     shadow: ShadowWriter,
 }
 
 /// A read model bound to its lookup as it is.
 #[derive(Debug, Clone)]
-pub struct Bound {
+pub(crate) struct Bound {
     model: TargetModel,
     lookup: LookupTable,
     /// What people should know of it: that there is none, or why `cdc run` would not take it.
@@ -64,20 +64,20 @@ pub struct Bound {
 impl Bound {
     /// The same for one look of several, which has tables of its own.
     #[must_use]
-    pub fn at_look(mut self, number: i64) -> Self {
+    pub(crate) fn at_look(mut self, number: i64) -> Self {
         self.model = self.model.at_look(number);
         self
     }
 
     /// Whether both are bound to the same tables as they were.
-    pub fn is_as(&self, other: &Self) -> bool {
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
         self.model.definition() == other.model.definition()
     }
 }
 
 /// What one look has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     /// Rows of the lookup, without those under keys of rejected rows.
     shown: i64,
     /// Live rows of the source, without the same.
@@ -89,7 +89,7 @@ pub struct Look {
 
 impl Look {
     /// Rows that differ.
-    pub fn differing(&self) -> i64 {
+    pub(crate) fn differing(&self) -> i64 {
         self.missing + self.extra + self.different
     }
 }
@@ -100,7 +100,7 @@ impl PlainSession {
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if no temporary table can be
     /// made there.
-    pub async fn open(mut conn: PgConnection) -> Result<Self> {
+    pub(crate) async fn open(mut conn: PgConnection) -> Result<Self> {
         let server = facts::server(&mut conn, SESSION_SCHEMA).await?;
         if server.in_recovery {
             return Err(Error::configuration(
@@ -130,7 +130,7 @@ impl PlainSession {
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup cannot be read, or lacks a
     /// column.
-    pub async fn bind(&mut self, model: ReadModel, source: &SourceTable) -> Result<Bound> {
+    pub(crate) async fn bind(&mut self, model: ReadModel, source: &SourceTable) -> Result<Bound> {
         let conn = self.shadow.connection();
         let mut model = model;
         let mut notes = Vec::new();
@@ -161,7 +161,7 @@ impl PlainSession {
     /// # Errors
     /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a
     /// value; carefully, if they reject very many.
-    pub async fn fill(
+    pub(crate) async fn fill(
         &mut self,
         bound: &Bound,
         rows: impl Stream<Item = Result<Bytes>>,
@@ -181,7 +181,7 @@ impl PlainSession {
     }
 
     /// Compares the rows of this look with the lookup as it is now.
-    pub async fn look(&mut self, bound: &Bound) -> Result<Look> {
+    pub(crate) async fn look(&mut self, bound: &Bound) -> Result<Look> {
         let mut tx = Transaction::begin(self.shadow.connection()).await?;
         let looked = async {
             let conn = tx.conn();
@@ -210,7 +210,7 @@ impl PlainSession {
 
     /// What differs at the last look as it did at the first one, and what of it the lookup does not
     /// take. Keys of at most `limit` rows of each kind.
-    pub async fn judge(
+    pub(crate) async fn judge(
         &mut self,
         (first, last): (&Bound, &Bound),
         look: Look,
@@ -304,7 +304,7 @@ fn refuse_unreadable(lookup: &LookupTable) -> Result<()> {
 }
 
 /// What `cdc run` would say of the read model as it is.
-pub fn refused_by_run(error: &Error) -> String {
+pub(crate) fn refused_by_run(error: &Error) -> String {
     let hint = error
         .hint()
         .map_or_else(String::new, |hint| format!(" {hint}"));

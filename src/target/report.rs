@@ -18,7 +18,10 @@ use crate::target::presence::{Presence, presence};
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn bookkeeping(conn: &mut PgConnection, schema: &str) -> Result<Option<Bookkeeping>> {
+pub(crate) async fn bookkeeping(
+    conn: &mut PgConnection,
+    schema: &str,
+) -> Result<Option<Bookkeeping>> {
     if presence(&mut *conn, schema).await? != Presence::Ours {
         return Ok(None);
     }
@@ -110,7 +113,7 @@ fn rejection(row: &PgRow) -> Result<Rejection> {
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn foreign_objects(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
+pub(crate) async fn foreign_objects(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
     let rows = sqlx::query(include_str!("../../sql/target/facts/foreign_objects.sql"))
         .bind(schema)
         .fetch_all(conn)

@@ -8,7 +8,7 @@ use crate::sql::{fill, ident};
 use crate::target::model::{Joins, TargetModel};
 
 /// What a session makes for all read models.
-pub fn of_session(schema: &str) -> String {
+pub(crate) fn of_session(schema: &str) -> String {
     let template = include_str!("../../sql/target/write/advance.sql");
     let schema = ident(schema);
     joined(&[
@@ -24,7 +24,7 @@ pub fn of_session(schema: &str) -> String {
 }
 
 /// What is made for a read model: its tables, then the tables and functions of a session.
-pub fn of_read_model(model: &TargetModel) -> String {
+pub(crate) fn of_read_model(model: &TargetModel) -> String {
     let stays = [
         (
             "The tables that stay: the map and the rejected rows.",

@@ -228,13 +228,13 @@ impl ShadowWriter {
     }
 
     /// From here on the session sees every table as it is now.
-    pub async fn begin_comparing(&mut self) -> Result<()> {
+    pub(crate) async fn begin_comparing(&mut self) -> Result<()> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT 1";
         execute(&mut self.conn, begin.to_owned()).await
     }
 
     /// It sees what is new again.
-    pub async fn end_comparing(&mut self) -> Result<()> {
+    pub(crate) async fn end_comparing(&mut self) -> Result<()> {
         execute(&mut self.conn, "COMMIT".to_owned()).await
     }
 

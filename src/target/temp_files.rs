@@ -18,7 +18,10 @@ const ROOM: &str = "SELECT s.setting::bigint * 1024 AS room, t.place, pg_catalog
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn room(conn: &mut PgConnection, lookups: &[TableName]) -> Result<Option<TempFiles>> {
+pub(crate) async fn room(
+    conn: &mut PgConnection,
+    lookups: &[TableName],
+) -> Result<Option<TempFiles>> {
     let names: Vec<String> = lookups.iter().map(TableName::quoted).collect();
     let row = sqlx::query(ROOM)
         .bind(names)

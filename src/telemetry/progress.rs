@@ -15,19 +15,19 @@ pub(super) fn turn_on() {
 }
 
 /// Whether there is a terminal to show it on.
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
 /// Shows how far these copies are, by name; none clears the line.
-pub fn show<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) {
+pub(crate) fn show<'a>(copies: impl IntoIterator<Item = (&'a str, &'a Copy)>) {
     if is_on() {
         stderr::show(progress_line(copies));
     }
 }
 
 /// Clears it.
-pub fn clear() {
+pub(crate) fn clear() {
     if is_on() {
         stderr::show(String::new());
     }
@@ -35,7 +35,7 @@ pub fn clear() {
 
 /// Writes to stderr, above the line. Each write is one or more whole lines.
 #[derive(Debug, Clone, Copy)]
-pub struct Above;
+pub(crate) struct Above;
 
 impl Write for Above {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {

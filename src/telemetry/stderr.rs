@@ -70,7 +70,7 @@ pub(super) fn show(text: String) {
 }
 
 /// Waits until everything is written, but not for a reader that is not there.
-pub fn flush() {
+pub(crate) fn flush() {
     let Some(orders) = QUEUE.get() else { return };
     let end = Instant::now() + FLUSH_PATIENCE;
     let (written, done) = sync_channel(1);

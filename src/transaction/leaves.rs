@@ -9,7 +9,7 @@ use crate::protocol::pgoutput::Message;
 use crate::sql::TableName;
 
 /// A root and the OID of one of its leaves.
-pub type Leaf = (TableName, u32);
+pub(crate) type Leaf = (TableName, u32);
 
 /// Pairs the Relation message of a root with that of a leaf.
 #[derive(Debug, Default)]

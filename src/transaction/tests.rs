@@ -362,33 +362,36 @@ fn label_number() -> i16 {
 #[test]
 fn what_was_mapped_by_a_description_has_to_be_proved_once() {
     let mut assembler = pair();
-    assert!(assembler.to_prove().is_empty());
+    assert!(assembler.take_unproved().is_empty());
     take(&mut assembler, &[begin(100), relation("label")]).unwrap();
-    assert!(assembler.to_prove().is_empty(), "nothing was mapped by it");
+    assert!(
+        assembler.take_unproved().is_empty(),
+        "nothing was mapped by it"
+    );
     take(&mut assembler, &[insert("1"), commit(100)]).unwrap();
     let table = model().settings.source.clone();
     assert_eq!(
-        assembler.to_prove(),
+        assembler.take_unproved(),
         std::slice::from_ref(&table),
         "once for both read models"
     );
     assert!(assembler.prove(&[now("label", label_number())]).is_empty());
     take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
-    assert!(assembler.to_prove().is_empty());
+    assert!(assembler.take_unproved().is_empty());
     // The same again may be another table by now.
     take(
         &mut assembler,
         &[begin(300), relation("label"), insert("3"), commit(300)],
     )
     .unwrap();
-    assert_eq!(assembler.to_prove(), std::slice::from_ref(&table));
+    assert_eq!(assembler.take_unproved(), std::slice::from_ref(&table));
     assembler.deactivate(0);
     assembler.deactivate(1);
-    assert!(assembler.to_prove().is_empty(), "it is nobody's");
+    assert!(assembler.take_unproved().is_empty(), "it is nobody's");
     // A read model that comes back has been bound since.
     assembler.activate(1, model());
     take(&mut assembler, &[begin(400), insert("4"), commit(400)]).unwrap();
-    assert_eq!(assembler.to_prove(), [table]);
+    assert_eq!(assembler.take_unproved(), [table]);
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl Consumer {
         match self.proof {
             Proof::Asked => return None,
             Proof::Open => {
-                let mut tables = self.intake.assembler.to_prove();
+                let mut tables = self.intake.assembler.take_unproved();
                 for root in self.pending.roots() {
                     if !tables.contains(root) {
                         tables.push(root.clone());
@@ -160,7 +160,7 @@ impl Consumer {
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub fn last_job(&mut self, now: Now) -> Result<Option<Job>> {
+    pub(crate) fn last_job(&mut self, now: Now) -> Result<Option<Job>> {
         if self.in_hand {
             return Ok(None);
         }
@@ -174,7 +174,7 @@ impl Consumer {
     }
 
     /// The status that goes out last, or whenever one is due.
-    pub fn last_status(&mut self) -> Option<Status> {
+    pub(crate) fn last_status(&mut self) -> Option<Status> {
         self.acks.say(false);
         self.acks.take_status()
     }

@@ -19,7 +19,7 @@ use crate::target::bookkeeping::{ModelState, Stored};
 ///
 /// # Errors
 /// As any query.
-pub async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<Look>> {
+pub(crate) async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<Look>> {
     let publication = &shared.settings.source.publication;
     source::watch::look(client, publication, &sources(shared)).await
 }
@@ -30,7 +30,7 @@ pub async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<Look>> 
 ///
 /// # Errors
 /// Transient if a table was altered meanwhile: the session begins again.
-pub async fn compare_with_stored(
+pub(crate) async fn compare_with_stored(
     shared: &Shared,
     client: &Client,
     target: &mut PgConnection,

@@ -16,7 +16,11 @@ use crate::sql::TableName;
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers for as long as the session lasts.
-pub async fn answer(client: &Client, publication: &str, mut questions: mpsc::Receiver<Question>) {
+pub(crate) async fn answer(
+    client: &Client,
+    publication: &str,
+    mut questions: mpsc::Receiver<Question>,
+) {
     let mut shapes = None;
     while let Some(Question { tables, reply }) = questions.recv().await {
         let looked = tokio::time::timeout(

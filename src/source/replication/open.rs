@@ -25,7 +25,7 @@ impl Replication {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn connect_of(
+    pub(crate) async fn connect_of(
         conninfo: &Conninfo,
         application_name: &str,
         wanted: Wanted,
@@ -47,7 +47,7 @@ impl Replication {
     ///
     /// # Errors
     /// As [`Self::connect`]; why the first one was not accepted, if none was.
-    pub async fn connect_to_accepted(
+    pub(crate) async fn connect_to_accepted(
         conninfo: &Conninfo,
         application_name: &str,
         accept: impl Fn(&SystemIdentity) -> Result<()>,

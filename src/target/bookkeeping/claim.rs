@@ -48,7 +48,7 @@ pub struct Claim {
 
 impl Claim {
     /// The source that the lookups are of; `None` before the first copy.
-    pub fn source(&self) -> Option<&SourceIdentity> {
+    pub(crate) fn source(&self) -> Option<&SourceIdentity> {
         self.checkpoint
             .as_ref()
             .map(|checkpoint| &checkpoint.source)
@@ -131,7 +131,7 @@ impl Bookkeeping {
     /// Ends what is left of the last owner at the target: its applying session, and sessions of
     /// this slot's copies that fill a shadow of this schema. Nothing of it may commit while we
     /// claim.
-    pub async fn end_last_owner(
+    pub(crate) async fn end_last_owner(
         &self,
         conn: &mut PgConnection,
         slot: &str,

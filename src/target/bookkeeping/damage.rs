@@ -37,7 +37,7 @@ const UNDEFINED_TABLE: &str = "42P01";
 
 /// What somebody did to the target's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// This part of the bookkeeping is gone.
     Gone(String),
     /// The lookups of these read models, or their maps, have rows more or less than were written.
@@ -50,13 +50,13 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any statement.
-    pub async fn look_shortly(&self, conn: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn look_shortly(&self, conn: &mut PgConnection) -> Result<()> {
         execute(conn, format!("SET lock_timeout = {PATIENCE_MS}")).await
     }
 
     /// Looks at the bookkeeping, and at the lookups and maps of these read models; `None` if all is
     /// well, or locked.
-    pub async fn damage(
+    pub(crate) async fn damage(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -169,7 +169,7 @@ impl Bookkeeping {
 
     /// Whether the watch has asked for a resync of this read model that has not begun, which nobody
     /// can cancel; with `or_runs` whether anybody has asked for one, or one is under way.
-    pub async fn is_asked_for(
+    pub(crate) async fn is_asked_for(
         &self,
         conn: &mut PgConnection,
         name: &str,

@@ -15,7 +15,7 @@ use crate::target::error::from_sqlx;
 
 /// A copy of everything that begins now.
 #[derive(Debug)]
-pub struct Healing<'a> {
+pub(crate) struct Healing<'a> {
     /// Why.
     pub why: &'a str,
     /// Publication that the slot is made for.
@@ -28,7 +28,7 @@ pub struct Healing<'a> {
 
 impl Bookkeeping {
     /// Notes that everything has to be copied, and why.
-    pub async fn intend_healing(
+    pub(crate) async fn intend_healing(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -40,7 +40,7 @@ impl Bookkeeping {
     }
 
     /// The same, and that it waits for so long.
-    pub async fn postpone_healing(
+    pub(crate) async fn postpone_healing(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -57,7 +57,11 @@ impl Bookkeeping {
 
     /// Whether somebody has asked for a resync by hand since the last copy of everything began:
     /// each request ends one pause.
-    pub async fn is_healing_asked_for(&self, conn: &mut PgConnection, epoch: i64) -> Result<bool> {
+    pub(crate) async fn is_healing_asked_for(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+    ) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {schema}.resync r CROSS JOIN {schema}.pipeline p \
              WHERE r.state = 'queued' AND r.origin = 'request' AND NOT r.dry_run \
@@ -72,7 +76,7 @@ impl Bookkeeping {
     }
 
     /// Notes that everything is copied from now on, before a slot is dropped or made.
-    pub async fn begin_healing(
+    pub(crate) async fn begin_healing(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -97,7 +101,7 @@ impl Bookkeeping {
     /// The copies are merged: stores the position of the new slot, in the transaction of the merge.
     /// It may be of another clock or another history than what was stored, so it is as of its own
     /// time, or of none that is known.
-    pub async fn finish_healing(
+    pub(crate) async fn finish_healing(
         &self,
         conn: &mut PgConnection,
         epoch: i64,

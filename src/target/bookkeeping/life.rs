@@ -12,7 +12,7 @@ use crate::target::error::from_sqlx;
 
 /// The owner's last sign of life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
+pub(crate) struct Life {
     /// When it was, by the target's clock.
     pub at: String,
     /// How long ago that was when it was looked.
@@ -43,7 +43,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any query.
-    pub async fn last_sign_of_life(&self, conn: &mut PgConnection) -> Result<Option<Life>> {
+    pub(crate) async fn last_sign_of_life(&self, conn: &mut PgConnection) -> Result<Option<Life>> {
         let sql = format!(
             "SELECT at::text, extract(epoch FROM clock_timestamp() - at)::float8 FROM ( \
                SELECT greatest(p.heartbeat_at, c.applied_at) AS at \

@@ -25,7 +25,7 @@ pub struct Definition<'a> {
 
 impl Bookkeeping {
     /// All stored read models.
-    pub async fn models(&self, conn: &mut PgConnection) -> Result<Vec<StoredModel>> {
+    pub(crate) async fn models(&self, conn: &mut PgConnection) -> Result<Vec<StoredModel>> {
         let sql = format!(
             "SELECT id, name, definition #>> '{{}}', state, generation FROM {}.read_model ORDER BY id",
             self.schema
@@ -76,7 +76,7 @@ impl Bookkeeping {
     }
 
     /// Forgets a read model that is configured no more. Its lookup stays as it is.
-    pub async fn remove_model(
+    pub(crate) async fn remove_model(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -153,7 +153,7 @@ impl Bookkeeping {
     }
 
     /// Which of these read models (number, generation) have a map.
-    pub async fn with_map(
+    pub(crate) async fn with_map(
         &self,
         conn: &mut PgConnection,
         models: &[(i32, i32)],
@@ -174,7 +174,11 @@ impl Bookkeeping {
     }
 
     /// Numbers of the read models whose lookups were written last, at most so many.
-    pub async fn changed_last(&self, conn: &mut PgConnection, most: i64) -> Result<Vec<i32>> {
+    pub(crate) async fn changed_last(
+        &self,
+        conn: &mut PgConnection,
+        most: i64,
+    ) -> Result<Vec<i32>> {
         let sql = format!(
             "SELECT read_model FROM {}.counted ORDER BY last_change_at DESC NULLS LAST, read_model LIMIT $1",
             self.schema
@@ -187,7 +191,7 @@ impl Bookkeeping {
     }
 
     /// Sets a read model's state; `reason` says why it is suspended.
-    pub async fn set_model_state(
+    pub(crate) async fn set_model_state(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -239,7 +243,12 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
-    pub async fn hold(&self, conn: &mut PgConnection, epoch: i64, ids: &[i32]) -> Result<()> {
+    pub(crate) async fn hold(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        ids: &[i32],
+    ) -> Result<()> {
         // The checkpoint's row first, as everywhere.
         let sql = format!(
             "{lock} UPDATE {schema}.read_model m SET as_of = c.commit_time, as_of_lsn = c.lsn FROM {schema}.checkpoint c \

@@ -80,7 +80,7 @@ impl Bookkeeping {
     }
 
     /// The comment that the pipeline's publication has from now on.
-    pub async fn set_publication_mark(
+    pub(crate) async fn set_publication_mark(
         &self,
         conn: &mut PgConnection,
         epoch: i64,

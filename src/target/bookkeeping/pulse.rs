@@ -10,7 +10,7 @@ use crate::target::error::from_sqlx;
 
 /// What a look has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub(crate) struct Pulse {
     /// Somebody waits in `wait_for` for a position.
     pub waits: bool,
     /// A resync is asked for, or was being carried out by another owner.
@@ -24,7 +24,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any query.
-    pub async fn pulse(&self, conn: &mut PgConnection, epoch: i64) -> Result<Pulse> {
+    pub(crate) async fn pulse(&self, conn: &mut PgConnection, epoch: i64) -> Result<Pulse> {
         let sql = fill(
             include_str!("../../../sql/target/status/pulse.sql"),
             &[

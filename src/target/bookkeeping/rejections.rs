@@ -12,7 +12,7 @@ const NAMED_REJECTED: usize = 20;
 
 impl Bookkeeping {
     /// Whether the read model has rejected rows.
-    pub async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
+    pub(crate) async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.rejection WHERE read_model = $1)",
             self.schema

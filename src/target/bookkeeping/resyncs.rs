@@ -106,7 +106,7 @@ impl Bookkeeping {
     }
 
     /// Everything was copied: requests that were there when it began are done with it.
-    pub async fn finish_requests(
+    pub(crate) async fn finish_requests(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -255,7 +255,7 @@ impl Bookkeeping {
     }
 
     /// What keeps requests from being carried out that nobody has begun.
-    pub async fn set_queued_waiting(
+    pub(crate) async fn set_queued_waiting(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -316,7 +316,7 @@ impl Bookkeeping {
     /// A copy of this read model has been merged. What a resync of one in step had to write is
     /// drift; what a first copy or the copy of a suspended one writes is not. Returns how many live
     /// rows have a key that another one has.
-    pub async fn set_resynced(
+    pub(crate) async fn set_resynced(
         &self,
         conn: &mut PgConnection,
         id: i32,
@@ -376,7 +376,7 @@ impl Bookkeeping {
 
     /// Lets the next session follow another source: the lookups keep their rows until its exact
     /// copies are merged.
-    pub async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
         let sql = format!(
             "UPDATE {schema}.checkpoint SET lsn = NULL; \
              UPDATE {schema}.pipeline SET system_identifier = NULL, healing = 'another source was accepted'",
@@ -399,7 +399,7 @@ impl Bookkeeping {
     }
 
     /// Whether the session of the pipeline's owner is there.
-    pub async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
+    pub(crate) async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
         let sql = format!("SELECT EXISTS (SELECT FROM {})", self.owners_session());
         sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_one(conn)
@@ -409,7 +409,7 @@ impl Bookkeeping {
 
     /// Whether the applying session of this epoch is there, and has had something to do within this
     /// time. One that has not waits for us, who never got its answer.
-    pub async fn session_is_at_work(
+    pub(crate) async fn session_is_at_work(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -443,7 +443,7 @@ impl Bookkeeping {
     }
 
     /// State, result and error of a resync, as the one who asked for it wants to know.
-    pub async fn resync_outcome(
+    pub(crate) async fn resync_outcome(
         &self,
         conn: &mut PgConnection,
         id: i64,

@@ -40,7 +40,7 @@ pub(crate) async fn written_by_batches(
 
 impl Bookkeeping {
     /// The statements that make the schema; harmless where it exists.
-    pub fn create_sql(&self) -> String {
+    pub(crate) fn create_sql(&self) -> String {
         let name = literal(&self.name);
         let [pipeline, version, rejection] = ["pipeline", "version", "rejection"]
             .map(|table| literal(&format!("{}.{table}", self.schema)));
@@ -101,7 +101,7 @@ impl Bookkeeping {
     }
 
     /// Whether there is nothing to make or to bring up to date.
-    pub async fn is_current(&self, conn: &mut PgConnection) -> Result<bool> {
+    pub(crate) async fn is_current(&self, conn: &mut PgConnection) -> Result<bool> {
         let version = self.stored_version(conn).await?;
         Ok(version.is_some_and(|version| version >= VERSION))
     }

@@ -24,7 +24,7 @@ const PATIENCE_MS: u32 = 200;
 
 /// A session by its process at the server and when that began.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub(crate) struct Backend {
     pid: i32,
     start: String,
 }
@@ -51,7 +51,7 @@ impl Bookkeeping {
     }
 
     /// The session's process.
-    pub async fn backend(&self, conn: &mut PgConnection) -> Result<Backend> {
+    pub(crate) async fn backend(&self, conn: &mut PgConnection) -> Result<Backend> {
         let (pid, start) = sqlx::query_as(
             "SELECT a.pid, a.backend_start::text FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid()",
         )
@@ -63,7 +63,7 @@ impl Bookkeeping {
 
     /// Takes an empty shadow for this copy, until the session ends or gives it back; returns the
     /// read model with it.
-    pub async fn take_shadow(
+    pub(crate) async fn take_shadow(
         &self,
         conn: &mut PgConnection,
         model: &TargetModel,
@@ -180,7 +180,11 @@ impl Bookkeeping {
     }
 
     /// Empties a shadow again that this session has had before for the same copy: nobody merges it.
-    pub async fn empty_again(&self, conn: &mut PgConnection, model: &TargetModel) -> Result<()> {
+    pub(crate) async fn empty_again(
+        &self,
+        conn: &mut PgConnection,
+        model: &TargetModel,
+    ) -> Result<()> {
         if try_shortly(conn, &model.truncate_shadow()).await? {
             return Ok(());
         }
@@ -188,7 +192,7 @@ impl Bookkeeping {
     }
 
     /// Gives the shadow back. It is emptied at once if nobody reads it, else later.
-    pub async fn give_shadow_back(
+    pub(crate) async fn give_shadow_back(
         &self,
         conn: &mut PgConnection,
         model: &TargetModel,
@@ -213,7 +217,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// Transient if one of them has been given to another copy, or emptied.
-    pub async fn hold_shadows(
+    pub(crate) async fn hold_shadows(
         &self,
         conn: &mut PgConnection,
         models: &[&TargetModel],
@@ -256,7 +260,7 @@ impl Bookkeeping {
 
     /// Ends the session of a copy that was given up, which may be at work or wait for a lock, sees
     /// it go, and forgets how far the copy was.
-    pub async fn end_copying(
+    pub(crate) async fn end_copying(
         &self,
         conn: &mut PgConnection,
         epoch: i64,

@@ -14,7 +14,7 @@ const SILENCE_SECONDS: u32 = 5;
 impl Bookkeeping {
     /// The stream goes on from this source: whatever is written from now on is of its timeline, and
     /// the slot there is this pipeline's.
-    pub async fn set_streaming(
+    pub(crate) async fn set_streaming(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
@@ -34,7 +34,7 @@ impl Bookkeeping {
     }
 
     /// The source that the lookups are of, as stored; `None` before the first copy.
-    pub async fn source(&self, conn: &mut PgConnection) -> Result<Option<SourceIdentity>> {
+    pub(crate) async fn source(&self, conn: &mut PgConnection) -> Result<Option<SourceIdentity>> {
         let sql = format!(
             "SELECT system_identifier, coalesce(timeline, 0), coalesce(source_database, '') FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c \
              WHERE c.lsn IS NOT NULL AND system_identifier IS NOT NULL",
@@ -56,7 +56,7 @@ impl Bookkeeping {
 
     /// A process that has not come to its claim says why, where no other process is at work: else
     /// `status` would know of none.
-    pub async fn set_retrying_unclaimed(
+    pub(crate) async fn set_retrying_unclaimed(
         &self,
         conn: &mut PgConnection,
         owner: &str,

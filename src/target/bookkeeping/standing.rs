@@ -11,7 +11,7 @@ use crate::target::presence::{Presence, presence};
 
 /// How the pipeline stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It has never run.
     New,
     /// The role may not read the bookkeeping.
@@ -31,7 +31,7 @@ impl Bookkeeping {
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if a `cdc` runs that is newer
     /// than this one.
-    pub async fn standing(&self, conn: &mut PgConnection) -> Result<Standing> {
+    pub(crate) async fn standing(&self, conn: &mut PgConnection) -> Result<Standing> {
         if presence(conn, &self.name).await? != Presence::Ours {
             return Ok(Standing::New);
         }
@@ -64,6 +64,6 @@ impl Bookkeeping {
 }
 
 /// Whether this role lacks a privilege on the bookkeeping.
-pub fn hidden(error: &Error) -> bool {
+pub(crate) fn hidden(error: &Error) -> bool {
     error.sqlstate() == Some("42501")
 }

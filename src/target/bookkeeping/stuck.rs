@@ -10,7 +10,7 @@ use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
     /// The trouble of the last session, if the stream has not passed its position since.
-    pub async fn stuck(&self, conn: &mut PgConnection) -> Result<Option<Stuck>> {
+    pub(crate) async fn stuck(&self, conn: &mut PgConnection) -> Result<Option<Stuck>> {
         let sql = format!(
             "SELECT stuck_lsn::text, stuck_sqlstate, (extract(epoch FROM stuck_since) * 1000000)::bigint, stuck_times \
              FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c WHERE p.stuck_lsn >= c.lsn",
@@ -34,7 +34,7 @@ impl Bookkeeping {
 
     /// Stores the trouble, with the error as it is shown; requests that wait say what they wait
     /// for.
-    pub async fn set_stuck(
+    pub(crate) async fn set_stuck(
         &self,
         conn: &mut PgConnection,
         epoch: i64,

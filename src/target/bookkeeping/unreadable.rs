@@ -8,7 +8,7 @@ use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
     /// Numbers of the read models whose last copy failed because of a value of the source.
-    pub async fn unreadable(&self, conn: &mut PgConnection) -> Result<Vec<i32>> {
+    pub(crate) async fn unreadable(&self, conn: &mut PgConnection) -> Result<Vec<i32>> {
         let sql = format!("SELECT id FROM {}.read_model WHERE unreadable", self.schema);
         sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_all(conn)
@@ -17,7 +17,7 @@ impl Bookkeeping {
     }
 
     /// Stores whether the read model has such a value; returns whether that is new.
-    pub async fn set_unreadable(
+    pub(crate) async fn set_unreadable(
         &self,
         conn: &mut PgConnection,
         epoch: i64,

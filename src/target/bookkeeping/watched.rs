@@ -21,7 +21,7 @@ pub struct Stored {
 
 impl Bookkeeping {
     /// What the watch has stored, by the number of the read model.
-    pub async fn watched(&self, conn: &mut PgConnection) -> Result<HashMap<i32, Stored>> {
+    pub(crate) async fn watched(&self, conn: &mut PgConnection) -> Result<HashMap<i32, Stored>> {
         let sql = format!(
             "SELECT id, published, storage, texts FROM {}.read_model",
             self.schema
@@ -48,7 +48,12 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
-    pub async fn note_leaf(&self, conn: &mut PgConnection, epoch: i64, id: i32) -> Result<()> {
+    pub(crate) async fn note_leaf(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: i32,
+    ) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model SET storage = storage || ' +' WHERE id = $2 AND {}",
             self.schema,

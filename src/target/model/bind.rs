@@ -54,7 +54,7 @@ impl TargetModel {
     ///
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column.
-    pub fn to_compare(
+    pub(crate) fn to_compare(
         id: i32,
         schema: &str,
         model: Arc<ReadModel>,

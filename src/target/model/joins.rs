@@ -33,7 +33,7 @@ pub(super) type Entry = (&'static str, String);
 
 /// How a function of the writer finds the rows of map and lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Joins {
+pub(crate) enum Joins {
     /// Each row is looked up.
     LookedUp,
     /// The tables are read once.

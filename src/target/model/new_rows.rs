@@ -7,7 +7,7 @@ use crate::sql::ident;
 impl TargetModel {
     /// `COPY` of the map's entries of new rows: identity, key, state and, where dead rows are
     /// remembered, values.
-    pub fn copy_map(&self) -> String {
+    pub(crate) fn copy_map(&self) -> String {
         let values = if self.model.keeps_dead_rows() {
             format!(", {}", numbered("", "v", self.columns.len()))
         } else {
@@ -23,7 +23,7 @@ impl TargetModel {
 
     /// `COPY` of the lookup's new rows: projected columns, then the time if the lookup has a column
     /// for it.
-    pub fn copy_lookup(&self) -> String {
+    pub(crate) fn copy_lookup(&self) -> String {
         let names = self.columns.iter().map(|column| ident(&column.name));
         let synced_at = self.model.settings.synced_at.iter().map(|name| ident(name));
         format!(
@@ -34,18 +34,18 @@ impl TargetModel {
     }
 
     /// Counts the rows that were written by `COPY`.
-    pub fn count_new(&self, rows: i64) -> String {
+    pub(crate) fn count_new(&self, rows: i64) -> String {
         format!("SELECT pg_temp.cdc_count({}, {rows}, false, true)", self.id)
     }
 
     /// What rows are sorted by: their key's first column as text, nearly the order of the lookup's
     /// key index.
-    pub fn sort_key<'a>(&self, values: &'a Row) -> Option<&'a [u8]> {
+    pub(crate) fn sort_key<'a>(&self, values: &'a Row) -> Option<&'a [u8]> {
         values.cell(self.key_places().next()?).text()
     }
 
     /// Places of the key's columns among the projected ones, counted from 0.
-    pub fn key_places(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn key_places(&self) -> impl Iterator<Item = usize> {
         self.key.iter().map(|part| part.column)
     }
 }

@@ -13,7 +13,7 @@ const SMALL_CHUNKS: u32 = 16;
 const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
 
 /// Most rejected rows of a read model; with more it is suspended.
-pub const MOST_REJECTED: i64 = 1000;
+pub(crate) const MOST_REJECTED: i64 = 1000;
 
 const MERGE: &str = include_str!("../../../sql/target/write/merge.sql");
 const ISOLATE: &str = include_str!("../../../sql/target/write/isolate.sql");
@@ -25,12 +25,12 @@ const REJECTIONS: &str = "data_exception OR integrity_constraint_violation OR wi
 
 impl TargetModel {
     /// The writer for this session's stage.
-    pub fn merge_function(&self, joins: Joins) -> String {
+    pub(crate) fn merge_function(&self, joins: Joins) -> String {
         self.merge(&format!("merge{}", joins.suffix()), &self.stage(), joins)
     }
 
     /// The writer for the shadow.
-    pub fn merge_shadow_function(&self) -> String {
+    pub(crate) fn merge_shadow_function(&self) -> String {
         self.merge("merge_shadow", &self.shadow(), Joins::ReadOnce)
     }
 
@@ -51,12 +51,12 @@ impl TargetModel {
     }
 
     /// The writer for this session's stage that finds the rows that the target rejects.
-    pub fn isolate_function(&self, joins: Joins) -> String {
+    pub(crate) fn isolate_function(&self, joins: Joins) -> String {
         self.isolate(&format!("isolate{}", joins.suffix()), &self.stage(), joins)
     }
 
     /// The same for the shadow.
-    pub fn isolate_shadow_function(&self) -> String {
+    pub(crate) fn isolate_shadow_function(&self) -> String {
         self.isolate("isolate_shadow", &self.shadow(), Joins::ReadOnce)
     }
 
@@ -95,7 +95,7 @@ impl TargetModel {
     }
 
     /// The call of [`Self::isolate_function`], or of the one for the shadow.
-    pub fn isolate_call(&self, joins: Joins, shadow: bool) -> String {
+    pub(crate) fn isolate_call(&self, joins: Joins, shadow: bool) -> String {
         let suffix = if shadow { "_shadow" } else { joins.suffix() };
         format!(
             "SELECT * FROM pg_temp.isolate{suffix}_{}($1, $2, $3, $4, $5, $6)",
@@ -104,7 +104,7 @@ impl TargetModel {
     }
 
     /// The one statement of a small batch.
-    pub fn apply_function(&self) -> String {
+    pub(crate) fn apply_function(&self) -> String {
         let width = self.stage_width();
         self.fill(
             include_str!("../../../sql/target/write/apply.sql"),
@@ -126,7 +126,7 @@ impl TargetModel {
     }
 
     /// Stages rows that come as one array of text for each column of the stage.
-    pub fn stage_statement(&self) -> String {
+    pub(crate) fn stage_statement(&self) -> String {
         let arrays = join(
             ", ",
             (1..=self.stage_width()).map(|n| format!("${n}::text[]")),
@@ -163,7 +163,7 @@ impl TargetModel {
     }
 
     /// The call of the one statement, with its parameters numbered from 1.
-    pub fn apply_call(&self) -> String {
+    pub(crate) fn apply_call(&self) -> String {
         let arrays: String = (0..self.stage_width())
             .map(|n| format!(", ${}", n + 9))
             .collect();
@@ -174,7 +174,7 @@ impl TargetModel {
     }
 
     /// Adds a chunk of a large transaction to the session's stage.
-    pub fn fold_chunk_function(&self) -> String {
+    pub(crate) fn fold_chunk_function(&self) -> String {
         let n = self.identity_types.len();
         let flags: Vec<usize> = self.toastable().collect();
         let carried = (1..=self.columns.len()).map(|p| {
@@ -223,17 +223,17 @@ impl TargetModel {
     }
 
     /// Takes the index of the stage away that chunks may have made: batches do not look there.
-    pub fn drop_stage_index(&self) -> String {
+    pub(crate) fn drop_stage_index(&self) -> String {
         format!("DROP INDEX IF EXISTS {}", self.stage_index())
     }
 
     /// The call of [`Self::fold_chunk_function`].
-    pub fn fold_chunk_call(&self) -> String {
+    pub(crate) fn fold_chunk_call(&self) -> String {
         format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
     }
 
     /// What the writers see of dead rows that a type of the lookup rejected: each is gone.
-    pub fn forget_rejected_dead(&self) -> String {
+    pub(crate) fn forget_rejected_dead(&self) -> String {
         format!(
             "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
             stage = self.stage(),
@@ -243,7 +243,7 @@ impl TargetModel {
 
     /// How many live rows in the stage a type of the lookup rejected, and the SQLSTATE of one of
     /// them.
-    pub fn count_rejected(&self) -> String {
+    pub(crate) fn count_rejected(&self) -> String {
         format!(
             "SELECT count(*), min(e1) FROM {} WHERE state = 'x'",
             self.stage()
@@ -251,7 +251,7 @@ impl TargetModel {
     }
 
     /// The call of the writer over the session's stage.
-    pub fn merge_call(&self, joins: Joins) -> String {
+    pub(crate) fn merge_call(&self, joins: Joins) -> String {
         format!(
             "SELECT * FROM pg_temp.merge{}_{}($1, $2, $3)",
             joins.suffix(),
@@ -261,7 +261,7 @@ impl TargetModel {
 
     /// Asks whether map and lookup are so small beside this many rows that they are better read
     /// once.
-    pub fn are_small_beside(&self, rows: usize) -> String {
+    pub(crate) fn are_small_beside(&self, rows: usize) -> String {
         let most_bytes = rows.saturating_mul(READ_ONCE_BYTES_A_ROW);
         self.fill(
             &format!("SELECT {{{{?bytes_to_read}}}} < {most_bytes}"),
@@ -271,7 +271,7 @@ impl TargetModel {
 
     /// Makes the primary key of the map if it is not there, before the shadow is merged: where that
     /// is large, it is better made after.
-    pub fn make_map_identity_before(&self) -> String {
+    pub(crate) fn make_map_identity_before(&self) -> String {
         let small = format!(
             "pg_catalog.pg_relation_size({{{{shadow_name}}}}) < {LEAST_BYTES_TO_INDEX_LATER}"
         );
@@ -289,12 +289,12 @@ impl TargetModel {
     }
 
     /// The call of the writer over the shadow.
-    pub fn merge_shadow_call(&self) -> String {
+    pub(crate) fn merge_shadow_call(&self) -> String {
         format!("SELECT * FROM pg_temp.merge_shadow_{}($1, $2, $3)", self.id)
     }
 
     /// Brings the shadow forward from the session's stage.
-    pub fn catch_up_function(&self) -> String {
+    pub(crate) fn catch_up_function(&self) -> String {
         let resolve = self.resolve(
             |n| format!("m.p{n}"),
             |n| format!("m.state = 'x' AND m.p{n} IS NULL"),
@@ -309,12 +309,12 @@ impl TargetModel {
     }
 
     /// The call of [`Self::catch_up_function`].
-    pub fn catch_up_call(&self) -> String {
+    pub(crate) fn catch_up_call(&self) -> String {
         format!("SELECT pg_temp.catch_up_{}($1, $2)", self.id)
     }
 
     /// The comparison of a dry run; keys of at most `limit` rows of each kind.
-    pub fn compare(&self, limit: u32) -> String {
+    pub(crate) fn compare(&self, limit: u32) -> String {
         self.fill(
             include_str!("../../../sql/target/write/compare.sql"),
             &[

@@ -31,7 +31,7 @@ impl TargetModel {
 
     /// Makes the table of the rejected rows, with identity and key as they are. One that is there
     /// is not locked.
-    pub fn create_rejected(&self) -> String {
+    pub(crate) fn create_rejected(&self) -> String {
         let columns = [self.identity_columns("i", ""), self.key_columns("k")].join(", ");
         let made = block(&format!(
             "BEGIN\nIF pg_catalog.to_regclass({name}) IS NULL THEN\n\
@@ -47,7 +47,7 @@ impl TargetModel {
 
     /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of
     /// rows that are tried again.
-    pub fn create_tries(&self) -> String {
+    pub(crate) fn create_tries(&self) -> String {
         let columns = [
             self.key_columns("k"),
             self.identity_columns("h", ""),
@@ -66,7 +66,7 @@ impl TargetModel {
     }
 
     /// Makes the session's staging tables.
-    pub fn create_stage(&self) -> String {
+    pub(crate) fn create_stage(&self) -> String {
         let moving = [
             self.identity_columns("i", ""),
             "state \"char\" NOT NULL".to_owned(),
@@ -97,7 +97,7 @@ impl TargetModel {
 
     /// Empties the session's staging tables, also those of the isolating run, after many rows or
     /// few.
-    pub fn empty_stage(&self, many: bool, isolating: bool) -> String {
+    pub(crate) fn empty_stage(&self, many: bool, isolating: bool) -> String {
         let mut tables = vec![self.stage(), self.moving(), self.touched()];
         if isolating {
             tables.extend([self.tries(), self.earlier()]);
@@ -113,7 +113,7 @@ impl TargetModel {
     }
 
     /// Makes the session's table of a chunk of a large transaction.
-    pub fn create_chunk(&self) -> String {
+    pub(crate) fn create_chunk(&self) -> String {
         format!(
             "-- The final states of a chunk of a large transaction.\n\
              CREATE TEMPORARY TABLE chunk_{id} ({columns});",
@@ -123,7 +123,7 @@ impl TargetModel {
     }
 
     /// Makes the shadow.
-    pub fn create_shadow(&self) -> String {
+    pub(crate) fn create_shadow(&self) -> String {
         format!(
             "-- The rows of a copy.\nCREATE UNLOGGED TABLE {} ({});\n-- What its columns are.\n{}",
             self.shadow(),
@@ -133,28 +133,28 @@ impl TargetModel {
     }
 
     /// The columns of the shadow: one with others is of no use.
-    pub fn shadow_definition(&self) -> String {
+    pub(crate) fn shadow_definition(&self) -> String {
         self.stage_definition()
     }
 
     /// Empties the shadow at once. Nobody else may have it locked, not even to read. Its index
     /// stays, if it has one.
-    pub fn truncate_shadow(&self) -> String {
+    pub(crate) fn truncate_shadow(&self) -> String {
         format!("TRUNCATE {}", self.shadow())
     }
 
     /// Empties the shadow beside who reads it, as a dump does.
-    pub fn delete_shadow(&self) -> String {
+    pub(crate) fn delete_shadow(&self) -> String {
         format!("DELETE FROM {}", self.shadow())
     }
 
     /// Tells the server what the shadow holds, once it is filled.
-    pub fn analyze_shadow(&self) -> String {
+    pub(crate) fn analyze_shadow(&self) -> String {
         format!("ANALYZE {}", self.shadow())
     }
 
     /// Indexes the shadow by identity, for the changes that bring it forward.
-    pub fn index_shadow(&self) -> String {
+    pub(crate) fn index_shadow(&self) -> String {
         format!(
             "CREATE UNIQUE INDEX IF NOT EXISTS {name}_i ON {shadow} ({i})",
             name = self.shadow_table(),

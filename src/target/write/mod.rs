@@ -211,13 +211,13 @@ impl Writer {
     }
 
     /// From here on a commit of this session is not durable at once.
-    pub async fn commit_asynchronously(&mut self) -> Result<()> {
+    pub(crate) async fn commit_asynchronously(&mut self) -> Result<()> {
         self.session.execute("SET synchronous_commit = off").await
     }
 
     /// Makes everything that this session has committed durable, where it commits asynchronously:
     /// WAL is flushed in order.
-    pub async fn harden(&mut self) -> Result<()> {
+    pub(crate) async fn harden(&mut self) -> Result<()> {
         self.abandon_chunks().await?;
         let session = &mut self.session;
         let mut tx = Transaction::begin(&mut session.conn).await?;
@@ -231,7 +231,7 @@ impl Writer {
 
     /// Suspends the read models that the bookkeeping calls in step although they take no part in
     /// the stream, and returns them: a contradiction ends in a copy, never in silence.
-    pub async fn audit(&mut self, taking_part: &[usize]) -> Result<Vec<usize>> {
+    pub(crate) async fn audit(&mut self, taking_part: &[usize]) -> Result<Vec<usize>> {
         let session = &mut self.session;
         let stored = session.bookkeeping.models(&mut session.conn).await?;
         let mut found = Vec::new();
@@ -253,7 +253,7 @@ impl Writer {
 
     /// Notes that leaves of these read models' tables, which the watch has never seen, have changes
     /// in the next batch. Where a large transaction is staged, the note commits with it.
-    pub async fn note_leaves(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(crate) async fn note_leaves(&mut self, indexes: &[usize]) -> Result<()> {
         let session = &mut self.session;
         for id in session.models.ids(indexes) {
             session
@@ -270,7 +270,7 @@ impl Writer {
     }
 
     /// The same for those of these read models that changed last.
-    pub async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(crate) async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
         self.session.warm_few(indexes).await
     }
 }

@@ -11,7 +11,7 @@
 //! it; by the stage it is changed in place. Not if one has an identity that another row had at the
 //! start: what the others then do to that one would be done to the new row.
 //!
-//! Which rows these are says [`RowsWay`](super::way::RowsWay).
+//! Which rows these are says [`RowsWay`].
 
 use sqlx::PgConnection;
 
