@@ -116,7 +116,7 @@ impl ShadowWriter {
     /// Fills the shadow with rows in COPY's text format, one row a piece, and counts them.
     ///
     /// # Errors
-    /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a value.
+    /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types reject a value.
     pub async fn fill(
         &mut self,
         model: &TargetModel,
