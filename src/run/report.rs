@@ -79,7 +79,7 @@ fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for row in &written.rejected {
         let reason = row.reason();
-        tracing::debug!(read_model, key = row.key, reason, "set a row apart");
+        tracing::debug!(read_model, key = row.key, reason, "rejected a row");
         *reasons.entry(reason).or_default() += 1;
     }
     let reasons: Vec<String> = reasons

@@ -205,5 +205,5 @@ async fn bookkeeping_of_the_version_before_is_brought_up_to_date() {
     wait_rows(&target, TAGS_LOOKUP, &["a|x", "d|y", "g|y"]).await;
     let rejected =
         "SELECT rejected, version FROM cdc.freshness, cdc.version WHERE read_model LIKE '%tags%'";
-    wait_rows(&target, rejected, &["1|5"]).await;
+    wait_rows(&target, rejected, &["1|6"]).await;
 }

@@ -360,6 +360,7 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
     ]
     .join("; ");
     let older = [
+        (5, crate::support::TO_VERSION_5.to_owned()),
         (4, crate::support::TO_VERSION_4.to_owned()),
         (3, what_4_added.clone()),
         (2, format!("{what_4_added}; {what_3_added}")),
@@ -385,7 +386,7 @@ async fn bookkeeping_of_an_earlier_version_is_brought_up_to_date() {
         wait_in_step(&source, &target).await;
         assert_eq!(
             rows(&target, "SELECT version FROM cdc.version").await,
-            ["5"]
+            ["6"]
         );
         let shadows =
             "SELECT relname FROM pg_class WHERE relname ~ '^shadow_[0-9]' AND relkind = 'r'";

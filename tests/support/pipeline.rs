@@ -26,6 +26,12 @@ pub async fn forget_healings(target: &Client) {
         .unwrap();
 }
 
+/// What turns a bookkeeping of this version into one of version 5.
+pub const TO_VERSION_5: &str = "
+    ALTER TABLE cdc.rejection RENAME rejected_at TO refused_at;
+    ALTER VIEW cdc.rejected RENAME COLUMN rejected_at TO refused_at;
+    UPDATE cdc.version SET version = 5;";
+
 /// What turns a bookkeeping of this version into one of version 4, with a shadow that a process of
 /// then has left.
 pub const TO_VERSION_4: &str = "
