@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// Result of nearly every fallible function of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What to do about a lock that was not free in time (`run/locks.rs` has the time).
+pub(crate) const LOCKED_HINT: &str = "Another session has locked a table for longer than 30 s; cdc \
+    tries again until it is free. pg_locks names who holds it.";
+
 /// What an error means for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, LOCKED_HINT, Result};
 use crate::source;
 use crate::target::error::from_sqlx;
 
@@ -34,10 +34,7 @@ pub(crate) async fn of_observer(client: &Client) -> Result<()> {
 /// The error of a session, with what a lock that is not free means for it.
 pub(crate) fn explained(error: Error) -> Error {
     if error.is_lock_timeout() && error.hint().is_none() {
-        error.with_hint(
-            "Another session has locked a table for longer than 30 s; cdc tries again until it is \
-             free. pg_locks names who holds it.",
-        )
+        error.with_hint(LOCKED_HINT)
     } else {
         error
     }

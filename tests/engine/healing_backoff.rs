@@ -147,7 +147,7 @@ async fn a_process_that_dies_while_it_copies_waits_before_it_copies_again() {
     wait_rows(
         &target,
         "SELECT state, healings FROM cdc.pipeline",
-        &["streaming|6"],
+        &["streaming|5"],
     )
     .await;
 }

@@ -1,6 +1,8 @@
 //! A target that takes longer than the stream waits for it.
 
-use crate::support::{Cdc, database_pair, labels_pair, pg, rows, wait_log, wait_rows, wait_until};
+use crate::support::{
+    Cdc, count_log, database_pair, labels_pair, pg, rows, wait_log, wait_rows, wait_until,
+};
 
 /// Longer than reading may stand still.
 const SLOW_SECONDS: u32 = 12;
@@ -84,6 +86,12 @@ async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
         "Another session has locked a table for longer than 30 s",
     )
     .await;
+    wait_rows(
+        &target,
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass",
+        &["1"],
+    )
+    .await;
     holder.batch_execute("ROLLBACK").await.unwrap();
     wait_rows(
         &target,
@@ -91,4 +99,5 @@ async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
         &["behind the lock"],
     )
     .await;
+    assert_eq!(count_log(&cdc, "trying again"), 0, "{}", cdc.log());
 }

@@ -6,7 +6,8 @@
 
 use super::chunks::{Chunks, count_rejected};
 use super::context::{AllWritten, WriteTx, add_written};
-use super::merge::{self, ToMerge};
+use super::locked::is_locked;
+use super::merge::{self, Merging, ToMerge};
 use super::rejected;
 use super::session::Session;
 use super::staged::Staged;
@@ -120,18 +121,31 @@ async fn merge_staged(
         staged,
         only,
     };
-    if has_rejected(tx, staged).await? {
-        return rejected::merge(tx, what).await;
-    }
+    let mut merging = if has_rejected(tx, staged).await? {
+        Merging::Isolating
+    } else {
+        Merging::Plain
+    };
     tx.execute("SAVEPOINT chunks").await?;
     let models = tx.models;
     let isolates = |one: &Staged| models.get(one.index).is_ok_and(TargetModel::isolates);
-    match merge::merge(tx, what).await {
-        Err(error) if error.class() == Class::Rejected && staged.iter().any(isolates) => {
-            tx.execute("ROLLBACK TO SAVEPOINT chunks").await?;
-            rejected::merge(tx, what).await
+    loop {
+        let merged = match merging {
+            Merging::Plain => merge::merge(tx, what).await,
+            Merging::Isolating => rejected::merge(tx, what).await,
+        };
+        match merged {
+            Err(error) if is_locked(&error) => {}
+            Err(error)
+                if error.class() == Class::Rejected
+                    && merging == Merging::Plain
+                    && staged.iter().any(isolates) =>
+            {
+                merging = Merging::Isolating;
+            }
+            merged => return merged,
         }
-        merged => merged,
+        tx.execute("ROLLBACK TO SAVEPOINT chunks").await?;
     }
 }
 

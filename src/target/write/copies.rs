@@ -10,6 +10,7 @@ use super::calls::{
     self, IsolateOptions, MergeFrom, MergeOptions, check_constraints, in_read_model,
 };
 use super::context::WriteTx;
+use super::locked::is_locked;
 use super::merge::Merging;
 use super::prepare::Purpose;
 use super::rejected;
@@ -97,6 +98,7 @@ impl Attempt {
     fn learn(&mut self, error: Error, blamed: Option<usize>) -> Result<()> {
         let is_rejection = error.class() == Class::Rejected;
         match blamed {
+            _ if is_locked(&error) => {}
             // A constraint that is checked last was violated: the rows that do so are left out, or
             // ...
             _ if is_rejection && self.merging == Merging::Plain => {

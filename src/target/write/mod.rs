@@ -45,6 +45,7 @@ mod context;
 mod copies;
 pub(crate) mod halving;
 mod learned;
+mod locked;
 mod merge;
 mod needs;
 mod new_rows;
@@ -64,6 +65,7 @@ mod whole;
 use chunks::Chunks;
 use context::AllWritten;
 use copies::Copies;
+use locked::is_locked;
 use merge::Merging;
 use session::Session;
 use way::{BatchFacts, Way};
@@ -137,6 +139,7 @@ impl Writer {
                     known.can_be_arguments = false;
                     None
                 }
+                Err(error) if facts.chunks == 0 && is_locked(&error) => continue,
                 Err(error) if error.class() == Class::Rejected => {
                     known.is_rejected = true;
                     Some(error)
