@@ -36,14 +36,14 @@ const REFERENCE_NUMBERS: [&str; 2] = ["REF001", "REF002"];
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between two looks at the lookup; the measured times are as fine as this.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long the engine may take to leave once the story is told.
+/// How long the engine may take to stop after the last chapter.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the demo; `stop` ends it early.
 ///
 /// # Errors
-/// Configuration: PostgreSQL's server programs are not there. Transient: the lookup did not follow
-/// in time. Interrupted: `stop` was asked for. Otherwise what the engine says.
+/// Configuration: PostgreSQL's server programs are missing. Transient: the lookup did not follow in
+/// time. Interrupted: `stop` was asked for. Otherwise what the engine says.
 pub(crate) async fn run(
     keep: bool,
     pg_bin: Option<PathBuf>,
@@ -205,7 +205,7 @@ fn conninfo(cluster: &Cluster, database: &str) -> Conninfo {
     }
 }
 
-/// Waits for the first copy, then tells each chapter.
+/// Waits for the first copy, then plays each chapter.
 async fn tell(servers: &Servers, screen: &mut Screen) -> Result<()> {
     let started = Instant::now();
     let source = connect(&servers.source.url(SOURCE_DATABASE)).await?;
@@ -307,7 +307,7 @@ async fn rows(client: &Client, query: &str) -> Result<Vec<Vec<String>>> {
 async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(failed)?;
     tokio::spawn(async move {
-        // The next statement tells the error.
+        // The next statement reports the error.
         let _ = connection.await;
     });
     Ok(client)

@@ -30,7 +30,7 @@ pub enum Basis {
     /// The index of REPLICA IDENTITY USING INDEX.
     Index,
     /// The read model's key, under FULL and without a primary key: every old tuple holds the whole
-    /// row and tells what was live.
+    /// row and says whether it was live.
     Key,
 }
 
@@ -298,7 +298,7 @@ fn breaks_writes(leaf: &Leaf) -> bool {
 /// (`None`: all), by a server of this version (server_version_num).
 ///
 /// # Errors
-/// `Broken`, with the reason and what mends it.
+/// `Broken`, with the reason and what corrects it.
 pub(crate) fn writes_stay_legal(
     table: &SourceTable,
     columns: Option<&[String]>,

@@ -1,17 +1,17 @@
 //! Whose slot and publication it is: this pipeline's, another one's, or another consumer's.
 //!
 //! In: what the bookkeeping and the comments of publications say. Out: who may alter or drop them.
-//! A slot says nothing of its owner by itself, so the comment of the publication that was made with
-//! it does: it outlives the bookkeeping, which may be dropped by hand or be gone after a restore of
-//! the target.
+//! A slot does not name its owner, so the comment of the publication that was created with it does.
+//! The comment outlives the bookkeeping, which may be dropped by hand, or be missing after a
+//! restore of the target.
 
 use crate::error::Error;
 use crate::sql::{ident, literal};
 
-/// How the comment begins of each publication that `cdc` has made.
+/// How the comment of each publication that `cdc` has created begins.
 pub(crate) const COMMENT: &str = "made by cdc";
 
-/// What makes a pipeline another one.
+/// What distinguishes one pipeline from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {
     /// Its slot at the source.
@@ -56,8 +56,8 @@ impl Pipeline {
 /// What the bookkeeping knows of slot and publication.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {
-    /// System identifier and database of the source where this pipeline has made its slot, or was
-    /// about to.
+    /// System identifier and database of the source where this pipeline has created its slot, or
+    /// was about to.
     pub slot_made_at: Option<(String, String)>,
     /// The comment that it gave its publication last; the pipeline may be called otherwise since.
     pub mark: Option<String>,
@@ -69,7 +69,7 @@ pub struct Known {
     pub copied_from: Option<(String, String)>,
 }
 
-/// What there is to tell one pipeline from another.
+/// What is known to distinguish one pipeline from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
     /// This pipeline.
@@ -78,7 +78,7 @@ pub struct Ownership {
     pub known: Known,
 }
 
-/// Who made a publication.
+/// Who created a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Maker {
     /// This pipeline, which alters and drops it.
@@ -90,8 +90,8 @@ pub enum Maker {
 }
 
 impl Ownership {
-    /// Who made the publication of this comment. An earlier version named no pipeline: it was this
-    /// one.
+    /// Who created the publication with this comment. An earlier version named no pipeline: it was
+    /// this one.
     pub fn maker(&self, comment: Option<&str>) -> Maker {
         match comment {
             Some(comment) if comment == COMMENT => Maker::ThisPipeline,
@@ -199,8 +199,8 @@ impl Ownership {
         ))
     }
 
-    /// As [`Pipeline::mark`] of a pipeline that is not known, since its target cannot be asked:
-    /// whatever `cdc` has made counts as made by it.
+    /// As [`Pipeline::mark`], for a pipeline that is not known because its target cannot be
+    /// reached: every publication that `cdc` has created counts as its own.
     pub(crate) fn assumed(slot: &str, schema: &str) -> Self {
         let unknown = String::new();
         Self {

@@ -1,12 +1,12 @@
-//! The publication as the read models need it: the SQL that makes and extends it, and what it lacks
-//! where `cdc` may not alter it.
+//! The publication as the read models need it: the SQL that creates and extends it, and what it
+//! lacks where `cdc` may not alter it.
 //!
-//! In: settings, facts, and who made the publication. Out: a [`Plan`]. Whole tables unless asked
-//! otherwise, no row filter, never FOR ALL TABLES. Before a table is published it is proved that
-//! the application's writes stay legal: a publication that lacks the replica identity is accepted
-//! by the server and then makes every UPDATE and DELETE fail. Only a publication that this pipeline
-//! made is altered; for another's the SQL is told. What it lacks for one read model concerns that
-//! one alone.
+//! In: settings, facts, and who created the publication. Out: a [`Plan`]. Whole tables unless asked
+//! otherwise, no row filter, never FOR ALL TABLES. Before a table is published, the plan proves
+//! that the application's writes stay legal: the server accepts a publication without the replica
+//! identity, and then every UPDATE and DELETE fails. Only a publication that this pipeline created
+//! is altered; for any other one the SQL is reported. What a publication lacks for one read model
+//! concerns that read model alone.
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{Publication, SourceTable};
@@ -79,7 +79,7 @@ pub(crate) struct TableStep {
 pub(crate) struct Lack {
     /// The read model, by its place in the settings.
     pub model: usize,
-    /// Why, with the SQL for somebody who may run it.
+    /// Why, with the SQL for a person who may run it.
     pub error: Error,
     /// That SQL.
     statements: Vec<String>,
@@ -90,8 +90,8 @@ pub(crate) struct Lack {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     name: String,
-    /// The options of a publication that is to be made; `None` if there is one, or none can be
-    /// made.
+    /// The options of a publication that is to be created; `None` if it exists, or cannot be
+    /// created.
     create: Option<String>,
     /// What concerns the publication as a whole: options of one that is there, and the comment.
     whole: Vec<String>,
@@ -143,7 +143,8 @@ impl Plan {
         places
     }
 
-    /// All that is to be executed, also what `cdc` may not: for a person who may.
+    /// All statements that are to be executed, also those that `cdc` may not run: for a person who
+    /// may.
     ///
     /// # Errors
     /// What no statement helps against.
@@ -173,7 +174,7 @@ impl Plan {
                 all.push(statement);
             }
         }
-        // Who is to run it is in the hint already.
+        // The hint already says who is to run it.
         let who = first.error.hint().and_then(|hint| hint.split_once(": "));
         Some(match who.filter(|_| !first.statements.is_empty()) {
             Some((who, _)) => first
@@ -185,7 +186,7 @@ impl Plan {
     }
 }
 
-/// What the settings need of the publication, of which `existing` is there.
+/// What the settings need of the publication, where `existing` is the publication that exists.
 ///
 /// # Errors
 /// `Configuration` where the server does not know what is asked for.
@@ -295,8 +296,8 @@ impl Planning<'_> {
         false
     }
 
-    /// Makes the publication of the tables that the role owns; where it owns none another role has
-    /// to make it.
+    /// Creates the publication of the tables that the role owns. If the role owns none, another
+    /// role has to create it.
     fn make(&mut self, wanted: &[Wanted], mark: &str) {
         let legal: Vec<&Wanted> = wanted.iter().filter(|entry| self.is_legal(entry)).collect();
         let is_owned = |entry: &&Wanted| self.table(&entry.table).is_some_and(|table| table.owned);

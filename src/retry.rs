@@ -61,7 +61,7 @@ impl Healings {
     const FIRST_DELAY: Duration = Duration::from_secs(1);
 
     /// The longest pause. A pipeline that was healthy for as long, or that no process has tried to
-    /// heal, begins anew.
+    /// heal, begins with the shortest pause again.
     pub(crate) const MOST_DELAY: Duration = Duration::from_secs(3600);
 
     /// Those that count for the next one: none after a healthy time.

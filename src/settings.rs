@@ -1,6 +1,6 @@
 //! The settings of a run: only valid ones can be built.
 //!
-//! `config/` reads file, environment and flags into raw values and makes these of them.
+//! `config/` reads file, environment and flags into raw values and builds these settings from them.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ pub struct ReadModelSettings {
 /// What becomes of a row that the target rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnRowError {
-    /// It is rejected, and everything else goes on.
+    /// It is rejected, and everything else continues.
     #[default]
     Isolate,
     /// The read model stops before the transaction of that row.
@@ -269,7 +269,7 @@ mod tests {
             ..ReadModelSettings::labels()
         };
         assert_eq!(model.source_key(), ["label_code", "language"]);
-        // `check` tells that it is not projected.
+        // `check` reports that it is not projected.
         let bare = ReadModelSettings {
             columns: Vec::new(),
             ..model

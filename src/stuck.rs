@@ -1,11 +1,11 @@
 //! An error that the source reports in the stream and that comes back at the same position: one
-//! trouble, not many.
+//! cause, not many.
 //!
 //! A walsender may be unable to send a value (one of 600 MB as text is more than it can allocate, a
 //! character has no counterpart in UTF-8), also in a column that no read model projects. It fails
-//! again at each start of the stream, and each try costs the source what building the value costs.
-//! So the pauses grow, and after some tries `cdc` goes round the value: a new slot begins behind
-//! it, and exact copies read only the projected columns.
+//! again at each start of the stream, and each try makes the source build the value again. So the
+//! pauses grow, and after some tries `cdc` bypasses the value: a new slot begins behind it, and
+//! exact copies read only the projected columns.
 //!
 //! Pure: time comes in as a value.
 
@@ -20,11 +20,11 @@ use crate::lsn::Lsn;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Tries after which a value is taken for one that cannot be sent: half a minute of pauses.
+/// Tries after which a value counts as one that cannot be sent: half a minute of pauses.
 const TRIES: u32 = 6;
 
-/// How long a lack of memory, disk or connections at the source (class 53) may last before it is
-/// taken for the value's fault. A copy of everything would make such a lack worse.
+/// How long a lack of memory, disk or connections at the source (class 53) may last before the
+/// value counts as the cause. A copy of everything would make such a lack worse.
 const RESOURCES_PATIENCE_SECONDS: i64 = 3600;
 
 /// An error that has come back at one position.

@@ -1,14 +1,14 @@
-//! What the source is told: received >= applied >= durable >= acknowledged, and when an idle
-//! position is stored.
+//! What `cdc` reports to the source: received >= applied >= durable >= acknowledged, and when an
+//! idle position is stored.
 //!
-//! Takes every kind of progress, and decides alone what is acknowledged: never more than a durable
-//! checkpoint covers, and nothing before the stream has come to the checkpoint with the history
-//! that was applied, since the slot would move.
+//! Takes every kind of progress, and alone decides what is acknowledged: never more than a durable
+//! checkpoint covers. Until the stream has reached the checkpoint with the history that was
+//! applied, nothing is acknowledged, since that would move the slot.
 //!
 //! A keepalive says how far the walsender has decoded. That position is acknowledged only once it
-//! is stored: every `status_interval`, or at once where somebody waits for it. As of which time it
-//! is says the source's clock (`as_of.rs`): so the lookups of a quiet source become known to be of
-//! a later time.
+//! is stored: every `status_interval`, or at once if a session waits for it. Its time comes from
+//! the source's clock (`as_of.rs`), so the lookups of a quiet source are known to be as of a later
+//! time.
 //!
 //! Status goes out at a third of wal_sender_timeout, so a keepalive that asks for a reply means
 //! that the server shuts down: an idle position is stored and acknowledged at once, and what is not
@@ -30,7 +30,7 @@ pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// Why the position of an idle stream is stored at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Somebody waits for a higher position.
+    /// A session waits for a higher position.
     Waited,
     /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is
     /// stored.
@@ -95,7 +95,7 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    /// Everything stands at the checkpoint.
+    /// Every position is the checkpoint.
     pub(crate) fn new(terms: Terms) -> Self {
         Self {
             terms,
@@ -199,7 +199,7 @@ impl Acks {
         self.say(false);
     }
 
-    /// Somebody waits for a higher position.
+    /// A session waits for a higher position.
     pub(crate) fn hurry(&mut self) {
         self.store_next.get_or_insert(Reason::Waited);
         self.say(true);
@@ -258,9 +258,9 @@ impl Acks {
         }
     }
 
-    /// Compares what was received with what is acknowledged, where commits of the source wait for
-    /// that; `open` is the commit of the transaction that is being read. Returns what the source
-    /// has to be told.
+    /// Compares what was received with what is acknowledged, if commits of the source wait for
+    /// that; `open` is the commit of the transaction that is being read. Returns the status to
+    /// send.
     pub(crate) fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
         // The end of a transaction lies behind its commit record.
         let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
@@ -273,7 +273,8 @@ impl Acks {
     }
 
     /// Whether an idle position is to be stored now, and then also the same position as of a later
-    /// time. Whoever asks and cannot store has had the request: the next one comes soon.
+    /// time. The call consumes the request, even if the caller cannot store: the next request comes
+    /// soon.
     pub(crate) fn wants_to_store(&mut self) -> Option<bool> {
         match self.store.take() {
             Some(reason) => Some(reason == Reason::Due),
@@ -308,7 +309,7 @@ impl Acks {
         (self.progress.durable() < applied).then_some(applied)
     }
 
-    /// When something has to be looked at again.
+    /// When something has to be checked again.
     pub(crate) fn deadline(&self) -> Option<Now> {
         let shutdown = self.shutdown.map(|(_, until)| until);
         shutdown.into_iter().chain(self.standby.deadline()).min()

@@ -10,7 +10,8 @@ use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::{Change, ReadModel};
 use crate::transaction::{Assembler, Transaction};
 
-/// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
+/// Bytes of changes of one transaction that are kept in memory; above, it is handed over chunk by
+/// chunk.
 pub(crate) const CHUNK_BYTES: usize = 8 << 20;
 
 /// What a frame has brought.
@@ -39,7 +40,7 @@ pub(crate) struct Chunk {
 /// Reads one connection's stream.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    /// What the messages so far have made; also who takes part.
+    /// The transaction that the messages so far add up to, and the read models that take part.
     pub assembler: Assembler,
     replay: Replay,
     /// Where the reader stops: what commits here or later is not its own.

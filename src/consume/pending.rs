@@ -89,7 +89,7 @@ impl Pending {
         }
     }
 
-    /// Takes the read models of which that has to be noted before the batch goes.
+    /// Takes the read models whose unseen leaves have to be recorded before the batch is sent.
     pub(crate) fn take_unseen(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.unseen)
     }

@@ -50,8 +50,8 @@ impl fmt::Debug for Frame<'_> {
 /// complete yet.
 ///
 /// # Errors
-/// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot go
-/// on.
+/// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot
+/// continue.
 pub(crate) fn length(buffer: &[u8], max_bytes: usize) -> Result<Option<usize>> {
     let Some(([tag, length @ ..], _)) = buffer.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
@@ -225,7 +225,7 @@ fn ready_for_query(mut reader: Reader<'_>) -> Result<Backend<'_>> {
 }
 
 fn row_description(mut reader: Reader<'_>) -> Result<Backend<'_>> {
-    // A name of no bytes with its end, and 18 bytes of facts, of which nothing is needed here.
+    // A name of no bytes with its end, and 18 bytes of facts, none of which is needed here.
     let columns = reader.count16("number of columns", 19)?;
     for _ in 0..columns {
         reader.cstr("column name")?;
@@ -277,7 +277,7 @@ pub enum StreamFrame<'a> {
         /// One pgoutput message.
         payload: &'a [u8],
     },
-    /// `k`: nothing to tell, but the position moves on.
+    /// `k`: no data, but a new position.
     Keepalive {
         /// Position up to which everything was sent on this connection.
         wal_end: Lsn,

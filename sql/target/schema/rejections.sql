@@ -43,7 +43,7 @@ FROM {{schema}}.rejection r JOIN {{schema}}.read_model m ON m.id = r.read_model;
 CREATE OR REPLACE VIEW {{schema}}.freshness AS
 SELECT m.name AS read_model,
        CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
-       -- A suspended read model stays as it was when it left the stream.
+       -- A read model that takes no part in the stream stays as it was when it left.
        CASE WHEN m.state = 'in_step' THEN c.commit_time ELSE m.as_of END AS as_of,
        CASE WHEN m.state = 'in_step' THEN c.lsn ELSE m.as_of_lsn END AS as_of_lsn,
        c.applied_at,

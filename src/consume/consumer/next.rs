@@ -1,5 +1,4 @@
-//! What is to be done next: a job of the target, a status, a look at the catalogs, or to stand
-//! still.
+//! What to do next: a job for the target, a status, a look at the catalogs, or a pause.
 
 use super::{Action, Consumer, Note, Proof};
 use crate::batch::Batch;
@@ -87,7 +86,7 @@ impl Consumer {
                 return Ok(Some(self.submit(Job::Audit(taking_part))));
             }
         }
-        // What was looked at goes at once.
+        // A proved batch is sent at once.
         if self.proof == Proof::Open && self.gather.waits(&self.pending, now) {
             return Ok(None);
         }
@@ -140,7 +139,7 @@ impl Consumer {
         Some(self.submit(Job::Apply(batch)))
     }
 
-    /// Comes to stand, if it is to and everything that was received is applied.
+    /// Pauses, if that was requested and everything that was received is applied.
     fn stand(&mut self) -> Option<Lsn> {
         if !self.is_at_rest() {
             return None;
@@ -155,8 +154,8 @@ impl Consumer {
         Some(position)
     }
 
-    /// What the target has to do before the end, once it is free: to store an idle position and to
-    /// make durable what is not. What waits comes again with the next session.
+    /// What the target has to do before the end, once it is free: store an idle position, and make
+    /// durable what is not yet. Waiting transactions come again with the next session.
     ///
     /// # Errors
     /// As [`Self::next`].
