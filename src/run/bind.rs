@@ -222,14 +222,13 @@ impl<'a> Binder<'a> {
             .collect())
     }
 
-    /// Binds one read model; its lookup and map are made where there are none.
+    /// Binds one read model; a missing lookup or map is created.
     ///
-    /// A definition that is not the stored one means another, empty map: only a read model that
-    /// takes no part in a running stream may get one.
+    /// If the definition differs from the stored one, the read model needs another, empty map: only
+    /// a read model that takes no part in a running stream may get one.
     ///
     /// # Errors
-    /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin
-    /// again.
+    /// [`Class::Gap`] with `in_stream` if the definition differs: the session must begin again.
     pub(crate) async fn bind(
         &self,
         settings: &ReadModelSettings,
@@ -275,7 +274,7 @@ impl<'a> Binder<'a> {
                 ),
             ));
         }
-        // A definition has a map of its own; one that is only missing is made again.
+        // Each definition has a map of its own; a map that is only missing is created again.
         let replaced = !stored.definition.is_empty() && stored.definition != definition;
         let model = model.with_map(stored.generation.saturating_add(i32::from(replaced)));
         let new = Definition {

@@ -30,7 +30,7 @@ pub(crate) struct CatchUp {
     consistent_point: Lsn,
     follower: Follower,
     fed_back: Instant,
-    /// How often the server hears from us, whatever else happens.
+    /// How often a status is sent, whatever else happens.
     feedback: Duration,
 }
 
@@ -110,7 +110,7 @@ impl CatchUp {
     async fn fill(&mut self) -> Result<()> {
         match tokio::time::timeout(self.feedback, self.replication.fill()).await {
             Ok(read) => read,
-            // Nothing came: ask where the stream stands.
+            // Nothing came: ask for the stream's position.
             Err(_) => self.say(true).await,
         }
     }
@@ -123,7 +123,7 @@ impl CatchUp {
             .await
     }
 
-    /// Keeps the connection alive while the running stream comes to stand.
+    /// Keeps the connection alive until the running stream is paused.
     pub(crate) async fn while_waiting(
         &mut self,
         mut position: oneshot::Receiver<Lsn>,

@@ -1,13 +1,13 @@
 //! Exact copies: the source's rows under a slot's exported snapshot become shadows in the target.
 //!
 //! The snapshot holds exactly the transactions whose commit lies before the slot's consistent point
-//! C. Nothing is read under it, catalogs included, before nothing that it sees as committed is
-//! listed as running any more (`source/settled.rs` says why: on the server versions in use today
-//! reading earlier damages the master).
+//! C. Before anything is read under it, catalogs included, the copy waits until no transaction that
+//! the snapshot sees as committed is still listed as running (`source/settled.rs` says why: on the
+//! server versions in use today, reading earlier damages the master).
 //!
 //! One transaction holds the snapshot and locks nothing; each table is read in one of its own
 //! (`table.rs`). So a table that has to give way, or whose connection is lost, is read again under
-//! the same snapshot, and one that cannot be read takes no other along (`failure.rs`).
+//! the same snapshot. A table that cannot be read does not affect the others (`failure.rs`).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ const MOST_PAUSE: Duration = Duration::from_secs(5);
 /// then.
 const MOST_WAITING: Duration = Duration::from_secs(30);
 
-/// How long what a copy has left may take to be taken away.
+/// How long it may take to remove what a copy has left.
 const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A read model to be copied.
@@ -66,10 +66,10 @@ pub(crate) type Copied = (ToCopy, Result<()>);
 /// Copies the read models into their shadows. A read model that fails by itself does not stop the
 /// others.
 ///
-/// The replication connection must stay idle meanwhile.
+/// The replication connection must stay idle in the meantime.
 ///
 /// # Errors
-/// Transient if the copy as a whole must start again: the snapshot or the target is gone.
+/// Transient if the copy as a whole must start again: the snapshot or the target's session is lost.
 pub(crate) async fn copy_all(
     shared: &Shared,
     snapshot_name: &str,
@@ -176,9 +176,9 @@ pub(crate) fn in_vain(copied: &[Copied]) -> Option<Error> {
         .cloned()
 }
 
-/// Ends the session of a copy that was given up in the middle, and takes away what it left, in a
-/// session of its own: the copy's may wait for something. What a target that is gone keeps is taken
-/// away later.
+/// Ends the session of a copy that was given up in the middle, and removes what it left. It uses a
+/// session of its own, since the copy's may wait for something. If the target cannot be reached,
+/// the rest is removed later.
 pub(crate) async fn take_away(shared: &Shared, epoch: i64, copying: &Backend) {
     let taken = async {
         let mut conn = shared.target_session("cleaner").await?;

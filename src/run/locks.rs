@@ -12,8 +12,8 @@ use crate::target::error::from_sqlx;
 const PATIENCE_MS: u32 = 30_000;
 
 /// The same of a session that asks while another session of ours has a table locked, or while the
-/// stream stands still: a migration that waits for our lock is in front of it, and would wait for
-/// us for ever.
+/// stream is paused: a migration that waits for our lock is ahead of it in the queue, and would
+/// wait for us for ever.
 const OBSERVER_PATIENCE_MS: u32 = 500;
 
 /// From here on this session of the source waits for no lock for longer than that.

@@ -163,7 +163,7 @@ impl Ends {
         let client = shared.source_session("facts").await?;
         locks::of_source(&client).await?;
         check_server(&client).await?;
-        // Another's pipeline would be waited for in vain.
+        // It is useless to wait for another pipeline.
         check_slot(shared, lessons, (&client, &mut conn), &source).await?;
         Ok(Self {
             conn,
@@ -225,7 +225,7 @@ impl Ends {
         suspend_what_cannot_go_on(shared, lessons, (&mut *conn, epoch), &mut bound).await?;
         unreadable::withdraw(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
         publish::ensure(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
-        // A lookup that was not there was made while it was bound.
+        // Binding has created each lookup that was missing.
         let made = target::facts::shapes(conn, &lookups).await?;
         for (shape, made) in shapes.iter_mut().zip(made) {
             if shape.is_empty() {

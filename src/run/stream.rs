@@ -1,8 +1,8 @@
-//! The loop: one `select!` between the replication connection, the applier and whoever asks
-//! something of the stream.
+//! The loop: one `select!` between the replication connection, the applier and the commands of the
+//! tasks beside the stream.
 //!
 //! In: frames, results, commands. Out: jobs and acknowledgements. It decides nothing: each event
-//! goes to the [`Consumer`], which says what is to be done next.
+//! goes to the [`Consumer`], which says what to do next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,13 +69,13 @@ pub(crate) struct Stream {
     began: Instant,
     /// When the job in hand was handed over.
     submitted_at: Instant,
-    /// Who waits for the result of the merge in hand.
+    /// The receiver of the result of the merge in hand.
     merge: Option<MergeReply>,
     /// The watch looks at tables that were described.
     proof: Option<oneshot::Receiver<Answer>>,
-    /// Who gets the position at which the stream stands still.
+    /// The receiver of the position at which the stream pauses.
     stand: Option<oneshot::Sender<Lsn>>,
-    /// Comes back when the pause is over.
+    /// Completes when the pause is over.
     resume: Option<oneshot::Receiver<()>>,
     /// Whether the batch in hand is given up.
     abandon: bool,
@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Runs until it is stopped or an error ends it. In both cases the applier comes back.
+    /// Runs until it is stopped or an error ends it. In both cases it returns the applier.
     pub(crate) async fn run(
         mut self,
         commands: &mut mpsc::Receiver<Command>,
@@ -233,7 +233,7 @@ impl Stream {
         let done = match (done, &self.merge) {
             (Ok(done), _) => done,
             (Err(error), Some(_)) if merge_alone_failed(&error) => {
-                // Rolled back: the stream goes on where it stands.
+                // Rolled back: the stream continues from where it is.
                 self.answer_merge(Err(error));
                 Done::Merged(Vec::new())
             }
@@ -261,7 +261,7 @@ impl Stream {
 
     fn answer_merge(&mut self, merged: Result<Vec<Merged>>) {
         if let Some(reply) = self.merge.take() {
-            // Whoever asked may be gone; what is committed is so all the same.
+            // The receiver may be dropped; the merge is committed all the same.
             let _ = reply.send(merged);
         }
     }
@@ -399,9 +399,9 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// Whether the error concerns nothing but the merge: the rows that it brings, or the room that it
-/// takes (disk, memory, temporary files; class 53), which a batch does not take. A session that
-/// began again would only try the same merge at once.
+/// Whether the error concerns only the merge: its rows, or the room that it takes (disk, memory,
+/// temporary files; class 53) and a batch does not. A new session would only try the same merge at
+/// once.
 fn merge_alone_failed(error: &Error) -> bool {
     matches!(error.class(), Class::Rejected | Class::Broken)
         || error
@@ -410,8 +410,8 @@ fn merge_alone_failed(error: &Error) -> bool {
 }
 
 /// The server looks the publication up as of the change that it decodes, so the old slot never
-/// finds one that was made again (up to 17). The slot itself may be gone too: both are undefined
-/// objects.
+/// finds one that was created again (up to 17). The slot itself may be missing too: both are
+/// undefined objects.
 fn gone(error: Error, reported: &mut bool) -> Error {
     *reported = error.sqlstate().is_some_and(Stuck::concerns);
     if error.sqlstate() == Some("42704") {
