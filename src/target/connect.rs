@@ -115,12 +115,12 @@ async fn connect_to_host(
     }
 }
 
-/// Most statements that a session keeps prepared: some three for each of many read models. The
-/// library's own limit of 100 would have each of them prepared anew, by one round trip more, from
-/// some forty read models on.
+/// Most statements that a session keeps prepared: some three for each of many read models. With the
+/// library's own limit of 100, from some forty read models on, each statement would be prepared
+/// again, with one more round trip.
 const KEPT_STATEMENTS: usize = 2000;
 
-/// Tries the modes that sslmode stands for, in libpq's order.
+/// Tries the modes that sslmode allows, in libpq's order.
 async fn open(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnection> {
     let (first, second) = ssl_attempts(conninfo, host);
     let options = options(conninfo, host, application_name)?;

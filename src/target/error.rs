@@ -115,7 +115,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error) -> Error {
         sqlx::Error::Protocol(text) => {
             Error::protocol(format!("the target's answer was not understood: {text}"))
         }
-        // A value of a row may stand in the text of a decoding error.
+        // The text of a decoding error may have a value of a row.
         sqlx::Error::ColumnDecode { index, .. } => Error::transient(format!(
             "column {index} of the target's answer has an unexpected type or value"
         )),
@@ -217,7 +217,7 @@ pub(crate) fn too_many(what: impl fmt::Display) -> Error {
 /// The column into which COPY could not put a value, as it is named in the table that was copied
 /// into.
 pub(crate) fn copied_column(error: &sqlx::Error) -> Option<String> {
-    // COPY stage_1, line 1, column p2: "..."; what stands behind the colon is the value.
+    // COPY stage_1, line 1, column p2: "..."; the text behind the colon is the value.
     let context = database_error(error)?.r#where()?;
     let (names, _) = context.split_once(": ")?;
     let (_, column) = names.rsplit_once(' ')?;

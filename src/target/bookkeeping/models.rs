@@ -17,9 +17,9 @@ pub struct Definition<'a> {
     pub generation: i32,
     /// Source table.
     pub source: &'a str,
-    /// What the map is made for.
+    /// What the map is created for.
     pub definition: &'a str,
-    /// Statements that make the map.
+    /// Statements that create the map.
     pub create_map: &'a str,
 }
 
@@ -93,8 +93,8 @@ impl Bookkeeping {
     }
 
     /// Gives a read model another definition, with an empty map; it takes part again once it was
-    /// copied. The map that it had is discarded: to drop it now would wait for whoever has it
-    /// locked, and all read models with it.
+    /// copied. The old map is discarded: a DROP now would wait for any session that has it locked,
+    /// and all read models with it.
     pub async fn redefine_model(
         &self,
         conn: &mut PgConnection,

@@ -43,8 +43,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Who keeps a copy from beginning; also of the resync with this number. `None` when it goes
-    /// on.
+    /// What keeps a copy from beginning, also that of the resync with this number. `None` when it
+    /// continues.
     pub async fn set_copy_waiting(
         &self,
         conn: &mut PgConnection,

@@ -6,8 +6,8 @@
 //!          -> those of every function -> names
 //! ```
 //!
-//! What a placeholder stands for may hold placeholders of the kinds that follow. What a table's
-//! owner has named comes last and is never looked through again.
+//! The replacement of a placeholder may hold placeholders of the kinds that follow. Names that a
+//! table's owner has chosen come last, and are never searched for placeholders.
 
 use super::joins::{Entry, Joins};
 use super::{TargetModel, join};

@@ -20,7 +20,7 @@ use crate::target::model::{Joins, TargetModel};
 /// Values of rows as arguments of one statement: an array for each column.
 pub(super) type Arrays = Vec<Vec<Option<String>>>;
 
-/// Makes the session's function that moves the checkpoint.
+/// Creates the session's function that moves the checkpoint.
 pub(super) async fn make_advance(conn: &mut PgConnection, schema: &str) -> Result<()> {
     let advance = fill(
         include_str!("../../../sql/target/write/advance.sql"),
@@ -91,7 +91,7 @@ pub(super) async fn apply(
 /// How a function that merges is called.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct MergeOptions {
-    /// Whether what is not staged is gone.
+    /// Whether rows that are not staged are gone.
     pub(super) clear: bool,
     /// Whether some rows lack a value that the stream left out.
     pub(super) resolve: bool,
@@ -240,7 +240,7 @@ pub(super) struct Rejection {
     pub(super) stage_column: Option<String>,
 }
 
-/// The same; a rejection by the target is no error and comes back inside.
+/// The same; a rejection by the target is not an error of this function, but part of its result.
 pub(super) async fn try_copy<'a, T>(
     conn: &mut PgConnection,
     sql: &str,
@@ -276,8 +276,8 @@ pub(super) async fn fold_chunk(
     Ok(())
 }
 
-/// Live rows in the stage of which a type of the lookup rejects a value, and the SQLSTATE of one of
-/// them.
+/// Live rows in the stage with a value that a type of the lookup rejects, and the SQLSTATE of one
+/// of them.
 pub(super) async fn count_rejected(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -288,7 +288,7 @@ pub(super) async fn count_rejected(
         .map_err(from_sqlx)
 }
 
-/// Whether the shadow holds rows of which a type of the lookup rejects a value.
+/// Whether the shadow holds rows with a value that a type of the lookup rejects.
 pub(super) async fn shadow_has_rejected(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -357,7 +357,8 @@ pub(super) fn in_read_model(error: Error, model: &TargetModel) -> Error {
     const FINAL: [&str; 8] = ["42", "0A", "2F", "38", "39", "55000", "XX001", "XX002"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
-    // A code of somebody's own, as a trigger may raise it, is tried for ever.
+    // A code that PostgreSQL does not know, such as a trigger may raise, is tried again without
+    // limit.
     let unknown = !sqlstate.is_empty()
         && error.class() == Class::Transient
         && !words_are_the_servers(sqlstate);

@@ -1,4 +1,4 @@
-//! The end of a transaction of which chunks are staged (`chunks.rs`): its last rows are staged too,
+//! The end of a transaction whose chunks are staged (`chunks.rs`): its last rows are staged too,
 //! and all are merged.
 //!
 //! The transaction is not kept, so that it cannot be staged once more: if the target rejects a row,
@@ -25,8 +25,7 @@ pub(super) async fn write(
     let mut written = match finish(session, chunks, batch, keys).await {
         Ok(written) => written,
         Err(error) => {
-            // The first error is the one to report; a connection that is gone has rolled back by
-            // itself.
+            // The first error is the one to report; the server has rolled back a lost connection.
             let _ = chunks.abandon(session).await;
             return Err(error);
         }

@@ -62,7 +62,7 @@ impl Models {
     }
 }
 
-/// The transaction in which a way writes. Whoever opens it ends it.
+/// The transaction in which a way writes. The function that opens it ends it.
 #[derive(Debug)]
 pub(super) struct WriteTx<'a> {
     pub(super) conn: &'a mut PgConnection,
@@ -95,7 +95,7 @@ impl<'a> WriteTx<'a> {
         self.models.get(index)
     }
 
-    /// Sends a statement of which nothing is read.
+    /// Sends a statement and reads no rows.
     pub(super) async fn execute(&mut self, sql: impl Into<String>) -> Result<()> {
         statement::execute(self.conn, sql.into()).await
     }

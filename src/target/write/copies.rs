@@ -59,8 +59,8 @@ struct CopyOptions {
 }
 
 /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take
-/// part from here on. A read model whose rows the target rejects is left as it was and comes back
-/// with its error. At most `keys` keys of each kind are reported.
+/// part from here on. A read model whose rows the target rejects is left as it was, and its error
+/// is returned. At most `keys` keys of each kind are reported.
 pub(super) async fn merge(
     session: &mut Session,
     copies: Copies<'_>,
@@ -173,7 +173,7 @@ async fn try_merge(
     Ok(all)
 }
 
-/// Holds the shadows, fences, and stores where the read models stand.
+/// Holds the shadows, fences, and stores the position of the read models.
 async fn begin(tx: &mut WriteTx<'_>, copies: Copies<'_>) -> Result<()> {
     let models = copies.indexes.iter().map(|index| tx.model(*index));
     let models: Vec<&TargetModel> = models.collect::<Result<_>>()?;
@@ -220,9 +220,9 @@ struct Turn {
     first: Option<(usize, Error)>,
 }
 
-/// Merges these read models' copies. Returns also which the isolating run has merged.
+/// Merges these read models' copies. Also returns which of them the isolating run has merged.
 ///
-/// One that is rejected, perhaps for want of another lookup's rows, has its turn again if others
+/// A copy that is rejected, possibly for lack of another lookup's rows, is tried again if others
 /// were merged after it.
 async fn merge_each(
     tx: &mut WriteTx<'_>,
@@ -259,8 +259,8 @@ async fn merge_each(
     Ok((all, isolated))
 }
 
-/// Merges one copy under a savepoint, and says by which run; a rejection by the target comes back
-/// inside.
+/// Merges one copy under a savepoint, and says by which run; a rejection by the target is part of
+/// the result.
 async fn merge_one(
     tx: &mut WriteTx<'_>,
     model: &TargetModel,
@@ -318,7 +318,7 @@ async fn merge_rows(
     Ok(Written { waiting, ..written })
 }
 
-/// What every copy is merged with: what it does not hold is gone.
+/// The options of every copy: rows that it does not hold are gone.
 fn options_of(tx: &WriteTx<'_>) -> MergeOptions {
     MergeOptions {
         clear: true,

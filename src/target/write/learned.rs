@@ -9,7 +9,7 @@ use super::sweep::Dead;
 const MOST_PASSED_OVER: u32 = 64;
 
 /// Rows written since the last planning after which the session plans again at the earliest: a plan
-/// made for an empty table reads a large one from end to end.
+/// made for an empty table reads all of a large one.
 const REPLAN_ROWS: i64 = 1000;
 
 /// What the session has learned, by the number of the read model.
@@ -73,7 +73,7 @@ impl PutOff {
         self.0.get(&id).is_some_and(|wait| wait.left > 0)
     }
 
-    /// Notes that a batch went by the stage which could have gone past it.
+    /// Notes that a batch went through the stage that could have bypassed it.
     pub(super) fn pass_over(&mut self, id: i32) {
         if let Some(wait) = self.0.get_mut(&id) {
             wait.left = wait.left.saturating_sub(1);

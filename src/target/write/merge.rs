@@ -1,8 +1,8 @@
-//! What stands in the stage becomes rows: for each read model that was staged its map and its
-//! lookup, within the transaction that is open, behind the fence.
+//! Merges the stage: for each staged read model, writes its map and its lookup, within the open
+//! transaction, behind the fence.
 //!
-//! Here it is merged plainly; `rejected.rs` merges without the rows that the target rejects, and
-//! shares how it begins and ends.
+//! This is the plain merge. `rejected.rs` merges without the rows that the target rejects, and
+//! begins and ends in the same way.
 
 use super::calls::{self, MergeOptions, check_constraints, in_read_model};
 use super::context::{AllWritten, WriteTx};
@@ -31,7 +31,7 @@ impl Merging {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ToMerge<'a> {
     pub(super) batch: &'a Batch,
-    /// What stands in the stages of its read models.
+    /// What the stages of its read models hold.
     pub(super) staged: &'a [Staged],
     /// The read model, if the batch has rows of one only: no other one is to blame.
     pub(super) only: Option<usize>,

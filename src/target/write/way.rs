@@ -1,8 +1,8 @@
 //! Which way a batch goes: plain facts in, a way out. Nothing here waits or asks a server.
 //!
-//! [`Way::of`] judges a batch, [`RowsWay::of`] the rows of one read model within it. Whoever learns
-//! something new on a way (the target rejects a row, a value cannot be an argument) puts it into
-//! [`Known`] and asks again: the same answer means that there is no other way.
+//! [`Way::of`] judges a batch, [`RowsWay::of`] the rows of one read model within it. A caller that
+//! learns something new on a way (the target rejects a row, a value cannot be an argument) puts it
+//! into [`Known`] and asks again: the same answer means that there is no other way.
 
 use crate::batch::{Batch, IndexedFold};
 use crate::fold::{Fold, Share};
@@ -65,7 +65,7 @@ pub(super) enum Way {
     Whole,
     /// The same without the rows that the target rejects (`whole.rs`, `rejected.rs`).
     Isolating,
-    /// The end of a transaction of which chunks are staged (`chunked.rs`).
+    /// The end of a transaction whose chunks are staged (`chunked.rs`).
     Chunked,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Known {
     pub(super) has_rejected: bool,
     /// Whether the target has just rejected a row of the batch.
     pub(super) is_rejected: bool,
-    /// Whether a read model of the batch goes on without its rejected rows.
+    /// Whether a read model of the batch continues without its rejected rows.
     pub(super) isolates: bool,
 }
 
@@ -178,8 +178,8 @@ pub(super) enum Piece {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RowsKnown {
     pub(super) piece: Piece,
-    /// Whether rows of the same transaction stand in the stage already; they may say something else
-    /// of the same rows.
+    /// Whether the stage already has rows of the same transaction; they may hold another state of
+    /// the same rows.
     pub(super) is_staged: bool,
     /// Whether the read model has rejected rows.
     pub(super) has_rejected: bool,

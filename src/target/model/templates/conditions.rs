@@ -1,4 +1,4 @@
-//! What `{{?condition}}` stands for: how two rows are compared, and what is asked of one.
+//! The replacements of `{{?condition}}`: how two rows are compared, and what is asked of one.
 //!
 //! Identities are compared by their types' equality, keys by the operator of the lookup's own key
 //! index, values byte by byte (`*=` and `*<>` of records). Conditions that depend on how rows are
@@ -173,8 +173,8 @@ impl TargetModel {
     }
 }
 
-/// Whether two values of a key column are one to the lookup. Records are compared by their types'
-/// own equality, whatever those are.
+/// Whether the lookup treats two values of a key column as one. Records are compared by their
+/// types' own equality, whatever those are.
 fn same_value(part: &KeyPart, left: &str, right: &str) -> String {
     match &part.equality {
         Some(equality) => format!("{left} {equality} {right}"),
