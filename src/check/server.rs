@@ -13,7 +13,7 @@ const VERSIONS: (u32, u32, u32) = (130_000, 140_000, 190_000);
 /// Age at which a write transaction is worth a warning: slot creation waits for it.
 const LONG_WRITE_SECONDS: i64 = 60;
 
-/// WAL held by a slot that nobody reads, from which it is worth a warning.
+/// WAL held by a slot without a reader, above which there is a warning.
 const HELD_BYTES: i64 = 1 << 30;
 
 /// The source server, the slot and the publication.

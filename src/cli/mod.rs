@@ -130,7 +130,7 @@ pub(crate) enum Command {
     Resync(resync::Args),
     /// Compare lookup tables with their sources and repair nothing
     Verify(verify::Args),
-    /// Remove what setup and run have made
+    /// Remove what setup and run have created
     Teardown(teardown::Args),
     /// Show it at work on two throw-away servers
     Demo(demo::Args),

@@ -16,7 +16,7 @@ use crate::telemetry::progress as terminal;
 /// How often the progress of a copy is shown on a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the result is looked for.
+/// How often to look for the result.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long the running cdc may be away, for example because it begins a new session.
@@ -92,7 +92,7 @@ pub(super) fn left_out(
     )
 }
 
-/// The progress of the copies of the running cdc on a terminal; it is gone at the end.
+/// The progress of the copies of the running cdc, on a terminal; it is cleared at the end.
 struct Line {
     shown: Option<Instant>,
     terminal: bool,

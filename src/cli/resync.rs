@@ -110,7 +110,7 @@ async fn repair(
         carry_out(settings, &bookkeeping, &mut conn, id, context).await
     };
     if waited.is_err() {
-        // Nobody waits for it any more.
+        // This command no longer waits for it.
         let _ = bookkeeping.cancel_resync(&mut conn, id).await;
     }
     waited

@@ -33,12 +33,12 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Asks everybody to stop.
+    /// Asks all tasks to stop.
     pub(crate) fn request(&self) {
         self.0.cancel();
     }
 
-    /// Returns once somebody asks; safe to drop.
+    /// Returns once a stop is requested; safe to drop.
     pub(crate) async fn requested(&self) {
         self.0.cancelled().await;
     }
@@ -48,8 +48,8 @@ impl Stop {
         &self.0
     }
 
-    /// The result of `work`, or an error of class [`Class::Interrupted`] if somebody asks to stop
-    /// before it is done: `work` is dropped then, so it must be work that can be.
+    /// The result of `work`, or an error of class [`Class::Interrupted`] if a stop is requested
+    /// before it is done. `work` is dropped then, so it must be safe to drop.
     ///
     /// # Errors
     ///

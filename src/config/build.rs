@@ -1,4 +1,4 @@
-//! Judges what all layers come to, and makes [`Settings`] of it.
+//! Judges the result of all layers, and builds [`Settings`] from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -21,7 +21,8 @@ use crate::sql::TableName;
 const MAX_NAME_BYTES: usize = 63;
 
 const DEFAULT_STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// More often only costs; less often makes the master keep WAL for longer than anybody expects.
+/// More often only costs; less often makes the master keep WAL for longer than its operators
+/// expect.
 const STATUS_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 

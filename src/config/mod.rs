@@ -5,7 +5,7 @@
 //! with every mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the
 //! layers are laid over each other, `build` judges the result.
 //!
-//! No message shows a URL or a password; a mistake is told by where it stands.
+//! No message shows a URL or a password; a mistake is reported by its place.
 
 mod build;
 mod effective;
@@ -45,7 +45,7 @@ pub(crate) struct Loaded {
     pub settings: Settings,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What is not wrong but should be looked at, as sentences.
+    /// Values that are allowed but should be checked, as sentences.
     pub warnings: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ fn config_path(
     named.or_else(|| default_file.is_file().then(|| default_file.to_owned()))
 }
 
-/// Mistakes of the configuration, gathered so that all of them are told at once.
+/// Mistakes of the configuration, gathered so that all of them are reported together.
 #[derive(Debug, Default)]
 pub(crate) struct Mistakes(Vec<Mistake>);
 

@@ -117,7 +117,7 @@ pub(super) fn password(text: &str, host: &Host, database: &str, user: &str) -> O
     })
 }
 
-/// One field of a line, its escapes taken away.
+/// One field of a line, without its escapes.
 struct Field {
     text: String,
     /// Whether it is a bare `*`.

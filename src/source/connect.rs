@@ -289,7 +289,7 @@ pub(super) struct Search<'a> {
     hosts: VecDeque<&'a Host>,
     addresses: VecDeque<Address>,
     wanted: Wanted,
-    /// Only for prefer-standby: whether a primary will do by now.
+    /// Only for prefer-standby: whether a primary is accepted in this round.
     last_round: bool,
     errors: Vec<Error>,
     /// Why a server that could be used is not taken: that says more than why others cannot be
@@ -350,12 +350,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes the connection if it was made and the server will do; `None` goes on to the next
-    /// server.
+    /// Takes the connection if it was opened and the server is acceptable; `None` means: try the
+    /// next server.
     ///
     /// # Errors
-    /// Configuration: another server would say the same (as libpq, which goes on only if it got no
-    /// connection).
+    /// Configuration: another server would say the same (as libpq, which tries the next server only
+    /// if it got no connection).
     pub(super) fn judge<T>(
         &mut self,
         server: &Server,

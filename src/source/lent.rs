@@ -16,7 +16,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::wire::Wire;
 
-/// Version 3.0 of the protocol, as it stands in a startup message.
+/// Version 3.0 of the protocol, as in a startup message.
 const PROTOCOL_3_0: [u8; 4] = 196_608_u32.to_be_bytes();
 
 /// Tag of ReadyForQuery.
@@ -158,7 +158,7 @@ impl AsyncRead for Lent {
         let this = self.get_mut();
         let allowance = this.incoming.allowance();
         if allowance == 0 {
-            // After ReadyForQuery the driver has all that it needs: nobody waits for this.
+            // After ReadyForQuery the driver has all that it needs: no task waits for this.
             return Poll::Pending;
         }
         let allowance = allowance.min(buf.remaining());

@@ -1,14 +1,14 @@
-//! Which server a session is with, and whether it will do.
+//! Which server a session is with, and whether it is acceptable.
 //!
 //! Several hosts of one connection string, or several servers behind one address, may take a
 //! connection: a primary, its standbys, a primary that was replaced and came back. What a session
-//! begins with one of them it must go on with at the same one: a slot, its snapshot, and what is
-//! asked of the transactions that run.
+//! begins at one of them it must continue at the same one: a slot, its snapshot, and queries about
+//! running transactions.
 
 use crate::conninfo::TargetSessionAttrs;
 use crate::error::{Error, Result};
 
-/// Turns off the timeouts that only newer servers know (14 and 17), and tells what kind of server
+/// Turns off the timeouts that only newer servers know (14 and 17), and returns what kind of server
 /// it is.
 pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('server_version_num'), \
      pg_is_in_recovery(), current_setting('transaction_read_only'), \
@@ -128,7 +128,7 @@ mod tests {
         for (found, wanted, will_do) in [
             (here, Wanted::Primary, true),
             (session("t", "on", "1"), Wanted::Primary, false),
-            // Promoted meanwhile, or not: what is read there is not what was begun here.
+            // Promoted in the meantime, or not: it is not the server where the work began.
             (
                 session("f", "off", "1000000000000002"),
                 Wanted::Instance(here.instance),

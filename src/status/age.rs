@@ -39,8 +39,7 @@ pub(super) fn age_seconds(
     Some(now.duration_since(as_of).as_secs_f64().max(0.0))
 }
 
-/// A stream of which the position has not moved to a recent time for longer than it takes in
-/// health.
+/// A stream whose position has not reached a recent time for longer than a healthy stream needs.
 pub(super) fn catching_up(
     pipeline: Option<&PipelineStatus>,
     checkpoint: Option<&Checkpoint>,
