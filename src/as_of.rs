@@ -1,15 +1,14 @@
-//! As of which time of the source a position is.
+//! The time of the source, for a position (`as of`).
 //!
 //! A position alone proves no time. A keepalive says how far the walsender has decoded and when it
 //! was sent, but a walsender that decodes an hour's backlog is an hour behind. So `cdc` asks the
 //! source for its clock and for the end of its flushed WAL together: once it has received
 //! everything up to that end, the lookups are as of that time.
 //!
-//! A transaction needs no such reading. What was visible at the source at its commit time was
-//! flushed before its commit record was written, so it lies before it in the WAL
-//! (`RecordTransactionCommit` takes the time before it writes the record and flushes the record
-//! before others see the transaction; PostgreSQL 13 to 18). With synchronous_commit off others see
-//! it before it is flushed (`docs/limits.md`).
+//! A transaction needs no such reading. Every commit that was visible at the source at its commit
+//! time is before it in the WAL: `RecordTransactionCommit` takes the time before it writes the
+//! record, and flushes the record before others see the transaction (PostgreSQL 13 to 18). With
+//! synchronous_commit off others see it before it is flushed (`docs/limits.md`).
 
 use std::collections::VecDeque;
 

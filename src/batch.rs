@@ -78,7 +78,7 @@ impl Written {
     }
 }
 
-/// What became of one read model's copy: its index, and what was written or why it was refused.
+/// What became of one read model's copy: its index, and what was written or why it was rejected.
 pub(crate) type Merged = (usize, Result<Written>);
 
 /// How a merge of exact copies ends.

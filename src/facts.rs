@@ -140,9 +140,9 @@ pub(crate) struct WithoutIdentity {
     pub unique_index: Option<String>,
 }
 
-/// Tables under whose name the changes of all their partitions come: those of a publication that
-/// publishes roots, and the sources of read models, since our own publication does so as soon as
-/// one of them is partitioned.
+/// Tables under whose name the changes of all their partitions come. These are the tables of a
+/// publication that publishes roots. They are also the sources of read models: our own publication
+/// publishes roots as soon as one of these is partitioned.
 pub(crate) fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {
     let published = existing.filter(|publication| publication.via_root);
     let published = published
@@ -310,8 +310,8 @@ pub struct Leaf {
     pub replica_identity: ReplicaIdentity,
     /// Whether it has a usable primary key.
     pub has_primary_key: bool,
-    /// Columns of its own identity (primary key or identity index); empty under FULL, and where it
-    /// has none.
+    /// Columns of its own identity (primary key or identity index); empty under FULL, and if it has
+    /// none.
     pub identity_columns: Vec<String>,
 }
 

@@ -254,7 +254,7 @@ pub(crate) fn drop_slot_sql(slot: &str) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// The pipeline of the tests, of which the bookkeeping knows nothing yet.
+    /// The pipeline of the tests, before the bookkeeping knows it.
     pub(crate) fn ownership() -> Ownership {
         Ownership {
             pipeline: Pipeline {
@@ -327,7 +327,7 @@ pub(crate) mod tests {
         );
         ours.known.slot_made_at = Some(("1".to_owned(), "master".to_owned()));
         assert!(ours.check_slot(here, &none).is_ok());
-        // Another source has been accepted: what has this name there was not made by us.
+        // Another source has been accepted: a slot of this name there was not created by us.
         assert!(ours.check_slot(("2", "master"), &none).is_err());
         assert!(ours.check_slot(("1", "other"), &none).is_err());
     }

@@ -93,7 +93,7 @@ pub(crate) struct Plan {
     /// The options of a publication that is to be created; `None` if it exists, or cannot be
     /// created.
     create: Option<String>,
-    /// What concerns the publication as a whole: options of one that is there, and the comment.
+    /// What concerns the publication as a whole: options of an existing one, and the comment.
     whole: Vec<String>,
     /// Read models that need other options.
     of_options: Vec<usize>,
@@ -164,8 +164,8 @@ impl Plan {
         Ok(statements)
     }
 
-    /// One error that stands for what all read models lack, with the SQL that helps them all;
-    /// `None` if nothing is lacking.
+    /// One error for everything that the read models lack, with the SQL that helps them all; `None`
+    /// if nothing is lacking.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let first = self.lacking.first()?;
         let mut all: Vec<&str> = Vec::new();

@@ -1,9 +1,9 @@
 //! When the next resync is due: a cron expression in a time zone, and for each pipeline its own
-//! delay after it, so that a fleet does not come to the master in the same moment. Pure: the
-//! current time comes in as a value.
+//! delay after it, so that a fleet does not load the master all at once. Pure: the current time
+//! comes in as a value.
 //!
-//! Daylight saving: a time that does not exist on a day is taken at the end of the gap, a time that
-//! comes twice is taken once, the first time (croner's documented rules; pinned below).
+//! Daylight saving: a time that does not exist on a day moves to the end of the gap; a time that
+//! comes twice counts once, the first time (croner's documented rules; pinned below).
 
 use croner::Cron;
 use croner::parser::CronParser;

@@ -1,11 +1,11 @@
 //! An error that the source reports in the stream and that comes back at the same position: one
 //! cause, not many.
 //!
-//! A walsender may be unable to send a value (one of 600 MB as text is more than it can allocate, a
-//! character has no counterpart in UTF-8), also in a column that no read model projects. It fails
-//! again at each start of the stream, and each try makes the source build the value again. So the
-//! pauses grow, and after some tries `cdc` bypasses the value: a new slot begins behind it, and
-//! exact copies read only the projected columns.
+//! A walsender may be unable to send a value: one of 600 MB as text is more than it can allocate,
+//! or a character has no counterpart in UTF-8. The value may be in a column that no read model
+//! projects. It fails again at each start of the stream, and each try makes the source build the
+//! value again. So the pauses grow, and after some tries `cdc` bypasses the value: a new slot
+//! begins behind it, and exact copies read only the projected columns.
 //!
 //! Pure: time comes in as a value.
 

@@ -254,7 +254,8 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
 }
 
 fn start(cli: Cli) -> Result<Outcome> {
-    // The demo tells a story of its own: it logs what is wrong, unless somebody wants more.
+    // The demo prints its own story: it logs only errors and warnings, unless the user asks for
+    // more.
     let quiet = matches!(cli.command, Command::Demo(_)).then_some("warn");
     telemetry::init(
         cli.global.log_level.as_deref().or(quiet),

@@ -24,7 +24,7 @@ pub(crate) use effective::Effective;
 /// A commented example of the file; `cdc config --example` prints it.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
 
-/// The file that is read where none is named, if it is there.
+/// The file that is read if none is named and it exists.
 const DEFAULT_FILE: &str = "cdc.toml";
 
 /// Flags that say what else the file and the environment say.
@@ -86,7 +86,7 @@ fn load_with(
     }
 }
 
-/// `--config`, else CDC_CONFIG, else ./cdc.toml if it is there.
+/// `--config`, else CDC_CONFIG, else ./cdc.toml if it exists.
 fn config_path(
     flags: &Flags,
     variables: &BTreeMap<String, String>,

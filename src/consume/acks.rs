@@ -10,10 +10,10 @@
 //! the source's clock (`as_of.rs`), so the lookups of a quiet source are known to be as of a later
 //! time.
 //!
-//! Status goes out at a third of wal_sender_timeout, so a keepalive that asks for a reply means
-//! that the server shuts down: an idle position is stored and acknowledged at once, and what is not
-//! acknowledged within [`SHUTDOWN_PATIENCE`] ends the session (measured: with a batch in hand the
-//! server hangs at 30,000 keepalives a second until the connection is closed).
+//! A status is sent at a third of wal_sender_timeout, so a keepalive that asks for a reply means
+//! that the server shuts down. An idle position is then stored and acknowledged at once. If not
+//! everything is acknowledged within [`SHUTDOWN_PATIENCE`], the session ends (measured: with a
+//! batch in hand the server hangs at 30,000 keepalives a second until the connection is closed).
 
 use std::time::Duration;
 

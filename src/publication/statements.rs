@@ -1,4 +1,4 @@
-//! The statements that make and change a publication.
+//! The statements that create and alter a publication.
 
 use super::Wanted;
 use crate::sql::{TableName, ident, literal};

@@ -1,9 +1,10 @@
 //! Binds the configured read models to the tables of both sides, and the stored ones to the
 //! configured ones.
 //!
-//! A read model that was never copied and cannot be bound is an error of the configuration, as long
-//! as none was: one that is added to others must not stop them. One that was copied before is
-//! suspended: it serves its last good state until it can be bound and copied again.
+//! If no read model was ever copied, one that cannot be bound is an error of the configuration.
+//! Later it is only left out: a new read model must not stop the others. A read model that was
+//! copied before is suspended: it serves its last good state until it can be bound and copied
+//! again.
 
 use std::sync::Arc;
 
@@ -120,8 +121,8 @@ async fn take_up(
     Ok(stored.iter().any(|stored| stored.state != ModelState::New))
 }
 
-/// A read model that cannot be bound leaves the others alone, unless something else is the matter,
-/// or it `is_first`: then nothing works yet, and a person has to correct it.
+/// A read model that cannot be bound does not stop the others. Two cases do: an error of another
+/// kind, and a first start (`is_first`), where nothing works yet and a person has to correct it.
 fn check_unbound(read_model: &ReadModelSettings, error: &Error, is_first: bool) -> Result<()> {
     if !matches!(error.class(), Class::Broken | Class::Configuration) {
         return Err(error.clone());
@@ -206,7 +207,7 @@ impl<'a> Binder<'a> {
             .map(|model| model.target.clone())
             .collect();
         let lookups = facts::tables(target, &names).await?;
-        // The driver sends them all before the first answer is there.
+        // The driver sends all of them before the first answer arrives.
         let sources = read_models
             .iter()
             .map(|model| source::facts::table(self.client, &model.source));

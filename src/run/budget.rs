@@ -100,7 +100,7 @@ fn over(slot: &str, held: u64, limit: u64) -> String {
     )
 }
 
-/// `None`: there is no slot, or none that this process may judge.
+/// `None`: there is no slot, or this process may not judge it.
 async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Held>> {
     let source = &shared.settings.source;
     let client = match client {

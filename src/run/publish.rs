@@ -102,8 +102,8 @@ async fn carry_out(client: &Client, settings: &Settings, ownership: &Ownership) 
     Ok(outcome)
 }
 
-/// The tables of these read models, each once, as far as they are there. The driver asks for all of
-/// them before the first answer is there.
+/// The tables of these read models, each once, as far as they exist. The driver sends all queries
+/// before the first answer arrives.
 async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Vec<SourceTable>> {
     let mut names: Vec<&TableName> = Vec::with_capacity(read_models.len());
     for model in read_models {
@@ -177,9 +177,8 @@ pub(crate) async fn lacking(
     Ok(Some(lacking))
 }
 
-/// The read models whose tables the publication is to hold besides those that are asked for: not
-/// one with a value that the source cannot read out, whose next update would end the stream for
-/// all.
+/// The other read models whose tables the publication is to hold. A table with a value that the
+/// source cannot read is left out: its next update would end the stream for all.
 async fn published_together(
     shared: &Shared,
     target: &mut PgConnection,

@@ -146,9 +146,9 @@ struct Ends {
 
 impl Ends {
     async fn connect(shared: &Shared, lessons: &mut Lessons) -> Result<Self> {
-        // Until the stream begins every commit is durable, whatever target.synchronous_commit says:
-        // the claim flushes the position that it reads, which the last owner may have stored
-        // asynchronously, and a merge of copies the one that it stores.
+        // Until the stream begins, every commit is durable, whatever target.synchronous_commit
+        // says. So the claim flushes the position that it reads, which the last owner may have
+        // stored asynchronously, and a merge of copies flushes the position that it stores.
         let mut conn = shared.target_session("apply").await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let copied = shared.bookkeeping.source(&mut conn).await?;

@@ -21,9 +21,9 @@ use crate::source::error::from_driver;
 use crate::target::bookkeeping::ModelState;
 use crate::target::model::TargetModel;
 
-/// Classes of SQLSTATE that the source reports of a value which it cannot read out: it has no text
-/// in UTF-8 (22), it is too large (54), its storage is damaged or more than can be allocated (XX).
-/// The target's errors of these classes do not break a read model.
+/// Classes of SQLSTATE that the source reports for a value that it cannot send as text: it has no
+/// text in UTF-8 (22), it is too large (54), its storage is damaged or more than can be allocated
+/// (XX). The target's errors of these classes do not break a read model.
 const OF_A_VALUE: [&str; 3] = ["22", "54", "XX"];
 
 /// Whether a copy failed because of a value of the source.

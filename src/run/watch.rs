@@ -6,7 +6,7 @@
 //! |---|---|
 //! | the publication was created again | the old slot may never pass it: healing |
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
-//! | the table or the lookup was created again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound anew, and copied if it has to be |
+//! | the table or the lookup was created again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound again, and copied if it has to be |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) that is no TRUNCATE which the stream brought | one resync of that read model |
 //! | changes of a leaf that no look has seen: attached, changed and detached | one resync of that read model |
 //! | a label of an enum, the attributes of a composite type, the output of a type | one resync of that read model |

@@ -28,9 +28,10 @@ use crate::error::{Class, Error, Result};
 /// libpq would wait for as long as the system does, minutes; a daemon has other servers to try.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Settings that every connection to the source has: values come as text, so all that shapes text
-/// is fixed; names are qualified, so nothing is searched; no timeout of a role or database ends a
-/// stream or a copy; and row-level security is an error rather than rows that are silently missing.
+/// Settings that every connection to the source has. Values come as text, so everything that shapes
+/// text is fixed. Names are qualified, so the search_path is empty. No timeout of a role or
+/// database ends a stream or a copy. Row-level security is an error, since rows would be missing
+/// without notice.
 const SETTINGS: &[(&str, &str)] = &[
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),

@@ -16,9 +16,9 @@ pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('
      (SELECT count(set_config(name, '0', false)) FROM pg_settings \
       WHERE name IN ('idle_session_timeout', 'transaction_timeout'))";
 
-/// A server as long as it runs, by the time of its start in microseconds: all its sessions say the
-/// same, those of another server or of its next start another one (pg_postmaster_start_time, which
-/// every role may call).
+/// A running server, identified by the time of its start in microseconds (pg_postmaster_start_time,
+/// which every role may call). All its sessions report the same time; another server, or its next
+/// start, has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Instance(i64);
 

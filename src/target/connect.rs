@@ -1,8 +1,8 @@
 //! Opens a connection to the target with the settings that every session of ours needs.
 //!
-//! In comes a [`Conninfo`], out goes a `PgConnection`. sqlx knows one host and reads PG* variables
-//! by itself; what libpq does beyond that is done here: hosts in order, target_session_attrs,
-//! sslmode `allow` and the second try of `prefer`, no TLS over Unix sockets.
+//! Comes in: a [`Conninfo`]. Goes out: a `PgConnection`. sqlx knows one host and reads PG*
+//! variables by itself; this module does what libpq does beyond that: hosts in order,
+//! target_session_attrs, sslmode `allow` and the second try of `prefer`, no TLS over Unix sockets.
 //!
 //! Invariant: nothing but the [`Conninfo`] decides about the connection. Every field that sqlx
 //! fills from the environment is overridden; the two that it has no way to clear (PGOPTIONS,
@@ -23,11 +23,11 @@ use crate::error::{Class, Error, Result};
 
 /// Settings of every session, whatever role or database say (`ALTER ROLE ... SET`).
 ///
-/// The first group fixes how values are read and written as text; the second keeps a session from
-/// being ended or from missing rows, or from being forgotten by a firewall on the way while a copy
-/// takes hours (the server asks for a sign of life; on a Unix socket it ignores that); the last
-/// keeps a trigger's notice, which may quote a row, out of our log. DateStyle, TimeZone,
-/// client_encoding and extra_float_digits are sent by sqlx in the start-up packet.
+/// The first group fixes how values are read and written as text. The second keeps a session from
+/// being ended, from missing rows, and from being forgotten by a firewall while a copy takes hours
+/// (the server asks for a sign of life; on a Unix socket it ignores that). The last keeps a
+/// trigger's notice, which may quote a row, out of our log. DateStyle, TimeZone, client_encoding
+/// and extra_float_digits are sent by sqlx in the start-up packet.
 const SESSION_SETTINGS: [(&str, &str); 16] = [
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),

@@ -1,6 +1,6 @@
-//! A resync that was asked for (`cdc resync`, the watch): one try of it. What fails for a passing
-//! reason is queued again and has its next try later, so that it holds up neither read models that
-//! are not in step nor the schedule.
+//! A resync that was asked for (`cdc resync`, the watch): one try of it. A request that fails for a
+//! passing reason is queued again and tried later, so that it delays neither the schedule nor read
+//! models that are not in step.
 
 use std::sync::Arc;
 use std::time::Duration;

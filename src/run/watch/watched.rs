@@ -32,9 +32,9 @@ pub(super) struct Watched {
     used: Option<Vec<String>>,
     /// What was seen when lookup and source were last known to go together.
     pub(super) look: Look,
-    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may lie
-    /// before its end all the same: the end is read after the catalogs, and a commit is in the WAL
-    /// before it is seen, for long where it waits for a standby.
+    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may still be
+    /// before its end: the end is read after the catalogs, and a commit is in the WAL before it is
+    /// seen, long before if it waits for a standby.
     from: Lsn,
     /// A look with another file, for which the stream may bring the reason.
     rewritten: Option<Look>,

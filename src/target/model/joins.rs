@@ -40,14 +40,14 @@ pub(crate) enum Joins {
     ReadOnce,
 }
 
-/// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is
-/// cheaper than looking each row up in their indexes: a lookup takes some 2 microseconds, reading
-/// and probing a row of 100 bytes some 0.15.
+/// Bytes of map and lookup, for each row of a batch, up to which reading both tables is cheaper
+/// than looking each row up in their indexes: a lookup takes some 2 microseconds, reading and
+/// probing a row of 100 bytes some 0.15.
 pub(super) const READ_ONCE_BYTES_A_ROW: usize = 1300;
 
-/// Settings of functions that look rows up. What it costs to look one up is given as it was
-/// measured: by the default, which is that of a spinning disk, the server reads a table of 40 pages
-/// for the sake of one row.
+/// Settings of functions that look rows up. The cost of a lookup is set to what was measured. With
+/// the default, which is that of a spinning disk, the server would read a table of 40 pages for one
+/// row.
 pub(super) const LOOK_UP: &str = "SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on \
                                   SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off";
 

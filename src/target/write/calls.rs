@@ -350,9 +350,9 @@ pub(super) async fn session_tables(conn: &mut PgConnection, ids: &[i32]) -> Resu
 
 /// Says which read model an error belongs to that came while its rows were written.
 ///
-/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated
-/// column, a lookup without an identity that a publication at the target sends, a damaged page) is
-/// this read model's own trouble, and must not hold up the others.
+/// Some errors do not pass by themselves: a trigger's function lacks a table or privilege, a column
+/// is generated, a publication at the target sends a lookup without an identity, a page is damaged.
+/// Such an error suspends this read model, so that the others continue.
 pub(super) fn in_read_model(error: Error, model: &TargetModel) -> Error {
     const FINAL: [&str; 8] = ["42", "0A", "2F", "38", "39", "55000", "XX001", "XX002"];
     let sqlstate = error.sqlstate().unwrap_or_default();

@@ -97,9 +97,9 @@ async fn joins_of(tx: &mut WriteTx<'_>, model: &TargetModel, one: Staged) -> Res
     })
 }
 
-/// What ends every batch, once for all its read models: checks what is checked late, since a
-/// deferred constraint may look from one lookup to another, empties the staging tables, and
-/// suspends those that take part no more.
+/// Ends every batch, once for all its read models. It checks deferred constraints, since one may
+/// refer from one lookup to another, empties the staging tables, and suspends the read models that
+/// no longer take part.
 pub(super) async fn end(tx: &mut WriteTx<'_>, what: ToMerge<'_>, merging: Merging) -> Result<()> {
     let emptied = empty(tx, what.staged, merging)?;
     if let Err((error, table)) = check_constraints(tx.conn, &emptied).await {

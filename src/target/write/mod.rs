@@ -111,8 +111,8 @@ impl Writer {
     /// model stops at them.
     ///
     /// # Errors
-    /// [`Class::Rejected`] or [`Class::Broken`], naming no value, if a row cannot be written;
-    /// nothing was written then, and [`Writer::culprit`] is the read model.
+    /// [`Class::Rejected`] or [`Class::Broken`], without values, if a row cannot be written. Then
+    /// nothing was written, and [`Writer::culprit`] is the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         let written = self.apply_batch(&batch).await?;
         // One with many read models leaves more tables than there is room for.

@@ -97,7 +97,7 @@ fn each_cell<'a>(
     }
 }
 
-/// The final states nearly in the order of the lookup's key index, in which they are staged:
+/// The final states nearly in the order of the lookup's key index. They are staged in this order:
 /// lookups and writes, row by row, then go through one page after the other (a third less for
 /// updates of a table that is in the server's memory).
 pub(super) fn in_key_order<'a>(
