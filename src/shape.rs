@@ -3,9 +3,9 @@
 //!
 //! A table's columns may swap their names, or be dropped and created again: the message looks the
 //! same, but its rows are of other columns than those that the lookup shows. So no row is handed on
-//! until the catalogs were read, later than the message was received. If they show a column that
-//! was there before, it is the same column that it was in between, with one exception: a name that
-//! was missing and has come back. The message itself shows that case:
+//! until the catalogs were read, later than the message was received. A column that existed before
+//! and still exists was the same column in between, with one exception: a name that was missing and
+//! has come back. The message itself shows that case:
 //!
 //! - PostgreSQL sends the columns in the order of their numbers, without dropped, unpublished and
 //!   generated ones (`logicalrep_write_attrs`, proto.c), and a new column gets a higher number than

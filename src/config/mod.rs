@@ -1,9 +1,9 @@
 //! Configuration: flags over environment over file over defaults, made into [`Settings`] that can
 //! only be valid.
 //!
-//! In come flags, environment variables and files; out go [`Settings`] and warnings, or one error
-//! with every mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the
-//! layers are laid over each other, `build` judges the result.
+//! In: flags, environment variables and files. Out: [`Settings`] and warnings, or one error with
+//! every mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the layers
+//! are laid over each other, `build` judges the result.
 //!
 //! No message shows a URL or a password; a mistake is reported by its place.
 

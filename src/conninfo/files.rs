@@ -1,6 +1,6 @@
 //! The texts of the password file and of service files.
 //!
-//! Both are read as libpq reads them; which files there are is decided by [`Environment`].
+//! Both are read as libpq reads them; [`Environment`] decides which files are read.
 
 use super::{Environment, Host, Secret};
 use crate::error::{Error, Result};

@@ -1,8 +1,8 @@
 //! A connection string, URL or `key=value`, as a list of keywords and values: the first step of
 //! [`Conninfo::parse`].
 //!
-//! Nothing is known about the keywords here but their spelling. As in libpq a later value takes the
-//! place of an earlier one.
+//! This step knows only the spelling of the keywords. As in libpq, a later value replaces an
+//! earlier one.
 //!
 //! Stricter than libpq 15 in three things, each of which is a typing mistake: an `@` in a URL's
 //! host, blanks in a URL (libpq 17 refuses them too) and percent-encoded bytes that are not UTF-8.

@@ -1,4 +1,4 @@
-//! How long is waited for a target that does not take a batch, and for a source that is silent.
+//! How long to wait for a target that does not take a batch, and for a source that is silent.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! A read model with a value that the source cannot read out: it is suspended, and its table leaves
-//! our publication.
+//! A read model with a value that the source cannot read: it is suspended, and its table leaves our
+//! publication.
 //!
-//! A copy goes round a value that the stream cannot carry (`crate::stuck`), as long as the value is
+//! A copy bypasses a value that the stream cannot carry (`crate::stuck`), as long as the value is
 //! in a column that no read model projects. If the copy fails on it too, the table's next update
 //! could end the stream again, for all read models. So the table is published again only once a
 //! plain read of it succeeds.

@@ -1,5 +1,4 @@
-//! What lets commits of the source go that have waited for a walsender which does not count any
-//! more.
+//! Releases commits of the source that have waited for a walsender which no longer counts.
 
 use tokio_postgres::Client;
 

@@ -10,7 +10,7 @@
 //!
 //! Limits of sqlx, all met with a clear error or documented for users: no channel binding
 //! (channel_binding=require is refused), no hostaddr with verify-full, no abstract sockets, and
-//! authorities of `sslrootcert` are added to the system's rather than put in their place.
+//! authorities of `sslrootcert` are added to the system's, and do not replace them.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Errors of the target's driver in our own terms.
 //!
-//! In comes a `sqlx::Error`, out goes an [`Error`] whose class says what follows from it. Which
-//! error means what is decided by the SQLSTATE alone.
+//! Comes in: a `sqlx::Error`. Goes out: an [`Error`] whose class says what follows from it. The
+//! SQLSTATE alone decides the class.
 //!
 //! No row value gets through. A row that is rejected (classes 22, 23, 44, 54, P0001, 21000) keeps
 //! only its SQLSTATE and the names of objects, since the server's own words quote the row (`invalid

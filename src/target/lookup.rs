@@ -1,8 +1,8 @@
 //! Creates the lookup table if it is missing; an existing one is never altered.
 //!
 //! In: the read model's settings and the facts of its source table. Out: `CREATE TABLE`, with the
-//! source's types and NOT NULLs, the key as primary key, and the time of the last change where it
-//! is asked for.
+//! source's types and NOT NULLs, the key as primary key, and the time of the last change if it is
+//! asked for.
 
 use sqlx::{PgConnection, Row};
 

@@ -1,4 +1,4 @@
-//! Whether the bookkeeping's schema is there, and is ours.
+//! Whether the bookkeeping's schema exists, and is ours.
 
 use sqlx::{PgConnection, Row};
 

@@ -1,6 +1,6 @@
-//! The pause before everything is copied again so soon: a cause that comes back, or a process that
-//! dies in each of its copies, must not load the source. The pause is stored, so the next process
-//! waits only for its rest. Readers keep the old rows until then.
+//! The pause before everything is copied again soon after the last copy: a cause that comes back,
+//! or a process that dies in each of its copies, must not load the source. The pause is stored, so
+//! the next process waits only for its rest. Readers keep the old rows until then.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What running copies are at, and what they wait for: for `status` only, nothing depends on it.
+//! How far running copies are, and what they wait for: for `status` only, nothing depends on it.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 

@@ -1,5 +1,5 @@
-//! What others leave in the bookkeeping for the running process: asked in one statement, so that an
-//! idle target has little to do.
+//! What other sessions have left in the bookkeeping for the running process: read in one statement,
+//! so that an idle target has little to do.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 

@@ -1,5 +1,5 @@
-//! Shadows: UNLOGGED tables of the bookkeeping that copies fill. They are emptied, never dropped,
-//! so that no dump loses a table that it is about to read.
+//! Shadows: UNLOGGED tables of the bookkeeping that copies fill. They are kept and emptied, so that
+//! no dump loses a table that it is about to read.
 //!
 //! A shadow has one user at a time. Three steps ensure that, whichever session dies at whatever
 //! moment:

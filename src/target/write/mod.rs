@@ -1,10 +1,10 @@
 //! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the
 //! target.
 //!
-//! In: batches of whole source transactions, folded ([`Batch`]); their chunks, where one is too
-//! large to be kept; exact copies. Out: what was written of each read model ([`Written`]). Nothing
-//! else writes lookup rows. Every way passes the fence before its commit: a process that was
-//! overtaken by another one changes nothing.
+//! In: batches of whole source transactions, folded ([`Batch`]); chunks of transactions that are
+//! too large to be kept; exact copies. Out: what was written of each read model ([`Written`]).
+//! Nothing else writes lookup rows. Every way passes the fence before its commit: a process that
+//! was overtaken by another one changes nothing.
 //!
 //! # The ways
 //!

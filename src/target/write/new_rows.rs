@@ -12,7 +12,7 @@
 //! that another row had at the start, this way is not taken: a change of the other row would hit
 //! the new row.
 //!
-//! Which rows these are says [`RowsWay`].
+//! [`RowsWay`] says which rows these are.
 
 use sqlx::PgConnection;
 

@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS "cdc".resync (
     epoch bigint                         -- the owner that carries it out, or did so last
 );
 
--- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is emptied, never dropped, so that no dump loses a table
+-- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is kept and emptied, so that no dump loses a table
 -- that it is about to read. The session that fills it holds the advisory lock of its name.
 CREATE TABLE IF NOT EXISTS "cdc".shadow (
     name text PRIMARY KEY,
