@@ -32,8 +32,8 @@ pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Reason {
     /// A session waits for a higher position.
     Waited,
-    /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is
-    /// stored.
+    /// Nothing was stored for `status_interval`: if the source writes nothing at all, only the time
+    /// is stored.
     Due,
 }
 
@@ -51,7 +51,7 @@ pub struct Status {
     /// Whether the slot is to move although the connection is: now and then, since for that moment
     /// commits may wait again.
     pub moves_slot: bool,
-    /// Whether commits that have waited need not any more.
+    /// Whether commits that have waited no longer need to.
     pub lets_go: bool,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Acks {
     stored_at: Now,
     /// The next keepalive's position is stored at once.
     store_next: Option<Reason>,
-    /// The idle position is stored, if nothing else is under way.
+    /// The idle position is stored if nothing is in flight.
     store: Option<Reason>,
     harden_due: bool,
     /// The server shuts down: what it has sent, and until when it is served.
@@ -142,7 +142,7 @@ impl Acks {
         self.progress.receive(end);
     }
 
-    /// The stream has passed a position without a change: by a transaction that changed nothing
+    /// The stream has passed a position without a change, by a transaction that changed nothing
     /// here (13 and 14 send them).
     pub(crate) fn pass(&mut self, position: Position) {
         self.progress.receive(position.lsn);
@@ -193,7 +193,7 @@ impl Acks {
         self.progress.harden(position);
     }
 
-    /// A job has ended: the source hears of it.
+    /// A job has ended: report it to the source.
     pub(crate) fn job_ended(&mut self) {
         self.harden_due |= self.shutdown.is_some();
         self.say(false);
@@ -213,11 +213,11 @@ impl Acks {
 
     /// A status is due, and an idle position is stored when it is time.
     pub(crate) fn tick(&mut self, now: Now) {
-        // Half an interval early rather than at the tick after the next.
+        // Half an interval early is better than a whole tick late.
         let since = now.saturating_sub(self.stored_at);
         if since + self.terms.feedback_interval / 2 >= self.terms.status_interval {
-            // The status asks for a keepalive; if the last one did not bring one, what is there is
-            // stored.
+            // The status asks for a keepalive; if the last one did not bring one, the newest known
+            // position is stored.
             if self.store_next.replace(Reason::Due) == Some(Reason::Due) {
                 self.store = Some(Reason::Due);
             }
@@ -262,7 +262,7 @@ impl Acks {
     /// that; `open` is the commit of the transaction that is being read. Returns the status to
     /// send.
     pub(crate) fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
-        // The end of a transaction lies behind its commit record.
+        // The end of a transaction is behind its commit record.
         let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
         let received = self.progress.received().max(open);
         if !self.standby.judge(received, self.acknowledged(), now) {

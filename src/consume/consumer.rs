@@ -54,14 +54,14 @@ pub(crate) enum Note {
     Chunk(TransactionId, usize),
 }
 
-/// Whether the descriptions by which what waits was mapped are proved.
+/// Whether the descriptions that mapped the waiting transactions are proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
     /// Nothing is asked for.
     Open,
     /// The watch looks.
     Asked,
-    /// What waits goes at once, before anything that is to be proved again.
+    /// The waiting transactions are sent at once, before anything else has to be proved.
     Given,
 }
 
@@ -153,7 +153,7 @@ impl Consumer {
         &self.read_models
     }
 
-    /// What the log gets to know since the last call.
+    /// Events for the log since the last call.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
@@ -300,7 +300,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// The end: the next session learns which read model could not take what.
+    /// The end: the next session learns which read model could not take which transaction.
     fn fail(&mut self, failed: FailedBatch) -> Error {
         let error = failed.error.clone().with_class(Class::Transient);
         self.failed = Some(failed);
@@ -352,8 +352,8 @@ impl Consumer {
         self.acks.say(true);
     }
 
-    /// The stream continues. Read models that have not joined leave again, with what waits for
-    /// them.
+    /// The stream continues. Read models that have not joined leave again, with the waiting changes
+    /// for them.
     pub fn resume(&mut self) {
         for index in self.mode.resume() {
             self.intake.assembler.deactivate(index);
@@ -399,7 +399,7 @@ impl Consumer {
         all.into_iter().flatten().min()
     }
 
-    /// Time has passed; returns whether what waits takes too long, and a pause has to end.
+    /// Time has passed; returns whether a pause has lasted too long and has to end.
     ///
     /// # Errors
     /// Transient if the source's shutdown, or a target that does not take a batch, has lasted too
@@ -424,7 +424,7 @@ impl Consumer {
                 "the target is slow: the stream is closed until it has taken the batch in hand",
             ));
         }
-        // A copy that keeps the stream waiting with nothing in hand has had its time.
+        // A copy that keeps the stream paused with nothing in hand has had its time.
         self.resume();
         self.patience.handed_over();
         Ok(true)

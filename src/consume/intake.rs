@@ -117,7 +117,7 @@ impl Intake {
         if self.is_beyond(transaction.id) {
             return Ok(Step::Nothing);
         }
-        // One that came in chunks was judged at the first.
+        // A transaction in chunks was judged at its first chunk.
         if transaction.chunks == 0 {
             match self.replay.judge(transaction.id, transaction.has_changes) {
                 Verdict::Apply => {}
@@ -128,7 +128,7 @@ impl Intake {
         Ok(Step::Whole(transaction))
     }
 
-    /// Takes what the open transaction has changed so far, if that is much.
+    /// Takes the changes of the open transaction so far, if they are many.
     ///
     /// # Errors
     /// A gap, as [`Self::take`].
@@ -143,7 +143,7 @@ impl Intake {
         if self.is_beyond(id) {
             return Ok(None);
         }
-        // Of a transaction that was applied before nothing is mapped, so it never fills a chunk.
+        // A transaction that was applied before is not mapped, so it never fills a chunk.
         if self.assembler.chunks() == 0 && self.replay.judge(id, true) != Verdict::Apply {
             return Err(rewritten());
         }

@@ -51,13 +51,13 @@ impl Patience {
         Some(since + if has_chunks { self.chunk } else { BACKLOG })
     }
 
-    /// The target takes something: what it does not take counts from then on.
+    /// The target has taken something: the time without progress starts again.
     pub(crate) fn handed_over(&mut self) {
         self.backlog_since = None;
     }
 
-    /// A byte came, or could not be heard. A row of many megabytes may be under way for longer than
-    /// a source may be silent.
+    /// A byte arrived, or reading was stopped. A row of many megabytes may be under way for longer
+    /// than a source may be silent.
     pub(crate) fn heard(&mut self, now: Now) {
         self.heard_at = now;
     }

@@ -45,8 +45,8 @@ impl Bound {
     }
 }
 
-/// Binds every configured read model, stores what is new or changed, and forgets what is configured
-/// no more.
+/// Binds every configured read model, stores what is new or changed, and forgets read models that
+/// are no longer configured.
 pub(crate) async fn bind_all(
     settings: &Settings,
     client: &Client,
@@ -69,7 +69,7 @@ pub(crate) async fn bind_all(
         let model = binder.bind(read_model, seen, target, false).await;
         if let Err(error) = &model {
             check_unbound(read_model, error, state == ModelState::New && !copied)?;
-            // One that was never copied stays new: the others continue.
+            // A read model that was never copied stays new: the others continue.
             if state != ModelState::New {
                 state = ModelState::Suspended;
             }
@@ -85,7 +85,7 @@ pub(crate) async fn bind_all(
             model,
         });
     }
-    // One that has another definition is in step no more.
+    // A read model with another definition is no longer in step.
     let stored = bookkeeping.models(target).await?;
     for bound in bound.iter_mut().filter(|bound| bound.model.is_ok()) {
         if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
@@ -95,7 +95,7 @@ pub(crate) async fn bind_all(
     Ok(bound)
 }
 
-/// Stores the read models that are new, and forgets those that are configured no more; returns
+/// Stores the read models that are new, and forgets those that are no longer configured; returns
 /// whether any was copied before.
 async fn take_up(
     settings: &Settings,

@@ -188,7 +188,7 @@ async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
         .await
 }
 
-/// Carries out a part of a resync, which has a slot of its own, unless that one holds too much.
+/// Carries out a part of a resync, which has a slot of its own, unless that slot holds too much.
 pub(crate) async fn within<T>(
     shared: &Shared,
     slot: &str,

@@ -14,8 +14,8 @@ use crate::source::replication::Replication;
 use crate::sql::TableName;
 use crate::target::shadow::ShadowWriter;
 
-/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no
-/// longer than that takes.
+/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts only as
+/// long as the rest takes.
 pub(crate) const NEAR_BYTES: u64 = 1 << 20;
 
 /// How often the connection gets feedback at least.
@@ -94,7 +94,7 @@ impl CatchUp {
         self.write((shadow, ready)).await
     }
 
-    /// Takes in what is buffered, as far as it may; returns the number of frames.
+    /// Takes in the buffered frames, as far as it may; returns the number of frames.
     fn drain(&mut self, is_there: impl Fn(&Follower) -> bool) -> Result<usize> {
         let mut frames = 0;
         while !self.follower.is_full() && !is_there(&self.follower) {

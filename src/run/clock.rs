@@ -19,7 +19,7 @@ const READ_INTERVAL: Duration = Duration::from_secs(2);
 /// How long it may take to let commits go.
 const STIR_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What cannot be read is left out: the lookups are as of an earlier time then.
+/// A clock that cannot be read is left out: the lookups are then as of an earlier time.
 async fn read(client: &Client) -> Option<(Reading, String)> {
     match source::facts::clock(client).await {
         Ok(reading) => reading,
@@ -74,7 +74,7 @@ async fn stir(client: &Client) {
     }
 }
 
-/// Reads the clock before and during the work; what comes of the work says which position is asked
+/// Reads the clock before and during the work; the result of the work says which position is asked
 /// for.
 pub(crate) async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, AsOf) {
     let mut as_of = AsOf::default();

@@ -34,7 +34,7 @@ use table::Tables;
 /// How long a snapshot may take to settle; a hung synchronous standby makes it endless.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the transaction that holds the snapshot says that it is there: a firewall forgets idle
+/// How often the transaction that holds the snapshot sends a sign of life: a firewall forgets idle
 /// connections after some minutes.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -42,8 +42,8 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MOST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long tables that are put off again and again keep the others waiting, which are copied by
-/// then.
+/// How long tables that are put off again and again keep the others waiting, which are already
+/// copied.
 const MOST_WAITING: Duration = Duration::from_secs(30);
 
 /// How long it may take to remove what a copy has left.
@@ -56,11 +56,11 @@ pub(crate) struct ToCopy {
     pub index: usize,
     /// Its rule.
     pub settings: ReadModelSettings,
-    /// Its binding, as of before the slot was made; with its shadow once it is copied.
+    /// Its binding, from before the slot was created; with its shadow once it is copied.
     pub model: TargetModel,
 }
 
-/// What became of one read model's copy. A transient error says that another copy may succeed.
+/// The result of one read model's copy. A transient error says that another copy may succeed.
 pub(crate) type Copied = (ToCopy, Result<()>);
 
 /// Copies the read models into their shadows. A read model that fails by itself does not stop the
@@ -148,7 +148,7 @@ async fn each_in_turn(
     Ok(copied)
 }
 
-/// What happens in a pause is seen at the next try.
+/// An event during the pause is noticed at the next try.
 async fn pause(delay: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -163,7 +163,7 @@ fn named(error: Error, to_copy: &ToCopy) -> Error {
     ))
 }
 
-/// Why there is nothing to merge, if another copy of everything may do better.
+/// Why there is nothing to merge, if another copy of everything may succeed.
 pub(crate) fn in_vain(copied: &[Copied]) -> Option<Error> {
     let mut errors = copied.iter().map(|(_, result)| result.as_ref().err());
     if errors.clone().any(|error| error.is_none()) {

@@ -35,7 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// How many looks in a row, each answered in time, have to find the same last sign: a target that
-/// has stood still keeps signs back.
+/// hangs keeps signs back.
 const LOOKS: u32 = 4;
 
 /// The lock's key.
@@ -208,7 +208,7 @@ impl Suspicion {
         self.looks = 0;
     }
 
-    /// Takes in another look; returns whether the owner is dead.
+    /// Takes another look into account; returns whether the owner is dead.
     fn is_confirmed(&mut self, holder: &Holder, life: &Life) -> bool {
         let of = (holder.pid, holder.since.clone(), life.at.clone());
         if self.of.as_ref() == Some(&of) {

@@ -69,7 +69,7 @@ pub(crate) struct Keeper {
     /// How often in a row something was in use.
     tidied_in_vain: u32,
     pulse: watch::Receiver<Pulse>,
-    /// What came back into step is to be forgotten.
+    /// Forget read models that are in step again.
     had_some_not_in_step: bool,
 }
 
@@ -237,8 +237,8 @@ impl Keeper {
             if failed.contains(id) {
                 self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
             } else {
-                // It may break again by its next change: the source is not read more than half of
-                // the time for that.
+                // It may break again at its next change: copies of it may read the source for at
+                // most half of the time.
                 self.not_in_step
                     .done(*id, started.elapsed(), MOST_DELAY, Instant::now());
             }

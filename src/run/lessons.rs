@@ -64,7 +64,7 @@ impl Lessons {
             .min(MOST_CHUNK_PATIENCE)
     }
 
-    /// The source reported that it cannot send what follows this position.
+    /// The source reported that it cannot send the change behind this position.
     pub(super) fn stick(&mut self, position: Lsn, error: Error) -> Error {
         let Some(sqlstate) = error.sqlstate() else {
             return error;
@@ -79,7 +79,7 @@ impl Lessons {
         error
     }
 
-    /// The trouble, if the last session ended in it.
+    /// The error, if the last session ended in it.
     pub(super) fn take_stuck(&mut self) -> Option<Stuck> {
         std::mem::take(&mut self.sticks)
             .then(|| self.stuck.clone())

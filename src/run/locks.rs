@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::source;
 use crate::target::error::from_sqlx;
 
-/// How long a statement may wait for a lock, in milliseconds. By `lock_timeout`, so that it is the
-/// server that gives up: a client that only goes away leaves its backend waiting.
+/// How long a statement may wait for a lock, in milliseconds. The limit is `lock_timeout`, so that
+/// the server gives up: a client that only disconnects leaves its backend waiting.
 const PATIENCE_MS: u32 = 30_000;
 
 /// The same of a session that asks while another session of ours has a table locked, or while the

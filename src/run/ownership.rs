@@ -37,7 +37,7 @@ pub(crate) async fn check_slot(
         return Ok(ownership);
     };
     check_kind(&slot, source)?;
-    // Bookkeeping that is dropped while the process runs takes its knowledge along.
+    // If the bookkeeping is dropped while the process runs, only the process still knows.
     let here = |owned: &SourceIdentity| {
         owned.system_identifier == source.system_identifier && owned.database == source.database
     };

@@ -55,7 +55,7 @@ pub(crate) struct Found {
     pub notes: Vec<String>,
 }
 
-/// What became of the comparison of one read model.
+/// The result of the comparison of one read model.
 pub(crate) type Compared = (String, Result<Found>);
 
 /// Compares these read models one after the other, and names at most `keys` keys of each kind of
@@ -129,7 +129,7 @@ impl<'a> Comparison<'a> {
 
     async fn open(settings: &'a Settings, read_model: &'a ReadModelSettings) -> Result<Self> {
         let conninfo = &settings.source.conninfo;
-        // As `cdc run` does; but where there is nothing else a standby can be read, too.
+        // As `cdc run` does; but if there is no primary, a standby can be read, too.
         let (observer, wanted) =
             match source::connect::client_of(conninfo, NAME, Wanted::Primary).await {
                 Err(error) if error.is_transient() => {

@@ -33,8 +33,8 @@ pub(crate) async fn connect(
     }
 }
 
-/// Why there is no connection to the source that was copied: where the first source that is found
-/// is not that one, another pipeline may use the same names.
+/// Why there is no connection to the source that was copied: if the first source that is found is
+/// another one, another pipeline may use the same names.
 pub(crate) async fn or_another_pipeline(
     shared: &Shared,
     target: &mut PgConnection,

@@ -157,7 +157,7 @@ pub(crate) async fn lacking(
         lacking.extend(to_extend.into_iter().map(|place| (place, error.clone())));
         return Ok(Some(lacking));
     }
-    // By what all read models need: two of one table may need other columns.
+    // Uses the needs of all read models: two of one table may need different columns.
     let all = published_together(shared, target, &asked).await?;
     let outcome = carry_out(client, &all, &ownership).await?;
     for place in to_extend {

@@ -95,7 +95,7 @@ pub(crate) async fn resync(
     // ends soon after.
     let result = copying.carry_out(&mut shadow).await;
     if result.is_err() {
-        // The session may be in the middle of something.
+        // The session may be in the middle of a statement.
         drop(shadow);
         take_away(shared, order.epoch, &session).await;
         return result;
@@ -369,12 +369,12 @@ impl Copying<'_> {
     ) -> Result<Vec<(String, Difference)>> {
         shadow.begin_comparing().await?;
         if resume.is_closed() {
-            // What is seen may be later than what the copy shows.
+            // The target's snapshot may be later than the copy.
             return Err(Error::transient(
                 "the stream went on before it could be compared",
             ));
         }
-        // What is compared stays as it is, however long that takes.
+        // The snapshot keeps what is compared unchanged, however long the comparison takes.
         drop(resume);
         let mut found = Vec::new();
         for to_copy in ready {
@@ -400,7 +400,7 @@ impl Copying<'_> {
         merged.await.map_err(|_| stream_gone())?
     }
 
-    /// What was written, by name; what could not be is among the failed.
+    /// What was written, by name; read models that could not be written are among the failed.
     fn written(&mut self, ready: &[ToCopy], merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
         for (index, merged) in merged {

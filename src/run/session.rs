@@ -195,8 +195,8 @@ impl Ends {
         if lessons.stuck.is_none() {
             lessons.stuck = bookkeeping.stuck(conn).await?;
         }
-        // Before anything is bound or published: another server must change nothing. What was read
-        // before may have been of another owner.
+        // Before anything is bound or published: another server must change nothing. Values that
+        // were read before may be another owner's.
         check_same_source(claim.source(), &self.source)?;
         let ownership =
             check_slot(shared, lessons, (&self.client, &mut *conn), &self.source).await?;
@@ -249,8 +249,8 @@ struct Bindings {
     shapes: Vec<String>,
 }
 
-/// A read model that cannot take a transaction leaves before it: that is as far as the last session
-/// came.
+/// A read model that cannot take a transaction leaves before it. That is the position that the last
+/// session reached.
 async fn suspend_what_cannot_go_on(
     shared: &Shared,
     lessons: &mut Lessons,

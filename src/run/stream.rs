@@ -42,7 +42,7 @@ pub(crate) struct Left {
     pub stalled: bool,
     /// The batch that could not be written, if that ended the loop.
     pub failed: Option<FailedBatch>,
-    /// Where the stream stood when the source reported that it cannot send what follows.
+    /// The position of the stream when the source reported that it cannot send the next change.
     pub unsendable: Option<Lsn>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Ends {
     pub applier: Applier,
     /// What the stream asks of the watch.
     pub questions: mpsc::Sender<Question>,
-    /// Notified when commits that have waited for us need not any more.
+    /// Notified when commits that have waited for us no longer need to.
     pub let_go: Arc<Notify>,
     /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small
     /// and of fixed size.
@@ -79,8 +79,8 @@ pub(crate) struct Stream {
     resume: Option<oneshot::Receiver<()>>,
     /// Whether the batch in hand is given up.
     abandon: bool,
-    /// Whether the source itself reported the error that ended the loop, and it may be about what
-    /// is to be sent.
+    /// Whether the source itself reported the error that ended the loop, and it may be about a
+    /// value to be sent.
     reported: bool,
 }
 
@@ -144,21 +144,21 @@ impl Stream {
             let pace = self.ends.pace && self.consumer.is_behind();
             tokio::select! {
                 biased;
-                // To leave comes first: nothing below may starve it.
+                // A stop comes first: nothing below may starve it.
                 () = stop.cancelled() => return Ok(()),
                 // A result frees the applier and moves what may be acknowledged.
                 done = self.ends.applier.result(), if self.consumer.in_hand() => self.done(done)?,
                 // Feedback keeps the connection alive whatever the target does.
                 _ = feedback.tick() => self.consumer.tick(self.began.elapsed())?,
-                // A copy that waits holds up the stream: it is heard before more is read.
+                // A waiting copy delays the stream: it is heard before more is read.
                 Some(command) = commands.recv() => self.command(command).await?,
-                // What waits is handed over once it is proved.
+                // Waiting transactions are handed over once they are proved.
                 answer = answered(&mut self.proof), if self.proof.is_some() => self.proved(answer)?,
                 // A pause is over when its copy is; a merge that is under way is not given up.
                 () = resumed(&mut self.resume), if self.resume.is_some() && self.merge.is_none() => self.resume(),
-                // Something has waited for as long as it may.
+                // A deadline of the consumer has passed.
                 () = reached(deadline) => self.wake()?,
-                // More is read only when all else is done: what was read waits for it.
+                // More is read only when all else is done.
                 read = fill(&mut self.ends.replication, pace), if reads => {
                     read?;
                     self.consumer.heard(self.began.elapsed());
@@ -322,7 +322,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Finishes the job in hand, stores and acknowledges; what only waits comes again after the
+    /// Finishes the job in hand, stores and acknowledges. Waiting transactions come again after the
     /// restart.
     async fn leave(&mut self) -> Result<()> {
         loop {

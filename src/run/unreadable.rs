@@ -109,7 +109,7 @@ pub(crate) async fn withdraw(
     Ok(())
 }
 
-/// Reads what a copy would read, and keeps nothing of it.
+/// Reads what a copy would read, and discards it.
 ///
 /// # Errors
 /// Broken, if there still is a value that cannot be read.

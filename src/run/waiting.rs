@@ -82,7 +82,7 @@ pub(crate) async fn create_slot(
     result
 }
 
-/// Never ends. What cannot be noted is left out: the copy does not depend on it.
+/// Never ends. An entry that cannot be stored is left out: the copy does not depend on it.
 async fn note(shared: &Shared, wanted: &Wanted<'_>, told: &mut watch::Receiver<Option<String>>) {
     let since = jiff::Timestamp::now()
         .strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -100,8 +100,8 @@ async fn note(shared: &Shared, wanted: &Wanted<'_>, told: &mut watch::Receiver<O
     std::future::pending().await
 }
 
-/// In a session of its own: the others must not be left in the middle of a statement, and may be in
-/// the copy's way.
+/// Uses a session of its own: the others must not be left in the middle of a statement, and may
+/// block the copy.
 async fn store(shared: &Shared, wanted: &Wanted<'_>, text: Option<&str>) -> Result<()> {
     let storing = async {
         let mut conn = shared.target_session("state").await?;

@@ -78,8 +78,8 @@ fn sources(shared: &Shared) -> Vec<TableName> {
     read_models.map(|model| model.source.clone()).collect()
 }
 
-/// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the
-/// source before.
+/// Asks for a resync of the read model, unless one is already queued. A running one does not count:
+/// it may have read the source before.
 async fn ask_for_resync(
     shared: &Shared,
     target: &mut PgConnection,
@@ -252,7 +252,7 @@ impl Watch {
         self.look_for_damage(target).await
     }
 
-    /// Does what follows from a look, short of the session's end, and stores what was seen.
+    /// Acts on a look, unless the session must end, and stores what was seen.
     async fn follow(&self, index: usize, seen: Seen, target: &mut PgConnection) -> Result<()> {
         let Some(watched) = self.watched.get(index) else {
             return Ok(());

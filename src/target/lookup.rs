@@ -160,7 +160,7 @@ pub async fn create(
     }
 }
 
-/// Lets the owner of the database read the table: else their dumps would fail because of it.
+/// Lets the owner of the database read the table: otherwise dumps by the owner would fail.
 fn let_owner_read(model: &ReadModelSettings) -> String {
     format!(
         "DO $cdc$ BEGIN EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s TO %I', {}, {DATABASE_OWNER}); END $cdc$",

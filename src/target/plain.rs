@@ -118,7 +118,7 @@ impl PlainSession {
             .with_hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {user};")));
         }
         execute(&mut conn, SETTINGS.to_owned()).await?;
-        // Where it is refused the server notices the end a little later.
+        // If the server refuses the setting, it notices the end a little later.
         let _ = execute(&mut conn, NOTICE_THE_END.to_owned()).await;
         Ok(Self {
             shadow: ShadowWriter::new(conn),
@@ -209,7 +209,7 @@ impl PlainSession {
         tx.end(looked).await
     }
 
-    /// What differs at the last look as it did at the first one, and what of it the lookup does not
+    /// The rows that differ in the same way at both looks, and which of them the lookup does not
     /// take. Keys of at most `limit` rows of each kind.
     pub(crate) async fn judge(
         &mut self,
@@ -229,8 +229,8 @@ impl PlainSession {
         let found = difference::compare(conn, last.model.plain_result(limit)).await?;
         Ok(Difference {
             same: look.shown - look.extra - look.different,
-            // Every key that the source has is shown or missing; what is live beyond that has a key
-            // that another row has.
+            // Every key of the source is shown or missing. Any further live row has the key of
+            // another row.
             waiting: look.live - (look.shown - look.extra + look.missing),
             changing: look.differing() - judged,
             ..found
@@ -312,8 +312,8 @@ pub(crate) fn refused_by_run(error: &Error) -> String {
     format!("`cdc run` refuses this read model: {error}.{hint}")
 }
 
-/// Writes the judged rows into a table that is like the lookup, in halves until each that is
-/// refused is found.
+/// Writes the judged rows into a table that is like the lookup, in halves until each rejected row
+/// is found.
 async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Result<()> {
     execute(conn, bound.model.create_tried(&bound.lookup)).await?;
     let mut refused = 0;
@@ -344,7 +344,7 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
     Ok(())
 }
 
-/// Why these rows are rejected, if they are; nothing of them stays.
+/// Why these rows are rejected, if they are; the rows are not kept.
 async fn try_rows(
     conn: &mut PgConnection,
     model: &TargetModel,

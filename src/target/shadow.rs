@@ -157,7 +157,7 @@ impl ShadowWriter {
     }
 
     /// The same in small pieces, after a row was rejected: rows that the lookup's types reject are
-    /// found and kept by their identity.
+    /// found and recorded by their identity.
     ///
     /// # Errors
     /// [`Class::Rejected`](crate::error::Class::Rejected) if there are too many such rows.
@@ -238,8 +238,8 @@ impl ShadowWriter {
         execute(&mut self.conn, "COMMIT".to_owned()).await
     }
 
-    /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each
-    /// kind.
+    /// Compares the shadow with the lookup, without writing to either; keys of at most `limit` rows
+    /// of each kind.
     pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
         compare(&mut self.conn, model.compare(limit)).await
     }

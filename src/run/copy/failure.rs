@@ -2,7 +2,7 @@
 
 use crate::error::{Class, Error};
 
-/// Why a table was not copied, by what follows.
+/// Why a table was not copied, by the consequence.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It may be read later under the same snapshot: its lock is not free, or a connection was

@@ -126,7 +126,8 @@ impl<'a> Tables<'a> {
             elapsed_ms = millis(progress.started.elapsed()),
             "copied"
         );
-        // What was read is right; the next table takes another connection if this one is lost.
+        // The rows that were read are right; the next table takes another connection if this one is
+        // lost.
         self.reader = snapshot.end().await.ok();
         Ok(())
     }
@@ -262,8 +263,8 @@ async fn fill_shadow(
     }
 }
 
-/// Lets go of the table if a session waits for it; returns whether it did. What cannot be asked now
-/// is asked later.
+/// Releases the table if a session waits for it; returns whether it did. If it cannot ask now, it
+/// asks later.
 async fn give_way(
     shared: &Shared,
     snapshot: &Snapshot,

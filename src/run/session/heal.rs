@@ -20,7 +20,7 @@ use crate::target::shadow::ShadowWriter;
 /// is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the dropping of a slot may take.
+/// How long it may take to drop a slot.
 const DROP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why everything is copied for the first time.
@@ -115,7 +115,7 @@ impl Session<'_> {
         Ok(slot.consistent_point)
     }
 
-    /// The old slot is of no use any more, and holds WAL.
+    /// The old slot is useless now, and holds WAL.
     pub(super) async fn drop_old_slot(&mut self) -> Result<()> {
         let name = &self.shared.settings.source.slot;
         if source::facts::slot(&self.client, name).await?.is_some() {
@@ -205,7 +205,7 @@ impl Session<'_> {
         let all = written.len() == copied.len();
         self.note_copy(why, slot.consistent_point, &written, all)
             .await?;
-        // What cannot be emptied now is emptied later: the copies are merged.
+        // A shadow that cannot be emptied now is emptied later: the copies are merged.
         let _ = shadow.give_back(bookkeeping).await;
         Ok(written)
     }

@@ -37,8 +37,7 @@ async fn session_is_gone(shared: &Shared, epoch: i64) {
     }
 }
 
-/// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to
-/// stop.
+/// Ends the stream's tasks: a batch in hand is finished unless the process was asked to stop.
 pub(super) async fn leave(
     shared: &Shared,
     mut left: Left,
@@ -47,7 +46,8 @@ pub(super) async fn leave(
 ) -> Option<FailedBatch> {
     if left.in_hand {
         tokio::select! {
-            // Late, but it must be known: else the same batch would be tried for ever.
+            // The result comes late, but it must be known: otherwise the same batch would be tried
+            // for ever.
             done = left.applier.result() => if let Ok(Done::Failed(failed)) = done {
                 left.failed = Some(failed);
             },

@@ -138,8 +138,8 @@ impl Session<'_> {
             ));
         }
         let epoch = self.writer.epoch();
-        // The timeline with it, before anything of it can be written: from here on a server on an
-        // earlier one is another server.
+        // Store the timeline, before any change of it can be written: from here on a server on an
+        // earlier timeline is another server.
         self.shared
             .bookkeeping
             .set_streaming(self.writer.connection(), epoch, &self.source)

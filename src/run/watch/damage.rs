@@ -49,7 +49,7 @@ impl Watch {
                     Instant::now(),
                 )
             });
-            // What runs writes the lookup, or has not come to it.
+            // A running resync writes the lookup, or has not reached it.
             if *next <= Instant::now()
                 && !self
                     .shared

@@ -128,9 +128,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Ends what is left of the last owner at the target: its applying session, and sessions of
-    /// this slot's copies that fill a shadow of this schema. Nothing of it may commit while we
-    /// claim.
+    /// Ends the sessions of the last owner at the target: its applying session, and those of this
+    /// slot's copies that fill a shadow of this schema. Nothing of it may commit while we claim.
     pub(crate) async fn end_last_owner(
         &self,
         conn: &mut PgConnection,

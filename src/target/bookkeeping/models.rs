@@ -75,7 +75,7 @@ impl Bookkeeping {
             .ok_or_else(fenced)
     }
 
-    /// Forgets a read model that is configured no more. Its lookup stays as it is.
+    /// Forgets a read model that is no longer configured. Its lookup stays as it is.
     pub(crate) async fn remove_model(
         &self,
         conn: &mut PgConnection,
@@ -127,7 +127,7 @@ impl Bookkeeping {
         execute(conn, sql).await
     }
 
-    /// Notes that map, rejected rows and shadows of a read model are of no use any more.
+    /// Notes that map, rejected rows and shadows of a read model are no longer needed.
     fn discard_tables_of(&self, id: i32, generation: i32) -> String {
         let of_map =
             ["map", "rejected"].map(|prefix| literal(&table_of_generation(prefix, id, generation)));
@@ -173,7 +173,7 @@ impl Bookkeeping {
         .map_err(from_sqlx)
     }
 
-    /// Numbers of the read models whose lookups were written last, at most so many.
+    /// Numbers of the `most` read models whose lookups were written last.
     pub(crate) async fn changed_last(
         &self,
         conn: &mut PgConnection,
@@ -260,7 +260,7 @@ impl Bookkeeping {
         execute(conn, sql).await
     }
 
-    /// A read model takes part no more; one that was never copied stays new.
+    /// A read model no longer takes part; one that was never copied stays new.
     pub async fn suspend(
         &self,
         conn: &mut PgConnection,

@@ -70,7 +70,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Nothing is being copied: what an earlier copy was at says nothing.
+    /// Nothing is being copied: the progress of an earlier copy means nothing.
     pub async fn forget_progress(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \

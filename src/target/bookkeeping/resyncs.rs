@@ -105,7 +105,7 @@ impl Bookkeeping {
         self.forget_old_resyncs(conn, id).await
     }
 
-    /// Everything was copied: requests that were there when it began are done with it.
+    /// Everything was copied: it also completes the requests that existed when it began.
     pub(crate) async fn finish_requests(
         &self,
         conn: &mut PgConnection,
@@ -297,7 +297,8 @@ impl Bookkeeping {
         self.forget_old_resyncs(conn, id).await
     }
 
-    /// The history ends somewhere; the last one of everything, by which the schedule goes, stays.
+    /// The history has a limit. The last resync of everything stays, since the schedule depends on
+    /// it.
     async fn forget_old_resyncs(&self, conn: &mut PgConnection, newest: i64) -> Result<()> {
         let sql = format!(
             "DELETE FROM {schema}.resync r WHERE r.id <= $1 - {KEPT_RESYNCS} AND r.state IN ('done', 'failed') \
@@ -313,9 +314,9 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// A copy of this read model has been merged. What a resync of one in step had to write is
-    /// drift; what a first copy or the copy of a suspended one writes is not. Returns how many live
-    /// rows have a key that another one has.
+    /// A copy of this read model has been merged. Rows that a resync of a read model in step had to
+    /// write are drift; rows that a first copy, or the copy of a suspended one, writes are not.
+    /// Returns how many live rows have a key that another one has.
     pub(crate) async fn set_resynced(
         &self,
         conn: &mut PgConnection,
@@ -339,8 +340,8 @@ impl Bookkeeping {
     }
 
     /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it):
-    /// what differs stays as it is until the next comparison. Rows that the target rejects are not
-    /// among it: the bookkeeping has them anyway.
+    /// what differs stays as it is until the next comparison. Rejected rows are not counted here:
+    /// the bookkeeping has them anyway.
     pub async fn note_compared(
         &self,
         conn: &mut PgConnection,
@@ -398,7 +399,7 @@ impl Bookkeeping {
         )
     }
 
-    /// Whether the session of the pipeline's owner is there.
+    /// Whether the session of the pipeline's owner exists.
     pub(crate) async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
         let sql = format!("SELECT EXISTS (SELECT FROM {})", self.owners_session());
         sqlx::query_scalar(AssertSqlSafe(sql))

@@ -106,7 +106,7 @@ impl Bookkeeping {
         Ok(version.is_some_and(|version| version >= VERSION))
     }
 
-    /// Version of the schema that is there; `None` if there is none.
+    /// Version of the existing schema; `None` if there is none.
     async fn stored_version(&self, conn: &mut PgConnection) -> Result<Option<i32>> {
         let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
             .bind(format!("{}.version", self.schema))

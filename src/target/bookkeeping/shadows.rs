@@ -30,8 +30,8 @@ pub(crate) struct Backend {
     start: String,
 }
 
-/// Carries statements out in a transaction; returns whether what they need was not locked by others
-/// for longer than a moment.
+/// Runs statements in a transaction; returns false if other sessions have locked what they need for
+/// longer than a moment.
 async fn try_shortly(conn: &mut PgConnection, sql: &str) -> Result<bool> {
     let mut tx = Transaction::begin(conn).await?;
     let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
@@ -126,7 +126,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)?;
         let wanted = model.shadow_definition();
         match (definition, exists) {
-            // One that is discarded, or of an earlier version.
+            // The name belongs to a discarded shadow, or to one of an earlier version.
             (None, true) => Ok(false),
             (_, false) => {
                 let create = format!(
@@ -259,8 +259,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Ends the session of a copy that was given up, which may be at work or wait for a lock, sees
-    /// it go, and forgets how far the copy was.
+    /// Ends the session of a copy that was given up, which may be at work or wait for a lock, waits
+    /// until it has ended, and forgets how far the copy was.
     pub(crate) async fn end_copying(
         &self,
         conn: &mut PgConnection,

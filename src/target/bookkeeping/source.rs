@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::progress::SourceIdentity;
 use crate::target::error::from_sqlx;
 
-/// How long an owner that has no session may have been silent before another process says what it
-/// is up to.
+/// How long an owner that has no session may have been silent before another process stores its own
+/// state.
 const SILENCE_SECONDS: u32 = 5;
 
 impl Bookkeeping {

@@ -51,7 +51,7 @@ pub(super) const READ_ONCE_BYTES_A_ROW: usize = 1300;
 pub(super) const LOOK_UP: &str = "SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on \
                                   SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off";
 
-/// Settings of functions that read tables from end to end.
+/// Settings of functions that read whole tables.
 const READ: &str = "SET enable_nestloop = off SET enable_seqscan = on SET enable_indexscan = on \
                     SET enable_bitmapscan = off SET jit = off";
 
@@ -220,7 +220,7 @@ const REJECTED_IS_OVER: &str =
 const REJECTED_IS_NOT_AMONG_ALL: &str =
     "NOT EXISTS (SELECT FROM {{map}} m WHERE {{?rejected_is_map}} AND m.state IN ('r', 'x'))";
 
-/// With its state as a condition the entry could be found by reading the index by key, too.
+/// With the state as a condition, the server could also read the index by key to find the entry.
 const ENTRY_OF_REJECTED: &str = "m.ctid = (SELECT CASE m.state WHEN 'r' THEN m.ctid END FROM {{map}} m WHERE {{?identity_is_map}})";
 
 const ENTRIES_THAT_GO: &str = "WHERE m.ctid = ANY (ARRAY(SELECT x.map_row FROM {{moving}} x \

@@ -81,7 +81,7 @@ impl TargetModel {
         )
     }
 
-    /// Notes what differs as it did at an earlier look.
+    /// Stores the rows that differ in the same way as at an earlier look.
     pub(crate) fn judge_differing(&self, earlier: &Self) -> String {
         let width = self.columns.len();
         self.fill(

@@ -42,7 +42,7 @@ impl TargetModel {
             ("stage", stage.to_owned()),
             // Rows that stay shown under their keys leave the map as it is.
             ("?may_move", format!("{stays} IS NOT TRUE")),
-            // A key is shared out only where several rows claim it.
+            // A key is shared out only if several rows claim it.
             ("?open", "false".to_owned()),
             ("?where_asked", String::new()),
             ("?and_asked", String::new()),
@@ -64,7 +64,7 @@ impl TargetModel {
         let own = [
             ("function", self.function(name)),
             ("stage", stage.to_owned()),
-            // Every row is written by itself, and every key is shared out from scratch.
+            // Every row is written individually, and every key is shared out from scratch.
             ("?may_move", "true".to_owned()),
             ("?open", "true".to_owned()),
             ("?where_asked", " WHERE t.open".to_owned()),
@@ -343,9 +343,10 @@ impl TargetModel {
     }
 }
 
-/// A text read by a type's input function, as `COPY` does. A cast does the same but for types that
-/// have a function for it, which may read otherwise: `'-'::text::regclass` is an error, and what
-/// types of extensions do is not known. Elements of an array are always read by the input function.
+/// A text read by a type's input function, as `COPY` does. A cast does the same, except for types
+/// that have a function for it, which may read the text in another way: `'-'::text::regclass` is an
+/// error, and what types of extensions do is not known. Elements of an array are always read by the
+/// input function.
 fn read_as(text: &str, of: &str) -> String {
     let may_have_a_function =
         matches!(of, "regclass" | "\"char\"" | "name" | "xml") || of.contains('.');

@@ -132,7 +132,7 @@ impl TargetModel {
         )
     }
 
-    /// The columns of the shadow: one with others is of no use.
+    /// The columns of the shadow: a table with other columns cannot be used.
     pub(crate) fn shadow_definition(&self) -> String {
         self.stage_definition()
     }

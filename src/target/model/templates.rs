@@ -19,7 +19,8 @@ mod names;
 mod steps;
 
 impl TargetModel {
-    /// Fills a template whose rows are looked up one by one; `own` is what only this template has.
+    /// Fills a template whose rows are looked up one by one; `own` are the placeholders that only
+    /// this template has.
     pub(super) fn fill(&self, template: &str, own: &[(&str, &str)]) -> String {
         self.fill_joined(template, Joins::LookedUp, own)
     }

@@ -117,7 +117,7 @@ pub(super) async fn merge(
     read_written(&row)
 }
 
-/// What the rows are read from that are merged.
+/// The table from which the merged rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MergeFrom {
     /// The session's stage.
@@ -178,8 +178,8 @@ fn read_written(row: &PgRow) -> Result<Written> {
     })
 }
 
-/// Checks what is checked at the commit otherwise, and runs what comes `then`; an error comes with
-/// the table whose constraint it is.
+/// Checks deferred constraints now, and runs the statement `then`. An error comes with the table of
+/// the violated constraint.
 pub(super) async fn check_constraints(
     conn: &mut PgConnection,
     then: &str,
@@ -303,7 +303,7 @@ pub(super) async fn shadow_has_rejected(
         .map_err(from_sqlx)
 }
 
-/// Whether map and lookup are so small that they are read once for so many rows.
+/// Whether map and lookup are so small that it is cheaper to read them once for this many rows.
 pub(super) async fn are_small_beside(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -348,7 +348,7 @@ pub(super) async fn session_tables(conn: &mut PgConnection, ids: &[i32]) -> Resu
     .map_err(from_sqlx)
 }
 
-/// Says which read model an error belongs to that came while its rows were written.
+/// Adds the read model's name to an error that occurred while its rows were written.
 ///
 /// Some errors do not pass by themselves: a trigger's function lacks a table or privilege, a column
 /// is generated, a publication at the target sends a lookup without an identity, a page is damaged.

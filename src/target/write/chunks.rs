@@ -85,8 +85,8 @@ impl Chunks {
         if self.count > 0 && NEEDS.iter().any(|need| !session.prepared.has(id, *need)) {
             self.made.insert(id);
         }
-        // Also where the read model stops at a rejected row: another one of the transaction may
-        // have some.
+        // Also if the read model stops at a rejected row: another one of the transaction may have
+        // some.
         session.prepare_with(index, &NEEDS).await
     }
 
@@ -132,7 +132,7 @@ impl Chunks {
         } else {
             staged.rejected.live
         } + rejected.live;
-        // Some may be rejected again, others not any more: counted only when it matters.
+        // Some may be rejected again, others no longer: they are counted only if needed.
         if staged.rejected.live > MOST_REJECTED {
             staged.rejected.live = count_rejected(tx.conn, model).await?;
         }
@@ -147,8 +147,8 @@ impl Chunks {
         staged.copied().unwrap_or_else(|| Staged::none(index))
     }
 
-    /// Notes what is staged of a read model; a new one comes behind the others. They are merged in
-    /// the order in which they came: one lookup may refer to another.
+    /// Notes what is staged of a read model; a new one is added at the end. They are merged in the
+    /// order in which they came: one lookup may refer to another.
     fn note(&mut self, staged: Staged) {
         match self.staged.iter_mut().find(|one| one.index == staged.index) {
             Some(one) => *one = staged,

@@ -39,7 +39,7 @@ enum Check {
     AfterEach,
 }
 
-/// How the copies are tried, as the attempts before have taught.
+/// How the copies are tried, after what earlier attempts have shown.
 #[derive(Debug)]
 struct Attempt {
     merging: Merging,
@@ -97,15 +97,15 @@ impl Attempt {
     fn learn(&mut self, error: Error, blamed: Option<usize>) -> Result<()> {
         let is_rejection = error.class() == Class::Rejected;
         match blamed {
-            // A constraint that is checked last was violated: the rows that do so are left out, or
-            // ...
+            // A deferred constraint was violated: the violating rows are left out, or ...
             _ if is_rejection && self.merging == Merging::Plain => {
                 self.merging = Merging::Isolating
             }
-            // ... where that does not help, it was by one of the copies: the others without it.
+            // ... if that does not help, one of the copies violates it: the others are merged
+            // without that copy.
             Some(index) if self.why_left_out(index).is_none() => self.left_out.push((index, error)),
-            // The constraint belongs to another table, which refers to one of them: each is checked
-            // by itself.
+            // The constraint belongs to another table, which refers to one of them: each copy is
+            // checked by itself.
             _ if is_rejection && self.check == Check::AtTheEnd => self.check = Check::AfterEach,
             _ => return Err(error),
         }
@@ -358,7 +358,7 @@ async fn isolate(tx: &mut WriteTx<'_>, model: &TargetModel, lsn: Lsn) -> Result<
     Ok((written, healed))
 }
 
-/// What empties the tables that the merges have used; those that were rejected were rolled back.
+/// Statements that empty the tables that the merges have used; a rejected merge was rolled back.
 fn emptied(tx: &WriteTx<'_>, all: &[Merged]) -> Result<String> {
     let mut statements = Vec::new();
     for (index, merged) in all {

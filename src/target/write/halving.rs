@@ -117,7 +117,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Appends the row in part; nothing if nothing of it need be written.
+    /// Appends part of the row, or nothing if nothing of it needs to be written.
     fn in_part(self, model: &TargetModel, what: InPart<'_, 'a>, out: &mut CopyBuffer<'a>) {
         match self {
             Self::Finals(rows, _) => {
@@ -168,7 +168,7 @@ pub(crate) async fn copy(
             continue;
         }
         execute(conn, "SAVEPOINT piece".to_owned()).await?;
-        // To find each of many would take longer than to remember them is worth.
+        // Above this number, finding each one takes too long to be worth it.
         let dead = if rejected.dead <= MOST_REJECTED {
             DeadRows::Remembered
         } else {
@@ -196,7 +196,7 @@ pub(crate) async fn copy(
     Ok(())
 }
 
-/// An error if these are more rejected rows than are remembered; it names the SQLSTATE of one of
+/// An error if there are more rejected rows than may be recorded; it names the SQLSTATE of one of
 /// them.
 pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
     if rows <= MOST_REJECTED {

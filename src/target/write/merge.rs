@@ -62,7 +62,7 @@ pub(super) async fn merge(tx: &mut WriteTx<'_>, what: ToMerge<'_>) -> Result<All
     Ok(all)
 }
 
-/// The next read model's turn. What its types reject of dead rows ends here.
+/// The next read model's turn. Dead rows that its types reject are forgotten here.
 pub(super) async fn begin<'a>(tx: &mut WriteTx<'a>, one: Staged) -> Result<&'a TargetModel> {
     let model = tx.turn_to(one.index)?;
     // One that was live when it was rejected may have died since.
@@ -72,7 +72,7 @@ pub(super) async fn begin<'a>(tx: &mut WriteTx<'a>, one: Staged) -> Result<&'a T
     Ok(model)
 }
 
-/// What the merge of this read model is called with.
+/// The arguments of this read model's merge.
 pub(super) fn options_of(tx: &WriteTx<'_>, one: Staged) -> MergeOptions {
     MergeOptions {
         clear: one.clear,
@@ -105,7 +105,7 @@ pub(super) async fn end(tx: &mut WriteTx<'_>, what: ToMerge<'_>, merging: Mergin
     if let Err((error, table)) = check_constraints(tx.conn, &emptied).await {
         let named = table.and_then(|table| tx.models.index_of(&table));
         tx.blamed = named.or(tx.blamed);
-        // Of several, the last one is only a guess.
+        // If there are several, the last one is only a guess.
         return Err(match named.or(what.only) {
             Some(index) => in_read_model(error, tx.model(index)?),
             None => error,

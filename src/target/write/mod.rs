@@ -115,7 +115,7 @@ impl Writer {
     /// nothing was written, and [`Writer::culprit`] is the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         let written = self.apply_batch(&batch).await?;
-        // One with many read models leaves more tables than there is room for.
+        // A batch with many read models leaves more tables than there is room for.
         self.session.make_room(&[]).await?;
         Ok(written)
     }

@@ -26,10 +26,10 @@ use crate::row::Cell;
 use crate::target::copy_buffer::CopyBuffer;
 use crate::target::model::TargetModel;
 
-/// Checks what is checked at the commit otherwise, and leaves what follows to it again.
+/// Checks deferred constraints now, and defers later checks to the commit again.
 const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
 
-/// Writes the new rows of a batch. `None` if they go by the stage with the others.
+/// Writes the new rows of a batch. `None` if they go through the stage with the others.
 pub(super) async fn write(
     tx: &mut WriteTx<'_>,
     index: usize,
@@ -125,7 +125,7 @@ async fn copy(
     let kept = model.model.keeps_dead_rows();
     let rows = fold.new_rows().finals().filter_map(|Final { now, .. }| now);
     let mut rows: Vec<Now<'_>> = rows.filter(|row| row.live || kept).collect();
-    // In order of each table's index, or nearly so: page after page of it is written.
+    // In the order of each table's index, or nearly so: its pages are written one after the other.
     rows.sort_by_cached_key(|row| row.identity.cell(0).text());
     let map = model.copy_map();
     calls::copy(conn, &map, rows.iter().copied(), |row, out| {

@@ -115,7 +115,7 @@ impl Session {
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.make_room(&indexes).await?;
         self.sweep(&indexes).await?;
-        // A plan for an empty table would read a large one from end to end.
+        // A plan for an empty table would read all of a large one.
         if self.learned.have_tables_doubled() && needs_plans(batch) {
             self.plan_again(&indexes).await?;
         }
@@ -200,7 +200,7 @@ impl Session {
     }
 }
 
-/// Goes all ways through the functions with nothing to write.
+/// Runs every branch of the functions with nothing to write.
 async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
     let nothing = MergeOptions::default();
     execute(

@@ -30,7 +30,8 @@ enum State {
 pub enum Part {
     /// Everything.
     Whole,
-    /// Identity and key of a live row that cannot be staged whole. Of a dead one the identity.
+    /// Identity and key of a live row that cannot be staged whole. For a dead row the identity
+    /// alone.
     Key,
     /// The same without the key.
     Identity,

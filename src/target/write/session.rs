@@ -89,8 +89,8 @@ impl Session {
         Ok(tx)
     }
 
-    /// Remembers how much was written and which read models have rejected rows, or whose fault it
-    /// is that nothing was written.
+    /// Remembers how much was written and which read models have rejected rows, or which read
+    /// model's error kept all from being written.
     pub(super) fn note_written(
         &mut self,
         result: Result<AllWritten>,

@@ -142,10 +142,10 @@ impl Way {
 pub(super) enum RowsWay {
     /// All by the stage.
     Stage,
-    /// The same, although the new ones could go past the stage: the target has rejected such rows
+    /// The same, although the new ones could bypass the stage: the target has rejected such rows
     /// lately.
     PutOff,
-    /// The new ones past the stage (`new_rows.rs`), the others by it.
+    /// The new ones bypass the stage (`new_rows.rs`), the others go through it.
     NewRows,
 }
 
@@ -201,7 +201,7 @@ impl RowFacts {
         }
     }
 
-    /// Whether the new rows are worth a way of their own, and can go it.
+    /// Whether the new rows are worth a way of their own, and can take it.
     fn can_pass_the_stage(&self) -> bool {
         let few = if self.only_new {
             ONE_STATEMENT_ROWS
@@ -216,7 +216,7 @@ impl RowsWay {
     /// The way of these rows.
     pub(super) fn of(rows: &RowFacts, known: &RowsKnown) -> Self {
         let is_in_the_way = known.is_staged || known.has_rejected;
-        // What is left of a chunk would be written long after its new rows.
+        // The rest of a chunk would be written long after its new rows.
         let is_split = known.piece == Piece::Chunk && !rows.only_new;
         if !rows.can_pass_the_stage() || is_split || is_in_the_way {
             Self::Stage
@@ -228,7 +228,7 @@ impl RowsWay {
     }
 }
 
-/// Whether a statement is planned for rows of this batch: not for those that all go past the stage.
+/// Whether a statement is planned for rows of this batch: not for rows that all bypass the stage.
 pub(super) fn needs_plans(batch: &Batch) -> bool {
     let passes = |fold: &Fold| fold.only_new() && RowFacts::of(fold).can_pass_the_stage();
     !batch.folds.iter().all(|(_, fold)| passes(fold))

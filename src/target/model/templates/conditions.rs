@@ -95,7 +95,7 @@ impl TargetModel {
                     differs(&map, &stage)
                 ),
             ),
-            // To the letter, also where the index calls two keys equal.
+            // Byte by byte, even if the index calls two keys equal.
             (
                 "?key_is_as_it_was",
                 equals(&numbered("m.", "k", keys), &stage_key),
@@ -138,8 +138,8 @@ impl TargetModel {
         ]
     }
 
-    /// The stage is in the lookup's order. To look up one page of the map after the other pays for
-    /// the sort, unless texts are to be compared by the rules of a language.
+    /// The stage is in the lookup's order. Looking up one page of the map after the other pays for
+    /// the sort, unless texts are compared by the rules of a language.
     fn in_map_order(&self) -> &'static str {
         match self.model.identity.first() {
             Some(first) if !first.collatable => " ORDER BY coalesce(s.i1, s.o1)",
@@ -164,7 +164,7 @@ impl TargetModel {
         )
     }
 
-    /// An entry of a rejected row says the same of it, to the letter.
+    /// The entry of a rejected row equals the row, byte by byte.
     fn rejected_as(&self, of: &str, key: &str) -> String {
         let same_key = equals(&numbered("r.", "k", self.key.len()), key);
         format!(
