@@ -1,4 +1,4 @@
-//! What is handed to the target in one piece, and what became of it.
+//! What is handed to the target in one piece, and its result.
 //!
 //! A batch is whole transactions of the source, folded, with the position that is stored with them.
 //! Exact copies are merged at a position of their own.
@@ -29,7 +29,7 @@ pub struct Batch {
     pub position: Position,
     /// Index of a read model and its rows.
     pub folds: Vec<IndexedFold>,
-    /// Read models that take part no more from here on, and why.
+    /// Read models that no longer take part from here on, and why.
     pub suspended: Vec<(usize, Error)>,
     /// Number of source transactions.
     pub transactions: u64,
@@ -78,7 +78,7 @@ impl Written {
     }
 }
 
-/// What became of one read model's copy: its index, and what was written or why it was rejected.
+/// The result of one read model's copy: its index, and what was written or why it was rejected.
 pub(crate) type Merged = (usize, Result<Written>);
 
 /// How a merge of exact copies ends.
@@ -114,7 +114,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// What the row is called: its key, else its identity.
+    /// The name of the row: its key, else its identity.
     pub(crate) fn name(&self) -> &str {
         self.key
             .as_deref()

@@ -144,7 +144,7 @@ impl Cluster {
         )
     }
 
-    /// Connection string of a database, over TCP; of use only with [`Options::tcp`].
+    /// Connection string of a database, over TCP; works only with [`Options::tcp`].
     pub fn tcp_url(&self, database: &str) -> String {
         let password = match &self.password {
             Some(password) => format!(":{}", percent_encode(password)),
@@ -435,8 +435,7 @@ impl Cluster {
         ours && lines.nth(6).is_some_and(|line| line.trim() == "ready")
     }
 
-    /// The exit status if the server has ended (or was never started: `None` there is taken as
-    /// ended).
+    /// The exit status if the server has ended (or was never started: `None` counts as ended).
     fn ended(&self) -> Result<Option<ExitStatus>> {
         self.with_server(|server| {
             let Some(child) = server else {
@@ -546,8 +545,8 @@ fn could_not_write(path: &Path, error: std::io::Error) -> Error {
     Error::transient(format!("could not write \"{}\"", path.display())).with_source(error)
 }
 
-/// Root's servers run under another account, which may not enter the folders on the way to the
-/// program.
+/// Servers that root starts run under another account, which may lack access to the program's
+/// folder.
 fn could_not_run(command: &Command, error: std::io::Error) -> Error {
     let program = Path::new(command.get_program()).display();
     let denied = error.kind() == std::io::ErrorKind::PermissionDenied;

@@ -61,7 +61,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => Err(Error::new(Class::Interrupted, "interrupted")),
             told = &mut story => {
                 engine_stop.cancel();
-                // The slot stays active until the engine has left; a late end spoils nothing here.
+                // The slot stays active until the engine has ended; a late end does no harm here.
                 let _ = tokio::time::timeout(GRACE, &mut engine).await;
                 told
             }
@@ -159,7 +159,7 @@ impl Servers {
         }
     }
 
-    /// Leaves both running and says how to use them and how to get rid of them.
+    /// Leaves both running and says how to use and how to remove them.
     fn keep(self, screen: &mut Screen) {
         let Self { source, target } = self;
         let (source_url, target_url) = (source.url(SOURCE_DATABASE), target.url(TARGET_DATABASE));

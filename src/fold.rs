@@ -29,7 +29,7 @@ pub(crate) use share::Share;
 /// committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Final<'a> {
-    /// Identity at the start of the batch; `None` if the row was not there.
+    /// Identity at the start of the batch; `None` if the row did not exist.
     pub start: Option<&'a Row>,
     /// The row now; `None` if it is gone.
     pub now: Option<Now<'a>>,
@@ -42,7 +42,7 @@ impl Final<'_> {
     }
 }
 
-/// A row that is there at the end of the batch.
+/// A row that exists at the end of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now<'a> {
     /// Its identity.
@@ -96,8 +96,8 @@ impl Fold {
     }
 
     fn insert(&mut self, new: Image) {
-        // A row that went and came back under one identity is one row to the writer: its map entry
-        // is changed in place.
+        // A row that was deleted and inserted again under one identity is one row to the writer:
+        // its map entry is changed in place.
         let start = self
             .gone
             .remove_entry(&new.identity)
@@ -156,7 +156,7 @@ impl Fold {
         Some(entry)
     }
 
-    /// A row that was there at the start is not any more.
+    /// A row of the start no longer exists.
     fn leave(&mut self, start: Option<Row>) {
         if let Some(start) = start {
             self.bytes += start.bytes();

@@ -43,7 +43,7 @@ impl Pipeline {
         )
     }
 
-    /// Which settings have to be others for a pipeline beside the one of this comment.
+    /// Which settings must differ for a pipeline beside the one of this comment.
     fn to_change(&self, comment: &str) -> &'static str {
         if comment.contains(&self.bookkeeping()) {
             "source.slot, source.publication and target.schema"
@@ -59,7 +59,7 @@ pub struct Known {
     /// System identifier and database of the source where this pipeline has created its slot, or
     /// was about to.
     pub slot_made_at: Option<(String, String)>,
-    /// The comment that it gave its publication last; the pipeline may be called otherwise since.
+    /// The comment that it gave its publication last; the pipeline may have another name since.
     pub mark: Option<String>,
     /// The slot that it belongs to, if that is another one.
     pub other_slot: Option<String>,
@@ -103,8 +103,8 @@ impl Ownership {
         }
     }
 
-    /// Whether the comment names this pipeline, as it is called now or was before. What follows in
-    /// it is a person's.
+    /// Whether the comment names this pipeline, as it is called now or was before. A person may
+    /// have added the rest of it.
     fn is_mark(&self, comment: &str) -> bool {
         comment.starts_with(&self.pipeline.mark())
             || self
@@ -293,7 +293,7 @@ pub(crate) mod tests {
                 ours.maker(Some(&other)),
                 Maker::AnotherPipeline(other.clone())
             );
-            // The target was called otherwise when the comment was written.
+            // The target had another name when the comment was written.
             ours.known.mark = Some(other.clone());
             assert_eq!(ours.maker(Some(&other)), Maker::ThisPipeline);
             ours.known.mark = None;

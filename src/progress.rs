@@ -38,7 +38,7 @@ impl Progress {
         self.received = self.received.max(position);
     }
 
-    /// The target has flushed what was applied before `position`: a crash of it keeps it.
+    /// The target has flushed everything before `position`: it survives a crash of the target.
     pub(crate) fn harden(&mut self, position: Lsn) {
         self.durable = self.durable.max(position.min(self.applied));
     }
@@ -149,7 +149,7 @@ impl Replay {
                 Verdict::Skip
             }
             Some(last) if transaction.commit_lsn < last.commit_lsn => Verdict::Skip,
-            // After the last applied one, in its place, or where none was to come again: never seen
+            // After the last applied one, or in its place, or if none was to come again: never seen
             // before.
             Some(_) | None => Verdict::Rewritten,
         }

@@ -50,8 +50,8 @@ impl Wanted {
         (!self.whole).then_some(&*self.needed)
     }
 
-    /// Whether a publication of these columns (`None`: all) will do. In our own one a list is what
-    /// the settings say; another's may publish more than that.
+    /// Whether a publication of these columns (`None`: all) is enough. Our own one has exactly the
+    /// list of the settings; another one may publish more.
     fn is_met_by(&self, published: Option<&[String]>, ours: bool) -> bool {
         match published {
             None => self.whole || !ours,
@@ -74,7 +74,7 @@ pub(crate) struct TableStep {
     listed: String,
 }
 
-/// What a read model lacks, and `cdc` may not do.
+/// What a read model lacks, and `cdc` may not correct.
 #[derive(Debug)]
 pub(crate) struct Lack {
     /// The read model, by its place in the settings.
@@ -122,8 +122,8 @@ impl Plan {
         statements
     }
 
-    /// The same in parts, so that a table that cannot be published now keeps no other from it:
-    /// first the publication as a whole.
+    /// The same in parts, so that a table that cannot be published now does not keep the others
+    /// from it: first the publication as a whole.
     pub(crate) fn parts(&self) -> (Vec<String>, &[TableStep]) {
         let create = self.create.as_ref();
         let mut whole: Vec<String> = create
@@ -134,7 +134,7 @@ impl Plan {
         (whole, &self.tables)
     }
 
-    /// Read models that it does not serve before that is executed, and would afterwards.
+    /// Read models that it serves only after the plan is executed.
     pub(crate) fn unserved(&self) -> Vec<usize> {
         let of_tables = self.tables.iter().flat_map(|step| &step.models);
         let mut places: Vec<usize> = self.of_options.iter().chain(of_tables).copied().collect();
@@ -241,8 +241,8 @@ impl Planning<'_> {
         });
     }
 
-    /// The tables to publish, each once, with the columns to publish. A read model whose table is
-    /// not there, or cannot be published by a list, is noted.
+    /// The tables to publish, each once, with the columns to publish. A read model whose table does
+    /// not exist, or cannot be published with a list, is noted.
     fn wanted(&mut self) -> Vec<Wanted> {
         let projected = self.settings.source.publish_projected_columns;
         let mut wanted: Vec<Wanted> = Vec::new();

@@ -238,8 +238,8 @@ impl ReadModel {
     }
 
     /// The new row in terms of the read model. A value that the new tuple leaves out is taken from
-    /// `identity_from` where it belongs to the identity, and from `values_from` (only where the old
-    /// tuple is believed) otherwise.
+    /// `identity_from` where it belongs to the identity, and from `values_from` (only if the old
+    /// tuple is used) otherwise.
     fn image(
         &self,
         layout: &Layout,
@@ -392,16 +392,16 @@ pub struct Image {
 pub enum Change {
     /// A new row.
     Insert(Image),
-    /// A row that was there; `old` is its identity before, if that changed.
+    /// An existing row; `old` is its identity before, if that changed.
     Update {
         /// Identity before the change, if it was another one.
         old: Option<Row>,
         /// The row now.
         new: Image,
     },
-    /// The row of this identity is gone.
+    /// The row of this identity was deleted.
     Delete(Row),
-    /// All rows are gone.
+    /// All rows were deleted.
     Truncate,
 }
 

@@ -103,8 +103,7 @@ impl Shape {
         }
     }
 
-    /// Whether columns that came and went, and none with another name, are enough to explain the
-    /// message.
+    /// Whether added and dropped columns, without renamed ones, are enough to explain the message.
     fn explains(&self, relation: &Relation) -> bool {
         let mut number = 0;
         let mut unknown = 0;
@@ -127,7 +126,7 @@ impl Shape {
         !self.columns.iter().any(missing)
     }
 
-    /// How many numbers between these belong to no column any more.
+    /// How many numbers between these no longer belong to a column.
     fn free(&self, after: i16, before: i16) -> i16 {
         let taken = self
             .columns

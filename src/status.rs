@@ -130,7 +130,7 @@ pub struct SlotStatus {
     pub invalidation_reason: Option<String>,
     /// Oldest WAL that it holds.
     pub restart_lsn: Option<String>,
-    /// Up to where the server knows everything to be applied.
+    /// The position up to which the server knows everything to be applied.
     pub confirmed_flush_lsn: Option<String>,
     /// WAL that it holds on the source's disk.
     pub held_bytes: Option<i64>,

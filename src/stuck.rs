@@ -30,7 +30,7 @@ const RESOURCES_PATIENCE_SECONDS: i64 = 3600;
 /// An error that has come back at one position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stuck {
-    /// Every commit before it is applied; what follows cannot be sent.
+    /// Every commit before it is applied; the next change cannot be sent.
     pub position: Lsn,
     /// SQLSTATE of the error.
     pub sqlstate: String,
@@ -41,7 +41,7 @@ pub(crate) struct Stuck {
 }
 
 impl Stuck {
-    /// Whether an error of the stream may be about what is to be sent. Lost connections (08), the
+    /// Whether an error of the stream may be about a value to be sent. Lost connections (08), the
     /// operator's commands and shutdowns (57), conflicts with recovery (40) and slots in use or
     /// lost (55, 42) are not.
     pub(crate) fn concerns(sqlstate: &str) -> bool {
@@ -51,7 +51,7 @@ impl Stuck {
                 .any(|class| sqlstate.starts_with(class))
     }
 
-    /// The same trouble as `before` once more, or another one.
+    /// The same error as `before` once more, or another one.
     pub(crate) fn note(
         before: Option<&Self>,
         position: Lsn,

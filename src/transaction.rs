@@ -192,8 +192,8 @@ impl Assembler {
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub(crate) fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
         if let Some(part) = self.parts.get_mut(index) {
-            // If the relation does not fit, the server describes it again before its next change,
-            // which is judged then.
+            // If the relation does not fit, the server describes it again before its next change.
+            // That description is then judged.
             let described = self.relations.get_mut(&model.source_oid);
             let layout = described.and_then(|described| {
                 // For others it may have been proved before this one was bound.
@@ -204,7 +204,7 @@ impl Assembler {
         }
     }
 
-    /// Passes the read model's changes over from here on, in the open transaction too.
+    /// Skips the read model's changes from here on, in the open transaction too.
     pub(crate) fn deactivate(&mut self, index: usize) {
         if let Some(part) = self.parts.get_mut(index) {
             *part = Part::Absent;

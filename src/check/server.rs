@@ -94,7 +94,7 @@ fn role(findings: &mut Findings, server: &SourceServer) {
     }
 }
 
-/// The stream needs one slot and one walsender, a copy beside it one more of each for its time.
+/// The stream needs one slot and one walsender, a running copy one more of each.
 fn capacity(findings: &mut Findings, server: &SourceServer, slot: Option<&Slot>) {
     let kinds = [
         (
@@ -321,7 +321,7 @@ pub(crate) const SQL_ASCII_SOURCE: &str = "It does not know what its text means.
 /// What to do about it.
 pub(crate) const SQL_ASCII_HINT: &str = "Dump the database and restore it into one with the encoding that its text is in (CREATE DATABASE ... ENCODING).";
 
-/// Whether the target can hold what the source has.
+/// Whether the target can store what the source has.
 pub(super) fn encodings(findings: &mut Findings, source: &str, target: &str) {
     if source == "SQL_ASCII" {
         findings

@@ -9,8 +9,7 @@ use crate::sql::ident;
 /// Tables that are named, each with its correction; a publication of all tables may have thousands.
 const TOLD: usize = 10;
 
-/// The tables that no read model is of; those that are followed are checked with everything that
-/// concerns them.
+/// The tables that no read model follows; the checks of a read model cover its own table.
 pub(super) fn tables(findings: &mut Findings, side: &SourceSide) {
     let Some(publication) = &side.publication else {
         return;

@@ -29,7 +29,7 @@ use crate::settings::Settings;
 use crate::telemetry::{self, LogFormat};
 use stop::Stop;
 
-/// What a command that did not fail has to say.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Done, or healthy: exit code 0.
@@ -231,8 +231,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Prints help, version or what is wrong with the arguments, as clap does, but no password among
-/// them.
+/// Prints help, version or what is wrong with the arguments, as clap does, but never a password.
 fn usage(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     let masked = output::masked(&plain);
@@ -261,7 +260,7 @@ fn start(cli: Cli) -> Result<Outcome> {
         cli.global.log_level.as_deref().or(quiet),
         cli.global.log_format,
     )?;
-    // One thread: decoding and writing are waited for, not computed; see DESIGN "Settled for Rust".
+    // One thread: the process waits for sockets most of the time, and computes little.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! The wish to stop: the first SIGTERM or Ctrl-C asks, the second one leaves at once.
+//! The request to stop: the first SIGTERM or Ctrl-C asks, the second one ends the process at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use crate::error::{Class, Error, Result};
 pub struct Stop(CancellationToken);
 
 impl Stop {
-    /// A wish that no signal expresses; for tests and for stopping by hand.
+    /// A request without a signal; for tests and for stopping by hand.
     pub fn new() -> Self {
         Self::default()
     }

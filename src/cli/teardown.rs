@@ -78,7 +78,7 @@ struct Step {
 /// sessions would wait behind it.
 const LIMIT_LOCKS: &str = "SET lock_timeout = '30s'";
 
-/// What a lock that is not free means here.
+/// What it means here that a lock is not free.
 const LOCKED: &str =
     "Another session has it locked, perhaps a dump: run teardown again when that has ended.";
 

@@ -6,7 +6,7 @@ use super::{Environment, Host, Secret};
 use crate::error::{Error, Result};
 
 impl Environment {
-    /// Files that may define services, in the order in which they are asked.
+    /// Files that may define services, in the order in which they are read.
     pub(crate) fn service_files(&self) -> Vec<String> {
         let user = match self.variable("PGSERVICEFILE") {
             Some(file) => Some(file.to_owned()),

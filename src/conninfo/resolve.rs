@@ -54,7 +54,7 @@ const IGNORED: [&str; 10] = [
     "max_protocol_version",
 ];
 
-/// Keywords of libpq's that are taken only with the values for which leaving them out is right.
+/// Keywords of libpq that are accepted only with values that match what `cdc` does.
 const ONLY_WITH: [(&str, &[&str]); 16] = [
     ("gssencmode", &["disable", "prefer"]),
     ("load_balance_hosts", &["disable"]),
@@ -415,7 +415,7 @@ fn port_number(text: &str) -> Result<u16> {
     }
 }
 
-/// The password file's word for the hosts; they share one password, so it must not name several.
+/// The password file's entry for the hosts; they share one password, so it must not give several.
 fn password_from_file(
     values: &Values,
     environment: &Environment,

@@ -18,10 +18,10 @@ pub const MAX_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// Bytes of a frame before its body: the tag and an Int32 length that counts itself.
 const HEADER_BYTES: usize = 5;
 
-/// One message: its type and its body, not yet looked at.
+/// One message: its type and its body, not yet decoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Byte that tells the type.
+    /// Byte that names the type.
     pub tag: u8,
     /// Everything after the length.
     pub body: &'a [u8],
@@ -200,7 +200,7 @@ fn report(mut reader: Reader<'_>) -> Result<Report> {
             b'M' => report.message = text,
             b'D' => report.detail = Some(text),
             b'H' => report.hint = Some(text),
-            // Position, context, file and line: of no use here. Types to come are to be ignored.
+            // Position, context, file and line: not needed here. Unknown types are to be ignored.
             _ => {}
         }
     }

@@ -84,7 +84,7 @@ pub enum Message<'a> {
         lsn: Lsn,
         /// Its prefix.
         prefix: &'a [u8],
-        /// Number of bytes of its content, which is of no use here.
+        /// Number of bytes of its content, which is not needed here.
         content_bytes: usize,
     },
 }
@@ -139,8 +139,8 @@ pub struct RelationColumn<'a> {
     pub typmod: i32,
 }
 
-/// An old row image. Both kinds have all published columns; of a key those outside of the identity
-/// are NULL.
+/// An old row image. Both kinds have all published columns; in a key image the columns outside of
+/// the identity are NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OldTuple<'a> {
     /// `K`: only the identity's values.

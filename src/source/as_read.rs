@@ -38,8 +38,8 @@ impl AsRead {
         })
     }
 
-    /// Whether rows that are read by the catalogs of `now` are what they were when these were read.
-    /// Labels may have come since.
+    /// Whether rows that are read by the catalogs of `now` have the same text as by these. Labels
+    /// may have been added since.
     pub(crate) fn holds(&self, now: &Self) -> bool {
         self.tree == now.tree && self.texts_hold(now)
     }

@@ -43,8 +43,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("row_security", "off"),
     ("default_transaction_isolation", "read committed"),
-    // A look at the catalogs of thousands of partitions would be compiled for seconds, and run for
-    // a third of one.
+    // The server would compile a query over the catalogs of thousands of partitions for seconds,
+    // and run it for a third of one.
     ("jit", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
@@ -267,8 +267,8 @@ impl<'a> Ways<'a> {
     ) -> Result<Option<T>> {
         match outcome.map_err(from_driver) {
             Ok(session) => Ok(Some(session)),
-            // pg_hba.conf may take this role the other way only. A password that was refused is not
-            // sent again.
+            // pg_hba.conf may accept this role only with the other protection. A password that was
+            // refused is not sent again.
             Err(error) if error.sqlstate() == Some("28000") => {
                 self.note(error);
                 Ok(None)
@@ -293,7 +293,7 @@ pub(super) struct Search<'a> {
     /// Only for prefer-standby: whether a primary is accepted in this round.
     last_round: bool,
     errors: Vec<Error>,
-    /// Why a server that could be used is not taken: that says more than why others cannot be
+    /// Why a server that could be used was skipped: that says more than why others cannot be
     /// reached.
     refused: Option<Error>,
 }
@@ -380,15 +380,15 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// Passes over a server that could be used, for this reason.
+    /// Skips a server that could be used, for this reason.
     pub(super) fn refuse(&mut self, server: &Server, why: Error) {
         let why = why.context(connecting(server));
         tracing::debug!(error = %why, "passed over a server");
         self.refused.get_or_insert(why);
     }
 
-    /// Why there is no connection: that a server was passed over, else what the last one said; in
-    /// the detail what the others said.
+    /// Why there is no connection: a server was skipped, or else the error of the last one. The
+    /// detail has the errors of the others.
     pub(super) fn into_error(mut self) -> Error {
         let Some(main) = self.refused.take().or_else(|| self.errors.pop()) else {
             return Error::configuration("there is no server to connect to");

@@ -92,8 +92,7 @@ impl Incoming {
                 return;
             }
             let [_, length @ ..] = self.header;
-            // A wrong length is the driver's to refuse; here it only must not lead beyond the
-            // message.
+            // The driver refuses a wrong length; here it only must not lead beyond the message.
             self.body_left = usize::try_from(u32::from_be_bytes(length))
                 .map_or(0, |length| length.saturating_sub(4));
         }

@@ -135,7 +135,7 @@ async fn carry_out(
     Ok(())
 }
 
-/// Executes the statements in one transaction, as those of one message are.
+/// Executes the statements in one message, and so in one transaction.
 ///
 /// # Errors
 /// What the server or the connection reports; transient if a lock is not free.

@@ -64,8 +64,8 @@ pub struct SystemIdentity {
 pub struct Replication {
     wire: Wire,
     received: BytesMut,
-    /// Bytes at the start of `received` that the last frame took; they go when the next one is
-    /// asked for.
+    /// Bytes at the start of `received` that the last frame took; they are removed when the next
+    /// one is asked for.
     consumed: usize,
     to_send: BytesMut,
     last_fill_was_full: bool,
@@ -102,7 +102,7 @@ impl Replication {
         self.session.instance
     }
 
-    /// What ends a command that this connection waits for, from outside of it.
+    /// Ends, from outside, a command that this connection waits for.
     pub(crate) fn cancel_token(&self) -> CancelRequest {
         self.cancel.clone()
     }
@@ -444,7 +444,7 @@ enum Answer {
     Streaming,
 }
 
-/// Logs a notice; other messages on the side are of no use.
+/// Logs a notice; ignores other asynchronous messages.
 fn note_aside(message: Backend<'_>) {
     if let Backend::NoticeResponse(report) = message {
         let (severity, sqlstate) = (report.severity, report.sqlstate);

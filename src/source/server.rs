@@ -22,7 +22,7 @@ pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Instance(i64);
 
-/// Which server of the connection string will do, besides what its target_session_attrs says.
+/// Which server of the connection string is acceptable, besides what its target_session_attrs says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Wanted {
     /// Any.
@@ -60,8 +60,8 @@ impl Session {
         session.ok_or_else(|| Error::protocol("could not read what the new session says of itself"))
     }
 
-    /// Why this server will not do; `None` if it will. In the last round for `prefer-standby` a
-    /// primary will do.
+    /// Why this server is not acceptable; `None` if it is. In the last round for `prefer-standby` a
+    /// primary is acceptable.
     pub(super) fn mismatch(
         self,
         attrs: TargetSessionAttrs,

@@ -47,7 +47,8 @@ pub enum Kind {
     Temporary,
     /// Until it is dropped.
     Permanent,
-    /// The same, and standbys that synchronize slots take it along, where the server knows that.
+    /// The same, and standbys that synchronize slots keep a copy of it, if the server's version can
+    /// do so.
     Failover,
 }
 
@@ -74,7 +75,7 @@ pub async fn create(replication: &mut Replication, name: &str, kind: Kind) -> Re
     slot.ok_or_else(|| Error::protocol("could not read the answer to CREATE_REPLICATION_SLOT"))
 }
 
-/// From 17 on; a slot of a standby cannot be taken along further.
+/// From 17 on; a slot on a standby cannot have failover.
 fn knows_failover(replication: &Replication) -> bool {
     replication.server_version() >= FAILOVER_VERSION && !replication.in_recovery()
 }
@@ -220,8 +221,8 @@ pub async fn create_within(
     Err(timed_out(name, within, &in_the_way))
 }
 
-/// Sends the request until the creation ends, one way or the other: a request that comes too early
-/// is lost.
+/// Repeats the request until the creation ends, with or without a slot: a request that comes too
+/// early is lost.
 async fn give_up(
     cancel: &CancelRequest,
     mut creation: std::pin::Pin<&mut impl Future<Output = Result<CreatedSlot>>>,

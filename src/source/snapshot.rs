@@ -148,8 +148,8 @@ impl Snapshot {
         }
     }
 
-    /// Locks a table against changes of its definition and storage, and sees that there was none
-    /// since.
+    /// Locks a table against changes of its definition and storage, and checks that there was none
+    /// since the snapshot.
     ///
     /// # Errors
     /// As [`Self::lock`]. Transient: the table was truncated or rewritten.
@@ -243,8 +243,8 @@ impl Snapshot {
         Ok(self.client)
     }
 
-    /// Ends the transaction and the connection. What was read is right whether or not this
-    /// succeeds.
+    /// Ends the transaction and the connection. The rows that were read are right even if this
+    /// fails.
     pub async fn close(self) {
         match self.end().await {
             Ok(client) => client.close(),

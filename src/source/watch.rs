@@ -38,14 +38,14 @@ pub(crate) struct Look {
     pub identity: String,
     /// The tables that it is a partition of.
     pub roots: String,
-    /// The table and its leaves, where another set of them needs another walsender.
+    /// The table and its leaves, if a change of them needs another walsender.
     pub leaves: String,
     /// Files of the table and its leaves, and by which version of its catalog row each belongs to
     /// it.
     pub storage: String,
-    /// OIDs of all that belongs to the table: leaves, and what lies between.
+    /// OIDs of all partitions of the table: leaves, and the partitioned tables between.
     pub parts: BTreeSet<u32>,
-    /// Whether nothing belongs to the table: no leaf, no heir.
+    /// Whether the table has neither partitions nor tables that inherit from it.
     pub alone: bool,
     /// End of the flushed WAL. What is seen was committed before it.
     pub wal_end: Lsn,
@@ -175,8 +175,8 @@ pub(crate) async fn texts(client: &Client, tables: &[TableName]) -> Result<Vec<T
     Ok(texts)
 }
 
-/// Adds what a table is published by because its schema is. Where no schema is published nothing is
-/// added.
+/// Adds the entries of tables that are published through their schema. If no schema is published,
+/// nothing is added.
 async fn look_at_schemas(
     client: &Client,
     publication: &str,

@@ -132,7 +132,7 @@ impl Wire {
     }
 }
 
-/// Why a try failed, as far as that decides whether another protection is worth a try.
+/// Why a try failed: this decides whether another protection is worth a try.
 pub(super) enum Refusal {
     /// The server was not reached, or lost: another protection would not help.
     Unreachable(Error),

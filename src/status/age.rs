@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::{Checkpoint, PipelineStatus, SourceSeen};
 use crate::settings::Settings;
 
-/// How old `as of` gets in health, besides twice the status interval: the source's clock is read
-/// every two seconds.
+/// How old `as of` becomes in a healthy stream, besides twice the status interval: the source's
+/// clock is read every two seconds.
 const SLACK_SECONDS: f64 = 3.0;
 
 /// The stream is behind the source: the walsender decodes a backlog, or the target takes changes

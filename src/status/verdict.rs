@@ -27,7 +27,7 @@ mod resyncs;
 /// Older than this is a problem. The position of an idle source is stored every 10 s.
 pub(crate) const MAX_AGE_SECONDS: f64 = 60.0;
 
-/// A process gives a sign of life every 10 s at least; three may be missed.
+/// A process gives a sign of life at least every 10 s; three may be missed.
 pub(crate) const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
 
 /// Rows that the target rejects that are named.

@@ -12,7 +12,7 @@ use crate::telemetry::escaped;
 /// Longest text: terminals are rarely narrower, and one that is does not wrap it.
 const MOST_CHARACTERS: usize = 99;
 
-/// To the begin of the line, and clear it (ECMA-48).
+/// Go to the beginning of the line, and clear it (ECMA-48).
 const CLEAR: &[u8] = b"\r\x1b[K";
 
 /// What would not fit is cut by the terminal, so that the line stays one line.

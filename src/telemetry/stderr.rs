@@ -61,8 +61,8 @@ pub(super) fn write(lines: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Shows a text in the last line of the terminal; one that finds the queue full is followed by
-/// another one soon.
+/// Shows a text in the last line of the terminal; if the queue is full, it is lost, but the next
+/// one follows soon.
 pub(super) fn show(text: String) {
     if let Some(orders) = QUEUE.get() {
         let _ = orders.try_send(Order::Show(text));
