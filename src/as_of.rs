@@ -1,22 +1,21 @@
-//! As of which time of the source a position is.
+//! The time of the source, for a position (`as of`).
 //!
-//! A position alone proves no time. A keepalive tells how far the walsender has decoded and when it
-//! was sent, and a walsender that decodes an hour's backlog is an hour behind. So the source is
-//! asked for its clock and for the end of its flushed WAL together: what has received everything up
-//! to that end is as of that time.
+//! A position alone proves no time. A keepalive says how far the walsender has decoded and when it
+//! was sent, but a walsender that decodes an hour's backlog is an hour behind. So `cdc` asks the
+//! source for its clock and for the end of its flushed WAL together: once it has received
+//! everything up to that end, the lookups are as of that time.
 //!
-//! A transaction needs no question. What was visible at the source at its commit time was flushed
-//! before its commit record was written, so it lies before it in the WAL (`RecordTransactionCommit`
-//! takes the time before it writes the record and flushes the record before others see the
-//! transaction; PostgreSQL 13 to 18). With synchronous_commit off others see it before it is
-//! flushed: README names that among the limits.
+//! A transaction needs no such reading. Every commit that was visible at the source at its commit
+//! time is before it in the WAL: `RecordTransactionCommit` takes the time before it writes the
+//! record, and flushes the record before others see the transaction (PostgreSQL 13 to 18). With
+//! synchronous_commit off others see it before it is flushed (`docs/limits.md`).
 
 use std::collections::VecDeque;
 
 use crate::lsn::{Lsn, PgTimestamp};
 
-/// Most readings that are kept. Of more every other one is forgotten: a long backlog is told in
-/// larger steps.
+/// Most readings that are kept. Above that, every other one is forgotten: a long backlog is then
+/// reported in larger steps.
 const MOST_READINGS: usize = 64;
 
 /// The source's clock, and the end of its WAL that was flushed at that time or later.
@@ -44,7 +43,7 @@ impl AsOf {
         // WAL does not get shorter: a reading that says so is another server's, and must not make a
         // position newer than it is.
         self.end = self.end.max(reading.flushed);
-        // Nothing was written since the reading before, so the newer one says all that it does.
+        // Nothing was written since the reading before, so the newer one replaces it.
         let same = self.ahead.pop_back_if(|last| last.flushed == self.end);
         self.ahead.push_back(Reading {
             time: same.map_or(reading.time, |same| same.time.max(reading.time)),

@@ -1,4 +1,4 @@
-//! What is handed to the target in one piece, and what became of it.
+//! What is handed to the target in one piece, and its result.
 //!
 //! A batch is whole transactions of the source, folded, with the position that is stored with them.
 //! Exact copies are merged at a position of their own.
@@ -29,7 +29,7 @@ pub struct Batch {
     pub position: Position,
     /// Index of a read model and its rows.
     pub folds: Vec<IndexedFold>,
-    /// Read models that take part no more from here on, and why.
+    /// Read models that no longer take part from here on, and why.
     pub suspended: Vec<(usize, Error)>,
     /// Number of source transactions.
     pub transactions: u64,
@@ -46,7 +46,7 @@ pub struct Written {
     pub updated: i64,
     /// Lookup rows deleted.
     pub deleted: i64,
-    /// Live rows looked at.
+    /// Live rows that were compared.
     pub total: i64,
     /// Keys of inserted rows, if they were asked for.
     pub inserted_keys: Vec<String>,
@@ -58,7 +58,7 @@ pub struct Written {
     pub rejected: Vec<Rejected>,
     /// Rows of this batch that the target rejects, whether it did before or not.
     pub rejected_rows: i64,
-    /// Rows that are rejected by now.
+    /// Rows that are rejected after this batch, earlier ones included.
     pub rejected_in_all: i64,
     /// The first of them.
     pub first_rejected: Vec<Rejected>,
@@ -78,14 +78,14 @@ impl Written {
     }
 }
 
-/// What became of one read model's copy: its index, and what was written or why it was refused.
+/// The result of one read model's copy: its index, and what was written or why it was rejected.
 pub(crate) type Merged = (usize, Result<Written>);
 
 /// How a merge of exact copies ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MergePosition {
-    /// The stream stands here and goes on (resync, a read model that joins); the resync of this
-    /// number is done with it.
+    /// The stream is paused here and then continues (resync, a read model that joins); the merge
+    /// ends the resync of this number.
     Running(Lsn, Option<i64>),
     /// The stream begins here (first copy, healing).
     Start {
@@ -103,7 +103,7 @@ pub enum MergePosition {
 pub struct Rejected {
     /// Its key, if the lookup's key takes it.
     pub key: Option<String>,
-    /// Its identity at the source, if it is not gone there.
+    /// Its identity at the source; `None` if the source has no such row.
     pub identity: Option<String>,
     /// The server's error code.
     pub sqlstate: String,
@@ -114,7 +114,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// What the row is called: its key, else its identity.
+    /// The name of the row: its key, else its identity.
     pub(crate) fn name(&self) -> &str {
         self.key
             .as_deref()

@@ -64,7 +64,7 @@ pub struct Finding {
     pub message: String,
     /// Why it matters, as whole sentences.
     pub detail: Option<String>,
-    /// What mends it: SQL, or a sentence.
+    /// What corrects it: SQL, or a sentence.
     pub fix: Option<String>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct SourceModel {
     /// Rows that are not soft-deleted and have a NULL in their key; `None` if they were not
     /// counted.
     pub without_key: Option<i64>,
-    /// Publications that publish the table, whoever made them.
+    /// All publications that publish the table, of any creator.
     pub publications: Vec<Publication>,
 }
 

@@ -1,8 +1,8 @@
 //! Throw-away PostgreSQL servers, for `cdc demo` and the tests.
 //!
-//! [`Cluster::start`] makes a data directory under the temporary directory and runs a server on it
-//! that only its own user can reach: a Unix socket in the same directory and, if asked for, a port
-//! on the loopback address. Everything blocks for at most a few seconds; nothing here needs a
+//! [`Cluster::start`] creates a data directory under the temporary directory and runs a server on
+//! it that only its own user can reach: a Unix socket in the same directory and, if asked for, a
+//! port on the loopback address. Everything blocks for at most a few seconds; nothing here needs a
 //! runtime.
 //!
 //! Invariants: nothing is left behind, neither process nor file, when the [`Cluster`] is dropped or
@@ -51,7 +51,7 @@ shared_buffers = 32MB
 log_line_prefix = '%m [%p] %a '
 ";
 
-/// What kind of server to make.
+/// What kind of server to start.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Word in the directory's name, for people who look at `ps`.
@@ -62,7 +62,7 @@ pub struct Options {
     pub major: Option<u32>,
     /// Listens on a free port of the loopback address, besides the Unix socket.
     pub tcp: bool,
-    /// Password of the role `postgres`, demanded on TCP (SCRAM); `None` trusts everybody on this
+    /// Password of the role `postgres`, demanded on TCP (SCRAM); `None` trusts every user of this
     /// machine.
     pub password: Option<String>,
     /// Waits for the disk at each commit, as real servers do.
@@ -95,7 +95,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a server and waits until it can be used (about a second).
+    /// Creates a server and waits until it can be used (about a second).
     ///
     /// # Errors
     /// Configuration: no server programs, or no account to run them under; with the server's own
@@ -144,7 +144,7 @@ impl Cluster {
         )
     }
 
-    /// Connection string of a database, over TCP; of use only with [`Options::tcp`].
+    /// Connection string of a database, over TCP; works only with [`Options::tcp`].
     pub fn tcp_url(&self, database: &str) -> String {
         let password = match &self.password {
             Some(password) => format!(":{}", percent_encode(password)),
@@ -172,7 +172,7 @@ impl Cluster {
         self.port
     }
 
-    /// The programs that this server is made of.
+    /// The programs of this server.
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
@@ -231,14 +231,14 @@ impl Cluster {
     /// Stops the server and waits until it has ended.
     ///
     /// # Errors
-    /// Transient: it has not ended within a minute (a fast stop waits for whoever reads a
-    /// replication slot).
+    /// Transient: it has not ended within a minute (a fast stop waits for walsenders).
     pub fn stop(&self, how: Stop) -> Result<()> {
         self.begin_stop(how)?;
         self.wait_stopped()
     }
 
-    /// Tells the server to stop, without waiting: for who must go on answering it meanwhile.
+    /// Asks the server to stop, without waiting: for a caller that must answer the server in the
+    /// meantime.
     ///
     /// # Errors
     /// Transient: the system refuses.
@@ -295,12 +295,12 @@ impl Cluster {
         self.start_again()
     }
 
-    /// Makes an empty database.
+    /// Creates an empty database.
     ///
     /// # Errors
     /// Transient: the server refuses.
     pub fn create_database(&self, name: &str) -> Result<()> {
-        // Not template1: a session of somebody else in it would be in the way.
+        // Not template1: another session in it would make this fail.
         let statement = format!("CREATE DATABASE {} TEMPLATE template0", sql::ident(name));
         self.execute("postgres", &statement)
     }
@@ -328,8 +328,8 @@ impl Cluster {
             .map_err(|error| error.context(format!("could not run SQL in database \"{database}\"")))
     }
 
-    /// Lets go of the server: it runs on, and its directory stays, until somebody stops and removes
-    /// it.
+    /// Gives up ownership of the server: it keeps running, and its directory stays, until the user
+    /// stops and removes them.
     pub(crate) fn keep(mut self) {
         if let Some(reaper) = self.reaper.take() {
             reaper.keep();
@@ -435,8 +435,7 @@ impl Cluster {
         ours && lines.nth(6).is_some_and(|line| line.trim() == "ready")
     }
 
-    /// The exit status if the server has ended (or was never started: `None` there is taken as
-    /// ended).
+    /// The exit status if the server has ended (or was never started: `None` counts as ended).
     fn ended(&self) -> Result<Option<ExitStatus>> {
         self.with_server(|server| {
             let Some(child) = server else {
@@ -505,7 +504,7 @@ impl Drop for Cluster {
                     let _ = waiting.join();
                 }
             }
-            // Kept: the process goes on without us.
+            // Kept: the process continues without us.
             None => drop(server),
         }
     }
@@ -546,8 +545,8 @@ fn could_not_write(path: &Path, error: std::io::Error) -> Error {
     Error::transient(format!("could not write \"{}\"", path.display())).with_source(error)
 }
 
-/// Root's servers run under another account, which may not enter the folders on the way to the
-/// program.
+/// Servers that root starts run under another account, which may lack access to the program's
+/// folder.
 fn could_not_run(command: &Command, error: std::io::Error) -> Error {
     let program = Path::new(command.get_program()).display();
     let denied = error.kind() == std::io::ErrorKind::PermissionDenied;

@@ -36,14 +36,14 @@ const REFERENCE_NUMBERS: [&str; 2] = ["REF001", "REF002"];
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between two looks at the lookup; the measured times are as fine as this.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long the engine may take to leave once the story is told.
+/// How long the engine may take to stop after the last chapter.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the demo; `stop` ends it early.
 ///
 /// # Errors
-/// Configuration: PostgreSQL's server programs are not there. Transient: the lookup did not follow
-/// in time. Interrupted: `stop` was asked for. Otherwise what the engine says.
+/// Configuration: PostgreSQL's server programs are missing. Transient: the lookup did not follow in
+/// time. Interrupted: `stop` was asked for. Otherwise what the engine says.
 pub(crate) async fn run(
     keep: bool,
     pg_bin: Option<PathBuf>,
@@ -61,7 +61,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => Err(Error::new(Class::Interrupted, "interrupted")),
             told = &mut story => {
                 engine_stop.cancel();
-                // The slot stays active until the engine has left; a late end spoils nothing here.
+                // The slot stays active until the engine has ended; a late end does no harm here.
                 let _ = tokio::time::timeout(GRACE, &mut engine).await;
                 told
             }
@@ -159,7 +159,7 @@ impl Servers {
         }
     }
 
-    /// Leaves both running and says how to use them and how to get rid of them.
+    /// Leaves both running and says how to use and how to remove them.
     fn keep(self, screen: &mut Screen) {
         let Self { source, target } = self;
         let (source_url, target_url) = (source.url(SOURCE_DATABASE), target.url(TARGET_DATABASE));
@@ -205,7 +205,7 @@ fn conninfo(cluster: &Cluster, database: &str) -> Conninfo {
     }
 }
 
-/// Waits for the first copy, then tells each chapter.
+/// Waits for the first copy, then plays each chapter.
 async fn tell(servers: &Servers, screen: &mut Screen) -> Result<()> {
     let started = Instant::now();
     let source = connect(&servers.source.url(SOURCE_DATABASE)).await?;
@@ -307,7 +307,7 @@ async fn rows(client: &Client, query: &str) -> Result<Vec<Vec<String>>> {
 async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(failed)?;
     tokio::spawn(async move {
-        // The next statement tells the error.
+        // The next statement reports the error.
         let _ = connection.await;
     });
     Ok(client)

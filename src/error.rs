@@ -25,9 +25,10 @@ pub enum Class {
     Transient,
     /// The target rejects a row (SQLSTATE classes 22, 23, 44, 54, P0001, 21000).
     Rejected,
-    /// One read model cannot go on (column gone, type incompatible, an unchanged value nobody has).
+    /// One read model cannot continue (a missing column, an incompatible type, an unchanged value
+    /// that is stored nowhere).
     Broken,
-    /// The stream cannot go on from the checkpoint: only a new slot and exact copies help.
+    /// The stream cannot continue from the checkpoint: only a new slot and exact copies help.
     Gap,
     /// Another process has taken over the pipeline.
     Fenced,
@@ -69,7 +70,7 @@ impl Error {
         Self::new(Class::Transient, message)
     }
 
-    /// An error that only a person can mend, in the configuration or a server's settings.
+    /// An error that only a person can correct, in the configuration or in a server's settings.
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
         Self::new(Class::Configuration, message)
     }
@@ -79,7 +80,7 @@ impl Error {
         Self::new(Class::Broken, message)
     }
 
-    /// A break of the wire protocol by the server: the connection is dropped and made again.
+    /// A break of the wire protocol by the server: the connection is closed and opened again.
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::new(Class::Transient, message)
     }
@@ -167,7 +168,7 @@ impl Error {
         self.sqlstate() == Some("55P03")
     }
 
-    /// Whether the next try may succeed without anybody's help.
+    /// Whether the next try may succeed by itself.
     pub fn is_transient(&self) -> bool {
         self.0.class == Class::Transient
     }

@@ -37,7 +37,7 @@ pub struct SourceServer {
     pub database: String,
     /// rolreplication, rolsuper, or member of rds_replication.
     pub may_replicate: bool,
-    /// Whether the role may CREATE in the database (to make a publication).
+    /// Whether the role may CREATE in the database (to create a publication).
     pub may_create: bool,
     /// Existing slots and max_replication_slots.
     pub slots: (u32, u32),
@@ -54,7 +54,7 @@ pub struct SourceServer {
     pub prepared_transactions: u32,
     /// synchronous_standby_names: the standbys that commits wait for.
     pub synchronous_standby_names: String,
-    /// Physical replication slots (those of standbys) by name, and whether somebody reads them.
+    /// Physical replication slots (those of standbys) by name, and whether a walsender reads them.
     pub standby_slots: Vec<(String, bool)>,
     /// synchronized_standby_slots (17 and later): what they have not received is not streamed.
     pub synchronized_standby_slots: Vec<String>,
@@ -75,7 +75,7 @@ pub struct Slot {
     pub active_pid: Option<i32>,
     /// Oldest WAL it holds.
     pub restart_lsn: Option<Lsn>,
-    /// Where it would go on; `None` while it is being made.
+    /// Where its stream would continue; `None` while it is being created.
     pub confirmed_flush_lsn: Option<Lsn>,
     /// reserved, extended, unreserved, lost.
     pub wal_status: Option<String>,
@@ -90,7 +90,7 @@ pub struct Slot {
 /// A publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// OID; another one means that it was made again.
+    /// OID; another one means that it was created again.
     pub oid: u32,
     /// Name.
     pub name: String,
@@ -106,7 +106,7 @@ pub struct Publication {
     pub truncate: bool,
     /// publish_via_partition_root.
     pub via_root: bool,
-    /// Its comment, which says who made it.
+    /// Its comment, which says who created it.
     pub comment: Option<String>,
     /// Whether the asking role owns it.
     pub owned: bool,
@@ -140,9 +140,9 @@ pub(crate) struct WithoutIdentity {
     pub unique_index: Option<String>,
 }
 
-/// Tables under whose name the changes of all their partitions come: those of a publication that
-/// publishes roots, and the sources of read models, since our own publication does so as soon as
-/// one of them is partitioned.
+/// Tables under whose name the changes of all their partitions come. These are the tables of a
+/// publication that publishes roots. They are also the sources of read models: our own publication
+/// publishes roots as soon as one of these is partitioned.
 pub(crate) fn roots(settings: &Settings, existing: Option<&Publication>) -> Vec<TableName> {
     let published = existing.filter(|publication| publication.via_root);
     let published = published
@@ -238,12 +238,12 @@ impl SourceTable {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// A leaf of which the changes are not in the WAL.
+    /// A leaf whose changes are not in the WAL.
     pub(crate) fn unlogged_leaf(&self) -> Option<&Leaf> {
         self.leaves.iter().find(|leaf| leaf.persistence != 'p')
     }
 
-    /// A leaf of which the rows are on another server.
+    /// A leaf whose rows are on another server.
     pub(crate) fn foreign_leaf(&self) -> Option<&Leaf> {
         self.leaves.iter().find(|leaf| leaf.kind == 'f')
     }
@@ -269,8 +269,8 @@ pub struct SourceColumn {
     pub bare_type_name: String,
     /// NOT NULL.
     pub not_null: bool,
-    /// Whether a value can be stored out of line (variable length, in a table that has a place for
-    /// such values by now).
+    /// Whether a value can be stored out of line (variable length, in a table that has a TOAST
+    /// table).
     pub toastable: bool,
     /// Whether it is generated (attgenerated).
     pub generated: bool,
@@ -310,8 +310,8 @@ pub struct Leaf {
     pub replica_identity: ReplicaIdentity,
     /// Whether it has a usable primary key.
     pub has_primary_key: bool,
-    /// Columns of its own identity (primary key or identity index); empty under FULL, and where it
-    /// has none.
+    /// Columns of its own identity (primary key or identity index); empty under FULL, and if it has
+    /// none.
     pub identity_columns: Vec<String>,
 }
 
@@ -330,7 +330,7 @@ pub struct TargetServer {
     pub database: String,
     /// Whether the role may CREATE schemas in the database.
     pub may_create: bool,
-    /// Whether the role may make temporary tables.
+    /// Whether the role may create temporary tables.
     pub may_use_temporary: bool,
     /// server_encoding.
     pub encoding: String,

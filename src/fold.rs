@@ -2,12 +2,13 @@
 //!
 //! In: [`Change`]s in commit order. Out: for each identity, *as it was at the start of the batch*,
 //! what the row is at the end: live, dead or gone, and under which identity. A changed identity
-//! carries the start along; TRUNCATE empties the fold and sets a flag, after which the writer takes
-//! every row that it remembers for gone.
+//! carries the start along; TRUNCATE empties the fold and sets a flag: the writer then treats every
+//! row that it remembers as gone.
 //!
 //! Why this is right: live keys are unique at every commit, so the state after the batch's last
 //! commit depends on the final state of each row alone. Swapped and rotated keys, keys that were
-//! freed and taken over, and rows that came and went within the batch need no rule of their own.
+//! freed and taken over, and rows that were inserted and deleted within the batch need no rule of
+//! their own.
 //!
 //! Does no I/O, so it cannot fail. An unchanged out-of-line value is filled in from the row's
 //! earlier state in the batch; where there is none it stays marked, and the writer finds it in the
@@ -28,7 +29,7 @@ pub(crate) use share::Share;
 /// committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Final<'a> {
-    /// Identity at the start of the batch; `None` if the row was not there.
+    /// Identity at the start of the batch; `None` if the row did not exist.
     pub start: Option<&'a Row>,
     /// The row now; `None` if it is gone.
     pub now: Option<Now<'a>>,
@@ -41,7 +42,7 @@ impl Final<'_> {
     }
 }
 
-/// A row that is there at the end of the batch.
+/// A row that exists at the end of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now<'a> {
     /// Its identity.
@@ -71,7 +72,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Approximate bytes in memory, with the identity under which it stands.
+    /// Approximate bytes in memory, with the identity under which it is stored.
     fn bytes(&self, identity: &Row) -> usize {
         let start = self.start.as_ref().map_or(0, Row::bytes);
         size_of::<(Row, Self)>() + start + identity.bytes() + self.values.bytes()
@@ -95,8 +96,8 @@ impl Fold {
     }
 
     fn insert(&mut self, new: Image) {
-        // A row that went and came back under one identity is one row to the writer: its map entry
-        // is changed in place.
+        // A row that was deleted and inserted again under one identity is one row to the writer:
+        // its map entry is changed in place.
         let start = self
             .gone
             .remove_entry(&new.identity)
@@ -113,8 +114,8 @@ impl Fold {
                 new.values = fill_unchanged(new.values, &before.values);
                 before.start
             }
-            // After a clear nothing is left to look up: the row was not there at the start of what
-            // the writer sees.
+            // After a clear nothing is left to look up: for the writer, the row did not exist at
+            // the start.
             None if self.clear => None,
             None => Some(old.unwrap_or_else(|| new.identity.clone())),
         };
@@ -140,8 +141,7 @@ impl Fold {
             hash_map::Entry::Vacant(place) => {
                 place.insert(entry);
             }
-            // Two rows with one identity cannot be at a commit; the one that was there first is
-            // gone.
+            // No commit has two rows with one identity: the earlier one is gone.
             hash_map::Entry::Occupied(mut place) => {
                 let before = place.insert(entry);
                 self.bytes = self.bytes.saturating_sub(before.bytes(place.key()));
@@ -156,7 +156,7 @@ impl Fold {
         Some(entry)
     }
 
-    /// A row that was there at the start is not any more.
+    /// A row of the start no longer exists.
     fn leave(&mut self, start: Option<Row>) {
         if let Some(start) = start {
             self.bytes += start.bytes();
@@ -164,8 +164,7 @@ impl Fold {
         }
     }
 
-    /// Whether everything that was there at the start of the batch is gone unless it is among the
-    /// final states.
+    /// Whether every row of the start of the batch is gone unless it is among the final states.
     pub fn clear(&self) -> bool {
         self.clear
     }
@@ -175,13 +174,13 @@ impl Fold {
         !self.clear && self.rows.is_empty() && self.gone.is_empty()
     }
 
-    /// Whether it holds nothing but rows that were not there at the start.
+    /// Whether it holds only rows that did not exist at the start.
     pub fn only_new(&self) -> bool {
         !self.clear && self.gone.is_empty() && self.rows.values().all(|entry| entry.start.is_none())
     }
 
-    /// Whether no new row has an identity that another row had at the start. The target may know
-    /// nothing of that one (a dead row that is not remembered), so that it cannot tell them apart.
+    /// Whether no new row has an identity that another row had at the start. The target may not
+    /// know that row (a dead row that is not remembered), and so could not distinguish the two.
     pub(crate) fn new_rows_stand_apart(&self) -> bool {
         let is_new = |identity: &Row| {
             self.rows
@@ -428,7 +427,7 @@ mod tests {
 
     #[test]
     fn what_a_stream_says_of_rows_that_cannot_be_there_is_taken_as_far_as_it_goes() {
-        // After a TRUNCATE nothing of before is there to be looked up.
+        // After a TRUNCATE no earlier row is left to be looked up.
         check(
             vec![Change::Truncate, update(None, "1", "a"), delete("2")],
             true,

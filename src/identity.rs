@@ -30,7 +30,7 @@ pub enum Basis {
     /// The index of REPLICA IDENTITY USING INDEX.
     Index,
     /// The read model's key, under FULL and without a primary key: every old tuple holds the whole
-    /// row and tells what was live.
+    /// row and says whether it was live.
     Key,
 }
 
@@ -88,9 +88,9 @@ pub fn identity(
     }
 }
 
-/// Under FULL and without a primary key the read model's key stands in, if no two live rows can
-/// share it at any moment: under a deferrable constraint two rows may swap keys, and in between one
-/// key names both.
+/// Under FULL and without a primary key the read model's key is the identity, if two live rows can
+/// never share it. Under a deferrable constraint they can: two rows may swap keys, and in between
+/// one key names both.
 fn key_identity(
     table: &SourceTable,
     key: &[String],
@@ -170,8 +170,7 @@ fn holds_for_live_rows(
         let boolean = column.is_some_and(|column| column.boolean);
         if boolean {
             allowed.extend(written(name, "IS NOT TRUE"));
-            // NOT NULL is not true, but it is not false either: such a row is live and outside of
-            // the index.
+            // `NOT column` is NULL for a NULL: such a row is live, but outside of the index.
             if column.is_some_and(|column| column.not_null) {
                 allowed.extend(written(name, "= false"));
                 allowed.extend(written(name, "IS FALSE"));
@@ -298,7 +297,7 @@ fn breaks_writes(leaf: &Leaf) -> bool {
 /// (`None`: all), by a server of this version (server_version_num).
 ///
 /// # Errors
-/// `Broken`, with the reason and what mends it.
+/// `Broken`, with the reason and what corrects it.
 pub(crate) fn writes_stay_legal(
     table: &SourceTable,
     columns: Option<&[String]>,

@@ -6,14 +6,14 @@
 //! source; never half a transaction, never an older commit after a newer one, never an empty or
 //! mixed table during a copy.
 //!
-//! # The way of the data
+//! # The path of the data
 //!
 //! ```text
 //! bytes -> frame -> message -> change -> transaction -> fold
 //!       -> applied with its checkpoint -> acknowledged LSN
 //! ```
 //!
-//! A message becomes a read model's change at once, before its transaction is whole: an open
+//! A message becomes a read model's change at once, before its transaction is whole: so an open
 //! transaction holds projected rows only. One UPDATE of a label, from the socket to the
 //! acknowledgement:
 //!
@@ -39,8 +39,8 @@
 //!   Replication::send_status
 //! ```
 //!
-//! What is decided is decided in [`consume`], without a clock or a socket; the loop
-//! ([`run::stream`]) only carries it out.
+//! All decisions are made in [`consume`], without a clock or a socket; the loop ([`run::stream`])
+//! only carries them out.
 //!
 //! Beside it, exact copies (first copy, healing, resync): [`run::copy`] reads the source under a
 //! slot's exported snapshot into a shadow, [`run::catch_up`] brings the shadow to the stream's
@@ -59,7 +59,7 @@
 //!
 //! The wiring, which alone sees both: [`run`] (life of the process, the one loop, copies), [`cli`],
 //! [`config`], [`telemetry`], [`demo`] and [`cluster`] (throw-away servers for demo and tests).
-//! `tests/layers.rs` holds all this.
+//! `tests/pure/layers.rs` checks all this.
 //!
 //! # Invariants
 //!

@@ -1,17 +1,17 @@
 //! Whose slot and publication it is: this pipeline's, another one's, or another consumer's.
 //!
 //! In: what the bookkeeping and the comments of publications say. Out: who may alter or drop them.
-//! A slot says nothing of its owner by itself, so the comment of the publication that was made with
-//! it does: it outlives the bookkeeping, which may be dropped by hand or be gone after a restore of
-//! the target.
+//! A slot does not name its owner, so the comment of the publication that was created with it does.
+//! The comment outlives the bookkeeping, which may be dropped by hand, or be missing after a
+//! restore of the target.
 
 use crate::error::Error;
 use crate::sql::{ident, literal};
 
-/// How the comment begins of each publication that `cdc` has made.
+/// How the comment of each publication that `cdc` has created begins.
 pub(crate) const COMMENT: &str = "made by cdc";
 
-/// What makes a pipeline another one.
+/// What distinguishes one pipeline from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {
     /// Its slot at the source.
@@ -43,7 +43,7 @@ impl Pipeline {
         )
     }
 
-    /// Which settings have to be others for a pipeline beside the one of this comment.
+    /// Which settings must differ for a pipeline beside the one of this comment.
     fn to_change(&self, comment: &str) -> &'static str {
         if comment.contains(&self.bookkeeping()) {
             "source.slot, source.publication and target.schema"
@@ -56,10 +56,10 @@ impl Pipeline {
 /// What the bookkeeping knows of slot and publication.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {
-    /// System identifier and database of the source where this pipeline has made its slot, or was
-    /// about to.
+    /// System identifier and database of the source where this pipeline has created its slot, or
+    /// was about to.
     pub slot_made_at: Option<(String, String)>,
-    /// The comment that it gave its publication last; the pipeline may be called otherwise since.
+    /// The comment that it gave its publication last; the pipeline may have another name since.
     pub mark: Option<String>,
     /// The slot that it belongs to, if that is another one.
     pub other_slot: Option<String>,
@@ -69,7 +69,7 @@ pub struct Known {
     pub copied_from: Option<(String, String)>,
 }
 
-/// What there is to tell one pipeline from another.
+/// What is known to distinguish one pipeline from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
     /// This pipeline.
@@ -78,7 +78,7 @@ pub struct Ownership {
     pub known: Known,
 }
 
-/// Who made a publication.
+/// Who created a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Maker {
     /// This pipeline, which alters and drops it.
@@ -90,8 +90,8 @@ pub enum Maker {
 }
 
 impl Ownership {
-    /// Who made the publication of this comment. An earlier version named no pipeline: it was this
-    /// one.
+    /// Who created the publication with this comment. An earlier version named no pipeline: it was
+    /// this one.
     pub fn maker(&self, comment: Option<&str>) -> Maker {
         match comment {
             Some(comment) if comment == COMMENT => Maker::ThisPipeline,
@@ -103,8 +103,8 @@ impl Ownership {
         }
     }
 
-    /// Whether the comment names this pipeline, as it is called now or was before. What follows in
-    /// it is a person's.
+    /// Whether the comment names this pipeline, as it is called now or was before. A person may
+    /// have added the rest of it.
     fn is_mark(&self, comment: &str) -> bool {
         comment.starts_with(&self.pipeline.mark())
             || self
@@ -199,8 +199,8 @@ impl Ownership {
         ))
     }
 
-    /// As [`Pipeline::mark`] of a pipeline that is not known, since its target cannot be asked:
-    /// whatever `cdc` has made counts as made by it.
+    /// As [`Pipeline::mark`], for a pipeline that is not known because its target cannot be
+    /// reached: every publication that `cdc` has created counts as its own.
     pub(crate) fn assumed(slot: &str, schema: &str) -> Self {
         let unknown = String::new();
         Self {
@@ -254,7 +254,7 @@ pub(crate) fn drop_slot_sql(slot: &str) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// The pipeline of the tests, of which the bookkeeping knows nothing yet.
+    /// The pipeline of the tests, before the bookkeeping knows it.
     pub(crate) fn ownership() -> Ownership {
         Ownership {
             pipeline: Pipeline {
@@ -293,7 +293,7 @@ pub(crate) mod tests {
                 ours.maker(Some(&other)),
                 Maker::AnotherPipeline(other.clone())
             );
-            // The target was called otherwise when the comment was written.
+            // The target had another name when the comment was written.
             ours.known.mark = Some(other.clone());
             assert_eq!(ours.maker(Some(&other)), Maker::ThisPipeline);
             ours.known.mark = None;
@@ -327,7 +327,7 @@ pub(crate) mod tests {
         );
         ours.known.slot_made_at = Some(("1".to_owned(), "master".to_owned()));
         assert!(ours.check_slot(here, &none).is_ok());
-        // Another source has been accepted: what has this name there was not made by us.
+        // Another source has been accepted: a slot of this name there was not created by us.
         assert!(ours.check_slot(("2", "master"), &none).is_err());
         assert!(ours.check_slot(("1", "other"), &none).is_err());
     }

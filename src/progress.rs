@@ -16,7 +16,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Everything stands at the checkpoint, which is durable: the claim that read it, or the merge
+    /// Every position is the checkpoint, which is durable: the claim that read it, or the merge
     /// that stored it, was committed synchronously, and that flushes all WAL before its own record.
     pub(crate) fn at(checkpoint: Lsn) -> Self {
         Self {
@@ -38,12 +38,12 @@ impl Progress {
         self.received = self.received.max(position);
     }
 
-    /// The target has flushed what was applied before `position`: a crash of it keeps it.
+    /// The target has flushed everything before `position`: it survives a crash of the target.
     pub(crate) fn harden(&mut self, position: Lsn) {
         self.durable = self.durable.max(position.min(self.applied));
     }
 
-    /// The server was told; returns what it may be told, which never passes what is applied and
+    /// Records what the server is about to be told, and returns it: never more than is applied and
     /// durable.
     pub(crate) fn acknowledge(&mut self) -> Lsn {
         self.acknowledged = self.acknowledged.max(self.durable);
@@ -65,7 +65,7 @@ impl Progress {
         self.durable
     }
 
-    /// What the server was last told.
+    /// The position that was last acknowledged.
     pub(crate) fn acknowledged(&self) -> Lsn {
         self.acknowledged
     }
@@ -132,7 +132,7 @@ impl Replay {
         }
     }
 
-    /// Judges the next transaction; `has_changes` tells whether it changed a published table.
+    /// Judges the next transaction; `has_changes` says whether it changed a published table.
     pub fn judge(&mut self, transaction: TransactionId, has_changes: bool) -> Verdict {
         if transaction.commit_lsn >= self.checkpoint {
             self.proved = self.seen;
@@ -149,7 +149,7 @@ impl Replay {
                 Verdict::Skip
             }
             Some(last) if transaction.commit_lsn < last.commit_lsn => Verdict::Skip,
-            // After the last applied one, in its place, or where none was to come again: never seen
+            // After the last applied one, or in its place, or if none was to come again: never seen
             // before.
             Some(_) | None => Verdict::Rewritten,
         }
@@ -168,9 +168,9 @@ impl Replay {
         }
     }
 
-    /// Whether the stream has come to the checkpoint with the history that was applied. Nothing is
-    /// acknowledged before: the slot would move, and what proves another history would never come
-    /// again.
+    /// Whether the stream has come to the checkpoint with the history that was applied. Until then
+    /// nothing is acknowledged: the slot would move, and the transactions that prove another
+    /// history would never come again.
     pub(crate) fn is_proved(&self) -> bool {
         self.proved
     }

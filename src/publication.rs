@@ -1,12 +1,12 @@
-//! The publication as the read models need it: the SQL that makes and extends it, and what it lacks
-//! where `cdc` may not alter it.
+//! The publication as the read models need it: the SQL that creates and extends it, and what it
+//! lacks where `cdc` may not alter it.
 //!
-//! In: settings, facts, and who made the publication. Out: a [`Plan`]. Whole tables unless asked
-//! otherwise, no row filter, never FOR ALL TABLES. Before a table is published it is proved that
-//! the application's writes stay legal: a publication that lacks the replica identity is accepted
-//! by the server and then makes every UPDATE and DELETE fail. Only a publication that this pipeline
-//! made is altered; for another's the SQL is told. What it lacks for one read model concerns that
-//! one alone.
+//! In: settings, facts, and who created the publication. Out: a [`Plan`]. Whole tables unless asked
+//! otherwise, no row filter, never FOR ALL TABLES. Before a table is published, the plan proves
+//! that the application's writes stay legal: the server accepts a publication without the replica
+//! identity, and then every UPDATE and DELETE fails. Only a publication that this pipeline created
+//! is altered; for any other one the SQL is reported. What a publication lacks for one read model
+//! concerns that read model alone.
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{Publication, SourceTable};
@@ -50,8 +50,8 @@ impl Wanted {
         (!self.whole).then_some(&*self.needed)
     }
 
-    /// Whether a publication of these columns (`None`: all) will do. In our own one a list is what
-    /// the settings say; another's may publish more than that.
+    /// Whether a publication of these columns (`None`: all) is enough. Our own one has exactly the
+    /// list of the settings; another one may publish more.
     fn is_met_by(&self, published: Option<&[String]>, ours: bool) -> bool {
         match published {
             None => self.whole || !ours,
@@ -74,12 +74,12 @@ pub(crate) struct TableStep {
     listed: String,
 }
 
-/// What a read model lacks, and `cdc` may not do.
+/// What a read model lacks, and `cdc` may not correct.
 #[derive(Debug)]
 pub(crate) struct Lack {
     /// The read model, by its place in the settings.
     pub model: usize,
-    /// Why, with the SQL for somebody who may run it.
+    /// Why, with the SQL for a person who may run it.
     pub error: Error,
     /// That SQL.
     statements: Vec<String>,
@@ -90,10 +90,10 @@ pub(crate) struct Lack {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     name: String,
-    /// The options of a publication that is to be made; `None` if there is one, or none can be
-    /// made.
+    /// The options of a publication that is to be created; `None` if it exists, or cannot be
+    /// created.
     create: Option<String>,
-    /// What concerns the publication as a whole: options of one that is there, and the comment.
+    /// What concerns the publication as a whole: options of an existing one, and the comment.
     whole: Vec<String>,
     /// Read models that need other options.
     of_options: Vec<usize>,
@@ -122,8 +122,8 @@ impl Plan {
         statements
     }
 
-    /// The same in parts, so that a table that cannot be published now keeps no other from it:
-    /// first the publication as a whole.
+    /// The same in parts, so that a table that cannot be published now does not keep the others
+    /// from it: first the publication as a whole.
     pub(crate) fn parts(&self) -> (Vec<String>, &[TableStep]) {
         let create = self.create.as_ref();
         let mut whole: Vec<String> = create
@@ -134,7 +134,7 @@ impl Plan {
         (whole, &self.tables)
     }
 
-    /// Read models that it does not serve before that is executed, and would afterwards.
+    /// Read models that it serves only after the plan is executed.
     pub(crate) fn unserved(&self) -> Vec<usize> {
         let of_tables = self.tables.iter().flat_map(|step| &step.models);
         let mut places: Vec<usize> = self.of_options.iter().chain(of_tables).copied().collect();
@@ -143,7 +143,8 @@ impl Plan {
         places
     }
 
-    /// All that is to be executed, also what `cdc` may not: for a person who may.
+    /// All statements that are to be executed, also those that `cdc` may not run: for a person who
+    /// may.
     ///
     /// # Errors
     /// What no statement helps against.
@@ -163,8 +164,8 @@ impl Plan {
         Ok(statements)
     }
 
-    /// One error that stands for what all read models lack, with the SQL that helps them all;
-    /// `None` if nothing is lacking.
+    /// One error for everything that the read models lack, with the SQL that helps them all; `None`
+    /// if nothing is lacking.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let first = self.lacking.first()?;
         let mut all: Vec<&str> = Vec::new();
@@ -173,7 +174,7 @@ impl Plan {
                 all.push(statement);
             }
         }
-        // Who is to run it is in the hint already.
+        // The hint already says who is to run it.
         let who = first.error.hint().and_then(|hint| hint.split_once(": "));
         Some(match who.filter(|_| !first.statements.is_empty()) {
             Some((who, _)) => first
@@ -185,7 +186,7 @@ impl Plan {
     }
 }
 
-/// What the settings need of the publication, of which `existing` is there.
+/// What the settings need of the publication, where `existing` is the publication that exists.
 ///
 /// # Errors
 /// `Configuration` where the server does not know what is asked for.
@@ -240,8 +241,8 @@ impl Planning<'_> {
         });
     }
 
-    /// The tables to publish, each once, with the columns to publish. A read model whose table is
-    /// not there, or cannot be published by a list, is noted.
+    /// The tables to publish, each once, with the columns to publish. A read model whose table does
+    /// not exist, or cannot be published with a list, is noted.
     fn wanted(&mut self) -> Vec<Wanted> {
         let projected = self.settings.source.publish_projected_columns;
         let mut wanted: Vec<Wanted> = Vec::new();
@@ -295,8 +296,8 @@ impl Planning<'_> {
         false
     }
 
-    /// Makes the publication of the tables that the role owns; where it owns none another role has
-    /// to make it.
+    /// Creates the publication of the tables that the role owns. If the role owns none, another
+    /// role has to create it.
     fn make(&mut self, wanted: &[Wanted], mark: &str) {
         let legal: Vec<&Wanted> = wanted.iter().filter(|entry| self.is_legal(entry)).collect();
         let is_owned = |entry: &&Wanted| self.table(&entry.table).is_some_and(|table| table.owned);

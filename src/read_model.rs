@@ -1,15 +1,14 @@
 //! A read model bound to its source table, and the truth table: one source change becomes one row
 //! change.
 //!
-//! In: tuples of one relation, by position (`relation` says which column stands where). Out:
+//! In: tuples of one relation, by position (`relation` says which column is where). Out:
 //! [`Change`]s in terms of the read model: an identity, whether the row is live, and its projected
-//! values. What was live *before* is not asked of an old tuple but of the map in the target, so
-//! most changes here need no old row at all.
+//! values. Whether a row was live *before* is answered by the map in the target, not by an old
+//! tuple, so most changes need no old row at all.
 //!
-//! Only the identity's columns of an old tuple are believed: with a partitioned table whose root is
-//! FULL and whose leaves are not, the old tuple comes with NULLs for all others (measured on
-//! 15.18). The one exception is [`Remembering::OldTuple`], which is taken only where every leaf is
-//! FULL.
+//! Only the identity's columns of an old tuple are used: if the root of a partitioned table is FULL
+//! and its leaves are not, the old tuple has NULLs in all other columns (measured on 15.18). The
+//! one exception is [`Remembering::OldTuple`], which is used only if every leaf is FULL.
 
 pub(crate) mod follow;
 pub(crate) mod obstacles;
@@ -20,7 +19,7 @@ use crate::relation::{Layout, Relation};
 use crate::row::{Cell, Row};
 use crate::settings::ReadModelSettings;
 
-/// How the soft-delete column tells that a row is not live.
+/// How the soft-delete column says that a row is not live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoftDelete {
     /// A timestamp (or any other type): not live when it is not null.
@@ -34,8 +33,8 @@ pub enum SoftDelete {
 pub enum Remembering {
     /// The map in the target, by the row's identity.
     Map,
-    /// The stream's old tuple (FULL without a primary key): the key stands in for the identity,
-    /// dead rows are not known.
+    /// The stream's old tuple (FULL without a primary key): the key replaces the identity, dead
+    /// rows are not known.
     OldTuple,
 }
 
@@ -239,8 +238,8 @@ impl ReadModel {
     }
 
     /// The new row in terms of the read model. A value that the new tuple leaves out is taken from
-    /// `identity_from` where it belongs to the identity, and from `values_from` (only where the old
-    /// tuple is believed) otherwise.
+    /// `identity_from` where it belongs to the identity, and from `values_from` (only if the old
+    /// tuple is used) otherwise.
     fn image(
         &self,
         layout: &Layout,
@@ -298,7 +297,7 @@ impl ReadModel {
         Ok(row)
     }
 
-    /// Where each of the read model's columns stands in the relation.
+    /// Where each of the read model's columns is in the relation.
     ///
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken), with what differs, if the relation is not
@@ -393,16 +392,16 @@ pub struct Image {
 pub enum Change {
     /// A new row.
     Insert(Image),
-    /// A row that was there; `old` is its identity before, if that changed.
+    /// An existing row; `old` is its identity before, if that changed.
     Update {
         /// Identity before the change, if it was another one.
         old: Option<Row>,
         /// The row now.
         new: Image,
     },
-    /// The row of this identity is gone.
+    /// The row of this identity was deleted.
     Delete(Row),
-    /// All rows are gone.
+    /// All rows were deleted.
     Truncate,
 }
 

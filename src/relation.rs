@@ -1,9 +1,9 @@
-//! What a Relation message says of a table, kept by OID, and where a read model's columns stand in
+//! What a Relation message says of a table, kept by OID, and where a read model's columns are in
 //! its tuples.
 //!
 //! Relation messages come again after every invalidation and at each new connection: the newest by
-//! OID is the right one for the changes that follow it. Comparing it with the read model is how
-//! altered tables are noticed.
+//! OID is the right one for the changes that follow it. Altered tables are noticed by comparing it
+//! with the read model.
 
 use crate::facts::ReplicaIdentity;
 use crate::protocol::pgoutput;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// Delays of one activity that is tried again for ever.
+/// Delays of one activity that is tried again without limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -61,17 +61,17 @@ impl Healings {
     const FIRST_DELAY: Duration = Duration::from_secs(1);
 
     /// The longest pause. A pipeline that was healthy for as long, or that no process has tried to
-    /// heal, begins anew.
+    /// heal, begins with the shortest pause again.
     pub(crate) const MOST_DELAY: Duration = Duration::from_secs(3600);
 
-    /// Those that count for the next one: none after a healthy time.
+    /// The copies that count for the next one: none after a healthy time.
     #[must_use]
     pub(crate) fn that_count(self) -> Self {
         let is_over = self.ended.is_none_or(|ended| ended >= Self::MOST_DELAY);
         if is_over { Self::default() } else { self }
     }
 
-    /// How long the next one waits, at most this long: a cause that comes back, or a process that
+    /// How long the next copy waits, `most` at most: a cause that comes back, or a process that
     /// dies in each of its copies, must not load the source. `random` as for
     /// [`Backoff::next_delay`].
     pub(crate) fn pause(self, most: Duration, random: f64) -> Duration {

@@ -55,8 +55,8 @@ impl<'a> Cell<'a> {
 pub struct Row(Box<[u8]>);
 
 impl Row {
-    /// A row of these cells. They are gone through twice, so that there is one allocation, of the
-    /// right size.
+    /// A row of these cells. The iterator runs twice, so that there is one allocation, of the right
+    /// size.
     pub fn from_cells<'a>(cells: impl IntoIterator<Item = Cell<'a>, IntoIter: Clone>) -> Self {
         let cells = cells.into_iter();
         let mut row = Vec::with_capacity(cells.clone().map(Cell::bytes).sum());

@@ -1,9 +1,9 @@
 //! When the next resync is due: a cron expression in a time zone, and for each pipeline its own
-//! delay after it, so that a fleet does not come to the master in the same moment. Pure: the
-//! current time comes in as a value.
+//! delay after it, so that a fleet does not load the master all at once. Pure: the current time
+//! comes in as a value.
 //!
-//! Daylight saving: a time that does not exist on a day is taken at the end of the gap, a time that
-//! comes twice is taken once, the first time (croner's documented rules; pinned below).
+//! Daylight saving: a time that does not exist on a day moves to the end of the gap; a time that
+//! comes twice counts once, the first time (croner's documented rules; pinned below).
 
 use croner::Cron;
 use croner::parser::CronParser;
@@ -83,7 +83,7 @@ impl Schedule {
 }
 
 /// Whole seconds from none to all of the jitter; the same for a pipeline every time, so that
-/// `status` can tell it.
+/// `status` can show it.
 fn delay(jitter: Duration, slot: &str) -> Duration {
     let hash = pipeline_hash(slot);
     // The upper half too: names of a fleet often differ in their last letter only.
@@ -117,7 +117,7 @@ mod tests {
                 .filter(|seconds| (part * 300..(part + 1) * 300).contains(*seconds));
             assert!((120..=220).contains(&in_part.count()), "part {part}");
         }
-        // A number, not only twice the same: another version of `status` tells the time of this
+        // A number, not only twice the same: another version of `status` shows the time of this
         // process too.
         assert_eq!(delays[7], 1306);
         assert_eq!(delays[7], delay(1800, "cdc_7").as_secs());
@@ -252,7 +252,7 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         assert!(schedule.was_due(at("2026-11-24T02:00:05Z"), at("2026-11-25T06:00:00Z")));
         assert!(!schedule.was_due(at("2026-11-25T02:00:05Z"), at("2026-11-25T06:00:00Z")));
-        // Several are made up by one.
+        // One turn makes up for several missed ones.
         let (last, now) = (at("2026-11-20T02:00:05Z"), at("2026-11-25T06:00:00Z"));
         assert!(schedule.was_due(last, now) && !schedule.was_due(now, now));
     }

@@ -1,6 +1,6 @@
 //! The settings of a run: only valid ones can be built.
 //!
-//! `config/` reads file, environment and flags into raw values and makes these of them.
+//! `config/` reads file, environment and flags into raw values and builds these settings from them.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub struct SourceSettings {
     pub slot: String,
     /// Bytes of WAL above which the slot is given up; `None` (default) is without limit.
     pub max_retained_wal: Option<u64>,
-    /// Let standbys that synchronize slots take the slot along (default), where the server knows
-    /// that.
+    /// Let standbys that synchronize slots keep a copy of the slot (default), if the server's
+    /// version can do so.
     pub failover: bool,
     /// Publish the projected columns only (`publish_columns = "projected"`); default false: whole
     /// tables.
@@ -90,17 +90,17 @@ pub struct ReadModelSettings {
     pub soft_delete: Option<String>,
     /// Lookup column that gets the time of the last insert or change; not one of `columns`.
     pub synced_at: Option<String>,
-    /// What becomes of a row that the target rejects.
+    /// What happens to a row that the target rejects.
     pub on_row_error: OnRowError,
 }
 
-/// What becomes of a row that the target rejects.
+/// What happens to a row that the target rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnRowError {
-    /// It is rejected, and everything else goes on.
+    /// It is rejected, and everything else continues.
     #[default]
     Isolate,
-    /// The read model stops before the transaction of that row.
+    /// The read model is suspended before the transaction of that row.
     Stop,
 }
 
@@ -269,7 +269,7 @@ mod tests {
             ..ReadModelSettings::labels()
         };
         assert_eq!(model.source_key(), ["label_code", "language"]);
-        // `check` tells that it is not projected.
+        // `check` reports that it is not projected.
         let bare = ReadModelSettings {
             columns: Vec::new(),
             ..model

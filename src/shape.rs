@@ -1,18 +1,19 @@
-//! Which columns a Relation message means. It names them in the order of their numbers, and tells
-//! no number.
+//! Which columns a Relation message means. The message names them in the order of their numbers,
+//! without the numbers.
 //!
-//! A table's columns may change places by their names, or be dropped and made again: the message
-//! looks the same, and its rows are of other columns than those that the lookup shows. So no row is
-//! handed on before somebody has looked at the catalogs, later than the message was received. What
-//! they say of a column that was there before and still is proves what it was in between, with one
-//! exception: a name that was away and has come back. The message itself shows that:
+//! A table's columns may swap their names, or be dropped and created again: the message looks the
+//! same, but its rows are of other columns than those that the lookup shows. So no row is handed on
+//! until the catalogs were read, later than the message was received. A column that existed before
+//! and still exists was the same column in between, with one exception: a name that was missing and
+//! has come back. The message itself shows that case:
 //!
 //! - PostgreSQL sends the columns in the order of their numbers, without dropped, unpublished and
 //!   generated ones (`logicalrep_write_attrs`, proto.c), and a new column gets a higher number than
 //!   any before it;
 //! - so a column that the message lacks has a higher number than all that it names, or had another
 //!   name;
-//! - and one that is unknown by now was dropped, which leaves a number free, or had another name.
+//! - and a column that the catalogs no longer have was dropped, which leaves a number free, or had
+//!   another name.
 
 use crate::error::{Error, Result};
 use crate::read_model::ReadModel;
@@ -92,7 +93,7 @@ impl Shape {
     ///
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if it was detached: some of its changes may
-    /// be of a table that stands alone.
+    /// be of the detached table.
     pub(crate) fn has_leaf(&self, table: &TableName, leaf: u32) -> Result<()> {
         match &self.parts {
             Some(parts) if !parts.contains(&leaf) => Err(Error::broken(format!(
@@ -102,8 +103,7 @@ impl Shape {
         }
     }
 
-    /// Whether columns that came and went, and none with another name, are enough to explain the
-    /// message.
+    /// Whether added and dropped columns, without renamed ones, are enough to explain the message.
     fn explains(&self, relation: &Relation) -> bool {
         let mut number = 0;
         let mut unknown = 0;
@@ -126,7 +126,7 @@ impl Shape {
         !self.columns.iter().any(missing)
     }
 
-    /// How many numbers between these belong to no column any more.
+    /// How many numbers between these no longer belong to a column.
     fn free(&self, after: i16, before: i16) -> i16 {
         let taken = self
             .columns
@@ -207,7 +207,7 @@ mod tests {
             (&["id", "a", "x", "c", "d"], false),
             // The last one has taken a name, and given it back.
             (&["id", "a", "b", "old", "c"], false),
-            // Where one is that is not streamed there is no room either.
+            // A column that is not streamed leaves no room either.
             (&["id", "a", "b", "c", "x", "d"], false),
         ] {
             assert_eq!(

@@ -4,13 +4,13 @@
 //! ```text
 //! name, name           FIRST 1 of them
 //! n (name, name)       FIRST n of them
-//! FIRST n (name, name) the first n that are there
+//! FIRST n (name, name) the first n that are connected
 //! ANY n (name, name)   any n
 //! ```
 //!
 //! A name is a word or in double quotes, `*` is every one, and letters of both cases are one. The
-//! view that would tell by itself, pg_stat_replication, hides it from ordinary roles, so it is not
-//! known whether others come first: who is named may be waited for.
+//! view pg_stat_replication hides this from ordinary roles, so it is not known whether other
+//! standbys come first: a commit may wait for every walsender that is named.
 
 /// A piece of the setting's text.
 #[derive(Debug, Clone, PartialEq, Eq)]

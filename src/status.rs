@@ -46,7 +46,7 @@ pub struct Status {
     pub pipeline: Option<PipelineStatus>,
     /// What is applied; null before the first copy, or if the target could not be seen.
     pub checkpoint: Option<Checkpoint>,
-    /// How far behind the source the stream is; null while it keeps up, or where it cannot be told.
+    /// How far behind the source the stream is; null while it keeps up, or if that is not known.
     pub catching_up: Option<CatchingUp>,
     /// One for each configured read model.
     pub read_models: Vec<ReadModelStatus>,
@@ -64,7 +64,8 @@ pub enum Verdict {
     Ok,
     /// `cdc` has never run against this target.
     New,
-    /// Rows are being copied, for the first time or to heal; old rows stay readable meanwhile.
+    /// Rows are being copied, for the first time or to heal; old rows stay readable in the
+    /// meantime.
     Copying,
     /// `cdc` runs, but the lookups are old.
     Behind,
@@ -115,9 +116,9 @@ pub struct SideStatus {
 pub struct SlotStatus {
     /// Name.
     pub name: String,
-    /// Whether somebody reads it.
+    /// Whether a walsender reads it.
     pub active: bool,
-    /// Who reads it.
+    /// The process that reads it.
     pub active_pid: Option<i32>,
     /// Output plugin.
     pub plugin: Option<String>,
@@ -129,7 +130,7 @@ pub struct SlotStatus {
     pub invalidation_reason: Option<String>,
     /// Oldest WAL that it holds.
     pub restart_lsn: Option<String>,
-    /// Up to where the server knows everything to be applied.
+    /// The position up to which the server knows everything to be applied.
     pub confirmed_flush_lsn: Option<String>,
     /// WAL that it holds on the source's disk.
     pub held_bytes: Option<i64>,
@@ -148,7 +149,7 @@ pub struct PipelineStatus {
     pub state: String,
     /// Since when.
     pub state_since: Option<String>,
-    /// Who: host:pid.
+    /// The owner's process: `pid N`.
     pub owner: Option<String>,
     /// Age of its last sign of life.
     pub heartbeat_age_seconds: Option<f64>,
@@ -158,7 +159,8 @@ pub struct PipelineStatus {
     pub healing: Option<String>,
     /// Since when.
     pub healing_since: Option<String>,
-    /// Until when that waits, so as not to load the source again so soon; null if it does not.
+    /// Until when the copy waits, so as not to load the source again so soon; null if it does not
+    /// wait.
     pub healing_after: Option<String>,
     /// Copies of everything that began one soon after the other.
     pub healings: i32,
@@ -166,7 +168,7 @@ pub struct PipelineStatus {
     pub error: Option<String>,
     /// What to do about it.
     pub error_hint: Option<String>,
-    /// Who keeps a copy from beginning, and since when.
+    /// What keeps a copy from beginning, and since when.
     pub waiting_for: Option<String>,
 }
 
@@ -207,8 +209,8 @@ pub struct ReadModelStatus {
     pub hint: Option<String>,
     /// Live rows in the lookup.
     pub rows: Option<i64>,
-    /// At most so old, by the source's clock if it could be read: 0 when all of the source's WAL is
-    /// applied; null when it cannot be told.
+    /// At most this old, by the source's clock if it could be read: 0 when all of the source's WAL
+    /// is applied; null when that is not known.
     pub age_seconds: Option<f64>,
     /// Last change of a row.
     pub last_change_at: Option<String>,
@@ -230,7 +232,8 @@ pub struct ReadModelStatus {
 /// A row that the target rejects: never a value but its identity and key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Rejection {
-    /// Its identity at the source; null if it is gone there and could not be deleted.
+    /// Its identity at the source; null if the source has no such row, and the lookup's row could
+    /// not be deleted.
     pub identity: Option<String>,
     /// Its key; null if the lookup's key does not take it.
     pub key: Option<String>,
@@ -286,7 +289,7 @@ pub struct Resync {
     pub started_at: Option<String>,
     /// When it ended.
     pub finished_at: Option<String>,
-    /// Who blocks it, and since when.
+    /// What keeps it from beginning, and since when.
     pub waiting_for: Option<String>,
     /// The lookups equalled the source as of this position.
     pub lsn: Option<String>,
@@ -305,7 +308,8 @@ pub struct ResyncSchedule {
     pub timezone: String,
     /// This pipeline's turn comes so long after the expression's times.
     pub delay_seconds: u64,
-    /// Next turn; one that has passed is made up at once. Null if the target could not be seen.
+    /// Next turn; a turn that was missed is made up for at once. Null if the target could not be
+    /// seen.
     pub next_at: Option<String>,
     /// When the second turn since the last resync of everything passed: it is overdue. Null while
     /// it is not.
@@ -448,7 +452,7 @@ fn read_model(
     }
 }
 
-/// How long a resync may take after its turn, at most, until a missed one is told.
+/// How long a resync may take after its turn, at most, until a missed one is reported.
 const MOST_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 
 /// The schedule, as the running process reads it: the first turn after the last resync of

@@ -1,11 +1,11 @@
 //! An error that the source reports in the stream and that comes back at the same position: one
-//! trouble, not many.
+//! cause, not many.
 //!
-//! A walsender may be unable to send a value (one of 600 MB as text is more than it can allocate, a
-//! character has no counterpart in UTF-8), also in a column that no read model projects. It fails
-//! again at each start of the stream, and each try costs the source what building the value costs.
-//! So the pauses grow, and after some tries `cdc` goes round the value: a new slot begins behind
-//! it, and exact copies read only the projected columns.
+//! A walsender may be unable to send a value: one of 600 MB as text is more than it can allocate,
+//! or a character has no counterpart in UTF-8. The value may be in a column that no read model
+//! projects. It fails again at each start of the stream, and each try makes the source build the
+//! value again. So the pauses grow, and after some tries `cdc` bypasses the value: a new slot
+//! begins behind it, and exact copies read only the projected columns.
 //!
 //! Pure: time comes in as a value.
 
@@ -20,17 +20,17 @@ use crate::lsn::Lsn;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Tries after which a value is taken for one that cannot be sent: half a minute of pauses.
+/// Tries after which a value counts as one that cannot be sent: half a minute of pauses.
 const TRIES: u32 = 6;
 
-/// How long a lack of memory, disk or connections at the source (class 53) may last before it is
-/// taken for the value's fault. A copy of everything would make such a lack worse.
+/// How long a lack of memory, disk or connections at the source (class 53) may last before the
+/// value counts as the cause. A copy of everything would make such a lack worse.
 const RESOURCES_PATIENCE_SECONDS: i64 = 3600;
 
 /// An error that has come back at one position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stuck {
-    /// Every commit before it is applied; what follows cannot be sent.
+    /// Every commit before it is applied; the next change cannot be sent.
     pub position: Lsn,
     /// SQLSTATE of the error.
     pub sqlstate: String,
@@ -41,7 +41,7 @@ pub(crate) struct Stuck {
 }
 
 impl Stuck {
-    /// Whether an error of the stream may be about what is to be sent. Lost connections (08), the
+    /// Whether an error of the stream may be about a value to be sent. Lost connections (08), the
     /// operator's commands and shutdowns (57), conflicts with recovery (40) and slots in use or
     /// lost (55, 42) are not.
     pub(crate) fn concerns(sqlstate: &str) -> bool {
@@ -51,7 +51,7 @@ impl Stuck {
                 .any(|class| sqlstate.starts_with(class))
     }
 
-    /// The same trouble as `before` once more, or another one.
+    /// The same error as `before` once more, or another one.
     pub(crate) fn note(
         before: Option<&Self>,
         position: Lsn,

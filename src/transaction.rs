@@ -13,8 +13,8 @@
 //! transaction from then on says so, until [`Assembler::suspended`] confirms that the suspension is
 //! stored. The other read models continue.
 //!
-//! A Relation message tells names, not columns ([`crate::shape`]). What was mapped by one that
-//! nobody has proved yet must not be handed on before [`Assembler::prove`].
+//! A Relation message brings names, not columns ([`crate::shape`]). Changes that were mapped by a
+//! message that is not yet proved must not be handed on before [`Assembler::prove`].
 //!
 //! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within
 //! one) is an error of the connection, never of a row.
@@ -102,7 +102,7 @@ enum Part {
         model: Arc<ReadModel>,
         layout: Option<Layout>,
     },
-    /// A change could not be mapped. The bookkeeping does not know yet.
+    /// A change could not be mapped. The bookkeeping does not say so yet.
     Broken(Broken),
     /// The bookkeeping says that it is suspended or was never copied.
     Absent,
@@ -192,8 +192,8 @@ impl Assembler {
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub(crate) fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
         if let Some(part) = self.parts.get_mut(index) {
-            // If the relation does not fit, the server describes it again before its next change,
-            // which is judged then.
+            // If the relation does not fit, the server describes it again before its next change.
+            // That description is then judged.
             let described = self.relations.get_mut(&model.source_oid);
             let layout = described.and_then(|described| {
                 // For others it may have been proved before this one was bound.
@@ -204,7 +204,7 @@ impl Assembler {
         }
     }
 
-    /// Passes the read model's changes over from here on, in the open transaction too.
+    /// Skips the read model's changes from here on, in the open transaction too.
     pub(crate) fn deactivate(&mut self, index: usize) {
         if let Some(part) = self.parts.get_mut(index) {
             *part = Part::Absent;
@@ -214,7 +214,7 @@ impl Assembler {
         }
     }
 
-    /// Tables of which changes were mapped by a description that is to be proved. What no read
+    /// Tables whose changes were mapped by a description that is to be proved. A table that no read
     /// model follows any more is forgotten.
     pub(crate) fn take_unproved(&mut self) -> Vec<TableName> {
         let Self {
@@ -307,7 +307,7 @@ impl Assembler {
         self.open.as_ref().map_or(0, |open| open.chunks)
     }
 
-    /// The name of the open transaction: its Begin tells it already.
+    /// The name of the open transaction: its Begin has it already.
     pub(crate) fn open_transaction(&self) -> Option<TransactionId> {
         self.open.as_ref().map(|open| TransactionId {
             commit_lsn: open.begin.final_lsn,
@@ -317,8 +317,8 @@ impl Assembler {
     }
 
     /// Takes the changes of the open transaction so far, with the index of their read model. The
-    /// transaction that the Commit completes has only the later ones; what it breaks is told with
-    /// it.
+    /// transaction that the Commit completes has only the later ones; what it breaks is reported
+    /// with it.
     pub(crate) fn take_chunk(&mut self) -> Vec<(usize, Change)> {
         match &mut self.open {
             Some(open) => {

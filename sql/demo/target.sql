@@ -26,7 +26,7 @@ CREATE INDEX labels_lookup_updated_at ON labels_lookup (updated_at);
 COMMENT ON TABLE labels_lookup IS 'Read-only copy of app_master_db.labels (live rows), kept by cdc';
 COMMENT ON COLUMN labels_lookup.updated_at IS 'When cdc last inserted or changed this row';
 
--- Roles belong to the whole server: another database may have made this one already, or just now.
+-- Roles belong to the whole server: another database may have created this one already, or just now.
 DO $$
 BEGIN
     CREATE ROLE reports LOGIN;

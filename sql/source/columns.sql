@@ -4,13 +4,13 @@ SELECT a.attname::text AS name,
        a.atttypid AS type_oid,
        pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_name,
        pg_catalog.format_type(a.atttypid, -1) AS bare_type_name,
-       -- From PostgreSQL 18 on a NOT NULL constraint may be there without being valid for old rows.
+       -- From PostgreSQL 18 on a NOT NULL constraint may exist without being valid for old rows.
        (a.attnotnull AND NOT EXISTS (
            SELECT FROM pg_catalog.pg_constraint k
            WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum] AND NOT k.convalidated
        )) OR t.typnotnull AS not_null,
-       -- Whatever the storage is now: a value that was stored out of line before stays there. A table whose rows are
-       -- always short has no place for such values, and one that has it keeps it.
+       -- The storage of the column does not matter: a value that was stored out of line before stays there. A table whose rows
+       -- are always short has no TOAST table, and a table that has one keeps it.
        a.attlen = -1 AND EXISTS (
            SELECT FROM pg_catalog.pg_class c
            WHERE (c.oid = a.attrelid OR c.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(a.attrelid) p))

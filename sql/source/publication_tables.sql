@@ -1,6 +1,6 @@
--- The tables that a publication publishes. $1 is its name. Column lists and row filters are there from 15 on, and
--- read by name from the rows, so that one text does for all versions. Without a list "columns" is NULL, although
--- pg_publication_tables then names all columns: what counts is the list of the table or of a partitioned ancestor.
+-- The tables that a publication publishes. $1 is its name. Column lists and row filters exist from 15 on. They are
+-- read by name from the rows, so that one statement works on all versions. Without a list "columns" is NULL, although
+-- pg_publication_tables then names all columns: only the list of the table or of a partitioned ancestor counts.
 SELECT t.schemaname::text AS schema_name,
        t.tablename::text AS table_name,
        CASE WHEN EXISTS (

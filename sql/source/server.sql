@@ -13,7 +13,7 @@ SELECT pg_catalog.current_setting('server_version_num')::bigint AS version,
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_create,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots) AS slots,
        pg_catalog.current_setting('max_replication_slots')::bigint AS max_slots,
-       -- Everybody may count the rows of this view; only its details need privileges.
+       -- Every role may count the rows of this view; only its details need privileges.
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication) AS wal_senders,
        pg_catalog.current_setting('max_wal_senders')::bigint AS max_wal_senders,
        (SELECT s.setting::bigint FROM pg_catalog.pg_settings s WHERE s.name = 'max_slot_wal_keep_size')

@@ -2,8 +2,8 @@
 --
 -- streamed  whether a Relation message has to name the column: it is in the publication's column list, if there is one (from 15 on, so
 --           it is read by name from the row), and it is not generated, which from 18 on may be published too
--- parts     before 15, of a partitioned table: oids of its partitions, since a walsender keeps under which name a leaf's changes come
---           even after that was detached
+-- parts     before 15, of a partitioned table: oids of its partitions, since a walsender does not forget under which name a leaf's
+--           changes come, even after the leaf was detached
 SELECT w.name,
        c.oid,
        pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) AS names,

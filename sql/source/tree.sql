@@ -1,4 +1,4 @@
--- A table and all that belong to it, partitions of every level, as the statement's snapshot shows them. $1 is its quoted name.
+-- A table and its partitions of every level, as the statement's snapshot shows them. $1 is its quoted name.
 WITH RECURSIVE tree AS (
     SELECT pg_catalog.to_regclass($1::text)::oid AS oid
     UNION ALL

@@ -1,28 +1,28 @@
--- The watch: what the stream does not tell. $1 is the publication, $2 are the tables (quoted names).
+-- The watch: what the stream does not bring. $1 is the publication, $2 are the tables (quoted names).
 --
--- publication  oid, options and the version of its row: another oid means that it was made again, another version that it was
---              altered, though perhaps back again
--- membership   oids of the publication's entries for the table and for those that it is a partition of: others mean that it was taken
---              out and put back, or that its changes come under another name
+-- publication  oid, options and the version of its row: another oid means that it was created again, another version that it was
+--              altered, possibly back again
+-- membership   oids of the publication's entries for the table and for the tables that it is a partition of: other oids mean that the
+--              table was removed and added again, or that its changes come under another name
 -- columns      their names; definitions: their numbers, types, storage and NOT NULL, another number under one name being another column
--- versions     those of the columns' catalog rows: another one means at least that somebody altered the column
+-- versions     those of the columns' catalog rows: another one means at least that the column was altered
 -- identity     by which columns the table and its leaves may name an old row, whether their changes are logged, and whether a value may
 --              be stored out of line
--- roots        oids of the tables that it is a partition of: a published one takes its changes under its own name
--- leaves       before 15: oids of the table and its leaves, since a walsender keeps what it decided of a table when it sent its
---              first change, whatever was attached or detached since
+-- roots        oids of the tables that it is a partition of: if one is published, the changes come under its name
+-- leaves       before 15: oids of the table and its leaves. A walsender decides about a table when it sends its first change, and
+--              does not look again after an ATTACH or DETACH
 -- storage      file of the table or of each leaf: another one means TRUNCATE, a rewrite, ATTACH or DETACH; and for a leaf the version
 --              of its row in pg_inherits: another one means DETACH and ATTACH, with changes in between that no stream has
--- parts        oids of the leaves and of what lies between
--- alone        whether nothing belongs to it, so that its TRUNCATE is always in the stream
--- wal_end      end of the flushed WAL: what is seen was committed before it, but for commits that wait for no flush
+-- parts        oids of the leaves and of the partitioned tables between
+-- alone        whether the table has no partitions, so that its TRUNCATE is always in the stream
+-- wal_end      end of the flushed WAL: all that is seen was committed before it, except by commits that wait for no flush
 -- typed        whether a column has a type that is not built in: watch_types.sql looks at those
 -- schemas      whether the server knows publications of whole schemas: watch_schemas.sql looks at those
 WITH RECURSIVE tables AS (
     SELECT w.name, c.oid AS root, c.oid, NULL::text AS attached
     FROM pg_catalog.unnest($2::text[]) w (name)
     LEFT JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(w.name)
-    -- By pg_inherits, which locks nothing: pg_partition_tree would wait for a leaf that is being rewritten.
+    -- pg_inherits locks nothing; pg_partition_tree would wait for a leaf that is being rewritten.
     UNION ALL
     SELECT t.name, t.root, i.inhrelid, i.xmin::text FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
 ), above AS (

@@ -1,7 +1,7 @@
--- The watch, for publications of whole schemas, which 15 and later know. $1 is the publication, $2 are the tables (quoted names).
+-- The watch, for publications of whole schemas, which exist from 15 on. $1 is the publication, $2 are the tables (quoted names).
 --
--- entry    oid of the publication's entry for the table's schema: another one means that it was taken out and put back
--- version  version of the table's catalog row: another one may mean that it was in another schema meanwhile
+-- entry    oid of the publication's entry for the table's schema: another one means that it was removed and added again
+-- version  version of the table's catalog row: another one may mean that it was in another schema in between
 SELECT w.name,
        e.oid::text AS entry,
        c.xmin::text AS version

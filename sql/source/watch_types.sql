@@ -1,16 +1,16 @@
--- What the text of values depends on besides the values: nothing of it is in the stream. $1 are the tables (quoted names).
+-- What the text of values depends on besides the values. The stream has none of it. $1 are the tables (quoted names).
 --
--- One row for each column of a type that is not built in, and for what this type is made of: the base of a domain, the elements of an
--- array, the attributes of a composite type, the bounds of a range. "entry" says
+-- One row for each column of a type that is not built in, and for the types that this type consists of: the base of a domain, the elements
+-- of an array, the attributes of a composite type, the bounds of a range. "entry" says
 --
--- label       a label of an enum, which may be renamed in place, with the version of its row: it may have been renamed to and fro
--- attributes  numbers and types of a composite type's attributes: one more, or one less, is another text for every value
--- output      the function that makes the text, and the version of the extension that it belongs to
+-- label       a label of an enum, which may be renamed in place, with the version of its row: it may have been renamed and renamed back
+-- attributes  numbers and types of a composite type's attributes: one more, or one less, changes the text of every value
+-- output      the function that writes the text, and the version of the extension that it belongs to
 WITH RECURSIVE parts AS (
     SELECT w.name, a.attname::text AS column_name, a.atttypid AS type
     FROM pg_catalog.unnest($1::text[]) w (name)
     JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass(w.name)
-    -- Types that initdb has made have lower numbers (FirstNormalObjectId, transam.h).
+    -- Types that initdb has created have lower numbers (FirstNormalObjectId, transam.h).
     WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
     UNION
     SELECT p.name, p.column_name, n.type
@@ -24,7 +24,7 @@ WITH RECURSIVE parts AS (
         SELECT a.atttypid FROM pg_catalog.pg_attribute a
         WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL
-        -- Multiranges are there from 14 on.
+        -- Multiranges exist from 14 on.
         SELECT r.rngsubtype FROM pg_catalog.pg_range r
         WHERE t.oid IN (r.rngtypid, (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid)
     ) n (type)

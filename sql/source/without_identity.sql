@@ -1,5 +1,5 @@
--- The tables that a publication publishes and whose UPDATE and DELETE fail for that, followed or not: of a partitioned table its
--- leaves. $1 is the name of the publication. "unique_index" is one that can become the replica identity.
+-- The tables that a publication publishes, followed or not, whose UPDATE and DELETE fail because of that; for a partitioned table its
+-- leaves. $1 is the name of the publication. "unique_index" is an index that can become the replica identity.
 SELECT DISTINCT n.nspname::text AS schema_name,
        c.relname::text AS table_name,
        c.relreplident::text AS replica_identity,

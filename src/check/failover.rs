@@ -7,7 +7,7 @@ use crate::facts::SourceServer;
 /// First server_version_num with slots that standbys synchronize.
 const FAILOVER_SLOTS: u32 = 170_000;
 
-/// What is needed at a standby, beside the primary's setting.
+/// The settings that a standby needs, besides the primary's.
 const AT_THE_STANDBY: &str = "at the standby: sync_replication_slots = on, hot_standby_feedback = on, primary_slot_name, and a dbname in primary_conninfo.";
 
 /// Standbys and the slots that they read; `wanted` is whether the slot shall follow a failover.

@@ -42,7 +42,7 @@ fn slot(findings: &mut Findings, side: &SourceSide, ownership: &Ownership) {
         return;
     };
     let (system, database) = &side.system;
-    // That it is of another kind is told elsewhere.
+    // Another check reports a slot of another kind.
     if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_ref() != Some(database) {
         return;
     }
@@ -75,7 +75,7 @@ fn publication(
         column_lists(findings, publication, &subject);
     }
     for lack in &plan.lacking {
-        // A missing table is told where the table is checked.
+        // The check of the table reports a missing table.
         if side
             .models
             .get(lack.model)

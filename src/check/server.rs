@@ -13,7 +13,7 @@ const VERSIONS: (u32, u32, u32) = (130_000, 140_000, 190_000);
 /// Age at which a write transaction is worth a warning: slot creation waits for it.
 const LONG_WRITE_SECONDS: i64 = 60;
 
-/// WAL held by a slot that nobody reads, from which it is worth a warning.
+/// WAL held by a slot without a reader, above which there is a warning.
 const HELD_BYTES: i64 = 1 << 30;
 
 /// The source server, the slot and the publication.
@@ -94,7 +94,7 @@ fn role(findings: &mut Findings, server: &SourceServer) {
     }
 }
 
-/// The stream needs one slot and one walsender, a copy beside it one more of each for its time.
+/// The stream needs one slot and one walsender, a running copy one more of each.
 fn capacity(findings: &mut Findings, server: &SourceServer, slot: Option<&Slot>) {
     let kinds = [
         (
@@ -233,7 +233,7 @@ fn check_slot(findings: &mut Findings, slot: &Slot, database: &str) {
                 &subject,
                 "the slot is about to be lost (max_slot_wal_keep_size)",
             )
-            .fix("Start cdc, or see with cdc status why it does not get on.");
+            .fix("Start cdc, or run `cdc status` to see why it is stuck.");
     }
     match (slot.active_pid, slot.held_bytes) {
         (Some(pid), _) => {
@@ -321,7 +321,7 @@ pub(crate) const SQL_ASCII_SOURCE: &str = "It does not know what its text means.
 /// What to do about it.
 pub(crate) const SQL_ASCII_HINT: &str = "Dump the database and restore it into one with the encoding that its text is in (CREATE DATABASE ... ENCODING).";
 
-/// Whether the target can hold what the source has.
+/// Whether the target can store what the source has.
 pub(super) fn encodings(findings: &mut Findings, source: &str, target: &str) {
     if source == "SQL_ASCII" {
         findings

@@ -165,7 +165,7 @@ pub(super) fn has_unique_key(table: &SourceTable, key: &[String]) -> bool {
     })
 }
 
-/// Finds publications, whoever made them, under which the application's UPDATE and DELETE fail.
+/// Finds publications, of any creator, under which the application's UPDATE and DELETE fail.
 fn breaks_master(
     findings: &mut Findings,
     publication: &Publication,

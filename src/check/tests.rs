@@ -220,7 +220,7 @@ fn finds(expected: &str, part: &str, change: impl FnOnce(&mut Case)) {
     );
 }
 
-/// Nothing is found but the note about releases.
+/// The note about releases is the only finding.
 fn fine(change: impl FnOnce(&mut Case)) {
     let findings = found_after(change);
     assert_eq!(findings.len(), 1, "{findings:#?}");
@@ -290,7 +290,7 @@ fn findings_begin_at_their_limits() {
         c.source.slot = Some(ours(0));
         c.source.server.slots = (10, 10);
     });
-    // A slot that nobody reads has no walsender.
+    // A slot without a reader has no walsender.
     finds("error", "no walsender is free", |c| {
         c.source.slot = Some(ours(0));
         c.source.server.wal_senders = (10, 10);
@@ -537,7 +537,7 @@ fn publication_is_checked() {
     finds("note", "ALTER PUBLICATION", |c| {
         c.source.publication.as_mut().unwrap().tables.clear()
     });
-    // A table that is not there is told of once.
+    // A missing table is reported once.
     let findings = found_after(|c| c.source.models[0].table = None);
     assert!(
         !findings
@@ -598,7 +598,7 @@ fn target_server_is_checked() {
         c.target.server.bookkeeping_exists = true;
         c.target.server.bookkeeping_usable = false;
     });
-    // A schema that is there needs nobody who may make it.
+    // An existing schema needs no right to create it.
     fine(|c| {
         c.target.server.bookkeeping_exists = true;
         c.target.server.may_create = false;

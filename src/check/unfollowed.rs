@@ -1,17 +1,15 @@
-//! Tables of our publication that nobody follows here: to publish one without a usable replica
-//! identity makes its UPDATE and DELETE fail in the application, whoever made the publication and
-//! whatever is read of it.
+//! Tables of our publication that no read model follows. A published table without a usable replica
+//! identity makes its UPDATE and DELETE fail in the application, even if no consumer reads it.
 
 use super::{Findings, SourceSide};
 use crate::facts::{Publication, ReplicaIdentity, WithoutIdentity};
 use crate::publication::drop_table_sql;
 use crate::sql::ident;
 
-/// Tables that are named, each with what mends it; a publication of all tables may have thousands.
+/// Tables that are named, each with its correction; a publication of all tables may have thousands.
 const TOLD: usize = 10;
 
-/// The tables that no read model is of; those that are followed are checked with everything that
-/// concerns them.
+/// The tables that no read model follows; the checks of a read model cover its own table.
 pub(super) fn tables(findings: &mut Findings, side: &SourceSide) {
     let Some(publication) = &side.publication else {
         return;
@@ -93,8 +91,8 @@ fn fix(without: &WithoutIdentity) -> String {
     )
 }
 
-/// A table that stands in the publication by its own name can be taken out; one of a schema, or of
-/// all, cannot.
+/// A table that the publication names can be removed from it; a table of a published schema, or of
+/// FOR ALL TABLES, cannot.
 fn or_take_them_out(publication: &Publication, tables: &[&WithoutIdentity]) -> String {
     if publication.all_tables {
         return "Or publish only the tables that are followed: cdc makes such a publication by itself if source.publication names one that \

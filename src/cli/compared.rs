@@ -10,7 +10,7 @@ const MORE: &str = "--limit N names N of them";
 /// Kinds of differences, as the result names them.
 const DIFFERENCES: [&str; 4] = ["missing", "extra", "different", "rejected"];
 
-/// Whether a lookup is not what its source says, rows that it does not take included.
+/// Whether a lookup differs from its source, rows that it does not take included.
 pub(super) fn differs(result: &Value) -> bool {
     models(result).any(|(_, found)| DIFFERENCES.iter().any(|kind| count(found, kind) > 0))
 }
@@ -76,8 +76,8 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// Live rows that the lookup does not show, if there are any: what it does not take, and those
-/// whose key another row has. Then rows of which a plain comparison cannot tell.
+/// Live rows that the lookup does not show, if there are any: rows that it does not take, and rows
+/// whose key another row has. Then rows that a plain comparison cannot judge.
 fn not_shown(found: &Value) -> Option<String> {
     let counts = [
         ("rejected", "rejected"),

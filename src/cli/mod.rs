@@ -29,7 +29,7 @@ use crate::settings::Settings;
 use crate::telemetry::{self, LogFormat};
 use stop::Stop;
 
-/// What a command that did not fail has to say.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Done, or healthy: exit code 0.
@@ -130,7 +130,7 @@ pub(crate) enum Command {
     Resync(resync::Args),
     /// Compare lookup tables with their sources and repair nothing
     Verify(verify::Args),
-    /// Remove what setup and run have made
+    /// Remove what setup and run have created
     Teardown(teardown::Args),
     /// Show it at work on two throw-away servers
     Demo(demo::Args),
@@ -231,8 +231,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Prints help, version or what is wrong with the arguments, as clap does, but no password among
-/// them.
+/// Prints help, version or what is wrong with the arguments, as clap does, but never a password.
 fn usage(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     let masked = output::masked(&plain);
@@ -254,13 +253,14 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
 }
 
 fn start(cli: Cli) -> Result<Outcome> {
-    // The demo tells a story of its own: it logs what is wrong, unless somebody wants more.
+    // The demo prints its own story: it logs only errors and warnings, unless the user asks for
+    // more.
     let quiet = matches!(cli.command, Command::Demo(_)).then_some("warn");
     telemetry::init(
         cli.global.log_level.as_deref().or(quiet),
         cli.global.log_format,
     )?;
-    // One thread: decoding and writing are waited for, not computed; see DESIGN "Settled for Rust".
+    // One thread: the process waits for sockets most of the time, and computes little.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

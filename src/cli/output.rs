@@ -84,7 +84,7 @@ pub(crate) fn rendered(error: &Error) -> String {
     let mut text = format!("error: {}", escaped(&error.to_string(), false));
     for (label, part) in [("detail", error.detail()), ("hint", error.hint())] {
         if let Some(part) = part {
-            // A list of several lines stands below its label.
+            // A list of several lines is below its label.
             let blank = if part.starts_with('\n') { "" } else { " " };
             text.push_str(&format!("\n{label}:{blank}{}", escaped(part, true)));
         }

@@ -16,20 +16,20 @@ use crate::telemetry::progress as terminal;
 /// How often the progress of a copy is shown on a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the result is looked for.
+/// How often to look for the result.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long the running cdc may be away, for example because it begins a new session.
 const OWNER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is said where a running process carries it out.
+/// What is printed if a running process carries it out.
 pub(super) const CARRIES_OUT: &str = "A running cdc carries it out.";
 
 /// Result and error of a request; both, if only some read models could be copied.
 pub(super) type Asked = (Option<Value>, Option<String>);
 
-/// Waits until the request is done; says once what it waits for.
-/// `asked` is a running cdc: where it leaves, no process carries the request out.
+/// Waits until the request is done; says once what it waits for. `asked` is a running cdc: if it
+/// ends, no process carries the request out.
 pub(super) async fn wait(
     bookkeeping: &Bookkeeping,
     conn: &mut PgConnection,
@@ -92,7 +92,7 @@ pub(super) fn left_out(
     )
 }
 
-/// The progress of the copies of the running cdc on a terminal; it is gone at the end.
+/// The progress of the copies of the running cdc, on a terminal; it is cleared at the end.
 struct Line {
     shown: Option<Instant>,
     terminal: bool,

@@ -83,8 +83,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// Asks the running process, or does it here; the result of the read models that could be copied,
-/// and why others could not.
+/// Asks the running process, or resyncs in this process; the result of the read models that could
+/// be copied, and why others could not.
 async fn repair(
     args: &Args,
     settings: Settings,
@@ -110,13 +110,13 @@ async fn repair(
         carry_out(settings, &bookkeeping, &mut conn, id, context).await
     };
     if waited.is_err() {
-        // Nobody waits for it any more.
+        // This command no longer waits for it.
         let _ = bookkeeping.cancel_resync(&mut conn, id).await;
     }
     waited
 }
 
-/// Says which source is forgotten and which one is copied instead.
+/// Reports which source is forgotten and which one is copied instead.
 ///
 /// # Errors
 /// Configuration: a running process reads another source into this bookkeeping.
@@ -152,7 +152,7 @@ async fn carry_out(
     let waited = tokio::select! {
         result = context.stop.or_interrupted(wait(bookkeeping, conn, id, false)) => {
             engine.cancel();
-            // It leaves in order: its state is stored, nothing of a copy stays behind.
+            // It ends in order: its state is stored, and no part of a copy stays behind.
             work.as_mut().await?;
             result
         }

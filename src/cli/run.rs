@@ -19,16 +19,16 @@ batch and leaves, the second one leaves at once.";
 /// Keep the lookup tables in step until stopped
 ///
 /// Creates publication, slot and bookkeeping where they are missing, copies each source table once
-/// and then follows the source. Comes back by itself when a database goes away; exits with code 2
+/// and then follows the source. Recovers by itself when a database goes away; exits with code 2
 /// only if the configuration, or a setting of a server, must be changed by a person.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, help_template = HELP_TEMPLATE)]
 pub(crate) struct Args {
-    /// Take a slot of this name that is there and not known to be this pipeline's: it is dropped
-    /// and made again
+    /// Take an existing slot of this name that is not known to be this pipeline's: it is dropped
+    /// and created again
     ///
-    /// Whoever else reads it loses what it has not read yet. Needed once at most: from then on the
-    /// slot is this pipeline's.
+    /// Any other consumer of the slot loses what it has not read yet. Needed once at most: from
+    /// then on the slot is this pipeline's.
     #[arg(long)]
     pub take_slot: bool,
 }

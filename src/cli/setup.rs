@@ -1,7 +1,7 @@
-//! `cdc setup`: makes the publication, the bookkeeping and missing lookup tables; never the slot.
+//! `cdc setup`: creates the publication, the bookkeeping and missing lookup tables; never the slot.
 //!
-//! Idempotent: what is there stays as it is. `--print-sql` prints exactly the statements that would
-//! be executed, for a DBA who wants to run them; with `--all` everything that `cdc` runs to make
+//! Idempotent: what exists stays as it is. `--print-sql` prints exactly the statements that would
+//! be executed, for a DBA who wants to run them; with `--all` everything that `cdc` runs to create
 //! its objects, for a DBA who wants to read it.
 
 use sqlx::PgConnection;
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Print the SQL statements that are still needed, and run none
     #[arg(long)]
     pub print_sql: bool,
-    /// Print also what is there already, and the tables and functions that a session makes for each
+    /// Print also what exists already, and the tables and functions that a session creates for each
     /// read model
     #[arg(long, requires = "print_sql")]
     pub all: bool,
@@ -73,7 +73,7 @@ struct Plan {
     lookups: Vec<(usize, String)>,
 }
 
-/// All SQL by which `cdc` makes its objects in the target, as a script.
+/// All SQL by which `cdc` creates its objects in the target, as a script.
 ///
 /// # Errors
 /// What the servers report.

@@ -1,8 +1,8 @@
 //! `cdc status`: looks at both sides and says whether the lookups are right, how old they are, and
 //! what to do.
 //!
-//! Works while no `cdc` runs, with one side down, and before the first run: what could not be seen
-//! is said.
+//! Works while no `cdc` runs, with one side down, and before the first run, and says what it could
+//! not see.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The wish to stop: the first SIGTERM or Ctrl-C asks, the second one leaves at once.
+//! The request to stop: the first SIGTERM or Ctrl-C asks, the second one ends the process at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use crate::error::{Class, Error, Result};
 pub struct Stop(CancellationToken);
 
 impl Stop {
-    /// A wish that no signal expresses; for tests and for stopping by hand.
+    /// A request without a signal; for tests and for stopping by hand.
     pub fn new() -> Self {
         Self::default()
     }
@@ -33,12 +33,12 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Asks everybody to stop.
+    /// Asks all tasks to stop.
     pub(crate) fn request(&self) {
         self.0.cancel();
     }
 
-    /// Returns once somebody asks; safe to drop.
+    /// Returns once a stop is requested; safe to drop.
     pub(crate) async fn requested(&self) {
         self.0.cancelled().await;
     }
@@ -48,8 +48,8 @@ impl Stop {
         &self.0
     }
 
-    /// The result of `work`, or an error of class [`Class::Interrupted`] if somebody asks to stop
-    /// before it is done: `work` is dropped then, so it must be work that can be.
+    /// The result of `work`, or an error of class [`Class::Interrupted`] if a stop is requested
+    /// before it is done. `work` is dropped then, so it must be safe to drop.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! `cdc teardown`: takes away what `cdc` made, and nothing else.
+//! `cdc teardown`: removes what `cdc` has created, and nothing else.
 //!
-//! The slot (only if it is this pipeline's and nobody reads it), the publication (only if its
-//! comment names this pipeline) and the bookkeeping's schema (only if it is ours and nobody else's
-//! objects hang on it). Lookup tables stay, with their rows unless asked otherwise. What will be
+//! The slot (only if it is this pipeline's and no walsender reads it), the publication (only if its
+//! comment names this pipeline) and the bookkeeping's schema (only if it is ours and no other
+//! objects depend on it). Lookup tables stay, with their rows unless asked otherwise. What will be
 //! done is listed and confirmed first.
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -32,9 +32,9 @@ Examples:
 
 Stop 'cdc run' before. The lookup tables stay as they are, so reports go on working with the last state.";
 
-/// Remove what setup and run have made
+/// Remove what setup and run have created
 ///
-/// Drops the replication slot and the publication at the source (only one that cdc made) and the
+/// Drops the replication slot and the publication at the source (only one that cdc created) and the
 /// bookkeeping schema at the target. The lookup tables and their rows stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -74,11 +74,11 @@ struct Step {
     sql: Vec<String>,
 }
 
-/// How long a statement waits for a table that somebody has locked, a dump for hours: whoever comes
-/// later would wait behind it.
+/// How long a statement waits for a table that another session has locked, a dump for hours: later
+/// sessions would wait behind it.
 const LIMIT_LOCKS: &str = "SET lock_timeout = '30s'";
 
-/// What a lock that is not free means here.
+/// What it means here that a lock is not free.
 const LOCKED: &str =
     "Another session has it locked, perhaps a dump: run teardown again when that has ended.";
 
@@ -103,11 +103,12 @@ struct Plan {
     incomplete: bool,
 }
 
-/// Lists what will be taken away, asks (unless `yes`), does it; returns whether nothing of ours is
+/// Lists what will be removed, asks (unless `yes`), does it; returns whether nothing of ours is
 /// left.
 ///
 /// # Errors
-/// `Configuration` if a `cdc` is running, or nobody can be asked; what the servers report.
+/// `Configuration` if a `cdc` is running, or there is no terminal to ask on; what the servers
+/// report.
 pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> Result<bool> {
     let mut source = common::source(settings, "teardown").await;
     let mut target = common::target(settings, "teardown").await;

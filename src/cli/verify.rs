@@ -107,10 +107,10 @@ pub(super) async fn compare(
     })
 }
 
-/// The result of those read models that could be compared, and why others could not.
+/// The results of the read models that could be compared, and why others could not.
 type Compared = (Option<serde_json::Value>, Vec<Error>);
 
-/// Has a running `cdc` compare; `None` where there is none to be asked.
+/// Asks a running `cdc` to compare; `None` if there is none.
 async fn ask(
     settings: &Settings,
     names: Option<&[String]>,
@@ -159,7 +159,7 @@ async fn wait_for(
     waited
 }
 
-/// What the comparison rests on where no `cdc` does it.
+/// What the comparison rests on if no `cdc` runs.
 fn why_plainly(standing: &Standing, schema: &str) -> String {
     let now = "the lookups are compared with the source as both are now, and nothing is changed";
     match standing {

@@ -1,7 +1,7 @@
 //! The system account that a throw-away server runs under.
 //!
 //! PostgreSQL refuses to run as root. Started by root, the servers run as `postgres`, or as another
-//! account without rights where there is none; started by anybody else, as that user.
+//! account without rights if there is none. Started by any other user, they run as that user.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// Accounts to use in place of root, best first.
 const ACCOUNTS: [&str; 4] = ["postgres", "nobody", "daemon", "www-data"];
 
-/// Who runs initdb and postgres.
+/// The account that runs initdb and postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Account {
     /// The user that runs this process.
@@ -28,8 +28,8 @@ pub(super) enum Account {
 }
 
 impl Account {
-    /// The account for servers of the process that has just made `directory`: its owner is our own
-    /// user.
+    /// The account for servers of the process that has just created `directory`: its owner is our
+    /// own user.
     ///
     /// # Errors
     /// Configuration: we are root and there is no account to become.

@@ -14,7 +14,7 @@ const MAX_DIRECTORY_BYTES: usize = 80;
 /// back.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Makes an empty directory that only we can enter, with a path short enough for a socket.
+/// Creates an empty directory that only we can enter, with a path short enough for a socket.
 pub(super) fn make_directory(name: &str) -> Result<PathBuf> {
     let preferred = std::env::temp_dir();
     let parent =
@@ -49,7 +49,7 @@ fn open_to_all(directory: &Path) -> bool {
         .all(|part| fs::metadata(part).is_ok_and(|facts| facts.permissions().mode() & 0o001 != 0))
 }
 
-/// A port of the loopback address that nobody listens on just now.
+/// A port of the loopback address that is free now.
 pub(super) fn free_port() -> Result<u16> {
     (0..1_000)
         .map(|_| fastrand::u16(PORTS))

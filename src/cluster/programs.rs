@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
 
-/// Programs without which no server can be made.
+/// Programs without which no server can be created.
 const NEEDED: [&str; 3] = ["initdb", "pg_ctl", "postgres"];
 
 /// Where Debian and Ubuntu keep one directory for each major version.

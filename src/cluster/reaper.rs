@@ -1,8 +1,8 @@
-//! Removes a throw-away server when its owner is gone, however it went.
+//! Removes a throw-away server when its owner has ended, in whatever way.
 //!
-//! A small shell process holds the read end of a pipe whose other end only we have. When we let go
-//! of it or die (panic, abort, `kill -9`), it reads the end of the file, ends the server and
-//! removes the directory. So there is one way of cleaning up, and it needs nobody's destructor.
+//! A small shell process holds the read end of a pipe whose other end only we have. When we close
+//! that end or die (panic, abort, `kill -9`), the shell reads the end of the file, stops the server
+//! and removes the directory. So there is one way of cleaning up, and it needs no destructor.
 //!
 //! ```text
 //!  owner ──(pipe)──► sh: read ──► end of file: stop the postmaster, rm -rf the directory
@@ -16,9 +16,9 @@ use std::process::{Child, Command, Stdio};
 
 use crate::error::{Error, Result};
 
-/// `$1` is the directory. The number in postmaster.pid may be another process by now, so the
-/// postmaster is known by its command line, which names the directory; a zombie's command line is
-/// empty. As `ps` is not everywhere, it is asked only where there is no /proc.
+/// `$1` is the directory. The number in postmaster.pid may be another process now, so the
+/// postmaster is recognised by its command line, which names the directory; a zombie's command line
+/// is empty. As `ps` is not everywhere, it is asked only where there is no /proc.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 cd /
@@ -60,7 +60,7 @@ impl Reaper {
     /// # Errors
     /// Transient: no process can be started.
     pub(super) fn watch(directory: &Path) -> Result<Self> {
-        // A group of its own: Ctrl-C on the terminal must not take away who cleans up.
+        // A group of its own: Ctrl-C on the terminal must not end the process that cleans up.
         Command::new("/bin/sh")
             .args(["-c", SCRIPT, "cdc-reaper"])
             .arg(directory)

@@ -1,4 +1,4 @@
-//! Judges what all layers come to, and makes [`Settings`] of it.
+//! Judges the result of all layers, and builds [`Settings`] from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -21,17 +21,18 @@ use crate::sql::TableName;
 const MAX_NAME_BYTES: usize = 63;
 
 const DEFAULT_STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// More often only costs; less often makes the master keep WAL for longer than anybody expects.
+/// More often only costs; less often makes the master keep WAL for longer than its operators
+/// expect.
 const STATUS_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// Less than a megabyte a quiet server writes by itself.
+/// A quiet server writes up to a megabyte by itself.
 const RETAINED_WAL: RangeInclusive<u64> = 1 << 20..=1 << 50;
 
 /// Half a day: with more, the night's resync would fall into the next day's work.
 const JITTERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(12 * 3600);
 
-/// The settings, or nothing and at least one mistake more.
+/// The settings, or `None` and at least one more mistake.
 pub(super) fn build(
     raw: Raw,
     variables: &BTreeMap<String, String>,
@@ -116,7 +117,7 @@ impl Sides<'_> {
         let parsed = conninfo(text.trim(), &mut self.environment, self.warnings);
         let mut parsed = self.mistakes.take(&origin, parsed)?;
         if let Some(password) = side.password {
-            // A password that is given by itself takes the place of the URL's.
+            // A password that is given by itself replaces the one in the URL.
             parsed.password = Some(Secret::new(self.secret(password)?));
         }
         Some(parsed)
@@ -148,8 +149,9 @@ impl Sides<'_> {
     }
 }
 
-/// Whether a secret lies open. Not said of mounted secrets (Docker's below /run/secrets,
-/// Kubernetes's links), whose modes are the orchestrator's and visible to their container alone.
+/// Whether other users can read a secret. Not reported for mounted secrets (Docker's below
+/// /run/secrets, Kubernetes's links), whose modes are the orchestrator's and visible to their
+/// container alone.
 fn may_be_read_by_others(file: &str) -> bool {
     if file.starts_with("/run/secrets/") || file.starts_with("/var/run/secrets/") {
         return false;

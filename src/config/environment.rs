@@ -114,7 +114,8 @@ impl Given {
     }
 }
 
-/// What a connection string is read against, with service files and certificates looked up.
+/// What the meaning of a connection string depends on, with service files and certificates looked
+/// up.
 pub(super) fn conninfo_environment(variables: &BTreeMap<String, String>) -> Environment {
     let passwd = passwd_entry();
     let user = passwd.as_ref().map(|(user, _)| user.clone()).or_else(|| {

@@ -1,7 +1,7 @@
 //! The TOML file as a [`Raw`] layer.
 //!
-//! The file is walked by hand rather than deserialized: so unknown keys and wrong types anywhere in
-//! it are told at once, each with file and line, and without the line's text, which may hold a
+//! The file is walked by hand rather than deserialized. So unknown keys and wrong types anywhere in
+//! it are reported together, each with file and line, and without the line's text, which may hold a
 //! password.
 
 use std::os::unix::fs::MetadataExt;
@@ -40,7 +40,7 @@ pub(super) fn read(
     Ok(raw)
 }
 
-/// Whether the connection string that stands in the file has a password.
+/// Whether the connection string in the file has a password.
 fn holds_password(side: &Side) -> bool {
     let Some(Given {
         value: Kept::Here(text),

@@ -1,11 +1,11 @@
 //! Configuration: flags over environment over file over defaults, made into [`Settings`] that can
 //! only be valid.
 //!
-//! In come flags, environment variables and files; out go [`Settings`] and warnings, or one error
-//! with every mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the
-//! layers are laid over each other, `build` judges the result.
+//! In: flags, environment variables and files. Out: [`Settings`] and warnings, or one error with
+//! every mistake that could be found at once. The way: each layer becomes a `raw::Raw`, the layers
+//! are laid over each other, `build` judges the result.
 //!
-//! No message shows a URL or a password; a mistake is told by where it stands.
+//! No message shows a URL or a password; a mistake is reported by its place.
 
 mod build;
 mod effective;
@@ -24,7 +24,7 @@ pub(crate) use effective::Effective;
 /// A commented example of the file; `cdc config --example` prints it.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
 
-/// The file that is read where none is named, if it is there.
+/// The file that is read if none is named and it exists.
 const DEFAULT_FILE: &str = "cdc.toml";
 
 /// Flags that say what else the file and the environment say.
@@ -45,7 +45,7 @@ pub(crate) struct Loaded {
     pub settings: Settings,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// What is not wrong but should be looked at, as sentences.
+    /// Values that are allowed but should be checked, as sentences.
     pub warnings: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ fn load_with(
     }
 }
 
-/// `--config`, else CDC_CONFIG, else ./cdc.toml if it is there.
+/// `--config`, else CDC_CONFIG, else ./cdc.toml if it exists.
 fn config_path(
     flags: &Flags,
     variables: &BTreeMap<String, String>,
@@ -101,7 +101,7 @@ fn config_path(
     named.or_else(|| default_file.is_file().then(|| default_file.to_owned()))
 }
 
-/// Mistakes of the configuration, gathered so that all of them are told at once.
+/// Mistakes of the configuration, gathered so that all of them are reported together.
 #[derive(Debug, Default)]
 pub(crate) struct Mistakes(Vec<Mistake>);
 

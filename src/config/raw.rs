@@ -1,15 +1,15 @@
-//! What one layer says, not yet judged: every value with the place where it stands.
+//! What one layer says, not yet judged: every value with its place.
 
 use super::Flags;
 
-/// A value and where it stands: `cdc.toml:3: source.url`, `CDC_SLOT`, `--source-url`.
+/// A value and its place: `cdc.toml:3: source.url`, `CDC_SLOT`, `--source-url`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Given<T = String> {
     pub(super) value: T,
     pub(super) origin: String,
 }
 
-/// A secret that stands here, or in a file of its own.
+/// A secret that is given here, or in a file of its own.
 #[derive(Clone, PartialEq)]
 pub(super) enum Kept {
     Here(String),

@@ -1,12 +1,12 @@
 //! The texts of the password file and of service files.
 //!
-//! Both are read as libpq reads them; which files there are is decided by [`Environment`].
+//! Both are read as libpq reads them; [`Environment`] decides which files are read.
 
 use super::{Environment, Host, Secret};
 use crate::error::{Error, Result};
 
 impl Environment {
-    /// Files that may define services, in the order in which they are asked.
+    /// Files that may define services, in the order in which they are read.
     pub(crate) fn service_files(&self) -> Vec<String> {
         let user = match self.variable("PGSERVICEFILE") {
             Some(file) => Some(file.to_owned()),
@@ -117,7 +117,7 @@ pub(super) fn password(text: &str, host: &Host, database: &str, user: &str) -> O
     })
 }
 
-/// One field of a line, its escapes taken away.
+/// One field of a line, without its escapes.
 struct Field {
     text: String,
     /// Whether it is a bare `*`.

@@ -16,7 +16,8 @@ use crate::error::Result;
 
 pub(crate) use resolve::DEFAULT_CONNECT_TIMEOUT_SECONDS;
 
-/// What a connection string is read against, as values: nothing here is looked up anywhere else.
+/// Everything besides the connection string that its meaning depends on, as values: nothing is
+/// looked up elsewhere.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// Environment variables; only PG* ones count.
@@ -194,9 +195,9 @@ impl Conninfo {
     ///
     /// Differences from libpq: `connect_timeout` is 10 s by default; `sslmode=verify-full` without
     /// `sslrootcert` trusts the system's authorities; several hosts share one password;
-    /// `keepalives*`, `tcp_user_timeout` and Kerberos keywords are accepted and left out; what
-    /// would weaken a promise if left out (`require_auth`, `sslcrl`, `sslnegotiation=direct` and
-    /// others) is refused.
+    /// `keepalives*`, `tcp_user_timeout` and Kerberos keywords are accepted and ignored; what would
+    /// weaken a promise if ignored (`require_auth`, `sslcrl`, `sslnegotiation=direct` and others)
+    /// is refused.
     ///
     /// # Errors
     ///
@@ -205,8 +206,8 @@ impl Conninfo {
         resolve::resolve(text, environment)
     }
 
-    /// The password file that [`Conninfo::parse`] would ask; service files must be in `environment`
-    /// already.
+    /// The password file that [`Conninfo::parse`] would read; service files must be in
+    /// `environment` already.
     ///
     /// # Errors
     ///
@@ -215,7 +216,7 @@ impl Conninfo {
         resolve::password_file(text, environment)
     }
 
-    /// The URL that gives this, with the password as `****`; what is a default is left out.
+    /// The URL that gives this, with the password as `****`; defaults are left out.
     pub(crate) fn masked_url(&self) -> String {
         url::masked(self)
     }

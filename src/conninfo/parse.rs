@@ -1,16 +1,16 @@
 //! A connection string, URL or `key=value`, as a list of keywords and values: the first step of
 //! [`Conninfo::parse`].
 //!
-//! Nothing is known about the keywords here but their spelling. As in libpq a later value takes the
-//! place of an earlier one.
+//! This step knows only the spelling of the keywords. As in libpq, a later value replaces an
+//! earlier one.
 //!
-//! Stricter than libpq 15 in three things, each of which is a mistake of writing: an `@` in a URL's
+//! Stricter than libpq 15 in three things, each of which is a typing mistake: an `@` in a URL's
 //! host, blanks in a URL (libpq 17 refuses them too) and percent-encoded bytes that are not UTF-8.
-//! Empty query parameters are let pass.
+//! Empty query parameters are allowed.
 //!
-//! No message repeats a piece of the string unless it is sure to be no piece of a password: where a
-//! password with blanks, `@`, `/` or `?` was written without quotes, its pieces turn up as hosts,
-//! ports and keywords.
+//! A message repeats only parts of the string that cannot be parts of a password. If a password
+//! with blanks, `@`, `/` or `?` was written without quotes, its parts look like hosts, ports and
+//! keywords.
 //!
 //! [`Conninfo::parse`]: super::Conninfo::parse
 
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 
-/// Keywords with their values, and whether a keyword that nobody knows may be named.
+/// Keywords with their values, and whether an unknown keyword may be named.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Pairs {
     pub(super) values: BTreeMap<String, String>,

@@ -33,14 +33,14 @@ const KEYWORDS: [(&str, Option<&str>); 20] = [
     ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
     ("application_name", Some("PGAPPNAME")),
     ("options", Some("PGOPTIONS")),
-    // Checked: the values that are right whatever they say are let through.
+    // Checked: values that match what `cdc` does are accepted.
     ("client_encoding", None),
     ("fallback_application_name", None),
     ("replication", None),
 ];
 
-/// Keywords of libpq's that change nothing about safety here, with whatever value: TCP keepalives
-/// are set by `cdc` itself, Kerberos is never used, compression is not done.
+/// Keywords of libpq that change nothing about safety here, with any value: TCP keepalives are set
+/// by `cdc` itself, Kerberos is never used, compression is not done.
 const IGNORED: [&str; 10] = [
     "keepalives",
     "keepalives_idle",
@@ -54,7 +54,7 @@ const IGNORED: [&str; 10] = [
     "max_protocol_version",
 ];
 
-/// Keywords of libpq's that are taken only with the values for which leaving them out is right.
+/// Keywords of libpq that are accepted only with values that match what `cdc` does.
 const ONLY_WITH: [(&str, &[&str]); 16] = [
     ("gssencmode", &["disable", "prefer"]),
     ("load_balance_hosts", &["disable"]),
@@ -78,7 +78,7 @@ const ONLY_WITH: [(&str, &[&str]); 16] = [
 struct Values(BTreeMap<String, String>);
 
 impl Values {
-    /// The value, if it is there and not empty: an empty one stands for the default, as in libpq.
+    /// The value, if it is there and not empty: an empty one means the default, as in libpq.
     fn get(&self, key: &str) -> Option<&str> {
         self.0
             .get(key)
@@ -184,7 +184,7 @@ fn values(text: &str, environment: &Environment) -> Result<Values> {
     Ok(Values(values))
 }
 
-/// Refuses keywords that nobody knows, and those of libpq's that cannot be honoured.
+/// Refuses unknown keywords, and those of libpq that cannot be honoured.
 fn check_keywords(pairs: &Pairs) -> Result<()> {
     for (key, value) in &pairs.values {
         let key = key.as_str();
@@ -301,7 +301,7 @@ fn connect_timeout(values: &Values) -> Result<Option<u32>> {
         return Ok(Some(DEFAULT_CONNECT_TIMEOUT_SECONDS));
     };
     match text.trim().parse::<i64>() {
-        // As in libpq: nothing, zero and negative numbers stand for no limit.
+        // As in libpq: nothing, zero and negative numbers mean no limit.
         Ok(seconds) if seconds <= 0 => Ok(None),
         Ok(seconds) => Ok(Some(u32::try_from(seconds).unwrap_or(u32::MAX))),
         Err(_) => Err(Error::configuration(
@@ -415,7 +415,7 @@ fn port_number(text: &str) -> Result<u16> {
     }
 }
 
-/// The password file's word for the hosts; they share one password, so it must not name several.
+/// The password file's entry for the hosts; they share one password, so it must not give several.
 fn password_from_file(
     values: &Values,
     environment: &Environment,

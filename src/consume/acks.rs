@@ -1,19 +1,19 @@
-//! What the source is told: received >= applied >= durable >= acknowledged, and when an idle
-//! position is stored.
+//! What `cdc` reports to the source: received >= applied >= durable >= acknowledged, and when an
+//! idle position is stored.
 //!
-//! Takes every kind of progress, and decides alone what is acknowledged: never more than a durable
-//! checkpoint covers, and nothing before the stream has come to the checkpoint with the history
-//! that was applied, since the slot would move.
+//! Takes every kind of progress, and alone decides what is acknowledged: never more than a durable
+//! checkpoint covers. Until the stream has reached the checkpoint with the history that was
+//! applied, nothing is acknowledged, since that would move the slot.
 //!
 //! A keepalive says how far the walsender has decoded. That position is acknowledged only once it
-//! is stored: every `status_interval`, or at once where somebody waits for it. As of which time it
-//! is says the source's clock (`as_of.rs`): so the lookups of a quiet source become known to be of
-//! a later time.
+//! is stored: every `status_interval`, or at once if a session waits for it. Its time comes from
+//! the source's clock (`as_of.rs`), so the lookups of a quiet source are known to be as of a later
+//! time.
 //!
-//! Status goes out at a third of wal_sender_timeout, so a keepalive that asks for a reply means
-//! that the server shuts down: an idle position is stored and acknowledged at once, and what is not
-//! acknowledged within [`SHUTDOWN_PATIENCE`] ends the session (measured: with a batch in hand the
-//! server hangs at 30,000 keepalives a second until the connection is closed).
+//! A status is sent at a third of wal_sender_timeout, so a keepalive that asks for a reply means
+//! that the server shuts down. An idle position is then stored and acknowledged at once. If not
+//! everything is acknowledged within [`SHUTDOWN_PATIENCE`], the session ends (measured: with a
+//! batch in hand the server hangs at 30,000 keepalives a second until the connection is closed).
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 /// Why the position of an idle stream is stored at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Somebody waits for a higher position.
+    /// A session waits for a higher position.
     Waited,
-    /// Nothing was stored for `status_interval`: of a source that writes nothing at all the time is
-    /// stored.
+    /// Nothing was stored for `status_interval`: if the source writes nothing at all, only the time
+    /// is stored.
     Due,
 }
 
@@ -51,7 +51,7 @@ pub struct Status {
     /// Whether the slot is to move although the connection is: now and then, since for that moment
     /// commits may wait again.
     pub moves_slot: bool,
-    /// Whether commits that have waited need not any more.
+    /// Whether commits that have waited no longer need to.
     pub lets_go: bool,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Acks {
     stored_at: Now,
     /// The next keepalive's position is stored at once.
     store_next: Option<Reason>,
-    /// The idle position is stored, if nothing else is under way.
+    /// The idle position is stored if nothing is in flight.
     store: Option<Reason>,
     harden_due: bool,
     /// The server shuts down: what it has sent, and until when it is served.
@@ -95,7 +95,7 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    /// Everything stands at the checkpoint.
+    /// Every position is the checkpoint.
     pub(crate) fn new(terms: Terms) -> Self {
         Self {
             terms,
@@ -142,7 +142,7 @@ impl Acks {
         self.progress.receive(end);
     }
 
-    /// The stream has passed a position without a change: by a transaction that changed nothing
+    /// The stream has passed a position without a change, by a transaction that changed nothing
     /// here (13 and 14 send them).
     pub(crate) fn pass(&mut self, position: Position) {
         self.progress.receive(position.lsn);
@@ -193,13 +193,13 @@ impl Acks {
         self.progress.harden(position);
     }
 
-    /// A job has ended: the source hears of it.
+    /// A job has ended: report it to the source.
     pub(crate) fn job_ended(&mut self) {
         self.harden_due |= self.shutdown.is_some();
         self.say(false);
     }
 
-    /// Somebody waits for a higher position.
+    /// A session waits for a higher position.
     pub(crate) fn hurry(&mut self) {
         self.store_next.get_or_insert(Reason::Waited);
         self.say(true);
@@ -213,11 +213,11 @@ impl Acks {
 
     /// A status is due, and an idle position is stored when it is time.
     pub(crate) fn tick(&mut self, now: Now) {
-        // Half an interval early rather than at the tick after the next.
+        // Half an interval early is better than a whole tick late.
         let since = now.saturating_sub(self.stored_at);
         if since + self.terms.feedback_interval / 2 >= self.terms.status_interval {
-            // The status asks for a keepalive; if the last one did not bring one, what is there is
-            // stored.
+            // The status asks for a keepalive; if the last one did not bring one, the newest known
+            // position is stored.
             if self.store_next.replace(Reason::Due) == Some(Reason::Due) {
                 self.store = Some(Reason::Due);
             }
@@ -258,11 +258,11 @@ impl Acks {
         }
     }
 
-    /// Compares what was received with what is acknowledged, where commits of the source wait for
-    /// that; `open` is the commit of the transaction that is being read. Returns what the source
-    /// has to be told.
+    /// Compares what was received with what is acknowledged, if commits of the source wait for
+    /// that; `open` is the commit of the transaction that is being read. Returns the status to
+    /// send.
     pub(crate) fn judge_standby(&mut self, open: Option<Lsn>, now: Now) -> Option<Status> {
-        // The end of a transaction lies behind its commit record.
+        // The end of a transaction is behind its commit record.
         let open = open.map_or(Lsn::ZERO, |commit| Lsn(commit.0.saturating_add(1)));
         let received = self.progress.received().max(open);
         if !self.standby.judge(received, self.acknowledged(), now) {
@@ -273,7 +273,8 @@ impl Acks {
     }
 
     /// Whether an idle position is to be stored now, and then also the same position as of a later
-    /// time. Whoever asks and cannot store has had the request: the next one comes soon.
+    /// time. The call consumes the request, even if the caller cannot store: the next request comes
+    /// soon.
     pub(crate) fn wants_to_store(&mut self) -> Option<bool> {
         match self.store.take() {
             Some(reason) => Some(reason == Reason::Due),
@@ -308,7 +309,7 @@ impl Acks {
         (self.progress.durable() < applied).then_some(applied)
     }
 
-    /// When something has to be looked at again.
+    /// When something has to be checked again.
     pub(crate) fn deadline(&self) -> Option<Now> {
         let shutdown = self.shutdown.map(|(_, until)| until);
         shutdown.into_iter().chain(self.standby.deadline()).min()

@@ -1,10 +1,10 @@
 //! The consumer of the running stream: what is taken in, which job the target gets next, and what
-//! the source is told.
+//! is reported to the source.
 //!
 //! While one batch is being applied the next one gathers, so batches are small when the stream is
-//! quiet and large when it is behind. Whoever drives it does the same after each event: takes
-//! frames while [`Consumer::may_read`], carries out what [`Consumer::next`] says until that is
-//! nothing, and waits, no longer than until [`Consumer::deadline`].
+//! quiet and large when it is behind. The loop that drives it does the same after each event: it
+//! takes frames while [`Consumer::may_read`], carries out what [`Consumer::next`] says until that
+//! is nothing, and waits until [`Consumer::deadline`] at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,16 +32,16 @@ use crate::transaction::{Leaf, Transaction};
 
 mod next;
 
-/// What whoever drives the consumer has to do next.
+/// What the loop that drives the consumer has to do next.
 #[derive(Debug)]
 pub enum Action {
     /// Hand this to the target, and its result to [`Consumer::done`].
     Submit(Job),
-    /// Tell the source.
+    /// Send this status to the source.
     Say(Status),
     /// Look at these tables in the catalogs, and hand what is found to [`Consumer::proved`].
     Look(Vec<TableName>),
-    /// The stream stands still here until [`Consumer::resume`].
+    /// The stream is paused here until [`Consumer::resume`].
     Stand(Lsn),
 }
 
@@ -54,14 +54,14 @@ pub(crate) enum Note {
     Chunk(TransactionId, usize),
 }
 
-/// Whether the descriptions by which what waits was mapped are proved.
+/// Whether the descriptions that mapped the waiting transactions are proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
-    /// Nobody has asked.
+    /// Nothing is asked for.
     Open,
     /// The watch looks.
     Asked,
-    /// What waits goes at once, before anything that is to be proved again.
+    /// The waiting transactions are sent at once, before anything else has to be proved.
     Given,
 }
 
@@ -153,7 +153,7 @@ impl Consumer {
         &self.read_models
     }
 
-    /// What the log gets to know since the last call.
+    /// Events for the log since the last call.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
@@ -173,7 +173,7 @@ impl Consumer {
         self.acks.applied()
     }
 
-    /// Whether a part of a transaction is staged of which the end has not gone to the target.
+    /// Whether a part of a transaction is staged whose end the target does not have yet.
     pub(crate) fn has_chunks(&self) -> bool {
         self.intake.assembler.chunks() + self.pending.chunks() > 0
     }
@@ -190,8 +190,8 @@ impl Consumer {
 
     /// Whether more of the stream may be taken in.
     pub fn may_read(&self) -> bool {
-        // To come to stand, what was received is applied and no more is taken in; else one batch
-        // would follow another for ever.
+        // A pause was requested: apply what has been received, but take in no more, or there would
+        // always be another batch.
         let comes_to_stand = self.mode.comes_to_stand(self.acks.received());
         if self.proof != Proof::Open || comes_to_stand && !self.intake.assembler.is_open() {
             return false;
@@ -248,8 +248,8 @@ impl Consumer {
         }
     }
 
-    /// Leaves that the watch has never seen may be gone by its next look, and their rows are not:
-    /// that is stored before they are.
+    /// Leaves that the watch has never seen may be detached before its next look, while their rows
+    /// stay. So they are recorded before their rows are stored.
     fn bring_leaves(&mut self, leaves: &[Leaf], commit_lsn: Lsn) {
         for (root, leaf) in leaves {
             if self.read_models.iter().any(|of| of.source == *root) {
@@ -300,14 +300,14 @@ impl Consumer {
         Ok(())
     }
 
-    /// The end: the next session learns which read model could not take what.
+    /// The end: the next session learns which read model could not take which transaction.
     fn fail(&mut self, failed: FailedBatch) -> Error {
         let error = failed.error.clone().with_class(Class::Transient);
         self.failed = Some(failed);
         error
     }
 
-    /// The job in hand has ended with the target's session: nobody waits for a result.
+    /// The job in flight has ended with the target's session: no result will come.
     pub(crate) fn lost(&mut self) {
         self.in_hand = false;
     }
@@ -320,7 +320,7 @@ impl Consumer {
         self.acks.tick(now);
         self.audit.due = now.saturating_sub(self.audit.at) >= self.audit.interval;
         if !self.may_read() {
-            // What the source says meanwhile is not heard.
+            // While the loop is not reading, the source cannot be heard.
             self.patience.heard(now);
         } else if self.patience.is_silent(now) {
             return Err(Error::transient("the source has not answered for too long")
@@ -334,7 +334,7 @@ impl Consumer {
         self.patience.heard(now);
     }
 
-    /// Somebody waits for a higher position.
+    /// A session waits for a higher position.
     pub fn hurry(&mut self) {
         self.acks.hurry();
     }
@@ -344,7 +344,7 @@ impl Consumer {
         self.acks.read_clock(reading, is_named);
     }
 
-    /// A copy asks the stream to stand still at or after this position; a pause before it ends.
+    /// A copy asks the stream to pause at or after this position; an earlier pause ends.
     pub fn pause(&mut self, at_least: Lsn, models: Joining) {
         self.resume();
         self.mode = Mode::Pausing { at_least, models };
@@ -352,7 +352,8 @@ impl Consumer {
         self.acks.say(true);
     }
 
-    /// The stream goes on. Read models that have not joined leave again, with what waits for them.
+    /// The stream continues. Read models that have not joined leave again, with the waiting changes
+    /// for them.
     pub fn resume(&mut self) {
         for index in self.mode.resume() {
             self.intake.assembler.deactivate(index);
@@ -360,8 +361,8 @@ impl Consumer {
         }
     }
 
-    /// Whoever drives the consumer hands a merge to the target; returns its position, or `None` if
-    /// the stream is not paused.
+    /// The loop that drives the consumer hands a merge to the target. Returns the merge's position,
+    /// or `None` if the stream is not paused.
     pub fn begin_merge(&mut self) -> Option<Lsn> {
         if self.in_hand || !self.mode.stands_still() {
             return None;
@@ -370,8 +371,8 @@ impl Consumer {
         Some(self.acks.applied())
     }
 
-    /// What the catalogs say of the tables that were asked for: read models of which the rows may
-    /// be of other columns leave before what waits.
+    /// What the catalogs say of the tables that were asked for: a read model whose rows may be of
+    /// other columns leaves before the waiting transactions.
     pub fn proved(&mut self, shapes: &[(TableName, Shape)]) {
         self.proof = Proof::Given;
         let mut broken = self.intake.assembler.prove(shapes);
@@ -387,7 +388,7 @@ impl Consumer {
         }
     }
 
-    /// When [`Self::wake`] is due, if nothing happens before.
+    /// When [`Self::wake`] is due, unless something happens before.
     pub fn deadline(&mut self, now: Now) -> Option<Now> {
         let backlog = self
             .patience
@@ -398,7 +399,7 @@ impl Consumer {
         all.into_iter().flatten().min()
     }
 
-    /// Time has passed; returns whether what waits takes too long, and a pause has to end.
+    /// Time has passed; returns whether a pause has lasted too long and has to end.
     ///
     /// # Errors
     /// Transient if the source's shutdown, or a target that does not take a batch, has lasted too
@@ -416,14 +417,14 @@ impl Consumer {
             return Ok(false);
         }
         if self.in_hand {
-            // The batch goes on, whoever drives the consumer waits for it; only the source is let
-            // go. A chunk is lost with its connection.
+            // The batch continues, and the loop waits for it; only the connection to the source is
+            // closed. A chunk is lost with that connection.
             self.is_stalled = self.has_chunks();
             return Err(Error::transient(
                 "the target is slow: the stream is closed until it has taken the batch in hand",
             ));
         }
-        // A copy that keeps the stream waiting with nothing in hand has had its time.
+        // A copy that keeps the stream paused with nothing in hand has had its time.
         self.resume();
         self.patience.handed_over();
         Ok(true)

@@ -66,7 +66,7 @@ impl Follower {
                 self.pending.add(transaction);
             }
             Step::Passed(position) => self.received = self.received.max(position),
-            // Nobody sees the shadow before the transaction is whole.
+            // No reader sees the shadow before the transaction is whole.
             Step::Nothing | Step::Began(_) => {
                 if let Some(chunk) = self.intake.take_chunk()? {
                     self.pending.add_part(chunk.changes);
@@ -106,7 +106,7 @@ impl Follower {
     /// Takes the rows that wait.
     ///
     /// # Errors
-    /// If a table was altered meanwhile: the next copy reads it as it is then.
+    /// If a table was altered in the meantime: the next copy reads it as it is then.
     pub fn take_folds(&mut self) -> Result<Vec<IndexedFold>> {
         let (folds, broken) = self.pending.take_folds();
         match broken.into_iter().next() {

@@ -10,7 +10,8 @@ use crate::protocol::pgoutput::{self, Message};
 use crate::read_model::{Change, ReadModel};
 use crate::transaction::{Assembler, Transaction};
 
-/// Bytes of changes of one transaction that are kept in memory; above, it goes on chunk by chunk.
+/// Bytes of changes of one transaction that are kept in memory; above, it is handed over chunk by
+/// chunk.
 pub(crate) const CHUNK_BYTES: usize = 8 << 20;
 
 /// What a frame has brought.
@@ -39,7 +40,7 @@ pub(crate) struct Chunk {
 /// Reads one connection's stream.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    /// What the messages so far have made; also who takes part.
+    /// The transaction that the messages so far add up to, and the read models that take part.
     pub assembler: Assembler,
     replay: Replay,
     /// Where the reader stops: what commits here or later is not its own.
@@ -116,7 +117,7 @@ impl Intake {
         if self.is_beyond(transaction.id) {
             return Ok(Step::Nothing);
         }
-        // One that came in chunks was judged at the first.
+        // A transaction in chunks was judged at its first chunk.
         if transaction.chunks == 0 {
             match self.replay.judge(transaction.id, transaction.has_changes) {
                 Verdict::Apply => {}
@@ -127,7 +128,7 @@ impl Intake {
         Ok(Step::Whole(transaction))
     }
 
-    /// Takes what the open transaction has changed so far, if that is much.
+    /// Takes the changes of the open transaction so far, if they are many.
     ///
     /// # Errors
     /// A gap, as [`Self::take`].
@@ -142,7 +143,7 @@ impl Intake {
         if self.is_beyond(id) {
             return Ok(None);
         }
-        // Of a transaction that was applied before nothing is mapped, so it never fills a chunk.
+        // A transaction that was applied before is not mapped, so it never fills a chunk.
         if self.assembler.chunks() == 0 && self.replay.judge(id, true) != Verdict::Apply {
             return Err(rewritten());
         }

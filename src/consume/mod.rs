@@ -17,10 +17,10 @@
 //! | [`consumer`] | which job is next, and when more may be read |
 //! | [`acks`] | received >= applied >= durable >= acknowledged; when an idle position is stored |
 //! | [`standby`] | the source's commits never wait for long |
-//! | [`mode`] | streaming, coming to stand, standing still |
+//! | [`mode`] | streaming, pausing, paused |
 //! | [`gather`] | when a small batch waits for more |
-//! | [`patience`] | how long a slow target, a silent source and a shutdown are waited for |
-//! | [`passed`] | what the stream and the watch know of each other |
+//! | [`patience`] | how long to wait for a slow target, a silent source and a shutdown |
+//! | [`passed`] | what the stream and the watch know about each other |
 
 use std::time::Duration;
 

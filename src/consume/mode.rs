@@ -1,4 +1,4 @@
-//! Whether the stream goes on, comes to stand for a copy, or stands still until that is merged or
+//! Whether the stream runs, is about to pause for a copy, or is paused until that copy is merged or
 //! compared.
 
 use std::sync::Arc;
@@ -12,18 +12,18 @@ pub(crate) type Joining = Vec<(usize, Arc<ReadModel>)>;
 /// Streaming, or on the way to one position and back.
 #[derive(Debug, Default)]
 pub(crate) enum Mode {
-    /// The stream goes on.
+    /// The stream runs.
     #[default]
     Streaming,
-    /// It comes to stand at the first position at or after this one. What was received is applied;
-    /// nothing more is taken in once that position was received.
+    /// It pauses at the first position at or after this one. What was received is applied; once
+    /// that position was received, nothing more is taken in.
     Pausing {
         /// What the copy has received.
         at_least: Lsn,
         /// Read models that take part from the position on, if they do not yet.
         models: Joining,
     },
-    /// It stands still. What is received meanwhile waits.
+    /// It is paused. What is received in the meantime waits.
     Paused {
         /// Read models that take part in what waits already. They leave again, with their part of
         /// it, unless their copy is merged.
@@ -32,7 +32,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// Whether nothing more is to be taken in, so that the stream can come to stand.
+    /// Whether to take in nothing more, so that the stream can pause.
     pub(crate) fn comes_to_stand(&self, received: Lsn) -> bool {
         matches!(self, Self::Pausing { at_least, .. } if received >= *at_least)
     }
@@ -48,8 +48,8 @@ impl Mode {
         matches!(self, Self::Paused { .. })
     }
 
-    /// Comes to stand, if it is to and this position will do. Returns the read models that may join
-    /// here.
+    /// Pauses, if that was requested and this position is far enough. Returns the read models that
+    /// may join here.
     pub(crate) fn stand(&mut self, applied: Lsn) -> Option<Joining> {
         match self {
             Self::Pausing { at_least, models } if applied >= *at_least => {
@@ -77,7 +77,7 @@ impl Mode {
         }
     }
 
-    /// The stream goes on. Returns the read models that leave again.
+    /// The stream continues. Returns the read models that leave again.
     pub(crate) fn resume(&mut self) -> Vec<usize> {
         match std::mem::take(self) {
             Self::Paused { joining } => joining,

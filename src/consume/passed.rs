@@ -1,9 +1,9 @@
-//! What the stream and the watch know of each other.
+//! What the stream and the watch know about each other.
 //!
-//! How far the stream has come: what the watch sees in the catalogs may still be on its way. And of
-//! which leaves the stream has brought changes that the watch has never seen: attached, changed and
-//! detached again between two looks, they leave their rows in the lookup and nothing in the
-//! catalogs.
+//! How far the stream has come: a change that the watch sees in the catalogs may still be on its
+//! way. And which leaves the watch has never seen although the stream has brought changes of them:
+//! a leaf that is attached, changed and detached between two looks leaves its rows in the lookup,
+//! and nothing in the catalogs.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,8 +57,8 @@ impl Passed {
         self.with_leaves(index, |leaves| leaves.unseen.clone())
     }
 
-    /// The watch has looked: it knows these leaves now, and has done what follows from those that
-    /// were unseen when it began to look.
+    /// The watch has looked: it knows these leaves now, and has dealt with those that were unseen
+    /// when it began to look.
     pub(crate) fn see_leaves(&self, index: usize, seen: &BTreeSet<u32>, settled: &BTreeSet<u32>) {
         self.with_leaves(index, |leaves| {
             leaves.seen.clone_from(seen);

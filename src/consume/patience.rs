@@ -1,16 +1,16 @@
-//! How long is waited for a target that does not take a batch, and for a source that is silent.
+//! How long to wait for a target that does not take a batch, and for a source that is silent.
 
 use std::time::Duration;
 
 use crate::consume::Now;
 
-/// How long reading may stand still because the target is slow; then the replication connection is
-/// closed, since a server that shuts down could not tell us.
+/// How long reading may stop because the target is slow. Then the replication connection is closed,
+/// since a server that shuts down could not tell `cdc` so.
 const BACKLOG: Duration = Duration::from_secs(10);
 
-/// How long the source may say nothing, although every status asks for a reply. A walsender that
-/// decodes a large transaction of which it has nothing to send looks at our status only every half
-/// of its wal_sender_timeout (`WalSndUpdateProgress`).
+/// How long the source may say nothing, although every status asks for a reply. While a walsender
+/// decodes a large transaction and has nothing to send, it reads our status only every half of its
+/// wal_sender_timeout (`WalSndUpdateProgress`).
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// What is waited for, and since when.
@@ -18,7 +18,7 @@ const MOST_SILENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Patience {
     /// Since when nothing is read.
     backlog_since: Option<Now>,
-    /// How long reading may stand still while a chunk of a large transaction is staged.
+    /// How long reading may stop while a chunk of a large transaction is staged.
     chunk: Duration,
     heard_at: Now,
     silence: Duration,
@@ -41,7 +41,7 @@ impl Patience {
         }
     }
 
-    /// Until when reading may stand still; `None` while it does not.
+    /// Until when reading may stop; `None` while it has not stopped.
     pub(crate) fn backlog(&mut self, is_reading: bool, has_chunks: bool, now: Now) -> Option<Now> {
         if is_reading {
             self.backlog_since = None;
@@ -51,13 +51,13 @@ impl Patience {
         Some(since + if has_chunks { self.chunk } else { BACKLOG })
     }
 
-    /// The target takes something: what it does not take counts from then on.
+    /// The target has taken something: the time without progress starts again.
     pub(crate) fn handed_over(&mut self) {
         self.backlog_since = None;
     }
 
-    /// A byte came, or could not be heard. A row of many megabytes may be under way for longer than
-    /// a source may be silent.
+    /// A byte arrived, or reading was stopped. A row of many megabytes may be under way for longer
+    /// than a source may be silent.
     pub(crate) fn heard(&mut self, now: Now) {
         self.heard_at = now;
     }

@@ -89,7 +89,7 @@ impl Pending {
         }
     }
 
-    /// Takes the read models of which that has to be noted before the batch goes.
+    /// Takes the read models whose unseen leaves have to be recorded before the batch is sent.
     pub(crate) fn take_unseen(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.unseen)
     }
@@ -100,13 +100,13 @@ impl Pending {
         }
     }
 
-    /// A read model leaves before everything that waits for it.
+    /// A read model leaves before all waiting changes for it.
     pub(crate) fn break_off(&mut self, broken: Broken) {
         self.folds.retain(|(of, _)| *of != broken.index);
         self.suspend(broken);
     }
 
-    /// Forgets what waits for a read model that does not take part after all.
+    /// Forgets the waiting changes for a read model that does not take part after all.
     pub(crate) fn forget(&mut self, index: usize) {
         self.folds.retain(|(of, _)| *of != index);
         self.suspended.retain(|(of, _)| *of != index);
@@ -151,8 +151,8 @@ impl Pending {
         })
     }
 
-    /// Takes the folds alone: for what keeps no checkpoint, a chunk or a copy that is brought
-    /// forward.
+    /// Takes the folds alone: for a chunk, or for a copy that is brought forward, neither of which
+    /// stores a checkpoint.
     pub(crate) fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)

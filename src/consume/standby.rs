@@ -1,12 +1,12 @@
-//! Where the source takes `cdc` for a synchronous standby (`synchronous_standby_names` holds `*` or
-//! our name): its commits wait for what is acknowledged here, and must not wait for long.
+//! For a source that counts `cdc` as a synchronous standby (`synchronous_standby_names` holds `*`
+//! or our name): its commits wait for what is acknowledged here, and must not wait for long.
 //!
-//! What needs no apply is stored and acknowledged at once, the newest position standing for all
-//! before it. If the target takes longer than `PATIENCE`, the connection stands apart: it names
-//! no flushed position any more, so the source's commits wait for the other standbys, and the
-//! stream goes on. It counts again as soon as a position was acknowledged in time.
+//! Positions that need no apply are stored and acknowledged at once, the newest one for all before
+//! it. If the target takes longer than `PATIENCE`, the connection stands apart: it no longer names
+//! a flushed position, so the source's commits wait for the other standbys only, and the stream
+//! continues. It counts again as soon as a position was acknowledged in time.
 //!
-//! Whether something waits is told by what was received, and by the end of the source's WAL, which
+//! What was received shows whether a commit waits, and so does the end of the source's WAL, which
 //! is read with its clock: a walsender that decodes a large transaction sends nothing for a while.
 
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) struct Standby {
     /// The source's setting names us.
     named: bool,
     apart: bool,
-    /// Whether the source was last given to know that it stands apart.
+    /// Whether the last status to the source said that `cdc` stands apart.
     said: bool,
     /// End of the source's WAL when it was read last.
     flushed: Lsn,
@@ -58,13 +58,14 @@ impl Standby {
         self.named && !self.own_cluster
     }
 
-    /// Whether a status names no flushed position. Where nobody waits it does: a slot has to move.
+    /// Whether a status names no flushed position. If no commit waits for it, it names one: the
+    /// slot has to move.
     pub(crate) fn is_apart(&self) -> bool {
         self.named && (self.apart || self.own_cluster)
     }
 
-    /// Compares what was received with what was acknowledged; returns whether the source has to be
-    /// told.
+    /// Compares what was received with what was acknowledged; returns whether a status has to be
+    /// sent.
     pub(crate) fn judge(&mut self, received: Lsn, acknowledged: Lsn, now: Now) -> bool {
         if let Some((position, since)) = self.waits {
             let late = now.saturating_sub(since) >= PATIENCE;
@@ -85,7 +86,7 @@ impl Standby {
         std::mem::replace(&mut self.said, apart) != apart
     }
 
-    /// When to judge again, if nothing happens before.
+    /// When to judge again, unless something happens before.
     pub(crate) fn deadline(&self) -> Option<Now> {
         let (_, since) = self.waits.filter(|_| self.is_waited_for() && !self.apart)?;
         Some(since + PATIENCE)

@@ -28,7 +28,7 @@ pub struct Start {
     pub status_interval: Duration,
     /// wal_sender_timeout of the connection; zero is off.
     pub sender_timeout: Duration,
-    /// How long reading may stand still while a chunk of a large transaction is staged.
+    /// How long reading may stop while a chunk of a large transaction is staged.
     pub chunk_patience: Duration,
     /// Whether source and target are one cluster.
     pub own_cluster: bool,

@@ -61,7 +61,7 @@ impl Screen {
         }
     }
 
-    /// A line as it is. A reader that is gone (`cdc demo | head`) is not an error.
+    /// A line as it is. A reader that has ended (`cdc demo | head`) is not an error.
     pub(super) fn line(&mut self, text: &str) {
         let _ = writeln!(self.out, "{text}").and_then(|()| self.out.flush());
     }

@@ -37,7 +37,7 @@ impl Fold {
         }
     }
 
-    /// All others: the rows that were there, whether they are or not by now.
+    /// All others: the rows that existed at the start, whether they exist now or not.
     pub(crate) fn known_rows(&self) -> Share<'_> {
         let new = self.new_rows();
         Share {
@@ -65,7 +65,7 @@ impl<'a> Share<'a> {
         self.bytes
     }
 
-    /// Whether what is in the target and not among the fold's final states is gone.
+    /// Whether the target's rows that are not among the fold's final states are gone.
     pub(crate) fn clear(&self) -> bool {
         self.fold.clear
     }
@@ -110,7 +110,7 @@ mod tests {
                 (1, true),
                 (1, false),
             ),
-            // What was there at the start comes back under its identity: it is not new.
+            // A row of the start returns under its identity: it is not new.
             (vec![delete("1"), insert("1", "a")], (0, false), (1, false)),
             (
                 vec![update(Some("1"), "2", "a"), insert("1", "b")],

@@ -18,10 +18,10 @@ pub const MAX_FRAME_BYTES: usize = (1 << 30) + (1 << 20);
 /// Bytes of a frame before its body: the tag and an Int32 length that counts itself.
 const HEADER_BYTES: usize = 5;
 
-/// One message: its type and its body, not yet looked at.
+/// One message: its type and its body, not yet decoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Byte that tells the type.
+    /// Byte that names the type.
     pub tag: u8,
     /// Everything after the length.
     pub body: &'a [u8],
@@ -50,8 +50,8 @@ impl fmt::Debug for Frame<'_> {
 /// complete yet.
 ///
 /// # Errors
-/// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot go
-/// on.
+/// A length below 4 or a frame of more than `max_bytes`: the stream is out of step and cannot
+/// continue.
 pub(crate) fn length(buffer: &[u8], max_bytes: usize) -> Result<Option<usize>> {
     let Some(([tag, length @ ..], _)) = buffer.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
@@ -200,7 +200,7 @@ fn report(mut reader: Reader<'_>) -> Result<Report> {
             b'M' => report.message = text,
             b'D' => report.detail = Some(text),
             b'H' => report.hint = Some(text),
-            // Position, context, file and line: of no use here. Types to come are to be ignored.
+            // Position, context, file and line: not needed here. Unknown types are to be ignored.
             _ => {}
         }
     }
@@ -225,7 +225,7 @@ fn ready_for_query(mut reader: Reader<'_>) -> Result<Backend<'_>> {
 }
 
 fn row_description(mut reader: Reader<'_>) -> Result<Backend<'_>> {
-    // A name of no bytes with its end, and 18 bytes of facts, of which nothing is needed here.
+    // A name of no bytes with its end, and 18 bytes of facts, none of which is needed here.
     let columns = reader.count16("number of columns", 19)?;
     for _ in 0..columns {
         reader.cstr("column name")?;
@@ -277,7 +277,7 @@ pub enum StreamFrame<'a> {
         /// One pgoutput message.
         payload: &'a [u8],
     },
-    /// `k`: nothing to tell, but the position moves on.
+    /// `k`: no data, but a new position.
     Keepalive {
         /// Position up to which everything was sent on this connection.
         wal_end: Lsn,

@@ -85,8 +85,8 @@ fn messages_of_the_server_are_read() {
         ),
     ] {
         assert_eq!(decode(tag, body).unwrap(), expected);
-        // CopyData and CopyBothResponse are not looked into; the others miss every byte that is cut
-        // off.
+        // The bodies of CopyData and CopyBothResponse are not decoded; the others miss every byte
+        // that is cut off.
         for end in 0..body.len() {
             assert!(matches!(tag, b'd' | b'W') || decode(tag, &body[..end]).is_err());
         }

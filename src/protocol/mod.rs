@@ -11,9 +11,9 @@
 //! "Logical Replication Message Formats". Integers are big-endian, times are microseconds since
 //! 2000-01-01 UTC.
 //!
-//! Invariants: every count and length is checked before it is used, and nothing is allocated on the
-//! word of a count that the message is too short for; bytes left over are an error; an error tells
-//! the message, the offset in it, what was expected and what was found, and never a value of a row.
+//! Invariants: every count and length is checked before it is used, and a count that the message is
+//! too short for allocates nothing; bytes left over are an error; an error names the message, the
+//! offset in it, what was expected and what was found, and never a value of a row.
 
 mod reader;
 

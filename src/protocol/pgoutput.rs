@@ -55,7 +55,7 @@ pub enum Message<'a> {
     Update {
         /// OID of the relation.
         relation: u32,
-        /// What the replica identity tells of the old row, if it changed or is FULL.
+        /// What the replica identity says of the old row, if it changed or is FULL.
         old: Option<OldTuple<'a>>,
         /// The new row; TOASTed values that did not change are not in it.
         new: Tuple<'a>,
@@ -64,7 +64,7 @@ pub enum Message<'a> {
     Delete {
         /// OID of the relation.
         relation: u32,
-        /// What the replica identity tells of it.
+        /// What the replica identity says of it.
         old: OldTuple<'a>,
     },
     /// `T`: tables were truncated.
@@ -84,7 +84,7 @@ pub enum Message<'a> {
         lsn: Lsn,
         /// Its prefix.
         prefix: &'a [u8],
-        /// Number of bytes of its content, which is of no use here.
+        /// Number of bytes of its content, which is not needed here.
         content_bytes: usize,
     },
 }
@@ -139,8 +139,8 @@ pub struct RelationColumn<'a> {
     pub typmod: i32,
 }
 
-/// An old row image. Both kinds have all published columns; of a key those outside of the identity
-/// are NULL.
+/// An old row image. Both kinds have all published columns; in a key image the columns outside of
+/// the identity are NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OldTuple<'a> {
     /// `K`: only the identity's values.
@@ -315,8 +315,8 @@ fn old_tuple<'a>(reader: &mut Reader<'a>) -> Result<OldTuple<'a>> {
 }
 
 fn truncate(mut reader: Reader<'_>) -> Result<Message<'_>> {
-    // The options stand between the count and what it counts; with 4 bytes for each the count is
-    // checked anyway.
+    // The options are between the count and the relations; a check with 4 bytes for each is still
+    // right.
     let count = reader.count32("number of relations", 4)?;
     let options = reader.u8("options")?;
     let mut relations = Vec::with_capacity(count);

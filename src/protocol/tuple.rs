@@ -1,11 +1,11 @@
 //! TupleData: one row image on the wire, checked once and then read without errors.
 //!
 //! Layout: Int16 number of columns; for each column one byte, `n` (NULL), `u` (unchanged TOASTed
-//! value, not sent) or `t` (text: Int32 length, bytes). Binary values (`b`) are never asked for and
-//! so an error.
+//! value, not sent) or `t` (text: Int32 length, bytes). `cdc` never asks for binary values (`b`),
+//! so one is an error.
 //!
 //! Text is passed through as it is: it is the source's own text in the client encoding. Only a zero
-//! byte is refused, which no PostgreSQL text holds and which the target could not store.
+//! byte is refused: no PostgreSQL text holds one, and the target could not store it.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The statements that make and change a publication.
+//! The statements that create and alter a publication.
 
 use super::Wanted;
 use crate::sql::{TableName, ident, literal};
@@ -12,7 +12,7 @@ pub(super) fn create_sql(name: &str, tables: &[&str], options: &str) -> String {
     format!("CREATE PUBLICATION {}{list} WITH ({options})", ident(name))
 }
 
-/// The statement that takes a table out of the publication.
+/// The statement that removes a table from the publication.
 pub(crate) fn drop_table_sql(name: &str, table: &TableName) -> String {
     format!(
         "ALTER PUBLICATION {} DROP TABLE {}",

@@ -147,8 +147,8 @@ fn table_that_would_break_the_application_is_never_published() {
     );
 }
 
-/// Nothing tells its old rows apart: its read model will be suspended, which is no reason to keep
-/// it from the others.
+/// Nothing identifies its old rows: its read model will be suspended, but the others may still use
+/// the publication.
 #[test]
 fn table_without_an_identity_may_be_published_whole() {
     let mut table = labels();
@@ -244,7 +244,7 @@ fn only_our_own_publication_is_altered() {
     assert_eq!(plan(&filtered).unwrap().len(), 2);
 }
 
-/// What is done to a publication that publishes all but what `lacking` takes away.
+/// What is done to a publication that publishes all but what `lacking` removes.
 #[test]
 fn each_operation_is_published() {
     let lacking: [fn(&mut Publication); 4] = [
@@ -358,8 +358,8 @@ fn leaves_stand_for_their_root_if_all_are_published() {
     );
 }
 
-/// What one table or publication lacks concerns the read models of that table, whoever made the
-/// publication.
+/// What one table or publication lacks concerns the read models of that table, whatever role
+/// created the publication.
 #[test]
 fn what_is_lacking_concerns_its_read_models_alone() {
     let mut settings = settings(false);
@@ -421,8 +421,8 @@ fn what_is_lacking_concerns_its_read_models_alone() {
         );
         assert!(planned.lacking[0].error.hint().unwrap().contains(add));
     }
-    // A table that is gone, or that would break the application, keeps no other from being
-    // published.
+    // A table that was dropped, or that would break the application, does not keep the others from
+    // being published.
     let broken = SourceTable {
         primary_key: Vec::new(),
         ..products
@@ -449,7 +449,7 @@ fn what_is_lacking_concerns_its_read_models_alone() {
     );
 }
 
-/// So that a table that is not free keeps no other from being published.
+/// So that a table that is not free does not keep the others from being published.
 #[test]
 fn the_parts_do_what_the_whole_does() {
     let mut settings = settings(false);

@@ -38,7 +38,7 @@ pub(crate) fn follow(
 }
 
 /// Binds a read model that is only compared, to a table that need not be one that can be followed.
-/// Where the stream could not name its rows, their primary key does, else the lookup's key.
+/// If the stream could not name its rows, their primary key identifies them, else the lookup's key.
 ///
 /// # Errors
 /// [`Class::Broken`](crate::error::Class::Broken) if the table cannot be read, or lacks a column.

@@ -1,7 +1,7 @@
 //! The applier: a task of its own that owns the target's connection. One job in, one result out.
 //!
 //! It is never a branch of the loop's `select!`, so no half-written batch is ever dropped. When the
-//! loop leaves, the applier finishes the job in hand; whoever cannot wait aborts the task, which
+//! loop ends, the applier finishes the job in hand. A caller that cannot wait aborts the task: that
 //! closes the connection, and the server rolls back.
 
 use tokio::sync::mpsc;
@@ -14,7 +14,7 @@ use crate::lsn::Lsn;
 use crate::target::model::TargetModel;
 use crate::target::write::Writer;
 
-/// Keys of each kind of repaired row that a merge tells.
+/// Keys of each kind of repaired row that a merge names.
 const SAMPLE_KEYS: i32 = 20;
 
 /// What the applier is asked to do.
@@ -26,7 +26,7 @@ pub(crate) enum Job {
     Merge {
         /// Read models as the copy bound them, by index.
         models: Vec<(usize, TargetModel)>,
-        /// Where the stream stands.
+        /// Where the stream is paused.
         position: MergePosition,
     },
 }
@@ -54,7 +54,7 @@ impl Applier {
                     break;
                 }
             }
-            // A large transaction of which the end has not come is nothing.
+            // A large transaction counts only once its end has come.
             let _ = writer.abandon_chunks().await;
             writer
         });

@@ -1,9 +1,10 @@
 //! Binds the configured read models to the tables of both sides, and the stored ones to the
 //! configured ones.
 //!
-//! A read model that was never copied and cannot be bound is an error of the configuration, as long
-//! as none was: one that is added to others must not stop them. One that was copied before is
-//! suspended: it serves its last good state until it can be bound and copied again.
+//! If no read model was ever copied, one that cannot be bound is an error of the configuration.
+//! Later it is only left out: a new read model must not stop the others. A read model that was
+//! copied before is suspended: it serves its last good state until it can be bound and copied
+//! again.
 
 use std::sync::Arc;
 
@@ -44,8 +45,8 @@ impl Bound {
     }
 }
 
-/// Binds every configured read model, stores what is new or changed, and forgets what is configured
-/// no more.
+/// Binds every configured read model, stores what is new or changed, and forgets read models that
+/// are no longer configured.
 pub(crate) async fn bind_all(
     settings: &Settings,
     client: &Client,
@@ -68,7 +69,7 @@ pub(crate) async fn bind_all(
         let model = binder.bind(read_model, seen, target, false).await;
         if let Err(error) = &model {
             check_unbound(read_model, error, state == ModelState::New && !copied)?;
-            // One that was never copied stays new: the others continue.
+            // A read model that was never copied stays new: the others continue.
             if state != ModelState::New {
                 state = ModelState::Suspended;
             }
@@ -84,7 +85,7 @@ pub(crate) async fn bind_all(
             model,
         });
     }
-    // One that has another definition is in step no more.
+    // A read model with another definition is no longer in step.
     let stored = bookkeeping.models(target).await?;
     for bound in bound.iter_mut().filter(|bound| bound.model.is_ok()) {
         if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
@@ -94,7 +95,7 @@ pub(crate) async fn bind_all(
     Ok(bound)
 }
 
-/// Stores the read models that are new, and forgets those that are configured no more; returns
+/// Stores the read models that are new, and forgets those that are no longer configured; returns
 /// whether any was copied before.
 async fn take_up(
     settings: &Settings,
@@ -120,8 +121,8 @@ async fn take_up(
     Ok(stored.iter().any(|stored| stored.state != ModelState::New))
 }
 
-/// A read model that cannot be bound leaves the others alone, unless something else is the matter,
-/// or it `is_first`: then nothing works yet, and a person has to correct it.
+/// A read model that cannot be bound does not stop the others. Two cases do: an error of another
+/// kind, and a first start (`is_first`), where nothing works yet and a person has to correct it.
 fn check_unbound(read_model: &ReadModelSettings, error: &Error, is_first: bool) -> Result<()> {
     if !matches!(error.class(), Class::Broken | Class::Configuration) {
         return Err(error.clone());
@@ -206,7 +207,7 @@ impl<'a> Binder<'a> {
             .map(|model| model.target.clone())
             .collect();
         let lookups = facts::tables(target, &names).await?;
-        // The driver sends them all before the first answer is there.
+        // The driver sends all of them before the first answer arrives.
         let sources = read_models
             .iter()
             .map(|model| source::facts::table(self.client, &model.source));
@@ -222,14 +223,13 @@ impl<'a> Binder<'a> {
             .collect())
     }
 
-    /// Binds one read model; its lookup and map are made where there are none.
+    /// Binds one read model; a missing lookup or map is created.
     ///
-    /// A definition that is not the stored one means another, empty map: only a read model that
-    /// takes no part in a running stream may get one.
+    /// If the definition differs from the stored one, the read model needs another, empty map: only
+    /// a read model that takes no part in a running stream may get one.
     ///
     /// # Errors
-    /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin
-    /// again.
+    /// [`Class::Gap`] with `in_stream` if the definition differs: the session must begin again.
     pub(crate) async fn bind(
         &self,
         settings: &ReadModelSettings,
@@ -275,7 +275,7 @@ impl<'a> Binder<'a> {
                 ),
             ));
         }
-        // A definition has a map of its own; one that is only missing is made again.
+        // Each definition has a map of its own; a map that is only missing is created again.
         let replaced = !stored.definition.is_empty() && stored.definition != definition;
         let model = model.with_map(stored.generation.saturating_add(i32::from(replaced)));
         let new = Definition {

@@ -1,8 +1,8 @@
-//! The WAL budget: above `source.max_retained_wal` the slot is given up rather than the source's
-//! disk filled.
+//! The WAL budget: above `source.max_retained_wal` the slot is given up, so that the source's disk
+//! does not fill.
 //!
-//! A guard looks at the slot as long as the process lives, whatever the session is at: streaming
-//! into a target that takes nothing, copying, waiting, or failing because the target is away. What
+//! A guard looks at the slot as long as the process lives, whatever the session does: streaming
+//! into a target that takes nothing, copying, waiting, or failing because the target is down. What
 //! follows, in this order:
 //!
 //! ```text
@@ -10,10 +10,11 @@
 //!                     -> "healing" is stored in the target -> slot is dropped
 //! ```
 //!
-//! If the target cannot be reached any more the slot is dropped all the same: the next session
-//! finds it missing, which heals too, and a slot that somebody makes in its place stands ahead of
-//! the checkpoint. A process that has not reached it yet does not know whose the slot is. Dropping
-//! takes the pipeline's lock like every session, so where another process owns it nothing is done.
+//! If the target can no longer be reached, the slot is dropped all the same. The next session finds
+//! it missing, which heals too; a slot that another session creates in its place is ahead of the
+//! checkpoint. A process that has not yet reached the target does not know whose the slot is.
+//! Dropping takes the pipeline's lock like every session, so if another process owns the pipeline,
+//! nothing is done.
 
 use std::time::Duration;
 
@@ -40,10 +41,11 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// records that it writes every 15 s, and not past an open transaction.
 const LAZY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the target may take to be told, and the last session's lock to go.
+/// How long it may take to store the reason at the target, and until the last session's lock is
+/// released.
 const GIVE_UP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Looks at the slot until the process leaves. A source that cannot be reached is looked at later.
+/// Looks at the slot until the process ends. If the source cannot be reached, it looks later.
 pub(crate) async fn guard(shared: &Shared) {
     let Some(limit) = shared.settings.source.max_retained_wal else {
         return;
@@ -98,7 +100,7 @@ fn over(slot: &str, held: u64, limit: u64) -> String {
     )
 }
 
-/// `None`: there is no slot, or none that this process may judge.
+/// `None`: there is no slot, or this process may not judge it.
 async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Held>> {
     let source = &shared.settings.source;
     let client = match client {
@@ -112,7 +114,7 @@ async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Hel
     Ok(held(&slot, &source.conninfo.database, end))
 }
 
-/// A slot that is being made is given up by whoever makes it; one of another plugin or database is
+/// A slot that is being created is given up by its creator; a slot of another plugin or database is
 /// not ours.
 fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
     let ours =
@@ -124,9 +126,9 @@ fn held(slot: &Slot, database: &str, end: Lsn) -> Option<Held> {
     })
 }
 
-/// Gives the slot up: tells the target, if it can be reached, and drops the slot. Returns whether
-/// it did: not where another process owns the pipeline, nor as long as it is not known that the
-/// slot is this pipeline's.
+/// Gives the slot up: stores the reason at the target, if that can be reached, and drops the slot.
+/// Returns whether it did so. It does not if another process owns the pipeline, or if the slot is
+/// not known to be this pipeline's.
 pub(crate) async fn give_up(
     shared: &Shared,
     epoch: Option<i64>,
@@ -186,7 +188,7 @@ async fn tell(shared: &Shared, epoch: i64, why: &str) -> Result<()> {
         .await
 }
 
-/// Carries out a part of a resync, which has a slot of its own, unless that one holds too much.
+/// Carries out a part of a resync, which has a slot of its own, unless that slot holds too much.
 pub(crate) async fn within<T>(
     shared: &Shared,
     slot: &str,

@@ -14,8 +14,8 @@ use crate::source::replication::Replication;
 use crate::sql::TableName;
 use crate::target::shadow::ShadowWriter;
 
-/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts no
-/// longer than that takes.
+/// The shadow is near once it is this close to the end of the source's WAL: the pause lasts only as
+/// long as the rest takes.
 pub(crate) const NEAR_BYTES: u64 = 1 << 20;
 
 /// How often the connection gets feedback at least.
@@ -30,7 +30,7 @@ pub(crate) struct CatchUp {
     consistent_point: Lsn,
     follower: Follower,
     fed_back: Instant,
-    /// How often the server hears from us, whatever else happens.
+    /// How often a status is sent, whatever else happens.
     feedback: Duration,
 }
 
@@ -94,7 +94,7 @@ impl CatchUp {
         self.write((shadow, ready)).await
     }
 
-    /// Takes in what is buffered, as far as it may; returns the number of frames.
+    /// Takes in the buffered frames, as far as it may; returns the number of frames.
     fn drain(&mut self, is_there: impl Fn(&Follower) -> bool) -> Result<usize> {
         let mut frames = 0;
         while !self.follower.is_full() && !is_there(&self.follower) {
@@ -110,7 +110,7 @@ impl CatchUp {
     async fn fill(&mut self) -> Result<()> {
         match tokio::time::timeout(self.feedback, self.replication.fill()).await {
             Ok(read) => read,
-            // Nothing came: ask where the stream stands.
+            // Nothing came: ask for the stream's position.
             Err(_) => self.say(true).await,
         }
     }
@@ -123,7 +123,7 @@ impl CatchUp {
             .await
     }
 
-    /// Keeps the connection alive while the running stream comes to stand.
+    /// Keeps the connection alive until the running stream is paused.
     pub(crate) async fn while_waiting(
         &mut self,
         mut position: oneshot::Receiver<Lsn>,

@@ -1,5 +1,5 @@
-//! Asks the source for its clock, by which the stream and the copies tell as of which time the
-//! lookups are, and whether its commits wait for the stream.
+//! Asks the source for its clock, which gives the lookups' time (`as of`), and whether its commits
+//! wait for the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const READ_INTERVAL: Duration = Duration::from_secs(2);
 /// How long it may take to let commits go.
 const STIR_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What cannot be read is left out: the lookups are as of an earlier time then.
+/// A clock that cannot be read is left out: the lookups are then as of an earlier time.
 async fn read(client: &Client) -> Option<(Reading, String)> {
     match source::facts::clock(client).await {
         Ok(reading) => reading,
@@ -30,8 +30,8 @@ async fn read(client: &Client) -> Option<(Reading, String)> {
     }
 }
 
-/// Tells the stream the source's clock for as long as the session lasts, and whether commits wait
-/// for a walsender of its name. Those that have waited go on when they are let go.
+/// As long as the session lasts, reports to the stream the source's clock, and whether commits wait
+/// for a walsender of its name. Commits that have waited continue after `let_go`.
 pub(crate) async fn tell(
     client: &Client,
     settings: &Settings,
@@ -52,8 +52,8 @@ pub(crate) async fn tell(
     }
 }
 
-/// The stream has ended: commits that wait for it, by the setting as it is now, go on as soon as
-/// another standby acknowledges something.
+/// The stream has ended. If commits wait for it, by the setting as it is now, they continue as soon
+/// as another standby acknowledges something.
 pub(crate) async fn let_go(client: &Client, settings: &Settings) {
     let letting_go = async {
         let name = settings.source.application_name(STREAM);
@@ -64,7 +64,7 @@ pub(crate) async fn let_go(client: &Client, settings: &Settings) {
             stir(client).await;
         }
     };
-    // Of a server that has gone nothing waits.
+    // No commit waits on a server that is down.
     let _ = tokio::time::timeout(STIR_PATIENCE, letting_go).await;
 }
 
@@ -74,7 +74,7 @@ async fn stir(client: &Client) {
     }
 }
 
-/// Reads the clock before and during the work; what comes of the work says which position is asked
+/// Reads the clock before and during the work; the result of the work says which position is asked
 /// for.
 pub(crate) async fn beside<T>(client: &Client, work: impl Future<Output = T>) -> (T, AsOf) {
     let mut as_of = AsOf::default();

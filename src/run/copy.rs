@@ -1,13 +1,13 @@
 //! Exact copies: the source's rows under a slot's exported snapshot become shadows in the target.
 //!
 //! The snapshot holds exactly the transactions whose commit lies before the slot's consistent point
-//! C. Nothing is read under it, catalogs included, before nothing that it sees as committed is
-//! listed as running any more (`source/settled.rs` says why: on the server versions in use today
-//! reading earlier damages the master).
+//! C. Before anything is read under it, catalogs included, the copy waits until no transaction that
+//! the snapshot sees as committed is still listed as running (`source/settled.rs` says why: on the
+//! server versions in use today, reading earlier damages the master).
 //!
 //! One transaction holds the snapshot and locks nothing; each table is read in one of its own
 //! (`table.rs`). So a table that has to give way, or whose connection is lost, is read again under
-//! the same snapshot, and one that cannot be read takes no other along (`failure.rs`).
+//! the same snapshot. A table that cannot be read does not affect the others (`failure.rs`).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ use table::Tables;
 /// How long a snapshot may take to settle; a hung synchronous standby makes it endless.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the transaction that holds the snapshot says that it is there: a firewall forgets idle
+/// How often the transaction that holds the snapshot sends a sign of life: a firewall forgets idle
 /// connections after some minutes.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -42,11 +42,11 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MOST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long tables that are put off again and again keep the others waiting, which are copied by
-/// then.
+/// How long tables that are put off again and again keep the others waiting, which are already
+/// copied.
 const MOST_WAITING: Duration = Duration::from_secs(30);
 
-/// How long what a copy has left may take to be taken away.
+/// How long it may take to remove what a copy has left.
 const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A read model to be copied.
@@ -56,20 +56,20 @@ pub(crate) struct ToCopy {
     pub index: usize,
     /// Its rule.
     pub settings: ReadModelSettings,
-    /// Its binding, as of before the slot was made; with its shadow once it is copied.
+    /// Its binding, from before the slot was created; with its shadow once it is copied.
     pub model: TargetModel,
 }
 
-/// What became of one read model's copy. A transient error says that another copy may succeed.
+/// The result of one read model's copy. A transient error says that another copy may succeed.
 pub(crate) type Copied = (ToCopy, Result<()>);
 
 /// Copies the read models into their shadows. A read model that fails by itself does not stop the
 /// others.
 ///
-/// The replication connection must stay idle meanwhile.
+/// The replication connection must stay idle in the meantime.
 ///
 /// # Errors
-/// Transient if the copy as a whole must start again: the snapshot or the target is gone.
+/// Transient if the copy as a whole must start again: the snapshot or the target's session is lost.
 pub(crate) async fn copy_all(
     shared: &Shared,
     snapshot_name: &str,
@@ -148,7 +148,7 @@ async fn each_in_turn(
     Ok(copied)
 }
 
-/// What happens in a pause is seen at the next try.
+/// An event during the pause is noticed at the next try.
 async fn pause(delay: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -163,7 +163,7 @@ fn named(error: Error, to_copy: &ToCopy) -> Error {
     ))
 }
 
-/// Why there is nothing to merge, if another copy of everything may do better.
+/// Why there is nothing to merge, if another copy of everything may succeed.
 pub(crate) fn in_vain(copied: &[Copied]) -> Option<Error> {
     let mut errors = copied.iter().map(|(_, result)| result.as_ref().err());
     if errors.clone().any(|error| error.is_none()) {
@@ -176,9 +176,9 @@ pub(crate) fn in_vain(copied: &[Copied]) -> Option<Error> {
         .cloned()
 }
 
-/// Ends the session of a copy that was given up in the middle, and takes away what it left, in a
-/// session of its own: the copy's may wait for something. What a target that is gone keeps is taken
-/// away later.
+/// Ends the session of a copy that was given up in the middle, and removes what it left. It uses a
+/// session of its own, since the copy's may wait for something. If the target cannot be reached,
+/// the rest is removed later.
 pub(crate) async fn take_away(shared: &Shared, epoch: i64, copying: &Backend) {
     let taken = async {
         let mut conn = shared.target_session("cleaner").await?;

@@ -1,12 +1,12 @@
 //! One owner a pipeline: an advisory lock at the source, an epoch at the target.
 //!
 //! The lock is the first act on the replication connection, before any slot command: it lasts
-//! through CREATE and streaming and goes with the connection. A slot that was just created is not
+//! through CREATE and streaming and ends with the connection. A slot that was just created is not
 //! active, so without the lock another connection could start or drop it (measured on 15 and 18).
 //!
 //! A host that has lost its power leaves its walsender behind, with the lock: for hours, where
-//! wal_sender_timeout is off. Such a one is ended once its owner has given no sign of life for long
-//! (`Suspicion`).
+//! wal_sender_timeout is off. Such a walsender is ended once its owner has given no sign of life
+//! for long (`Suspicion`).
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Every how many tries the holder is named again.
 const SAY_AGAIN: u32 = 120;
 
-/// How often it is looked whether the holder is alive, and how long a look may take.
+/// How often to check that the holder is alive, and how long a check may take.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a living owner may give no sign of life, at least: it gives one every ten seconds,
@@ -35,7 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 const MOST_SILENCE: Duration = Duration::from_secs(60);
 
 /// How many looks in a row, each answered in time, have to find the same last sign: a target that
-/// has stood still keeps signs back.
+/// hangs keeps signs back.
 const LOOKS: u32 = 4;
 
 /// The lock's key.
@@ -94,7 +94,7 @@ pub(crate) async fn try_lock(replication: &mut Replication, slot: &str) -> Resul
     Ok(got.and_then(Option::as_deref) == Some("t"))
 }
 
-/// Ends the walsender that holds the lock if its owner is gone.
+/// Ends the walsender that holds the lock if its owner is dead.
 async fn end_stale(
     shared: &Shared,
     client: &Client,
@@ -145,11 +145,11 @@ struct Holder {
     age: Duration,
     /// It has our role and our name.
     ours: bool,
-    /// Who it is, in words.
+    /// The holder, in words.
     told: String,
 }
 
-/// `$1` is the lock's key, `$2` our application_name. Of other roles' sessions the server tells
+/// `$1` is the lock's key, `$2` our application_name. For sessions of other roles the server shows
 /// little more than the number.
 const HOLDER: &str = "SELECT a.pid, coalesce(a.backend_start::text, '') AS since, \
       coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.backend_start), 0)::float8 AS age, \
@@ -160,7 +160,7 @@ const HOLDER: &str = "SELECT a.pid, coalesce(a.backend_start::text, '') AS since
       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
       AND ((l.classid::bigint << 32) | l.objid::bigint) = $1::bigint";
 
-/// Who holds the lock; nobody, if it was let go a moment ago.
+/// The holder of the lock; `None` if it was released a moment ago.
 async fn holder(client: &Client, settings: &Settings) -> Result<Option<Holder>> {
     let name = settings.source.application_name(STREAM);
     let row = client
@@ -183,9 +183,9 @@ fn told(holder: Option<Holder>) -> String {
     holder.map_or_else(|| "nobody any more".to_owned(), |holder| holder.told)
 }
 
-/// What speaks for the owner's being gone. A living one must never be ended, so one old sign of
-/// life is not enough: one that has just begun has not claimed the pipeline yet, and a target that
-/// stood still has kept signs back.
+/// The evidence that the owner is dead. A living owner must never be ended, so one old sign of life
+/// is not enough: an owner that has just begun has not claimed the pipeline yet, and a target that
+/// hung has kept signs back.
 #[derive(Debug)]
 struct Suspicion {
     most_silence: Duration,
@@ -208,7 +208,7 @@ impl Suspicion {
         self.looks = 0;
     }
 
-    /// Takes in another look; returns whether the owner is gone.
+    /// Takes another look into account; returns whether the owner is dead.
     fn is_confirmed(&mut self, holder: &Holder, life: &Life) -> bool {
         let of = (holder.pid, holder.since.clone(), life.at.clone());
         if self.of.as_ref() == Some(&of) {

@@ -1,8 +1,8 @@
 //! The keeper: starts resyncs when they are due, one at a time, beside the stream.
 //!
-//! Due are, in this order: what somebody asked for (`cdc resync`), read models that are not in
-//! step, and the schedule, where a time that was missed is made up. What fails for a passing reason
-//! is tried again with growing delays, each by itself: nothing else waits for it, least of all the
+//! Due are, in this order: requests (`cdc resync`), read models that are not in step, and the
+//! schedule, where a turn that was missed is made up for. A copy that fails for a passing reason is
+//! tried again with growing delays, each by itself: nothing else waits for it, least of all the
 //! stream.
 
 use std::sync::Arc;
@@ -29,18 +29,17 @@ mod tries;
 
 use tries::Tries;
 
-/// How often it is looked whether the schedule is due, at least.
+/// How often to check whether the schedule is due, at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Longest delay between two tries of a copy: a cause that comes back does not load the master.
+/// Longest delay between two tries of a copy: a cause that comes back must not load the master.
 const MOST_DELAY: Duration = Duration::from_secs(3600);
 
 /// Delays between two tries to reach the target.
 const FIRST_SESSION_DELAY: Duration = Duration::from_secs(1);
 const MOST_SESSION_DELAY: Duration = Duration::from_secs(15);
 
-/// How often what copies have left is looked for, and looked at again while it is in use, such as
-/// by a dump.
+/// How often to look for what copies have left, and again while it is in use, such as by a dump.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 const LEFT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -70,7 +69,7 @@ pub(crate) struct Keeper {
     /// How often in a row something was in use.
     tidied_in_vain: u32,
     pulse: watch::Receiver<Pulse>,
-    /// What came back into step is to be forgotten.
+    /// Forget read models that are in step again.
     had_some_not_in_step: bool,
 }
 
@@ -169,7 +168,7 @@ impl Keeper {
         }
     }
 
-    /// Takes away what copies and earlier definitions have left, where nobody reads it.
+    /// Removes what copies and earlier definitions have left, unless another session reads it.
     async fn tidy(&mut self, conn: &mut PgConnection) -> Result<()> {
         if Instant::now() < self.tidy_at {
             return Ok(());
@@ -238,8 +237,8 @@ impl Keeper {
             if failed.contains(id) {
                 self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
             } else {
-                // It may break again by its next change: the source is not read more than half of
-                // the time for that.
+                // It may break again at its next change: copies of it may read the source for at
+                // most half of the time.
                 self.not_in_step
                     .done(*id, started.elapsed(), MOST_DELAY, Instant::now());
             }

@@ -11,9 +11,9 @@ use crate::lsn::Lsn;
 use crate::progress::SourceIdentity;
 use crate::stuck::Stuck;
 
-/// How long reading may stand still while a chunk of a large transaction is staged; what was staged
-/// is lost then and has to come again. So it doubles as long as that happens, and such a
-/// transaction is taken in the end, however slow the target or the way to it.
+/// How long reading may stop while a chunk of a large transaction is staged. After that the staged
+/// chunks are lost and have to come again. So the time doubles whenever that happens, and in the
+/// end such a transaction is applied, however slow the target or the network.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(60);
 const MOST_CHUNK_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -64,7 +64,7 @@ impl Lessons {
             .min(MOST_CHUNK_PATIENCE)
     }
 
-    /// The source reported that it cannot send what follows this position.
+    /// The source reported that it cannot send the change behind this position.
     pub(super) fn stick(&mut self, position: Lsn, error: Error) -> Error {
         let Some(sqlstate) = error.sqlstate() else {
             return error;
@@ -79,7 +79,7 @@ impl Lessons {
         error
     }
 
-    /// The trouble, if the last session ended in it.
+    /// The error, if the last session ended in it.
     pub(super) fn take_stuck(&mut self) -> Option<Stuck> {
         std::mem::take(&mut self.sticks)
             .then(|| self.stuck.clone())
@@ -91,7 +91,7 @@ impl Lessons {
             self.gap = Some(error.to_string());
         }
         match failed {
-            // Alone in its batch: its read model leaves before it, the others go on.
+            // Alone in its batch: its read model is suspended before it, the others continue.
             Some(FailedBatch {
                 index,
                 transactions: 1,

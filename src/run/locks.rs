@@ -7,13 +7,13 @@ use crate::error::{Error, LOCKED_HINT, Result};
 use crate::source;
 use crate::target::error::from_sqlx;
 
-/// How long a statement may wait for a lock, in milliseconds. By `lock_timeout`, so that it is the
-/// server that gives up: a client that only goes away leaves its backend waiting.
+/// How long a statement may wait for a lock, in milliseconds. The limit is `lock_timeout`, so that
+/// the server gives up: a client that only disconnects leaves its backend waiting.
 const PATIENCE_MS: u32 = 30_000;
 
 /// The same of a session that asks while another session of ours has a table locked, or while the
-/// stream stands still: a migration that waits for our lock is in front of it, and would wait for
-/// us for ever.
+/// stream is paused: a migration that waits for our lock is ahead of it in the queue, and would
+/// wait for us for ever.
 const OBSERVER_PATIENCE_MS: u32 = 500;
 
 /// From here on this session of the source waits for no lock for longer than that.

@@ -14,8 +14,8 @@ use crate::target::model::TargetModel;
 /// What others ask of the loop.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Stand still at the first position at or after `at_least`, and tell it. The loop goes on when
-    /// `resume` is dropped.
+    /// Pause at the first position at or after `at_least`, and return that position. The loop
+    /// continues when `resume` is dropped.
     Pause {
         /// What the copy has received.
         at_least: Lsn,
@@ -27,7 +27,7 @@ pub(crate) enum Command {
         /// Ends the pause when its sender is dropped.
         resume: oneshot::Receiver<()>,
     },
-    /// End the session: the watch has seen what it cannot go on with.
+    /// End the session: the watch has seen an error with which it cannot continue.
     End {
         /// What it has seen.
         error: Error,
@@ -36,9 +36,9 @@ pub(crate) enum Command {
     },
     /// The source's clock was read, and whether its commits wait for a walsender of our name.
     Clock(Reading, bool),
-    /// Store the position of an idle stream at once: somebody waits for it.
+    /// Store the position of an idle stream at once: a session waits for it.
     Hurry,
-    /// Merge exact copies at the position at which the loop stands still.
+    /// Merge exact copies at the position at which the loop is paused.
     Merge {
         /// Read models as the copy bound them, by index.
         models: Vec<(usize, TargetModel)>,
@@ -49,10 +49,10 @@ pub(crate) enum Command {
     },
 }
 
-/// Who waits for the result of a merge.
+/// The receiver of a merge's result.
 pub(crate) type MergeReply = oneshot::Sender<Result<Vec<Merged>>>;
 
-/// What the catalogs say of tables by now.
+/// What the catalogs say of tables now.
 pub(crate) type Answer = Result<Vec<(TableName, Shape)>>;
 
 /// The stream asks what the catalogs say of tables, and waits for it.

@@ -1,10 +1,10 @@
 //! The life of the process: session after session, until it is asked to stop.
 //!
-//! Errors are sorted by consequence. What may pass is tried again for ever with jittered, growing
-//! delays, saying why. A gap makes the next session copy everything anew. A row that the target
-//! rejects, or a change that cannot be mapped, makes the next session go transaction by
-//! transaction, so that its read model is suspended exactly before that one. Only an error of the
-//! configuration before the first stream ends the process.
+//! Errors are sorted by consequence. After a transient error the process tries again, without
+//! limit, with jittered, growing delays, and says why. A gap makes the next session copy everything
+//! again. A row that the target rejects, or a change that cannot be mapped, makes the next session
+//! go transaction by transaction, so that its read model is suspended exactly before that one. Only
+//! an error of the configuration before the first stream ends the process.
 
 pub(crate) mod applier;
 pub(crate) mod bind;

@@ -1,4 +1,4 @@
-//! Whether the slot may be used, dropped and made again: it is this pipeline's.
+//! Whether the slot may be used, dropped and created again: it is this pipeline's.
 
 use sqlx::PgConnection;
 use tokio_postgres::Client;
@@ -11,13 +11,14 @@ use crate::run::lessons::Lessons;
 use crate::run::shared::Shared;
 use crate::source;
 
-/// Sees that a slot of this pipeline's name is its own, and returns by what it was told.
+/// Checks that a slot of this pipeline's name is its own, and returns the ownership by which it
+/// judged.
 ///
-/// The slot is looked for first and the bookkeeping after it, since whoever makes one has stored
-/// the intent before: so this may be asked without owning the pipeline.
+/// The check reads the slot first and the bookkeeping second: a process stores its intent before it
+/// creates a slot. So the check works without owning the pipeline.
 ///
 /// # Errors
-/// Configuration: it is another's, unless the process was told to take it.
+/// Configuration: the slot is another pipeline's, unless `--take-slot` was given.
 pub(crate) async fn check_slot(
     shared: &Shared,
     lessons: &mut Lessons,
@@ -28,7 +29,7 @@ pub(crate) async fn check_slot(
     let slot = source::facts::slot(client, name).await?;
     let ownership = shared.bookkeeping.ownership(target, name).await?;
     // Another pipeline in the same schema loses neither its session nor its epoch. Its own last
-    // session may not be gone yet.
+    // session may not have ended yet.
     if lessons.epoch.is_none() {
         ownership.check_reader((&source.system_identifier, &source.database))?;
     }
@@ -36,7 +37,7 @@ pub(crate) async fn check_slot(
         return Ok(ownership);
     };
     check_kind(&slot, source)?;
-    // Bookkeeping that is dropped while the process runs takes its knowledge along.
+    // If the bookkeeping is dropped while the process runs, only the process still knows.
     let here = |owned: &SourceIdentity| {
         owned.system_identifier == source.system_identifier && owned.database == source.database
     };

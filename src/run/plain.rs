@@ -1,11 +1,11 @@
 //! The plain comparison: lookups against their sources as both are now, where no `cdc` runs that
-//! could tell exactly.
+//! could compare exactly.
 //!
-//! Nothing is made but temporary tables of the target's session: no publication, no slot, no
-//! bookkeeping, no lookup row. So it can be had before the first run, by roles that may only read.
-//! A plain snapshot is no position of the stream, and an event-driven sync that keeps the lookup
-//! may be some seconds behind: what differs is looked at again, and counts only if it has not
-//! changed meanwhile.
+//! It creates only temporary tables in the target's session: no publication, no slot, no
+//! bookkeeping, no lookup row. So it works before the first run, with roles that may only read. A
+//! plain snapshot is no position of the stream, and an event-driven sync that keeps the lookup may
+//! be some seconds behind: each difference is looked at again, and counts only if neither row has
+//! changed in the meantime.
 
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,12 @@ pub(crate) struct Found {
     pub notes: Vec<String>,
 }
 
-/// What became of the comparison of one read model.
+/// The result of the comparison of one read model.
 pub(crate) type Compared = (String, Result<Found>);
 
 /// Compares these read models one after the other, and names at most `keys` keys of each kind of
-/// difference. It may be dropped at any time: the sessions end, and with them what they have made.
+/// difference. It may be dropped at any time: the sessions end, and with them everything that they
+/// have created.
 pub(crate) async fn compare(
     settings: &Settings,
     read_models: &[&ReadModelSettings],
@@ -82,8 +83,8 @@ pub(crate) async fn compare(
     all
 }
 
-/// Tries again what fails for a passing reason: a lock that was not free, a session that was lost,
-/// a table that was altered meanwhile.
+/// Tries again after a passing error: a lock that was not free, a session that was lost, a table
+/// that was altered in the meantime.
 async fn compare_one(
     settings: &Settings,
     read_model: &ReadModelSettings,
@@ -112,7 +113,7 @@ async fn compare_one(
 struct Comparison<'a> {
     settings: &'a Settings,
     read_model: &'a ReadModelSettings,
-    /// Reads the source's catalogs, and looks who waits for the reader.
+    /// Reads the source's catalogs, and looks for sessions that wait for the reader.
     observer: Client,
     /// The kind of server that it is with.
     wanted: Wanted,
@@ -128,7 +129,7 @@ impl<'a> Comparison<'a> {
 
     async fn open(settings: &'a Settings, read_model: &'a ReadModelSettings) -> Result<Self> {
         let conninfo = &settings.source.conninfo;
-        // As `cdc run` does; but where there is nothing else a standby can be read, too.
+        // As `cdc run` does; but if there is no primary, a standby can be read, too.
         let (observer, wanted) =
             match source::connect::client_of(conninfo, NAME, Wanted::Primary).await {
                 Err(error) if error.is_transient() => {
@@ -263,7 +264,7 @@ fn altered(read_model: &ReadModelSettings) -> Error {
     ))
 }
 
-/// Shows on a terminal how far the reading is; it is gone at the end.
+/// Shows on a terminal how far the reading is, and clears the line at the end.
 struct Progress<'a> {
     name: String,
     copied: &'a Counter,

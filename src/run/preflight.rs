@@ -25,7 +25,7 @@ pub(crate) async fn connect(
     match Replication::connect_to_accepted(conninfo, &name, accept).await {
         Ok((replication, system)) => Ok((replication, identity(&system))),
         Err(error) if error.class() == Class::Configuration => {
-            // An ordinary session may tell better what keeps the role from replicating.
+            // An ordinary session may say more clearly what keeps the role from replicating.
             check_server(&shared.source_session("facts").await?).await?;
             Err(error)
         }
@@ -33,8 +33,8 @@ pub(crate) async fn connect(
     }
 }
 
-/// Why there is no connection to the source that was copied: where the first source that is found
-/// is not that one, another pipeline may use the same names.
+/// Why there is no connection to the source that was copied: if the first source that is found is
+/// another one, another pipeline may use the same names.
 pub(crate) async fn or_another_pipeline(
     shared: &Shared,
     target: &mut PgConnection,
@@ -61,9 +61,9 @@ fn identity(system: &SystemIdentity) -> SourceIdentity {
     }
 }
 
-/// Another server or database than the one that was copied is not healed by itself. Nor is an
-/// earlier timeline: a promotion begins a later one, so it is what the source was before a
-/// failover, which has gone on or has come back.
+/// `cdc` does not follow another server or database than the one that was copied. Nor does it
+/// follow an earlier timeline: a promotion begins a later one, so such a server is an old primary,
+/// which kept running or has come back.
 pub(crate) fn check_same_source(
     copied: Option<&SourceIdentity>,
     found: &SourceIdentity,

@@ -1,4 +1,4 @@
-//! What the guard of the WAL budget tells the session: whether the slot is to be given up.
+//! What the guard of the WAL budget reports to the session: whether the slot is to be given up.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) enum Pressure {
     Exceeded(String),
 }
 
-/// What the guard tells the session.
+/// What the guard reports to the session.
 #[derive(Debug)]
 pub(crate) struct Budget(watch::Sender<Pressure>);
 

@@ -1,5 +1,5 @@
-//! Sees that the publication serves the read models; one that it does not serve takes no part, and
-//! the others go on.
+//! Ensures that the publication serves the read models. A read model that it does not serve takes
+//! no part, and the others continue.
 
 use futures_util::future::try_join_all;
 use sqlx::PgConnection;
@@ -17,12 +17,12 @@ use crate::source::publication::Outcome;
 use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 
-/// Makes or extends the publication for the read models that are bound. One that it does not serve
-/// all the same is bound no more.
+/// Creates or extends the publication for the bound read models. A read model that it still does
+/// not serve is unbound.
 ///
 /// # Errors
-/// Configuration if nothing can go on and nothing was ever copied; transient if there is no
-/// publication at all.
+/// Configuration if no read model can be followed and none was ever copied; transient if there is
+/// no publication at all.
 pub(crate) async fn ensure(
     shared: &Shared,
     client: &Client,
@@ -30,8 +30,8 @@ pub(crate) async fn ensure(
     ownership: &Ownership,
     bound: &mut [Bound],
 ) -> Result<()> {
-    // A table that is gone, or has lost its identity, suspends its read models; the publication of
-    // the others goes on.
+    // A table that was dropped, or has lost its identity, suspends its read models; the others are
+    // published all the same.
     let places: Vec<usize> = (0..bound.len())
         .filter(|place| bound.get(*place).is_some_and(|bound| bound.model.is_ok()))
         .collect();
@@ -75,8 +75,8 @@ pub(crate) async fn ensure(
     Ok(())
 }
 
-/// The error where nothing can go on: a stream needs a publication, and a process that never copied
-/// anything a read model.
+/// The error if nothing can continue: a stream needs a publication, and a process that never copied
+/// anything needs a read model.
 fn refuse(outcome: &Outcome, bound: &[Bound], served: usize) -> Result<()> {
     let Some(refusal) = &outcome.refusal else {
         return Ok(());
@@ -102,8 +102,8 @@ async fn carry_out(client: &Client, settings: &Settings, ownership: &Ownership) 
     Ok(outcome)
 }
 
-/// The tables of these read models, each once, as far as they are there. The driver asks for all of
-/// them before the first answer is there.
+/// The tables of these read models, each once, as far as they exist. The driver sends all queries
+/// before the first answer arrives.
 async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Vec<SourceTable>> {
     let mut names: Vec<&TableName> = Vec::with_capacity(read_models.len());
     for model in read_models {
@@ -118,9 +118,9 @@ async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Ve
     Ok(tables.into_iter().flatten().collect())
 }
 
-/// Which of these read models the publication does not serve, by their places, before they are
-/// copied: a copy that nothing follows would look right for good. `None`: it did not serve one of
-/// them, and was extended, so the session has to begin again.
+/// Before a copy: which of these read models the publication does not serve, by their places. A
+/// copy without a stream behind it would always look right. `None`: it did not serve one of them
+/// and was extended, so the session has to begin again.
 pub(crate) async fn lacking(
     shared: &Shared,
     client: &Client,
@@ -157,7 +157,7 @@ pub(crate) async fn lacking(
         lacking.extend(to_extend.into_iter().map(|place| (place, error.clone())));
         return Ok(Some(lacking));
     }
-    // By what all read models need: two of one table may need other columns.
+    // Uses the needs of all read models: two of one table may need different columns.
     let all = published_together(shared, target, &asked).await?;
     let outcome = carry_out(client, &all, &ownership).await?;
     for place in to_extend {
@@ -177,9 +177,8 @@ pub(crate) async fn lacking(
     Ok(Some(lacking))
 }
 
-/// The read models whose tables the publication is to hold besides those that are asked for: not
-/// one with a value that the source cannot read out, whose next update would end the stream for
-/// all.
+/// The other read models whose tables the publication is to hold. A table with a value that the
+/// source cannot read is left out: its next update would end the stream for all.
 async fn published_together(
     shared: &Shared,
     target: &mut PgConnection,

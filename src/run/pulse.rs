@@ -1,8 +1,8 @@
-//! The pulse: asks the target once a second for what others have left there, and tells those whom
-//! it concerns.
+//! The pulse: asks the target once a second for requests of other sessions, and passes them to the
+//! watch and the keeper.
 //!
-//! The watch hears when somebody waits for a position, the keeper when there is something to copy.
-//! An idle pipeline asks nothing else.
+//! The watch learns when a session waits for a position, the keeper when there is something to
+//! copy. An idle pipeline asks nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::run::shared::Shared;
 use crate::target::bookkeeping::Pulse;
 
-/// How often it is looked; more often for a while after somebody has waited, who may wait again.
+/// How often to look; more often for a while after a session has waited, since it may wait again.
 const INTERVAL: Duration = Duration::from_secs(1);
 const SHORT_INTERVAL: Duration = Duration::from_millis(250);
 const ATTENTION: Duration = Duration::from_secs(60);
@@ -21,8 +21,8 @@ const ATTENTION: Duration = Duration::from_secs(60);
 /// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks until the session ends, and tells each time what it has seen. A target that cannot be
-/// reached is looked at later.
+/// Looks until the session ends, and sends what it sees each time. If the target cannot be reached,
+/// it looks later.
 pub(crate) async fn run(shared: &Shared, epoch: i64, told: watch::Sender<Pulse>) {
     let mut session = None;
     let mut waited_at: Option<Instant> = None;
@@ -32,7 +32,7 @@ pub(crate) async fn run(shared: &Shared, epoch: i64, told: watch::Sender<Pulse>)
                 if pulse.waits {
                     waited_at = Some(Instant::now());
                 }
-                // Told although it is the same as before: whoever listens goes by the beat.
+                // Sent even if it is the same as before: the receivers count on the beat.
                 told.send_replace(pulse);
             }
             Err(error) => {

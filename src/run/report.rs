@@ -57,7 +57,7 @@ pub(crate) fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Dur
     }
 }
 
-/// A read model that the bookkeeping called in step although the stream passed its changes over.
+/// A read model that the bookkeeping called in step although the stream skipped its changes.
 pub(crate) fn out_of_stream(settings: &ReadModelSettings) {
     tracing::error!(
         read_model = settings.name(),
@@ -96,7 +96,7 @@ fn rejected(read_model: &str, written: &Written, lsn: Lsn) {
     );
 }
 
-/// One line a row; of very many rows some are only counted.
+/// One line a row; above a limit, rows are only counted.
 fn rows(settings: &ReadModelSettings, written: &Written) {
     let prefix = if settings.is_labels() {
         "LABEL_SYNC"

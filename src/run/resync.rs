@@ -6,11 +6,11 @@
 //! ```
 //!
 //! The temporary slot exports a snapshot that holds exactly the commits before C. The shadow is
-//! filled from it, catches up by the slot's own stream, and once it is near the running stream
-//! stands still at its position P. Then the shadow is brought to P: every commit before P, none at
-//! or after it. What differs is written in one transaction with the checkpoint P. A pause *at* C
-//! cannot be had: when the slot is made the stream has often passed C already. A dry run takes a
-//! snapshot of the target at P, lets the stream go on, and compares within the snapshot.
+//! filled from it and catches up by the slot's own stream. Once it is near, the running stream
+//! pauses at its position P. Then the shadow is brought to P: every commit before P, none at or
+//! after it. The differences are written in one transaction with the checkpoint P. A pause *at* C
+//! is impossible: when the slot is created, the stream has often passed C already. A dry run takes
+//! a snapshot of the target at P, lets the stream continue, and compares within the snapshot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,10 @@ use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
 use crate::target::shadow::ShadowWriter;
 
-/// How long the making of the temporary slot may wait for open write transactions of the source.
+/// How long the creation of the temporary slot may wait for open write transactions of the source.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the running stream may stand still until the shadow has come to its position.
+/// How long the running stream may pause until the shadow has reached its position.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A resync to be done.
@@ -91,16 +91,16 @@ pub(crate) async fn resync(
         stop,
         failed: Vec::new(),
     };
-    // Not dropped half way at a stop: the making of a slot is given up by itself, everything else
+    // Not dropped half way at a stop: the creation of a slot is given up by itself, everything else
     // ends soon after.
     let result = copying.carry_out(&mut shadow).await;
     if result.is_err() {
-        // The session may be in the middle of something.
+        // The session may be in the middle of a statement.
         drop(shadow);
         take_away(shared, order.epoch, &session).await;
         return result;
     }
-    // What a session that is gone cannot empty is emptied later.
+    // A shadow that a lost session cannot empty is emptied later.
     if shadow.give_back(&shared.bookkeeping).await.is_err() {
         return result;
     }
@@ -152,7 +152,7 @@ impl Copying<'_> {
         for (to_copy, result) in copied {
             match result {
                 Ok(_) => ready.push(to_copy),
-                // What somebody waits for is done as a whole, later.
+                // A request is carried out as a whole, later.
                 Err(error) if error.is_transient() && self.order.number.is_some() => {
                     return Err(error);
                 }
@@ -169,8 +169,8 @@ impl Copying<'_> {
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        // The end moves on meanwhile: near means near to where it is then. At a source that writes
-        // faster than that in each round, twice as much is near in the next one.
+        // The end of the WAL moves in the meantime: near means near to where it is then. At a
+        // source that writes faster than that in each round, twice as much is near in the next one.
         let mut near_bytes = NEAR_BYTES;
         loop {
             let end = source::facts::current_wal(&client).await?;
@@ -232,7 +232,7 @@ impl Copying<'_> {
                     self.failed.push((*id, settings.name(), error));
                 }
                 Err(error) if error.class() == Class::Gap => {
-                    // Its map may only be made anew with nothing of it in memory.
+                    // A new map may only be created when nothing of the read model is in memory.
                     return Err(self.end_session(error.with_class(Class::Transient)).await?);
                 }
                 Err(error) => return Err(error),
@@ -304,7 +304,7 @@ impl Copying<'_> {
         Err(self.end_session(error).await?)
     }
 
-    /// The stream stands still, the copies come to its position, and are compared or merged there.
+    /// The stream pauses; the copies are brought to its position, and compared or merged there.
     async fn compare_at_one_position(
         &mut self,
         client: &tokio_postgres::Client,
@@ -312,7 +312,7 @@ impl Copying<'_> {
         shadow: &mut ShadowWriter,
         ready: &[ToCopy],
     ) -> Result<Outcome> {
-        // Dropped at the end of this function, on every path: then the stream goes on.
+        // Dropped at the end of this function, on every path: then the stream continues.
         let (resume, resumed) = oneshot::channel::<()>();
         let position = self.stand_still(&mut catch_up, ready, resumed).await?;
         tracing::debug!(lsn = %position, "the stream is paused: the copies are brought to its position");
@@ -334,7 +334,7 @@ impl Copying<'_> {
         Ok(self.outcome(position, written, Vec::new()))
     }
 
-    /// Asks the stream to stand still, and waits for its position.
+    /// Asks the stream to pause, and waits for its position.
     async fn stand_still(
         &self,
         catch_up: &mut CatchUp,
@@ -345,8 +345,8 @@ impl Copying<'_> {
         let models = models
             .iter()
             .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)));
-        // Not before what the shadow already holds: it must not know a commit that the lookups do
-        // not.
+        // At or after what the shadow already holds: it must not have a commit that the lookups
+        // lack.
         let at_least = catch_up.received();
         let (reply, position) = oneshot::channel();
         let pause = Command::Pause {
@@ -360,7 +360,7 @@ impl Copying<'_> {
         catch_up.while_waiting(position).await
     }
 
-    /// Compares within one snapshot of the target, which is taken while the stream stands still.
+    /// Compares within one snapshot of the target, which is taken while the stream is paused.
     async fn compare(
         &self,
         shadow: &mut ShadowWriter,
@@ -369,12 +369,12 @@ impl Copying<'_> {
     ) -> Result<Vec<(String, Difference)>> {
         shadow.begin_comparing().await?;
         if resume.is_closed() {
-            // What is seen may be later than what the copy shows.
+            // The target's snapshot may be later than the copy.
             return Err(Error::transient(
                 "the stream went on before it could be compared",
             ));
         }
-        // What is compared stays as it is, however long that takes.
+        // The snapshot keeps what is compared unchanged, however long the comparison takes.
         drop(resume);
         let mut found = Vec::new();
         for to_copy in ready {
@@ -400,7 +400,7 @@ impl Copying<'_> {
         merged.await.map_err(|_| stream_gone())?
     }
 
-    /// What was written, by name; what could not be is among the failed.
+    /// What was written, by name; read models that could not be written are among the failed.
     fn written(&mut self, ready: &[ToCopy], merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
         for (index, merged) in merged {
@@ -417,7 +417,7 @@ impl Copying<'_> {
     }
 
     /// The tables are still those that were bound, and the copy's own stream has described no other
-    /// columns meanwhile.
+    /// columns since.
     async fn prove(
         &self,
         client: &tokio_postgres::Client,

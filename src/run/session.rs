@@ -146,9 +146,9 @@ struct Ends {
 
 impl Ends {
     async fn connect(shared: &Shared, lessons: &mut Lessons) -> Result<Self> {
-        // Until the stream begins every commit is durable, whatever target.synchronous_commit says:
-        // the claim flushes the position that it reads, which the last owner may have stored
-        // asynchronously, and a merge of copies the one that it stores.
+        // Until the stream begins, every commit is durable, whatever target.synchronous_commit
+        // says. So the claim flushes the position that it reads, which the last owner may have
+        // stored asynchronously, and a merge of copies flushes the position that it stores.
         let mut conn = shared.target_session("apply").await?;
         shared.bookkeeping.ensure(&mut conn).await?;
         let copied = shared.bookkeeping.source(&mut conn).await?;
@@ -163,7 +163,7 @@ impl Ends {
         let client = shared.source_session("facts").await?;
         locks::of_source(&client).await?;
         check_server(&client).await?;
-        // Another's pipeline would be waited for in vain.
+        // It is useless to wait for another pipeline.
         check_slot(shared, lessons, (&client, &mut conn), &source).await?;
         Ok(Self {
             conn,
@@ -195,8 +195,8 @@ impl Ends {
         if lessons.stuck.is_none() {
             lessons.stuck = bookkeeping.stuck(conn).await?;
         }
-        // Before anything is bound or published: another server must change nothing. What was read
-        // before may have been of another owner.
+        // Before anything is bound or published: another server must change nothing. Values that
+        // were read before may be another owner's.
         check_same_source(claim.source(), &self.source)?;
         let ownership =
             check_slot(shared, lessons, (&self.client, &mut *conn), &self.source).await?;
@@ -225,7 +225,7 @@ impl Ends {
         suspend_what_cannot_go_on(shared, lessons, (&mut *conn, epoch), &mut bound).await?;
         unreadable::withdraw(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
         publish::ensure(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
-        // A lookup that was not there was made while it was bound.
+        // Binding has created each lookup that was missing.
         let made = target::facts::shapes(conn, &lookups).await?;
         for (shape, made) in shapes.iter_mut().zip(made) {
             if shape.is_empty() {
@@ -249,8 +249,8 @@ struct Bindings {
     shapes: Vec<String>,
 }
 
-/// A read model that cannot take a transaction leaves before it: that is as far as the last session
-/// came.
+/// A read model that cannot take a transaction leaves before it. That is the position that the last
+/// session reached.
 async fn suspend_what_cannot_go_on(
     shared: &Shared,
     lessons: &mut Lessons,

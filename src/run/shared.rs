@@ -25,15 +25,15 @@ pub(crate) struct Shared {
     pub settings: Settings,
     /// The bookkeeping of this pipeline.
     pub bookkeeping: Bookkeeping,
-    /// Who we are, for people: pid of the process.
+    /// The name of this process, for people: `pid N`.
     pub owner: String,
     /// Cancelled when the process shall leave.
     pub stop: CancellationToken,
-    /// A slot of this pipeline's name is taken, whoever has made it.
+    /// A slot of this pipeline's name is taken, even if another consumer has created it.
     pub take_slot: bool,
     /// What the slot holds at the source, measured by the limit.
     pub budget: Budget,
-    /// How often in a row the making of a slot has failed: given up, as a rule.
+    /// How often in a row the creation of a slot has failed; usually it was given up.
     pub slots_failed: AtomicU32,
     /// The server that the session's replication connection is with.
     server: Mutex<Option<Instance>>,
@@ -77,8 +77,8 @@ impl Shared {
     }
 
     /// The same, for questions that are asked while a session of ours has a table locked, or while
-    /// the stream stands still. It waits for no lock for longer than a moment: a migration that
-    /// waits for our lock is in front of it, and would wait for us for ever.
+    /// the stream is paused. It waits for no lock for longer than a moment: a migration that waits
+    /// for our lock is ahead of it in the queue, and would wait for us for ever.
     pub(crate) async fn source_observer(&self, role: &str) -> Result<Client> {
         let client = self.source_session(role).await?;
         locks::of_observer(&client).await?;

@@ -1,8 +1,8 @@
-//! The loop: one `select!` between the replication connection, the applier and whoever asks
-//! something of the stream.
+//! The loop: one `select!` between the replication connection, the applier and the commands of the
+//! tasks beside the stream.
 //!
 //! In: frames, results, commands. Out: jobs and acknowledgements. It decides nothing: each event
-//! goes to the [`Consumer`], which says what is to be done next.
+//! goes to the [`Consumer`], which says what to do next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(crate) struct Left {
     pub stalled: bool,
     /// The batch that could not be written, if that ended the loop.
     pub failed: Option<FailedBatch>,
-    /// Where the stream stood when the source reported that it cannot send what follows.
+    /// The position of the stream when the source reported that it cannot send the next change.
     pub unsendable: Option<Lsn>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Ends {
     pub applier: Applier,
     /// What the stream asks of the watch.
     pub questions: mpsc::Sender<Question>,
-    /// Notified when commits that have waited for us need not any more.
+    /// Notified when commits that have waited for us no longer need to.
     pub let_go: Arc<Notify>,
     /// Whether to read in large pieces when behind: not over Unix sockets, whose buffers are small
     /// and of fixed size.
@@ -69,18 +69,18 @@ pub(crate) struct Stream {
     began: Instant,
     /// When the job in hand was handed over.
     submitted_at: Instant,
-    /// Who waits for the result of the merge in hand.
+    /// The receiver of the result of the merge in hand.
     merge: Option<MergeReply>,
     /// The watch looks at tables that were described.
     proof: Option<oneshot::Receiver<Answer>>,
-    /// Who gets the position at which the stream stands still.
+    /// The receiver of the position at which the stream pauses.
     stand: Option<oneshot::Sender<Lsn>>,
-    /// Comes back when the pause is over.
+    /// Completes when the pause is over.
     resume: Option<oneshot::Receiver<()>>,
     /// Whether the batch in hand is given up.
     abandon: bool,
-    /// Whether the source itself reported the error that ended the loop, and it may be about what
-    /// is to be sent.
+    /// Whether the source itself reported the error that ended the loop, and it may be about a
+    /// value to be sent.
     reported: bool,
 }
 
@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Runs until it is stopped or an error ends it. In both cases the applier comes back.
+    /// Runs until it is stopped or an error ends it. In both cases it returns the applier.
     pub(crate) async fn run(
         mut self,
         commands: &mut mpsc::Receiver<Command>,
@@ -144,21 +144,21 @@ impl Stream {
             let pace = self.ends.pace && self.consumer.is_behind();
             tokio::select! {
                 biased;
-                // To leave comes first: nothing below may starve it.
+                // A stop comes first: nothing below may starve it.
                 () = stop.cancelled() => return Ok(()),
                 // A result frees the applier and moves what may be acknowledged.
                 done = self.ends.applier.result(), if self.consumer.in_hand() => self.done(done)?,
                 // Feedback keeps the connection alive whatever the target does.
                 _ = feedback.tick() => self.consumer.tick(self.began.elapsed())?,
-                // A copy that waits holds up the stream: it is heard before more is read.
+                // A waiting copy delays the stream: it is heard before more is read.
                 Some(command) = commands.recv() => self.command(command).await?,
-                // What waits is handed over once it is proved.
+                // Waiting transactions are handed over once they are proved.
                 answer = answered(&mut self.proof), if self.proof.is_some() => self.proved(answer)?,
                 // A pause is over when its copy is; a merge that is under way is not given up.
                 () = resumed(&mut self.resume), if self.resume.is_some() && self.merge.is_none() => self.resume(),
-                // Something has waited for as long as it may.
+                // A deadline of the consumer has passed.
                 () = reached(deadline) => self.wake()?,
-                // More is read only when all else is done: what was read waits for it.
+                // More is read only when all else is done.
                 read = fill(&mut self.ends.replication, pace), if reads => {
                     read?;
                     self.consumer.heard(self.began.elapsed());
@@ -233,7 +233,7 @@ impl Stream {
         let done = match (done, &self.merge) {
             (Ok(done), _) => done,
             (Err(error), Some(_)) if merge_alone_failed(&error) => {
-                // Rolled back: the stream goes on where it stands.
+                // Rolled back: the stream continues from where it is.
                 self.answer_merge(Err(error));
                 Done::Merged(Vec::new())
             }
@@ -261,7 +261,7 @@ impl Stream {
 
     fn answer_merge(&mut self, merged: Result<Vec<Merged>>) {
         if let Some(reply) = self.merge.take() {
-            // Whoever asked may be gone; what is committed is so all the same.
+            // The receiver may be dropped; the merge is committed all the same.
             let _ = reply.send(merged);
         }
     }
@@ -322,7 +322,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Finishes the job in hand, stores and acknowledges; what only waits comes again after the
+    /// Finishes the job in hand, stores and acknowledges. Waiting transactions come again after the
     /// restart.
     async fn leave(&mut self) -> Result<()> {
         loop {
@@ -399,9 +399,9 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// Whether the error concerns nothing but the merge: the rows that it brings, or the room that it
-/// takes (disk, memory, temporary files; class 53), which a batch does not take. A session that
-/// began again would only try the same merge at once.
+/// Whether the error concerns only the merge: its rows, or the room that it takes (disk, memory,
+/// temporary files; class 53) and a batch does not. A new session would only try the same merge at
+/// once.
 fn merge_alone_failed(error: &Error) -> bool {
     matches!(error.class(), Class::Rejected | Class::Broken)
         || error
@@ -410,8 +410,8 @@ fn merge_alone_failed(error: &Error) -> bool {
 }
 
 /// The server looks the publication up as of the change that it decodes, so the old slot never
-/// finds one that was made again (up to 17). The slot itself may be gone too: both are undefined
-/// objects.
+/// finds one that was created again (up to 17). The slot itself may be missing too: both are
+/// undefined objects.
 fn gone(error: Error, reported: &mut bool) -> Error {
     *reported = error.sqlstate().is_some_and(Stuck::concerns);
     if error.sqlstate() == Some("42704") {

@@ -37,7 +37,7 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
     let mut lessons = Lessons::default();
     let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
     loop {
-        // A session that is dropped leaves what a killed process leaves: the next one begins from
+        // A dropped session leaves the same state as a killed process: the next session begins from
         // what is stored.
         let result = tokio::select! {
             biased;
@@ -55,8 +55,8 @@ async fn sessions(shared: &Arc<Shared>) -> Result<()> {
         if error.class() == Class::Configuration && !lessons.streamed {
             return Err(error);
         }
-        // A session that streamed for a while was a good one; what ends each of them at once must
-        // not be tried without a pause.
+        // A session that streamed for a while was a good one. An error that ends each session at
+        // once must not be tried again without a pause.
         if lessons
             .streaming_since
             .take()

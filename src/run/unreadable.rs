@@ -1,7 +1,7 @@
-//! A read model with a value that the source cannot read out: it is suspended, and its table leaves
-//! our publication.
+//! A read model with a value that the source cannot read: it is suspended, and its table leaves our
+//! publication.
 //!
-//! A copy goes round a value that the stream cannot carry (`crate::stuck`), as long as the value is
+//! A copy bypasses a value that the stream cannot carry (`crate::stuck`), as long as the value is
 //! in a column that no read model projects. If the copy fails on it too, the table's next update
 //! could end the stream again, for all read models. So the table is published again only once a
 //! plain read of it succeeds.
@@ -21,9 +21,9 @@ use crate::source::error::from_driver;
 use crate::target::bookkeeping::ModelState;
 use crate::target::model::TargetModel;
 
-/// Classes of SQLSTATE that the source reports of a value which it cannot read out: it has no text
-/// in UTF-8 (22), it is too large (54), its storage is damaged or more than can be allocated (XX).
-/// The target's errors of these classes do not break a read model.
+/// Classes of SQLSTATE that the source reports for a value that it cannot send as text: it has no
+/// text in UTF-8 (22), it is too large (54), its storage is damaged or more than can be allocated
+/// (XX). The target's errors of these classes do not break a read model.
 const OF_A_VALUE: [&str; 3] = ["22", "54", "XX"];
 
 /// Whether a copy failed because of a value of the source.
@@ -109,7 +109,7 @@ pub(crate) async fn withdraw(
     Ok(())
 }
 
-/// Reads what a copy would read, and keeps nothing of it.
+/// Reads what a copy would read, and discards it.
 ///
 /// # Errors
 /// Broken, if there still is a value that cannot be read.

@@ -1,5 +1,6 @@
-//! The making of a slot, which waits for every open write transaction of the source: meanwhile the
-//! bookkeeping says who is in the way, and since when, so that `status` can name it.
+//! The creation of a slot, which waits for every open write transaction of the source. While it
+//! waits, the bookkeeping says which transaction blocks it, and since when, so that `status` can
+//! name it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,12 +18,12 @@ use crate::source::slot::{CreatedSlot, Kind, Waits};
 /// How long the target may take to note it.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often the time that the making may take is doubled. Its end is that of the transactions that
-/// write when it begins, and then of those that write by then: where long ones overlap all the
-/// time, no shorter time would ever do.
+/// How often the time that the creation may take is doubled. It waits for the transactions that
+/// write when it begins, and then for those that write at that time: if long transactions overlap
+/// all the time, no shorter time is ever enough.
 const MOST_DOUBLINGS: u32 = 4;
 
-/// A slot to be made.
+/// A slot to be created.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     /// Name.
@@ -37,7 +38,7 @@ pub(crate) struct Wanted<'a> {
     pub resync: Option<i64>,
 }
 
-/// Makes a slot, as [`source::slot::create_within`]. Not to be dropped half way.
+/// Creates a slot, as [`source::slot::create_within`]. Not to be dropped half way.
 pub(crate) async fn create_slot(
     shared: &Shared,
     wanted: &Wanted<'_>,
@@ -81,7 +82,7 @@ pub(crate) async fn create_slot(
     result
 }
 
-/// Never ends. What cannot be noted is left out: the copy does not depend on it.
+/// Never ends. An entry that cannot be stored is left out: the copy does not depend on it.
 async fn note(shared: &Shared, wanted: &Wanted<'_>, told: &mut watch::Receiver<Option<String>>) {
     let since = jiff::Timestamp::now()
         .strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -99,8 +100,8 @@ async fn note(shared: &Shared, wanted: &Wanted<'_>, told: &mut watch::Receiver<O
     std::future::pending().await
 }
 
-/// In a session of its own: the others must not be left in the middle of a statement, and may be in
-/// the copy's way.
+/// Uses a session of its own: the others must not be left in the middle of a statement, and may
+/// block the copy.
 async fn store(shared: &Shared, wanted: &Wanted<'_>, text: Option<&str>) -> Result<()> {
     let storing = async {
         let mut conn = shared.target_session("state").await?;

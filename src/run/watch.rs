@@ -1,4 +1,4 @@
-//! The watch: every ten seconds one cheap query a side, for what the stream does not tell.
+//! The watch: every ten seconds one cheap query a side, for what the stream does not bring.
 //!
 //! What it finds is stored with each read model, so a difference is noticed across restarts too:
 //!
@@ -6,15 +6,15 @@
 //! |---|---|
 //! | the publication was created again | the old slot may never pass it: healing |
 //! | its options or its entries for the table | changes may be missing: that read model is copied |
-//! | the table or the lookup was made again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound anew, and copied if it has to be |
+//! | the table or the lookup was created again or renamed, a column that is used or the replica identity changed, a table or leaf became UNLOGGED or a partition of another one, the lookup's columns changed | bound again, and copied if it has to be |
 //! | another file (rewrite, TRUNCATE, ATTACH, DETACH) that is no TRUNCATE which the stream brought | one resync of that read model |
 //! | changes of a leaf that no look has seen: attached, changed and detached | one resync of that read model |
 //! | a label of an enum, the attributes of a composite type, the output of a type | one resync of that read model |
-//! | bookkeeping or a map is gone at the target | made again and copied |
+//! | bookkeeping or a map is missing at the target | created again and copied |
 //! | lookup or map have another number of rows than was written | one resync of that read model |
 //!
-//! Between two looks it tells the stream when somebody waits in `wait_for` for a position, and
-//! judges another file once the stream has passed the position at which it was seen.
+//! Between two looks it tells the stream when a session waits in `wait_for` for a position. It
+//! judges another file once the stream has passed the position at which the file was seen.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -64,8 +64,8 @@ pub(crate) struct Watch {
     epoch: i64,
     watched: Vec<Watched>,
     passed: Arc<Passed>,
-    /// Read models that were miscounted when it was looked last, and when a resync of them may be
-    /// asked for again: what comes back at once must not load the master.
+    /// Read models that were miscounted at the last look, and when a resync of them may be asked
+    /// for again: a cause that comes back at once must not load the master.
     miscounted: HashMap<i32, (Backoff, Instant)>,
     commands: mpsc::Sender<Command>,
     pulse: watch::Receiver<Pulse>,
@@ -78,8 +78,8 @@ fn sources(shared: &Shared) -> Vec<TableName> {
     read_models.map(|model| model.source.clone()).collect()
 }
 
-/// Asks for a resync of the read model, unless one is to begin anyway: what runs may have read the
-/// source before.
+/// Asks for a resync of the read model, unless one is already queued. A running one does not count:
+/// it may have read the source before.
 async fn ask_for_resync(
     shared: &Shared,
     target: &mut PgConnection,
@@ -129,7 +129,7 @@ impl Watch {
         }
     }
 
-    /// Looks until the session ends. A side that cannot be reached is looked at later: the stream
+    /// Looks until the session ends. If a side cannot be reached, it looks later: the stream
     /// notices by itself.
     pub(crate) async fn run(mut self, client: &Client) {
         let mut backoff = Backoff::new(LOOK_INTERVAL, LOOK_INTERVAL);
@@ -137,8 +137,8 @@ impl Watch {
             if let Err(error) = self.keep(client).await {
                 tracing::debug!(%error, "the watch could not look");
                 if self.seen_at.elapsed() > MOST_BLINDNESS {
-                    // The session that applies will not be told either: a host that lost its power
-                    // sends nothing.
+                    // The applying session will not notice either: a host that lost its power sends
+                    // nothing.
                     let error = error.context("the target does not answer");
                     let _ = self
                         .commands
@@ -178,8 +178,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Passes the time until the next look; whoever waits for a position is heard soon, also while
-    /// nothing changes.
+    /// Passes the time until the next look. A session that waits for a position is noticed soon,
+    /// also while nothing changes.
     async fn until_next_look(&mut self, target: &mut PgConnection) -> Result<()> {
         let next = Instant::now() + LOOK_INTERVAL;
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
@@ -204,7 +204,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for the next beat of the pulse, or as long as it is silent; returns whether somebody
+    /// Waits for the next beat of the pulse, or as long as it is silent; returns whether a session
     /// waits for a position.
     async fn beat(&mut self, latest: Instant) -> bool {
         let pause = latest
@@ -217,7 +217,7 @@ impl Watch {
         }
     }
 
-    /// Compares; returns what the session cannot go on with.
+    /// Compares; returns an error with which the session cannot continue.
     async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
         let publication = &self.shared.settings.source.publication;
         let unseen: Vec<BTreeSet<u32>> = (0..self.watched.len())
@@ -252,7 +252,7 @@ impl Watch {
         self.look_for_damage(target).await
     }
 
-    /// Does what follows from a look, short of the session's end, and stores what was seen.
+    /// Acts on a look, unless the session must end, and stores what was seen.
     async fn follow(&self, index: usize, seen: Seen, target: &mut PgConnection) -> Result<()> {
         let Some(watched) = self.watched.get(index) else {
             return Ok(());
@@ -274,8 +274,8 @@ impl Watch {
             .await
     }
 
-    /// Judges files that were seen before and that the stream has passed by now; returns whether
-    /// others wait for that.
+    /// Judges files that were seen before, once the stream has passed their position; returns
+    /// whether others still wait for that.
     async fn judge_files(&mut self, target: &mut PgConnection) -> Result<bool> {
         let applied = self.passed.applied();
         for index in 0..self.watched.len() {

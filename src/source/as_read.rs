@@ -1,8 +1,8 @@
-//! What a COPY takes from the catalogs of now, although the rows that it reads are older.
+//! What a COPY takes from the current catalogs, although the rows that it reads are older.
 //!
-//! A table's partitions are those of the moment when the COPY begins, and the text of an enum is
-//! made from its labels of now. Read as of the snapshot and again beside the COPY, both must be the
-//! same: else the rows are those of no commit.
+//! A table's partitions are those of the moment when the COPY begins, and the text of an enum comes
+//! from its current labels. `cdc` reads both as of the snapshot, and again beside the COPY. They
+//! must be the same: otherwise the rows are those of no commit.
 
 use tokio_postgres::Client;
 
@@ -38,14 +38,14 @@ impl AsRead {
         })
     }
 
-    /// Whether rows that are read by the catalogs of `now` are what they were when these were read.
-    /// Labels may have come since.
+    /// Whether rows that are read by the catalogs of `now` have the same text as by these. Labels
+    /// may have been added since.
     pub(crate) fn holds(&self, now: &Self) -> bool {
         self.tree == now.tree && self.texts_hold(now)
     }
 
-    /// The same, of their texts alone: partitions that come and go later are no matter to a COPY
-    /// that has begun.
+    /// The same, of their texts alone: a COPY that has begun is not affected by partitions that are
+    /// attached or detached later.
     pub(crate) fn texts_hold(&self, now: &Self) -> bool {
         self.texts.is_subset(&now.texts)
     }

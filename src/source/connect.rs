@@ -28,9 +28,10 @@ use crate::error::{Class, Error, Result};
 /// libpq would wait for as long as the system does, minutes; a daemon has other servers to try.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Settings that every connection to the source has: values come as text, so all that shapes text
-/// is fixed; names are qualified, so nothing is searched; no timeout of a role or database ends a
-/// stream or a copy; and row-level security is an error rather than rows that are silently missing.
+/// Settings that every connection to the source has. Values come as text, so everything that shapes
+/// text is fixed. Names are qualified, so the search_path is empty. No timeout of a role or
+/// database ends a stream or a copy. Row-level security is an error, since rows would be missing
+/// without notice.
 const SETTINGS: &[(&str, &str)] = &[
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -42,8 +43,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("row_security", "off"),
     ("default_transaction_isolation", "read committed"),
-    // A look at the catalogs of thousands of partitions would be compiled for seconds, and run for
-    // a third of one.
+    // The server would compile a query over the catalogs of thousands of partitions for seconds,
+    // and run it for a third of one.
     ("jit", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
@@ -266,8 +267,8 @@ impl<'a> Ways<'a> {
     ) -> Result<Option<T>> {
         match outcome.map_err(from_driver) {
             Ok(session) => Ok(Some(session)),
-            // pg_hba.conf may take this role the other way only. A password that was refused is not
-            // sent again.
+            // pg_hba.conf may accept this role only with the other protection. A password that was
+            // refused is not sent again.
             Err(error) if error.sqlstate() == Some("28000") => {
                 self.note(error);
                 Ok(None)
@@ -289,10 +290,10 @@ pub(super) struct Search<'a> {
     hosts: VecDeque<&'a Host>,
     addresses: VecDeque<Address>,
     wanted: Wanted,
-    /// Only for prefer-standby: whether a primary will do by now.
+    /// Only for prefer-standby: whether a primary is accepted in this round.
     last_round: bool,
     errors: Vec<Error>,
-    /// Why a server that could be used is not taken: that says more than why others cannot be
+    /// Why a server that could be used was skipped: that says more than why others cannot be
     /// reached.
     refused: Option<Error>,
 }
@@ -350,12 +351,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes the connection if it was made and the server will do; `None` goes on to the next
-    /// server.
+    /// Takes the connection if it was opened and the server is acceptable; `None` means: try the
+    /// next server.
     ///
     /// # Errors
-    /// Configuration: another server would say the same (as libpq, which goes on only if it got no
-    /// connection).
+    /// Configuration: another server would say the same (as libpq, which tries the next server only
+    /// if it got no connection).
     pub(super) fn judge<T>(
         &mut self,
         server: &Server,
@@ -379,15 +380,15 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// Passes over a server that could be used, for this reason.
+    /// Skips a server that could be used, for this reason.
     pub(super) fn refuse(&mut self, server: &Server, why: Error) {
         let why = why.context(connecting(server));
         tracing::debug!(error = %why, "passed over a server");
         self.refused.get_or_insert(why);
     }
 
-    /// Why there is no connection: that a server was passed over, else what the last one said; in
-    /// the detail what the others said.
+    /// Why there is no connection: a server was skipped, or else the error of the last one. The
+    /// detail has the errors of the others.
     pub(super) fn into_error(mut self) -> Error {
         let Some(main) = self.refused.take().or_else(|| self.errors.pop()) else {
             return Error::configuration("there is no server to connect to");

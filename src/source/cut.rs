@@ -1,8 +1,8 @@
 //! A session whose connection is cut when it is dropped.
 //!
-//! The driver goes on reading what a statement still sends when its client is gone. Of the COPY of
-//! a large table that is the rest of the table, and until its end the server keeps the table
-//! locked.
+//! When a client is dropped, the driver continues to read what its statement still sends. For the
+//! COPY of a large table that is the rest of the table, and until its end the server keeps the
+//! table locked.
 
 use std::ops::Deref;
 

@@ -44,7 +44,7 @@ pub(crate) fn from_driver(error: tokio_postgres::Error) -> Error {
     if error.is_closed() {
         return Error::transient("the server closed the connection");
     }
-    // The driver does not show its kinds; these two are the user's to mend ("password missing",
+    // The driver does not show its kinds; the user must correct these two ("password missing",
     // "server did not use channel binding").
     let text = error.to_string();
     let ours = match text.as_str() {

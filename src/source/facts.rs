@@ -256,8 +256,8 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<Publicati
     }))
 }
 
-/// The tables that a publication publishes, followed or not, and whose UPDATE and DELETE fail for
-/// that.
+/// The tables that a publication publishes, followed or not, whose UPDATE and DELETE fail because
+/// of that.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.

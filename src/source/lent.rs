@@ -16,7 +16,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::wire::Wire;
 
-/// Version 3.0 of the protocol, as it stands in a startup message.
+/// Version 3.0 of the protocol, as in a startup message.
 const PROTOCOL_3_0: [u8; 4] = 196_608_u32.to_be_bytes();
 
 /// Tag of ReadyForQuery.
@@ -92,8 +92,7 @@ impl Incoming {
                 return;
             }
             let [_, length @ ..] = self.header;
-            // A wrong length is the driver's to refuse; here it only must not lead beyond the
-            // message.
+            // The driver refuses a wrong length; here it only must not lead beyond the message.
             self.body_left = usize::try_from(u32::from_be_bytes(length))
                 .map_or(0, |length| length.saturating_sub(4));
         }
@@ -158,7 +157,7 @@ impl AsyncRead for Lent {
         let this = self.get_mut();
         let allowance = this.incoming.allowance();
         if allowance == 0 {
-            // After ReadyForQuery the driver has all that it needs: nobody waits for this.
+            // After ReadyForQuery the driver has all that it needs: no task waits for this.
             return Poll::Pending;
         }
         let allowance = allowance.min(buf.remaining());

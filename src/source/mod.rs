@@ -1,9 +1,9 @@
 //! The source's edge: connections, the replication stream, slots, and reading under a slot's
 //! snapshot.
 //!
-//! Authentication is tokio-postgres's. An ordinary connection stays with it; of a replication
-//! connection the socket is taken back right after authentication ([`replication`]), since the
-//! driver does not know CopyBoth.
+//! Authentication is tokio-postgres's. An ordinary connection stays with it. A replication
+//! connection takes its socket back right after authentication ([`replication`]), since the driver
+//! does not know CopyBoth.
 //!
 //! ```text
 //! connect  tries the servers --> wire  socket, then TLS (tls) --> handshake by tokio-postgres

@@ -1,9 +1,9 @@
 //! Executes what [`crate::publication`] has planned.
 //!
-//! CREATE and ALTER PUBLICATION wait for whoever holds a table as VACUUM and CREATE INDEX
-//! CONCURRENTLY do, and while they wait nobody in the whole cluster can make a slot, since they
-//! have written. So they wait for a short time only, and a table that is not free keeps no other
-//! from being published.
+//! CREATE and ALTER PUBLICATION wait for sessions that lock a table as VACUUM and CREATE INDEX
+//! CONCURRENTLY do. While they wait, no session of the whole cluster can create a slot, since their
+//! transaction has written. So they wait for a short time only, and a table that is not free does
+//! not keep the others from being published.
 
 use tokio_postgres::Client;
 
@@ -16,10 +16,11 @@ use crate::source::error::from_driver;
 use crate::source::facts;
 
 /// How long a statement may wait for a lock, in milliseconds: longer than deadlock_timeout (1 s by
-/// default), after which an autovacuum gives way to who waits for it (ProcSleep in proc.c).
+/// default), after which an autovacuum gives way to a session that waits for it (ProcSleep in
+/// proc.c).
 const LOCK_PATIENCE_MS: u32 = 2500;
 
-/// SQLSTATE of a lock that was waited for in vain.
+/// SQLSTATE of a lock that was not granted in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// SQLSTATE of a missing privilege.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -39,10 +40,10 @@ pub struct Outcome {
     pub is_marked: bool,
 }
 
-/// Makes or extends the publication.
+/// Creates or extends the publication.
 ///
 /// # Errors
-/// As [`plan`], and what the connection reports. What the server refuses for one table is in the
+/// As [`plan`], and what the connection reports. A refusal of the server for one table is in the
 /// outcome.
 pub async fn ensure(
     client: &Client,
@@ -134,7 +135,7 @@ async fn carry_out(
     Ok(())
 }
 
-/// Executes the statements in one transaction, as those of one message are.
+/// Executes the statements in one message, and so in one transaction.
 ///
 /// # Errors
 /// What the server or the connection reports; transient if a lock is not free.

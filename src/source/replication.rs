@@ -1,12 +1,13 @@
 //! The replication connection: a walsender's other end, on a socket of our own.
 //!
 //! tokio-postgres authenticates (TLS, SCRAM with channel binding) on a wire that is lent to it;
-//! then the wire is taken back and spoken to with `protocol/` ([`Replication`]). That rests on
-//! `Config::connect_raw` of the pinned version; tests/transport.rs holds it.
+//! then `cdc` takes the wire back and speaks the protocol itself, with `protocol/`
+//! ([`Replication`]). That rests on `Config::connect_raw` of the pinned version; `tests/transport`
+//! checks it.
 //!
-//! Invariants: what is received stays in one buffer until it has been looked at, so
-//! [`Replication::fill`] may be dropped at any await; what has to be sent stays in another until it
-//! is sent, so a status update that was dropped half way is finished by the next one.
+//! Invariants: received bytes stay in one buffer until they were decoded, so [`Replication::fill`]
+//! may be dropped at any await. Bytes to send stay in another buffer until they are sent, so a
+//! status update that was dropped half way is finished by the next one.
 //! [`Replication::simple_query`] must not be dropped half way.
 
 use std::future::poll_fn;
@@ -63,8 +64,8 @@ pub struct SystemIdentity {
 pub struct Replication {
     wire: Wire,
     received: BytesMut,
-    /// Bytes at the start of `received` that the last frame took; they go when the next one is
-    /// asked for.
+    /// Bytes at the start of `received` that the last frame took; they are removed when the next
+    /// one is asked for.
     consumed: usize,
     to_send: BytesMut,
     last_fill_was_full: bool,
@@ -101,14 +102,14 @@ impl Replication {
         self.session.instance
     }
 
-    /// What ends a command that this connection waits for, from outside of it.
+    /// Ends, from outside, a command that this connection waits for.
     pub(crate) fn cancel_token(&self) -> CancelRequest {
         self.cancel.clone()
     }
 
     /// Runs a command and returns the rows of its last result.
     ///
-    /// Not to be dropped half way: the answer would be taken for the next command's.
+    /// Not to be dropped half way: the next command would take the answer for its own.
     ///
     /// # Errors
     /// What the server says, by its SQLSTATE; transient if the connection is lost.
@@ -241,8 +242,8 @@ impl Replication {
                 return Ok(None);
             };
             self.consumed = bytes;
-            // Looked at twice, since a frame that is returned borrows the buffer for the rest of
-            // the function.
+            // Decoded twice, since a frame that is returned borrows the buffer for the rest of the
+            // function.
             let tag = self.received.first().copied().unwrap_or_default();
             if !matches!(tag, b'N' | b'S' | b'Z') {
                 break;
@@ -276,12 +277,12 @@ impl Replication {
         self.flush().await
     }
 
-    /// From now on no commit of the source waits for this connection, or it may again if the
-    /// server's settings say so.
+    /// With `apart`, no commit of the source waits for this connection from now on. Without it,
+    /// commits may wait again, if the server's settings say so.
     ///
-    /// A walsender of which the last status named no flushed position is no synchronous standby,
-    /// whatever its name (13 to 18: SyncRepGetCandidateStandbys; pg_receivewal and pg_basebackup go
-    /// by that). The slot stays where it is meanwhile.
+    /// A walsender whose last status named no flushed position is no synchronous standby, whatever
+    /// its name (13 to 18: SyncRepGetCandidateStandbys; pg_receivewal and pg_basebackup rely on
+    /// that). The slot does not move while the connection stands apart.
     pub(crate) fn stand_apart(&mut self, apart: bool) {
         self.apart = apart;
     }
@@ -304,8 +305,9 @@ impl Replication {
         Ok(Duration::from_millis(text.parse().unwrap_or(60_000)))
     }
 
-    /// Moves the slot of a connection that stands apart, with the next status: until the server has
-    /// read that one, which goes out in the same piece, the connection counts.
+    /// Moves the slot of a connection that stands apart, with the next status: it counts as a
+    /// standby only until the server has read a second status, which is sent together with the
+    /// first.
     pub(crate) fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
         if self.apart {
             self.add_status(written, flushed, flushed, false);
@@ -442,7 +444,7 @@ enum Answer {
     Streaming,
 }
 
-/// Logs a notice; other messages on the side are of no use.
+/// Logs a notice; ignores other asynchronous messages.
 fn note_aside(message: Backend<'_>) {
     if let Backend::NoticeResponse(report) = message {
         let (severity, sqlstate) = (report.severity, report.sqlstate);

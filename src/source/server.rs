@@ -1,14 +1,14 @@
-//! Which server a session is with, and whether it will do.
+//! Which server a session is with, and whether it is acceptable.
 //!
 //! Several hosts of one connection string, or several servers behind one address, may take a
 //! connection: a primary, its standbys, a primary that was replaced and came back. What a session
-//! begins with one of them it must go on with at the same one: a slot, its snapshot, and what is
-//! asked of the transactions that run.
+//! begins at one of them it must continue at the same one: a slot, its snapshot, and queries about
+//! running transactions.
 
 use crate::conninfo::TargetSessionAttrs;
 use crate::error::{Error, Result};
 
-/// Turns off the timeouts that only newer servers know (14 and 17), and tells what kind of server
+/// Turns off the timeouts that only newer servers know (14 and 17), and returns what kind of server
 /// it is.
 pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('server_version_num'), \
      pg_is_in_recovery(), current_setting('transaction_read_only'), \
@@ -16,13 +16,13 @@ pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('
      (SELECT count(set_config(name, '0', false)) FROM pg_settings \
       WHERE name IN ('idle_session_timeout', 'transaction_timeout'))";
 
-/// A server as long as it runs, by the time of its start in microseconds: all its sessions say the
-/// same, those of another server or of its next start another one (pg_postmaster_start_time, which
-/// every role may call).
+/// A running server, identified by the time of its start in microseconds (pg_postmaster_start_time,
+/// which every role may call). All its sessions report the same time; another server, or its next
+/// start, has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Instance(i64);
 
-/// Which server of the connection string will do, besides what its target_session_attrs says.
+/// Which server of the connection string is acceptable, besides what its target_session_attrs says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Wanted {
     /// Any.
@@ -60,8 +60,8 @@ impl Session {
         session.ok_or_else(|| Error::protocol("could not read what the new session says of itself"))
     }
 
-    /// Why this server will not do; `None` if it will. In the last round for `prefer-standby` a
-    /// primary will do.
+    /// Why this server is not acceptable; `None` if it is. In the last round for `prefer-standby` a
+    /// primary is acceptable.
     pub(super) fn mismatch(
         self,
         attrs: TargetSessionAttrs,
@@ -128,7 +128,7 @@ mod tests {
         for (found, wanted, will_do) in [
             (here, Wanted::Primary, true),
             (session("t", "on", "1"), Wanted::Primary, false),
-            // Promoted meanwhile, or not: what is read there is not what was begun here.
+            // Promoted in the meantime, or not: it is not the server where the work began.
             (
                 session("f", "off", "1000000000000002"),
                 Wanted::Instance(here.instance),

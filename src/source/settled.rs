@@ -1,11 +1,11 @@
-//! When an exported snapshot may be read: once nothing that it sees as committed is listed as
-//! running.
+//! When an exported snapshot may be read: once no transaction that it sees as committed is listed
+//! as running.
 //!
 //! Servers before the minor releases of November 2026 may export a slot's snapshot that holds a
-//! transaction whose commit is in the WAL but not yet in clog. Reading its rows then takes it for
-//! aborted and writes that into the hint bits: committed rows are lost at the source for good. So
-//! before anything is read, the exported snapshot (e) is compared with an ordinary one (o) of the
-//! same server, again and again, until
+//! transaction whose commit is in the WAL but not yet in clog. A read of its rows then treats the
+//! transaction as aborted and writes that into the hint bits: committed rows are lost at the source
+//! for good. So before anything is read, the exported snapshot (e) is compared with an ordinary one
+//! (o) of the same server, again and again, until
 //!
 //! - o's xmax is at least e's xmax, and
 //! - no transaction that o lists as running is below e's xmax and missing in e's list.
@@ -24,7 +24,7 @@ pub(crate) struct XidSnapshot {
     pub xmin: u64,
     /// All transactions at or above are unseen. Never below `xmin`.
     pub xmax: u64,
-    /// Transactions in between that are taken for running, in ascending order.
+    /// Transactions in between that count as running, in ascending order.
     pub running: Vec<u64>,
 }
 
@@ -44,8 +44,8 @@ impl FromStr for XidSnapshot {
             let snapshot = Self {
                 xmin,
                 // A slot's snapshot may have the larger number first, when the last transactions
-                // before it were rolled back. Who reads rows asks for xmin first (XidInMVCCSnapshot
-                // in snapmgr.c): all below has ended.
+                // before it were rolled back. A read of rows checks xmin first (XidInMVCCSnapshot
+                // in snapmgr.c): every transaction below it has ended.
                 xmax: xmax.max(xmin),
                 running: running.collect::<Option<_>>()?,
             };

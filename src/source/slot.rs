@@ -1,8 +1,8 @@
-//! Replication slots: made and dropped on a replication connection, read on an ordinary one.
+//! Replication slots: created and dropped on a replication connection, read on an ordinary one.
 //!
-//! Making a slot waits for every write transaction that is open anywhere in the cluster, prepared
-//! ones too. To give up, the server must be told so ([`create_within`]): after a closed socket
-//! walsender and slot stay until the blocker ends.
+//! The creation of a slot waits for every write transaction that is open anywhere in the cluster,
+//! prepared ones too. To give up, cancel it at the server ([`create_within`]): after a closed
+//! socket, walsender and slot stay until the blocker ends.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::sql;
 const FAILOVER_VERSION: u32 = 170_000;
 /// SQLSTATE of a command that was cancelled.
 const QUERY_CANCELED: &str = "57014";
-/// How often those who wait are told who is in the way.
+/// How often to report which transactions block the creation.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the server may take to give a slot up once it was told to.
+/// How long the server may take to give up a slot once the creation was cancelled.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A slot that was just made, with the snapshot that fits it exactly.
+/// A slot that was just created, with the snapshot that fits it exactly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedSlot {
     /// Name.
@@ -43,15 +43,16 @@ pub struct CreatedSlot {
 /// How long a slot lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As long as the connection that made it.
+    /// As long as the connection that created it.
     Temporary,
     /// Until it is dropped.
     Permanent,
-    /// The same, and standbys that synchronize slots take it along, where the server knows that.
+    /// The same, and standbys that synchronize slots keep a copy of it, if the server's version can
+    /// do so.
     Failover,
 }
 
-/// Makes a logical slot for pgoutput and exports its snapshot; waits as long as it takes.
+/// Creates a logical slot for pgoutput and exports its snapshot; waits as long as it takes.
 ///
 /// # Errors
 /// What the server says: the name is taken (42710), no slot is free (53400), wal_level (55000).
@@ -74,13 +75,13 @@ pub async fn create(replication: &mut Replication, name: &str, kind: Kind) -> Re
     slot.ok_or_else(|| Error::protocol("could not read the answer to CREATE_REPLICATION_SLOT"))
 }
 
-/// From 17 on; a slot of a standby cannot be taken along further.
+/// From 17 on; a slot on a standby cannot have failover.
 fn knows_failover(replication: &Replication) -> bool {
     replication.server_version() >= FAILOVER_VERSION && !replication.in_recovery()
 }
 
-/// The command. The old words where failover is not asked for, since 13 and 14 know no others and
-/// 18 still takes them.
+/// The command. The old syntax if failover is not asked for, since 13 and 14 know no other, and 18
+/// still takes it.
 fn creation(name: &str, kind: Kind, knows_failover: bool) -> String {
     let name = sql::ident(name);
     match kind {
@@ -96,8 +97,8 @@ fn creation(name: &str, kind: Kind, knows_failover: bool) -> String {
     }
 }
 
-/// Lets standbys take an existing slot along from now on, or no longer; whether it was altered. One
-/// that somebody reads is left as it is.
+/// Sets whether standbys keep a copy of an existing slot (failover); returns whether it was
+/// altered. A slot that a walsender reads is left as it is.
 ///
 /// # Errors
 /// What the server says.
@@ -114,7 +115,7 @@ pub async fn set_failover(
         |error: Error| error.context(format_args!("could not alter replication slot \"{name}\""));
     let row = client
         .query_opt(
-            // Of a slot that somebody reads the server would wait for the end.
+            // If a walsender reads the slot, the server would wait for its end.
             "SELECT failover FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text AND active_pid IS NULL",
             &[&name],
         )
@@ -135,16 +136,16 @@ pub async fn set_failover(
     Ok(is != failover)
 }
 
-/// What somebody does who waits for a slot.
+/// How to wait for a slot.
 #[derive(Debug)]
 pub struct Waits<'a> {
     /// Gives the slot up when cancelled.
     pub stop: &'a CancellationToken,
-    /// Is told who is in the way while the slot is being made.
+    /// Receives what blocks the slot while it is being created.
     pub tell: &'a watch::Sender<Option<String>>,
 }
 
-/// Tells who is in the way, as long as it is asked.
+/// Reports what blocks the slot, until it is dropped.
 async fn tell_blockers(observer: &Client, tell: &watch::Sender<Option<String>>) {
     loop {
         sleep(TELL_INTERVAL).await;
@@ -163,14 +164,14 @@ fn listed(blockers: &[Blocker]) -> String {
     list.join("; ")
 }
 
-/// As [`create`], but gives up after `within` or once `stop` is cancelled: the server is told to
-/// stop, and it is seen that the slot is gone.
+/// As [`create`], but gives up after `within` or once `stop` is cancelled: it cancels the command
+/// at the server, and checks that the slot is gone.
 ///
 /// Not to be dropped half way. After an error that is not about the slot itself the connection must
 /// be closed.
 ///
 /// # Errors
-/// Transient: the bound was reached; the detail names who is in the way.
+/// Transient: the bound was reached; the detail names what blocks the slot.
 pub async fn create_within(
     replication: &mut Replication,
     observer: &Client,
@@ -220,8 +221,8 @@ pub async fn create_within(
     Err(timed_out(name, within, &in_the_way))
 }
 
-/// Sends the request until the creation ends, one way or the other: a request that comes too early
-/// is lost.
+/// Repeats the request until the creation ends, with or without a slot: a request that comes too
+/// early is lost.
 async fn give_up(
     cancel: &CancelRequest,
     mut creation: std::pin::Pin<&mut impl Future<Output = Result<CreatedSlot>>>,
@@ -279,7 +280,7 @@ pub struct Blocker {
     pub pid: Option<i32>,
     /// When it began; `None` if this role may not see it.
     pub since: Option<String>,
-    /// Who or what it is.
+    /// The session or prepared transaction.
     pub what: String,
 }
 
@@ -313,7 +314,7 @@ SELECT NULL,
   FROM pg_catalog.pg_prepared_xacts
  ORDER BY 2 NULLS LAST, 1";
 
-/// Who is in the way of a new slot, the oldest first.
+/// The transactions that block a new slot, the oldest first.
 ///
 /// # Errors
 /// As any query.
@@ -331,7 +332,7 @@ pub async fn blockers(client: &Client) -> Result<Vec<Blocker>> {
         .map_err(from_driver)
 }
 
-/// Drops a slot that nobody uses.
+/// Drops a slot that is not in use.
 ///
 /// # Errors
 /// What the server says: it does not exist (42704), it is in use (55006).

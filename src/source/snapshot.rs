@@ -7,17 +7,17 @@
 //!    Nothing is read before that, catalogs included. It locks no table, and [`Snapshot::export`]s
 //!    the snapshot again.
 //! 2. For each table [`Snapshot::import`] begins a transaction of its own, so that a table that has
-//!    to give way, or cannot be read, takes nothing along, and no lock outlives its copy.
+//!    to give way, or cannot be read, does not affect the others, and no lock outlives its copy.
 //! 3. [`Snapshot::lock_table`] takes ACCESS SHARE without waiting and looks whether the table was
 //!    truncated or rewritten since: neither is MVCC-safe, and such a table would look empty.
-//! 4. [`Snapshot::copy_out`] reads. Meanwhile the caller asks once a second whether
-//!    [`Snapshot::anybody_waits_for_us`] for the lock, and gives way.
+//! 4. [`Snapshot::copy_out`] reads. In the meantime the caller checks once a second whether a
+//!    session waits for the lock ([`Snapshot::anybody_waits_for_us`]), and gives way.
 //!
-//! The exporting transaction holds the snapshot, whatever becomes of the replication connection
-//! that made it (tried on 15.18 and 18.4). Until it has imported it, that connection must stay
-//! idle: the server takes the first one back at its next command. An idle one is safe from
-//! wal_sender_timeout, which a walsender minds only while it streams (15.18: idle for three times
-//! as long).
+//! The transaction that exports again holds the snapshot, whatever happens to the replication
+//! connection that first exported it (tried on 15.18 and 18.4). Until that transaction has imported
+//! the snapshot, the replication connection must stay idle: the server withdraws the first export
+//! at its next command. An idle one is safe from wal_sender_timeout, which a walsender obeys only
+//! while it streams (15.18: idle for three times as long).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -39,7 +39,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// Longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tells one server from another, as long as it runs; a standby that is promoted stays the same.
+/// Distinguishes one server from another, as long as it runs; a standby that is promoted stays the
+/// same.
 const SERVER: &str = "SELECT pg_postmaster_start_time()";
 
 /// A transaction that sees the source as of a slot's consistent point.
@@ -54,13 +55,13 @@ impl Snapshot {
     /// connection to the same server.
     ///
     /// The replication connection that exported it must not run another command until this has
-    /// returned. That `client` is with its server is sure once the import has succeeded. That
-    /// `observer` is, too, is asked before: at another server, a standby for one, other
-    /// transactions run, or none, and every snapshot would look settled.
+    /// returned. A successful import proves that `client` is at the same server. For `observer`
+    /// this is checked first: at another server, such as a standby, other transactions run, or
+    /// none, and every snapshot would look settled.
     ///
     /// # Errors
     /// Transient: `observer` is with another server, the snapshot is gone, or transactions that it
-    /// sees are not through their commit `within` this time.
+    /// sees have not finished their commit `within` this time.
     pub async fn open(
         client: impl Into<CutClient>,
         observer: &Client,
@@ -122,7 +123,7 @@ impl Snapshot {
         one_value(&self.client, "SELECT pg_catalog.pg_export_snapshot()").await
     }
 
-    /// Lets the server and all that lies on the way to it see that the connection is in use.
+    /// Shows the server and the network that the connection is in use.
     ///
     /// # Errors
     /// As any query: the snapshot is gone then.
@@ -147,8 +148,8 @@ impl Snapshot {
         }
     }
 
-    /// Locks a table against changes of its definition and storage, and sees that there was none
-    /// since.
+    /// Locks a table against changes of its definition and storage, and checks that there was none
+    /// since the snapshot.
     ///
     /// # Errors
     /// As [`Self::lock`]. Transient: the table was truncated or rewritten.
@@ -206,8 +207,8 @@ impl Snapshot {
         Ok(CopyOut(Box::pin(stream)))
     }
 
-    /// Whether a session waits for a lock that this transaction holds: then a migration stands
-    /// still because of us.
+    /// Whether a session waits for a lock that this transaction holds: then a migration is blocked
+    /// by us.
     ///
     /// # Errors
     /// As any query.
@@ -221,7 +222,7 @@ impl Snapshot {
     }
 
     /// Ends this transaction by the observer, and so frees its lock, although it may be in the
-    /// middle of a COPY that nobody reads on.
+    /// middle of a COPY whose reader has stopped.
     ///
     /// # Errors
     /// As any query.
@@ -242,8 +243,8 @@ impl Snapshot {
         Ok(self.client)
     }
 
-    /// Ends the transaction and the connection. What was read is right whether or not this
-    /// succeeds.
+    /// Ends the transaction and the connection. The rows that were read are right even if this
+    /// fails.
     pub async fn close(self) {
         match self.end().await {
             Ok(client) => client.close(),

@@ -1,13 +1,12 @@
-//! What lets commits of the source go that have waited for a walsender which does not count any
-//! more.
+//! Releases commits of the source that have waited for a walsender which no longer counts.
 
 use tokio_postgres::Client;
 
 use super::error::from_driver;
 use crate::error::Result;
 
-/// An empty transaction: no consumer sees it, it waits for nobody, and its commit record is in the
-/// WAL all the same.
+/// An empty transaction: no consumer sees it, it waits for no standby, and its commit record is in
+/// the WAL all the same.
 const EMPTY_TRANSACTION: &str =
     "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_current_xact_id(); COMMIT";
 

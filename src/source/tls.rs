@@ -27,7 +27,7 @@ use rustls::{
 use crate::conninfo::{Conninfo, SslMode};
 use crate::error::{Error, Result};
 
-/// The value of sslrootcert that stands for the system's authorities.
+/// The value of sslrootcert that means the system's authorities.
 const SYSTEM: &str = "system";
 
 /// The TLS side of every connection to this server.

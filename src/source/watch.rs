@@ -1,10 +1,11 @@
-//! The watch's look at the source: what the stream does not tell.
+//! The watch's look at the source: what the stream does not bring.
 //!
-//! A publication that is made again, a table that is taken out and put back, renamed or made again,
-//! a rewrite, TRUNCATE of one partition, ATTACH and DETACH, another replica identity, SET UNLOGGED,
-//! a label of an enum that is renamed: none of it comes by the stream, or not on every version, or
-//! only with the next change. A cheap query of the catalogs tells, and others where the server
-//! knows publications of whole schemas, or a table has columns of types that are not built in.
+//! The stream does not bring these changes, or not on every version, or only with the next row: a
+//! publication that is created again; a table that is removed from it and added again, renamed or
+//! created again; a rewrite, TRUNCATE of one partition, ATTACH and DETACH; another replica
+//! identity; SET UNLOGGED; a renamed label of an enum. A cheap query of the catalogs shows them.
+//! More queries follow if the server knows publications of whole schemas, or a table has columns of
+//! types that are not built in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,21 +31,21 @@ pub(crate) struct Look {
     pub published: String,
     /// Numbers, types and storage of the table's columns, by their names.
     pub columns: BTreeMap<String, String>,
-    /// Versions of the columns' catalog rows, by their names: which columns somebody has altered.
+    /// Versions of the columns' catalog rows, by their names: which columns were altered.
     pub versions: BTreeMap<String, String>,
     /// By which columns the table and its leaves may name an old row, whether they are logged, and
     /// whether a value may be stored out of line.
     pub identity: String,
     /// The tables that it is a partition of.
     pub roots: String,
-    /// The table and its leaves, where another set of them needs another walsender.
+    /// The table and its leaves, if a change of them needs another walsender.
     pub leaves: String,
     /// Files of the table and its leaves, and by which version of its catalog row each belongs to
     /// it.
     pub storage: String,
-    /// OIDs of all that belongs to the table: leaves, and what lies between.
+    /// OIDs of all partitions of the table: leaves, and the partitioned tables between.
     pub parts: BTreeSet<u32>,
-    /// Whether nothing belongs to the table: no leaf, no heir.
+    /// Whether the table has neither partitions nor tables that inherit from it.
     pub alone: bool,
     /// End of the flushed WAL. What is seen was committed before it.
     pub wal_end: Lsn,
@@ -63,7 +64,7 @@ impl Look {
             && same(&self.columns, &before.columns, used)
     }
 
-    /// Whether nobody has altered these columns since `before`.
+    /// Whether these columns are unaltered since `before`.
     pub(crate) fn has_same_versions(&self, before: &Self, used: Option<&[String]>) -> bool {
         same(&self.versions, &before.versions, used)
     }
@@ -174,8 +175,8 @@ pub(crate) async fn texts(client: &Client, tables: &[TableName]) -> Result<Vec<T
     Ok(texts)
 }
 
-/// Adds what a table is published by because its schema is. Where no schema is published nothing is
-/// added.
+/// Adds the entries of tables that are published through their schema. If no schema is published,
+/// nothing is added.
 async fn look_at_schemas(
     client: &Client,
     publication: &str,
@@ -238,7 +239,7 @@ mod tests {
             alter(&mut now);
             assert!(!same(&now), "{now:?}");
         }
-        // Told by the stream, or by another look.
+        // Shown by the stream, or by another look.
         let elsewhere = Look {
             publication: Some(2),
             published: "other".to_owned(),

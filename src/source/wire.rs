@@ -20,8 +20,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Error, Result};
 
-/// A source that is gone without a word is noticed within two minutes; Linux alone would take more
-/// than two hours.
+/// A source that vanishes without closing the connection is noticed within two minutes; Linux alone
+/// would take more than two hours.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(10))
@@ -58,7 +58,7 @@ impl std::fmt::Display for Address {
 pub(super) enum Protection {
     /// No TLS.
     Plain,
-    /// TLS; where the server does not offer it, no TLS.
+    /// TLS; if the server does not offer it, no TLS.
     Offered(ClientConfig),
     /// TLS or no connection.
     Demanded(ClientConfig),
@@ -132,7 +132,7 @@ impl Wire {
     }
 }
 
-/// Why a try failed, as far as that decides whether another protection is worth a try.
+/// Why a try failed: this decides whether another protection is worth a try.
 pub(super) enum Refusal {
     /// The server was not reached, or lost: another protection would not help.
     Unreachable(Error),
@@ -274,7 +274,7 @@ impl TlsStream for Wire {
     }
 }
 
-/// Tells the driver that the stream it gets is as secure as it will be.
+/// Says to the driver that its stream is already as secure as it will be.
 ///
 /// With `SslMode::Require` and direct negotiation the driver sends no SSLRequest and asks its
 /// connector for TLS at once: this one hands the stream back, so that the driver sees its channel

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::{Checkpoint, PipelineStatus, SourceSeen};
 use crate::settings::Settings;
 
-/// How old `as of` gets in health, besides twice the status interval: the source's clock is read
-/// every two seconds.
+/// How old `as of` becomes in a healthy stream, besides twice the status interval: the source's
+/// clock is read every two seconds.
 const SLACK_SECONDS: f64 = 3.0;
 
 /// The stream is behind the source: the walsender decodes a backlog, or the target takes changes
@@ -39,8 +39,7 @@ pub(super) fn age_seconds(
     Some(now.duration_since(as_of).as_secs_f64().max(0.0))
 }
 
-/// A stream of which the position has not moved to a recent time for longer than it takes in
-/// health.
+/// A stream whose position has not reached a recent time for longer than a healthy stream needs.
 pub(super) fn catching_up(
     pipeline: Option<&PipelineStatus>,
     checkpoint: Option<&Checkpoint>,

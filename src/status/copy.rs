@@ -16,8 +16,8 @@ pub struct Copy {
     pub percent: Option<i64>,
     /// Rows a second, since it began.
     pub rows_per_second: Option<f64>,
-    /// Seconds that the rest will take if it goes on like this; null without an estimate, or when
-    /// it is passed.
+    /// Seconds that the rest will take at this rate; null without an estimate, or when that is
+    /// exceeded.
     pub seconds_left: Option<f64>,
 }
 

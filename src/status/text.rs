@@ -14,7 +14,7 @@ pub(crate) fn render(status: &Status) -> String {
         "          ",
     );
     for problem in &status.problems {
-        // The first one is told by the verdict's line already.
+        // The verdict's line already names the first one.
         if problem.message != status.summary {
             lines.extend(wrap(
                 &format!("{}: {}", problem.severity, problem.message),
@@ -124,7 +124,7 @@ fn table(models: &[ReadModelStatus]) -> Vec<String> {
                 .iter()
                 .zip(widths)
                 .enumerate()
-                // Numbers stand right, text left.
+                // Numbers are aligned right, text left.
                 .map(|(index, (cell, width))| match index {
                     2 | 3 => format!("{cell:>width$}"),
                     _ => format!("{cell:<width$}"),
@@ -158,8 +158,8 @@ fn row(model: &ReadModelStatus) -> [String; 6] {
     ]
 }
 
-/// In the stream, and yet not as the source is, as long as nothing has repaired what a dry run has
-/// found.
+/// A read model may be in the stream and still differ from the source, until the differences that a
+/// dry run has found are repaired.
 fn state(model: &ReadModelStatus) -> String {
     let differs = model
         .last_comparison

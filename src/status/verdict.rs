@@ -5,7 +5,7 @@
 //! | the target cannot be seen | unknown |
 //! | no bookkeeping, or no pipeline in it | new |
 //! | no process at work | stopped |
-//! | the process is in trouble | retrying |
+//! | the process has an error | retrying |
 //! | the slot is another's | slot |
 //! | the source cannot be seen | unknown |
 //! | everything is being copied, or a read model is new | copying |
@@ -27,7 +27,7 @@ mod resyncs;
 /// Older than this is a problem. The position of an idle source is stored every 10 s.
 pub(crate) const MAX_AGE_SECONDS: f64 = 60.0;
 
-/// A process gives a sign of life every 10 s at least; three may be missed.
+/// A process gives a sign of life at least every 10 s; three may be missed.
 pub(crate) const STALE_HEARTBEAT_SECONDS: f64 = 35.0;
 
 /// Rows that the target rejects that are named.
@@ -227,7 +227,7 @@ fn slot(slot: Option<&Slot>, settings: &Settings, runs: bool, found: &mut Vec<(V
         add(
             "error",
             format!("slot \"{name}\" is about to be lost"),
-            Some("Raise max_slot_wal_keep_size, or see why cdc does not get on."),
+            Some("Raise max_slot_wal_keep_size, or find out why cdc is stuck."),
         );
     } else if let Some((held, most)) = over_budget(slot, settings) {
         let message = format!(
@@ -271,7 +271,7 @@ fn read_models(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>)
                     problem("error", &model.name, message, model.hint.as_deref()),
                 ));
             }
-            // One that is being copied again has its progress to tell.
+            // For a read model that is being copied again, the progress is reported.
             "new" if model.reason.is_some() && model.copy.is_none() => {
                 let reason = model.reason.as_deref().unwrap_or_default();
                 let message = format!("{} could not be copied yet: {reason}", model.name);
@@ -322,7 +322,7 @@ fn differences(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     }
 }
 
-/// Rows that the target rejects are told, with the first of them; everything else is right.
+/// Reports rows that the target rejects, and names the first of them; everything else is right.
 fn rejections(status: &Status, schema: &str, found: &mut Vec<(Verdict, Problem)>) {
     for model in status.read_models.iter().filter(|model| model.rejected > 0) {
         let first: Vec<String> = model

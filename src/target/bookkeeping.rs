@@ -1,8 +1,7 @@
 //! The bookkeeping schema: claim and fence, checkpoint, states of the read models, requested
 //! resyncs.
 //!
-//! Every write here names the epoch of the one who writes, so a process that was overtaken changes
-//! nothing.
+//! Every write here names the writer's epoch, so a process that was overtaken changes nothing.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -83,7 +82,7 @@ pub(crate) struct StoredModel {
     pub id: i32,
     /// Lookup table.
     pub name: String,
-    /// What its map was made for.
+    /// What its map was created for.
     pub definition: String,
     /// Which map that is.
     pub generation: i32,
@@ -102,7 +101,7 @@ pub struct ResyncRequest {
     pub dry_run: bool,
     /// Keys of each kind of difference that a comparison names.
     pub most_keys: i32,
-    /// Who asked: request, watch.
+    /// Where it comes from: request, watch.
     pub origin: String,
 }
 
@@ -184,7 +183,7 @@ impl Bookkeeping {
         fence::update_or_fenced(conn, query).await
     }
 
-    /// OID of the publication that the slot was made for.
+    /// OID of the publication that the slot was created for.
     pub(crate) async fn publication_oid(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
         let sql = format!("SELECT publication_oid FROM {}.pipeline", self.schema);
         sqlx::query_scalar(AssertSqlSafe(sql))

@@ -1,8 +1,8 @@
 //! Opens a connection to the target with the settings that every session of ours needs.
 //!
-//! In comes a [`Conninfo`], out goes a `PgConnection`. sqlx knows one host and reads PG* variables
-//! by itself; what libpq does beyond that is done here: hosts in order, target_session_attrs,
-//! sslmode `allow` and the second try of `prefer`, no TLS over Unix sockets.
+//! Comes in: a [`Conninfo`]. Goes out: a `PgConnection`. sqlx knows one host and reads PG*
+//! variables by itself; this module does what libpq does beyond that: hosts in order,
+//! target_session_attrs, sslmode `allow` and the second try of `prefer`, no TLS over Unix sockets.
 //!
 //! Invariant: nothing but the [`Conninfo`] decides about the connection. Every field that sqlx
 //! fills from the environment is overridden; the two that it has no way to clear (PGOPTIONS,
@@ -10,7 +10,7 @@
 //!
 //! Limits of sqlx, all met with a clear error or documented for users: no channel binding
 //! (channel_binding=require is refused), no hostaddr with verify-full, no abstract sockets, and
-//! authorities of `sslrootcert` are added to the system's rather than put in their place.
+//! authorities of `sslrootcert` are added to the system's, and do not replace them.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::error::{Class, Error, Result};
 
 /// Settings of every session, whatever role or database say (`ALTER ROLE ... SET`).
 ///
-/// The first group fixes how values are read and written as text; the second keeps a session from
-/// being ended or from missing rows, or from being forgotten by a firewall on the way while a copy
-/// takes hours (the server asks for a sign of life; on a Unix socket it ignores that); the last
-/// keeps a trigger's notice, which may quote a row, out of our log. DateStyle, TimeZone,
-/// client_encoding and extra_float_digits are sent by sqlx in the start-up packet.
+/// The first group fixes how values are read and written as text. The second keeps a session from
+/// being ended, from missing rows, and from being forgotten by a firewall while a copy takes hours
+/// (the server asks for a sign of life; on a Unix socket it ignores that). The last keeps a
+/// trigger's notice, which may quote a row, out of our log. DateStyle, TimeZone, client_encoding
+/// and extra_float_digits are sent by sqlx in the start-up packet.
 const SESSION_SETTINGS: [(&str, &str); 16] = [
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),
@@ -115,12 +115,12 @@ async fn connect_to_host(
     }
 }
 
-/// Most statements that a session keeps prepared: some three for each of many read models. The
-/// library's own limit of 100 would have each of them prepared anew, by one round trip more, from
-/// some forty read models on.
+/// Most statements that a session keeps prepared: some three for each of many read models. With the
+/// library's own limit of 100, from some forty read models on, each statement would be prepared
+/// again, with one more round trip.
 const KEPT_STATEMENTS: usize = 2000;
 
-/// Tries the modes that sslmode stands for, in libpq's order.
+/// Tries the modes that sslmode allows, in libpq's order.
 async fn open(conninfo: &Conninfo, host: &Host, application_name: &str) -> Result<PgConnection> {
     let (first, second) = ssl_attempts(conninfo, host);
     let options = options(conninfo, host, application_name)?;

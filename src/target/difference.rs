@@ -1,4 +1,5 @@
-//! What comparisons tell: how lookup and source differ, and which rows the lookup does not take.
+//! The result of a comparison: how lookup and source differ, and which rows the lookup does not
+//! take.
 //!
 //! Only identities and keys, never values.
 

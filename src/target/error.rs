@@ -1,7 +1,7 @@
 //! Errors of the target's driver in our own terms.
 //!
-//! In comes a `sqlx::Error`, out goes an [`Error`] whose class says what follows from it. Which
-//! error means what is decided by the SQLSTATE alone.
+//! Comes in: a `sqlx::Error`. Goes out: an [`Error`] whose class says what follows from it. The
+//! SQLSTATE alone decides the class.
 //!
 //! No row value gets through. A row that is rejected (classes 22, 23, 44, 54, P0001, 21000) keeps
 //! only its SQLSTATE and the names of objects, since the server's own words quote the row (`invalid
@@ -115,7 +115,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error) -> Error {
         sqlx::Error::Protocol(text) => {
             Error::protocol(format!("the target's answer was not understood: {text}"))
         }
-        // A value of a row may stand in the text of a decoding error.
+        // The text of a decoding error may have a value of a row.
         sqlx::Error::ColumnDecode { index, .. } => Error::transient(format!(
             "column {index} of the target's answer has an unexpected type or value"
         )),
@@ -217,7 +217,7 @@ pub(crate) fn too_many(what: impl fmt::Display) -> Error {
 /// The column into which COPY could not put a value, as it is named in the table that was copied
 /// into.
 pub(crate) fn copied_column(error: &sqlx::Error) -> Option<String> {
-    // COPY stage_1, line 1, column p2: "..."; what stands behind the colon is the value.
+    // COPY stage_1, line 1, column p2: "..."; the text behind the colon is the value.
     let context = database_error(error)?.r#where()?;
     let (names, _) = context.split_once(": ")?;
     let (_, column) = names.rsplit_once(' ')?;

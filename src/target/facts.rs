@@ -203,7 +203,7 @@ fn character(row: &PgRow, name: &str) -> Result<char> {
 }
 
 /// OID and columns of each table as text, in order: what the watch compares. Empty for a table that
-/// is not there.
+/// does not exist.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.

@@ -1,8 +1,8 @@
-//! Makes the lookup table where there is none; one that is there is never altered.
+//! Creates the lookup table if it is missing; an existing one is never altered.
 //!
 //! In: the read model's settings and the facts of its source table. Out: `CREATE TABLE`, with the
-//! source's types and NOT NULLs, the key as primary key, and the time of the last change where it
-//! is asked for.
+//! source's types and NOT NULLs, the key as primary key, and the time of the last change if it is
+//! asked for.
 
 use sqlx::{PgConnection, Row};
 
@@ -13,13 +13,13 @@ use crate::sql::{ident, idents, literal};
 use crate::target::bookkeeping::DATABASE_OWNER;
 use crate::target::error::from_sqlx;
 
-/// Percentage to which pages are filled with new rows. With room for the next version of each, an
-/// update stays within its page and adds nothing to the index: that takes less than half of the
-/// time, and the table does not grow by it.
+/// Percentage to which pages are filled with new rows. With room for the next version of each row,
+/// an update stays within its page and adds nothing to the index. It takes less than half of the
+/// time, and the table does not grow.
 const FILLFACTOR: u8 = 50;
 
-/// The statements that make the lookup table. Its columns have no comments: an ORM that compares
-/// them would want to take them away.
+/// The statements that create the lookup table. Its columns have no comments: an ORM that compares
+/// them would want to remove them.
 ///
 /// # Errors
 /// `Broken` where the source has no such column.
@@ -53,7 +53,7 @@ pub(crate) fn create_sql(model: &ReadModelSettings, source: &SourceTable) -> Res
     ))
 }
 
-/// The lookup table as it will be once it is made; `None` where a type is not built in, so that
+/// The lookup table as it will be once it is created; `None` where a type is not built in, so that
 /// only the target knows how it compares.
 ///
 /// # Errors
@@ -132,7 +132,7 @@ fn source_column<'a>(source: &'a SourceTable, mapping: &ColumnMapping) -> Result
     })
 }
 
-/// Makes the lookup table; types that are not built in must exist at the target under the same
+/// Creates the lookup table; types that are not built in must exist at the target under the same
 /// name.
 ///
 /// # Errors
@@ -160,7 +160,7 @@ pub async fn create(
     }
 }
 
-/// Lets the owner of the database read the table: else their dumps would fail because of it.
+/// Lets the owner of the database read the table: otherwise dumps by the owner would fail.
 fn let_owner_read(model: &ReadModelSettings) -> String {
     format!(
         "DO $cdc$ BEGIN EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %s TO %I', {}, {DATABASE_OWNER}); END $cdc$",
@@ -168,7 +168,7 @@ fn let_owner_read(model: &ReadModelSettings) -> String {
     )
 }
 
-/// A refusal that only a person can mend stops this read model and says how.
+/// An error that only a person can correct suspends this read model and says how.
 fn explain(model: &ReadModelSettings, error: Error) -> Error {
     let hint = match error.sqlstate() {
         Some("3F000") => format!("Create it: CREATE SCHEMA {};", ident(&model.target.schema)),

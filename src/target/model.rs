@@ -1,4 +1,4 @@
-//! A read model bound to its lookup table, and all SQL that is made for it.
+//! A read model bound to its lookup table, and all SQL that is generated for it.
 //!
 //! Names of the bookkeeping's own columns are numbered (`i1`, `k1`, `p1`, ...), so nothing that a
 //! table's owner chose can clash with them; names of the lookup are quoted. Keys are compared by
@@ -38,7 +38,7 @@ pub struct TargetModel {
     shadow: i64,
     /// The copy whose rows it holds.
     copy: Option<String>,
-    /// OID of the lookup: another one means that it was made again.
+    /// OID of the lookup: another one means that it was created again.
     lookup_oid: u32,
     /// Whether the lookup's rows are in several tables: it has partitions, or others inherit from
     /// it.
@@ -245,7 +245,7 @@ impl TargetModel {
         self.stage_width() <= MOST_PARAMETERS
     }
 
-    /// What the map was made for: another definition needs another map, filled by an exact copy.
+    /// What the map was created for: another definition needs another map, filled by an exact copy.
     pub fn definition(&self) -> String {
         let columns = join(
             ", ",
@@ -298,8 +298,8 @@ impl TargetColumn {
     }
 }
 
-/// A source column by name, number and type: dropped and made again under its name it is another
-/// one.
+/// A source column by name, number and type: a column that was dropped and created again under the
+/// same name is another one.
 fn exactly(column: &BoundColumn) -> String {
     format!("{}#{}:{}", column.name, column.number, column.type_oid)
 }
@@ -316,7 +316,7 @@ fn numbered(alias: &str, prefix: &str, count: usize) -> String {
     join(", ", (1..=count).map(|n| format!("{alias}{prefix}{n}")))
 }
 
-/// Assignments that make a staged row one that is gone.
+/// Assignments that turn a staged row into one that is gone.
 fn no_identity(columns: usize) -> String {
     join(", ", (1..=columns).map(|i| format!("i{i} = NULL")))
 }

@@ -1,5 +1,5 @@
-//! The target's part of a plain comparison: what the source's rows are held against, in temporary
-//! tables of one session.
+//! The target's part of a plain comparison: compares the source's rows with the lookup, in
+//! temporary tables of one session.
 //!
 //! Comes in: rows as the source's COPY writes them. Goes out: a [`Difference`]. The lookup is only
 //! read, and nothing outlives the session, however it ends.
@@ -32,13 +32,14 @@ use crate::target::write::halving::assert_few;
 /// Rows that are tried at once: many take little more time than one.
 const TRIED_AT_ONCE: i64 = 10_000;
 
-/// Settings of the session. No statement goes by what the server believes of tables that it has
-/// never analysed: it may take them for empty, and run through one of them for each row of the
-/// other. A lock that is not free is waited for, but not for ever.
+/// Settings of the session. No plan depends on the server's estimates for tables that it has never
+/// analysed: it may think that they are empty, and read one of them for each row of the other. The
+/// wait for a lock has a limit.
 const SETTINGS: &str = "SET enable_nestloop = off; SET jit = off; SET lock_timeout = '10s'";
 
-/// A session that is gone ends its statement within a second, and its tables with it (PostgreSQL 14
-/// and later, where the operating system can tell; elsewhere the setting is refused).
+/// If the client is gone, the server ends the statement within a second, and drops the tables
+/// (PostgreSQL 14 and later, if the operating system can detect it; elsewhere the setting is
+/// refused).
 const NOTICE_THE_END: &str = "SELECT pg_catalog.set_config('client_connection_check_interval', '1000', false) \
      FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
 
@@ -99,7 +100,7 @@ impl PlainSession {
     ///
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if no temporary table can be
-    /// made there.
+    /// created there.
     pub(crate) async fn open(mut conn: PgConnection) -> Result<Self> {
         let server = facts::server(&mut conn, SESSION_SCHEMA).await?;
         if server.in_recovery {
@@ -117,15 +118,15 @@ impl PlainSession {
             .with_hint(format!("GRANT TEMPORARY ON DATABASE {database} TO {user};")));
         }
         execute(&mut conn, SETTINGS.to_owned()).await?;
-        // Where it is refused the server notices the end a little later.
+        // If the server refuses the setting, it notices the end a little later.
         let _ = execute(&mut conn, NOTICE_THE_END.to_owned()).await;
         Ok(Self {
             shadow: ShadowWriter::new(conn),
         })
     }
 
-    /// Binds the read model to its lookup; where there is none, to an empty one of the session's
-    /// own, made as `cdc run` would make it.
+    /// Binds the read model to its lookup. If there is none, creates an empty one in the session,
+    /// as `cdc run` would create it.
     ///
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup cannot be read, or lacks a
@@ -208,7 +209,7 @@ impl PlainSession {
         tx.end(looked).await
     }
 
-    /// What differs at the last look as it did at the first one, and what of it the lookup does not
+    /// The rows that differ in the same way at both looks, and which of them the lookup does not
     /// take. Keys of at most `limit` rows of each kind.
     pub(crate) async fn judge(
         &mut self,
@@ -228,8 +229,8 @@ impl PlainSession {
         let found = difference::compare(conn, last.model.plain_result(limit)).await?;
         Ok(Difference {
             same: look.shown - look.extra - look.different,
-            // Every key that the source has is shown or missing; what is live beyond that has a key
-            // that another row has.
+            // Every key of the source is shown or missing. Any further live row has the key of
+            // another row.
             waiting: look.live - (look.shown - look.extra + look.missing),
             changing: look.differing() - judged,
             ..found
@@ -237,7 +238,7 @@ impl PlainSession {
     }
 }
 
-/// An empty lookup of the session's own, made at the first look.
+/// An empty lookup of the session's own, created at the first look.
 async fn own_lookup(
     conn: &mut PgConnection,
     model: &ReadModel,
@@ -311,8 +312,8 @@ pub(crate) fn refused_by_run(error: &Error) -> String {
     format!("`cdc run` refuses this read model: {error}.{hint}")
 }
 
-/// Writes the judged rows into a table that is like the lookup, in halves until each that is
-/// refused is found.
+/// Writes the judged rows into a table that is like the lookup, in halves until each rejected row
+/// is found.
 async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Result<()> {
     execute(conn, bound.model.create_tried(&bound.lookup)).await?;
     let mut refused = 0;
@@ -343,7 +344,7 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
     Ok(())
 }
 
-/// Why these rows are rejected, if they are; nothing of them stays.
+/// Why these rows are rejected, if they are; the rows are not kept.
 async fn try_rows(
     conn: &mut PgConnection,
     model: &TargetModel,

@@ -1,4 +1,4 @@
-//! Whether the bookkeeping's schema is there, and is ours.
+//! Whether the bookkeeping's schema exists, and is ours.
 
 use sqlx::{PgConnection, Row};
 
@@ -9,7 +9,7 @@ use crate::target::error::from_sqlx;
 /// (`sql/target/schema/bookkeeping.sql`).
 const COMMENT: &str = "cdc bookkeeping";
 
-/// How the bookkeeping's schema stands.
+/// The state of the bookkeeping's schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// There is no such schema.
@@ -20,7 +20,7 @@ pub enum Presence {
     Ours,
 }
 
-/// Whether the bookkeeping's schema is there, and ours.
+/// Whether the bookkeeping's schema exists and is ours.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.

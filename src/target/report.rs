@@ -14,7 +14,7 @@ use crate::target::bookkeeping::written_by_batches;
 use crate::target::error::from_sqlx;
 use crate::target::presence::{Presence, presence};
 
-/// What the bookkeeping holds; `None` if it is not there.
+/// What the bookkeeping holds; `None` if there is none.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
@@ -109,7 +109,8 @@ fn rejection(row: &PgRow) -> Result<Rejection> {
     })
 }
 
-/// Names of what is in or hangs on the bookkeeping's schema and was not made by `cdc`.
+/// Names of objects that are in the bookkeeping's schema, or depend on it, and were not created by
+/// `cdc`.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.

@@ -1,13 +1,13 @@
-//! What `cdc` runs in the target to make its objects, as a script for people: `cdc setup
+//! What `cdc` runs in the target to create its objects, as a script for people: `cdc setup
 //! --print-sql --all`.
 //!
-//! Pure text. Each statement stands behind a comment, and the whole can be run in one session: the
-//! tables and functions in `pg_temp` end with it, and a session of `cdc` makes them for itself.
+//! Pure text. Each statement follows a comment, and the whole can be run in one session: the tables
+//! and functions in `pg_temp` end with it, and a session of `cdc` creates its own.
 
 use crate::sql::{fill, ident};
 use crate::target::model::{Joins, TargetModel};
 
-/// What a session makes for all read models.
+/// What a session creates for all read models.
 pub(crate) fn of_session(schema: &str) -> String {
     let template = include_str!("../../sql/target/write/advance.sql");
     let schema = ident(schema);
@@ -23,7 +23,7 @@ pub(crate) fn of_session(schema: &str) -> String {
     ])
 }
 
-/// What is made for a read model: its tables, then the tables and functions of a session.
+/// What is created for a read model: its tables, then the tables and functions of a session.
 pub(crate) fn of_read_model(model: &TargetModel) -> String {
     let stays = [
         (
@@ -90,7 +90,7 @@ fn joined(pieces: &[(&str, String)]) -> String {
     pieces.collect::<Vec<_>>().join("\n")
 }
 
-/// Statements of a script that no comment stands before, by their first lines. A row of `COMMENT
+/// Statements of a script without a comment before them, by their first lines. A row of `COMMENT
 /// ON` needs one comment.
 #[cfg(test)]
 pub(crate) fn without_comment(script: &str) -> Vec<String> {

@@ -41,7 +41,7 @@ pub struct ShadowWriter {
     prepared: HashSet<i32>,
 }
 
-/// Rows and bytes that a copy has read so far, for whoever looks at it meanwhile.
+/// Rows and bytes that a copy has read so far, for the progress that it reports.
 #[derive(Debug, Default)]
 pub struct Counter {
     rows: AtomicI64,
@@ -57,7 +57,7 @@ impl Counter {
         )
     }
 
-    /// Begins anew.
+    /// Begins again at zero.
     pub fn reset(&self) {
         self.rows.store(0, Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl ShadowWriter {
 
     /// Takes an empty shadow, or empties the one that it has; returns the read model with it.
     ///
-    /// Its commits wait for no disk, as nothing of it outlives a crash; the merge's commit, in
+    /// Its commits do not wait for the disk, as no shadow outlives a crash; the merge's commit, in
     /// another session, flushes all that was written before it.
     pub async fn take(
         &mut self,
@@ -102,7 +102,7 @@ impl ShadowWriter {
         let taken = bookkeeping
             .take_shadow(&mut self.conn, model, &self.copy)
             .await?;
-        // What it compares is read once and hashed, whatever the server thinks of its size.
+        // The tables that it compares are read once and hashed, whatever size the server expects.
         let sql = format!(
             "SET synchronous_commit = off; SET enable_nestloop = off; {}",
             // The comparison reads it.
@@ -157,7 +157,7 @@ impl ShadowWriter {
     }
 
     /// The same in small pieces, after a row was rejected: rows that the lookup's types reject are
-    /// found and kept by their identity.
+    /// found and recorded by their identity.
     ///
     /// # Errors
     /// [`Class::Rejected`](crate::error::Class::Rejected) if there are too many such rows.
@@ -238,8 +238,8 @@ impl ShadowWriter {
         execute(&mut self.conn, "COMMIT".to_owned()).await
     }
 
-    /// Compares the shadow with the lookup, without writing; keys of at most `limit` rows of each
-    /// kind.
+    /// Compares the shadow with the lookup, without writing to either; keys of at most `limit` rows
+    /// of each kind.
     pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
         compare(&mut self.conn, model.compare(limit)).await
     }

@@ -32,8 +32,7 @@ pub(crate) async fn end<T>(conn: &mut PgConnection, result: Result<T>) -> Result
             Ok(value)
         }
         Err(error) => {
-            // The first error is the one to tell; a connection that is gone has rolled back by
-            // itself.
+            // The first error is the one to report; the server has rolled back a lost connection.
             let _ = execute(conn, "ROLLBACK".to_owned()).await;
             Err(error)
         }

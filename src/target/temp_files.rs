@@ -13,8 +13,8 @@ const ROOM: &str = "SELECT s.setting::bigint * 1024 AS room, t.place, pg_catalog
       SELECT n.place, pg_catalog.to_regclass(n.name) AS oid FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n (name, place)) t \
     WHERE s.name = 'temp_file_limit' AND s.setting::bigint >= 0 AND t.oid IS NOT NULL ORDER BY 3 DESC LIMIT 1";
 
-/// The limit beside the largest of these lookups; `None` without a limit, or where none of them is
-/// there.
+/// The limit beside the largest of these lookups; `None` without a limit, or if none of them
+/// exists.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.

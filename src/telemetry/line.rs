@@ -1,9 +1,9 @@
-//! The progress of copies in the last line of a terminal, written over again, below the lines of
-//! the log.
+//! The progress of copies in the last line of a terminal, which is overwritten each time, below the
+//! lines of the log.
 //!
-//! Everything that goes to stderr passes here, so that the line is cleared before another one is
-//! written, and comes back below it. Where stderr is no terminal nothing is shown, and bytes pass
-//! as they are. The thread of `stderr.rs` writes it.
+//! Everything that goes to stderr passes here: the line is cleared before a log line is written,
+//! and shown again below it. If stderr is not a terminal, no line is shown, and bytes pass
+//! unchanged. The thread of `stderr.rs` writes it.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::telemetry::escaped;
 /// Longest text: terminals are rarely narrower, and one that is does not wrap it.
 const MOST_CHARACTERS: usize = 99;
 
-/// To the begin of the line, and clear it (ECMA-48).
+/// Go to the beginning of the line, and clear it (ECMA-48).
 const CLEAR: &[u8] = b"\r\x1b[K";
 
 /// What would not fit is cut by the terminal, so that the line stays one line.
@@ -23,7 +23,7 @@ const WRAP: &[u8] = b"\x1b[?7h";
 #[derive(Debug)]
 pub(super) struct Line {
     on: bool,
-    /// What stands there; empty if nothing does.
+    /// The text of the line; empty if there is none.
     shown: String,
 }
 
@@ -71,7 +71,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    /// What a terminal shows: lines, the last of which is not ended.
+    /// What a terminal shows: lines, the last of them without an end.
     fn screen(bytes: &[u8]) -> Vec<String> {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let text = text.replace("\x1b[?7l", "").replace("\x1b[?7h", "");

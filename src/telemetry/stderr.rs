@@ -1,9 +1,9 @@
 //! Stderr belongs to a thread of its own: no other part of the process waits for it.
 //!
-//! A pipe that nobody reads is full after 64 kB. A write to it waits until it is read, and a
-//! process that waits there neither replicates nor hears SIGTERM. So lines go through a queue of
-//! bounded length. Lines that find it full are dropped and counted, and the count is logged once
-//! stderr takes lines again.
+//! A pipe without a reader is full after 64 kB. A write to it then waits, and a process that waits
+//! there neither replicates nor hears SIGTERM. So lines go through a queue of bounded length. Lines
+//! that find it full are dropped and counted, and the count is logged once stderr takes lines
+//! again.
 
 use std::io;
 use std::sync::OnceLock;
@@ -61,15 +61,15 @@ pub(super) fn write(lines: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Shows a text in the last line of the terminal; one that finds the queue full is followed by
-/// another one soon.
+/// Shows a text in the last line of the terminal; if the queue is full, it is lost, but the next
+/// one follows soon.
 pub(super) fn show(text: String) {
     if let Some(orders) = QUEUE.get() {
         let _ = orders.try_send(Order::Show(text));
     }
 }
 
-/// Waits until everything is written, but not for a reader that is not there.
+/// Waits until everything is written, but not for a missing reader.
 pub(crate) fn flush() {
     let Some(orders) = QUEUE.get() else { return };
     let end = Instant::now() + FLUSH_PATIENCE;

@@ -1,9 +1,9 @@
-//! Which leaves of partitioned tables the stream has brought changes of.
+//! The leaves of partitioned tables whose changes the stream has brought.
 //!
-//! Where a leaf's changes come under its root's name, PostgreSQL sends the root's Relation message
-//! and the leaf's right after it, before the leaf's first change (`maybe_send_schema`, pgoutput.c).
-//! So the stream names leaves that the catalogs may have forgotten by the time that somebody looks:
-//! attached, changed and detached again.
+//! If a leaf's changes come under its root's name, PostgreSQL sends the root's Relation message and
+//! the leaf's right after it, before the leaf's first change (`maybe_send_schema`, pgoutput.c). So
+//! the stream names leaves that the catalogs may no longer show when the watch looks: attached,
+//! changed and detached again.
 
 use crate::protocol::pgoutput::Message;
 use crate::sql::TableName;

@@ -378,7 +378,7 @@ fn what_was_mapped_by_a_description_has_to_be_proved_once() {
     assert!(assembler.prove(&[now("label", label_number())]).is_empty());
     take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
     assert!(assembler.take_unproved().is_empty());
-    // The same again may be another table by now.
+    // The same message again may describe another table.
     take(
         &mut assembler,
         &[begin(300), relation("label"), insert("3"), commit(300)],

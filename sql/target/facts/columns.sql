@@ -1,5 +1,5 @@
--- The columns of lookup tables, in order. $1 are their oids. Type names come qualified where the type is not built
--- in, provided that the session's search_path is empty. Of a domain, type_name is what lies below it: a row that waits
+-- The columns of lookup tables, in order. $1 are their oids. Type names are qualified unless the type is built in,
+-- provided that the session's search_path is empty. For a domain, type_name is its base type: a row that waits
 -- or is dead may have no value where the domain demands one.
 SELECT a.attrelid::bigint AS table_oid,
        a.attname::text AS name,

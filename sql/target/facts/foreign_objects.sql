@@ -1,4 +1,4 @@
--- What `cdc teardown` must not take along: relations in the bookkeeping's schema that cdc did not make, and views
+-- What `cdc teardown` must not drop: relations in the bookkeeping's schema that cdc did not create, and views
 -- elsewhere that read it. $1 is the schema.
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
 FROM pg_catalog.pg_class c

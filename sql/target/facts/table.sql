@@ -1,4 +1,4 @@
--- Lookup tables as a whole. $1 schemas, $2 names; no row for one that is not there.
+-- Lookup tables as a whole. $1 schemas, $2 names; no row for a table that does not exist.
 SELECT w.place,
        c.oid::bigint AS oid,
        c.relkind::text AS kind,

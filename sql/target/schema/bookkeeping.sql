@@ -1,32 +1,32 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 6; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
--- comments.sql and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 6. The same statements create it from scratch, or bring it up from an earlier version (rejections.sql, wait_for.sql,
+-- comments.sql and settled.sql are part of it). What it says about lookup rows is written in the transaction that writes these rows.
 -- Letters of states, and who needs which privileges: sql/README.md.
 --
--- Rows that every batch writes are in tables of their own, without an index. While somebody holds a snapshot (a dump, a report),
--- no version of such a row can be removed, and an index on it would hold as many entries for one key, which each batch would walk.
--- The writer finds the row where it left it, by its ctid. REPLICA IDENTITY FULL lets a publication FOR ALL TABLES at the target
+-- Rows that every batch writes are in tables of their own, without an index. While any session holds a snapshot (a dump, a report),
+-- no version of such a row can be removed. An index would have an entry for each version, and each batch would walk them all.
+-- The writer finds the row by the ctid that it remembers. REPLICA IDENTITY FULL lets a publication FOR ALL TABLES at the target
 -- send such a row; every other table here has a primary key for that.
 
 -- The schema.
 CREATE SCHEMA IF NOT EXISTS {{schema}};
--- The comment marks it as ours.
+-- By this comment cdc knows its schema.
 COMMENT ON SCHEMA {{schema}} IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
 -- Reports read freshness and call wait_for.
 GRANT USAGE ON SCHEMA {{schema}} TO PUBLIC;
 
--- Version of this schema. A newer one is refused by an older cdc.
+-- Version of this schema. An older cdc refuses a newer one.
 CREATE TABLE IF NOT EXISTS {{schema}}.version (
     version integer PRIMARY KEY
 );
--- A schema that is new has this version.
+-- A new schema has this version.
 INSERT INTO {{schema}}.version SELECT 6 WHERE NOT EXISTS (SELECT FROM {{schema}}.version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS {{schema}}.checkpoint (
     epoch bigint NOT NULL,               -- the owner's, as in pipeline; an older epoch cannot commit
     lsn pg_lsn,                          -- every commit before it is applied; NULL before the first copy
-    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: of none that is known
+    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: not known
     last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
     last_commit_xid bigint,
     last_commit_time timestamptz,
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.counted (
 -- A publication at the target can send it.
 ALTER TABLE {{schema}}.counted REPLICA IDENTITY FULL;
 
--- One row: the pipeline, its owner and what that is doing.
+-- One row: the pipeline, its owner and what the owner is doing.
 CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     slot text NOT NULL,                  -- replication slot at the source; names the pipeline
@@ -54,8 +54,8 @@ CREATE TABLE IF NOT EXISTS {{schema}}.pipeline (
     timeline integer,
     source_database text,
     publication_oid bigint,              -- another one later means that the publication was created again
-    publication_mark text,               -- comment of the publication, where this pipeline made it: names the pipeline
-    slot_system_identifier text,         -- source where this pipeline has made the slot, or was about to; there it is its own
+    publication_mark text,               -- comment of the publication, if this pipeline created it: names the pipeline
+    slot_system_identifier text,         -- source where this pipeline has created the slot, or was about to; there it is its own
     slot_database text,
     read_system_identifier text,         -- source that the owner reads, or was about to
     read_database text,
@@ -87,7 +87,7 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     generation integer NOT NULL DEFAULT 0, -- of the map: later ones are map_<id>_<generation>
     name text NOT NULL UNIQUE,           -- the lookup table
     source text NOT NULL,                -- the source table
-    definition jsonb NOT NULL,           -- columns, key, soft delete and identity that the map was made for
+    definition jsonb NOT NULL,           -- columns, key, soft delete and identity for which the map was created
     state text NOT NULL DEFAULT 'new',   -- new (never copied), in_step, suspended
     published text,                      -- the watch: publication's options and entries for the table
     storage text,                        -- the watch: files of the table and its leaves
@@ -104,9 +104,9 @@ CREATE TABLE IF NOT EXISTS {{schema}}.read_model (
     copy_seconds float8,                 -- how long it has taken so far
     last_resync_at timestamptz,
     last_resync_repaired bigint,         -- drift: rows of a read model in step that a resync had to write
-    waiting bigint,                      -- live rows whose key another one had, when all rows were written or compared last
-    compared_at timestamptz,             -- when all rows were compared last, by a copy, a resync or a dry run
-    differing bigint                     -- rows that differed then and were left as they were: only a dry run does so
+    waiting bigint,                      -- live rows whose key another row had, when all rows were last written or compared
+    compared_at timestamptz,             -- when all rows were last compared, by a copy, a resync or a dry run
+    differing bigint                     -- rows that differed then and were left as they were: only a dry run leaves any
 );
 
 -- Requested, running and finished resyncs, newest last.
@@ -120,23 +120,23 @@ CREATE TABLE IF NOT EXISTS {{schema}}.resync (
     requested_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     finished_at timestamptz,
-    waiting_for text,                    -- who blocks it, and since when
+    waiting_for text,                    -- who keeps it from beginning, and since when
     lsn pg_lsn,                          -- the lookups equalled the source as of this position
     result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
     error text,
-    epoch bigint                         -- the owner that carries it out, or did last
+    epoch bigint                         -- the owner that carries it out, or did so last
 );
 
--- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is kept and emptied, so that no dump sees one go.
--- Whoever fills it holds the advisory lock of its name.
+-- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is kept and emptied, so that no dump loses a table
+-- that it is about to read. The session that fills it holds the advisory lock of its name.
 CREATE TABLE IF NOT EXISTS {{schema}}.shadow (
     name text PRIMARY KEY,
     definition text NOT NULL,            -- its columns
-    copy uuid,                           -- whose rows it holds, or may hold; NULL: it is empty
+    copy uuid,                           -- the copy whose rows it holds, or may hold; NULL: it is empty
     since timestamptz NOT NULL DEFAULT now()
 );
 
--- Tables of the bookkeeping that nobody needs any more: dropped once no other session has them locked.
+-- Tables of the bookkeeping that are no longer needed: dropped once no other session has them locked.
 CREATE TABLE IF NOT EXISTS {{schema}}.discarded (
     name text PRIMARY KEY,
     since timestamptz NOT NULL DEFAULT now()
@@ -154,16 +154,16 @@ ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS waiting bigint;
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD COLUMN IF NOT EXISTS stuck_sqlstate text,
     ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
     ADD COLUMN IF NOT EXISTS stuck_error text;
--- Version 4: what this pipeline has made at the source.
+-- Version 4: what this pipeline has created at the source.
 ALTER TABLE {{schema}}.pipeline ADD COLUMN IF NOT EXISTS publication_mark text, ADD COLUMN IF NOT EXISTS slot_system_identifier text,
     ADD COLUMN IF NOT EXISTS slot_database text;
--- Version 4: a value of the source that nobody can read.
+-- Version 4: a value of the source that cannot be read.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS unreadable boolean NOT NULL DEFAULT false;
 -- Version 4: the watch sees labels of enums and the like.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS texts text[];
 -- Version 4: what the lookup of a suspended read model shows.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS as_of timestamptz, ADD COLUMN IF NOT EXISTS as_of_lsn pg_lsn;
--- Version 4: what was compared last.
+-- Version 4: the result of the last comparison.
 ALTER TABLE {{schema}}.read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 -- Version 4: who carries a resync out.
 ALTER TABLE {{schema}}.resync ADD COLUMN IF NOT EXISTS epoch bigint;
@@ -181,7 +181,7 @@ DO $cdc$
 DECLARE
     _table name;
 BEGIN
-    -- An entry of a row that the lookup does not let go had the letter of dead rows.
+    -- An entry of a row that the lookup does not let cdc delete had the letter of dead rows.
     FOR _table IN
         SELECT c.relname FROM pg_catalog.pg_class c
         WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = {{schema_name}})
@@ -194,7 +194,8 @@ BEGIN
                WHERE a.attrelid = pg_catalog.to_regclass({{pipeline_name}}) AND a.attname = 'lsn' AND NOT a.attisdropped) THEN
         INSERT INTO {{schema}}.checkpoint
         SELECT p.epoch, p.lsn,
-               -- Until version 4 it could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
+               -- Until version 4 the time could be later than what the lookups showed: from the target's clock, or from a walsender
+               -- that was behind.
                CASE WHEN v.version < 4 THEN p.last_commit_time ELSE p.commit_time END,
                p.last_commit_lsn, p.last_commit_xid, p.last_commit_time, p.applied_at
         FROM {{schema}}.pipeline p CROSS JOIN (SELECT max(version) AS version FROM {{schema}}.version) v
@@ -213,5 +214,5 @@ BEGIN
     END IF;
 END
 $cdc$;
--- The one row of a schema that is new.
+-- The one row of a new schema.
 INSERT INTO {{schema}}.checkpoint SELECT 0 WHERE NOT EXISTS (SELECT FROM {{schema}}.checkpoint);

@@ -1,9 +1,9 @@
--- What the tables, columns, views and functions of the bookkeeping are, for who looks at them with \d+ or a tool.
--- The end of what makes the schema, so it is written when the schema is made or brought up to date, never at a start.
--- Maps, rejected rows and shadows are described when they are made (src/target/model/comments.rs). Letters of states: sql/README.md.
+-- What the tables, columns, views and functions of the bookkeeping are, for a reader of \d+ or of a tool.
+-- The last part of the schema: comments are written when the schema is created or brought up to date, never at a start.
+-- Maps, rejected rows and shadows are described when they are created (src/target/model/comments.rs). Letters of states: sql/README.md.
 
 -- Table version.
-COMMENT ON TABLE {{schema}}.version IS 'Version of this schema, one row. A newer one is refused by an older cdc';
+COMMENT ON TABLE {{schema}}.version IS 'Version of this schema, one row. An older cdc refuses a newer one';
 COMMENT ON COLUMN {{schema}}.version.version IS 'number of the version';
 
 -- Table checkpoint.
@@ -23,7 +23,7 @@ COMMENT ON COLUMN {{schema}}.counted.rows IS 'live rows in the lookup';
 COMMENT ON COLUMN {{schema}}.counted.last_change_at IS 'when the lookup was last changed';
 
 -- Table pipeline.
-COMMENT ON TABLE {{schema}}.pipeline IS 'The pipeline, its owner and what that is doing, one row';
+COMMENT ON TABLE {{schema}}.pipeline IS 'The pipeline, its owner and what the owner is doing, one row';
 COMMENT ON COLUMN {{schema}}.pipeline.singleton IS 'always true: there is one row';
 COMMENT ON COLUMN {{schema}}.pipeline.slot IS 'replication slot at the source; names the pipeline';
 COMMENT ON COLUMN {{schema}}.pipeline.publication IS 'publication at the source';
@@ -31,9 +31,9 @@ COMMENT ON COLUMN {{schema}}.pipeline.epoch IS 'number of the owner; each owner 
 COMMENT ON COLUMN {{schema}}.pipeline.system_identifier IS 'source to which the checkpoint belongs, by IDENTIFY_SYSTEM';
 COMMENT ON COLUMN {{schema}}.pipeline.timeline IS 'the same: its timeline';
 COMMENT ON COLUMN {{schema}}.pipeline.source_database IS 'the same: its database';
-COMMENT ON COLUMN {{schema}}.pipeline.publication_oid IS 'publication for which the slot was made; another one later means that it was made again';
-COMMENT ON COLUMN {{schema}}.pipeline.publication_mark IS 'comment of the publication, where this pipeline made it';
-COMMENT ON COLUMN {{schema}}.pipeline.slot_system_identifier IS 'source where this pipeline made the slot, or was about to; there the slot is its own';
+COMMENT ON COLUMN {{schema}}.pipeline.publication_oid IS 'publication for which the slot was created; another one later means that the publication was created again';
+COMMENT ON COLUMN {{schema}}.pipeline.publication_mark IS 'comment of the publication, if this pipeline created it';
+COMMENT ON COLUMN {{schema}}.pipeline.slot_system_identifier IS 'source where this pipeline created the slot, or was about to; there the slot is its own';
 COMMENT ON COLUMN {{schema}}.pipeline.slot_database IS 'the same: its database';
 COMMENT ON COLUMN {{schema}}.pipeline.read_system_identifier IS 'source that the owner reads, or was about to';
 COMMENT ON COLUMN {{schema}}.pipeline.read_database IS 'the same: its database';
@@ -64,7 +64,7 @@ COMMENT ON COLUMN {{schema}}.read_model.id IS 'number; names map_<id>, rejected_
 COMMENT ON COLUMN {{schema}}.read_model.generation IS 'which map it has: from 1 on map_<id>_<generation>';
 COMMENT ON COLUMN {{schema}}.read_model.name IS 'lookup table';
 COMMENT ON COLUMN {{schema}}.read_model.source IS 'source table';
-COMMENT ON COLUMN {{schema}}.read_model.definition IS 'columns, key, soft delete and identity for which the map was made';
+COMMENT ON COLUMN {{schema}}.read_model.definition IS 'columns, key, soft delete and identity for which the map was created';
 COMMENT ON COLUMN {{schema}}.read_model.state IS 'new (never copied), in_step or suspended';
 COMMENT ON COLUMN {{schema}}.read_model.published IS 'watch: the publication''s options and entries for the table';
 COMMENT ON COLUMN {{schema}}.read_model.storage IS 'watch: files of the table and its leaves';
@@ -83,7 +83,7 @@ COMMENT ON COLUMN {{schema}}.read_model.last_resync_at IS 'when the last resync 
 COMMENT ON COLUMN {{schema}}.read_model.last_resync_repaired IS 'rows of a read model in step that the last resync had to write';
 COMMENT ON COLUMN {{schema}}.read_model.waiting IS 'live rows whose key another row had, when all rows were last written or compared';
 COMMENT ON COLUMN {{schema}}.read_model.compared_at IS 'when all rows were last compared';
-COMMENT ON COLUMN {{schema}}.read_model.differing IS 'rows that differed then and were left as they were: only a dry run does so';
+COMMENT ON COLUMN {{schema}}.read_model.differing IS 'rows that differed then and were left as they were: only a dry run leaves any';
 
 -- Table resync.
 COMMENT ON TABLE {{schema}}.resync IS 'Requested, running and finished resyncs, newest last';
@@ -100,17 +100,17 @@ COMMENT ON COLUMN {{schema}}.resync.waiting_for IS 'who keeps it from beginning,
 COMMENT ON COLUMN {{schema}}.resync.lsn IS 'the lookups equalled the source as of this position';
 COMMENT ON COLUMN {{schema}}.resync.result IS 'counts for each read model: inserted, updated, deleted, unchanged, total, keys';
 COMMENT ON COLUMN {{schema}}.resync.error IS 'why it failed';
-COMMENT ON COLUMN {{schema}}.resync.epoch IS 'the owner that carries it out, or did last';
+COMMENT ON COLUMN {{schema}}.resync.epoch IS 'the owner that carries it out, or did so last';
 
 -- Table shadow.
 COMMENT ON TABLE {{schema}}.shadow IS 'The UNLOGGED tables that copies fill, one row each. They are kept and emptied';
-COMMENT ON COLUMN {{schema}}.shadow.name IS 'table in this schema; who fills it holds the advisory lock of its name';
+COMMENT ON COLUMN {{schema}}.shadow.name IS 'table in this schema; the session that fills it holds the advisory lock of its name';
 COMMENT ON COLUMN {{schema}}.shadow.definition IS 'its columns';
 COMMENT ON COLUMN {{schema}}.shadow.copy IS 'the copy whose rows it holds, or may hold; NULL: it is empty';
 COMMENT ON COLUMN {{schema}}.shadow.since IS 'since when';
 
 -- Table discarded.
-COMMENT ON TABLE {{schema}}.discarded IS 'Tables of this schema that nobody needs any more: dropped once no other session has them locked';
+COMMENT ON TABLE {{schema}}.discarded IS 'Tables of this schema that are no longer needed: dropped once no other session has them locked';
 COMMENT ON COLUMN {{schema}}.discarded.name IS 'table in this schema';
 COMMENT ON COLUMN {{schema}}.discarded.since IS 'since when';
 
@@ -118,26 +118,26 @@ COMMENT ON COLUMN {{schema}}.discarded.since IS 'since when';
 COMMENT ON TABLE {{schema}}.rejection IS 'Rows that the lookups do not take, one row each, without their values. For reports: view rejected';
 COMMENT ON COLUMN {{schema}}.rejection.read_model IS 'number of the read model';
 COMMENT ON COLUMN {{schema}}.rejection.n IS 'number of the entry in rejected_<id>, which has identity and key as they are';
-COMMENT ON COLUMN {{schema}}.rejection.identity IS 'identity of the source row; NULL: it is gone at the source and the lookup does not let it go';
+COMMENT ON COLUMN {{schema}}.rejection.identity IS 'identity of the source row; NULL: the source has no such row, and the lookup does not let cdc delete it';
 COMMENT ON COLUMN {{schema}}.rejection.key IS 'key in the lookup; NULL: a type of the lookup does not take it';
 COMMENT ON COLUMN {{schema}}.rejection.shown IS 'under this key: nothing, old row or other row';
 COMMENT ON COLUMN {{schema}}.rejection.sqlstate IS 'the target''s error: its SQLSTATE';
 COMMENT ON COLUMN {{schema}}.rejection.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN {{schema}}.rejection.column_name IS 'the same: the column';
 COMMENT ON COLUMN {{schema}}.rejection.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN {{schema}}.rejection.rejected_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN {{schema}}.rejection.rejected_at IS 'when the row was first rejected for this reason';
 
 -- View rejected.
 COMMENT ON VIEW {{schema}}.rejected IS 'Which rows the lookups lack, or show as they were before, and why';
 COMMENT ON COLUMN {{schema}}.rejected.read_model IS 'lookup table';
-COMMENT ON COLUMN {{schema}}.rejected.identity IS 'identity of the source row; NULL: it is gone at the source and the lookup does not let it go';
+COMMENT ON COLUMN {{schema}}.rejected.identity IS 'identity of the source row; NULL: the source has no such row, and the lookup does not let cdc delete it';
 COMMENT ON COLUMN {{schema}}.rejected.key IS 'key in the lookup; NULL: a type of the lookup does not take it';
 COMMENT ON COLUMN {{schema}}.rejected.shown IS 'under this key: nothing, old row or other row';
 COMMENT ON COLUMN {{schema}}.rejected.sqlstate IS 'the target''s error: its SQLSTATE';
 COMMENT ON COLUMN {{schema}}.rejected.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN {{schema}}.rejected.column_name IS 'the same: the column';
 COMMENT ON COLUMN {{schema}}.rejected.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN {{schema}}.rejected.rejected_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN {{schema}}.rejected.rejected_at IS 'when the row was first rejected for this reason';
 
 -- View freshness.
 COMMENT ON VIEW {{schema}}.freshness IS 'How fresh each lookup is, for reports and alerts';
@@ -157,7 +157,7 @@ COMMENT ON COLUMN {{schema}}.freshness.rejected IS 'rows that the lookup does no
 COMMENT ON FUNCTION {{schema}}.wait_for(pg_lsn, interval, text)
     IS 'Waits until the lookups show everything that was committed at the source before this position; false if they do not in time';
 
--- Tables that an earlier version has made, by the prefixes of their columns. One that somebody has locked stays without.
+-- Tables that an earlier version has created, by the prefixes of their columns. A table that another session has locked gets no comments.
 DO $cdc$
 DECLARE
     _table name;

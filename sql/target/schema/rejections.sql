@@ -1,10 +1,10 @@
--- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql. Letters of states: sql/README.md.
+-- Rows that the target rejects, and the views of the bookkeeping. Created with bookkeeping.sql. Letters of states: sql/README.md.
 
--- A rejected row: never a value, only its names. Written by isolate.sql.
+-- A rejected row, without its values. isolate.sql writes it.
 CREATE TABLE IF NOT EXISTS {{schema}}.rejection (
     read_model integer NOT NULL REFERENCES {{schema}}.read_model ON DELETE CASCADE,
     n bigint NOT NULL,                   -- number in rejected_<id>, which has identity and key as they are
-    identity text,                       -- NULL: a row that is gone at the source and could not be deleted
+    identity text,                       -- NULL: the source has no such row, and the lookup does not let cdc delete it
     key text,                            -- NULL: the lookup's key does not take it
     shown text NOT NULL,                 -- under this key: nothing, old row, other row
     sqlstate text NOT NULL,
@@ -43,7 +43,7 @@ FROM {{schema}}.rejection r JOIN {{schema}}.read_model m ON m.id = r.read_model;
 CREATE OR REPLACE VIEW {{schema}}.freshness AS
 SELECT m.name AS read_model,
        CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
-       -- One that takes no part in the stream stays what it was when it left.
+       -- A read model that takes no part in the stream stays as it was when it left.
        CASE WHEN m.state = 'in_step' THEN c.commit_time ELSE m.as_of END AS as_of,
        CASE WHEN m.state = 'in_step' THEN c.lsn ELSE m.as_of_lsn END AS as_of_lsn,
        c.applied_at,
@@ -55,5 +55,5 @@ SELECT m.name AS read_model,
        (SELECT count(*) FROM {{schema}}.rejection r WHERE r.read_model = m.id) AS rejected
 FROM {{schema}}.read_model m CROSS JOIN {{schema}}.pipeline p CROSS JOIN {{schema}}.checkpoint c
 LEFT JOIN {{schema}}.counted n ON n.read_model = m.id;
--- Everybody may ask how fresh the lookups are.
+-- Every role may ask how fresh the lookups are.
 GRANT SELECT ON {{schema}}.freshness TO PUBLIC;

@@ -1,10 +1,10 @@
--- The end of bookkeeping.sql, once its views look at the new places.
+-- The end of bookkeeping.sql, when its views read the new places.
 ALTER TABLE {{schema}}.pipeline DROP COLUMN IF EXISTS lsn, DROP COLUMN IF EXISTS commit_time, DROP COLUMN IF EXISTS last_commit_lsn,
     DROP COLUMN IF EXISTS last_commit_xid, DROP COLUMN IF EXISTS last_commit_time, DROP COLUMN IF EXISTS applied_at;
 -- The same for the read models.
 ALTER TABLE {{schema}}.read_model DROP COLUMN IF EXISTS rows, DROP COLUMN IF EXISTS last_change_at;
 
--- Who owns the database may dump it: what is here now, and what is made later.
+-- The owner of the database may dump it: everything that exists now, and everything that is created later.
 DO $cdc$
 DECLARE
     _owner text := {{?database_owner}};

@@ -1,6 +1,6 @@
 -- The pipeline's row for `cdc status`: one row, or none before the first run. Times are RFC 3339 in UTC.
 -- Columns that an earlier version of the bookkeeping lacks are read from the row as JSON.
--- While the source cannot send what follows the checkpoint, each session streams for a moment: that is no streaming.
+-- While the source cannot send what follows the checkpoint, each session streams for a moment only: that is `retrying`.
 SELECT CASE WHEN s.stuck AND p.state = 'streaming' THEN 'retrying' ELSE p.state END AS state,
        pg_catalog.to_char(p.state_since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS state_since,
        p.owner,

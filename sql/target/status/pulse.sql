@@ -1,6 +1,6 @@
--- What others leave at the target for the running process $1 (its epoch): one look a second.
+-- What other sessions have left at the target for the running process $1 (its epoch): read once a second.
 SELECT EXISTS (
-           -- A session waits in wait_for, by the advisory lock that it holds meanwhile.
+           -- A session waits in wait_for: it holds this advisory lock while it waits.
            SELECT FROM pg_catalog.pg_locks l
            JOIN pg_catalog.pg_database d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
            WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted

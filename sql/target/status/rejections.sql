@@ -1,5 +1,5 @@
--- Rejected rows, for `cdc status`: how many of each read model, and the first ones. The columns are named by
--- their places, since an earlier version of the bookkeeping has another name for the last one.
+-- Rejected rows, for `cdc status`: how many of each read model, and the first ones. The columns are read by
+-- position, since an earlier version of the bookkeeping has another name for the last one.
 SELECT x.name, x.rows, x.identity, x.key, x.shown, x.sqlstate, x.constraint_name, x.column_name, x.lsn, x.rejected_at
 FROM (
     SELECT m.name,

@@ -1,9 +1,9 @@
--- The fence and the checkpoint, first in every applying transaction: it locks the checkpoint's row, so that whoever
--- raised the epoch meanwhile is seen, and stores what the lookups will be as of.
+-- The fence and the checkpoint, first in every applying transaction. It locks the checkpoint's row, so that it sees an epoch that
+-- another session has raised in the meantime, and stores the position and time that the lookups will be as of.
 --
--- The session remembers where it left the row. Only where it is not there any more is it searched for: behind a snapshot that
--- somebody holds stands every version of it that was written since. A ctid alone proves nothing after a wait for the row's lock
--- (minor releases before 2025 do not compare it again), the epoch does.
+-- The session remembers the row's ctid, and searches for the row only if it is no longer there: while any session holds an old snapshot,
+-- the table keeps every version of the row that was written since. After a wait for the row's lock the ctid alone proves nothing (minor
+-- releases before 2025 do not compare it again), but the epoch does.
 CREATE OR REPLACE FUNCTION pg_temp.cdc_advance(_epoch bigint, _lsn text, _commit_time timestamptz,
     _last_lsn text, _last_xid bigint, _last_time timestamptz)
 RETURNS void LANGUAGE plpgsql AS $cdc$
@@ -30,8 +30,8 @@ BEGIN
     RAISE EXCEPTION 'another process has taken over this pipeline' USING ERRCODE = 'CDC01';
 END
 $cdc$;
--- Counts what was written of a read model: _rows more, or so many in all. The row is found as the checkpoint's is; only who has
--- the checkpoint locked writes it.
+-- Stores the count of a read model's live rows: _rows more, or _rows in all. The row is found as the checkpoint's is. Only the session
+-- that has locked the checkpoint writes it.
 CREATE OR REPLACE FUNCTION pg_temp.cdc_count(_read_model integer, _rows bigint, _in_all boolean, _changed boolean)
 RETURNS void LANGUAGE plpgsql AS $cdc$
 DECLARE

@@ -1,4 +1,4 @@
--- Brings a shadow (the source's rows by identity) to the final states of a batch, which stand in {{stage}}. Each of them is
+-- Brings a shadow (the source's rows by identity) to the final states of a batch, which are in {{stage}}. Each state is
 -- looked up in the shadow's index (src/target/model/joins.rs). Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean) RETURNS void
 LANGUAGE plpgsql {{?settings}} AS $cdc$

@@ -1,16 +1,16 @@
--- The writer for batches with rows that the target rejects, and for read models that have such rows. It ends in the state in
--- which merge.sql ends, but for the keys of rows that the lookup does not take: those are found one by one and noted.
+-- The writer for batches with rows that the target rejects, and for read models that have such rows. It ends in the same state as
+-- merge.sql, except for the keys of rejected rows: it finds these rows one by one and records them.
 -- Columns and states: the legend in sql/README.md.
 --
 --   map      a rejected row claims its key and is not shown
 --   touched  open whether the key is not settled yet
---   tries    writes of the lookup: n number, op, key, holder, the values of the row that shall be shown, why it was rejected,
+--   tries    writes of the lookup: n number, op, key, holder, the values of the row to be shown, why it was rejected,
 --            swap whether deleting and inserting may help
---   rejected what the lookup does not take, and why
---   earlier  entries of rejected whose rows are tried again. One that is rejected again as it was, by the same name under the same
---            key, gets its entry back: it says since when.
+--   rejected rows that the lookup does not take, and why
+--   earlier  entries of rejected whose rows are tried again. A row that is rejected again for the same reason, under the same key,
+--            gets its entry back, which says since when.
 --
--- Shown under a key is the smallest identity among the accepted rows that claim it. If there is none, what stands under the
+-- Among the accepted rows that claim a key, the one with the smallest identity is shown. If there is none, the lookup's row under the
 -- key of a rejected row stays.
 --
 -- Rows are tried in halves, so few bad rows among many cost little. _isolate false: the first rejection is raised.
@@ -39,12 +39,13 @@ DECLARE
     _claims tid[];
     _shown tid[];
 BEGIN
-    -- Before it is read: whoever alters the lookup waits for the end of the batch, or the batch for them, never both.
+    -- Lock the lookup before reading it. Then a session that alters it waits for the end of the batch, or the batch waits for that
+    -- session, but never both.
     LOCK TABLE ONLY {{lookup}} IN ROW EXCLUSIVE MODE;
     _inserted := 0;
     _updated := 0;
     _deleted := 0;
-    -- What can be checked late is checked after each piece.
+    -- Deferrable constraints are checked after each piece.
     SET CONSTRAINTS ALL DEFERRED;
     IF _again THEN
         UPDATE {{map}} m SET state = 's', {{?v_null}} FROM {{stage}} s WHERE s.state = 'r' AND {{?map_of_rejected}};
@@ -76,7 +77,7 @@ BEGIN
         {{> find_shown.sql}}
         {{> hash.sql}}
         {{> share_out_keys.sql}}
-        -- Deletes first: they free what others may need.
+        -- Deletes first: they free keys and values that other rows may need.
         DELETE FROM {{tries}};
         INSERT INTO {{tries}} (n, op, {{?k}}, {{?h}}, {{?p}})
         SELECT row_number() OVER (ORDER BY x.op), x.op, {{?x_k}}, {{?x_h}}, {{?x_p}} FROM (
@@ -98,7 +99,7 @@ BEGIN
         _to := ARRAY[_count];
         WHILE _count > 0 LOOP
             IF cardinality(_from) = 0 THEN
-                -- One row may have been in another one's way: what failed is tried again as long as that helps.
+                -- A row may have blocked another one: failed rows are tried again as long as that helps.
                 EXIT WHEN _failed = 0 OR NOT _progress OR _attempts > 20 * _most;
                 SELECT array_agg(t.n ORDER BY t.n DESC) INTO _from FROM {{tries}} t WHERE t.e1 IS NOT NULL;
                 _to := _from;
@@ -145,7 +146,7 @@ BEGIN
             END;
         END LOOP;
 
-        -- Values of a second unique index that change hands: in place one stands in the other's way.
+        -- Rows that swap values under a second unique index: updated in place, one would block the other.
         WHILE EXISTS (SELECT FROM {{tries}} t WHERE t.swap AND t.op = 'm')
               AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint f
                               WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass({{lookup_name}})) LOOP
@@ -162,7 +163,7 @@ BEGIN
                 INTO _updated, _inserted FROM {{tries}} t WHERE t.swap;
                 UPDATE {{tries}} t SET e1 = NULL, e2 = NULL, e3 = NULL, swap = false WHERE t.swap;
             EXCEPTION WHEN {{?rejections}} THEN
-                -- Without the one that fails, or not at all.
+                -- Try again without the row that fails; if it is not known which one, give up.
                 UPDATE {{tries}} t SET swap = false WHERE t.n = coalesce(_n, t.n);
             END;
         END LOOP;
@@ -194,7 +195,7 @@ BEGIN
         WHERE t.e1 IS NOT NULL AND CASE t.op
             WHEN 'a' THEN NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'a' AND {{?rejected_is_touched}})
             ELSE NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.state = 'r' AND {{?rejected_is_holder}}) END;
-        -- The next one that claims such a key is tried.
+        -- Next, try the next row that claims such a key.
         UPDATE {{touched}} t SET open = false WHERE t.open;
         UPDATE {{touched}} t SET open = true FROM {{tries}} x WHERE x.e1 IS NOT NULL AND x.op <> 'a' AND {{?tried_is_holder}};
         _progress := FOUND;
@@ -202,7 +203,7 @@ BEGIN
         EXIT WHEN NOT _progress OR (SELECT count(*) FROM {{rejected}}) > _most;
     END LOOP;
 
-    -- Rows that nobody at the source can have: a key is never null there. One that cannot go is in nobody's way.
+    -- A live row has no NULL in its key: delete such rows of the lookup. One that cannot be deleted blocks no other row.
     IF _clear THEN
         BEGIN
             DELETE FROM {{lookup}} l WHERE {{?no_lookup_key}};
@@ -227,7 +228,7 @@ BEGIN
             USING ERRCODE = 'CDC03';
     END IF;
 
-    -- What everybody may see of it.
+    -- The entries for the view rejected.
     DELETE FROM {{schema}}.rejection x
     WHERE x.read_model = {{id}} AND NOT EXISTS (SELECT FROM {{rejected}} r WHERE r.n = x.n);
     INSERT INTO {{schema}}.rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, rejected_at)
@@ -249,7 +250,7 @@ BEGIN
     END IF;
 END
 $cdc$;
--- One piece of it: all or nothing. Pieces are of any size, down to one row, so each row is looked up.
+-- One piece of the writes: all or nothing. A piece has any size, down to one row, so each row is looked up.
 CREATE OR REPLACE FUNCTION pg_temp.write_{{id}}(_low integer, _high integer) RETURNS bigint[]
 LANGUAGE plpgsql {{?settings_of_write}} AS $cdc$
 DECLARE

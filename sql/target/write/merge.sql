@@ -1,20 +1,20 @@
--- The writer: brings one lookup and its map to the final states of a batch, which stand in the stage.
--- A session makes it for itself; the columns are those of the read model. Columns and states: the legend in sql/README.md.
+-- The writer: brings one lookup and its map to the final states of a batch, which are in the stage.
+-- Each session creates its own; the columns are those of the read model. Columns and states: the legend in sql/README.md.
 --
 --   stage    final states of the batch
---   map      what is shown of each source row. Where it has rejected rows, isolate.sql writes, not this function
---   moving   rows that are not shown under their key already: identity and state as in the stage, key now, stage_row where the row
---            stands, renamed whether it had another identity; was, k1.. and map_row: what the map says of the identity, or of the
---            one at the start of the batch if it is gone
---   touched  keys that may change hands in this batch: claimed whether a final state has it, holder, open whether it is shared
---            out because several claim it
+--   map      state and key of each source row. If a read model has rejected rows, isolate.sql writes, not this function
+--   moving   rows that are not yet shown under their key: identity and state as in the stage, key now, stage_row the place of the row in
+--            the stage, renamed whether it had another identity; was, k1.. and map_row: what the map says of the identity, or of the
+--            identity at the start of the batch if the row is gone
+--   touched  keys that may change hands in this batch: claimed whether a final state has it, holder, open whether several rows claim
+--            it, so that it must be shared out
 --
 -- _keys is the number of keys of each kind that are named (0: none).
--- _clear takes every row of map and lookup that has no final state for gone (TRUNCATE, exact copies).
+-- _clear treats every row of map and lookup without a final state as gone (TRUNCATE, exact copies).
 -- _resolve looks for values that the stream left out.
 --
--- How it joins is not left to the server's statistics (src/target/model/joins.rs): rows of map and lookup are looked up one by
--- one in an index, or both are read once and hashed.
+-- The joins do not depend on the server's statistics (src/target/model/joins.rs): rows of map and lookup are looked up one by
+-- one in an index, or both tables are read once and hashed.
 CREATE OR REPLACE FUNCTION {{function}}(_clear boolean, _resolve boolean, _keys integer,
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[], OUT _moves boolean)
@@ -29,7 +29,8 @@ DECLARE
     _n bigint;
     _shared boolean := false;
 BEGIN
-    -- Before it is read: whoever alters the lookup waits for the end of the batch, or the batch for them, never both.
+    -- Lock the lookup before reading it. Then a session that alters it waits for the end of the batch, or the batch waits for that
+    -- session, but never both.
     LOCK TABLE ONLY {{lookup}} IN ROW EXCLUSIVE MODE;
     {{> left_out_values.sql}}
     _inserted := 0;
@@ -38,8 +39,8 @@ BEGIN
     _moves := false;
     <<steps>>
     BEGIN
-        -- Rows that are all new, into empty tables or from a batch of inserts, go in as they are, unless one of them or its
-        -- key is known after all.
+        -- If all rows are new (the tables are empty, or the batch has only inserts), insert them as they are. If a row or a key turns out
+        -- to exist, continue with the general way.
         IF _clear THEN
             _new := NOT EXISTS (SELECT FROM {{map}}) AND NOT EXISTS (SELECT FROM {{lookup}});
         ELSE
@@ -67,12 +68,12 @@ BEGIN
             EXIT steps;
         END IF;
 
-        -- Rows that stay shown under their keys leave the map as it is, and touch nobody else's key.
+        -- Rows that stay shown under their keys do not change the map, and touch no other row's key.
         {{> find_moving.sql}}
         IF _moves OR _clear THEN
             {{> judge_number_of_moving.sql}}
             {{> by_number_of_moving.sql part = settle_moving.sql}}
-            -- Rows that nobody at the source can have: a key is never null there.
+            -- A live row has no NULL in its key: delete such rows of the lookup.
             IF _clear THEN
                 DELETE FROM {{lookup}} l WHERE {{?no_lookup_key}};
             END IF;
@@ -80,7 +81,7 @@ BEGIN
 
         {{> count_rows.sql kind = updated, statement = update_shown.sql}}
 
-        -- Rows that are missing are among those that came to be shown just now, unless somebody took one out of the lookup.
+        -- A missing row is one that is shown from this batch on, unless another session has deleted it from the lookup.
         SELECT count(*) INTO _total FROM {{stage}} s WHERE s.state = 'l';
         IF _updated < _total AND _moves AND NOT _shared THEN
             {{> by_number_of_moving.sql part = insert_moving.sql}}

@@ -1,4 +1,4 @@
--- What one look of a plain comparison has counted: rows of the lookup, live rows of the source, and what differs.
+-- The counts of one look of a plain comparison: rows of the lookup, live rows of the source, and differences.
 -- Columns and states: the legend in sql/README.md.
 WITH rejected_keys AS (
     SELECT {{?s_key_as_k}} FROM {{shadow}} s WHERE s.state = 'x'

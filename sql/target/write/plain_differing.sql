@@ -1,6 +1,6 @@
--- One look of a plain comparison: where the lookup differs from the rows that were read of the source, with both rows as they are.
+-- One look of a plain comparison: where the lookup differs from the rows that were read from the source, with both rows as they are.
 -- i1.. identity and p1.. values of the source's row, v1.. values of the lookup's. Keys of rows that a type of the lookup rejects are
--- left out. Without an index on its key the lookup may have one key twice: the first row stands for it, the others are extra.
+-- left out. Without an index on its key the lookup may have one key twice: the first row is compared, the others are extra.
 -- Columns and states: the legend in sql/README.md.
 CREATE TEMPORARY TABLE {{differing}} AS
 WITH wanted AS (

@@ -1,4 +1,5 @@
--- What differs at both looks of a plain comparison, while neither row has changed between them: no change under way explains that.
+-- The rows that differ at both looks of a plain comparison, and have not changed between the looks, neither at the source nor in the
+-- lookup: no change under way explains such a difference.
 -- Columns and states: the legend in sql/README.md.
 CREATE TEMPORARY TABLE {{judged}} AS
 SELECT pg_catalog.row_number() OVER () AS n, d.*, NULL::text AS e1, NULL::text AS e2, NULL::text AS e3

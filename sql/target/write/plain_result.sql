@@ -1,4 +1,4 @@
--- The end of a plain comparison, in the form of compare.sql, with the first {{limit}} keys of each kind.
+-- The result of a plain comparison, in the form of compare.sql, with the first {{limit}} keys of each kind.
 -- Columns and states: the legend in sql/README.md.
 WITH rejections AS (
     SELECT d.key, {{?judged_identity_text}} AS identity, d.e1, d.e2, d.e3 FROM {{judged}} d WHERE d.e1 IS NOT NULL

@@ -187,8 +187,8 @@ fn lookups_that_will_do_are_taken_as_they_are() {
             });
         });
     }
-    // A row without its key is not shown, so the lookup's key may be NOT NULL: that is told of the
-    // source's alone.
+    // A row without its key is not shown, so the lookup's key may be NOT NULL: only the finding of
+    // the source's table says so.
     finds("note: table", "such rows are left out", |c| {
         c.table().columns[1].not_null = false;
     });

@@ -1,6 +1,6 @@
-//! `cdc setup --print-sql --all`: all SQL by which `cdc` makes its objects in the target, whatever
-//! is there, and the functions that write each lookup. Nothing is run: both databases are only
-//! asked what their tables are.
+//! `cdc setup --print-sql --all`: all SQL by which `cdc` creates its objects in the target,
+//! existing ones too, and the functions that write each lookup. Nothing is run: `cdc` only reads
+//! from both databases what their tables are.
 
 use std::sync::Arc;
 

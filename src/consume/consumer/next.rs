@@ -1,5 +1,4 @@
-//! What is to be done next: a job of the target, a status, a look at the catalogs, or to stand
-//! still.
+//! What to do next: a job for the target, a status, a look at the catalogs, or a pause.
 
 use super::{Action, Consumer, Note, Proof};
 use crate::batch::Batch;
@@ -11,7 +10,7 @@ use crate::error::Result;
 use crate::lsn::Lsn;
 
 impl Consumer {
-    /// What is to be done next; `None`: to wait.
+    /// What to do next; `None`: wait.
     ///
     /// # Errors
     /// Transient if an idle position would be stored past a transaction that broke a read model;
@@ -39,7 +38,7 @@ impl Consumer {
         Action::Submit(job)
     }
 
-    /// Stores the newest idle position, if that is wanted and nothing is under way.
+    /// Stores the newest idle position, if that is wanted and nothing is in flight.
     fn idle_job(&mut self, now: Now) -> Result<Option<Job>> {
         let comes_to_stand = self.mode.waits_for(self.acks.applied());
         let wanted = self.acks.wants_to_store();
@@ -67,7 +66,7 @@ impl Consumer {
         Ok(self.acks.take_idle(time, now).map(Job::Store))
     }
 
-    /// Whether nothing is under way: no job, no batch, no open transaction.
+    /// Whether nothing is in flight: no job, no batch, no open transaction.
     fn is_at_rest(&self) -> bool {
         !self.in_hand && self.pending.is_empty() && !self.intake.assembler.is_open()
     }
@@ -87,7 +86,7 @@ impl Consumer {
                 return Ok(Some(self.submit(Job::Audit(taking_part))));
             }
         }
-        // What was looked at goes at once.
+        // A proved batch is sent at once.
         if self.proof == Proof::Open && self.gather.waits(&self.pending, now) {
             return Ok(None);
         }
@@ -101,7 +100,7 @@ impl Consumer {
         Ok(self.next_batch())
     }
 
-    /// What the open transaction has changed so far, once that is much.
+    /// The changes of the open transaction so far, once they are many.
     fn next_chunk(&mut self) -> Result<Option<Action>> {
         let Some(chunk) = self.intake.take_chunk()? else {
             return Ok(None);
@@ -117,7 +116,7 @@ impl Consumer {
         ))
     }
 
-    /// What waits, once the descriptions by which it was mapped are proved.
+    /// The waiting transactions, once the descriptions that mapped them are proved.
     fn next_batch(&mut self) -> Option<Action> {
         match self.proof {
             Proof::Asked => return None,
@@ -140,7 +139,7 @@ impl Consumer {
         Some(self.submit(Job::Apply(batch)))
     }
 
-    /// Comes to stand, if it is to and everything that was received is applied.
+    /// Pauses, if that was requested and everything that was received is applied.
     fn stand(&mut self) -> Option<Lsn> {
         if !self.is_at_rest() {
             return None;
@@ -155,8 +154,8 @@ impl Consumer {
         Some(position)
     }
 
-    /// What the target has to do before the end, once it is free: to store an idle position and to
-    /// make durable what is not. What waits comes again with the next session.
+    /// What the target has to do before the end, once it is free: store an idle position, and make
+    /// durable what is not yet. Waiting transactions come again with the next session.
     ///
     /// # Errors
     /// As [`Self::next`].

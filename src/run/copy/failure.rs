@@ -2,7 +2,7 @@
 
 use crate::error::{Class, Error};
 
-/// Why a table was not copied, by what follows.
+/// Why a table was not copied, by the consequence.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It may be read later under the same snapshot: its lock is not free, or a connection was
@@ -10,8 +10,8 @@ pub(super) enum Failure {
     PutOff(Error),
     /// It cannot be copied under this snapshot, or not at all. The others can.
     LeftOut(Error),
-    /// Nothing can be copied any more: the target is gone, or the snapshot, or the process is to
-    /// leave.
+    /// Nothing can be copied any more: the target's session or the snapshot is lost, or the process
+    /// is to stop.
     Ends(Error),
 }
 

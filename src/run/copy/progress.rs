@@ -12,13 +12,13 @@ use crate::target::bookkeeping::CopyProgress;
 use crate::target::shadow::Counter;
 use crate::telemetry::progress as terminal;
 
-/// How often the log tells the progress of a copy, where no terminal shows it.
+/// How often the log reports the progress of a copy that no terminal shows.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the target may take to note the progress.
 const TELL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tells how far a copy is: `status` and a terminal every second, a log without one now and then.
+/// Reports how far a copy is: `status` and a terminal every second, a log without one now and then.
 pub(super) struct Progress<'a> {
     shared: &'a Shared,
     to_copy: &'a ToCopy,
@@ -26,7 +26,7 @@ pub(super) struct Progress<'a> {
     pub(super) copied: &'a Counter,
     pub(super) started: Instant,
     logged: Instant,
-    /// A session of its own, since the copy's is busy; made when a copy lasts.
+    /// A session of its own, since the copy's is busy; opened if the copy takes long.
     conn: Option<PgConnection>,
 }
 
@@ -107,7 +107,7 @@ impl<'a> Progress<'a> {
 }
 
 impl Drop for Progress<'_> {
-    /// A copy that is given up tells its end too.
+    /// A copy that is given up reports its end too.
     fn drop(&mut self) {
         terminal::clear();
     }

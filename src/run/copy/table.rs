@@ -31,7 +31,7 @@ use crate::source::cut::CutClient;
 use crate::source::snapshot::{CopyOut, Snapshot};
 use crate::target::shadow::{Counter, ShadowWriter};
 
-/// How often the copy looks whether somebody waits for its lock, and tells its progress.
+/// How often the copy looks whether another session waits for its lock, and reports its progress.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Copies tables, one at a time.
@@ -126,7 +126,8 @@ impl<'a> Tables<'a> {
             elapsed_ms = millis(progress.started.elapsed()),
             "copied"
         );
-        // What was read is right; the next table takes another connection if this one is lost.
+        // The rows that were read are right; the next table takes another connection if this one is
+        // lost.
         self.reader = snapshot.end().await.ok();
         Ok(())
     }
@@ -167,8 +168,8 @@ impl<'a> Tables<'a> {
         Ok(table.estimate())
     }
 
-    /// Begins to read. The driver comes back with the first rows, which may take long to find among
-    /// dead ones: until then, too, the copy gives way to a session that waits for the table.
+    /// Begins to read. The driver returns with the first rows, which may take long to find among
+    /// dead ones. Until then, too, the copy gives way to a session that waits for the table.
     async fn begin_copy(
         &mut self,
         snapshot: &Snapshot,
@@ -190,7 +191,8 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Fills an empty shadow, unless somebody waits for the table or the process is asked to stop.
+    /// Fills an empty shadow, unless another session waits for the table or the process is asked to
+    /// stop.
     async fn fill(
         &mut self,
         snapshot: &Snapshot,
@@ -261,8 +263,8 @@ async fn fill_shadow(
     }
 }
 
-/// Lets go of the table if a session waits for it; returns whether it did. What cannot be asked now
-/// is asked later.
+/// Releases the table if a session waits for it; returns whether it did. If it cannot ask now, it
+/// asks later.
 async fn give_way(
     shared: &Shared,
     snapshot: &Snapshot,
@@ -275,7 +277,7 @@ async fn give_way(
         }
         let waits = snapshot.anybody_waits_for_us(observer).await?;
         if waits {
-            // The target may not take what was read for long: the lock must not wait for that.
+            // The target may take long to take the rows: the lock must not wait for that.
             snapshot.give_way(observer).await?;
         }
         Ok::<_, Error>(waits)

@@ -1,6 +1,6 @@
-//! A resync that was asked for (`cdc resync`, the watch): one try of it. What fails for a passing
-//! reason is queued again and has its next try later, so that it holds up neither read models that
-//! are not in step nor the schedule.
+//! A resync that was asked for (`cdc resync`, the watch): one try of it. A request that fails for a
+//! passing reason is queued again and tried later, so that it delays neither the schedule nor read
+//! models that are not in step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::run::shared::Shared;
 use crate::settings::ReadModelSettings;
 use crate::target::bookkeeping::ResyncRequest;
 
-/// Longest delay between two tries where somebody waits for the result.
+/// Longest delay between two tries if a command waits for the result.
 const MOST_DELAY_ASKED: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether a request that is being carried out was cancelled.
+/// How often to check whether a running request was cancelled.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Keeper {
@@ -101,7 +101,7 @@ impl Keeper {
         }
     }
 
-    /// Carries the order out, unless the request is cancelled meanwhile.
+    /// Carries the order out, unless the request is cancelled in the meantime.
     async fn try_request(&self, request: &ResyncRequest, order: &Order) -> Result<Outcome> {
         let origin = if request.dry_run {
             "dry run"
@@ -115,7 +115,7 @@ impl Keeper {
             result = &mut work => return result,
             () = until_cancelled(&self.shared, self.epoch, request.id) => stop.cancel(),
         }
-        // It ends soon, and takes away what it has made.
+        // It ends soon, and removes what it has created.
         work.await
     }
 
@@ -160,8 +160,8 @@ fn details(request: &ResyncRequest, outcome: &Outcome) -> serde_json::Value {
     }
 }
 
-/// Comes back once nobody wants the resync any more. In a session of its own: the keeper's must not
-/// be left in the middle of a statement. Where it cannot be looked, the resync goes on.
+/// Returns once the request was cancelled. It uses a session of its own: the keeper's must not be
+/// left in the middle of a statement. If it cannot look, the resync continues.
 async fn until_cancelled(shared: &Arc<Shared>, epoch: i64, id: i64) {
     let mut session = None;
     loop {

@@ -1,5 +1,4 @@
-//! When what could not be copied is tried again: each by itself, so that one that fails holds up no
-//! other.
+//! When a failed copy is tried again: each by itself, so that a failure delays no other copy.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -23,7 +22,7 @@ impl<K> Default for Tries<K> {
 }
 
 impl<K: Eq + Hash + Copy> Tries<K> {
-    /// It failed, and is tried again after the delay that comes back, at most this one.
+    /// It failed, and is tried again after the returned delay, `most` at most.
     pub(super) fn failed(&mut self, which: K, most: Duration, now: Instant) -> Duration {
         let (backoff, next) = self
             .0
@@ -34,7 +33,7 @@ impl<K: Eq + Hash + Copy> Tries<K> {
         delay
     }
 
-    /// It is done, or nobody wants it any more: a later failure is the first one again.
+    /// It is done, or no longer wanted: a later failure counts as the first one.
     pub(super) fn forget(&mut self, which: K) {
         self.0.remove(&which);
     }
@@ -47,8 +46,7 @@ impl<K: Eq + Hash + Copy> Tries<K> {
             .insert(which, (Backoff::new(FIRST_DELAY, most), rested));
     }
 
-    /// It was done in another way: what failed before says nothing of the next failure. A rest goes
-    /// on.
+    /// It was done in another way: earlier failures no longer count. A rest continues.
     pub(super) fn recovered(&mut self, which: K) {
         if self
             .0

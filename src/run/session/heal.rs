@@ -16,11 +16,11 @@ use crate::source::slot::{CreatedSlot, Kind};
 use crate::target::bookkeeping::Healing;
 use crate::target::shadow::ShadowWriter;
 
-/// How long the making of the slot may wait for open write transactions of the source before it is
-/// given up and tried again.
+/// How long the creation of the slot may wait for open write transactions of the source before it
+/// is given up and tried again.
 const SLOT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the dropping of a slot may take.
+/// How long it may take to drop a slot.
 const DROP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why everything is copied for the first time.
@@ -55,7 +55,7 @@ impl Session<'_> {
                 "the stream cannot continue: every read model is copied again, readers keep the old rows until then"
             );
         }
-        // The intent is stored before a slot is dropped or made: a crash in between heals again,
+        // The intent is stored before a slot is dropped or created: a crash in between heals again,
         // and never from a server on an earlier timeline than the one that is copied here.
         let healing = Healing {
             why,
@@ -115,7 +115,7 @@ impl Session<'_> {
         Ok(slot.consistent_point)
     }
 
-    /// The old slot is of no use any more, and holds WAL.
+    /// The old slot is useless now, and holds WAL.
     pub(super) async fn drop_old_slot(&mut self) -> Result<()> {
         let name = &self.shared.settings.source.slot;
         if source::facts::slot(&self.client, name).await?.is_some() {
@@ -125,9 +125,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The slot of a copy that has failed is of no use, since its snapshot is gone, and would hold
-    /// the source's WAL until the next try begins: that may be long, if it is the target that is
-    /// away.
+    /// The slot of a failed copy is useless, since its snapshot is lost. It would hold the source's
+    /// WAL until the next try begins, which may be long if the target is down.
     async fn drop_failed_slot(&mut self) {
         let dropped = tokio::time::timeout(DROP_PATIENCE, self.drop_old_slot()).await;
         let error = match dropped {
@@ -138,8 +137,8 @@ impl Session<'_> {
         tracing::warn!(%error, "the slot of the failed copy stays until the next try");
     }
 
-    /// [`Self::copy_and_merge`] in a session of the target for the copies, of which nothing is left
-    /// if it fails.
+    /// [`Self::copy_and_merge`], in a target session for the copies. If it fails, nothing of them
+    /// is left.
     async fn copy_in_session(
         &mut self,
         why: &str,
@@ -159,8 +158,8 @@ impl Session<'_> {
         copied
     }
 
-    /// Copies every read model under the slot's snapshot and merges the copies; tells what was
-    /// written. From `stored` on the slot may be the one that the stream goes on with.
+    /// Copies every read model under the slot's snapshot and merges the copies; returns what was
+    /// written. Once `stored` is set, the stream may continue with this slot.
     async fn copy_and_merge(
         &mut self,
         why: &str,
@@ -200,13 +199,13 @@ impl Session<'_> {
         let merged = self.writer.merge(&indexes, &position, 0).await;
         let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
         tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
-        // From here on it is healed, whatever happens to the notes about it.
+        // From here on it is healed, even if the notes about it cannot be stored.
         lessons.gap = None;
         let written = self.written(merged);
         let all = written.len() == copied.len();
         self.note_copy(why, slot.consistent_point, &written, all)
             .await?;
-        // What cannot be emptied now is emptied later: the copies are merged.
+        // A shadow that cannot be emptied now is emptied later: the copies are merged.
         let _ = shadow.give_back(bookkeeping).await;
         Ok(written)
     }
@@ -253,7 +252,8 @@ impl Session<'_> {
         written
     }
 
-    /// Notes what the copy has done; with `all` whoever asked for a resync meanwhile has had it.
+    /// Notes what the copy has done; with `all`, resyncs that were requested in the meantime count
+    /// as done.
     async fn note_copy(
         &mut self,
         why: &str,

@@ -8,15 +8,15 @@ use crate::run::shared::Shared;
 use crate::run::state::STATE_PATIENCE;
 use crate::run::stream::Left;
 
-/// How often it is looked whether our session is there while a batch in hand is waited for, and how
-/// long it may not be seen.
+/// While waiting for the batch in hand: how often to check that our session is alive, and how long
+/// it may be missing.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(30);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
-/// Comes back once our session has not been seen at work at the target for long. However slowly,
-/// what it works at is better waited for: the same batch would take as long again. A session that
-/// is gone, with its host or with another owner, never answers, nor does one whose answer was lost
-/// on the way.
+/// Returns once our session has not been seen working at the target for [`ANSWER_PATIENCE`]. A slow
+/// batch is worth waiting for: a retry would take just as long. A session that has ended, with its
+/// host or through another owner, never answers, and the answer of another one may be lost on the
+/// way.
 async fn session_is_gone(shared: &Shared, epoch: i64) {
     let mut answered = Instant::now();
     while answered.elapsed() < ANSWER_PATIENCE {
@@ -37,8 +37,7 @@ async fn session_is_gone(shared: &Shared, epoch: i64) {
     }
 }
 
-/// Ends what belongs to the stream: a batch in hand is finished unless the process was asked to
-/// stop.
+/// Ends the stream's tasks: a batch in hand is finished unless the process was asked to stop.
 pub(super) async fn leave(
     shared: &Shared,
     mut left: Left,
@@ -47,7 +46,8 @@ pub(super) async fn leave(
 ) -> Option<FailedBatch> {
     if left.in_hand {
         tokio::select! {
-            // Late, but it must be known: else the same batch would be tried for ever.
+            // The result comes late, but it must be known: otherwise the same batch would be tried
+            // for ever.
             done = left.applier.result() => if let Ok(Done::Failed(failed)) = done {
                 left.failed = Some(failed);
             },
@@ -68,7 +68,7 @@ pub(super) async fn leave(
         }
         Ok::<_, Error>(())
     };
-    // The target may be gone before us: then there is nothing to tell it.
+    // The target may be down before us: then there is nothing to report.
     let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
     None
 }

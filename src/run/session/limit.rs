@@ -1,5 +1,5 @@
-//! How long a session may take to open: catalogs that somebody has locked, or a server that does
-//! not answer, end in an error that names what happens, and the next try.
+//! How long a session may take to open. If another session has locked a catalog, or a server does
+//! not answer, opening ends in an error that says so, and is tried again.
 
 use std::time::Duration;
 

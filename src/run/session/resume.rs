@@ -1,4 +1,4 @@
-//! Whether the stream can go on from the checkpoint, or everything has to be copied again.
+//! Whether the stream can continue from the checkpoint, or everything has to be copied again.
 
 use super::Session;
 use crate::error::Result;

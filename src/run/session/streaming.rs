@@ -1,5 +1,5 @@
-//! The stream itself, and what goes on beside it: resyncs, the watch over the catalogs, the
-//! source's clock, and who waits.
+//! The stream itself, and the tasks beside it: resyncs, the watch over the catalogs, the source's
+//! clock, and the pulse.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ use crate::run::{clock, pulse};
 use crate::source;
 use crate::target::bookkeeping::{Claim, Pulse};
 
-/// How long a resync may take to end with the session: a slot that is being made is given up,
-/// shadows are taken away.
+/// How long a resync may take to end with the session: a slot that is being created is given up,
+/// shadows are removed.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where replication has started.
@@ -95,7 +95,7 @@ impl Session<'_> {
                 }
             }
         };
-        // Nobody hears the keeper any more; it gets a moment to take its shadows away.
+        // The keeper's messages have no receiver any more; it gets a moment to remove its shadows.
         drop(inbox);
         ended.cancel();
         clock::let_go(&client, settings).await;
@@ -116,8 +116,8 @@ impl Session<'_> {
         let source = &self.shared.settings.source;
         let sender_timeout = self.replication.sender_timeout().await?;
         self.set_failover().await;
-        // Before the stream begins: a lookup that somebody has locked holds up no server's
-        // shutdown.
+        // Before the stream begins: then a lookup that another session has locked delays no
+        // server's shutdown.
         let in_step = self.bound.iter().enumerate();
         let in_step: Vec<usize> = in_step
             .filter_map(|(index, bound)| bound.in_step().map(|_| index))
@@ -138,8 +138,8 @@ impl Session<'_> {
             ));
         }
         let epoch = self.writer.epoch();
-        // The timeline with it, before anything of it can be written: from here on a server on an
-        // earlier one is another server.
+        // Store the timeline, before any change of it can be written: from here on a server on an
+        // earlier timeline is another server.
         self.shared
             .bookkeeping
             .set_streaming(self.writer.connection(), epoch, &self.source)
@@ -152,8 +152,8 @@ impl Session<'_> {
         })
     }
 
-    /// What the settings say of a failover holds for a slot that was there, too. Its loss would be
-    /// healed, so the stream goes on without it.
+    /// The failover setting applies to an existing slot, too. If this fails, the stream continues
+    /// all the same: a lost slot is healed.
     async fn set_failover(&mut self) {
         let source = &self.shared.settings.source;
         let set = source::slot::set_failover(
@@ -204,7 +204,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whoever resyncs beside the stream.
+    /// The keeper, which resyncs beside the stream.
     fn keeper(
         &self,
         commands: mpsc::Sender<Command>,
@@ -218,7 +218,7 @@ impl Session<'_> {
         Keeper::new(shared, epoch, models.collect(), commands, stop, pulse)
     }
 
-    /// Whoever looks at the catalogs beside the stream.
+    /// The watch, which looks at the catalogs beside the stream.
     fn watch(
         &mut self,
         passed: Arc<Passed>,

@@ -1,6 +1,6 @@
-//! The pause before everything is copied again so soon: a cause that comes back, or a process that
-//! dies in each of its copies, must not load the source. It is stored, so the next process waits
-//! for the rest of it only; readers keep the old rows until then.
+//! The pause before everything is copied again soon after the last copy: a cause that comes back,
+//! or a process that dies in each of its copies, must not load the source. The pause is stored, so
+//! the next process waits only for its rest. Readers keep the old rows until then.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::target::bookkeeping::Claim;
 /// Longest pause where there is nothing to be read yet.
 const MOST_FIRST_COPY_DELAY: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether somebody asks for a copy by hand.
+/// How often to check for a request by hand.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the bookkeeping gets a sign of life, and how long that may take.
@@ -27,7 +27,7 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(10);
 const BEAT_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
-    /// Waits as long as the copies before this one ask for, or until somebody asks for one by hand.
+    /// Waits as long as the copies before this one demand, or until a copy is requested by hand.
     pub(super) async fn wait_before_copying(&mut self, why: &str, claim: &Claim) -> Result<()> {
         let most = if why == FIRST_COPY {
             MOST_FIRST_COPY_DELAY
@@ -86,8 +86,9 @@ impl Session<'_> {
     }
 }
 
-/// Gives signs of life whatever the session does: who looks at the bookkeeping after a crash sees
-/// when it was, and who waits for the pipeline does not take a long batch for the end.
+/// Gives signs of life whatever the session does. After a crash the bookkeeping then shows when
+/// that was, and another process that waits for the pipeline does not mistake a long batch for a
+/// dead owner.
 pub(super) async fn beat(shared: &Shared, epoch: i64) -> Infallible {
     let mut session = None;
     loop {

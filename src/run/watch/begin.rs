@@ -25,11 +25,11 @@ pub(crate) async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<
 }
 
 /// Looks again, and compares with what was bound and with what the last session has stored: read
-/// models that changed in a way that the stream did not tell are suspended, or a resync of them is
-/// asked for.
+/// models that changed in a way that the stream does not bring are suspended, or a resync of them
+/// is asked for.
 ///
 /// # Errors
-/// Transient if a table was altered meanwhile: the session begins again.
+/// Transient if a table was altered in the meantime: the session begins again.
 pub(crate) async fn compare_with_stored(
     shared: &Shared,
     client: &Client,

@@ -1,5 +1,5 @@
-//! What the watch looks for at the target alone: bookkeeping that is gone, rows that nobody has
-//! written or that somebody has taken away.
+//! What the watch looks for at the target alone: bookkeeping that is missing, and lookup rows that
+//! another session has inserted or deleted.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::target::bookkeeping::Damage;
 const MOST_ASKING_DELAY: Duration = Duration::from_secs(3600);
 
 impl Watch {
-    /// Looks at what only the target knows; returns what the session cannot go on with.
+    /// Looks at what only the target knows; returns an error with which the session cannot
+    /// continue.
     pub(super) async fn look_for_damage(
         &mut self,
         target: &mut PgConnection,
@@ -48,7 +49,7 @@ impl Watch {
                     Instant::now(),
                 )
             });
-            // What runs writes the lookup, or has not come to it.
+            // A running resync writes the lookup, or has not reached it.
             if *next <= Instant::now()
                 && !self
                     .shared

@@ -11,8 +11,8 @@ use crate::run::messages::{Answer, Question};
 use crate::source::shapes::Shapes;
 use crate::sql::TableName;
 
-/// How long such a look may take. Less than the stream may stand still, or a source that shuts down
-/// would wait for it.
+/// How long such a look may take. Less than reading may stop, or a source that shuts down would
+/// wait for it.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers for as long as the session lasts.

@@ -9,12 +9,12 @@ use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target::bookkeeping::Stored;
 
-/// The table or its leaves have another file, and nobody knows yet whether the stream has brought
-/// why.
+/// The table or its leaves have another file, and it is not known yet whether the stream has
+/// brought the reason.
 const ANOTHER_FILE: &str = "the source's table has another file";
 
-/// The stream has brought changes of a leaf, and nobody knows whether it still belongs to the
-/// table.
+/// The stream has brought changes of a leaf, and it is not known whether the leaf still belongs to
+/// the table.
 const A_LEAF: &str = "the stream has brought changes of a partition that came or went";
 
 /// Values are shown with another text, and no row of them is in the stream.
@@ -27,16 +27,16 @@ pub(super) struct Watched {
     pub(super) id: i32,
     pub(super) source: TableName,
     pub(super) lookup: TableName,
-    /// Columns of the source that are used; `None` where they cannot be told, since the read model
-    /// is not bound.
+    /// Columns of the source that are used; `None` if they are not known, since the read model is
+    /// not bound.
     used: Option<Vec<String>>,
     /// What was seen when lookup and source were last known to go together.
     pub(super) look: Look,
-    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may lie
-    /// before its end all the same: the end is read after the catalogs, and a commit is in the WAL
-    /// before it is seen, for long where it waits for a standby.
+    /// The end of the WAL at the look before that. A TRUNCATE that `look` did not see may still be
+    /// before its end: the end is read after the catalogs, and a commit is in the WAL before it is
+    /// seen, long before if it waits for a standby.
     from: Lsn,
-    /// A look with another file, of which the stream may bring the reason.
+    /// A look with another file, for which the stream may bring the reason.
     rewritten: Option<Look>,
     /// Whether the stream has brought changes of a leaf that no look before `rewritten` has seen.
     unseen: bool,
@@ -53,7 +53,7 @@ pub(super) enum Seen {
     Publication,
     /// The table is another one: the session begins again.
     Altered,
-    /// A resync tells whether rows changed, for this reason.
+    /// A resync will show whether rows changed, for this reason.
     Resync(&'static str),
     /// The new files are as good as the old ones.
     Passed,
@@ -78,7 +78,7 @@ impl Watched {
         }
     }
 
-    /// Compares with a look of now; `unseen` tells whether the stream has brought changes of a leaf
+    /// Compares with a look of now; `unseen` says whether the stream has brought changes of a leaf
     /// that no look has seen.
     pub(super) fn see(&mut self, now: Look, unseen: bool) -> Seen {
         let used = self.used.as_deref();
@@ -109,7 +109,7 @@ impl Watched {
         let Some(now) = self.rewritten.take_if(|now| now.wal_end <= position) else {
             return Seen::Same;
         };
-        // One leaf can be truncated alone, which the stream never tells. A rewrite that changes
+        // One leaf can be truncated alone, which the stream never brings. A rewrite that changes
         // values has altered a column.
         let by_stream = !self.unseen
             && now.alone
@@ -139,7 +139,7 @@ impl Watched {
         self.unseen = false;
     }
 
-    /// The leaves of which the watch would notice that they are gone.
+    /// The leaves whose loss the watch would notice.
     pub(super) fn leaves(&self) -> &BTreeSet<u32> {
         &self.rewritten.as_ref().unwrap_or(&self.look).parts
     }
@@ -164,8 +164,8 @@ pub(super) fn stored(look: &Look, used: Option<&[String]>) -> Stored {
     }
 }
 
-/// Why a resync is due after what happened between two sessions. What an earlier version has not
-/// stored says nothing.
+/// Why a resync is due after what happened between two sessions. Values that an earlier version has
+/// not stored are not compared.
 pub(super) fn resync_for(before: &Stored, now: &Stored) -> Option<&'static str> {
     let texts = |stored: &Stored| stored.texts.clone().unwrap_or_default();
     if before.storage.is_some() && before.storage != now.storage {
@@ -283,8 +283,8 @@ mod tests {
     #[test]
     fn a_leaf_that_no_look_has_seen_is_judged_as_another_file() {
         let mut watched = watched();
-        // Nothing belongs to the table any more, and it was truncated in between: what the leaf had
-        // brought before is gone, what it brought since is not.
+        // The table has no partitions any more, and it was truncated in between: rows that the leaf
+        // had brought before are gone, rows that it brought since are not.
         assert_eq!(watched.see(look(200, "1:1"), true), Seen::Same);
         assert!(watched.waits_for_the_stream());
         assert_eq!(watched.see(look(210, "1:1"), false), Seen::Same);

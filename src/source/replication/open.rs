@@ -1,4 +1,4 @@
-//! How a replication connection is made: on a wire that the driver has authenticated.
+//! How a replication connection is opened: on a wire that the driver has authenticated.
 
 use bytes::BytesMut;
 
@@ -42,8 +42,7 @@ impl Replication {
         Err(search.into_error())
     }
 
-    /// Connects to the first primary that is accepted by what it says of itself; the others are
-    /// passed over.
+    /// Connects to the first primary whose identity is accepted; the others are skipped.
     ///
     /// # Errors
     /// As [`Self::connect`]; why the first one was not accepted, if none was.

@@ -1,12 +1,13 @@
-//! What is told of resyncs: what the last ones found, why one failed or waits, and that the
+//! What status reports of resyncs: what the last ones found, why one failed or waits, and that the
 //! schedule is not kept.
 
 use super::super::{Problem, Status, Verdict, text};
 use super::problem;
 use crate::check::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
 
-/// A night may be missed, and is made up as soon as that is possible. After the second one nobody
-/// has compared for too long: rows that were lost or written by others would have stayed so.
+/// One night may be missed: a resync follows as soon as possible. After the second one the last
+/// comparison is too long ago: rows that were lost, or written by others, would not have been
+/// noticed.
 pub(super) fn overdue(status: &Status, runs: bool, found: &mut Vec<(Verdict, Problem)>) {
     let schedule = status.resync_schedule.as_ref();
     let Some(since) = schedule.and_then(|schedule| schedule.overdue_since.as_ref()) else {
@@ -56,14 +57,14 @@ fn scheduled_failure(status: &Status) -> Option<&str> {
     Some(last.error.as_deref().unwrap_or("no reason is known"))
 }
 
-/// What to do about an error, of which the bookkeeping has the text alone.
+/// What to do about an error, of which the bookkeeping has only the text.
 fn hint(error: &str) -> Option<&'static str> {
     error
         .contains(TEMP_FILE_LIMIT)
         .then_some(TEMP_FILE_LIMIT_HINT)
 }
 
-/// What resyncs found is told; it is nothing that makes the whole unhealthy.
+/// Reports what resyncs found; this does not make the whole unhealthy.
 pub(super) fn told(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
     for model in &status.read_models {
         if let Some(resync) = model
@@ -104,7 +105,7 @@ pub(super) fn told(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
         let message = format!("a {what} waits for {blocker}");
         found.push((Verdict::Ok, problem("warning", "cdc", message, None)));
     }
-    // What came after it, or runs, has not made it up.
+    // A later or running resync has not made up for it.
     if last.state != "failed"
         && let Some(error) = scheduled_failure(status)
     {

@@ -331,7 +331,7 @@ fn behind(seconds: f64) -> impl FnOnce(&mut Observed) {
         let as_of = as_of - jiff::SignedDuration::from_secs_f64(seconds);
         let checkpoint = bookkeeping(seen).checkpoint.as_mut().unwrap();
         checkpoint.commit_time = Some(as_of.to_string());
-        // When it was stored says nothing: a stream stores positions whatever they are as of.
+        // The time when it was stored says nothing: a stream stores positions of any age.
         checkpoint.applied_age_seconds = Some(0.1);
     }
 }
@@ -379,7 +379,7 @@ fn a_stream_that_catches_up_says_how_far_it_is() {
         catching_up(&|_| {}),
         serde_json::json!({"as_of": "2026-11-25T01:13:40Z", "age_seconds": 3600.0, "bytes": 1320 << 20})
     );
-    // Where it cannot be told, or nobody catches up.
+    // If it is not known, or no stream catches up.
     assert!(catching_up(&|s| s.source = Err("refused".to_owned())).is_null());
     assert!(catching_up(&|s| s.source.as_mut().unwrap().wal = Lsn(0x100)).is_null());
     assert!(
@@ -430,7 +430,7 @@ fn age_goes_by_the_sources_clock_else_by_the_targets() {
     assert_eq!(age_seconds(None, None, Some(0)), None);
 }
 
-/// What is told of a read model and its resyncs after the change.
+/// What status reports of a read model and its resyncs after the change.
 fn problems(change: impl FnOnce(&mut Observed)) -> String {
     let mut seen = good();
     change(&mut seen);

@@ -1,8 +1,8 @@
-//! The claim: who owns the pipeline from now on, and what it begins with.
+//! The claim: makes this process the owner of the pipeline, and reads what it begins with.
 //!
-//! Two pipelines with the same names meet here, in one schema of one target. Whose bookkeeping it
-//! is must be settled before ([`Bookkeeping::ownership`]): the session of a last owner is ended
-//! here.
+//! Two pipelines with the same names meet here, in one schema of one target. So
+//! [`Bookkeeping::ownership`] must first prove whose bookkeeping it is: the claim ends the session
+//! of the last owner.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::retry::Healings;
 use crate::target::error::from_sqlx;
 use crate::target::statement::Transaction;
 
-/// Who claims a pipeline.
+/// The process that claims a pipeline.
 #[derive(Debug, Clone, Copy)]
 pub struct Claimant<'a> {
     /// Slot at the source.
@@ -34,9 +34,9 @@ pub struct Claimant<'a> {
 /// What the claiming of a pipeline found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
-    /// Ours from now on: everybody else's is lower.
+    /// Ours from now on: every other process has a lower one.
     pub epoch: i64,
-    /// Where the stream goes on; `None` before the first copy.
+    /// Where the stream continues; `None` before the first copy.
     pub checkpoint: Option<Checkpoint>,
     /// Why everything was being copied when the last owner left.
     pub healing: Option<String>,
@@ -118,7 +118,7 @@ impl Bookkeeping {
         if let Some(row) = raised.map_err(from_sqlx)? {
             return Ok(row);
         }
-        // Somebody has taken it away: everything is copied.
+        // The row is missing: everything is copied.
         let sql = format!(
             "INSERT INTO {schema}.checkpoint (epoch) SELECT coalesce(max(p.epoch), 0) + 1 FROM {schema}.pipeline p RETURNING {COLUMNS}"
         );
@@ -128,9 +128,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Ends what is left of the last owner at the target: its applying session, and sessions of
-    /// this slot's copies that fill a shadow of this schema. Nothing of it may commit while we
-    /// claim.
+    /// Ends the sessions of the last owner at the target: its applying session, and those of this
+    /// slot's copies that fill a shadow of this schema. Nothing of it may commit while we claim.
     pub(crate) async fn end_last_owner(
         &self,
         conn: &mut PgConnection,
@@ -157,7 +156,7 @@ impl Bookkeeping {
     }
 }
 
-/// Time as the server tells it; what is over takes none.
+/// Time as the server reports it; a time in the past is zero.
 pub(super) fn seconds(seconds: Option<f64>) -> Option<Duration> {
     seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO))
 }

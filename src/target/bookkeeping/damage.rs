@@ -1,7 +1,8 @@
-//! What the watch looks for at the target besides the lookups' shapes: bookkeeping that is gone,
+//! What the watch looks for at the target besides the lookups' shapes: bookkeeping that is missing,
 //! maps and lookups with another number of rows than was written. At most [`MOST_COUNTED`] rows of
-//! a table are counted, so that it costs nothing: of the usual lookup every row, of a large one
-//! whether it was emptied. Rows that somebody changed are a resync's matter.
+//! a table are counted, so that a look costs almost nothing: it counts every row of a usual lookup,
+//! and sees whether a large one was emptied. Rows whose values another session changed are found by
+//! a resync.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -23,7 +24,7 @@ const TABLES: [&str; 8] = [
     "discarded",
 ];
 
-/// How long a look waits for a table that somebody has locked, in milliseconds.
+/// How long a look waits for a table that another session has locked, in milliseconds.
 const PATIENCE_MS: u32 = 200;
 
 /// Most rows of a table that are counted.
@@ -35,18 +36,17 @@ const GONE: &str = "SELECT name FROM pg_catalog.unnest($1::text[]) name WHERE pg
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// What somebody did to the target's tables.
+/// What another session did to the target's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Damage {
-    /// This part of the bookkeeping is gone.
+    /// This part of the bookkeeping is missing.
     Gone(String),
     /// The lookups of these read models, or their maps, have rows more or less than were written.
     Miscounted(Vec<i32>),
 }
 
 impl Bookkeeping {
-    /// From here on the session waits for no table that somebody has locked for longer than a
-    /// moment.
+    /// From here on the session gives up after a moment if another session has locked a table.
     ///
     /// # Errors
     /// As any statement.
@@ -94,8 +94,8 @@ impl Bookkeeping {
         Ok((!miscounted.is_empty()).then_some(Damage::Miscounted(miscounted)))
     }
 
-    /// The first table of the bookkeeping that is gone, and which of these read models are in step,
-    /// with the generations of their maps.
+    /// The first table of the bookkeeping that is missing, and which of these read models are in
+    /// step, with the generations of their maps.
     async fn in_step(
         &self,
         conn: &mut PgConnection,
@@ -132,8 +132,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Those of which lookup or map has another number of rows. Count and rows are of one commit:
-    /// it is one statement.
+    /// The read models whose lookup or map has another number of rows than was counted. One
+    /// statement reads count and rows, so both are of one commit.
     async fn miscounted(
         &self,
         conn: &mut PgConnection,
@@ -167,8 +167,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Whether the watch has asked for a resync of this read model that has not begun, which nobody
-    /// can cancel; with `or_runs` whether anybody has asked for one, or one is under way.
+    /// Whether the watch has already queued a resync of this read model, which no command can
+    /// cancel. With `or_runs`, also counts requests by others and resyncs that are running.
     pub(crate) async fn is_asked_for(
         &self,
         conn: &mut PgConnection,

@@ -1,8 +1,8 @@
-//! What is left of copies and of earlier definitions, and cannot be taken away at once: tables that
-//! others have locked, a dump for hours.
+//! The leftovers of copies and of earlier definitions that cannot be removed at once: tables that
+//! other sessions have locked, a dump for hours.
 //!
-//! Nothing waits for them. Shadows that nobody fills are emptied, and discarded tables are dropped,
-//! each in a transaction of its own that gives up after a moment.
+//! Nothing waits for them. Shadows that no session fills are emptied, and discarded tables are
+//! dropped, each in a transaction of its own that gives up after a moment.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::sql::{ident, literal};
 use crate::target::error::from_sqlx;
 use crate::target::statement::{Transaction, execute};
 
-/// How long a table is waited for that somebody has locked, in milliseconds.
+/// How long to wait for a table that another session has locked, in milliseconds.
 const PATIENCE_MS: u32 = 100;
 
-/// Looks at who lists the catalogs before anything is dropped, and the time between them. Where one
-/// dump follows another there are short moments without one, and the next begins while the drop is
-/// being committed.
+/// How often to look for sessions that list the catalogs before anything is dropped, and the time
+/// between the looks. If one dump follows another, there are short moments without one, and the
+/// next may begin while the drop is being committed.
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
-/// A transaction that has read a catalog for this long is taken for a dump. Every query reads
-/// catalogs for a moment while it is planned, and on a busy server there is always one.
+/// A transaction that has read a catalog for this long counts as a dump. Every query reads catalogs
+/// for a moment while it is planned, and on a busy server there is always one.
 const LASTING: Duration = Duration::from_millis(50);
 
 /// How often a drop looks for a moment without readers of catalogs before it is committed,
@@ -32,17 +32,17 @@ const LASTING: Duration = Duration::from_millis(50);
 const MOMENTS: u32 = 20;
 const BETWEEN_MOMENTS: Duration = Duration::from_millis(5);
 
-/// Who keeps a table from being dropped.
+/// Which readers keep a table from being dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
     /// Every transaction that has read a catalog: the dumps of a small database last a moment each.
     All,
-    /// Those that go on for `LASTING`. On some servers there is always one of the others.
+    /// Those that last for `LASTING`. On some servers there is always a shorter one.
     Lasting,
 }
 
 impl Bookkeeping {
-    /// Takes away what can be; returns whether something is left.
+    /// Removes what can be removed; returns whether something is left.
     ///
     /// # Errors
     /// As any query.
@@ -101,7 +101,7 @@ impl Bookkeeping {
         drop_unlisted(conn, &sql).await
     }
 
-    /// Empties a shadow that nobody fills.
+    /// Empties a shadow that no session fills.
     async fn empty_free_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
         if !self.lock_shadow(conn, name).await? {
             return Ok(false);
@@ -111,8 +111,8 @@ impl Bookkeeping {
         emptied
     }
 
-    /// A shadow is filled without its index in half of the time; a copy that has to catch up makes
-    /// it again.
+    /// Without its index a shadow is filled in half of the time; a copy that has to catch up
+    /// creates the index again.
     async fn drop_shadow_index(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
         if !self.lock_shadow(conn, name).await? {
             return Ok(false);
@@ -128,7 +128,7 @@ impl Bookkeeping {
     }
 }
 
-/// The transactions of this database that have read a catalog and go on, but for this one's.
+/// The running transactions of this database that have read a catalog, except this one.
 ///
 /// `pg_locks` shows them to every role; `pg_stat_activity` would hide when those of other roles
 /// began.
@@ -144,7 +144,7 @@ async fn readers(conn: &mut PgConnection) -> Result<Vec<String>> {
         .map_err(from_sqlx)
 }
 
-/// Whether nobody lists the catalogs for a while.
+/// Whether no session lists the catalogs for a while.
 async fn is_quiet(conn: &mut PgConnection, heeded: Readers) -> Result<bool> {
     for look in 0..LOOKS {
         if look > 0 {
@@ -166,8 +166,8 @@ async fn is_quiet(conn: &mut PgConnection, heeded: Readers) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether there is a moment in which nobody reads a catalog: whoever begins to list in it does so
-/// after the drop, if that is committed at once.
+/// Whether there is a moment in which no session reads a catalog: a session that begins to list in
+/// it does so after the drop, if that is committed at once.
 async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
     for _ in 0..MOMENTS {
         if readers(conn).await?.is_empty() {
@@ -178,9 +178,10 @@ async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
     Ok(false)
 }
 
-/// Drops something, unless somebody has it locked or is about to: a dump takes its snapshot, lists
-/// what there is, and locks it then; what has gone meanwhile makes it fail. Who has begun to list
-/// holds locks on catalogs until its transaction ends. Returns whether it is gone.
+/// Drops a table or index, unless another session has it locked or is about to lock it: a dump
+/// takes its snapshot, lists the tables, and then locks them; it fails if one was dropped in
+/// between. A session that has begun to list holds locks on catalogs until its transaction ends.
+/// Returns whether the drop was done.
 ///
 /// # Errors
 /// As any statement.

@@ -13,7 +13,7 @@ use super::{Bookkeeping, fenced};
 use crate::error::Result;
 use crate::target::error::from_sqlx;
 
-/// Carries out an update of a row that names its owner's epoch.
+/// Updates a row that names its owner's epoch.
 ///
 /// # Errors
 /// [`Class::Fenced`](crate::error::Class::Fenced) if there is no such row: another process has

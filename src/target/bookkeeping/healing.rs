@@ -1,6 +1,6 @@
-//! Copies of everything: the first one, and healings. That one is to be made is stored before a
-//! slot is dropped or made, and so is how many there were, so that a process that dies in each of
-//! them does not begin the next one at once.
+//! Copies of everything: the first one, and healings. Before a slot is dropped or created, the
+//! bookkeeping stores that a copy is due, and how many there were. So a process that dies in each
+//! copy does not begin the next one at once.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::target::error::from_sqlx;
 pub(crate) struct Healing<'a> {
     /// Why.
     pub why: &'a str,
-    /// Publication that the slot is made for.
+    /// Publication that the slot is created for.
     pub publication_oid: Option<u32>,
     /// The server that is copied.
     pub source: &'a SourceIdentity,
@@ -55,8 +55,8 @@ impl Bookkeeping {
         .await
     }
 
-    /// Whether somebody has asked for a resync by hand since the last copy of everything began:
-    /// each request ends one pause.
+    /// Whether a resync was requested by hand since the last copy of everything began: each request
+    /// ends one pause.
     pub(crate) async fn is_healing_asked_for(
         &self,
         conn: &mut PgConnection,
@@ -75,7 +75,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Notes that everything is copied from now on, before a slot is dropped or made.
+    /// Notes that everything is copied from now on, before a slot is dropped or created.
     pub(crate) async fn begin_healing(
         &self,
         conn: &mut PgConnection,

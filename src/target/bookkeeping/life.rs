@@ -1,5 +1,4 @@
-//! Signs of life of the owner: for who looks at the bookkeeping, and for who waits for the
-//! pipeline.
+//! Signs of life of the owner: for `cdc status`, and for a process that waits for the pipeline.
 
 use std::time::Duration;
 
@@ -15,12 +14,13 @@ use crate::target::error::from_sqlx;
 pub(crate) struct Life {
     /// When it was, by the target's clock.
     pub at: String,
-    /// How long ago that was when it was looked.
+    /// How long ago that was at the time of the look.
     pub silent: Duration,
 }
 
 impl Bookkeeping {
-    /// The owner is alive. Whoever has the row locked writes it, which is as good.
+    /// Stores that the owner is alive. If the row is locked, its locker is writing it, which is as
+    /// good.
     ///
     /// # Errors
     /// As any query.

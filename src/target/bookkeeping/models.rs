@@ -17,9 +17,9 @@ pub struct Definition<'a> {
     pub generation: i32,
     /// Source table.
     pub source: &'a str,
-    /// What the map is made for.
+    /// What the map is created for.
     pub definition: &'a str,
-    /// Statements that make the map.
+    /// Statements that create the map.
     pub create_map: &'a str,
 }
 
@@ -75,7 +75,7 @@ impl Bookkeeping {
             .ok_or_else(fenced)
     }
 
-    /// Forgets a read model that is configured no more. Its lookup stays as it is.
+    /// Forgets a read model that is no longer configured. Its lookup stays as it is.
     pub(crate) async fn remove_model(
         &self,
         conn: &mut PgConnection,
@@ -93,8 +93,8 @@ impl Bookkeeping {
     }
 
     /// Gives a read model another definition, with an empty map; it takes part again once it was
-    /// copied. The map that it had is discarded: to drop it now would wait for whoever has it
-    /// locked, and all read models with it.
+    /// copied. The old map is discarded: a DROP now would wait for any session that has it locked,
+    /// and all read models with it.
     pub async fn redefine_model(
         &self,
         conn: &mut PgConnection,
@@ -127,7 +127,7 @@ impl Bookkeeping {
         execute(conn, sql).await
     }
 
-    /// Notes that map, rejected rows and shadows of a read model are of no use any more.
+    /// Notes that map, rejected rows and shadows of a read model are no longer needed.
     fn discard_tables_of(&self, id: i32, generation: i32) -> String {
         let of_map =
             ["map", "rejected"].map(|prefix| literal(&table_of_generation(prefix, id, generation)));
@@ -173,7 +173,7 @@ impl Bookkeeping {
         .map_err(from_sqlx)
     }
 
-    /// Numbers of the read models whose lookups were written last, at most so many.
+    /// Numbers of the `most` read models whose lookups were written last.
     pub(crate) async fn changed_last(
         &self,
         conn: &mut PgConnection,
@@ -260,7 +260,7 @@ impl Bookkeeping {
         execute(conn, sql).await
     }
 
-    /// A read model takes part no more; one that was never copied stays new.
+    /// A read model no longer takes part; one that was never copied stays new.
     pub async fn suspend(
         &self,
         conn: &mut PgConnection,

@@ -1,5 +1,5 @@
-//! Which pipeline this is, and what its bookkeeping knows of the slot and the publication that it
-//! has made.
+//! Which pipeline this is, and what its bookkeeping says of the slot and the publication that it
+//! has created.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -8,12 +8,12 @@ use crate::error::Result;
 use crate::ownership::{Known, Ownership, Pipeline};
 use crate::target::error::from_sqlx;
 
-/// Stands for the cluster where its functions do not tell its system identifier.
+/// Replaces the system identifier of a cluster whose functions do not report it.
 const UNKNOWN_SYSTEM: &str = "unknown";
 
 impl Bookkeeping {
-    /// This pipeline, by its slot and its place at the target, and what is known of it. Nothing has
-    /// to be there.
+    /// This pipeline, by its slot and its place at the target, and what is known of it. The
+    /// bookkeeping may be missing.
     ///
     /// # Errors
     /// Whatever the server or the connection reports.

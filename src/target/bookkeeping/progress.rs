@@ -1,4 +1,4 @@
-//! What running copies are at, and what they wait for: for `status` only, nothing depends on it.
+//! How far running copies are, and what they wait for: for `status` only, nothing depends on it.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -43,8 +43,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Who keeps a copy from beginning; also of the resync with this number. `None` when it goes
-    /// on.
+    /// What keeps a copy from beginning, also that of the resync with this number. `None` when it
+    /// continues.
     pub async fn set_copy_waiting(
         &self,
         conn: &mut PgConnection,
@@ -70,7 +70,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Nothing is being copied: what an earlier copy was at says nothing.
+    /// Nothing is being copied: the progress of an earlier copy means nothing.
     pub async fn forget_progress(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \

@@ -1,5 +1,5 @@
-//! What others leave in the bookkeeping for the running process: asked in one statement, so that an
-//! idle target has little to do.
+//! What other sessions have left in the bookkeeping for the running process: read in one statement,
+//! so that an idle target has little to do.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -11,7 +11,7 @@ use crate::target::error::from_sqlx;
 /// What a look has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Pulse {
-    /// Somebody waits in `wait_for` for a position.
+    /// A session waits in `wait_for` for a position.
     pub waits: bool,
     /// A resync is asked for, or was being carried out by another owner.
     pub asked: bool,

@@ -1,4 +1,4 @@
-//! Rejected rows as everybody may see them: which they are, and why the target does not take them.
+//! Rejected rows as every role may see them: which they are, and why the target does not take them.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 

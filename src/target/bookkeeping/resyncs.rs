@@ -56,7 +56,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Notes a resync that nobody asked for; returns its number.
+    /// Notes a resync that was not requested; returns its number.
     pub async fn start_resync(
         &self,
         conn: &mut PgConnection,
@@ -77,8 +77,8 @@ impl Bookkeeping {
             .ok_or_else(fenced)
     }
 
-    /// Notes a first copy or healing that is merged: in one statement, so that none that was done
-    /// is ever told as interrupted.
+    /// Notes a first copy or healing that is merged: in one statement, so that a finished one is
+    /// never reported as interrupted.
     pub async fn note_copy(
         &self,
         conn: &mut PgConnection,
@@ -105,7 +105,7 @@ impl Bookkeeping {
         self.forget_old_resyncs(conn, id).await
     }
 
-    /// Everything was copied: requests that were there when it began are done with it.
+    /// Everything was copied: it also completes the requests that existed when it began.
     pub(crate) async fn finish_requests(
         &self,
         conn: &mut PgConnection,
@@ -156,7 +156,7 @@ impl Bookkeeping {
         } else if !queued {
             return Ok(None);
         }
-        // One that is cancelled meanwhile stays cancelled.
+        // A request that was cancelled in the meantime stays cancelled.
         let sql = format!(
             "UPDATE {schema}.resync SET state = 'running', started_at = now(), waiting_for = NULL, epoch = $1 WHERE state = 'queued' AND id = \
              (SELECT min(id) FROM {schema}.resync WHERE state = 'queued' AND id <> ALL ($2)) AND {ours} \
@@ -218,8 +218,8 @@ impl Bookkeeping {
         self.write(conn, epoch, query.bind(id).bind(why)).await
     }
 
-    /// Whether this owner is to go on with the resync: it was not cancelled, and nobody has taken
-    /// over.
+    /// Whether this owner is to continue the resync: it was not cancelled, and no other owner has
+    /// taken over.
     pub async fn is_wanted(&self, conn: &mut PgConnection, epoch: i64, id: i64) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.resync WHERE id = $2 AND epoch = $1 AND state = 'running') AND {}",
@@ -234,7 +234,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// The resync's copies are merged, in the transaction that says so: it is not to be done again,
+    /// The resync's copies are merged, in the transaction that says so: it must not be repeated,
     /// whatever happens now.
     pub async fn mark_merged(
         &self,
@@ -254,7 +254,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// What keeps requests from being carried out that nobody has begun.
+    /// What keeps queued requests from being carried out.
     pub(crate) async fn set_queued_waiting(
         &self,
         conn: &mut PgConnection,
@@ -297,7 +297,8 @@ impl Bookkeeping {
         self.forget_old_resyncs(conn, id).await
     }
 
-    /// The history ends somewhere; the last one of everything, by which the schedule goes, stays.
+    /// The history has a limit. The last resync of everything stays, since the schedule depends on
+    /// it.
     async fn forget_old_resyncs(&self, conn: &mut PgConnection, newest: i64) -> Result<()> {
         let sql = format!(
             "DELETE FROM {schema}.resync r WHERE r.id <= $1 - {KEPT_RESYNCS} AND r.state IN ('done', 'failed') \
@@ -313,9 +314,9 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// A copy of this read model has been merged. What a resync of one in step had to write is
-    /// drift; what a first copy or the copy of a suspended one writes is not. Returns how many live
-    /// rows have a key that another one has.
+    /// A copy of this read model has been merged. Rows that a resync of a read model in step had to
+    /// write are drift; rows that a first copy, or the copy of a suspended one, writes are not.
+    /// Returns how many live rows have a key that another one has.
     pub(crate) async fn set_resynced(
         &self,
         conn: &mut PgConnection,
@@ -339,8 +340,8 @@ impl Bookkeeping {
     }
 
     /// A dry run has compared these read models (the result as [`Self::finish_resync`] stores it):
-    /// what differs stays as it is until the next comparison. Rows that the target rejects are not
-    /// among it: the bookkeeping has them anyway.
+    /// what differs stays as it is until the next comparison. Rejected rows are not counted here:
+    /// the bookkeeping has them anyway.
     pub async fn note_compared(
         &self,
         conn: &mut PgConnection,
@@ -389,7 +390,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// The pipeline `p` with its owner's applying session `a`; nothing while that is not there.
+    /// The pipeline `p` with its owner's applying session `a`; no row if there is none.
     pub(super) fn owners_session(&self) -> String {
         format!(
             "{}.pipeline p JOIN pg_catalog.pg_stat_activity a \
@@ -398,7 +399,7 @@ impl Bookkeeping {
         )
     }
 
-    /// Whether the session of the pipeline's owner is there.
+    /// Whether the session of the pipeline's owner exists.
     pub(crate) async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
         let sql = format!("SELECT EXISTS (SELECT FROM {})", self.owners_session());
         sqlx::query_scalar(AssertSqlSafe(sql))
@@ -407,8 +408,8 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Whether the applying session of this epoch is there, and has had something to do within this
-    /// time. One that has not waits for us, who never got its answer.
+    /// Whether the applying session of this epoch exists, and was busy within this time. If it was
+    /// not, it waits for us, and its answer has been lost.
     pub(crate) async fn session_is_at_work(
         &self,
         conn: &mut PgConnection,
@@ -428,7 +429,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Takes a request back that nobody waits for any more.
+    /// Cancels a request whose command no longer waits for it.
     pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state IN ('queued', 'running') AND lsn IS NULL",
@@ -442,7 +443,7 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// State, result and error of a resync, as the one who asked for it wants to know.
+    /// State, result and error of a resync, for the command that requested it.
     pub(crate) async fn resync_outcome(
         &self,
         conn: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Makes the bookkeeping's schema, or brings an older version of it up to date.
+//! Creates the bookkeeping's schema, or brings an older version of it up to date.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -10,8 +10,8 @@ use crate::target::error::from_sqlx;
 /// Version of the bookkeeping schema that this program writes.
 pub(super) const VERSION: i32 = 6;
 
-/// The role that owns the database, as SQL: whoever dumps the database needs to read what is made
-/// here.
+/// The role that owns the database, as SQL: it needs to read everything that is created here, to
+/// dump the database.
 pub(crate) const DATABASE_OWNER: &str = "CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner' \
     ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) END";
 
@@ -39,7 +39,7 @@ pub(crate) async fn written_by_batches(
 }
 
 impl Bookkeeping {
-    /// The statements that make the schema; harmless where it exists.
+    /// The statements that create the schema; harmless where it exists.
     pub(crate) fn create_sql(&self) -> String {
         let name = literal(&self.name);
         let [pipeline, version, rejection] = ["pipeline", "version", "rejection"]
@@ -65,11 +65,11 @@ impl Bookkeeping {
         .join("\n")
     }
 
-    /// Makes what is missing: everything, or what a later version has added.
+    /// Creates what is missing: everything, or what a later version has added.
     ///
     /// # Errors
-    /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema was made by a
-    /// newer version, or by somebody else.
+    /// [`Class::Configuration`](crate::error::Class::Configuration) if a newer version, or
+    /// something else than `cdc`, has created the schema.
     pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
         let doing = match self.stored_version(conn).await? {
             Some(version) if version > VERSION => {
@@ -100,13 +100,13 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Whether there is nothing to make or to bring up to date.
+    /// Whether there is nothing to create or to bring up to date.
     pub(crate) async fn is_current(&self, conn: &mut PgConnection) -> Result<bool> {
         let version = self.stored_version(conn).await?;
         Ok(version.is_some_and(|version| version >= VERSION))
     }
 
-    /// Version of the schema that is there; `None` if there is none.
+    /// Version of the existing schema; `None` if there is none.
     async fn stored_version(&self, conn: &mut PgConnection) -> Result<Option<i32>> {
         let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
             .bind(format!("{}.version", self.schema))
@@ -123,7 +123,7 @@ impl Bookkeeping {
             .map_err(|error| self.not_ours(error))
     }
 
-    /// A newer version has made the schema.
+    /// A newer version has created the schema.
     pub(super) fn is_newer(&self, version: i32) -> Error {
         Error::configuration(format!(
             "the bookkeeping in schema {} has version {version}, this cdc knows version {VERSION}",
@@ -132,7 +132,8 @@ impl Bookkeeping {
         .with_hint("Run the newer cdc that made it, or choose another target.schema.")
     }
 
-    /// The schema is there but cannot be read: it was made by another role, or for something else.
+    /// The schema exists but cannot be read: another role has created it, or it is for something
+    /// else.
     fn not_ours(&self, error: sqlx::Error) -> Error {
         let error = from_sqlx(error);
         let transient = error.is_transient();

@@ -1,14 +1,15 @@
 //! Shadows: UNLOGGED tables of the bookkeeping that copies fill. They are kept and emptied, so that
-//! no dump sees one go.
+//! no dump loses a table that it is about to read.
 //!
-//! A shadow has one user at a time, in three steps that hold whoever dies when:
+//! A shadow has one user at a time. Three steps ensure that, whichever session dies at whatever
+//! moment:
 //!
-//! 1. The session that fills it holds the advisory lock of its name as long as it lives. One that
-//!    is not free is left alone: the read model gets another shadow.
+//! 1. The session that fills it holds the advisory lock of its name as long as it lives. If the
+//!    lock is not free, the read model gets another shadow.
 //! 2. Before it is emptied the name of the new copy is stored (`shadow.copy`).
 //! 3. The merge, in another session, locks it against being emptied, and only then looks whether it
-//!    still is of the copy that it is to merge ([`Bookkeeping::hold_shadows`]). So it never takes a
-//!    shadow that was emptied meanwhile for a table without rows.
+//!    still is of the copy that it is to merge ([`Bookkeeping::hold_shadows`]). So it never
+//!    mistakes a shadow that was emptied in the meantime for a table without rows.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -19,7 +20,7 @@ use crate::target::error::from_sqlx;
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
 
-/// How long a shadow is waited for that somebody has locked, in milliseconds.
+/// How long to wait for a shadow that another session has locked, in milliseconds.
 const PATIENCE_MS: u32 = 200;
 
 /// A session by its process at the server and when that began.
@@ -29,8 +30,8 @@ pub(crate) struct Backend {
     start: String,
 }
 
-/// Carries statements out in a transaction; returns whether what they need was not locked by others
-/// for longer than a moment.
+/// Runs statements in a transaction; returns false if other sessions have locked what they need for
+/// longer than a moment.
 async fn try_shortly(conn: &mut PgConnection, sql: &str) -> Result<bool> {
     let mut tx = Transaction::begin(conn).await?;
     let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
@@ -82,7 +83,7 @@ impl Bookkeeping {
         Err(Error::transient("there is no number left for a shadow"))
     }
 
-    /// Whether the session has the shadow of this name from now on: nobody else fills it.
+    /// Whether the session has the shadow of this name from now on: then no other session fills it.
     pub(super) async fn lock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
         self.call_lock(conn, "pg_try_advisory_lock", name).await
     }
@@ -105,7 +106,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)
     }
 
-    /// Makes or empties the shadow, whose lock the session has; false if this one cannot be used.
+    /// Creates or empties the shadow, whose lock the session has; false if this one cannot be used.
     async fn ready_shadow(
         &self,
         conn: &mut PgConnection,
@@ -125,7 +126,7 @@ impl Bookkeeping {
             .map_err(from_sqlx)?;
         let wanted = model.shadow_definition();
         match (definition, exists) {
-            // One that is discarded, or of an earlier version.
+            // The name belongs to a discarded shadow, or to one of an earlier version.
             (None, true) => Ok(false),
             (_, false) => {
                 let create = format!(
@@ -179,7 +180,7 @@ impl Bookkeeping {
         )
     }
 
-    /// Empties a shadow again that this session has had before for the same copy: nobody merges it.
+    /// Empties a shadow that this session has had before for the same copy: no session merges it.
     pub(crate) async fn empty_again(
         &self,
         conn: &mut PgConnection,
@@ -191,7 +192,7 @@ impl Bookkeeping {
         execute(conn, model.delete_shadow()).await
     }
 
-    /// Gives the shadow back. It is emptied at once if nobody reads it, else later.
+    /// Gives the shadow back. It is emptied at once if no session reads it, else later.
     pub(crate) async fn give_shadow_back(
         &self,
         conn: &mut PgConnection,
@@ -258,8 +259,8 @@ impl Bookkeeping {
         Ok(())
     }
 
-    /// Ends the session of a copy that was given up, which may be at work or wait for a lock, sees
-    /// it go, and forgets how far the copy was.
+    /// Ends the session of a copy that was given up, which may be at work or wait for a lock, waits
+    /// until it has ended, and forgets how far the copy was.
     pub(crate) async fn end_copying(
         &self,
         conn: &mut PgConnection,

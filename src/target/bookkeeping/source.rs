@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 use crate::progress::SourceIdentity;
 use crate::target::error::from_sqlx;
 
-/// How long an owner that has no session may have been silent before another process says what it
-/// is up to.
+/// How long an owner that has no session may have been silent before another process stores its own
+/// state.
 const SILENCE_SECONDS: u32 = 5;
 
 impl Bookkeeping {
-    /// The stream goes on from this source: whatever is written from now on is of its timeline, and
-    /// the slot there is this pipeline's.
+    /// The stream continues from this source: whatever is written from now on is of its timeline,
+    /// and the slot there is this pipeline's.
     pub(crate) async fn set_streaming(
         &self,
         conn: &mut PgConnection,
@@ -54,8 +54,8 @@ impl Bookkeeping {
         .transpose()
     }
 
-    /// A process that has not come to its claim says why, where no other process is at work: else
-    /// `status` would know of none.
+    /// A process that has not reached its claim stores why, unless another process is at work:
+    /// otherwise `status` would not know of it.
     pub(crate) async fn set_retrying_unclaimed(
         &self,
         conn: &mut PgConnection,

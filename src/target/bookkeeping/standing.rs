@@ -1,5 +1,5 @@
-//! Whether a `cdc` keeps these lookups at the moment, for who only wants to compare them: nothing
-//! is made or brought up to date.
+//! Whether a `cdc` keeps these lookups at the moment, for a command that only compares them:
+//! nothing is created or brought up to date.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::target::error::from_sqlx;
 use crate::target::presence::{Presence, presence};
 
-/// How the pipeline stands.
+/// The state of the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It has never run.
@@ -26,7 +26,7 @@ pub(crate) enum Standing {
 }
 
 impl Bookkeeping {
-    /// How the pipeline stands.
+    /// The state of the pipeline.
     ///
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if a `cdc` runs that is newer

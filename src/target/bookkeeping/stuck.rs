@@ -9,7 +9,7 @@ use crate::stuck::Stuck;
 use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
-    /// The trouble of the last session, if the stream has not passed its position since.
+    /// The error of the last session, if the stream has not passed its position since.
     pub(crate) async fn stuck(&self, conn: &mut PgConnection) -> Result<Option<Stuck>> {
         let sql = format!(
             "SELECT stuck_lsn::text, stuck_sqlstate, (extract(epoch FROM stuck_since) * 1000000)::bigint, stuck_times \
@@ -32,8 +32,7 @@ impl Bookkeeping {
         }))
     }
 
-    /// Stores the trouble, with the error as it is shown; requests that wait say what they wait
-    /// for.
+    /// Stores the error and its position; waiting requests say what they wait for.
     pub(crate) async fn set_stuck(
         &self,
         conn: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Read models with a value that the source cannot read out.
+//! Read models with a value that the source cannot read.
 
 use sqlx::{AssertSqlSafe, PgConnection};
 

@@ -9,7 +9,7 @@ use crate::sql::literal;
 const MAP_STATE: &str = "s shown under its key, w waits for a key that another row has, d dead (soft-deleted, kept for its values), \
                          r rejected by the lookup, x rejected by a type of the lookup";
 const REJECTED_STATE: &str = "r rejected by the lookup, x rejected by a type of the lookup, \
-                              a away: gone at the source, and the lookup does not let it go";
+                              a away: gone at the source, and the lookup does not let cdc delete it";
 const SHADOW_STATE: &str =
     "l live, d dead (soft-deleted, kept for its values), x rejected by a type of the lookup";
 
@@ -48,7 +48,7 @@ impl TargetModel {
         all.push(of.column("state", REJECTED_STATE));
         all.extend(of.why());
         all.push(of.column("lsn", "end of the batch in which the row was rejected"));
-        all.push(of.column("at", "when the row was rejected first for this reason"));
+        all.push(of.column("at", "when the row was first rejected for this reason"));
         all.join("\n")
     }
 

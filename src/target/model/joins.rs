@@ -1,33 +1,33 @@
-//! How the writer's statements find rows of map and lookup. It is not left to the server's
+//! How the writer's statements find rows of map and lookup, without relying on the server's
 //! statistics.
 //!
-//! The server plans by what it knows of its tables: nothing of temporary ones, which only their
-//! session could analyse; nothing, or what was true once, of tables that have just been filled.
-//! Where it takes two tables for a few rows it compares each row of one with each row of the other
-//! (10,000 rows took 33 s of a processor).
+//! The server plans by its statistics. It has none for temporary tables, which only their session
+//! could analyse, and none or old ones for tables that have just been filled. If it expects a few
+//! rows in two tables, it compares each row of one with each row of the other (10,000 rows took 33
+//! s of a processor).
 //!
-//! So each statement has one of these forms, and in none of them is a table read from end to end
-//! for each row of another one:
+//! So each statement has one of these forms, and none of them reads a whole table for each row of
+//! another one:
 //!
 //! - **Looked up**: `l.ctid = (SELECT l.ctid FROM lookup l WHERE ...)`. A subquery that yields one
-//!   value is never made a join, so it is an index scan for each row, and the address that it finds
-//!   is a TID scan. Both are certain with `enable_seqscan = off`: what is staged has no index and
-//!   is read all the same, and then any other plan would read a second table too.
+//!   value is never turned into a join, so it is an index scan for each row, and the address that
+//!   it finds is a TID scan. `enable_seqscan = off` ensures both: the stage has no index and is
+//!   read in full anyway, and any other plan would read a second table in full too.
 //! - **Hashed**: with `enable_nestloop = off` two tables are joined by a hash (or a merge, by types
 //!   that cannot be hashed). Of map and lookup only rows that were looked up before take part, by
 //!   `ctid = ANY (...)`: a TID scan, since `enable_indexscan = off`.
 //! - **Read once**: hashed, and all rows of map and lookup take part. This is cheaper by an order
-//!   of magnitude where the batch is large beside them, and the only way where all of their rows
-//!   are compared.
+//!   of magnitude if the batch is large beside them, and the only way if all of their rows are
+//!   compared.
 //!
-//! (The server's manual, "Planner Method Configuration": these settings discourage a method, and it
-//! is used only where there is no other one. Costs are made up then, so that `jit` has to be off:
-//! the server would compile each statement.)
+//! (The server's manual, "Planner Method Configuration": these settings discourage a method, which
+//! is then used only if there is no other one. The costs are then not real, so `jit` has to be off:
+//! otherwise the server would compile each statement.)
 //!
-//! They are settings of the functions, and a plan that a session keeps was made under them. Where a
-//! function needs two forms it changes them in between, always at the same place.
+//! They are settings of the functions, and hold when a session's plans are made. A function that
+//! needs two forms changes the settings in between, always at the same place.
 
-/// What stands between the braces of a placeholder, and what it becomes: `("map", ..)`, `("?moved",
+/// The text between the braces of a placeholder, and what replaces it: `("map", ..)`, `("?moved",
 /// ..)`.
 pub(super) type Entry = (&'static str, String);
 
@@ -40,18 +40,18 @@ pub(crate) enum Joins {
     ReadOnce,
 }
 
-/// Bytes of map and lookup, for each row of a batch, up to which reading them from end to end is
-/// cheaper than looking each row up in their indexes: a lookup takes some 2 microseconds, reading
-/// and probing a row of 100 bytes some 0.15.
+/// Bytes of map and lookup, for each row of a batch, up to which reading both tables is cheaper
+/// than looking each row up in their indexes: a lookup takes some 2 microseconds, reading and
+/// probing a row of 100 bytes some 0.15.
 pub(super) const READ_ONCE_BYTES_A_ROW: usize = 1300;
 
-/// Settings of functions that look rows up. What it costs to look one up is given as it was
-/// measured: by the default, which is that of a spinning disk, the server reads a table of 40 pages
-/// for the sake of one row.
+/// Settings of functions that look rows up. The cost of a lookup is set to what was measured. With
+/// the default, which is that of a spinning disk, the server would read a table of 40 pages for one
+/// row.
 pub(super) const LOOK_UP: &str = "SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on \
                                   SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off";
 
-/// Settings of functions that read tables from end to end.
+/// Settings of functions that read whole tables.
 const READ: &str = "SET enable_nestloop = off SET enable_seqscan = on SET enable_indexscan = on \
                     SET enable_bitmapscan = off SET jit = off";
 
@@ -64,9 +64,9 @@ impl Joins {
         }
     }
 
-    /// What stands for a step in this form; `None`: its own text. Settings change only where rows
-    /// are looked up: there a part that hashes comes in between. Whether few rows move is asked
-    /// only where the tables are read once.
+    /// What replaces a step in this form; `None`: its own text. Settings change only in the form
+    /// that looks rows up, where a part that hashes comes in between. Only the form that reads the
+    /// tables once asks whether few rows move.
     pub(super) fn step(self, name: &str) -> Option<&'static str> {
         match (self, name) {
             (Self::LookedUp, "by_number_of_moving.sql") => Some("{{> {{part}}}}"),
@@ -156,7 +156,7 @@ impl Joins {
                 "?rejected_is_over",
                 self.choose(REJECTED_IS_OVER, REJECTED_IS_NOT_AMONG_ALL),
             ),
-            // Those that are there and did not differ are found faster than none is not found.
+            // Counting the rows that already match is cheaper than an anti-join that finds nothing.
             ("?and_some_are_missing", self.choose("", SOME_ARE_MISSING)),
         ]
     }
@@ -164,7 +164,8 @@ impl Joins {
     /// Rows of map and lookup that were looked up before, for a hash.
     fn of_found_rows(self) -> Vec<Entry> {
         vec![
-            // Entries of rows that have left an identity which nobody took.
+            // Entries of identities that their rows no longer have, and that no other row has
+            // taken.
             (
                 "?entries_that_go",
                 self.choose(ENTRIES_THAT_GO, ALL_ENTRIES_THAT_GO),
@@ -219,7 +220,7 @@ const REJECTED_IS_OVER: &str =
 const REJECTED_IS_NOT_AMONG_ALL: &str =
     "NOT EXISTS (SELECT FROM {{map}} m WHERE {{?rejected_is_map}} AND m.state IN ('r', 'x'))";
 
-/// With its state as a condition the entry could be found by reading the index by key, too.
+/// With the state as a condition, the server could also read the index by key to find the entry.
 const ENTRY_OF_REJECTED: &str = "m.ctid = (SELECT CASE m.state WHEN 'r' THEN m.ctid END FROM {{map}} m WHERE {{?identity_is_map}})";
 
 const ENTRIES_THAT_GO: &str = "WHERE m.ctid = ANY (ARRAY(SELECT x.map_row FROM {{moving}} x \
@@ -230,8 +231,8 @@ const ALL_ENTRIES_THAT_GO: &str =
 const SOME_ARE_MISSING: &str = " AND (SELECT count(*) FROM {{lookup}} l JOIN {{stage}} s ON {{?lookup_is_stage}} \
                                 WHERE s.state = 'l') < _total";
 
-/// The map's entry that an index finds, beside the row that asks for it. The limit keeps it from
-/// being made a join.
+/// The map's entry that an index finds, beside the row that asks for it. The LIMIT keeps it from
+/// being turned into a join.
 fn entry_beside(condition: &str) -> String {
     format!("LATERAL (SELECT m.*, m.ctid FROM {{{{map}}}} m WHERE {condition} LIMIT 1) m ON true")
 }

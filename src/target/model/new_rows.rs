@@ -38,8 +38,8 @@ impl TargetModel {
         format!("SELECT pg_temp.cdc_count({}, {rows}, false, true)", self.id)
     }
 
-    /// What rows are sorted by: their key's first column as text, nearly the order of the lookup's
-    /// key index.
+    /// The sort key of rows: the first column of their key as text, nearly the order of the
+    /// lookup's key index.
     pub(crate) fn sort_key<'a>(&self, values: &'a Row) -> Option<&'a [u8]> {
         values.cell(self.key_places().next()?).text()
     }

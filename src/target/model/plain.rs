@@ -1,4 +1,4 @@
-//! The statements of a plain comparison: all that they make are temporary tables of the session.
+//! The statements of a plain comparison: they create only temporary tables of the session.
 
 use super::{TargetModel, join, numbered};
 use crate::facts::LookupTable;
@@ -12,7 +12,7 @@ const THERE: &str = "\"cdc: there\"";
 const TURN: &str = "\"cdc: turn\"";
 
 impl TargetModel {
-    /// Makes the session's table for the rows of one look.
+    /// Creates the session's table for the rows of one look.
     pub(crate) fn create_session_shadow(&self) -> String {
         format!(
             "DROP TABLE IF EXISTS {shadow}; CREATE TEMPORARY TABLE {shadow} ({columns})",
@@ -81,7 +81,7 @@ impl TargetModel {
         )
     }
 
-    /// Notes what differs as it did at an earlier look.
+    /// Stores the rows that differ in the same way as at an earlier look.
     pub(crate) fn judge_differing(&self, earlier: &Self) -> String {
         let width = self.columns.len();
         self.fill(
@@ -98,8 +98,8 @@ impl TargetModel {
         )
     }
 
-    /// Makes a table that takes what the lookup takes, as far as its types, NOT NULLs and CHECKs
-    /// say: the lookup's other columns may have defaults or generators that write elsewhere.
+    /// Creates a table that takes the same rows as the lookup, as far as types, NOT NULLs and
+    /// CHECKs go: the lookup's other columns may have defaults or generators that write elsewhere.
     pub(crate) fn create_tried(&self, lookup: &LookupTable) -> String {
         let tried = self.tried();
         let others = lookup
@@ -114,8 +114,7 @@ impl TargetModel {
         )
     }
 
-    /// Writes the judged rows with these numbers into that table, and nothing that was there
-    /// before.
+    /// Empties that table, and writes the judged rows with these numbers into it.
     pub(crate) fn try_rows(&self, (low, high): (i64, i64)) -> String {
         let names = self.columns.iter().map(|column| ident(&column.name));
         format!(

@@ -1,15 +1,15 @@
-//! The functions that a session makes for a read model, and their calls, from the templates in
+//! The functions that a session creates for a read model, and their calls, from the templates in
 //! `sql/target/write`.
 
 use super::joins::Entry;
 use super::joins::{Joins, Lookup, READ_ONCE_BYTES_A_ROW};
 use super::{TargetModel, join, no_identity, numbered};
 
-/// Chunks that the stage may be as large as before its rows are looked up instead of being read
-/// once for each chunk.
+/// Size of the stage, in chunks, above which its rows are looked up instead of being read once for
+/// each chunk.
 const SMALL_CHUNKS: u32 = 16;
 
-/// Bytes of a shadow from which on the primary key of a new map is made after the rows.
+/// Bytes of a shadow from which on the primary key of a new map is created after the rows.
 const LEAST_BYTES_TO_INDEX_LATER: u32 = 1 << 20;
 
 /// Most rejected rows of a read model; with more it is suspended.
@@ -42,7 +42,7 @@ impl TargetModel {
             ("stage", stage.to_owned()),
             // Rows that stay shown under their keys leave the map as it is.
             ("?may_move", format!("{stays} IS NOT TRUE")),
-            // A key is shared out only where several rows claim it.
+            // A key is shared out only if several rows claim it.
             ("?open", "false".to_owned()),
             ("?where_asked", String::new()),
             ("?and_asked", String::new()),
@@ -64,7 +64,7 @@ impl TargetModel {
         let own = [
             ("function", self.function(name)),
             ("stage", stage.to_owned()),
-            // Every row is written by itself, and every key is shared out from scratch.
+            // Every row is written individually, and every key is shared out from scratch.
             ("?may_move", "true".to_owned()),
             ("?open", "true".to_owned()),
             ("?where_asked", " WHERE t.open".to_owned()),
@@ -75,7 +75,7 @@ impl TargetModel {
         self.writer(ISOLATE, joins, &own)
     }
 
-    /// Whether an address tells one row of the lookup.
+    /// Whether an address identifies one row of the lookup.
     pub(super) fn lookup_is(&self) -> Lookup {
         if self.lookup_has_parts {
             Lookup::Parted
@@ -222,7 +222,7 @@ impl TargetModel {
         format!("pg_temp.stage_{}_i", self.id)
     }
 
-    /// Takes the index of the stage away that chunks may have made: batches do not look there.
+    /// Drops the index of the stage that chunks may have created: batches do not use it.
     pub(crate) fn drop_stage_index(&self) -> String {
         format!("DROP INDEX IF EXISTS {}", self.stage_index())
     }
@@ -232,7 +232,8 @@ impl TargetModel {
         format!("SELECT pg_temp.fold_chunk_{}($1, $2, $3)", self.id)
     }
 
-    /// What the writers see of dead rows that a type of the lookup rejected: each is gone.
+    /// Turns dead rows that a type of the lookup rejected into gone rows: so the merge functions
+    /// see them.
     pub(crate) fn forget_rejected_dead(&self) -> String {
         format!(
             "DELETE FROM {stage} WHERE state = 'y' AND o1 IS NULL; UPDATE {stage} SET state = 'g', {none} WHERE state = 'y'",
@@ -269,8 +270,8 @@ impl TargetModel {
         )
     }
 
-    /// Makes the primary key of the map if it is not there, before the shadow is merged: where that
-    /// is large, it is better made after.
+    /// Creates the primary key of the map if it is missing, before the shadow is merged. If the
+    /// shadow is large, the key is better created afterwards.
     pub(crate) fn make_map_identity_before(&self) -> String {
         let small = format!(
             "pg_catalog.pg_relation_size({{{{shadow_name}}}}) < {LEAST_BYTES_TO_INDEX_LATER}"
@@ -278,7 +279,7 @@ impl TargetModel {
         self.make_identity(&small)
     }
 
-    /// Makes the primary key of the map if it is not there.
+    /// Creates the primary key of the map if it is missing.
     pub fn make_map_identity(&self) -> String {
         self.make_identity("true")
     }
@@ -342,9 +343,10 @@ impl TargetModel {
     }
 }
 
-/// A text read by a type's input function, as `COPY` does. A cast does the same but for types that
-/// have a function for it, which may read otherwise: `'-'::text::regclass` is an error, and what
-/// types of extensions do is not known. Elements of an array are always read by the input function.
+/// A text read by a type's input function, as `COPY` does. A cast does the same, except for types
+/// that have a function for it, which may read the text in another way: `'-'::text::regclass` is an
+/// error, and what types of extensions do is not known. Elements of an array are always read by the
+/// input function.
 fn read_as(text: &str, of: &str) -> String {
     let may_have_a_function =
         matches!(of, "regclass" | "\"char\"" | "name" | "xml") || of.contains('.');

@@ -8,7 +8,7 @@ use crate::sql::{block, literal};
 const WHY: &str = "e1 text, e2 text, e3 text";
 
 impl TargetModel {
-    /// Makes the map and the table of the rejected rows where there are none. The map gets its
+    /// Creates the map and the table of the rejected rows if they are missing. The map gets its
     /// primary key with its rows ([`Self::make_map_identity`]).
     pub fn create_map(&self) -> String {
         let map = self.map();
@@ -29,7 +29,7 @@ impl TargetModel {
         )
     }
 
-    /// Makes the table of the rejected rows, with identity and key as they are. One that is there
+    /// Creates the table of the rejected rows, with identity and key as they are. An existing one
     /// is not locked.
     pub(crate) fn create_rejected(&self) -> String {
         let columns = [self.identity_columns("i", ""), self.key_columns("k")].join(", ");
@@ -45,7 +45,7 @@ impl TargetModel {
         format!("-- What the lookup does not take, unless the table is there.\n{made}")
     }
 
-    /// Makes the session's tables of lookup rows that are tried in pieces, and of the entries of
+    /// Creates the session's tables of lookup rows that are tried in pieces, and of the entries of
     /// rows that are tried again.
     pub(crate) fn create_tries(&self) -> String {
         let columns = [
@@ -65,7 +65,7 @@ impl TargetModel {
         )
     }
 
-    /// Makes the session's staging tables.
+    /// Creates the session's staging tables.
     pub(crate) fn create_stage(&self) -> String {
         let moving = [
             self.identity_columns("i", ""),
@@ -112,7 +112,7 @@ impl TargetModel {
         }
     }
 
-    /// Makes the session's table of a chunk of a large transaction.
+    /// Creates the session's table for a chunk of a large transaction.
     pub(crate) fn create_chunk(&self) -> String {
         format!(
             "-- The final states of a chunk of a large transaction.\n\
@@ -122,7 +122,7 @@ impl TargetModel {
         )
     }
 
-    /// Makes the shadow.
+    /// Creates the shadow.
     pub(crate) fn create_shadow(&self) -> String {
         format!(
             "-- The rows of a copy.\nCREATE UNLOGGED TABLE {} ({});\n-- What its columns are.\n{}",
@@ -132,23 +132,23 @@ impl TargetModel {
         )
     }
 
-    /// The columns of the shadow: one with others is of no use.
+    /// The columns of the shadow: a table with other columns cannot be used.
     pub(crate) fn shadow_definition(&self) -> String {
         self.stage_definition()
     }
 
-    /// Empties the shadow at once. Nobody else may have it locked, not even to read. Its index
+    /// Empties the shadow at once. No other session may have it locked, not even to read. Its index
     /// stays, if it has one.
     pub(crate) fn truncate_shadow(&self) -> String {
         format!("TRUNCATE {}", self.shadow())
     }
 
-    /// Empties the shadow beside who reads it, as a dump does.
+    /// Empties the shadow while another session, such as a dump, reads it.
     pub(crate) fn delete_shadow(&self) -> String {
         format!("DELETE FROM {}", self.shadow())
     }
 
-    /// Tells the server what the shadow holds, once it is filled.
+    /// Gives the server statistics of the shadow, once it is filled.
     pub(crate) fn analyze_shadow(&self) -> String {
         format!("ANALYZE {}", self.shadow())
     }

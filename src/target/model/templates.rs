@@ -6,8 +6,8 @@
 //!          -> those of every function -> names
 //! ```
 //!
-//! What a placeholder stands for may hold placeholders of the kinds that follow. What a table's
-//! owner has named comes last and is never looked through again.
+//! The replacement of a placeholder may hold placeholders of the kinds that follow. Names that a
+//! table's owner has chosen come last, and are never searched for placeholders.
 
 use super::joins::{Entry, Joins};
 use super::{TargetModel, join};
@@ -19,7 +19,8 @@ mod names;
 mod steps;
 
 impl TargetModel {
-    /// Fills a template whose rows are looked up one by one; `own` is what only this template has.
+    /// Fills a template whose rows are looked up one by one; `own` are the placeholders that only
+    /// this template has.
     pub(super) fn fill(&self, template: &str, own: &[(&str, &str)]) -> String {
         self.fill_joined(template, Joins::LookedUp, own)
     }

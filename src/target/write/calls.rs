@@ -20,7 +20,7 @@ use crate::target::model::{Joins, TargetModel};
 /// Values of rows as arguments of one statement: an array for each column.
 pub(super) type Arrays = Vec<Vec<Option<String>>>;
 
-/// Makes the session's function that moves the checkpoint.
+/// Creates the session's function that moves the checkpoint.
 pub(super) async fn make_advance(conn: &mut PgConnection, schema: &str) -> Result<()> {
     let advance = fill(
         include_str!("../../../sql/target/write/advance.sql"),
@@ -91,7 +91,7 @@ pub(super) async fn apply(
 /// How a function that merges is called.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct MergeOptions {
-    /// Whether what is not staged is gone.
+    /// Whether rows that are not staged are gone.
     pub(super) clear: bool,
     /// Whether some rows lack a value that the stream left out.
     pub(super) resolve: bool,
@@ -117,7 +117,7 @@ pub(super) async fn merge(
     read_written(&row)
 }
 
-/// What the rows are read from that are merged.
+/// The table from which the merged rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MergeFrom {
     /// The session's stage.
@@ -178,8 +178,8 @@ fn read_written(row: &PgRow) -> Result<Written> {
     })
 }
 
-/// Checks what is checked at the commit otherwise, and runs what comes `then`; an error comes with
-/// the table whose constraint it is.
+/// Checks deferred constraints now, and runs the statement `then`. An error comes with the table of
+/// the violated constraint.
 pub(super) async fn check_constraints(
     conn: &mut PgConnection,
     then: &str,
@@ -240,7 +240,7 @@ pub(super) struct Rejection {
     pub(super) stage_column: Option<String>,
 }
 
-/// The same; a rejection by the target is no error and comes back inside.
+/// The same; a rejection by the target is not an error of this function, but part of its result.
 pub(super) async fn try_copy<'a, T>(
     conn: &mut PgConnection,
     sql: &str,
@@ -276,8 +276,8 @@ pub(super) async fn fold_chunk(
     Ok(())
 }
 
-/// Live rows in the stage of which a type of the lookup rejects a value, and the SQLSTATE of one of
-/// them.
+/// Live rows in the stage with a value that a type of the lookup rejects, and the SQLSTATE of one
+/// of them.
 pub(super) async fn count_rejected(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -288,7 +288,7 @@ pub(super) async fn count_rejected(
         .map_err(from_sqlx)
 }
 
-/// Whether the shadow holds rows of which a type of the lookup rejects a value.
+/// Whether the shadow holds rows with a value that a type of the lookup rejects.
 pub(super) async fn shadow_has_rejected(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -303,7 +303,7 @@ pub(super) async fn shadow_has_rejected(
         .map_err(from_sqlx)
 }
 
-/// Whether map and lookup are so small that they are read once for so many rows.
+/// Whether map and lookup are so small that it is cheaper to read them once for this many rows.
 pub(super) async fn are_small_beside(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -348,16 +348,17 @@ pub(super) async fn session_tables(conn: &mut PgConnection, ids: &[i32]) -> Resu
     .map_err(from_sqlx)
 }
 
-/// Says which read model an error belongs to that came while its rows were written.
+/// Adds the read model's name to an error that occurred while its rows were written.
 ///
-/// What cannot pass by itself (a trigger's function that lacks a table or privilege, a generated
-/// column, a lookup without an identity that a publication at the target sends, a damaged page) is
-/// this read model's own trouble, and must not hold up the others.
+/// Some errors do not pass by themselves: a trigger's function lacks a table or privilege, a column
+/// is generated, a publication at the target sends a lookup without an identity, a page is damaged.
+/// Such an error suspends this read model, so that the others continue.
 pub(super) fn in_read_model(error: Error, model: &TargetModel) -> Error {
     const FINAL: [&str; 8] = ["42", "0A", "2F", "38", "39", "55000", "XX001", "XX002"];
     let sqlstate = error.sqlstate().unwrap_or_default();
     let is_final = FINAL.iter().any(|class| sqlstate.starts_with(class));
-    // A code of somebody's own, as a trigger may raise it, is tried for ever.
+    // A code that PostgreSQL does not know, such as a trigger may raise, is tried again without
+    // limit.
     let unknown = !sqlstate.is_empty()
         && error.class() == Class::Transient
         && !words_are_the_servers(sqlstate);

@@ -1,4 +1,4 @@
-//! The end of a transaction of which chunks are staged (`chunks.rs`): its last rows are staged too,
+//! The end of a transaction whose chunks are staged (`chunks.rs`): its last rows are staged too,
 //! and all are merged.
 //!
 //! The transaction is not kept, so that it cannot be staged once more: if the target rejects a row,
@@ -26,8 +26,7 @@ pub(super) async fn write(
     let mut written = match finish(session, chunks, batch, keys).await {
         Ok(written) => written,
         Err(error) => {
-            // The first error is the one to report; a connection that is gone has rolled back by
-            // itself.
+            // The first error is the one to report; the server has rolled back a lost connection.
             let _ = chunks.abandon(session).await;
             return Err(error);
         }
@@ -72,9 +71,9 @@ async fn finish(
     session.note_written(merged, blamed)
 }
 
-/// Read models that cannot take the transaction leave before it. Rows of theirs went past the
-/// stage, so that all of it was undone, and the transaction comes again for the others. Returns the
-/// error that says so.
+/// Read models that cannot take the transaction leave before it. Some of their rows have bypassed
+/// the stage, so the whole transaction is undone and comes again for the others. Returns the error
+/// that says so.
 async fn leave(session: &mut Session, batch: &Batch) -> Result<Error> {
     let mut tx = session.begin(0).await?;
     let suspended = suspend_all(&mut tx, batch).await;
@@ -92,7 +91,7 @@ async fn suspend_all(tx: &mut WriteTx<'_>, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// Moves the checkpoint, and counts the rows that went past the stage.
+/// Moves the checkpoint, and counts the rows that bypassed the stage.
 async fn advance(tx: &mut WriteTx<'_>, chunks: &Chunks, batch: &Batch) -> Result<()> {
     for one in &chunks.staged {
         let drop = tx.model(one.index)?.drop_stage_index();
@@ -150,7 +149,7 @@ async fn merge_staged(
 }
 
 /// Whether a read model has rejected rows, or rejects a value that is staged. Later chunks may have
-/// put right what was rejected.
+/// corrected the rejected values.
 async fn has_rejected(tx: &mut WriteTx<'_>, staged: &[Staged]) -> Result<bool> {
     let mut has_rejected = false;
     for one in staged {

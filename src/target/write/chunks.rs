@@ -1,10 +1,11 @@
 //! A transaction that is too large to be kept in memory: it is staged chunk by chunk, in one
 //! transaction of the target that stays open, and merged once, with the last chunk (`chunked.rs`).
-//! Nothing of it is seen before.
+//! No reader sees it before.
 //!
-//! Chunks of nothing but new rows that come before all others go past the stage (`new_rows.rs`), as
-//! if they were a batch of their own. Later ones are added to the stage as they are; any other is
-//! folded into it by the server (`sql/target/write/fold_chunk.sql`), by the rule of [`Fold`].
+//! The first chunks bypass the stage as long as they hold only new rows (`new_rows.rs`), as if each
+//! were a batch of its own. Later ones of that kind are added to the stage as they are; any other
+//! chunk is folded into it by the server (`sql/target/write/fold_chunk.sql`), by the rule of
+//! [`Fold`].
 
 use std::collections::HashSet;
 
@@ -23,7 +24,7 @@ use crate::error::Result;
 use crate::fold::Fold;
 use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
 
-/// What a read model needs that has rows in chunks, whatever they turn out to be.
+/// What a read model with rows in chunks needs, whatever these rows are.
 const NEEDS: [Need; 5] = [
     Need::MergeReadOnce,
     Need::Tries,
@@ -39,7 +40,7 @@ pub(super) struct Chunks {
     pub(super) staged: Vec<Staged>,
     /// What went past the stage.
     pub(super) new_rows: AllWritten,
-    /// Read models whose staging tables were made in the transaction that is open.
+    /// Read models whose staging tables were created in the open transaction.
     made: HashSet<i32>,
 }
 
@@ -78,14 +79,14 @@ impl Chunks {
         Ok(())
     }
 
-    /// Makes the tables and functions for chunks of a read model, once a session.
+    /// Creates the tables and functions for chunks of a read model, once a session.
     async fn prepare(&mut self, session: &mut Session, index: usize) -> Result<()> {
         let id = session.models.get(index)?.id;
         if self.count > 0 && NEEDS.iter().any(|need| !session.prepared.has(id, *need)) {
             self.made.insert(id);
         }
-        // Also where the read model stops at a rejected row: another one of the transaction may
-        // have some.
+        // Also if the read model stops at a rejected row: another one of the transaction may have
+        // some.
         session.prepare_with(index, &NEEDS).await
     }
 
@@ -113,7 +114,7 @@ impl Chunks {
         } else {
             model.chunk()
         };
-        // Of those that chunks before had, some may be right by now.
+        // Some rejected rows of earlier chunks may be right now.
         let mut rejected = RejectedCounts {
             live: 0,
             ..staged.rejected
@@ -131,7 +132,7 @@ impl Chunks {
         } else {
             staged.rejected.live
         } + rejected.live;
-        // Some may be rejected again, others not any more: counted only when it matters.
+        // Some may be rejected again, others no longer: they are counted only if needed.
         if staged.rejected.live > MOST_REJECTED {
             staged.rejected.live = count_rejected(tx.conn, model).await?;
         }
@@ -146,8 +147,8 @@ impl Chunks {
         staged.copied().unwrap_or_else(|| Staged::none(index))
     }
 
-    /// Notes what is staged of a read model; a new one comes behind the others. They are merged in
-    /// the order in which they came: one lookup may refer to another.
+    /// Notes what is staged of a read model; a new one is added at the end. They are merged in the
+    /// order in which they came: one lookup may refer to another.
     fn note(&mut self, staged: Staged) {
         match self.staged.iter_mut().find(|one| one.index == staged.index) {
             Some(one) => *one = staged,
@@ -156,10 +157,11 @@ impl Chunks {
     }
 }
 
-/// Live rows in the stage of which a type of the lookup rejects a value.
+/// Live rows in the stage with a value that a type of the lookup rejects.
 ///
 /// # Errors
-/// [`Class::Rejected`](crate::error::Class::Rejected) if they are more than are remembered.
+/// [`Class::Rejected`](crate::error::Class::Rejected) if there are more of them than may be
+/// recorded.
 pub(super) async fn count_rejected(conn: &mut PgConnection, model: &TargetModel) -> Result<i64> {
     let (rows, sqlstate) = calls::count_rejected(conn, model).await?;
     halving::assert_few(rows, sqlstate.as_deref()).map_err(|error| in_read_model(error, model))?;

@@ -62,7 +62,7 @@ impl Models {
     }
 }
 
-/// The transaction in which a way writes. Whoever opens it ends it.
+/// The transaction in which a way writes. The function that opens it ends it.
 #[derive(Debug)]
 pub(super) struct WriteTx<'a> {
     pub(super) conn: &'a mut PgConnection,
@@ -73,7 +73,7 @@ pub(super) struct WriteTx<'a> {
     /// Most keys of written rows of each kind that are reported.
     pub(super) keys: i32,
     pub(super) learned: &'a mut Learned,
-    /// The read model whose fault an error is from now on.
+    /// The read model that an error belongs to from now on.
     pub(super) blamed: Option<usize>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> WriteTx<'a> {
         self.models.get(index)
     }
 
-    /// The next read model's turn: an error is its fault from now on.
+    /// The next read model's turn: from now on an error belongs to it.
     ///
     /// # Errors
     /// As [`Models::get`].
@@ -95,18 +95,19 @@ impl<'a> WriteTx<'a> {
         self.models.get(index)
     }
 
-    /// Sends a statement of which nothing is read.
+    /// Sends a statement and reads no rows.
     pub(super) async fn execute(&mut self, sql: impl Into<String>) -> Result<()> {
         statement::execute(self.conn, sql.into()).await
     }
 
-    /// Commits if all went well, else rolls back. Returns the result, and whose fault an error is.
+    /// Commits if all went well, else rolls back. Returns the result, and the read model that an
+    /// error belongs to.
     pub(super) async fn end<T>(self, result: Result<T>) -> (Result<T>, Option<usize>) {
         (statement::end(self.conn, result).await, self.blamed)
     }
 }
 
-/// Adds what was written of a read model in another way, with at most `keys` keys of each kind.
+/// Adds another way's counts and keys of a read model, keeping at most `keys` keys of each kind.
 pub(super) fn add_written(all: &mut AllWritten, index: usize, more: Written, keys: i32) {
     let Some((_, written)) = all.iter_mut().find(|(of, _)| *of == index) else {
         all.push((index, more));

@@ -40,7 +40,7 @@ enum Check {
     AfterEach,
 }
 
-/// How the copies are tried, as the attempts before have taught.
+/// How the copies are tried, after what earlier attempts have shown.
 #[derive(Debug)]
 struct Attempt {
     merging: Merging,
@@ -60,8 +60,8 @@ struct CopyOptions {
 }
 
 /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models take
-/// part from here on. A read model whose rows the target rejects is left as it was and comes back
-/// with its error. At most `keys` keys of each kind are reported.
+/// part from here on. A read model whose rows the target rejects is left as it was, and its error
+/// is returned. At most `keys` keys of each kind are reported.
 pub(super) async fn merge(
     session: &mut Session,
     copies: Copies<'_>,
@@ -101,13 +101,15 @@ impl Attempt {
             _ if is_locked(&error) => {}
             // A constraint that is checked last was violated: the rows that do so are left out, or
             // ...
+            // A deferred constraint was violated: the violating rows are left out, or ...
             _ if is_rejection && self.merging == Merging::Plain => {
                 self.merging = Merging::Isolating
             }
-            // ... where that does not help, it was by one of the copies: the others without it.
+            // ... if that does not help, one of the copies violates it: the others are merged
+            // without that copy.
             Some(index) if self.why_left_out(index).is_none() => self.left_out.push((index, error)),
-            // The constraint belongs to another table, which refers to one of them: each is checked
-            // by itself.
+            // The constraint belongs to another table, which refers to one of them: each copy is
+            // checked by itself.
             _ if is_rejection && self.check == Check::AtTheEnd => self.check = Check::AfterEach,
             _ => return Err(error),
         }
@@ -175,7 +177,7 @@ async fn try_merge(
     Ok(all)
 }
 
-/// Holds the shadows, fences, and stores where the read models stand.
+/// Holds the shadows, fences, and stores the position of the read models.
 async fn begin(tx: &mut WriteTx<'_>, copies: Copies<'_>) -> Result<()> {
     let models = copies.indexes.iter().map(|index| tx.model(*index));
     let models: Vec<&TargetModel> = models.collect::<Result<_>>()?;
@@ -222,9 +224,9 @@ struct Turn {
     first: Option<(usize, Error)>,
 }
 
-/// Merges these read models' copies. Returns also which the isolating run has merged.
+/// Merges these read models' copies. Also returns which of them the isolating run has merged.
 ///
-/// One that is rejected, perhaps for want of another lookup's rows, has its turn again if others
+/// A copy that is rejected, possibly for lack of another lookup's rows, is tried again if others
 /// were merged after it.
 async fn merge_each(
     tx: &mut WriteTx<'_>,
@@ -261,8 +263,8 @@ async fn merge_each(
     Ok((all, isolated))
 }
 
-/// Merges one copy under a savepoint, and says by which run; a rejection by the target comes back
-/// inside.
+/// Merges one copy under a savepoint, and says by which run; a rejection by the target is part of
+/// the result.
 async fn merge_one(
     tx: &mut WriteTx<'_>,
     model: &TargetModel,
@@ -320,7 +322,7 @@ async fn merge_rows(
     Ok(Written { waiting, ..written })
 }
 
-/// What every copy is merged with: what it does not hold is gone.
+/// The options of every copy: rows that it does not hold are gone.
 fn options_of(tx: &WriteTx<'_>) -> MergeOptions {
     MergeOptions {
         clear: true,
@@ -360,7 +362,7 @@ async fn isolate(tx: &mut WriteTx<'_>, model: &TargetModel, lsn: Lsn) -> Result<
     Ok((written, healed))
 }
 
-/// What empties the tables that the merges have used; those that were rejected were rolled back.
+/// Statements that empty the tables that the merges have used; a rejected merge was rolled back.
 fn emptied(tx: &WriteTx<'_>, all: &[Merged]) -> Result<String> {
     let mut statements = Vec::new();
     for (index, merged) in all {

@@ -1,12 +1,11 @@
-//! COPY of rows of which the lookup's types may reject some: in halves, so that few bad rows among
-//! many cost little.
+//! COPY that survives bad rows: a range that fails is halved and tried again, so a few bad rows
+//! among many cost little.
 //!
-//! A row that is found is written with its identity and key alone, in the state "rejected", and
-//! with why; without the key if the key itself is rejected. A row whose identity is rejected cannot
-//! be remembered: its error is returned.
+//! A bad row is written with its identity and key alone, in the state "rejected", with the reason;
+//! without the key if the key itself is rejected. A row whose identity is rejected cannot be
+//! recorded: its error is returned.
 //!
-//! A dead row is not in the lookup, whatever it holds: one that is rejected is not remembered, no
-//! more.
+//! A dead row is not in the lookup, whatever it holds: if it is rejected, it is only forgotten.
 
 use std::ops::Range;
 
@@ -38,7 +37,7 @@ enum Why {
     With,
 }
 
-/// A row of which a part is copied.
+/// A row that is copied in part.
 #[derive(Debug, Clone, Copy)]
 struct InPart<'w, 'a> {
     /// Its place.
@@ -87,7 +86,7 @@ impl<'a> Rows<'a> {
         format!("COPY {table} ({columns}{why}) FROM STDIN")
     }
 
-    /// Copies the rows in this range. What a type of the lookup rejects comes back inside.
+    /// Copies the rows in this range. A rejection by a type of the lookup is part of the result.
     async fn copy(
         self,
         conn: &mut PgConnection,
@@ -118,7 +117,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Appends the row in part; nothing if nothing of it need be written.
+    /// Appends part of the row, or nothing if nothing of it needs to be written.
     fn in_part(self, model: &TargetModel, what: InPart<'_, 'a>, out: &mut CopyBuffer<'a>) {
         match self {
             Self::Finals(rows, _) => {
@@ -135,9 +134,9 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Fills a table like the stage within the transaction that is open; where the read model goes on
-/// without rejected rows, without the values that a type of the lookup rejects. `rejected` counts
-/// over all calls.
+/// Fills a table like the stage, within the open transaction. If the read model continues without
+/// rejected rows, values that a type of the lookup rejects are left out. `rejected` counts over all
+/// calls.
 pub(crate) async fn stage_accepted(
     conn: &mut PgConnection,
     model: &TargetModel,
@@ -169,7 +168,7 @@ pub(crate) async fn copy(
             continue;
         }
         execute(conn, "SAVEPOINT piece".to_owned()).await?;
-        // To find each of many would take longer than to remember them is worth.
+        // Above this number, finding each one takes too long to be worth it.
         let dead = if rejected.dead <= MOST_REJECTED {
             DeadRows::Remembered
         } else {
@@ -197,7 +196,7 @@ pub(crate) async fn copy(
     Ok(())
 }
 
-/// An error if these are more rejected rows than are remembered; it names the SQLSTATE of one of
+/// An error if there are more rejected rows than may be recorded; it names the SQLSTATE of one of
 /// them.
 pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
     if rows <= MOST_REJECTED {

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::sweep::Dead;
 
-/// Most batches that go by the stage before new rows go past it again.
+/// Most batches that go through the stage before new rows bypass it again.
 const MOST_PASSED_OVER: u32 = 64;
 
 /// Rows written since the last planning after which the session plans again at the earliest: a plan
-/// made for an empty table reads a large one from end to end.
+/// made for an empty table reads all of a large one.
 const REPLAN_ROWS: i64 = 1000;
 
 /// What the session has learned, by the number of the read model.
@@ -55,7 +55,8 @@ impl Learned {
     }
 }
 
-/// Read models whose new rows were rejected past the stage: not every batch is to be written twice.
+/// Read models whose new rows were rejected when they bypassed the stage: not every batch is to be
+/// written twice.
 #[derive(Debug, Default)]
 pub(super) struct PutOff(HashMap<i32, Wait>);
 
@@ -68,20 +69,20 @@ struct Wait {
 }
 
 impl PutOff {
-    /// Whether the read model's new rows go by the stage.
+    /// Whether the read model's new rows go through the stage.
     pub(super) fn has(&self, id: i32) -> bool {
         self.0.get(&id).is_some_and(|wait| wait.left > 0)
     }
 
-    /// Notes that a batch went by the stage which could have gone past it.
+    /// Notes that a batch went through the stage that could have bypassed it.
     pub(super) fn pass_over(&mut self, id: i32) {
         if let Some(wait) = self.0.get_mut(&id) {
             wait.left = wait.left.saturating_sub(1);
         }
     }
 
-    /// Notes that the target rejected a new row: the next batches go by the stage, each time twice
-    /// as many.
+    /// Notes that the target rejected a new row: the next batches go through the stage, each time
+    /// twice as many.
     pub(super) fn add(&mut self, id: i32) {
         let wait = self.0.entry(id).or_default();
         wait.last = wait.last.saturating_mul(2).clamp(1, MOST_PASSED_OVER);

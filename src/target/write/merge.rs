@@ -1,8 +1,8 @@
-//! What stands in the stage becomes rows: for each read model that was staged its map and its
-//! lookup, within the transaction that is open, behind the fence.
+//! Merges the stage: for each staged read model, writes its map and its lookup, within the open
+//! transaction, behind the fence.
 //!
-//! Here it is merged plainly; `rejected.rs` merges without the rows that the target rejects, and
-//! shares how it begins and ends.
+//! This is the plain merge. `rejected.rs` merges without the rows that the target rejects, and
+//! begins and ends in the same way.
 
 use super::calls::{self, MergeOptions, check_constraints, in_read_model};
 use super::context::{AllWritten, WriteTx};
@@ -31,7 +31,7 @@ impl Merging {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ToMerge<'a> {
     pub(super) batch: &'a Batch,
-    /// What stands in the stages of its read models.
+    /// What the stages of its read models hold.
     pub(super) staged: &'a [Staged],
     /// The read model, if the batch has rows of one only: no other one is to blame.
     pub(super) only: Option<usize>,
@@ -62,7 +62,7 @@ pub(super) async fn merge(tx: &mut WriteTx<'_>, what: ToMerge<'_>) -> Result<All
     Ok(all)
 }
 
-/// The next read model's turn. What its types reject of dead rows ends here.
+/// The next read model's turn. Dead rows that its types reject are forgotten here.
 pub(super) async fn begin<'a>(tx: &mut WriteTx<'a>, one: Staged) -> Result<&'a TargetModel> {
     let model = tx.turn_to(one.index)?;
     // One that was live when it was rejected may have died since.
@@ -72,7 +72,7 @@ pub(super) async fn begin<'a>(tx: &mut WriteTx<'a>, one: Staged) -> Result<&'a T
     Ok(model)
 }
 
-/// What the merge of this read model is called with.
+/// The arguments of this read model's merge.
 pub(super) fn options_of(tx: &WriteTx<'_>, one: Staged) -> MergeOptions {
     MergeOptions {
         clear: one.clear,
@@ -97,15 +97,15 @@ async fn joins_of(tx: &mut WriteTx<'_>, model: &TargetModel, one: Staged) -> Res
     })
 }
 
-/// What ends every batch, once for all its read models: checks what is checked late, since a
-/// deferred constraint may look from one lookup to another, empties the staging tables, and
-/// suspends those that take part no more.
+/// Ends every batch, once for all its read models. It checks deferred constraints, since one may
+/// refer from one lookup to another, empties the staging tables, and suspends the read models that
+/// no longer take part.
 pub(super) async fn end(tx: &mut WriteTx<'_>, what: ToMerge<'_>, merging: Merging) -> Result<()> {
     let emptied = empty(tx, what.staged, merging)?;
     if let Err((error, table)) = check_constraints(tx.conn, &emptied).await {
         let named = table.and_then(|table| tx.models.index_of(&table));
         tx.blamed = named.or(tx.blamed);
-        // Of several, the last one is only a guess.
+        // If there are several, the last one is only a guess.
         return Err(match named.or(what.only) {
             Some(index) => in_read_model(error, tx.model(index)?),
             None => error,

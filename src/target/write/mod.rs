@@ -1,10 +1,10 @@
 //! The writer: a batch becomes lookup rows, map rows and the checkpoint, in one transaction of the
 //! target.
 //!
-//! In: batches of whole source transactions, folded ([`Batch`]); their chunks, where one is too
-//! large to be kept; exact copies. Out: what was written of each read model ([`Written`]). Nothing
-//! else writes lookup rows. Every way passes the fence before its commit: a process that was
-//! overtaken by another one changes nothing.
+//! In: batches of whole source transactions, folded ([`Batch`]); chunks of transactions that are
+//! too large to be kept; exact copies. Out: what was written of each read model ([`Written`]).
+//! Nothing else writes lookup rows. Every way passes the fence before its commit: a process that
+//! was overtaken by another one changes nothing.
 //!
 //! # The ways
 //!
@@ -13,7 +13,7 @@
 //! | way | taken when | statements | falls back to |
 //! |---|---|---|---|
 //! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model with few columns; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | whole, if a value is not UTF-8; isolating, if the target rejects a row |
-//! | whole (`whole.rs`) | any other batch of which no read model has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | isolating, if the target rejects a row |
+//! | whole (`whole.rs`) | any other batch, if none of its read models has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | isolating, if the target rejects a row |
 //! | new rows (`new_rows.rs`), within whole and chunks | more than 500 rows that are all new, or more than 5000 new ones among others, none with a value left out; in chunks only where all are new and none is staged | `SAVEPOINT`, `COPY` to the map, `COPY` to the lookup, `RELEASE` | the stage, and so do the next 1, 2, 4, ... 64 such batches |
 //! | chunks (`chunks.rs`, `chunked.rs`) | the transaction is too large to be kept in memory | `BEGIN`; for each chunk: stage it, fold it into the stage; with the last one as whole; `COMMIT` | isolating, by a savepoint before the merge |
 //! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and each merge has a savepoint and is the function `isolate` | nothing: too many rejected rows are an error |
@@ -21,8 +21,8 @@
 //!
 //! Whole and isolating are one function with two merges. One merge that isolates from the first
 //! rejection on would serve both, but would need a savepoint before each read model of every batch
-//! (two round trips and a transaction number more) for what hardly ever happens: a rejected batch
-//! is written once more instead.
+//! (two round trips and a transaction number more) for a rare case: instead, a rejected batch is
+//! written once more.
 //!
 //! # Order of the files
 //!
@@ -113,11 +113,11 @@ impl Writer {
     /// model stops at them.
     ///
     /// # Errors
-    /// [`Class::Rejected`] or [`Class::Broken`], naming no value, if a row cannot be written;
-    /// nothing was written then, and [`Writer::culprit`] is the read model.
+    /// [`Class::Rejected`] or [`Class::Broken`], without values, if a row cannot be written. Then
+    /// nothing was written, and [`Writer::culprit`] is the read model.
     pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
         let written = self.apply_batch(&batch).await?;
-        // One with many read models leaves more tables than there is room for.
+        // A batch with many read models leaves more tables than there is room for.
         self.session.make_room(&[]).await?;
         Ok(written)
     }
@@ -171,18 +171,17 @@ impl Writer {
         .map(Some)
     }
 
-    /// Stages the next chunk of a transaction whose end is to come. The batch that has it says how
+    /// Stages the next chunk of a transaction whose end is to come. The batch with the end says how
     /// many chunks there were.
     ///
     /// # Errors
-    /// As [`Writer::apply`]; what was staged before is gone then.
+    /// As [`Writer::apply`]; earlier chunks are lost then.
     pub async fn stage_chunk(&mut self, folds: &[IndexedFold]) -> Result<()> {
         self.session.culprit = None;
         let keys = self.report_keys;
         let staged = self.chunks.add(&mut self.session, folds, keys).await;
         if staged.is_err() {
-            // The first error is the one to report; a connection that is gone has rolled back by
-            // itself.
+            // The first error is the one to report; the server has rolled back a lost connection.
             let _ = self.abandon_chunks().await;
         }
         staged
@@ -194,8 +193,8 @@ impl Writer {
     }
 
     /// Merges exact copies: the lookups and maps become what the shadows hold, and the read models
-    /// take part from here on. A read model whose rows the target rejects is left as it was and
-    /// comes back with its error.
+    /// take part from here on. A read model whose rows the target rejects is left as it was, and
+    /// its error is returned.
     pub async fn merge(
         &mut self,
         indexes: &[usize],

@@ -1,5 +1,5 @@
-//! What a read model needs in a session: tables and functions. What only some batches need is made
-//! before the first of them.
+//! What a read model needs in a session: tables and functions. What only some batches need is
+//! created before the first of them.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ pub(super) enum Need {
     Chunk,
 }
 
-/// What the session has made, with the number of the read model.
+/// What the session has created, with the number of the read model.
 #[derive(Debug, Default)]
 pub(super) struct Prepared(HashSet<(i32, Need)>);
 
@@ -33,7 +33,7 @@ impl Prepared {
         self.0.insert((id, need));
     }
 
-    /// It was made in a transaction that was rolled back, or for other columns.
+    /// It was created in a transaction that was rolled back, or for other columns.
     pub(super) fn forget(&mut self, id: i32) {
         self.0.retain(|(of, _)| *of != id);
     }
@@ -46,7 +46,7 @@ impl Prepared {
 }
 
 impl Need {
-    /// The statements that make it.
+    /// The statements that create it.
     pub(super) fn statements(self, model: &TargetModel) -> Vec<String> {
         match self {
             Self::Stage => {
@@ -56,7 +56,7 @@ impl Need {
                     model.merge_function(Joins::LookedUp),
                 ];
                 all.extend(model.fits_one_statement().then(|| model.apply_function()));
-                // A map that an earlier version made has none yet.
+                // A map that an earlier version created has none yet.
                 all.push(model.create_rejected());
                 all
             }

@@ -1,17 +1,18 @@
 //! Many rows that are new go straight into map and lookup by `COPY`, without the stage.
 //!
-//! `COPY` writes and logs a page of rows at once where `INSERT` does so row by row, and nothing has
-//! to be looked for: that no identity and no key is known is held by the unique indexes. (Where
-//! somebody took a row out of the lookup, another one may be shown under its key until that is
-//! found out; to ask the map for each key would cost a fifth of the target's time.) Whatever the
-//! target has against a row, all of it is undone, and the batch goes by the stage.
+//! `COPY` writes and logs a page of rows at once, `INSERT` row by row. And nothing has to be looked
+//! up: the unique indexes ensure that every identity and every key is new. (If another session
+//! deleted a row of the lookup, another row may be shown under its key until that is noticed; to
+//! look each key up in the map would cost a fifth of the target's time.) If the target rejects a
+//! row for any reason, all of it is undone, and the batch goes through the stage.
 //!
-//! They go before the other rows of their batch: a key that one of those gives up is still taken
-//! then, so that it is never deleted for a new row to have it. That would hurt whoever refers to
-//! it; by the stage it is changed in place. Not if one has an identity that another row had at the
-//! start: what the others then do to that one would be done to the new row.
+//! They go before the other rows of their batch. A key that one of the other rows gives up is still
+//! taken then, so its lookup row is never deleted to make room for a new row. A delete would hurt
+//! rows that refer to it; through the stage it is changed in place. If a new row has an identity
+//! that another row had at the start, this way is not taken: a change of the other row would hit
+//! the new row.
 //!
-//! Which rows these are says [`RowsWay`].
+//! [`RowsWay`] says which rows these are.
 
 use sqlx::PgConnection;
 
@@ -25,10 +26,10 @@ use crate::row::Cell;
 use crate::target::copy_buffer::CopyBuffer;
 use crate::target::model::TargetModel;
 
-/// Checks what is checked at the commit otherwise, and leaves what follows to it again.
+/// Checks deferred constraints now, and defers later checks to the commit again.
 const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
 
-/// Writes the new rows of a batch. `None` if they go by the stage with the others.
+/// Writes the new rows of a batch. `None` if they go through the stage with the others.
 pub(super) async fn write(
     tx: &mut WriteTx<'_>,
     index: usize,
@@ -37,12 +38,11 @@ pub(super) async fn write(
     try_write(tx, index, fold, RowsKnown::default()).await
 }
 
-/// Writes the rows of a chunk if all are new. `is_staged` is whether rows of chunks before it stand
-/// in the stage.
+/// Writes the rows of a chunk if all are new. `is_staged` is whether the stage has rows of earlier
+/// chunks.
 ///
-/// Constraints that are checked late are checked at once: they are among what the target may have
-/// against a row. Whoever calls counts the rows at the end of the transaction, since the row with
-/// the number is locked until then.
+/// Deferred constraints are checked at once, since they too may reject a row. The caller counts the
+/// rows at the end of the transaction, since the row with the count stays locked until then.
 pub(super) async fn write_chunk(
     tx: &mut WriteTx<'_>,
     index: usize,
@@ -125,7 +125,7 @@ async fn copy(
     let kept = model.model.keeps_dead_rows();
     let rows = fold.new_rows().finals().filter_map(|Final { now, .. }| now);
     let mut rows: Vec<Now<'_>> = rows.filter(|row| row.live || kept).collect();
-    // In order of each table's index, or nearly so: page after page of it is written.
+    // In the order of each table's index, or nearly so: its pages are written one after the other.
     rows.sort_by_cached_key(|row| row.identity.cell(0).text());
     let map = model.copy_map();
     calls::copy(conn, &map, rows.iter().copied(), |row, out| {

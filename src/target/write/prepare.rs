@@ -1,8 +1,9 @@
-//! Makes what a session needs for its read models before their first batch: staging tables,
+//! Creates what a session needs for its read models before their first batch: staging tables,
 //! functions, plans.
 //!
 //! Each read model takes a dozen statements, and a commit for each would wait for the disk: many
-//! are prepared in few transactions. What only some batches need is made before the first of them.
+//! are prepared in few transactions. What only some batches need is created before the first of
+//! them.
 
 use sqlx::PgConnection;
 
@@ -38,12 +39,11 @@ pub(super) enum Purpose {
 
 impl Session {
     /// Lets the server plan a read model's statements while the stage is empty, in a transaction
-    /// that is rolled back: the plans are kept. One that was made for a large batch would read map
-    /// and lookup from end to end for every small one, and the first change would wait for the
-    /// planning.
+    /// that is rolled back: the plans are kept. A plan made for a large batch would read all of map
+    /// and lookup for every small batch, and the first change would wait for the planning.
     ///
-    /// What the lookup itself does not let through (a lock, a trigger) is left for the first batch,
-    /// which says whose fault it is.
+    /// An error of the lookup itself (a lock, a trigger) is left to the first batch, which reports
+    /// its cause.
     pub(super) async fn warm(&mut self, index: usize) -> Result<()> {
         self.prepare(index).await?;
         let model = self.models.get(index)?;
@@ -76,7 +76,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the session's staging tables and functions for a read model, once.
+    /// Creates the session's staging tables and functions for a read model, once.
     async fn prepare(&mut self, index: usize) -> Result<()> {
         let id = self.models.get(index)?.id;
         if self.prepared.has(id, Need::Stage) {
@@ -115,7 +115,7 @@ impl Session {
         let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.make_room(&indexes).await?;
         self.sweep(&indexes).await?;
-        // A plan for an empty table would read a large one from end to end.
+        // A plan for an empty table would read all of a large one.
         if self.learned.have_tables_doubled() && needs_plans(batch) {
             self.plan_again(&indexes).await?;
         }
@@ -137,7 +137,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the session's staging tables and functions for these read models.
+    /// Creates the session's staging tables and functions for these read models.
     pub(super) async fn prepare_all(&mut self, indexes: &[usize], purpose: Purpose) -> Result<()> {
         for together in indexes.chunks(TOGETHER) {
             self.execute("BEGIN").await?;
@@ -149,7 +149,7 @@ impl Session {
             };
             let ended = self.execute(end).await;
             if let Err(error) = prepared.and(ended) {
-                // What was made before it is gone.
+                // What was created before it is rolled back.
                 for index in together {
                     self.prepared.forget(self.models.get(*index)?.id);
                 }
@@ -200,7 +200,7 @@ impl Session {
     }
 }
 
-/// Goes all ways through the functions with nothing to write.
+/// Runs every branch of the functions with nothing to write.
 async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
     let nothing = MergeOptions::default();
     execute(
@@ -208,9 +208,9 @@ async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Re
         format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'"),
     )
     .await?;
-    // Nothing at all, which is taken for new rows.
+    // Nothing at all, which counts as new rows.
     calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;
-    // A row that nobody has is gone.
+    // A row that does not exist is gone.
     let gone = format!("INSERT INTO {} (state) VALUES ('g')", model.stage());
     execute(conn, gone).await?;
     calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;

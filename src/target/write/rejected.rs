@@ -1,6 +1,6 @@
-//! The isolating run: what stands in the stage is merged without the rows that the target rejects;
-//! those are remembered with why (`sql/target/write/isolate.sql`). A read model that has rejected
-//! rows is always written so.
+//! The isolating run: merges the stage without the rows that the target rejects, and records those
+//! with the reason (`sql/target/write/isolate.sql`). A read model that has rejected rows is always
+//! written this way.
 
 use super::calls::{self, IsolateOptions, MergeFrom, MergeOptions};
 use super::context::{AllWritten, WriteTx};
@@ -54,7 +54,7 @@ async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result
         tx.execute("SAVEPOINT read_model").await?;
         match merge_one(tx, *one, lsn).await {
             Ok(written) => all.push((one.index, written)),
-            // Too many rows, perhaps for want of another lookup's.
+            // Too many rows, possibly for lack of another lookup's rows.
             Err(error) if error.class() == Class::Rejected && staged.len() > 1 => {
                 tracing::debug!(%error, "the read model is written again after the others");
                 tx.execute("ROLLBACK TO SAVEPOINT read_model").await?;
@@ -91,8 +91,8 @@ async fn merge_one(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<Writte
     calls::isolate(tx.conn, model, options).await
 }
 
-/// Tries rejected rows of this transaction once more: one may have been rejected for want of
-/// another lookup's rows, which are there by now, or because of them.
+/// Tries rejected rows of this transaction once more: one may have been rejected for lack of
+/// another lookup's rows, which exist now, or because of them.
 pub(super) async fn try_again(
     tx: &mut WriteTx<'_>,
     from: MergeFrom,

@@ -1,9 +1,9 @@
 //! How many read models have tables and functions in a session at a time.
 //!
-//! They are made at a read model's first change, and those of the read models that changed longest
-//! ago are dropped to make room. The server drops what a session has made in one transaction when
-//! the session ends, and takes a lock for each thing: some twenty a read model, out of one lock
-//! table that all sessions share. 200 read models were enough to fill it.
+//! They are created at a read model's first change, and those of the read models that changed
+//! longest ago are dropped to make room. When the session ends, the server drops all of them in one
+//! transaction, and takes a lock for each object: some twenty a read model, out of one lock table
+//! that all sessions share. 200 read models were enough to fill it.
 
 use std::collections::VecDeque;
 
@@ -62,13 +62,13 @@ impl Room {
         others.take(too_many).copied().collect()
     }
 
-    /// Notes that the read model's tables are gone.
+    /// Notes that the read model's tables were dropped.
     pub(super) fn left(&mut self, id: i32) {
         self.used.retain(|used| *used != id);
     }
 }
 
-/// Drops what the session has made for the read model of this number. The names of all of it end
+/// Drops what the session has created for the read model of this number. The names of all of it end
 /// with the number.
 pub(super) fn drop_all(id: i32) -> String {
     format!(

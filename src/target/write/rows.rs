@@ -2,9 +2,9 @@
 //! batch.
 //!
 //! A stage row is: identity at the start, identity now, state, projected values, and for each
-//! column that the stream may leave out whether it did. Values stay the stream's text; the server's
-//! input functions read them. A row of which they reject a value is staged with its identity and
-//! key alone.
+//! column that the stream may leave out, whether it did so. Values stay the stream's text; the
+//! server's input functions read them. A row with a value that they reject is staged with its
+//! identity and key alone.
 
 use crate::fold::{Final, Share};
 use crate::row::{Cell, Row};
@@ -19,8 +19,8 @@ enum State {
     Gone,
     /// A type of the lookup rejects it.
     Rejected,
-    /// Dead, and a type of the lookup rejects it: what it held is not remembered. Chunks of a large
-    /// transaction that follow must know it; the functions that merge do not
+    /// Dead, and a type of the lookup rejects it: its values are not remembered. Later chunks of a
+    /// large transaction must know of it; the merge functions do not
     /// ([`TargetModel::forget_rejected_dead`]).
     Forgotten,
 }
@@ -30,7 +30,8 @@ enum State {
 pub enum Part {
     /// Everything.
     Whole,
-    /// Identity and key of a live row that cannot be staged whole. Of a dead one the identity.
+    /// Identity and key of a live row that cannot be staged whole. For a dead row the identity
+    /// alone.
     Key,
     /// The same without the key.
     Identity,
@@ -97,8 +98,8 @@ fn each_cell<'a>(
     }
 }
 
-/// The final states nearly in the order of the lookup's key index, in which they are staged: what
-/// is looked up and written row by row then goes through one page after the other (a third less for
+/// The final states nearly in the order of the lookup's key index. They are staged in this order:
+/// lookups and writes, row by row, then go through one page after the other (a third less for
 /// updates of a table that is in the server's memory).
 pub(super) fn in_key_order<'a>(
     model: &TargetModel,
@@ -140,7 +141,7 @@ pub(super) fn is_live_line(model: &TargetModel, line: &[u8]) -> bool {
 }
 
 /// Appends part of a row that the source's COPY wrote as `line`: its identity, its state and, if
-/// asked for, its key. Nothing of a dead row: it is not remembered.
+/// asked for, its key. Appends nothing of a dead row, which is not remembered.
 pub(super) fn copy_line_in_part<'a>(
     model: &TargetModel,
     line: &'a [u8],

@@ -1,5 +1,5 @@
-//! The session that writes: its connection and read models, what it has made for them, and what it
-//! has learned.
+//! The session that writes: its connection and read models, what it has created for them, and what
+//! it has learned.
 
 use sqlx::PgConnection;
 
@@ -63,7 +63,7 @@ impl Session {
         self.models.set(index, model);
     }
 
-    /// Sends a statement of which nothing is read.
+    /// Sends a statement and reads no rows.
     pub(super) async fn execute(&mut self, sql: impl Into<String>) -> Result<()> {
         execute(&mut self.conn, sql.into()).await
     }
@@ -89,8 +89,8 @@ impl Session {
         Ok(tx)
     }
 
-    /// Remembers how much was written and which read models have rejected rows, or whose fault it
-    /// is that nothing was written.
+    /// Remembers how much was written and which read models have rejected rows, or which read
+    /// model's error kept all from being written.
     pub(super) fn note_written(
         &mut self,
         result: Result<AllWritten>,

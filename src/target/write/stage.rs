@@ -35,8 +35,8 @@ async fn stage_share(conn: &mut PgConnection, model: &TargetModel, rows: Share<'
     }
 }
 
-/// Stages the rows of a batch; where the read model goes on without rejected rows, without the
-/// values that a type of the lookup rejects.
+/// Stages the rows of a batch. If the read model continues without rejected rows, values that a
+/// type of the lookup rejects are left out.
 pub(super) async fn stage_accepted(
     tx: &mut WriteTx<'_>,
     index: usize,

@@ -1,23 +1,23 @@
-//! What stands in a read model's stage.
+//! What a read model's stage holds.
 
 use super::way::Size;
 use crate::fold::Share;
 
-/// Final states of one read model that stand in its stage.
+/// Final states of one read model that are in its stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Staged {
     /// The read model.
     pub(super) index: usize,
-    /// Whether what is not among them is gone.
+    /// Whether rows that are not among them are gone.
     pub(super) clear: bool,
     /// Whether some of them lack a value that the stream left out.
     pub(super) resolve: bool,
     pub(super) size: Size,
-    /// Rows of which a type of the lookup rejects a value.
+    /// Rows with a value that a type of the lookup rejects.
     pub(super) rejected: RejectedCounts,
 }
 
-/// Rows of which a type of the lookup rejects a value.
+/// Rows with a value that a type of the lookup rejects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RejectedCounts {
     /// Those that the lookup should show.

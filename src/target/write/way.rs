@@ -1,8 +1,8 @@
 //! Which way a batch goes: plain facts in, a way out. Nothing here waits or asks a server.
 //!
-//! [`Way::of`] judges a batch, [`RowsWay::of`] the rows of one read model within it. Whoever learns
-//! something new on a way (the target rejects a row, a value cannot be an argument) puts it into
-//! [`Known`] and asks again: the same answer means that there is no other way.
+//! [`Way::of`] judges a batch, [`RowsWay::of`] the rows of one read model within it. A caller that
+//! learns something new on a way (the target rejects a row, a value cannot be an argument) puts it
+//! into [`Known`] and asks again: the same answer means that there is no other way.
 
 use crate::batch::{Batch, IndexedFold};
 use crate::fold::{Fold, Share};
@@ -65,7 +65,7 @@ pub(super) enum Way {
     Whole,
     /// The same without the rows that the target rejects (`whole.rs`, `rejected.rs`).
     Isolating,
-    /// The end of a transaction of which chunks are staged (`chunked.rs`).
+    /// The end of a transaction whose chunks are staged (`chunked.rs`).
     Chunked,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Known {
     pub(super) has_rejected: bool,
     /// Whether the target has just rejected a row of the batch.
     pub(super) is_rejected: bool,
-    /// Whether a read model of the batch goes on without its rejected rows.
+    /// Whether a read model of the batch continues without its rejected rows.
     pub(super) isolates: bool,
 }
 
@@ -142,10 +142,10 @@ impl Way {
 pub(super) enum RowsWay {
     /// All by the stage.
     Stage,
-    /// The same, although the new ones could go past the stage: the target has rejected such rows
+    /// The same, although the new ones could bypass the stage: the target has rejected such rows
     /// lately.
     PutOff,
-    /// The new ones past the stage (`new_rows.rs`), the others by it.
+    /// The new ones bypass the stage (`new_rows.rs`), the others go through it.
     NewRows,
 }
 
@@ -178,8 +178,8 @@ pub(super) enum Piece {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RowsKnown {
     pub(super) piece: Piece,
-    /// Whether rows of the same transaction stand in the stage already; they may say something else
-    /// of the same rows.
+    /// Whether the stage already has rows of the same transaction; they may hold another state of
+    /// the same rows.
     pub(super) is_staged: bool,
     /// Whether the read model has rejected rows.
     pub(super) has_rejected: bool,
@@ -201,7 +201,7 @@ impl RowFacts {
         }
     }
 
-    /// Whether the new rows are worth a way of their own, and can go it.
+    /// Whether the new rows are worth a way of their own, and can take it.
     fn can_pass_the_stage(&self) -> bool {
         let few = if self.only_new {
             ONE_STATEMENT_ROWS
@@ -216,7 +216,7 @@ impl RowsWay {
     /// The way of these rows.
     pub(super) fn of(rows: &RowFacts, known: &RowsKnown) -> Self {
         let is_in_the_way = known.is_staged || known.has_rejected;
-        // What is left of a chunk would be written long after its new rows.
+        // The rest of a chunk would be written long after its new rows.
         let is_split = known.piece == Piece::Chunk && !rows.only_new;
         if !rows.can_pass_the_stage() || is_split || is_in_the_way {
             Self::Stage
@@ -228,7 +228,7 @@ impl RowsWay {
     }
 }
 
-/// Whether a statement is planned for rows of this batch: not for those that all go past the stage.
+/// Whether a statement is planned for rows of this batch: not for rows that all bypass the stage.
 pub(super) fn needs_plans(batch: &Batch) -> bool {
     let passes = |fold: &Fold| fold.only_new() && RowFacts::of(fold).can_pass_the_stage();
     !batch.folds.iter().all(|(_, fold)| passes(fold))

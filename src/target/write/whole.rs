@@ -1,7 +1,7 @@
 //! A batch of any size in one transaction: fence and checkpoint first, then each read model's rows
 //! are staged, then all are merged.
 //!
-//! The plain and the isolating run differ in how they stage (the first one can go past the stage)
+//! The plain and the isolating run differ in how they stage (the plain run can bypass the stage)
 //! and in how they merge.
 
 use super::context::{AllWritten, WriteTx, add_written};

@@ -1,6 +1,6 @@
 -- Dry run: what a resync would change in the lookup, with the first 20 keys of each kind, and what the lookup does not take.
 -- Nothing is written. Keys of rejected rows are left out of the differences, also of rows that a type of the lookup rejects.
--- Differences are kept aside, on disk if there are many; where everything is right there are none.
+-- The differences are materialized once, on disk if there are many; usually there are none.
 -- Columns and states: the legend in sql/README.md.
 WITH wanted AS (
     SELECT DISTINCT ON (s.p1) s.p1, s.p2, s.p3 FROM "cdc".shadow_1_1 s WHERE s.state = 'l' ORDER BY s.p1, s.i1
@@ -37,7 +37,7 @@ FROM counts c
 UNION ALL
 SELECT 'same', x.shown - x.extra - x.different, NULL, NULL FROM sums x
 UNION ALL
--- Every key that the source has is shown or missing; what is live beyond that has a key that another row has.
+-- Every key of the source is shown or missing. Any further live row has the key of another row.
 SELECT 'waiting', x.live - (x.shown - x.extra + x.missing), NULL, NULL FROM sums x
 UNION ALL
 SELECT 'rejected', (SELECT count(*) FROM rejections), NULL,

@@ -1,11 +1,11 @@
--- A large transaction comes in chunks, each folded by itself: adds the next one, which stands in pg_temp.chunk_1, to the final states
--- in pg_temp.stage_1. What a row was at the start of the chunk is what it was at the end of the ones before.
+-- A large transaction arrives in chunks, each folded by itself. Adds the next chunk, which is in pg_temp.chunk_1, to the final states in
+-- pg_temp.stage_1. The state of a row at the start of the chunk is its state at the end of the chunks before.
 --
--- While the stage is small beside the chunk it is read once and hashed. Once that would take longer than to look each row of the
--- chunk up it has an index for the rest of the transaction, or a large one would cost the square of its rows.
+-- While the stage is small beside the chunk, it is read once and hashed. When that would take longer than an index lookup for each row
+-- of the chunk, the stage gets an index for the rest of the transaction. Without it, the cost would grow with the square of the rows.
 --
--- _clear: the chunk holds a TRUNCATE, and what was before it is gone. _cleared: one before held it, so a row that the
--- stage does not have was not there.
+-- _clear: the chunk has a TRUNCATE, which removes every row before it. _cleared: an earlier chunk had one, so a row that is not in the
+-- stage did not exist.
 --
 -- Columns and states: the legend in sql/README.md.
 CREATE OR REPLACE FUNCTION pg_temp.fold_chunk_1(_clear boolean, _cleared boolean, _resolve boolean) RETURNS void
@@ -22,20 +22,20 @@ BEGIN
             CREATE INDEX stage_1_i ON pg_temp.stage_1 (i1);
         END IF;
         IF pg_catalog.to_regclass('pg_temp.stage_1_i') IS NULL THEN
-            -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+            -- From here on tables are hashed; of map and lookup only the rows that were looked up before.
             PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
                     pg_catalog.set_config('enable_seqscan', 'on', true),
                     pg_catalog.set_config('enable_indexscan', 'off', true);
             _before := ARRAY(SELECT b.ctid FROM pg_temp.stage_1 b JOIN pg_temp.chunk_1 s ON b.i1 = s.o1);
         ELSE
             _before := ARRAY(SELECT (SELECT b.ctid FROM pg_temp.stage_1 b WHERE b.i1 = s.o1) FROM pg_temp.chunk_1 s);
-            -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+            -- From here on tables are hashed; of map and lookup only the rows that were looked up before.
             PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
                     pg_catalog.set_config('enable_seqscan', 'on', true),
                     pg_catalog.set_config('enable_indexscan', 'off', true);
         END IF;
-        -- A type has rejected the row, live or dead, so the value that is left out now is not known. That is no matter while the
-        -- row is dead.
+        -- A type has rejected the row, live or dead, so the value that is left out now is not known. While the row is dead, the value
+        -- is not needed.
         IF _resolve AND EXISTS (SELECT FROM pg_temp.stage_1 b JOIN pg_temp.chunk_1 s ON b.i1 = s.o1
                                 WHERE b.state IN ('x', 'y') AND s.state <> 'd' AND (s.u1 OR s.u2 OR s.u3)
                                   AND b.ctid = ANY (_before)) THEN
@@ -49,7 +49,7 @@ BEGIN
         SELECT CASE WHEN b.state IS NOT NULL THEN b.o1 WHEN NOT _cleared THEN s.o1 END, s.i1, CASE WHEN s.state = 'd' AND b.state IN ('x', 'y') AND (s.u1 OR s.u2 OR s.u3) THEN 'y' ELSE s.state END,
             CASE WHEN s.u1 AND b.state IS NOT NULL THEN b.p1 ELSE s.p1 END, CASE WHEN s.u2 AND b.state IS NOT NULL THEN b.p2 ELSE s.p2 END, CASE WHEN s.u3 AND b.state IS NOT NULL THEN b.p3 ELSE s.p3 END, s.u1 AND (b.state IS NULL OR b.u1), s.u2 AND (b.state IS NULL OR b.u2), s.u3 AND (b.state IS NULL OR b.u3), s.e1, s.e2, s.e3
         FROM pg_temp.chunk_1 s LEFT JOIN b ON b.i1 = s.o1
-        -- A row that came and went within the transaction is nothing.
+        -- A row that was inserted and deleted within the transaction leaves no final state.
         WHERE s.state <> 'g' OR CASE WHEN b.state IS NULL THEN NOT _cleared ELSE b.o1 IS NOT NULL END;
     END IF;
     TRUNCATE pg_temp.chunk_1;

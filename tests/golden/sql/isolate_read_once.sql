@@ -1,16 +1,16 @@
--- The writer for batches with rows that the target rejects, and for read models that have such rows. It ends in the state in
--- which merge.sql ends, but for the keys of rows that the lookup does not take: those are found one by one and noted.
+-- The writer for batches with rows that the target rejects, and for read models that have such rows. It ends in the same state as
+-- merge.sql, except for the keys of rejected rows: it finds these rows one by one and records them.
 -- Columns and states: the legend in sql/README.md.
 --
 --   map      a rejected row claims its key and is not shown
 --   touched  open whether the key is not settled yet
---   tries    writes of the lookup: n number, op, key, holder, the values of the row that shall be shown, why it was rejected,
+--   tries    writes of the lookup: n number, op, key, holder, the values of the row to be shown, why it was rejected,
 --            swap whether deleting and inserting may help
---   rejected what the lookup does not take, and why
---   earlier  entries of rejected whose rows are tried again. One that is rejected again as it was, by the same name under the same
---            key, gets its entry back: it says since when.
+--   rejected rows that the lookup does not take, and why
+--   earlier  entries of rejected whose rows are tried again. A row that is rejected again for the same reason, under the same key,
+--            gets its entry back, which says since when.
 --
--- Shown under a key is the smallest identity among the accepted rows that claim it. If there is none, what stands under the
+-- Among the accepted rows that claim a key, the one with the smallest identity is shown. If there is none, the lookup's row under the
 -- key of a rejected row stays.
 --
 -- Rows are tried in halves, so few bad rows among many cost little. _isolate false: the first rejection is raised.
@@ -39,12 +39,13 @@ DECLARE
     _claims tid[];
     _shown tid[];
 BEGIN
-    -- Before it is read: whoever alters the lookup waits for the end of the batch, or the batch for them, never both.
+    -- Lock the lookup before reading it. Then a session that alters it waits for the end of the batch, or the batch waits for that
+    -- session, but never both.
     LOCK TABLE ONLY "public"."labels_lookup" IN ROW EXCLUSIVE MODE;
     _inserted := 0;
     _updated := 0;
     _deleted := 0;
-    -- What can be checked late is checked after each piece.
+    -- Deferrable constraints are checked after each piece.
     SET CONSTRAINTS ALL DEFERRED;
     IF _again THEN
         UPDATE "cdc".map_1 m SET state = 's', v1 = NULL, v2 = NULL, v3 = NULL FROM pg_temp.stage_1 s WHERE s.state = 'r' AND s.i1 = m.i1 AND m.state = 'r';
@@ -56,14 +57,14 @@ BEGIN
             UPDATE pg_temp.stage_1 s SET p1 = CASE WHEN s.u1 THEN CASE WHEN m.state = 's' THEN l."code" ELSE m.v1 END ELSE s.p1 END, u1 = s.u1 AND (CASE m.state WHEN 's' THEN l."code" IS NULL WHEN 'x' THEN m.v1 IS NULL ELSE false END), p2 = CASE WHEN s.u2 THEN CASE WHEN m.state = 's' THEN l."label" ELSE m.v2 END ELSE s.p2 END, u2 = s.u2 AND (CASE m.state WHEN 's' THEN l."code" IS NULL WHEN 'x' THEN m.v2 IS NULL ELSE false END), p3 = CASE WHEN s.u3 THEN CASE WHEN m.state = 's' THEN l."display_name" ELSE m.v3 END ELSE s.p3 END, u3 = s.u3 AND (CASE m.state WHEN 's' THEN l."code" IS NULL WHEN 'x' THEN m.v3 IS NULL ELSE false END)
             FROM "cdc".map_1 m LEFT JOIN "public"."labels_lookup" l ON m.state = 's' AND l."code" OPERATOR(pg_catalog.=) m.k1
             WHERE s.o1 = m.i1 AND (s.u1 OR s.u2 OR s.u3);
-            -- A dead row whose values nobody holds is forgotten: they are missed only if it comes back without them.
+            -- A dead row whose values are stored nowhere is forgotten: the values are needed only if it is restored without them.
             UPDATE pg_temp.stage_1 s SET state = 'g', i1 = NULL WHERE s.state = 'd' AND (s.u1 OR s.u2 OR s.u3);
             IF EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.state = 'l' AND (s.u1 OR s.u2 OR s.u3)) THEN
                 RAISE EXCEPTION 'an update left out a value that neither the lookup nor the map holds' USING ERRCODE = 'CDC02';
             END IF;
         END IF;
-        -- The first step of merge.sql and isolate.sql: which rows may change the map, and what it says of them now. An
-        -- identity that a row has left stands for itself, as one that is gone unless another row took it.
+        -- The first step of merge.sql and isolate.sql: finds the rows that may change the map, and what the map says of them now. An identity
+        -- that a row no longer has gets an entry of its own, with state 'g'; it is deleted unless another row has taken it.
         IF NOT _clear THEN
             INSERT INTO pg_temp.moving_1 (i1, state, c1, stage_row, renamed, was, k1, map_row)
             SELECT s.i1, s.state, s.p1, s.place, s.o1 IS NOT NULL AND s.i1 IS NOT NULL AND (s.o1 IS DISTINCT FROM s.i1), m.state, m.k1, m.ctid
@@ -77,7 +78,7 @@ BEGIN
                 WHERE s.i1 IS NOT NULL AND (s.o1 IS DISTINCT FROM s.i1) AND EXISTS (SELECT FROM pg_temp.moving_1 x WHERE x.renamed);
             END IF;
         END IF;
-        -- The second step of merge.sql and isolate.sql: keys that may change hands are noted, and the map takes the final states in.
+        -- The second step of merge.sql and isolate.sql: records the keys that may change hands, and writes the final states into the map.
         IF _clear THEN
             INSERT INTO pg_temp.touched_1 (k1, claimed, open)
             SELECT x.k1, bool_or(x.claimed), true FROM (
@@ -103,8 +104,8 @@ BEGIN
                 UNION ALL
                 SELECT x.c1 AS k1, true FROM pg_temp.moving_1 x WHERE x.state = 'l'
             ) x GROUP BY x.k1;
-            -- An identity that a row of the stage has taken keeps its entry, also if that row stays where it is: in a large transaction
-            -- a chunk may bring back what an earlier one took away. Entries are found where they were read: nobody else writes here.
+            -- An identity that a row of the stage has taken keeps its entry, also if the row does not move: in a large transaction a chunk may
+            -- bring back a row that an earlier chunk deleted. Entries are found by ctid: no other session writes here.
             IF EXISTS (SELECT FROM pg_temp.moving_1 x WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')) THEN
                 DELETE FROM "cdc".map_1 m
                 USING pg_temp.moving_1 x WHERE m.ctid = x.map_row AND x.state NOT IN ('l', 'd', 'x')
@@ -119,8 +120,8 @@ BEGIN
             WHERE x.map_row IS NULL AND x.state IN ('l', 'd', 'x');
         END IF;
         -- A rejected row claims its key though it is not shown.
-        -- The map's index by key. It is looked for first: to make it locks the map against autovacuum, also where it is there. Nobody asks
-        -- for the keys of dead rows, which may be too large for an index.
+        -- The map's index by key. Look for it first: CREATE INDEX IF NOT EXISTS locks the map against autovacuum even if the index exists. The
+        -- index leaves out dead rows: no query needs their keys, and these may be too large for an index.
         IF pg_catalog.to_regclass('"cdc".map_1_key') IS NULL THEN
             CREATE INDEX map_1_key ON "cdc".map_1 (k1) WHERE state <> 'd';
         END IF;
@@ -138,8 +139,8 @@ BEGIN
     INSERT INTO pg_temp.earlier_1 SELECT * FROM gone;
 
     LOOP
-        -- A step of merge.sql and isolate.sql. Of the rows that claim an open key the smallest identity is shown, the
-        -- others wait with their values.
+        -- A step of merge.sql and isolate.sql. Among the rows that claim an open key, the one with the smallest identity is shown;
+        -- the others wait with their values.
         UPDATE pg_temp.touched_1 t SET h1 = NULL WHERE t.open AND t.h1 IS NOT NULL;
         UPDATE pg_temp.touched_1 t SET h1 = x.i1
         FROM (SELECT DISTINCT ON (t.ctid) t.ctid AS place, m.i1
@@ -163,11 +164,11 @@ BEGIN
         WHERE t.open AND m.state = 'w' AND NOT EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.i1 = m.i1 AND s.state = 'l');
         UPDATE "cdc".map_1 m SET state = 's', v1 = NULL, v2 = NULL, v3 = NULL
         FROM pg_temp.touched_1 t WHERE t.open AND m.i1 = t.h1 AND m.state = 'w';
-        -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
+        -- A row waits without its values if its lookup row was missing when it began to wait. Only a copy can bring the values.
         IF EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.state = 'l' AND (s.p1 IS NULL)) THEN
             RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
         END IF;
-        -- Deletes first: they free what others may need.
+        -- Deletes first: they free keys and values that other rows may need.
         DELETE FROM pg_temp.tries_1;
         INSERT INTO pg_temp.tries_1 (n, op, k1, h1, p1, p2, p3)
         SELECT row_number() OVER (ORDER BY x.op), x.op, x.k1, x.h1, x.p1, x.p2, x.p3 FROM (
@@ -188,7 +189,7 @@ BEGIN
         _to := ARRAY[_count];
         WHILE _count > 0 LOOP
             IF cardinality(_from) = 0 THEN
-                -- One row may have been in another one's way: what failed is tried again as long as that helps.
+                -- A row may have blocked another one: failed rows are tried again as long as that helps.
                 EXIT WHEN _failed = 0 OR NOT _progress OR _attempts > 20 * _most;
                 SELECT array_agg(t.n ORDER BY t.n DESC) INTO _from FROM pg_temp.tries_1 t WHERE t.e1 IS NOT NULL;
                 _to := _from;
@@ -235,7 +236,7 @@ BEGIN
             END;
         END LOOP;
 
-        -- Values of a second unique index that change hands: in place one stands in the other's way.
+        -- Rows that swap values under a second unique index: updated in place, one would block the other.
         WHILE EXISTS (SELECT FROM pg_temp.tries_1 t WHERE t.swap AND t.op = 'm')
               AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint f
                               WHERE f.contype = 'f' AND f.confrelid = pg_catalog.to_regclass('"public"."labels_lookup"')) LOOP
@@ -252,7 +253,7 @@ BEGIN
                 INTO _updated, _inserted FROM pg_temp.tries_1 t WHERE t.swap;
                 UPDATE pg_temp.tries_1 t SET e1 = NULL, e2 = NULL, e3 = NULL, swap = false WHERE t.swap;
             EXCEPTION WHEN data_exception OR integrity_constraint_violation OR with_check_option_violation OR raise_exception OR cardinality_violation OR program_limit_exceeded THEN
-                -- Without the one that fails, or not at all.
+                -- Try again without the row that fails; if it is not known which one, give up.
                 UPDATE pg_temp.tries_1 t SET swap = false WHERE t.n = coalesce(_n, t.n);
             END;
         END LOOP;
@@ -283,14 +284,14 @@ BEGIN
         WHERE t.e1 IS NOT NULL AND CASE t.op
             WHEN 'a' THEN NOT EXISTS (SELECT FROM "cdc".rejected_1 r WHERE r.state = 'a' AND r.k1 OPERATOR(pg_catalog.=) t.k1)
             ELSE NOT EXISTS (SELECT FROM "cdc".rejected_1 r WHERE r.state = 'r' AND r.i1 = t.h1) END;
-        -- The next one that claims such a key is tried.
+        -- Next, try the next row that claims such a key.
         UPDATE pg_temp.touched_1 t SET open = false WHERE t.open;
         UPDATE pg_temp.touched_1 t SET open = true FROM pg_temp.tries_1 x WHERE x.e1 IS NOT NULL AND x.op <> 'a' AND x.h1 = t.h1;
         _progress := FOUND;
         EXIT WHEN NOT _progress OR (SELECT count(*) FROM "cdc".rejected_1) > _most;
     END LOOP;
 
-    -- Rows that nobody at the source can have: a key is never null there. One that cannot go is in nobody's way.
+    -- A live row has no NULL in its key: delete such rows of the lookup. One that cannot be deleted blocks no other row.
     IF _clear THEN
         BEGIN
             DELETE FROM "public"."labels_lookup" l WHERE l."code" IS NULL;
@@ -303,7 +304,7 @@ BEGIN
         END;
     END IF;
 
-    -- What stands under the keys of rejected rows, and the entries of rows that have or want them, as in find_claims.sql.
+    -- The lookup's rows under the keys of rejected rows, and the entries of rows that have or want these keys, as in find_claims.sql.
     IF EXISTS (
         SELECT FROM pg_catalog.pg_index x
         WHERE x.indexrelid = pg_catalog.to_regclass('"cdc".map_1_key') AND x.indisvalid
@@ -333,7 +334,7 @@ BEGIN
             USING ERRCODE = 'CDC03';
     END IF;
 
-    -- What everybody may see of it.
+    -- The entries for the view rejected.
     DELETE FROM "cdc".rejection x
     WHERE x.read_model = 1 AND NOT EXISTS (SELECT FROM "cdc".rejected_1 r WHERE r.n = x.n);
     INSERT INTO "cdc".rejection AS e (read_model, n, identity, key, shown, sqlstate, constraint_name, column_name, lsn, rejected_at)
@@ -360,7 +361,7 @@ BEGIN
     END IF;
 END
 $cdc$;
--- One piece of it: all or nothing. Pieces are of any size, down to one row, so each row is looked up.
+-- One piece of the writes: all or nothing. A piece has any size, down to one row, so each row is looked up.
 CREATE OR REPLACE FUNCTION pg_temp.write_1(_low integer, _high integer) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_nestloop = on SET enable_seqscan = off SET enable_indexscan = on SET enable_bitmapscan = off SET random_page_cost = 0.25 SET jit = off AS $cdc$
 DECLARE

@@ -1,8 +1,8 @@
--- Makes the primary key of the map, unless it has one. A map is made without: before it is filled from a small shadow it gets the key
--- at once, from a large one when it is full, which takes less than half of the time. No index is ever dropped, since a dump fails
--- whose snapshot is older than that.
+-- Creates the primary key of the map, unless it has one. A map is created without a key. If it is filled from a small shadow, it gets the
+-- key before that. If it is filled from a large one, it gets the key afterwards, which takes less than half of the time. No index is ever
+-- dropped: a dump whose snapshot is older than the drop would fail.
 --
--- Where somebody has the map locked, as a dump has for hours, it gets the index alone, and the constraint with a later copy.
+-- If another session has locked the map, as a dump does for hours, the map gets the index alone, and the constraint with a later copy.
 -- Columns and states: the legend in sql/README.md.
 DO $cdc$
 DECLARE

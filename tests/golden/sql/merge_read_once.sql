@@ -1,20 +1,20 @@
--- The writer: brings one lookup and its map to the final states of a batch, which stand in the stage.
--- A session makes it for itself; the columns are those of the read model. Columns and states: the legend in sql/README.md.
+-- The writer: brings one lookup and its map to the final states of a batch, which are in the stage.
+-- Each session creates its own; the columns are those of the read model. Columns and states: the legend in sql/README.md.
 --
 --   stage    final states of the batch
---   map      what is shown of each source row. Where it has rejected rows, isolate.sql writes, not this function
---   moving   rows that are not shown under their key already: identity and state as in the stage, key now, stage_row where the row
---            stands, renamed whether it had another identity; was, k1.. and map_row: what the map says of the identity, or of the
---            one at the start of the batch if it is gone
---   touched  keys that may change hands in this batch: claimed whether a final state has it, holder, open whether it is shared
---            out because several claim it
+--   map      state and key of each source row. If a read model has rejected rows, isolate.sql writes, not this function
+--   moving   rows that are not yet shown under their key: identity and state as in the stage, key now, stage_row the place of the row in
+--            the stage, renamed whether it had another identity; was, k1.. and map_row: what the map says of the identity, or of the
+--            identity at the start of the batch if the row is gone
+--   touched  keys that may change hands in this batch: claimed whether a final state has it, holder, open whether several rows claim
+--            it, so that it must be shared out
 --
 -- _keys is the number of keys of each kind that are named (0: none).
--- _clear takes every row of map and lookup that has no final state for gone (TRUNCATE, exact copies).
+-- _clear treats every row of map and lookup without a final state as gone (TRUNCATE, exact copies).
 -- _resolve looks for values that the stream left out.
 --
--- How it joins is not left to the server's statistics (src/target/model/joins.rs): rows of map and lookup are looked up one by
--- one in an index, or both are read once and hashed.
+-- The joins do not depend on the server's statistics (src/target/model/joins.rs): rows of map and lookup are looked up one by
+-- one in an index, or both tables are read once and hashed.
 CREATE OR REPLACE FUNCTION pg_temp.merge_read_once_1(_clear boolean, _resolve boolean, _keys integer,
     OUT _inserted bigint, OUT _updated bigint, OUT _deleted bigint, OUT _total bigint,
     OUT _inserted_keys text[], OUT _updated_keys text[], OUT _deleted_keys text[], OUT _moves boolean)
@@ -29,14 +29,15 @@ DECLARE
     _n bigint;
     _shared boolean := false;
 BEGIN
-    -- Before it is read: whoever alters the lookup waits for the end of the batch, or the batch for them, never both.
+    -- Lock the lookup before reading it. Then a session that alters it waits for the end of the batch, or the batch waits for that
+    -- session, but never both.
     LOCK TABLE ONLY "public"."labels_lookup" IN ROW EXCLUSIVE MODE;
     -- Values that the stream left out are in the lookup row that the map names, or in the map.
     IF _resolve THEN
         UPDATE pg_temp.stage_1 s SET p1 = CASE WHEN s.u1 THEN CASE WHEN m.state = 's' THEN l."code" ELSE m.v1 END ELSE s.p1 END, u1 = s.u1 AND (CASE m.state WHEN 's' THEN l."code" IS NULL WHEN 'x' THEN m.v1 IS NULL ELSE false END), p2 = CASE WHEN s.u2 THEN CASE WHEN m.state = 's' THEN l."label" ELSE m.v2 END ELSE s.p2 END, u2 = s.u2 AND (CASE m.state WHEN 's' THEN l."code" IS NULL WHEN 'x' THEN m.v2 IS NULL ELSE false END), p3 = CASE WHEN s.u3 THEN CASE WHEN m.state = 's' THEN l."display_name" ELSE m.v3 END ELSE s.p3 END, u3 = s.u3 AND (CASE m.state WHEN 's' THEN l."code" IS NULL WHEN 'x' THEN m.v3 IS NULL ELSE false END)
         FROM "cdc".map_1 m LEFT JOIN "public"."labels_lookup" l ON m.state = 's' AND l."code" OPERATOR(pg_catalog.=) m.k1
         WHERE s.o1 = m.i1 AND (s.u1 OR s.u2 OR s.u3);
-        -- A dead row whose values nobody holds is forgotten: they are missed only if it comes back without them.
+        -- A dead row whose values are stored nowhere is forgotten: the values are needed only if it is restored without them.
         UPDATE pg_temp.stage_1 s SET state = 'g', i1 = NULL WHERE s.state = 'd' AND (s.u1 OR s.u2 OR s.u3);
         IF EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.state = 'l' AND (s.u1 OR s.u2 OR s.u3)) THEN
             RAISE EXCEPTION 'an update left out a value that neither the lookup nor the map holds' USING ERRCODE = 'CDC02';
@@ -48,8 +49,8 @@ BEGIN
     _moves := false;
     <<steps>>
     BEGIN
-        -- Rows that are all new, into empty tables or from a batch of inserts, go in as they are, unless one of them or its
-        -- key is known after all.
+        -- If all rows are new (the tables are empty, or the batch has only inserts), insert them as they are. If a row or a key turns out
+        -- to exist, continue with the general way.
         IF _clear THEN
             _new := NOT EXISTS (SELECT FROM "cdc".map_1) AND NOT EXISTS (SELECT FROM "public"."labels_lookup");
         ELSE
@@ -77,9 +78,9 @@ BEGIN
             EXIT steps;
         END IF;
 
-        -- Rows that stay shown under their keys leave the map as it is, and touch nobody else's key.
-        -- The first step of merge.sql and isolate.sql: which rows may change the map, and what it says of them now. An
-        -- identity that a row has left stands for itself, as one that is gone unless another row took it.
+        -- Rows that stay shown under their keys do not change the map, and touch no other row's key.
+        -- The first step of merge.sql and isolate.sql: finds the rows that may change the map, and what the map says of them now. An identity
+        -- that a row no longer has gets an entry of its own, with state 'g'; it is deleted unless another row has taken it.
         IF NOT _clear THEN
             INSERT INTO pg_temp.moving_1 (i1, state, c1, stage_row, renamed, was, k1, map_row)
             SELECT s.i1, s.state, s.p1, s.place, s.o1 IS NOT NULL AND s.i1 IS NOT NULL AND (s.o1 IS DISTINCT FROM s.i1), m.state, m.k1, m.ctid
@@ -94,19 +95,19 @@ BEGIN
             END IF;
         END IF;
         IF _moves OR _clear THEN
-            -- The tables are read once here. Are the rows that move so few that they are better looked up?
+            -- The tables are read once here. Do so few rows move that an index lookup for each is cheaper?
             _few := NOT _clear AND (SELECT count(*) FROM pg_temp.moving_1 x) * 1300 < (pg_catalog.pg_relation_size('"cdc".map_1') + coalesce((SELECT sum(pg_catalog.pg_relation_size(t.relid)) FROM pg_catalog.pg_partition_tree('"public"."labels_lookup"') t), pg_catalog.pg_relation_size('"public"."labels_lookup"')));
-            -- Few rows that move are looked up although the tables are read once. Both branches do the same.
+            -- If few rows move, they are looked up, although the tables are read once. Both branches do the same.
             IF _few THEN
-                -- From here on rows are looked up one by one in an index.
+                -- From here on each row is looked up in an index.
                 PERFORM pg_catalog.set_config('enable_nestloop', 'on', true),
                         pg_catalog.set_config('enable_seqscan', 'off', true),
                         pg_catalog.set_config('enable_indexscan', 'on', true);
                 -- A step of merge.sql: rows that may change the map, and the keys that change hands with them.
                 --
-                -- The map has an index by key only from when two live rows have had one key: it would cost a third of what new rows cost
-                -- at a source whose keys are unique. Until then a key is held by the row that is shown under it, so the lookup tells
-                -- whether a key that the batch claims is held by a row outside of it. Only then the map is asked.
+                -- The map gets an index by key when two live rows first have the same key: at a source whose keys are unique, the index would
+                -- cost a third of the cost of new rows. Without the index, the holder of a key is the row that is shown under it. So the lookup
+                -- says whether a row outside of the batch holds a key that the batch claims. Only then is the map read.
                 _ask_map := pg_catalog.to_regclass('"cdc".map_1_key') IS NOT NULL;
                 IF NOT (_ask_map OR _clear) THEN
                     _ask_map := EXISTS (SELECT FROM pg_temp.moving_1 x WHERE x.state = 'l' GROUP BY x.c1 HAVING count(*) > 1);
@@ -118,7 +119,7 @@ BEGIN
                                     WHERE (SELECT l.ctid FROM "public"."labels_lookup" l WHERE l."code" OPERATOR(pg_catalog.=) x.c1) IS NOT NULL);
                     END IF;
                 END IF;
-                -- The second step of merge.sql and isolate.sql: keys that may change hands are noted, and the map takes the final states in.
+                -- The second step of merge.sql and isolate.sql: records the keys that may change hands, and writes the final states into the map.
                 IF _clear THEN
                     INSERT INTO pg_temp.touched_1 (k1, claimed, open)
                     SELECT x.k1, bool_or(x.claimed), false FROM (
@@ -144,17 +145,17 @@ BEGIN
                         UNION ALL
                         SELECT x.c1 AS k1, true FROM pg_temp.moving_1 x WHERE x.state = 'l'
                     ) x GROUP BY x.k1;
-                    -- An identity that a row of the stage has taken keeps its entry, also if that row stays where it is: in a large transaction
-                    -- a chunk may bring back what an earlier one took away. Entries are found where they were read: nobody else writes here.
+                    -- An identity that a row of the stage has taken keeps its entry, also if the row does not move: in a large transaction a chunk may
+                    -- bring back a row that an earlier chunk deleted. Entries are found by ctid: no other session writes here.
                     IF EXISTS (SELECT FROM pg_temp.moving_1 x WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')) THEN
-                        -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+                        -- From here on tables are hashed; of map and lookup only the rows that were looked up before.
                         PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
                                 pg_catalog.set_config('enable_seqscan', 'on', true),
                                 pg_catalog.set_config('enable_indexscan', 'off', true);
                         DELETE FROM "cdc".map_1 m
                         WHERE m.ctid = ANY (ARRAY(SELECT x.map_row FROM pg_temp.moving_1 x WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')))
                           AND NOT EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.i1 = m.i1 AND s.state IN ('l', 'd', 'x'));
-                        -- From here on rows are looked up one by one in an index.
+                        -- From here on each row is looked up in an index.
                         PERFORM pg_catalog.set_config('enable_nestloop', 'on', true),
                                 pg_catalog.set_config('enable_seqscan', 'off', true),
                                 pg_catalog.set_config('enable_indexscan', 'on', true);
@@ -167,10 +168,10 @@ BEGIN
                     FROM pg_temp.moving_1 x JOIN pg_temp.stage_1 s ON s.ctid = x.stage_row
                     WHERE x.map_row IS NULL AND x.state IN ('l', 'd', 'x');
                 END IF;
-                -- Two live rows with one key, or one that waited for a key that is free now.
+                -- Two live rows have the same key, or a row has waited for a key that is free now.
                 IF _ask_map OR _clear THEN
-                    -- The entries of rows that have or want the touched keys. An index that has just been made may not be of use yet: the
-                    -- map is read once then, instead of once for each key.
+                    -- The entries of rows that have or want the touched keys. An index that has just been created may not be usable yet. Then the
+                    -- map is read once, instead of once for each key.
                     IF EXISTS (
                         SELECT FROM pg_catalog.pg_index x
                         WHERE x.indexrelid = pg_catalog.to_regclass('"cdc".map_1_key') AND x.indisvalid
@@ -180,18 +181,18 @@ BEGIN
                                              SELECT m.ctid FROM "cdc".map_1 m WHERE t.k1 OPERATOR(pg_catalog.=) m.k1 AND m.state IN ('s', 'w', 'r', 'x')))
                                          FROM pg_temp.touched_1 t);
                     ELSE
-                        -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+                        -- From here on tables are hashed; of map and lookup only the rows that were looked up before.
                         PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
                                 pg_catalog.set_config('enable_seqscan', 'on', true),
                                 pg_catalog.set_config('enable_indexscan', 'off', true);
                         _claims := ARRAY(SELECT m.ctid FROM pg_temp.touched_1 t JOIN "cdc".map_1 m ON t.k1 OPERATOR(pg_catalog.=) m.k1
                                          WHERE m.state IN ('s', 'w', 'r', 'x'));
-                        -- From here on rows are looked up one by one in an index.
+                        -- From here on each row is looked up in an index.
                         PERFORM pg_catalog.set_config('enable_nestloop', 'on', true),
                                 pg_catalog.set_config('enable_seqscan', 'off', true),
                                 pg_catalog.set_config('enable_indexscan', 'on', true);
                     END IF;
-                    -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+                    -- From here on tables are hashed; of map and lookup only the rows that were looked up before.
                     PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
                             pg_catalog.set_config('enable_seqscan', 'on', true),
                             pg_catalog.set_config('enable_indexscan', 'off', true);
@@ -204,23 +205,23 @@ BEGIN
                     WHERE t.ctid = x.place;
                     _shared := FOUND;
                     IF _shared THEN
-                        -- The map's index by key. It is looked for first: to make it locks the map against autovacuum, also where it is there. Nobody asks
-                        -- for the keys of dead rows, which may be too large for an index.
+                        -- The map's index by key. Look for it first: CREATE INDEX IF NOT EXISTS locks the map against autovacuum even if the index exists. The
+                        -- index leaves out dead rows: no query needs their keys, and these may be too large for an index.
                         IF pg_catalog.to_regclass('"cdc".map_1_key') IS NULL THEN
                             CREATE INDEX map_1_key ON "cdc".map_1 (k1) WHERE state <> 'd';
                         END IF;
-                        -- From here on rows are looked up one by one in an index.
+                        -- From here on each row is looked up in an index.
                         PERFORM pg_catalog.set_config('enable_nestloop', 'on', true),
                                 pg_catalog.set_config('enable_seqscan', 'off', true),
                                 pg_catalog.set_config('enable_indexscan', 'on', true);
                         -- The lookup's rows under the open keys.
                         _shown := ARRAY(SELECT (SELECT l.ctid FROM "public"."labels_lookup" l WHERE l."code" OPERATOR(pg_catalog.=) t.k1) FROM pg_temp.touched_1 t WHERE t.open);
-                        -- From here on tables are hashed; of map and lookup only rows that were looked up before take part.
+                        -- From here on tables are hashed; of map and lookup only the rows that were looked up before.
                         PERFORM pg_catalog.set_config('enable_nestloop', 'off', true),
                                 pg_catalog.set_config('enable_seqscan', 'on', true),
                                 pg_catalog.set_config('enable_indexscan', 'off', true);
-                        -- A step of merge.sql and isolate.sql. Of the rows that claim an open key the smallest identity is shown, the
-                        -- others wait with their values.
+                        -- A step of merge.sql and isolate.sql. Among the rows that claim an open key, the one with the smallest identity is shown;
+                        -- the others wait with their values.
                         UPDATE pg_temp.touched_1 t SET h1 = NULL WHERE t.open AND t.h1 IS NOT NULL;
                         UPDATE pg_temp.touched_1 t SET h1 = x.i1
                         FROM (SELECT DISTINCT ON (t.ctid) t.ctid AS place, m.i1
@@ -244,17 +245,17 @@ BEGIN
                         WHERE t.open AND m.state = 'w' AND NOT EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.i1 = m.i1 AND s.state = 'l') AND m.ctid = ANY (_claims);
                         UPDATE "cdc".map_1 m SET state = 's', v1 = NULL, v2 = NULL, v3 = NULL
                         FROM pg_temp.touched_1 t WHERE t.open AND m.i1 = t.h1 AND m.state = 'w' AND m.ctid = ANY (_claims);
-                        -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
+                        -- A row waits without its values if its lookup row was missing when it began to wait. Only a copy can bring the values.
                         IF EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.state = 'l' AND (s.p1 IS NULL)) THEN
                             RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
                         END IF;
                     END IF;
-                    -- From here on rows are looked up one by one in an index.
+                    -- From here on each row is looked up in an index.
                     PERFORM pg_catalog.set_config('enable_nestloop', 'on', true),
                             pg_catalog.set_config('enable_seqscan', 'off', true),
                             pg_catalog.set_config('enable_indexscan', 'on', true);
                 END IF;
-                -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
+                -- A key that changes hands is updated in place: only keys that no row claims any more are deleted.
                 -- Counts the rows of one statement, and keeps some of their keys if any are wanted.
                 IF _keys > 0 THEN
                     WITH written AS (
@@ -276,9 +277,9 @@ BEGIN
             ELSE
                 -- A step of merge.sql: rows that may change the map, and the keys that change hands with them.
                 --
-                -- The map has an index by key only from when two live rows have had one key: it would cost a third of what new rows cost
-                -- at a source whose keys are unique. Until then a key is held by the row that is shown under it, so the lookup tells
-                -- whether a key that the batch claims is held by a row outside of it. Only then the map is asked.
+                -- The map gets an index by key when two live rows first have the same key: at a source whose keys are unique, the index would
+                -- cost a third of the cost of new rows. Without the index, the holder of a key is the row that is shown under it. So the lookup
+                -- says whether a row outside of the batch holds a key that the batch claims. Only then is the map read.
                 _ask_map := pg_catalog.to_regclass('"cdc".map_1_key') IS NOT NULL;
                 IF NOT (_ask_map OR _clear) THEN
                     _ask_map := EXISTS (SELECT FROM pg_temp.moving_1 x WHERE x.state = 'l' GROUP BY x.c1 HAVING count(*) > 1);
@@ -290,7 +291,7 @@ BEGIN
                                     WHERE EXISTS (SELECT FROM "public"."labels_lookup" l WHERE l."code" OPERATOR(pg_catalog.=) x.c1));
                     END IF;
                 END IF;
-                -- The second step of merge.sql and isolate.sql: keys that may change hands are noted, and the map takes the final states in.
+                -- The second step of merge.sql and isolate.sql: records the keys that may change hands, and writes the final states into the map.
                 IF _clear THEN
                     INSERT INTO pg_temp.touched_1 (k1, claimed, open)
                     SELECT x.k1, bool_or(x.claimed), false FROM (
@@ -316,8 +317,8 @@ BEGIN
                         UNION ALL
                         SELECT x.c1 AS k1, true FROM pg_temp.moving_1 x WHERE x.state = 'l'
                     ) x GROUP BY x.k1;
-                    -- An identity that a row of the stage has taken keeps its entry, also if that row stays where it is: in a large transaction
-                    -- a chunk may bring back what an earlier one took away. Entries are found where they were read: nobody else writes here.
+                    -- An identity that a row of the stage has taken keeps its entry, also if the row does not move: in a large transaction a chunk may
+                    -- bring back a row that an earlier chunk deleted. Entries are found by ctid: no other session writes here.
                     IF EXISTS (SELECT FROM pg_temp.moving_1 x WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')) THEN
                         DELETE FROM "cdc".map_1 m
                         USING pg_temp.moving_1 x WHERE m.ctid = x.map_row AND x.state NOT IN ('l', 'd', 'x')
@@ -331,7 +332,7 @@ BEGIN
                     FROM pg_temp.moving_1 x JOIN pg_temp.stage_1 s ON s.ctid = x.stage_row
                     WHERE x.map_row IS NULL AND x.state IN ('l', 'd', 'x');
                 END IF;
-                -- Two live rows with one key, or one that waited for a key that is free now.
+                -- Two live rows have the same key, or a row has waited for a key that is free now.
                 IF _ask_map OR _clear THEN
                     UPDATE pg_temp.touched_1 t SET open = true
                     FROM (SELECT t.ctid AS place
@@ -342,13 +343,13 @@ BEGIN
                     WHERE t.ctid = x.place;
                     _shared := FOUND;
                     IF _shared THEN
-                        -- The map's index by key. It is looked for first: to make it locks the map against autovacuum, also where it is there. Nobody asks
-                        -- for the keys of dead rows, which may be too large for an index.
+                        -- The map's index by key. Look for it first: CREATE INDEX IF NOT EXISTS locks the map against autovacuum even if the index exists. The
+                        -- index leaves out dead rows: no query needs their keys, and these may be too large for an index.
                         IF pg_catalog.to_regclass('"cdc".map_1_key') IS NULL THEN
                             CREATE INDEX map_1_key ON "cdc".map_1 (k1) WHERE state <> 'd';
                         END IF;
-                        -- A step of merge.sql and isolate.sql. Of the rows that claim an open key the smallest identity is shown, the
-                        -- others wait with their values.
+                        -- A step of merge.sql and isolate.sql. Among the rows that claim an open key, the one with the smallest identity is shown;
+                        -- the others wait with their values.
                         UPDATE pg_temp.touched_1 t SET h1 = NULL WHERE t.open AND t.h1 IS NOT NULL;
                         UPDATE pg_temp.touched_1 t SET h1 = x.i1
                         FROM (SELECT DISTINCT ON (t.ctid) t.ctid AS place, m.i1
@@ -372,13 +373,13 @@ BEGIN
                         WHERE t.open AND m.state = 'w' AND NOT EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.i1 = m.i1 AND s.state = 'l');
                         UPDATE "cdc".map_1 m SET state = 's', v1 = NULL, v2 = NULL, v3 = NULL
                         FROM pg_temp.touched_1 t WHERE t.open AND m.i1 = t.h1 AND m.state = 'w';
-                        -- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
+                        -- A row waits without its values if its lookup row was missing when it began to wait. Only a copy can bring the values.
                         IF EXISTS (SELECT FROM pg_temp.stage_1 s WHERE s.state = 'l' AND (s.p1 IS NULL)) THEN
                             RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
                         END IF;
                     END IF;
                 END IF;
-                -- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
+                -- A key that changes hands is updated in place: only keys that no row claims any more are deleted.
                 -- Counts the rows of one statement, and keeps some of their keys if any are wanted.
                 IF _keys > 0 THEN
                     WITH written AS (
@@ -394,7 +395,7 @@ BEGIN
                     _deleted := _deleted + _n;
                 END IF;
             END IF;
-            -- Rows that nobody at the source can have: a key is never null there.
+            -- A live row has no NULL in its key: delete such rows of the lookup.
             IF _clear THEN
                 DELETE FROM "public"."labels_lookup" l WHERE l."code" IS NULL;
             END IF;
@@ -417,16 +418,16 @@ BEGIN
             _updated := _updated + _n;
         END IF;
 
-        -- Rows that are missing are among those that came to be shown just now, unless somebody took one out of the lookup.
+        -- A missing row is one that is shown from this batch on, unless another session has deleted it from the lookup.
         SELECT count(*) INTO _total FROM pg_temp.stage_1 s WHERE s.state = 'l';
         IF _updated < _total AND _moves AND NOT _shared THEN
-            -- Few rows that move are looked up although the tables are read once. Both branches do the same.
+            -- If few rows move, they are looked up, although the tables are read once. Both branches do the same.
             IF _few THEN
-                -- From here on rows are looked up one by one in an index.
+                -- From here on each row is looked up in an index.
                 PERFORM pg_catalog.set_config('enable_nestloop', 'on', true),
                         pg_catalog.set_config('enable_seqscan', 'off', true),
                         pg_catalog.set_config('enable_indexscan', 'on', true);
-                -- Rows that came to be shown just now.
+                -- Rows that are shown from this batch on.
                 -- Counts the rows of one statement, and keeps some of their keys if any are wanted.
                 IF _keys > 0 THEN
                     WITH written AS (
@@ -448,7 +449,7 @@ BEGIN
                         pg_catalog.set_config('enable_seqscan', 'on', true),
                         pg_catalog.set_config('enable_indexscan', 'on', true);
             ELSE
-                -- Rows that came to be shown just now.
+                -- Rows that are shown from this batch on.
                 -- Counts the rows of one statement, and keeps some of their keys if any are wanted.
                 IF _keys > 0 THEN
                     WITH written AS (

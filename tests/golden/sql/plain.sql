@@ -1,7 +1,7 @@
 DROP TABLE IF EXISTS "pg_temp".shadow_1_1; CREATE TEMPORARY TABLE "pg_temp".shadow_1_1 (o1 uuid, i1 uuid, state "char" NOT NULL, p1 character varying(10), p2 character varying(50), p3 character varying(50), u1 boolean NOT NULL DEFAULT false, u2 boolean NOT NULL DEFAULT false, u3 boolean NOT NULL DEFAULT false, e1 text, e2 text, e3 text);
--- One look of a plain comparison: where the lookup differs from the rows that were read of the source, with both rows as they are.
+-- One look of a plain comparison: where the lookup differs from the rows that were read from the source, with both rows as they are.
 -- i1.. identity and p1.. values of the source's row, v1.. values of the lookup's. Keys of rows that a type of the lookup rejects are
--- left out. Without an index on its key the lookup may have one key twice: the first row stands for it, the others are extra.
+-- left out. Without an index on its key the lookup may have one key twice: the first row is compared, the others are extra.
 -- Columns and states: the legend in sql/README.md.
 CREATE TEMPORARY TABLE "pg_temp".differing_1_1 AS
 WITH wanted AS (
@@ -17,7 +17,7 @@ WHERE (l.tableoid IS NULL OR s.p1 IS NULL OR ROW(l."code", l."label", l."display
   AND NOT EXISTS (SELECT FROM rejected_keys r WHERE l."code" OPERATOR(pg_catalog.=) r.k1)
   AND NOT EXISTS (SELECT FROM rejected_keys r WHERE s.p1 OPERATOR(pg_catalog.=) r.k1)
 ;
--- What one look of a plain comparison has counted: rows of the lookup, live rows of the source, and what differs.
+-- The counts of one look of a plain comparison: rows of the lookup, live rows of the source, and differences.
 -- Columns and states: the legend in sql/README.md.
 WITH rejected_keys AS (
     SELECT s.p1 AS k1 FROM "pg_temp".shadow_1_1 s WHERE s.state = 'x'
@@ -30,7 +30,8 @@ SELECT (SELECT count(*) FROM "public"."labels_lookup" l WHERE NOT EXISTS (SELECT
        count(*) FILTER (WHERE d.kind = 'different') AS different
 FROM "pg_temp".differing_1_1 d
 ;
--- What differs at both looks of a plain comparison, while neither row has changed between them: no change under way explains that.
+-- The rows that differ at both looks of a plain comparison, and have not changed between the looks, neither at the source nor in the
+-- lookup: no change under way explains such a difference.
 -- Columns and states: the legend in sql/README.md.
 CREATE TEMPORARY TABLE "pg_temp".judged_1 AS
 SELECT pg_catalog.row_number() OVER () AS n, d.*, NULL::text AS e1, NULL::text AS e2, NULL::text AS e3
@@ -46,7 +47,7 @@ ANALYZE "pg_temp".judged_1
 CREATE TEMPORARY TABLE "pg_temp".tried_1 (LIKE "public"."labels_lookup" INCLUDING CONSTRAINTS); ALTER TABLE "pg_temp".tried_1 DROP COLUMN "updated_at";
 TRUNCATE "pg_temp".tried_1; INSERT INTO "pg_temp".tried_1 ("code", "label", "display_name") SELECT d.p1, d.p2, d.p3 FROM "pg_temp".judged_1 d WHERE d.n BETWEEN 1 AND 10 AND d.kind <> 'extra';
 UPDATE "pg_temp".judged_1 SET e1 = $2, e2 = $3, e3 = $4 WHERE n = $1;
--- The end of a plain comparison, in the form of compare.sql, with the first 20 keys of each kind.
+-- The result of a plain comparison, in the form of compare.sql, with the first 20 keys of each kind.
 -- Columns and states: the legend in sql/README.md.
 WITH rejections AS (
     SELECT d.key, pg_catalog.concat_ws(', ', d.i1) AS identity, d.e1, d.e2, d.e3 FROM "pg_temp".judged_1 d WHERE d.e1 IS NOT NULL

@@ -1,32 +1,32 @@
 -- The bookkeeping of one pipeline, in the target database; its schema is the setting target.schema.
--- Version 6; made from scratch, or brought up from an earlier version, by the same statements (rejections.sql, wait_for.sql,
--- comments.sql and settled.sql are part of it). Everything is written in the transaction that writes the lookup rows it speaks of.
+-- Version 6. The same statements create it from scratch, or bring it up from an earlier version (rejections.sql, wait_for.sql,
+-- comments.sql and settled.sql are part of it). What it says about lookup rows is written in the transaction that writes these rows.
 -- Letters of states, and who needs which privileges: sql/README.md.
 --
--- Rows that every batch writes are in tables of their own, without an index. While somebody holds a snapshot (a dump, a report),
--- no version of such a row can be removed, and an index on it would hold as many entries for one key, which each batch would walk.
--- The writer finds the row where it left it, by its ctid. REPLICA IDENTITY FULL lets a publication FOR ALL TABLES at the target
+-- Rows that every batch writes are in tables of their own, without an index. While any session holds a snapshot (a dump, a report),
+-- no version of such a row can be removed. An index would have an entry for each version, and each batch would walk them all.
+-- The writer finds the row by the ctid that it remembers. REPLICA IDENTITY FULL lets a publication FOR ALL TABLES at the target
 -- send such a row; every other table here has a primary key for that.
 
 -- The schema.
 CREATE SCHEMA IF NOT EXISTS "cdc";
--- The comment marks it as ours.
+-- By this comment cdc knows its schema.
 COMMENT ON SCHEMA "cdc" IS 'cdc bookkeeping: checkpoint, identity maps and history of the lookup tables';
 -- Reports read freshness and call wait_for.
 GRANT USAGE ON SCHEMA "cdc" TO PUBLIC;
 
--- Version of this schema. A newer one is refused by an older cdc.
+-- Version of this schema. An older cdc refuses a newer one.
 CREATE TABLE IF NOT EXISTS "cdc".version (
     version integer PRIMARY KEY
 );
--- A schema that is new has this version.
+-- A new schema has this version.
 INSERT INTO "cdc".version SELECT 6 WHERE NOT EXISTS (SELECT FROM "cdc".version);
 
 -- One row: the checkpoint and the fence. Every applying transaction updates this row first.
 CREATE TABLE IF NOT EXISTS "cdc".checkpoint (
     epoch bigint NOT NULL,               -- the owner's, as in pipeline; an older epoch cannot commit
     lsn pg_lsn,                          -- every commit before it is applied; NULL before the first copy
-    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: of none that is known
+    commit_time timestamptz,             -- the lookups are as of this time of the source's clock; NULL: not known
     last_commit_lsn pg_lsn,              -- last applied transaction with a change of a published table
     last_commit_xid bigint,
     last_commit_time timestamptz,
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS "cdc".counted (
 -- A publication at the target can send it.
 ALTER TABLE "cdc".counted REPLICA IDENTITY FULL;
 
--- One row: the pipeline, its owner and what that is doing.
+-- One row: the pipeline, its owner and what the owner is doing.
 CREATE TABLE IF NOT EXISTS "cdc".pipeline (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     slot text NOT NULL,                  -- replication slot at the source; names the pipeline
@@ -54,8 +54,8 @@ CREATE TABLE IF NOT EXISTS "cdc".pipeline (
     timeline integer,
     source_database text,
     publication_oid bigint,              -- another one later means that the publication was created again
-    publication_mark text,               -- comment of the publication, where this pipeline made it: names the pipeline
-    slot_system_identifier text,         -- source where this pipeline has made the slot, or was about to; there it is its own
+    publication_mark text,               -- comment of the publication, if this pipeline created it: names the pipeline
+    slot_system_identifier text,         -- source where this pipeline has created the slot, or was about to; there it is its own
     slot_database text,
     read_system_identifier text,         -- source that the owner reads, or was about to
     read_database text,
@@ -87,7 +87,7 @@ CREATE TABLE IF NOT EXISTS "cdc".read_model (
     generation integer NOT NULL DEFAULT 0, -- of the map: later ones are map_<id>_<generation>
     name text NOT NULL UNIQUE,           -- the lookup table
     source text NOT NULL,                -- the source table
-    definition jsonb NOT NULL,           -- columns, key, soft delete and identity that the map was made for
+    definition jsonb NOT NULL,           -- columns, key, soft delete and identity for which the map was created
     state text NOT NULL DEFAULT 'new',   -- new (never copied), in_step, suspended
     published text,                      -- the watch: publication's options and entries for the table
     storage text,                        -- the watch: files of the table and its leaves
@@ -104,9 +104,9 @@ CREATE TABLE IF NOT EXISTS "cdc".read_model (
     copy_seconds float8,                 -- how long it has taken so far
     last_resync_at timestamptz,
     last_resync_repaired bigint,         -- drift: rows of a read model in step that a resync had to write
-    waiting bigint,                      -- live rows whose key another one had, when all rows were written or compared last
-    compared_at timestamptz,             -- when all rows were compared last, by a copy, a resync or a dry run
-    differing bigint                     -- rows that differed then and were left as they were: only a dry run does so
+    waiting bigint,                      -- live rows whose key another row had, when all rows were last written or compared
+    compared_at timestamptz,             -- when all rows were last compared, by a copy, a resync or a dry run
+    differing bigint                     -- rows that differed then and were left as they were: only a dry run leaves any
 );
 
 -- Requested, running and finished resyncs, newest last.
@@ -120,23 +120,23 @@ CREATE TABLE IF NOT EXISTS "cdc".resync (
     requested_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     finished_at timestamptz,
-    waiting_for text,                    -- who blocks it, and since when
+    waiting_for text,                    -- who keeps it from beginning, and since when
     lsn pg_lsn,                          -- the lookups equalled the source as of this position
     result jsonb,                        -- {"<read model>": {"inserted":, "updated":, "deleted":, "unchanged":, "total":, "keys": [...]}}
     error text,
-    epoch bigint                         -- the owner that carries it out, or did last
+    epoch bigint                         -- the owner that carries it out, or did so last
 );
 
--- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is kept and emptied, so that no dump sees one go.
--- Whoever fills it holds the advisory lock of its name.
+-- One row for each shadow: the UNLOGGED table of this name, which copies fill. It is kept and emptied, so that no dump loses a table
+-- that it is about to read. The session that fills it holds the advisory lock of its name.
 CREATE TABLE IF NOT EXISTS "cdc".shadow (
     name text PRIMARY KEY,
     definition text NOT NULL,            -- its columns
-    copy uuid,                           -- whose rows it holds, or may hold; NULL: it is empty
+    copy uuid,                           -- the copy whose rows it holds, or may hold; NULL: it is empty
     since timestamptz NOT NULL DEFAULT now()
 );
 
--- Tables of the bookkeeping that nobody needs any more: dropped once no other session has them locked.
+-- Tables of the bookkeeping that are no longer needed: dropped once no other session has them locked.
 CREATE TABLE IF NOT EXISTS "cdc".discarded (
     name text PRIMARY KEY,
     since timestamptz NOT NULL DEFAULT now()
@@ -154,16 +154,16 @@ ALTER TABLE "cdc".read_model ADD COLUMN IF NOT EXISTS waiting bigint;
 ALTER TABLE "cdc".pipeline ADD COLUMN IF NOT EXISTS stuck_lsn pg_lsn, ADD COLUMN IF NOT EXISTS stuck_sqlstate text,
     ADD COLUMN IF NOT EXISTS stuck_since timestamptz, ADD COLUMN IF NOT EXISTS stuck_times integer,
     ADD COLUMN IF NOT EXISTS stuck_error text;
--- Version 4: what this pipeline has made at the source.
+-- Version 4: what this pipeline has created at the source.
 ALTER TABLE "cdc".pipeline ADD COLUMN IF NOT EXISTS publication_mark text, ADD COLUMN IF NOT EXISTS slot_system_identifier text,
     ADD COLUMN IF NOT EXISTS slot_database text;
--- Version 4: a value of the source that nobody can read.
+-- Version 4: a value of the source that cannot be read.
 ALTER TABLE "cdc".read_model ADD COLUMN IF NOT EXISTS unreadable boolean NOT NULL DEFAULT false;
 -- Version 4: the watch sees labels of enums and the like.
 ALTER TABLE "cdc".read_model ADD COLUMN IF NOT EXISTS texts text[];
 -- Version 4: what the lookup of a suspended read model shows.
 ALTER TABLE "cdc".read_model ADD COLUMN IF NOT EXISTS as_of timestamptz, ADD COLUMN IF NOT EXISTS as_of_lsn pg_lsn;
--- Version 4: what was compared last.
+-- Version 4: the result of the last comparison.
 ALTER TABLE "cdc".read_model ADD COLUMN IF NOT EXISTS compared_at timestamptz, ADD COLUMN IF NOT EXISTS differing bigint;
 -- Version 4: who carries a resync out.
 ALTER TABLE "cdc".resync ADD COLUMN IF NOT EXISTS epoch bigint;
@@ -181,7 +181,7 @@ DO $cdc$
 DECLARE
     _table name;
 BEGIN
-    -- An entry of a row that the lookup does not let go had the letter of dead rows.
+    -- An entry of a row that the lookup does not let cdc delete had the letter of dead rows.
     FOR _table IN
         SELECT c.relname FROM pg_catalog.pg_class c
         WHERE c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'cdc')
@@ -194,7 +194,8 @@ BEGIN
                WHERE a.attrelid = pg_catalog.to_regclass('"cdc".pipeline') AND a.attname = 'lsn' AND NOT a.attisdropped) THEN
         INSERT INTO "cdc".checkpoint
         SELECT p.epoch, p.lsn,
-               -- Until version 4 it could be later than what the lookups showed: of the target's clock, or of a walsender that was behind.
+               -- Until version 4 the time could be later than what the lookups showed: from the target's clock, or from a walsender
+               -- that was behind.
                CASE WHEN v.version < 4 THEN p.last_commit_time ELSE p.commit_time END,
                p.last_commit_lsn, p.last_commit_xid, p.last_commit_time, p.applied_at
         FROM "cdc".pipeline p CROSS JOIN (SELECT max(version) AS version FROM "cdc".version) v
@@ -213,16 +214,16 @@ BEGIN
     END IF;
 END
 $cdc$;
--- The one row of a schema that is new.
+-- The one row of a new schema.
 INSERT INTO "cdc".checkpoint SELECT 0 WHERE NOT EXISTS (SELECT FROM "cdc".checkpoint);
 
--- Rows that the target rejects, and the views of the bookkeeping. Made with bookkeeping.sql. Letters of states: sql/README.md.
+-- Rows that the target rejects, and the views of the bookkeeping. Created with bookkeeping.sql. Letters of states: sql/README.md.
 
--- A rejected row: never a value, only its names. Written by isolate.sql.
+-- A rejected row, without its values. isolate.sql writes it.
 CREATE TABLE IF NOT EXISTS "cdc".rejection (
     read_model integer NOT NULL REFERENCES "cdc".read_model ON DELETE CASCADE,
     n bigint NOT NULL,                   -- number in rejected_<id>, which has identity and key as they are
-    identity text,                       -- NULL: a row that is gone at the source and could not be deleted
+    identity text,                       -- NULL: the source has no such row, and the lookup does not let cdc delete it
     key text,                            -- NULL: the lookup's key does not take it
     shown text NOT NULL,                 -- under this key: nothing, old row, other row
     sqlstate text NOT NULL,
@@ -261,7 +262,7 @@ FROM "cdc".rejection r JOIN "cdc".read_model m ON m.id = r.read_model;
 CREATE OR REPLACE VIEW "cdc".freshness AS
 SELECT m.name AS read_model,
        CASE WHEN m.state = 'in_step' THEN p.state ELSE m.state END AS state,
-       -- One that takes no part in the stream stays what it was when it left.
+       -- A read model that takes no part in the stream stays as it was when it left.
        CASE WHEN m.state = 'in_step' THEN c.commit_time ELSE m.as_of END AS as_of,
        CASE WHEN m.state = 'in_step' THEN c.lsn ELSE m.as_of_lsn END AS as_of_lsn,
        c.applied_at,
@@ -273,15 +274,15 @@ SELECT m.name AS read_model,
        (SELECT count(*) FROM "cdc".rejection r WHERE r.read_model = m.id) AS rejected
 FROM "cdc".read_model m CROSS JOIN "cdc".pipeline p CROSS JOIN "cdc".checkpoint c
 LEFT JOIN "cdc".counted n ON n.read_model = m.id;
--- Everybody may ask how fresh the lookups are.
+-- Every role may ask how fresh the lookups are.
 GRANT SELECT ON "cdc".freshness TO PUBLIC;
 
 -- Waits until the lookups show everything that was committed at the source before a position; false if they do not in time.
--- Called as a statement of its own: the statement behind it then sees the rows.
+-- Call it as a statement of its own: the next statement then sees the rows.
 --
--- While it waits it holds an advisory lock, by which the running cdc sees that somebody waits and stores the position of an
--- idle source at once. The lock goes with the subtransaction around it, whichever way that ends; a session that only
--- locked could leave it behind, and nobody can be notified by a transaction that is still open.
+-- While it waits it holds an advisory lock. The running cdc sees by the lock that a session waits, and stores the position of an
+-- idle source at once. The lock ends with the subtransaction around it, in whatever way that ends. A session that only locked could
+-- leave the lock behind, and NOTIFY does not work from a transaction that is still open.
 CREATE OR REPLACE FUNCTION "cdc".wait_for(lsn pg_lsn, timeout interval DEFAULT '10 seconds',
     read_model text DEFAULT NULL)
 RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $cdc$
@@ -301,14 +302,14 @@ BEGIN
     BEGIN
         PERFORM pg_try_advisory_xact_lock_shared(hashtext('cdc wait_for'), hashtext('cdc'));
         LOOP
-            -- While everything is being copied the stored position may be another history's.
+            -- While everything is being copied, the stored position may belong to another history.
             SELECT c.lsn >= wait_for.lsn AND p.healing IS NULL
                    AND NOT EXISTS (SELECT FROM "cdc".read_model m
                                    WHERE m.state <> 'in_step' AND m.name = coalesce(wait_for.read_model, m.name))
             INTO _reached FROM "cdc".checkpoint c CROSS JOIN "cdc".pipeline p;
             EXIT WHEN _reached OR clock_timestamp() >= _deadline;
             IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-                RAISE EXCEPTION 'wait_for waits in vain in a transaction with isolation level %',
+                RAISE EXCEPTION 'wait_for cannot be used in a transaction with isolation level %',
                     upper(current_setting('transaction_isolation'))
                     USING ERRCODE = 'invalid_transaction_state',
                           HINT = 'The transaction cannot see later commits. Call it before the transaction begins.';
@@ -323,15 +324,15 @@ BEGIN
     RETURN coalesce(_reached, false);
 END
 $cdc$;
--- Everybody may wait.
+-- Every role may wait.
 GRANT EXECUTE ON FUNCTION "cdc".wait_for(pg_lsn, interval, text) TO PUBLIC;
 
--- What the tables, columns, views and functions of the bookkeeping are, for who looks at them with \d+ or a tool.
--- The end of what makes the schema, so it is written when the schema is made or brought up to date, never at a start.
--- Maps, rejected rows and shadows are described when they are made (src/target/model/comments.rs). Letters of states: sql/README.md.
+-- What the tables, columns, views and functions of the bookkeeping are, for a reader of \d+ or of a tool.
+-- The last part of the schema: comments are written when the schema is created or brought up to date, never at a start.
+-- Maps, rejected rows and shadows are described when they are created (src/target/model/comments.rs). Letters of states: sql/README.md.
 
 -- Table version.
-COMMENT ON TABLE "cdc".version IS 'Version of this schema, one row. A newer one is refused by an older cdc';
+COMMENT ON TABLE "cdc".version IS 'Version of this schema, one row. An older cdc refuses a newer one';
 COMMENT ON COLUMN "cdc".version.version IS 'number of the version';
 
 -- Table checkpoint.
@@ -351,7 +352,7 @@ COMMENT ON COLUMN "cdc".counted.rows IS 'live rows in the lookup';
 COMMENT ON COLUMN "cdc".counted.last_change_at IS 'when the lookup was last changed';
 
 -- Table pipeline.
-COMMENT ON TABLE "cdc".pipeline IS 'The pipeline, its owner and what that is doing, one row';
+COMMENT ON TABLE "cdc".pipeline IS 'The pipeline, its owner and what the owner is doing, one row';
 COMMENT ON COLUMN "cdc".pipeline.singleton IS 'always true: there is one row';
 COMMENT ON COLUMN "cdc".pipeline.slot IS 'replication slot at the source; names the pipeline';
 COMMENT ON COLUMN "cdc".pipeline.publication IS 'publication at the source';
@@ -359,9 +360,9 @@ COMMENT ON COLUMN "cdc".pipeline.epoch IS 'number of the owner; each owner raise
 COMMENT ON COLUMN "cdc".pipeline.system_identifier IS 'source to which the checkpoint belongs, by IDENTIFY_SYSTEM';
 COMMENT ON COLUMN "cdc".pipeline.timeline IS 'the same: its timeline';
 COMMENT ON COLUMN "cdc".pipeline.source_database IS 'the same: its database';
-COMMENT ON COLUMN "cdc".pipeline.publication_oid IS 'publication for which the slot was made; another one later means that it was made again';
-COMMENT ON COLUMN "cdc".pipeline.publication_mark IS 'comment of the publication, where this pipeline made it';
-COMMENT ON COLUMN "cdc".pipeline.slot_system_identifier IS 'source where this pipeline made the slot, or was about to; there the slot is its own';
+COMMENT ON COLUMN "cdc".pipeline.publication_oid IS 'publication for which the slot was created; another one later means that the publication was created again';
+COMMENT ON COLUMN "cdc".pipeline.publication_mark IS 'comment of the publication, if this pipeline created it';
+COMMENT ON COLUMN "cdc".pipeline.slot_system_identifier IS 'source where this pipeline created the slot, or was about to; there the slot is its own';
 COMMENT ON COLUMN "cdc".pipeline.slot_database IS 'the same: its database';
 COMMENT ON COLUMN "cdc".pipeline.read_system_identifier IS 'source that the owner reads, or was about to';
 COMMENT ON COLUMN "cdc".pipeline.read_database IS 'the same: its database';
@@ -392,7 +393,7 @@ COMMENT ON COLUMN "cdc".read_model.id IS 'number; names map_<id>, rejected_<id> 
 COMMENT ON COLUMN "cdc".read_model.generation IS 'which map it has: from 1 on map_<id>_<generation>';
 COMMENT ON COLUMN "cdc".read_model.name IS 'lookup table';
 COMMENT ON COLUMN "cdc".read_model.source IS 'source table';
-COMMENT ON COLUMN "cdc".read_model.definition IS 'columns, key, soft delete and identity for which the map was made';
+COMMENT ON COLUMN "cdc".read_model.definition IS 'columns, key, soft delete and identity for which the map was created';
 COMMENT ON COLUMN "cdc".read_model.state IS 'new (never copied), in_step or suspended';
 COMMENT ON COLUMN "cdc".read_model.published IS 'watch: the publication''s options and entries for the table';
 COMMENT ON COLUMN "cdc".read_model.storage IS 'watch: files of the table and its leaves';
@@ -411,7 +412,7 @@ COMMENT ON COLUMN "cdc".read_model.last_resync_at IS 'when the last resync ended
 COMMENT ON COLUMN "cdc".read_model.last_resync_repaired IS 'rows of a read model in step that the last resync had to write';
 COMMENT ON COLUMN "cdc".read_model.waiting IS 'live rows whose key another row had, when all rows were last written or compared';
 COMMENT ON COLUMN "cdc".read_model.compared_at IS 'when all rows were last compared';
-COMMENT ON COLUMN "cdc".read_model.differing IS 'rows that differed then and were left as they were: only a dry run does so';
+COMMENT ON COLUMN "cdc".read_model.differing IS 'rows that differed then and were left as they were: only a dry run leaves any';
 
 -- Table resync.
 COMMENT ON TABLE "cdc".resync IS 'Requested, running and finished resyncs, newest last';
@@ -428,17 +429,17 @@ COMMENT ON COLUMN "cdc".resync.waiting_for IS 'who keeps it from beginning, and 
 COMMENT ON COLUMN "cdc".resync.lsn IS 'the lookups equalled the source as of this position';
 COMMENT ON COLUMN "cdc".resync.result IS 'counts for each read model: inserted, updated, deleted, unchanged, total, keys';
 COMMENT ON COLUMN "cdc".resync.error IS 'why it failed';
-COMMENT ON COLUMN "cdc".resync.epoch IS 'the owner that carries it out, or did last';
+COMMENT ON COLUMN "cdc".resync.epoch IS 'the owner that carries it out, or did so last';
 
 -- Table shadow.
 COMMENT ON TABLE "cdc".shadow IS 'The UNLOGGED tables that copies fill, one row each. They are kept and emptied';
-COMMENT ON COLUMN "cdc".shadow.name IS 'table in this schema; who fills it holds the advisory lock of its name';
+COMMENT ON COLUMN "cdc".shadow.name IS 'table in this schema; the session that fills it holds the advisory lock of its name';
 COMMENT ON COLUMN "cdc".shadow.definition IS 'its columns';
 COMMENT ON COLUMN "cdc".shadow.copy IS 'the copy whose rows it holds, or may hold; NULL: it is empty';
 COMMENT ON COLUMN "cdc".shadow.since IS 'since when';
 
 -- Table discarded.
-COMMENT ON TABLE "cdc".discarded IS 'Tables of this schema that nobody needs any more: dropped once no other session has them locked';
+COMMENT ON TABLE "cdc".discarded IS 'Tables of this schema that are no longer needed: dropped once no other session has them locked';
 COMMENT ON COLUMN "cdc".discarded.name IS 'table in this schema';
 COMMENT ON COLUMN "cdc".discarded.since IS 'since when';
 
@@ -446,26 +447,26 @@ COMMENT ON COLUMN "cdc".discarded.since IS 'since when';
 COMMENT ON TABLE "cdc".rejection IS 'Rows that the lookups do not take, one row each, without their values. For reports: view rejected';
 COMMENT ON COLUMN "cdc".rejection.read_model IS 'number of the read model';
 COMMENT ON COLUMN "cdc".rejection.n IS 'number of the entry in rejected_<id>, which has identity and key as they are';
-COMMENT ON COLUMN "cdc".rejection.identity IS 'identity of the source row; NULL: it is gone at the source and the lookup does not let it go';
+COMMENT ON COLUMN "cdc".rejection.identity IS 'identity of the source row; NULL: the source has no such row, and the lookup does not let cdc delete it';
 COMMENT ON COLUMN "cdc".rejection.key IS 'key in the lookup; NULL: a type of the lookup does not take it';
 COMMENT ON COLUMN "cdc".rejection.shown IS 'under this key: nothing, old row or other row';
 COMMENT ON COLUMN "cdc".rejection.sqlstate IS 'the target''s error: its SQLSTATE';
 COMMENT ON COLUMN "cdc".rejection.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN "cdc".rejection.column_name IS 'the same: the column';
 COMMENT ON COLUMN "cdc".rejection.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN "cdc".rejection.rejected_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN "cdc".rejection.rejected_at IS 'when the row was first rejected for this reason';
 
 -- View rejected.
 COMMENT ON VIEW "cdc".rejected IS 'Which rows the lookups lack, or show as they were before, and why';
 COMMENT ON COLUMN "cdc".rejected.read_model IS 'lookup table';
-COMMENT ON COLUMN "cdc".rejected.identity IS 'identity of the source row; NULL: it is gone at the source and the lookup does not let it go';
+COMMENT ON COLUMN "cdc".rejected.identity IS 'identity of the source row; NULL: the source has no such row, and the lookup does not let cdc delete it';
 COMMENT ON COLUMN "cdc".rejected.key IS 'key in the lookup; NULL: a type of the lookup does not take it';
 COMMENT ON COLUMN "cdc".rejected.shown IS 'under this key: nothing, old row or other row';
 COMMENT ON COLUMN "cdc".rejected.sqlstate IS 'the target''s error: its SQLSTATE';
 COMMENT ON COLUMN "cdc".rejected.constraint_name IS 'the same: the constraint';
 COMMENT ON COLUMN "cdc".rejected.column_name IS 'the same: the column';
 COMMENT ON COLUMN "cdc".rejected.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN "cdc".rejected.rejected_at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN "cdc".rejected.rejected_at IS 'when the row was first rejected for this reason';
 
 -- View freshness.
 COMMENT ON VIEW "cdc".freshness IS 'How fresh each lookup is, for reports and alerts';
@@ -485,7 +486,7 @@ COMMENT ON COLUMN "cdc".freshness.rejected IS 'rows that the lookup does not tak
 COMMENT ON FUNCTION "cdc".wait_for(pg_lsn, interval, text)
     IS 'Waits until the lookups show everything that was committed at the source before this position; false if they do not in time';
 
--- Tables that an earlier version has made, by the prefixes of their columns. One that somebody has locked stays without.
+-- Tables that an earlier version has created, by the prefixes of their columns. A table that another session has locked gets no comments.
 DO $cdc$
 DECLARE
     _table name;
@@ -530,13 +531,13 @@ BEGIN
 END
 $cdc$;
 
--- The end of bookkeeping.sql, once its views look at the new places.
+-- The end of bookkeeping.sql, when its views read the new places.
 ALTER TABLE "cdc".pipeline DROP COLUMN IF EXISTS lsn, DROP COLUMN IF EXISTS commit_time, DROP COLUMN IF EXISTS last_commit_lsn,
     DROP COLUMN IF EXISTS last_commit_xid, DROP COLUMN IF EXISTS last_commit_time, DROP COLUMN IF EXISTS applied_at;
 -- The same for the read models.
 ALTER TABLE "cdc".read_model DROP COLUMN IF EXISTS rows, DROP COLUMN IF EXISTS last_change_at;
 
--- Who owns the database may dump it: what is here now, and what is made later.
+-- The owner of the database may dump it: everything that exists now, and everything that is created later.
 DO $cdc$
 DECLARE
     _owner text := CASE WHEN pg_catalog.current_setting('server_version_num')::integer >= 140000 THEN 'pg_database_owner' ELSE (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) END;

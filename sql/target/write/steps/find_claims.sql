@@ -1,5 +1,5 @@
--- The entries of rows that have or want the touched keys. An index that has just been made may not be of use yet: the
--- map is read once then, instead of once for each key.
+-- The entries of rows that have or want the touched keys. An index that has just been created may not be usable yet. Then the
+-- map is read once, instead of once for each key.
 IF {{> key_index_is_usable.sql}} THEN
     _claims := ARRAY(SELECT pg_catalog.unnest(ARRAY(
                          SELECT m.ctid FROM {{map}} m WHERE {{?touched_is_map}} AND m.state IN ('s', 'w', 'r', 'x')))

@@ -1,4 +1,4 @@
--- What stands under the keys of rejected rows, and the entries of rows that have or want them, as in find_claims.sql.
+-- The lookup's rows under the keys of rejected rows, and the entries of rows that have or want these keys, as in find_claims.sql.
 IF {{> key_index_is_usable.sql}} THEN
     _claims := ARRAY(SELECT pg_catalog.unnest(ARRAY(
                          SELECT m.ctid FROM {{map}} m WHERE {{?rejected_key_is_map}} AND m.state IN ('s', 'w', 'r', 'x')))

@@ -1,5 +1,5 @@
--- The first step of merge.sql and isolate.sql: which rows may change the map, and what it says of them now. An
--- identity that a row has left stands for itself, as one that is gone unless another row took it.
+-- The first step of merge.sql and isolate.sql: finds the rows that may change the map, and what the map says of them now. An identity
+-- that a row no longer has gets an entry of its own, with state 'g'; it is deleted unless another row has taken it.
 IF NOT _clear THEN
     INSERT INTO {{moving}} ({{?i}}, state, {{?c}}, stage_row, renamed, was, {{?k}}, map_row)
     SELECT {{?s_i}}, s.state, {{?s_key}}, s.place, s.o1 IS NOT NULL AND s.i1 IS NOT NULL AND {{?moved}}, m.state, {{?m_k}}, m.ctid

@@ -1,8 +1,8 @@
 -- A step of merge.sql: rows that may change the map, and the keys that change hands with them.
 --
--- The map has an index by key only from when two live rows have had one key: it would cost a third of what new rows cost
--- at a source whose keys are unique. Until then a key is held by the row that is shown under it, so the lookup tells
--- whether a key that the batch claims is held by a row outside of it. Only then the map is asked.
+-- The map gets an index by key when two live rows first have the same key: at a source whose keys are unique, the index would
+-- cost a third of the cost of new rows. Without the index, the holder of a key is the row that is shown under it. So the lookup
+-- says whether a row outside of the batch holds a key that the batch claims. Only then is the map read.
 _ask_map := pg_catalog.to_regclass({{map_key_name}}) IS NOT NULL;
 IF NOT (_ask_map OR _clear) THEN
     _ask_map := EXISTS (SELECT FROM {{moving}} x WHERE x.state = 'l' GROUP BY {{?x_c}} HAVING count(*) > 1);
@@ -15,7 +15,7 @@ IF NOT (_ask_map OR _clear) THEN
     END IF;
 END IF;
 {{> take_in.sql}}
--- Two live rows with one key, or one that waited for a key that is free now.
+-- Two live rows have the same key, or a row has waited for a key that is free now.
 IF _ask_map OR _clear THEN
     {{> find_claims.sql}}
     {{> hash.sql}}
@@ -36,5 +36,5 @@ IF _ask_map OR _clear THEN
     END IF;
     {{> look_up.sql}}
 END IF;
--- A key that changes hands is updated in place: only keys that nobody claims any more are deleted.
+-- A key that changes hands is updated in place: only keys that no row claims any more are deleted.
 {{> count_rows.sql kind = deleted, statement = delete_unclaimed.sql}}

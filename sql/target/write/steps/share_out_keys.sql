@@ -1,5 +1,5 @@
--- A step of merge.sql and isolate.sql. Of the rows that claim an open key the smallest identity is shown, the
--- others wait with their values.
+-- A step of merge.sql and isolate.sql. Among the rows that claim an open key, the one with the smallest identity is shown;
+-- the others wait with their values.
 UPDATE {{touched}} t SET {{?h_null}} WHERE t.open AND t.h1 IS NOT NULL;
 UPDATE {{touched}} t SET {{?h_from_first}}
 FROM (SELECT DISTINCT ON (t.ctid) t.ctid AS place, {{?m_i}}
@@ -23,7 +23,7 @@ SELECT {{?m_i}}, 'l', {{?m_v}} FROM {{touched}} t JOIN {{map}} m ON {{?map_is_ho
 WHERE t.open AND m.state = 'w' AND NOT EXISTS (SELECT FROM {{stage}} s WHERE {{?identity_is_map}} AND s.state = 'l'){{?map_of_claims}};
 UPDATE {{map}} m SET state = 's', {{?v_null}}
 FROM {{touched}} t WHERE t.open AND {{?map_is_holder}} AND m.state = 'w'{{?map_of_claims}};
--- A row that waits without its values came to wait when its lookup row was not there: only a copy has them.
+-- A row waits without its values if its lookup row was missing when it began to wait. Only a copy can bring the values.
 IF EXISTS (SELECT FROM {{stage}} s WHERE s.state = 'l' AND ({{?no_key}})) THEN
     RAISE EXCEPTION 'a row that takes a key over has no values' USING ERRCODE = 'CDC02';
 END IF;

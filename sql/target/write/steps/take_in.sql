@@ -1,4 +1,4 @@
--- The second step of merge.sql and isolate.sql: keys that may change hands are noted, and the map takes the final states in.
+-- The second step of merge.sql and isolate.sql: records the keys that may change hands, and writes the final states into the map.
 IF _clear THEN
     INSERT INTO {{touched}} ({{?k}}, claimed, open)
     SELECT {{?x_k}}, bool_or(x.claimed), {{?open}} FROM (
@@ -24,8 +24,8 @@ ELSE
         UNION ALL
         SELECT {{?x_c_as_k}}, true FROM {{moving}} x WHERE x.state = 'l'
     ) x GROUP BY {{?x_k}};
-    -- An identity that a row of the stage has taken keeps its entry, also if that row stays where it is: in a large transaction
-    -- a chunk may bring back what an earlier one took away. Entries are found where they were read: nobody else writes here.
+    -- An identity that a row of the stage has taken keeps its entry, also if the row does not move: in a large transaction a chunk may
+    -- bring back a row that an earlier chunk deleted. Entries are found by ctid: no other session writes here.
     IF EXISTS (SELECT FROM {{moving}} x WHERE x.map_row IS NOT NULL AND x.state NOT IN ('l', 'd', 'x')) THEN
         {{> hash.sql}}
         DELETE FROM {{map}} m

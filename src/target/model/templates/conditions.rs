@@ -1,4 +1,4 @@
-//! What `{{?condition}}` stands for: how two rows are compared, and what is asked of one.
+//! The replacements of `{{?condition}}`: how two rows are compared, and what is asked of one.
 //!
 //! Identities are compared by their types' equality, keys by the operator of the lookup's own key
 //! index, values byte by byte (`*=` and `*<>` of records). Conditions that depend on how rows are
@@ -95,7 +95,7 @@ impl TargetModel {
                     differs(&map, &stage)
                 ),
             ),
-            // To the letter, also where the index calls two keys equal.
+            // Byte by byte, even if the index calls two keys equal.
             (
                 "?key_is_as_it_was",
                 equals(&numbered("m.", "k", keys), &stage_key),
@@ -138,8 +138,8 @@ impl TargetModel {
         ]
     }
 
-    /// The stage is in the lookup's order. To look up one page of the map after the other pays for
-    /// the sort, unless texts are to be compared by the rules of a language.
+    /// The stage is in the lookup's order. Looking up one page of the map after the other pays for
+    /// the sort, unless texts are compared by the rules of a language.
     fn in_map_order(&self) -> &'static str {
         match self.model.identity.first() {
             Some(first) if !first.collatable => " ORDER BY coalesce(s.i1, s.o1)",
@@ -164,7 +164,7 @@ impl TargetModel {
         )
     }
 
-    /// An entry of a rejected row says the same of it, to the letter.
+    /// The entry of a rejected row equals the row, byte by byte.
     fn rejected_as(&self, of: &str, key: &str) -> String {
         let same_key = equals(&numbered("r.", "k", self.key.len()), key);
         format!(
@@ -173,8 +173,8 @@ impl TargetModel {
     }
 }
 
-/// Whether two values of a key column are one to the lookup. Records are compared by their types'
-/// own equality, whatever those are.
+/// Whether the lookup treats two values of a key column as one. Records are compared by their
+/// types' own equality, whatever those are.
 fn same_value(part: &KeyPart, left: &str, right: &str) -> String {
     match &part.equality {
         Some(equality) => format!("{left} {equality} {right}"),

@@ -1,5 +1,5 @@
-//! What `{{?list}}` stands for: columns, assignments and expressions, one for each column of the
-//! identity, the key or the values.
+//! The replacements of `{{?list}}`: columns, assignments and expressions, one for each column of
+//! the identity, the key or the values.
 //!
 //! A list is named by its alias and prefix: `{{?m_k}}` is `m.k1, m.k2`. The prefixes are in the
 //! legend of `sql/README.md`.
@@ -67,7 +67,7 @@ impl TargetModel {
         ]
     }
 
-    /// The key where it stands among the values, or under another name.
+    /// The key as part of the values, or under another name.
     fn keys_of_rows(&self) -> Vec<Entry> {
         let (_, keys, _) = self.widths();
         let lookup = self.lookup_key();

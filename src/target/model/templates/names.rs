@@ -1,4 +1,4 @@
-//! What `{{name}}` stands for: tables and the like, quoted where somebody else has named them.
+//! The replacements of `{{name}}`: tables and the like, quoted unless `cdc` has named them.
 
 use super::Entry;
 use crate::sql::literal;

@@ -1,8 +1,8 @@
-//! Puts the pieces of `sql/target/write/steps` in place of `{{> step.sql}}`.
+//! Replaces each `{{> step.sql}}` by the file of `sql/target/write/steps`.
 //!
 //! `{{> step.sql key = value, key = value}}` fills `{{key}}` in the step first. The key `joins`
-//! takes the step, and what it puts in, as it is where rows are looked up. A step is indented as
-//! the line that puts it in; a line of its own goes if the step is empty.
+//! takes the step, and what it puts in, as it is where rows are looked up. A step is indented like
+//! the line that includes it; if the step is empty, a line of its own is removed.
 
 use super::fill_entries;
 use crate::sql::fill;
@@ -93,7 +93,7 @@ fn step(call: &str, joins: Joins, lookup: Lookup) -> String {
     }
 }
 
-/// All lines but the first one are indented; it stands where the call stood.
+/// All lines but the first one are indented; the first one is where the call was.
 fn indented(step: &str, indent: usize) -> String {
     let blanks = " ".repeat(indent);
     let mut lines = step.lines();

@@ -85,7 +85,7 @@ fn writers() -> Vec<(String, String)> {
     .concat()
 }
 
-/// What stands between double braces. A call of a step with a placeholder in it counts as the
+/// The text between double braces. A call of a step with a placeholder in it counts as the
 /// placeholder.
 fn placeholders(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
