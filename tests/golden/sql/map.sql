@@ -19,12 +19,12 @@ COMMENT ON TABLE "cdc".rejected_1 IS 'Rows of source public.labels that lookup p
 COMMENT ON COLUMN "cdc".rejected_1.n IS 'number of the entry, as in rejection';
 COMMENT ON COLUMN "cdc".rejected_1.i1 IS 'identity: column id of the source';
 COMMENT ON COLUMN "cdc".rejected_1.k1 IS 'key: column code of the lookup';
-COMMENT ON COLUMN "cdc".rejected_1.state IS 'r rejected by the lookup, x rejected by a type of the lookup, a away: gone at the source, and the lookup does not let it go';
+COMMENT ON COLUMN "cdc".rejected_1.state IS 'r rejected by the lookup, x rejected by a type of the lookup, a away: gone at the source, and the lookup does not let cdc delete it';
 COMMENT ON COLUMN "cdc".rejected_1.e1 IS 'why it was rejected: the target''s SQLSTATE';
 COMMENT ON COLUMN "cdc".rejected_1.e2 IS 'why it was rejected: the constraint';
 COMMENT ON COLUMN "cdc".rejected_1.e3 IS 'why it was rejected: the column';
 COMMENT ON COLUMN "cdc".rejected_1.lsn IS 'end of the batch in which the row was rejected';
-COMMENT ON COLUMN "cdc".rejected_1.at IS 'when the row was rejected first for this reason';
+COMMENT ON COLUMN "cdc".rejected_1.at IS 'when the row was first rejected for this reason';
 END IF;
 END
 $cdc$;
