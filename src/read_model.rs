@@ -12,6 +12,7 @@
 //! FULL.
 
 pub(crate) mod follow;
+pub(crate) mod lookup_obstacles;
 pub(crate) mod obstacles;
 
 use crate::error::{Error, Result};

@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 use crate::error::{Class, Error, Result};
 use crate::facts::{LookupTable, SourceTable, roots};
 use crate::read_model::follow::follow;
+use crate::read_model::lookup_obstacles::{LookupWriter, check_lookup};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
@@ -152,6 +153,8 @@ pub(crate) struct Binder<'a> {
     epoch: i64,
     /// The role that reads.
     role: &'a str,
+    /// The role that writes.
+    target_role: &'a str,
     /// Tables that take the changes of all their partitions under their own name.
     roots: Vec<TableName>,
 }
@@ -173,6 +176,7 @@ impl<'a> Binder<'a> {
             bookkeeping,
             epoch,
             role: &settings.source.conninfo.user,
+            target_role: &settings.target.conninfo.user,
             roots: roots(settings, publication.as_ref()),
         })
     }
@@ -257,7 +261,11 @@ impl<'a> Binder<'a> {
                     })?
             }
         };
-        refuse_without_privileges(&found)?;
+        let writer = LookupWriter {
+            schema: bookkeeping.schema_name(),
+            role: self.target_role,
+        };
+        check_lookup(settings, &found, &table, writer)?;
         let stored = seen.stored;
         let model = TargetModel::bind(stored.id, bookkeeping.schema_name(), model, &found)?
             .for_epoch(epoch)
@@ -289,22 +297,6 @@ impl<'a> Binder<'a> {
             .await?;
         Ok(model)
     }
-}
-
-fn refuse_without_privileges(found: &LookupTable) -> Result<()> {
-    if found.missing_privileges.is_empty() {
-        return Ok(());
-    }
-    let missing = found.missing_privileges.join(", ");
-    Err(Error::broken(format!(
-        "permission denied for lookup table \"{}\"",
-        found.name
-    ))
-    .with_detail(format!("The role of the target's URL lacks {missing}."))
-    .with_hint(format!(
-        "GRANT {missing} ON {} TO the role of the target's URL;",
-        found.name.quoted()
-    )))
 }
 
 /// The read model's source table.
