@@ -66,7 +66,7 @@ pub(crate) async fn bind_all(
     let mut bound = Vec::with_capacity(settings.read_models.len());
     for (read_model, seen) in settings.read_models.iter().zip(seen) {
         let (id, mut state) = (seen.stored.id, seen.stored.state);
-        let model = binder.bind(read_model, seen, target, false).await;
+        let model = binder.bind(read_model, seen, target, When::AtStart).await;
         if let Err(error) = &model {
             check_unbound(read_model, error, state == ModelState::New && !copied)?;
             // One that was never copied stays new: the others continue.
@@ -143,6 +143,15 @@ pub(crate) struct Seen {
     has_map: bool,
     source: Option<SourceTable>,
     lookup: Option<LookupTable>,
+}
+
+/// When a read model is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the stream begins.
+    AtStart,
+    /// While the changes of the others are applied, and perhaps its own.
+    BesideStream,
 }
 
 /// What every read model is bound with.
@@ -232,14 +241,14 @@ impl<'a> Binder<'a> {
     /// takes no part in a running stream may get one.
     ///
     /// # Errors
-    /// [`Class::Gap`] with `in_stream` if the definition is another one: the session must begin
-    /// again.
+    /// [`Class::Gap`] beside a running stream if the definition is another one: the session must
+    /// begin again.
     pub(crate) async fn bind(
         &self,
         settings: &ReadModelSettings,
         seen: Seen,
         target: &mut PgConnection,
-        in_stream: bool,
+        when: When,
     ) -> Result<TargetModel> {
         let Self {
             bookkeeping, epoch, ..
@@ -248,18 +257,7 @@ impl<'a> Binder<'a> {
         let model = Arc::new(follow(settings, &table, &self.roots, self.role)?);
         let found = match seen.lookup {
             Some(found) => found,
-            None => {
-                lookup::create(target, settings, &table).await?;
-                tracing::info!(read_model = settings.name(), "made the lookup table");
-                facts::table(target, &settings.target)
-                    .await?
-                    .ok_or_else(|| {
-                        Error::broken(format!(
-                            "lookup table \"{}\" does not exist",
-                            settings.target
-                        ))
-                    })?
-            }
+            None => make_lookup(settings, &table, target).await?,
         };
         let writer = LookupWriter {
             schema: bookkeeping.schema_name(),
@@ -274,14 +272,8 @@ impl<'a> Binder<'a> {
         if seen.has_map && stored.definition == definition {
             return Ok(model);
         }
-        if in_stream && stored.state == ModelState::InStep {
-            return Err(Error::new(
-                Class::Gap,
-                format!(
-                    "the tables of read model \"{}\" were altered",
-                    settings.name()
-                ),
-            ));
+        if when == When::BesideStream && stored.state == ModelState::InStep {
+            return Err(altered(settings));
         }
         // A definition has a map of its own; one that is only missing is made again.
         let replaced = !stored.definition.is_empty() && stored.definition != definition;
@@ -297,6 +289,30 @@ impl<'a> Binder<'a> {
             .await?;
         Ok(model)
     }
+}
+
+async fn make_lookup(
+    settings: &ReadModelSettings,
+    source: &SourceTable,
+    target: &mut PgConnection,
+) -> Result<LookupTable> {
+    lookup::create(target, settings, source).await?;
+    tracing::info!(read_model = settings.name(), "made the lookup table");
+    let found = facts::table(target, &settings.target).await?;
+    found.ok_or_else(|| {
+        Error::broken(format!(
+            "lookup table \"{}\" does not exist",
+            settings.target
+        ))
+    })
+}
+
+fn altered(settings: &ReadModelSettings) -> Error {
+    let name = settings.name();
+    Error::new(
+        Class::Gap,
+        format!("the tables of read model \"{name}\" were altered"),
+    )
 }
 
 /// The read model's source table.

@@ -272,7 +272,13 @@ impl Replication {
         reply_requested: bool,
     ) -> Result<()> {
         let flushed = if self.apart { Lsn::ZERO } else { flushed };
-        self.add_status(written, flushed, applied, reply_requested);
+        self.add_status(StandbyStatus {
+            written,
+            flushed,
+            applied,
+            time: now(),
+            reply_requested,
+        });
         self.flush().await
     }
 
@@ -308,18 +314,17 @@ impl Replication {
     /// read that one, which goes out in the same piece, the connection counts.
     pub(crate) fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
         if self.apart {
-            self.add_status(written, flushed, flushed, false);
+            self.add_status(StandbyStatus {
+                written,
+                flushed,
+                applied: flushed,
+                time: now(),
+                reply_requested: false,
+            });
         }
     }
 
-    fn add_status(&mut self, written: Lsn, flushed: Lsn, applied: Lsn, reply_requested: bool) {
-        let status = StandbyStatus {
-            written,
-            flushed,
-            applied,
-            time: now(),
-            reply_requested,
-        };
+    fn add_status(&mut self, status: StandbyStatus) {
         self.to_send.extend_from_slice(&status.encode());
     }
 

@@ -138,6 +138,8 @@ pub async fn set_failover(
 /// What somebody does who waits for a slot.
 #[derive(Debug)]
 pub struct Waits<'a> {
+    /// The longest that he waits.
+    pub within: Duration,
     /// Gives the slot up when cancelled.
     pub stop: &'a CancellationToken,
     /// Is told who is in the way while the slot is being made.
@@ -163,7 +165,7 @@ fn listed(blockers: &[Blocker]) -> String {
     list.join("; ")
 }
 
-/// As [`create`], but gives up after `within` or once `stop` is cancelled: the server is told to
+/// As [`create`], but gives up when who waits does: the server is told to
 /// stop, and it is seen that the slot is gone.
 ///
 /// Not to be dropped half way. After an error that is not about the slot itself the connection must
@@ -176,14 +178,13 @@ pub async fn create_within(
     observer: &Client,
     name: &str,
     kind: Kind,
-    within: Duration,
     waits: &Waits<'_>,
 ) -> Result<CreatedSlot> {
-    let stop = waits.stop;
+    let Waits { within, stop, tell } = *waits;
     let cancel = replication.cancel_token();
     let mut creation = pin!(create(replication, name, kind));
     let told = async {
-        tell_blockers(observer, waits.tell).await;
+        tell_blockers(observer, tell).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {

@@ -78,6 +78,16 @@ impl Bound {
     }
 }
 
+/// How the table of a look is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// All rows at once.
+    AtOnce,
+    /// In halves until each row that the lookup's types reject is found: after they have rejected
+    /// one.
+    InHalves,
+}
+
 /// What one look has counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {
@@ -164,28 +174,26 @@ impl PlainSession {
         })
     }
 
-    /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's
-    /// types have rejected one.
+    /// Fills the table of this look with rows in COPY's text format.
     ///
     /// # Errors
     /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a
-    /// value; carefully, if they reject very many.
+    /// value; in halves, if they reject very many.
     pub(crate) async fn fill(
         &mut self,
         bound: &Bound,
         rows: impl Stream<Item = Result<Bytes>>,
         copied: &Counter,
-        carefully: bool,
+        how: Filling,
     ) -> Result<()> {
         execute(
             self.shadow.connection(),
             bound.model.create_session_shadow(),
         )
         .await?;
-        if carefully {
-            self.shadow.fill_carefully(&bound.model, rows, copied).await
-        } else {
-            self.shadow.fill(&bound.model, rows, copied).await
+        match how {
+            Filling::AtOnce => self.shadow.fill(&bound.model, rows, copied).await,
+            Filling::InHalves => self.shadow.fill_carefully(&bound.model, rows, copied).await,
         }
     }
 
