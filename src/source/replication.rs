@@ -26,6 +26,7 @@ use super::server::{Instance, Session};
 use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::progress::SourceIdentity;
 pub use crate::protocol::frame::StreamFrame;
 use crate::protocol::frame::{self, Backend, Frame, MAX_FRAME_BYTES, StandbyStatus};
 use crate::sql;
@@ -57,6 +58,17 @@ pub struct SystemIdentity {
     pub wal_flush: Lsn,
     /// Database of the connection.
     pub database: String,
+}
+
+impl SystemIdentity {
+    /// Which source this is.
+    pub(crate) fn source(&self) -> SourceIdentity {
+        SourceIdentity {
+            system_identifier: self.system_identifier.clone(),
+            timeline: self.timeline,
+            database: self.database.clone(),
+        }
+    }
 }
 
 /// A connection to a walsender.
