@@ -28,6 +28,7 @@ use crate::facts::{
     WithoutIdentity, roots,
 };
 use crate::ownership::Ownership;
+use crate::read_model::lookup_obstacles::LookupWriter;
 use crate::settings::Settings;
 
 /// How much a finding matters.
@@ -167,13 +168,11 @@ pub(crate) fn check(
         if let Some(side) = target
             && let Some(lookup) = side.lookups.get(index)
         {
-            target::model(
-                &mut findings,
-                model,
-                lookup.as_ref(),
-                table,
-                &side.server.user,
-            );
+            let writer = LookupWriter {
+                schema: &settings.target.schema,
+                role: &side.server.user,
+            };
+            target::model(&mut findings, model, lookup.as_ref(), table, writer);
         }
     }
     let mut findings = findings.all();

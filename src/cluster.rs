@@ -15,13 +15,14 @@ mod account;
 mod place;
 mod programs;
 mod reaper;
+mod tools;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use self::account::Account;
 use self::place::{free_port, make_directory, percent_encode};
 pub use self::programs::Programs;
 use self::reaper::Reaper;
+use self::tools::{Tools, could_not_run, could_not_write, last_lines};
 use crate::error::{Error, Result};
 use crate::sql;
 
@@ -85,9 +87,7 @@ pub enum Stop {
 /// A throw-away server. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Cluster {
-    programs: Programs,
-    account: Account,
-    directory: PathBuf,
+    tools: Tools,
     port: u16,
     password: Option<String>,
     server: Mutex<Option<Child>>,
@@ -107,17 +107,20 @@ impl Cluster {
             let _ = fs::remove_dir(&directory);
         })?;
         let mut cluster = Self {
-            programs,
-            account: Account::Own,
-            directory,
+            tools: Tools {
+                programs,
+                account: Account::Own,
+                directory,
+            },
             port: 0,
             password: options.password.clone(),
             server: Mutex::new(None),
             reaper: Some(reaper),
         };
-        cluster.account = Account::for_owner_of(&cluster.directory)?;
-        cluster.account.own(&cluster.directory)?;
-        cluster.initdb()?;
+        cluster.tools.account = Account::for_owner_of(&cluster.tools.directory)?;
+        cluster.tools.account.own(&cluster.tools.directory)?;
+        let data = cluster.data_dir();
+        cluster.tools.initdb(&data, options.password.as_deref())?;
         for (name, contents) in &options.files {
             cluster.add_file(name, contents)?;
         }
@@ -139,7 +142,7 @@ impl Cluster {
         format!(
             "postgresql://postgres@/{}?host={}&port={}",
             percent_encode(database),
-            percent_encode(&self.directory.to_string_lossy()),
+            percent_encode(&self.tools.directory.to_string_lossy()),
             self.port
         )
     }
@@ -159,12 +162,12 @@ impl Cluster {
 
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.directory.join("data")
+        self.tools.directory.join("data")
     }
 
     /// The directory of the Unix socket; everything else of this server is below it too.
     pub fn socket_dir(&self) -> &Path {
-        &self.directory
+        &self.tools.directory
     }
 
     /// The port, on TCP and in the name of the Unix socket.
@@ -174,7 +177,7 @@ impl Cluster {
 
     /// The programs of this server.
     pub fn programs(&self) -> &Programs {
-        &self.programs
+        &self.tools.programs
     }
 
     /// The server's log so far.
@@ -186,7 +189,7 @@ impl Cluster {
 
     /// The file that the server logs into.
     pub fn log_file(&self) -> PathBuf {
-        self.directory.join("server.log")
+        self.tools.directory.join("server.log")
     }
 
     /// Number of the postmaster process, while it runs.
@@ -203,7 +206,7 @@ impl Cluster {
         fs::write(&path, contents)
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)))
             .map_err(|error| could_not_write(&path, error))?;
-        self.account.own(&path)
+        self.tools.account.own(&path)
     }
 
     /// Starts the server after a stop: same directory, same port.
@@ -251,8 +254,9 @@ impl Cluster {
             Stop::Immediate => "immediate",
         };
         let data = self.data_dir();
-        self.run(
-            self.command("pg_ctl")
+        self.tools.run(
+            self.tools
+                .command("pg_ctl")
                 .args(["stop", "-s", "-W", "-m", mode, "-D"])
                 .arg(data),
         )
@@ -314,7 +318,7 @@ impl Cluster {
         config
             .user("postgres")
             .dbname(database)
-            .host_path(&self.directory)
+            .host_path(&self.tools.directory)
             .port(self.port);
         // In a thread of its own: this may be called from within a runtime, which forbids blocking
         // on another.
@@ -336,34 +340,9 @@ impl Cluster {
         }
     }
 
-    fn initdb(&self) -> Result<()> {
-        let data = self.data_dir();
-        let mut command = self.command("initdb");
-        command
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"])
-            .args(["--auth-local=trust", "--auth-host"])
-            .arg(if self.password.is_some() {
-                "scram-sha-256"
-            } else {
-                "trust"
-            });
-        if let Some(password) = &self.password {
-            let file = self.directory.join("password");
-            fs::write(&file, password).map_err(|error| could_not_write(&file, error))?;
-            self.account.own(&file)?;
-            command.arg("--pwfile").arg(&file);
-            let result = self.run(&mut command);
-            let _ = fs::remove_file(&file);
-            return result;
-        }
-        self.run(&mut command)
-    }
-
     fn configure(&self, options: &Options) -> Result<()> {
         let mut lines = SETTINGS.to_owned();
-        let directory = self.directory.to_string_lossy();
+        let directory = self.tools.directory.to_string_lossy();
         let address = if options.tcp { "127.0.0.1" } else { "" };
         let durable = if options.fsync { "on" } else { "off" };
         let port = self.port.to_string();
@@ -393,7 +372,7 @@ impl Cluster {
             .open(self.log_file())
             .and_then(|log| Ok((log.try_clone()?, log)))
             .map_err(|error| could_not_write(&self.log_file(), error))?;
-        let mut command = self.command("postgres");
+        let mut command = self.tools.command("postgres");
         // A group of its own: Ctrl-C on the terminal is for us, not for the server.
         command
             .arg("-D")
@@ -454,42 +433,6 @@ impl Cluster {
     fn with_server<T>(&self, act: impl FnOnce(&mut Option<Child>) -> T) -> T {
         act(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// A server program under the right account, cut off from our environment's PostgreSQL
-    /// settings.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.programs.path(program));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PG") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("LC_ALL", "C")
-            .env("HOME", &self.directory)
-            .current_dir(&self.directory)
-            .stdin(Stdio::null());
-        self.account.apply(&mut command);
-        command
-    }
-
-    fn run(&self, command: &mut Command) -> Result<()> {
-        let output = command
-            .output()
-            .map_err(|error| could_not_run(command, error))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let program = Path::new(command.get_program())
-            .file_name()
-            .unwrap_or_default();
-        Err(Error::configuration(format!(
-            "could not run {}: {}",
-            program.to_string_lossy(),
-            output.status
-        ))
-        .with_detail(last_lines(&String::from_utf8_lossy(&output.stderr))))
-    }
 }
 
 impl Drop for Cluster {
@@ -531,31 +474,4 @@ fn execute(config: &tokio_postgres::Config, statements: &str) -> Result<()> {
             let _ = connection.await;
             Ok(())
         })
-}
-
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines
-        .get(lines.len().saturating_sub(12)..)
-        .unwrap_or_default()
-        .join("\n")
-}
-
-fn could_not_write(path: &Path, error: std::io::Error) -> Error {
-    Error::transient(format!("could not write \"{}\"", path.display())).with_source(error)
-}
-
-/// Servers that root starts run under another account, which may lack access to the program's
-/// folder.
-fn could_not_run(command: &Command, error: std::io::Error) -> Error {
-    let program = Path::new(command.get_program()).display();
-    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-    let failed = Error::configuration(format!("could not run \"{program}\"")).with_source(error);
-    if !denied {
-        return failed;
-    }
-    failed.with_hint(
-        "Servers that root starts run as the user postgres (or nobody): that user must be able to enter every folder of this path. \
-         Put the server programs elsewhere, or name others with CDC_PG_BIN.",
-    )
 }

@@ -216,40 +216,57 @@ async fn tell(servers: &Servers, screen: &mut Screen) -> Result<()> {
         lookup.rows.len(),
         screen::millis(lookup.after)
     ));
-    let mut tables = Tables::default();
-    screen.line("");
-    screen.tables(&mut tables, lookup.rows, reports(&target).await?);
+    let mut stage = Stage {
+        source,
+        target,
+        screen,
+        tables: Tables::default(),
+    };
+    stage.screen.line("");
+    stage.show(lookup).await?;
     for (number, chapter) in (1..).zip(CHAPTERS) {
-        play(chapter, number, &source, &target, screen, &mut tables).await?;
+        stage.play(number, chapter).await?;
     }
     Ok(())
 }
 
-async fn play(
-    chapter: &Chapter,
-    number: usize,
-    source: &Client,
-    target: &Client,
-    screen: &mut Screen,
-    tables: &mut Tables,
-) -> Result<()> {
-    screen.heading(&format!("{number}. {}", chapter.title));
-    for statement in chapter.statements {
-        screen.code(&format!("{SOURCE_DATABASE}> {statement};"));
+/// Where the chapters are played.
+struct Stage<'a> {
+    source: Client,
+    target: Client,
+    screen: &'a mut Screen,
+    tables: Tables,
+}
+
+impl Stage<'_> {
+    async fn play(&mut self, number: usize, chapter: &Chapter) -> Result<()> {
+        self.screen.heading(&format!("{number}. {}", chapter.title));
+        for statement in chapter.statements {
+            self.screen
+                .code(&format!("{SOURCE_DATABASE}> {statement};"));
+        }
+        // One string is one transaction.
+        let transaction = chapter.statements.join("; ");
+        let done = self.source.batch_execute(&transaction).await;
+        done.map_err(failed)?;
+        let committed = Instant::now();
+        let lookup = follow(&self.source, &self.target, committed).await?;
+        self.screen.good(&format!(
+            "in the lookup {} after the commit",
+            screen::millis(lookup.after)
+        ));
+        self.screen.line("");
+        self.show(lookup).await?;
+        self.screen.remark(chapter.remark);
+        Ok(())
     }
-    // One string is one transaction.
-    let transaction = chapter.statements.join("; ");
-    source.batch_execute(&transaction).await.map_err(failed)?;
-    let committed = Instant::now();
-    let lookup = follow(source, target, committed).await?;
-    screen.good(&format!(
-        "in the lookup {} after the commit",
-        screen::millis(lookup.after)
-    ));
-    screen.line("");
-    screen.tables(tables, lookup.rows, reports(target).await?);
-    screen.remark(chapter.remark);
-    Ok(())
+
+    /// The lookup and the report.
+    async fn show(&mut self, lookup: Followed) -> Result<()> {
+        let report = reports(&self.target).await?;
+        self.screen.tables(&mut self.tables, lookup.rows, report);
+        Ok(())
+    }
 }
 
 /// What the lookup shows, and since when.

@@ -53,19 +53,8 @@ pub fn identity(
     key: &[String],
     soft_delete: Option<&str>,
 ) -> Result<Identity> {
+    own_identity_is_usable(table)?;
     let identity = match table.replica_identity {
-        ReplicaIdentity::Nothing => {
-            return Err(no_identity(table, "its replica identity is NOTHING"));
-        }
-        ReplicaIdentity::Default if table.primary_key.is_empty() => {
-            return Err(no_identity(table, missing_primary_key(table)));
-        }
-        ReplicaIdentity::Index if table.identity_index.is_empty() => {
-            return Err(no_identity(
-                table,
-                "the index of its replica identity was dropped",
-            ));
-        }
         ReplicaIdentity::Index => Identity {
             columns: table.identity_index.clone(),
             basis: Basis::Index,
@@ -73,7 +62,7 @@ pub fn identity(
         ReplicaIdentity::Full if table.primary_key.is_empty() => {
             key_identity(table, key, soft_delete)?
         }
-        ReplicaIdentity::Default | ReplicaIdentity::Full => Identity {
+        ReplicaIdentity::Nothing | ReplicaIdentity::Default | ReplicaIdentity::Full => Identity {
             columns: table.primary_key.clone(),
             basis: Basis::PrimaryKey,
         },
@@ -85,6 +74,21 @@ pub fn identity(
     {
         Some(leaf) => Err(wrong_leaf(table, leaf, &identity)),
         None => Ok(identity),
+    }
+}
+
+/// Whether the server can name an old row of the table at all; leaves have their own.
+fn own_identity_is_usable(table: &SourceTable) -> Result<()> {
+    match table.replica_identity {
+        ReplicaIdentity::Nothing => Err(no_identity(table, "its replica identity is NOTHING")),
+        ReplicaIdentity::Default if table.primary_key.is_empty() => {
+            Err(no_identity(table, missing_primary_key(table)))
+        }
+        ReplicaIdentity::Index if table.identity_index.is_empty() => Err(no_identity(
+            table,
+            "the index of its replica identity was dropped",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -303,21 +307,7 @@ pub(crate) fn writes_stay_legal(
     columns: Option<&[String]>,
     version: u32,
 ) -> Result<()> {
-    match table.replica_identity {
-        ReplicaIdentity::Nothing => {
-            return Err(no_identity(table, "its replica identity is NOTHING"));
-        }
-        ReplicaIdentity::Default if table.primary_key.is_empty() => {
-            return Err(no_identity(table, missing_primary_key(table)));
-        }
-        ReplicaIdentity::Index if table.identity_index.is_empty() => {
-            return Err(no_identity(
-                table,
-                "the index of its replica identity was dropped",
-            ));
-        }
-        _ => {}
-    }
+    own_identity_is_usable(table)?;
     if let Some(leaf) = table.leaves.iter().find(|leaf| breaks_writes(leaf)) {
         let identity = Identity {
             columns: Vec::new(),
@@ -325,41 +315,50 @@ pub(crate) fn writes_stay_legal(
         };
         return Err(wrong_leaf(table, leaf, &identity));
     }
-    let full = table.replica_identity == ReplicaIdentity::Full
-        || table
-            .leaves
-            .iter()
-            .any(|leaf| leaf.replica_identity == ReplicaIdentity::Full);
+    let logged = logged_columns(table);
+    if version >= GENERATED_COLUMNS_IN_IDENTITY {
+        none_is_generated(table, &logged)?;
+    }
+    match columns {
+        Some(columns) => all_are_listed(table, &logged, columns),
+        None => Ok(()),
+    }
+}
+
+/// The columns that are logged of an old row, of the table or of one of its leaves.
+fn logged_columns(table: &SourceTable) -> Vec<&str> {
+    let leaves = table.leaves.iter();
+    let mut identities = leaves.map(|leaf| leaf.replica_identity);
+    let is_full = table.replica_identity == ReplicaIdentity::Full
+        || identities.any(|identity| identity == ReplicaIdentity::Full);
+    if is_full {
+        let columns = table.columns.iter();
+        return columns.map(|column| column.name.as_str()).collect();
+    }
     let own = match table.replica_identity {
         ReplicaIdentity::Index => &table.identity_index,
         _ => &table.primary_key,
     };
-    let identity: Vec<&str> = if full {
-        table
-            .columns
-            .iter()
-            .map(|column| column.name.as_str())
-            .collect()
-    } else {
-        let leaves = table.leaves.iter().flat_map(|leaf| &leaf.identity_columns);
-        own.iter().chain(leaves).map(String::as_str).collect()
-    };
+    let leaves = table.leaves.iter().flat_map(|leaf| &leaf.identity_columns);
+    own.iter().chain(leaves).map(String::as_str).collect()
+}
+
+fn none_is_generated(table: &SourceTable, logged: &[&str]) -> Result<()> {
     let generated = |name: &&&str| table.column(name).is_some_and(|column| column.generated);
-    if version >= GENERATED_COLUMNS_IN_IDENTITY
-        && let Some(name) = identity.iter().find(generated)
-    {
-        return Err(Error::broken(format!(
+    match logged.iter().find(generated) {
+        None => Ok(()),
+        Some(name) => Err(Error::broken(format!(
             "the replica identity of table \"{}\" holds the generated column \"{name}\", which is not published",
             table.name
         ))
         .with_detail("As soon as it is published, every UPDATE and DELETE of the application would fail.")
-        .with_hint("Use a replica identity without generated columns, for example the primary key."));
+        .with_hint("Use a replica identity without generated columns, for example the primary key.")),
     }
-    let Some(columns) = columns else {
-        return Ok(());
-    };
+}
+
+fn all_are_listed(table: &SourceTable, logged: &[&str], columns: &[String]) -> Result<()> {
     let missing = |name: &&&str| !columns.iter().any(|column| column == **name);
-    match identity.iter().find(missing) {
+    match logged.iter().find(missing) {
         None => Ok(()),
         Some(name) => Err(Error::broken(format!(
             "the column list of table \"{}\" lacks \"{name}\", a column of its replica identity",

@@ -10,56 +10,22 @@
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{Publication, SourceTable};
-use crate::identity::{identity, writes_stay_legal};
+use crate::identity::writes_stay_legal;
 use crate::ownership::{Maker, Ownership};
-use crate::settings::{ReadModelSettings, Settings};
-use crate::sql::{TableName, ident, idents};
+use crate::settings::Settings;
+use crate::sql::{TableName, ident};
 
 mod statements;
+mod wanted;
 
 pub(crate) use statements::drop_table_sql;
 use statements::{add_table_sql, again_sql, comment_sql, create_sql};
+use wanted::{Wanted, wanted};
 
 /// First version with column lists.
 const COLUMN_LISTS: u32 = 150_000;
 
 const ALL_OPERATIONS: &str = "SET (publish = 'insert, update, delete, truncate')";
-
-/// A table as it is to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
-    table: TableName,
-    /// What its read models need of it: projection, soft delete and identity.
-    needed: Vec<String>,
-    /// Whether all columns are published, those of the future too; else those that are needed.
-    whole: bool,
-    /// Its read models, by their places in the settings.
-    models: Vec<usize>,
-}
-
-impl Wanted {
-    fn sql(&self) -> String {
-        match self.columns() {
-            Some(columns) => format!("{} ({})", self.table.quoted(), idents(columns)),
-            None => self.table.quoted(),
-        }
-    }
-
-    /// The column list; `None` if all are published.
-    fn columns(&self) -> Option<&[String]> {
-        (!self.whole).then_some(&*self.needed)
-    }
-
-    /// Whether a publication of these columns (`None`: all) is enough. Our own one has exactly the
-    /// list of the settings; another one may publish more.
-    fn is_met_by(&self, published: Option<&[String]>, ours: bool) -> bool {
-        match published {
-            None => self.whole || !ours,
-            Some(_) if self.whole && ours => false,
-            Some(published) => self.needed.iter().all(|name| published.contains(name)),
-        }
-    }
-}
 
 /// The statements that publish one table, or publish it in another way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +49,17 @@ pub(crate) struct Lack {
     pub error: Error,
     /// That SQL.
     statements: Vec<String>,
+}
+
+impl Lack {
+    /// One against which no statement helps.
+    fn of(model: usize, error: Error) -> Self {
+        Self {
+            model,
+            error,
+            statements: Vec::new(),
+        }
+    }
 }
 
 /// What has to be executed for the publication, and which read models it does not serve all the
@@ -203,16 +180,16 @@ pub(crate) fn plan(
         )
         .with_hint("Publish whole tables: leave publish_columns out."));
     }
+    let (wanted, lacking) = wanted(settings, tables);
     let mut planning = Planning {
-        settings,
         tables,
         version,
         plan: Plan {
             name: settings.source.publication.clone(),
+            lacking,
             ..Plan::default()
         },
     };
-    let wanted = planning.wanted();
     match existing {
         None => planning.make(&wanted, &ownership.pipeline.mark()),
         Some(existing) => planning.change(&wanted, existing, ownership),
@@ -221,8 +198,15 @@ pub(crate) fn plan(
     Ok(planning.plan)
 }
 
+/// Why a person has to run something.
+struct Words<'a> {
+    message: &'a str,
+    detail: &'a str,
+    /// How the hint begins: who is to run it.
+    who: &'a str,
+}
+
 struct Planning<'a> {
-    settings: &'a Settings,
     tables: &'a [SourceTable],
     version: u32,
     plan: Plan,
@@ -234,51 +218,7 @@ impl Planning<'_> {
     }
 
     fn lack(&mut self, model: usize, error: Error) {
-        self.plan.lacking.push(Lack {
-            model,
-            error,
-            statements: Vec::new(),
-        });
-    }
-
-    /// The tables to publish, each once, with the columns to publish. A read model whose table does
-    /// not exist, or cannot be published with a list, is noted.
-    fn wanted(&mut self) -> Vec<Wanted> {
-        let projected = self.settings.source.publish_projected_columns;
-        let mut wanted: Vec<Wanted> = Vec::new();
-        for (index, model) in self.settings.read_models.iter().enumerate() {
-            let needed = match self.table(&model.source) {
-                Some(table) => needed_columns(model, table, projected),
-                None => Err(Error::broken(format!(
-                    "table \"{}\" does not exist at the source",
-                    model.source
-                ))),
-            };
-            let needed = match needed {
-                Ok(needed) => needed,
-                Err(error) => {
-                    self.lack(index, error);
-                    continue;
-                }
-            };
-            match wanted.iter_mut().find(|other| other.table == model.source) {
-                None => wanted.push(Wanted {
-                    table: model.source.clone(),
-                    needed,
-                    whole: !projected,
-                    models: vec![index],
-                }),
-                Some(other) => {
-                    let more = needed
-                        .into_iter()
-                        .filter(|name| !other.needed.contains(name));
-                    let more: Vec<String> = more.collect();
-                    other.needed.extend(more);
-                    other.models.push(index);
-                }
-            }
-        }
-        wanted
+        self.plan.lacking.push(Lack::of(model, error));
     }
 
     /// Whether the table may be published so; if not its read models are noted.
@@ -322,11 +262,12 @@ impl Planning<'_> {
                 comment_sql(&name, mark),
             ];
             for entry in others {
-                let message = format!("publication \"{name}\" does not exist");
-                let detail =
-                    "The role of the source's URL owns none of its tables, so it cannot make it.";
-                let who = "Let the owner of the tables run";
-                self.lack_sql(entry, &statements, (&message, detail, who));
+                let words = Words {
+                    message: &format!("publication \"{name}\" does not exist"),
+                    detail: "The role of the source's URL owns none of its tables, so it cannot make it.",
+                    who: "Let the owner of the tables run",
+                };
+                self.lack_sql(entry, &statements, words);
             }
             return;
         }
@@ -451,24 +392,30 @@ impl Planning<'_> {
                 return;
             }
         };
-        let detail = format!("The publication has to be altered, but {why}.");
-        self.lack_sql(entry, statements, (&message, &detail, who));
+        let words = Words {
+            message: &message,
+            detail: &format!("The publication has to be altered, but {why}."),
+            who,
+        };
+        self.lack_sql(entry, statements, words);
     }
 
     /// The role may alter the publication, but only the owner of the table may publish it.
     fn lack_owner(&mut self, entry: &Wanted, statements: &[String]) {
-        let message = format!("cannot publish table \"{}\"", entry.table);
-        let detail = "The role of the source's URL does not own the table.";
-        let who = "Let a role that owns the table and the publication, or a superuser, run";
-        self.lack_sql(entry, statements, (&message, detail, who));
+        let words = Words {
+            message: &format!("cannot publish table \"{}\"", entry.table),
+            detail: "The role of the source's URL does not own the table.",
+            who: "Let a role that owns the table and the publication, or a superuser, run",
+        };
+        self.lack_sql(entry, statements, words);
     }
 
-    fn lack_sql(
-        &mut self,
-        entry: &Wanted,
-        statements: &[String],
-        (message, detail, who): (&str, &str, &str),
-    ) {
+    fn lack_sql(&mut self, entry: &Wanted, statements: &[String], words: Words<'_>) {
+        let Words {
+            message,
+            detail,
+            who,
+        } = words;
         for model in &entry.models {
             self.plan.lacking.push(Lack {
                 model: *model,
@@ -488,29 +435,6 @@ fn step(entry: &Wanted, statements: Vec<String>) -> TableStep {
         statements,
         listed: entry.sql(),
     }
-}
-
-/// What a read model needs of its table, in the table's order: projection, soft delete and
-/// identity. Without an identity the read model is suspended alone, but cannot be published by a
-/// list.
-fn needed_columns(
-    model: &ReadModelSettings,
-    table: &SourceTable,
-    listed: bool,
-) -> Result<Vec<String>> {
-    let key = model.source_key();
-    let identity = match identity(table, &key, model.soft_delete.as_deref()) {
-        Ok(identity) => identity.columns,
-        Err(error) if listed => return Err(error.context("cannot publish")),
-        Err(_) => Vec::new(),
-    };
-    let needed = |name: &String| {
-        model.columns.iter().any(|column| &column.source == name)
-            || model.soft_delete.as_ref() == Some(name)
-            || identity.contains(name)
-    };
-    let names = table.columns.iter().map(|column| &column.name);
-    Ok(names.filter(|name| needed(name)).cloned().collect())
 }
 
 #[cfg(test)]

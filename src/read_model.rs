@@ -11,6 +11,7 @@
 //! one exception is [`Remembering::OldTuple`], which is used only if every leaf is FULL.
 
 pub(crate) mod follow;
+pub(crate) mod lookup_obstacles;
 pub(crate) mod obstacles;
 
 use crate::error::{Error, Result};
@@ -91,59 +92,24 @@ impl ReadModel {
         identity: &[String],
         remembering: Remembering,
     ) -> Result<Self> {
-        let column = |name: &str| -> Result<BoundColumn> {
-            let column = table
-                .column(name)
-                .ok_or_else(|| missing_column(name, settings))?;
-            Ok(BoundColumn {
-                name: column.name.clone(),
-                number: column.number,
-                type_oid: column.type_oid,
-                bare_type_name: column.bare_type_name.clone(),
-                builtin: column.builtin,
-                toastable: column.toastable,
-                collatable: column.collatable,
-            })
-        };
-        let columns: Vec<_> = settings
-            .columns
-            .iter()
-            .map(|mapping| column(&mapping.source))
-            .collect::<Result<_>>()?;
-        let key = settings
-            .key
-            .iter()
-            .filter_map(|name| {
-                settings
-                    .columns
-                    .iter()
-                    .position(|mapping| &mapping.target == name)
-            })
-            .collect();
+        let bound = |name: &String| bound_column(settings, table, name);
+        let columns = settings.columns.iter();
+        let columns = columns.map(|mapping| bound(&mapping.source));
         let soft_delete = match &settings.soft_delete {
             None => None,
-            Some(name) => {
-                let boolean = table.column(name).is_some_and(|column| column.boolean);
-                let column = column(name)?;
-                let kind = if boolean {
-                    SoftDelete::True
-                } else {
-                    SoftDelete::NotNull
-                };
-                Some((column, kind))
+            Some(name) if table.column(name).is_some_and(|column| column.boolean) => {
+                Some((bound(name)?, SoftDelete::True))
             }
+            Some(name) => Some((bound(name)?, SoftDelete::NotNull)),
         };
         Ok(Self {
             settings: settings.clone(),
             source_oid: table.oid,
             replica_identity: table.replica_identity,
-            identity: identity
-                .iter()
-                .map(|name| column(name))
-                .collect::<Result<_>>()?,
-            columns,
-            key,
+            columns: columns.collect::<Result<_>>()?,
+            key: key_places(settings),
             soft_delete,
+            identity: identity.iter().map(bound).collect::<Result<_>>()?,
             remembering,
         })
     }
@@ -356,6 +322,35 @@ impl ReadModel {
         }
         Ok(layout)
     }
+}
+
+/// The source's column of this name.
+fn bound_column(
+    settings: &ReadModelSettings,
+    table: &SourceTable,
+    name: &str,
+) -> Result<BoundColumn> {
+    let column = table
+        .column(name)
+        .ok_or_else(|| missing_column(name, settings))?;
+    Ok(BoundColumn {
+        name: column.name.clone(),
+        number: column.number,
+        type_oid: column.type_oid,
+        bare_type_name: column.bare_type_name.clone(),
+        builtin: column.builtin,
+        toastable: column.toastable,
+        collatable: column.collatable,
+    })
+}
+
+/// The places of the key's columns among the projected ones.
+fn key_places(settings: &ReadModelSettings) -> Vec<usize> {
+    let place = |name: &String| {
+        let mut columns = settings.columns.iter();
+        columns.position(|mapping| &mapping.target == name)
+    };
+    settings.key.iter().filter_map(place).collect()
 }
 
 fn missing_column(name: &str, settings: &ReadModelSettings) -> Error {

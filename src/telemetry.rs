@@ -101,17 +101,25 @@ fn filter(level: Option<&str>) -> Result<EnvFilter> {
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = format!("{value:?}");
     match field.name() {
-        "message" => writer.write_str(&escaped(&value, false)),
-        name => write!(writer, "{name}={}", escaped(&value, false)),
+        "message" => writer.write_str(&escaped(&value, Newlines::Escaped)),
+        name => write!(writer, "{name}={}", escaped(&value, Newlines::Escaped)),
     }
 }
 
-/// The text with control characters written as `\n`, `\u{1b}` and so on; newlines stay if asked
-/// for.
-pub(crate) fn escaped(text: &str, keep_newlines: bool) -> String {
+/// What becomes of the newlines of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Newlines {
+    /// They stay.
+    Kept,
+    /// They are written as `\n`.
+    Escaped,
+}
+
+/// The text with control characters written as `\n`, `\u{1b}` and so on.
+pub(crate) fn escaped(text: &str, newlines: Newlines) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && !(keep_newlines && c == '\n') {
+        if c.is_control() && !(newlines == Newlines::Kept && c == '\n') {
             escaped.extend(c.escape_default());
         } else {
             escaped.push(c);
@@ -140,9 +148,9 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(
-            escaped("a\nb\x1b[0m\u{9b}é", false),
+            escaped("a\nb\x1b[0m\u{9b}é", Newlines::Escaped),
             "a\\nb\\u{1b}[0m\\u{9b}é"
         );
-        assert_eq!(escaped("a\nb", true), "a\nb");
+        assert_eq!(escaped("a\nb", Newlines::Kept), "a\nb");
     }
 }

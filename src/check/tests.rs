@@ -4,9 +4,10 @@ mod tables;
 
 use super::*;
 use crate::conninfo::Conninfo;
-use crate::facts::{KeyColumn, KeyIndex, LookupColumn, PublishedTable, ReplicaIdentity};
+use crate::facts::{LookupColumn, PublishedTable, ReplicaIdentity};
 use crate::identity::tests::{labels, strings};
 use crate::ownership::tests::ownership;
+use crate::read_model::lookup_obstacles::tests::{lookup, lookup_column};
 use crate::settings::{ReadModelSettings, ResyncSettings, SourceSettings, TargetSettings};
 use crate::sql::TableName;
 use std::time::Duration;
@@ -138,49 +139,6 @@ fn slot(plugin: Option<&str>, database: &str, wal_status: &str, held_bytes: i64)
         safe_wal_bytes: None,
         invalidation_reason: None,
         held_bytes: Some(held_bytes),
-    }
-}
-
-fn lookup_column(name: &str, type_name: &str) -> LookupColumn {
-    LookupColumn {
-        declared_type_name: type_name.to_owned(),
-        name: name.to_owned(),
-        type_oid: 0,
-        type_name: type_name.to_owned(),
-        bare_type_name: type_name.split('(').next().unwrap().to_owned(),
-        collation: None,
-        collatable: false,
-        not_null: true,
-        has_default: false,
-        generated: false,
-    }
-}
-
-fn lookup() -> LookupTable {
-    LookupTable {
-        oid: 2,
-        name: TableName::new("public", "labels_lookup"),
-        kind: 'r',
-        persistence: 'p',
-        has_parts: false,
-        columns: vec![
-            lookup_column("code", "character varying(10)"),
-            lookup_column("label", "character varying(50)"),
-            lookup_column("display_name", "character varying(50)"),
-            lookup_column("updated_at", "timestamp with time zone"),
-        ],
-        unique_indexes: vec![KeyIndex {
-            name: "labels_lookup_pkey".to_owned(),
-            primary: true,
-            columns: vec![KeyColumn {
-                name: "code".to_owned(),
-                equality: "OPERATOR(\"pg_catalog\".=)".to_owned(),
-            }],
-        }],
-        triggers: Vec::new(),
-        referenced_by: Vec::new(),
-        row_security_applies: false,
-        missing_privileges: Vec::new(),
     }
 }
 

@@ -7,9 +7,11 @@ use crate::check::{
     Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render,
 };
 use crate::error::{Error, Result};
+use crate::progress::SourceIdentity;
 use crate::read_model::obstacles::obstacles;
+use crate::run::preflight::check_same_source;
 use crate::settings::{ReadModelSettings, Settings};
-use crate::source::replication::Replication;
+use crate::source::replication::{Replication, SystemIdentity};
 use crate::{source, target};
 
 const EXAMPLES: &str = "\
@@ -72,7 +74,12 @@ pub async fn execute(settings: &Settings, json: bool) -> Result<bool> {
 
 /// Everything that is found, worst first.
 pub async fn findings(settings: &Settings) -> Vec<Finding> {
-    let (source, target) = tokio::join!(source_side(settings), target_side(settings));
+    // The target first: it knows which source the lookups are of.
+    let (target, copied) = match target_side(settings).await {
+        Ok((side, copied)) => (Ok(side), copied),
+        Err(error) => (Err(error), None),
+    };
+    let source = source_side(settings, copied.as_ref()).await;
     let mut findings = Vec::new();
     for (side, error) in [
         ("source", source.as_ref().err()),
@@ -88,16 +95,26 @@ pub async fn findings(settings: &Settings) -> Vec<Finding> {
     }
     findings.extend(check(settings, source.as_ref().ok(), target.as_ref().ok()));
     if source.is_ok_and(|side| side.server.may_replicate) {
-        findings.extend(replication(settings).await);
+        findings.extend(replication(settings, copied.as_ref()).await);
     }
     findings
 }
 
+/// application_name of the replication connection.
+const NAME: &str = "cdc check";
+
 /// Really opens a replication connection: pg_hba.conf may let a role in for SQL alone, and a pooler
 /// carries none.
-async fn replication(settings: &Settings) -> Option<Finding> {
+async fn replication(settings: &Settings, copied: Option<&SourceIdentity>) -> Option<Finding> {
+    let conninfo = &settings.source.conninfo;
     let opened = async {
-        let mut replication = Replication::connect(&settings.source.conninfo, "cdc check").await?;
+        // As `cdc run`; where there is no such server that was found already.
+        let accept = |system: &SystemIdentity| check_same_source(copied, &system.source());
+        let accepted = Replication::connect_to_accepted(conninfo, NAME, accept).await;
+        let mut replication = match accepted {
+            Err(error) if error.is_transient() => Replication::connect(conninfo, NAME).await?,
+            accepted => accepted?.0,
+        };
         replication.identify_system().await?;
         replication.finish().await;
         Ok::<_, Error>(())
@@ -115,8 +132,8 @@ async fn replication(settings: &Settings) -> Option<Finding> {
     })
 }
 
-async fn source_side(settings: &Settings) -> Result<SourceSide> {
-    let client = common::source(settings, "check").await?;
+async fn source_side(settings: &Settings, copied: Option<&SourceIdentity>) -> Result<SourceSide> {
+    let client = common::source(settings, "check", copied).await?;
     let server = source::facts::server(&client).await?;
     let publication = source::facts::publication(&client, &settings.source.publication).await?;
     let mut models = Vec::new();
@@ -162,7 +179,8 @@ async fn source_model(
     })
 }
 
-async fn target_side(settings: &Settings) -> Result<TargetSide> {
+/// The target, and the source that its lookups were copied from.
+async fn target_side(settings: &Settings) -> Result<(TargetSide, Option<SourceIdentity>)> {
     let mut conn = common::target(settings, "check").await?;
     let server = target::facts::server(&mut conn, &settings.target.schema).await?;
     let mut lookups = Vec::new();
@@ -176,10 +194,11 @@ async fn target_side(settings: &Settings) -> Result<TargetSide> {
         .map(|model| model.target.clone())
         .collect();
     let temp_files = target::temp_files::room(&mut conn, &names).await?;
-    Ok(TargetSide {
+    let side = TargetSide {
         temp_files,
         server,
         ownership,
         lookups,
-    })
+    };
+    Ok((side, common::copied(&mut conn, settings).await?))
 }

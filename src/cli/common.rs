@@ -7,20 +7,50 @@ use super::output;
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
 use crate::ownership::Ownership;
+use crate::progress::SourceIdentity;
+use crate::run::preflight::check_same_source;
 use crate::settings::{ReadModelSettings, Settings};
-use crate::source::facts;
+use crate::source::{connect, facts, server};
 use crate::sql::TableName;
 use crate::target::bookkeeping::Bookkeeping;
+use crate::target::presence::{Presence, presence};
 
 /// Prints a text and a line feed.
 pub(super) fn say(text: &str) -> Result<()> {
     output::print(&format!("{text}\n"))
 }
 
-/// An ordinary connection to the source for a command.
-pub(super) async fn source(settings: &Settings, command: &str) -> Result<Client> {
+/// An ordinary connection to the source for a command: of several servers to the one that `cdc run`
+/// takes, the first primary that the lookups may have been `copied` from; where there is none, to
+/// the first that answers.
+pub(super) async fn source(
+    settings: &Settings,
+    command: &str,
+    copied: Option<&SourceIdentity>,
+) -> Result<Client> {
     let name = format!("cdc {command}");
-    crate::source::connect::client(&settings.source.conninfo, &name).await
+    connect::client_preferring(&settings.source.conninfo, &name, async |client| {
+        let Some(copied) = copied else {
+            return true;
+        };
+        let found = server::identity(client).await;
+        found.is_ok_and(|found| check_same_source(Some(copied), &found).is_ok())
+    })
+    .await
+}
+
+/// The source that the lookups were copied from, if they were.
+pub(super) async fn copied(
+    conn: &mut PgConnection,
+    settings: &Settings,
+) -> Result<Option<SourceIdentity>> {
+    let bookkeeping = Bookkeeping::new(&settings.target.schema);
+    let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
+    if there && bookkeeping.is_current(conn).await? {
+        bookkeeping.source(conn).await
+    } else {
+        Ok(None)
+    }
 }
 
 /// A connection to the target for a command.

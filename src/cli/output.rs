@@ -4,8 +4,8 @@
 use std::io::{self, ErrorKind, Write};
 
 use crate::error::{Error, Result};
-use crate::telemetry::escaped;
 use crate::telemetry::progress::Above;
+use crate::telemetry::{Newlines, escaped};
 
 /// Writes a command's result to stdout; that the reader has closed the pipe (`cdc status | head
 /// -1`) is no error.
@@ -81,12 +81,15 @@ fn masked_pairs(line: &str) -> String {
 
 /// The error as PostgreSQL prints its own: `error:`, `detail:` and `hint:` lines.
 pub(crate) fn rendered(error: &Error) -> String {
-    let mut text = format!("error: {}", escaped(&error.to_string(), false));
+    let mut text = format!("error: {}", escaped(&error.to_string(), Newlines::Escaped));
     for (label, part) in [("detail", error.detail()), ("hint", error.hint())] {
         if let Some(part) = part {
             // A list of several lines is below its label.
             let blank = if part.starts_with('\n') { "" } else { " " };
-            text.push_str(&format!("\n{label}:{blank}{}", escaped(part, true)));
+            text.push_str(&format!(
+                "\n{label}:{blank}{}",
+                escaped(part, Newlines::Kept)
+            ));
         }
     }
     masked(&text)

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::common::named;
+use super::common::{self, named};
 use super::output::{note, print};
 use super::request::{Asked, CARRIES_OUT, left_out, wait};
 use super::verify::{self, DEFAULT_KEYS, keys};
@@ -125,7 +125,8 @@ async fn accept_new_source(
     bookkeeping: &Bookkeeping,
     conn: &mut PgConnection,
 ) -> Result<()> {
-    let client = source::connect::client(&settings.source.conninfo, "cdc resync").await?;
+    // Nothing counts as copied any more: `cdc run` takes the first primary.
+    let client = common::source(settings, "resync", None).await?;
     let (system, database) = source::facts::system(&client).await?;
     let ownership = bookkeeping.ownership(conn, &settings.source.slot).await?;
     ownership.check_reader((&system, &database))?;

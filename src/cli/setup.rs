@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use super::common::{self, say};
 use super::{Context, Outcome};
 use crate::error::{Class, Error, Result};
+use crate::facts::SourceTable;
 use crate::settings::Settings;
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
@@ -78,8 +79,9 @@ struct Plan {
 /// # Errors
 /// What the servers report.
 pub async fn all_sql(settings: &Settings) -> Result<String> {
-    let client = common::source(settings, "setup").await?;
     let mut conn = common::target(settings, "setup").await?;
+    let copied = common::copied(&mut conn, settings).await?;
+    let client = common::source(settings, "setup", copied.as_ref()).await?;
     let tables = common::source_tables(&client, settings).await?;
     all::text(&mut conn, settings, &tables).await
 }
@@ -89,8 +91,9 @@ pub async fn all_sql(settings: &Settings) -> Result<String> {
 /// # Errors
 /// `Configuration` where something has to be corrected first; what the servers report.
 pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
-    let client = common::source(settings, "setup").await?;
     let mut conn = common::target(settings, "setup").await?;
+    let copied = common::copied(&mut conn, settings).await?;
+    let client = common::source(settings, "setup", copied.as_ref()).await?;
     let tables = common::source_tables(&client, settings).await?;
     let version = source::facts::server(&client).await?.version;
     let existing = source::facts::publication(&client, &settings.source.publication).await?;
@@ -100,22 +103,11 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
     if let Some(refusal) = publication.refusal().filter(|_| !print_sql) {
         return Err(refusal.with_class(Class::Configuration));
     }
-    let mut plan = Plan {
+    let plan = Plan {
         publication: publication.statements_for_a_person()?,
         bookkeeping: bookkeeping_sql(&mut conn, &bookkeeping).await?,
-        lookups: Vec::new(),
+        lookups: lookups_sql(&mut conn, settings, &tables).await?,
     };
-    for (index, model) in settings.read_models.iter().enumerate() {
-        let table = tables.iter().find(|table| table.name == model.source);
-        if let Some(table) = table
-            && target::facts::table(&mut conn, &model.target)
-                .await?
-                .is_none()
-        {
-            plan.lookups
-                .push((index, target::lookup::create_sql(model, table)?));
-        }
-    }
     if print_sql {
         say(&script(settings, &plan))?;
         return Ok(true);
@@ -157,6 +149,24 @@ async fn bookkeeping_sql(
     let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
     let done = there && bookkeeping.is_current(conn).await?;
     Ok((!done).then(|| bookkeeping.create_sql()))
+}
+
+/// The SQL of the lookups that are not there yet, each with its read model's place in the settings.
+async fn lookups_sql(
+    conn: &mut PgConnection,
+    settings: &Settings,
+    tables: &[SourceTable],
+) -> Result<Vec<(usize, String)>> {
+    let mut lookups = Vec::new();
+    for (index, model) in settings.read_models.iter().enumerate() {
+        let Some(table) = tables.iter().find(|table| table.name == model.source) else {
+            continue;
+        };
+        if target::facts::table(conn, &model.target).await?.is_none() {
+            lookups.push((index, target::lookup::create_sql(model, table)?));
+        }
+    }
+    Ok(lookups)
 }
 
 /// Only a person can grant a missing privilege.

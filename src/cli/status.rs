@@ -12,6 +12,7 @@ use super::stop::Stop;
 use super::{Context, Outcome};
 use crate::conninfo::Conninfo;
 use crate::error::{Error, Result};
+use crate::progress::SourceIdentity;
 use crate::settings::Settings;
 use crate::status::{Observed, SourceSeen, Status, TargetSeen, render};
 use crate::{source, target};
@@ -98,10 +99,14 @@ pub async fn execute(settings: &Settings, json: bool, watch: bool, stop: &Stop) 
 
 /// The status as of now.
 pub async fn look(settings: &Settings) -> Status {
-    let (source, target) = tokio::join!(
-        within(&settings.source.conninfo, see_source(settings)),
-        within(&settings.target.conninfo, see_target(settings)),
-    );
+    // The target first: it knows which source the lookups are of.
+    let target = within(&settings.target.conninfo, see_target(settings)).await;
+    let (target, copied) = match target {
+        Ok((seen, copied)) => (Ok(seen), copied),
+        Err(error) => (Err(error), None),
+    };
+    let source = see_source(settings, copied.as_ref());
+    let source = within(&settings.source.conninfo, source).await;
     Status::new(settings, &Observed { source, target })
 }
 
@@ -130,8 +135,8 @@ async fn within<T>(
     }
 }
 
-async fn see_source(settings: &Settings) -> Result<SourceSeen> {
-    let client = common::source(settings, "status").await?;
+async fn see_source(settings: &Settings, copied: Option<&SourceIdentity>) -> Result<SourceSeen> {
+    let client = common::source(settings, "status", copied).await?;
     let version = source::facts::server(&client).await?.version_text;
     let slot = source::facts::slot(&client, &settings.source.slot).await?;
     let clock = source::facts::clock(&client).await?.map(|(clock, _)| clock);
@@ -146,11 +151,13 @@ async fn see_source(settings: &Settings) -> Result<SourceSeen> {
     })
 }
 
-async fn see_target(settings: &Settings) -> Result<TargetSeen> {
+/// The target, and the source that its lookups were copied from.
+async fn see_target(settings: &Settings) -> Result<(TargetSeen, Option<SourceIdentity>)> {
     let schema = &settings.target.schema;
     let mut conn = common::target(settings, "status").await?;
-    Ok(TargetSeen {
+    let seen = TargetSeen {
         version: target::facts::server(&mut conn, schema).await?.version_text,
         bookkeeping: target::report::bookkeeping(&mut conn, schema).await?,
-    })
+    };
+    Ok((seen, common::copied(&mut conn, settings).await?))
 }

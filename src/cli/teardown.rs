@@ -110,20 +110,21 @@ struct Plan {
 /// `Configuration` if a `cdc` is running, or there is no terminal to ask on; what the servers
 /// report.
 pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> Result<bool> {
-    let mut source = common::source(settings, "teardown").await;
     let mut target = common::target(settings, "teardown").await;
     let mut plan = Plan::default();
-    let mut ownership = None;
+    let (mut ownership, mut copied) = (None, None);
     match &mut target {
         Ok(conn) => {
             ownership = Some(common::ownership(conn, settings).await?);
+            copied = common::copied(conn, settings).await?;
             plan_target(conn, settings, truncate_lookups, &mut plan).await?;
         }
         Err(error) => plan.leave(format!(
             "everything at the target, which could not be asked: {error}"
         )),
     }
-    match &mut source {
+    let source = common::source(settings, "teardown", copied.as_ref()).await;
+    match &source {
         Ok(client) => plan_source(client, settings, ownership.as_ref(), &mut plan).await?,
         Err(error) => plan.leave(format!(
             "everything at the source, which could not be asked: {error}"
@@ -140,33 +141,43 @@ pub async fn execute(settings: &Settings, yes: bool, truncate_lookups: bool) -> 
     }
     // The slot first: it is what costs the source its disk.
     if let Ok(client) = &source {
-        client
-            .batch_execute(LIMIT_LOCKS)
-            .await
-            .map_err(from_driver)?;
-        for step in &plan.source {
-            for sql in &step.sql {
-                let done = client.batch_execute(sql).await;
-                done.map_err(|error| not_done(from_driver(error), step))?;
-            }
-            say(&format!("done: {}", step.what))?;
-        }
+        carry_out_at_source(client, &plan.source).await?;
     }
     if let Ok(conn) = &mut target {
-        sqlx::raw_sql(LIMIT_LOCKS)
-            .execute(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
-        for step in &plan.target {
-            for sql in &step.sql {
-                let sql = sqlx::AssertSqlSafe(sql.clone());
-                let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
-                done.map_err(|error| not_done(from_sqlx(error), step))?;
-            }
-            say(&format!("done: {}", step.what))?;
-        }
+        carry_out_at_target(conn, &plan.target).await?;
     }
     Ok(!plan.incomplete)
+}
+
+async fn carry_out_at_source(client: &Client, steps: &[Step]) -> Result<()> {
+    client
+        .batch_execute(LIMIT_LOCKS)
+        .await
+        .map_err(from_driver)?;
+    for step in steps {
+        for sql in &step.sql {
+            let done = client.batch_execute(sql).await;
+            done.map_err(|error| not_done(from_driver(error), step))?;
+        }
+        say(&format!("done: {}", step.what))?;
+    }
+    Ok(())
+}
+
+async fn carry_out_at_target(conn: &mut PgConnection, steps: &[Step]) -> Result<()> {
+    sqlx::raw_sql(LIMIT_LOCKS)
+        .execute(&mut *conn)
+        .await
+        .map_err(from_sqlx)?;
+    for step in steps {
+        for sql in &step.sql {
+            let sql = sqlx::AssertSqlSafe(sql.clone());
+            let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
+            done.map_err(|error| not_done(from_sqlx(error), step))?;
+        }
+        say(&format!("done: {}", step.what))?;
+    }
+    Ok(())
 }
 
 impl Plan {

@@ -80,6 +80,43 @@ fn line(text: &str, offset: usize) -> usize {
         .saturating_add(1)
 }
 
+/// The keys of the file outside of any table, and of each of its tables.
+const TOP: &[&str] = &[
+    "status_interval",
+    "source",
+    "target",
+    "read_model",
+    "resync",
+];
+const SOURCE: &[&str] = &[
+    "url",
+    "url_file",
+    "password_file",
+    "publication",
+    "slot",
+    "publish_columns",
+    "max_retained_wal",
+    "failover",
+];
+const TARGET: &[&str] = &[
+    "url",
+    "url_file",
+    "password_file",
+    "schema",
+    "synchronous_commit",
+    "on_row_error",
+];
+const RESYNC: &[&str] = &["schedule", "timezone", "jitter"];
+const READ_MODEL: &[&str] = &[
+    "source",
+    "target",
+    "key",
+    "columns",
+    "soft_delete",
+    "synced_at",
+    "on_row_error",
+];
+
 struct Reader<'a> {
     name: &'a str,
     text: &'a str,
@@ -115,66 +152,47 @@ impl Reader<'_> {
             path: "",
             table: document,
         };
-        self.known(
-            &top,
-            &[
-                "status_interval",
-                "source",
-                "target",
-                "read_model",
-                "resync",
-            ],
-        );
+        self.known(&top, TOP);
         let mut raw = Raw {
             status_interval: self.string(&top, "status_interval"),
             ..Raw::default()
         };
         if let Some(source) = self.table(&top, "source") {
-            self.known(
-                &source,
-                &[
-                    "url",
-                    "url_file",
-                    "password_file",
-                    "publication",
-                    "slot",
-                    "publish_columns",
-                    "max_retained_wal",
-                    "failover",
-                ],
-            );
-            raw.source = self.side(&source);
-            raw.publication = self.string(&source, "publication");
-            raw.slot = self.string(&source, "slot");
-            raw.publish_columns = self.string(&source, "publish_columns");
-            raw.max_retained_wal = self.string(&source, "max_retained_wal");
-            raw.failover = self.string(&source, "failover");
+            self.source(&source, &mut raw);
         }
         if let Some(target) = self.table(&top, "target") {
-            self.known(
-                &target,
-                &[
-                    "url",
-                    "url_file",
-                    "password_file",
-                    "schema",
-                    "synchronous_commit",
-                    "on_row_error",
-                ],
-            );
-            raw.target = self.side(&target);
-            raw.schema = self.string(&target, "schema");
-            raw.synchronous_commit = self.string(&target, "synchronous_commit");
-            raw.on_row_error = self.string(&target, "on_row_error");
+            self.target(&target, &mut raw);
         }
         if let Some(resync) = self.table(&top, "resync") {
-            self.known(&resync, &["schedule", "timezone", "jitter"]);
-            raw.schedule = self.string(&resync, "schedule");
-            raw.timezone = self.string(&resync, "timezone");
-            raw.jitter = self.string(&resync, "jitter");
+            self.resync(&resync, &mut raw);
         }
         raw.read_models = self.read_models(&top);
         raw
+    }
+
+    fn source(&mut self, source: &Section<'_, '_>, raw: &mut Raw) {
+        self.known(source, SOURCE);
+        raw.source = self.side(source);
+        raw.publication = self.string(source, "publication");
+        raw.slot = self.string(source, "slot");
+        raw.publish_columns = self.string(source, "publish_columns");
+        raw.max_retained_wal = self.string(source, "max_retained_wal");
+        raw.failover = self.string(source, "failover");
+    }
+
+    fn target(&mut self, target: &Section<'_, '_>, raw: &mut Raw) {
+        self.known(target, TARGET);
+        raw.target = self.side(target);
+        raw.schema = self.string(target, "schema");
+        raw.synchronous_commit = self.string(target, "synchronous_commit");
+        raw.on_row_error = self.string(target, "on_row_error");
+    }
+
+    fn resync(&mut self, resync: &Section<'_, '_>, raw: &mut Raw) {
+        self.known(resync, RESYNC);
+        raw.schedule = self.string(resync, "schedule");
+        raw.timezone = self.string(resync, "timezone");
+        raw.jitter = self.string(resync, "jitter");
     }
 
     fn side(&mut self, section: &Section<'_, '_>) -> Side {
@@ -220,18 +238,7 @@ impl Reader<'_> {
         value: &Spanned<DeValue<'_>>,
         section: &Section<'_, '_>,
     ) -> RawReadModel {
-        self.known(
-            section,
-            &[
-                "source",
-                "target",
-                "key",
-                "columns",
-                "soft_delete",
-                "synced_at",
-                "on_row_error",
-            ],
-        );
+        self.known(section, READ_MODEL);
         RawReadModel {
             origin: self.origin(value, section.path),
             source: self.string(section, "source"),

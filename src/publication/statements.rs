@@ -1,6 +1,6 @@
 //! The statements that create and alter a publication.
 
-use super::Wanted;
+use super::wanted::Wanted;
 use crate::sql::{TableName, ident, literal};
 
 pub(super) fn create_sql(name: &str, tables: &[&str], options: &str) -> String {

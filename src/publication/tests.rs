@@ -5,6 +5,7 @@ use crate::conninfo::Conninfo;
 use crate::facts::{Leaf, PublishedTable, ReplicaIdentity};
 use crate::identity::tests::{labels, strings};
 use crate::ownership::tests::ownership;
+use crate::settings::ReadModelSettings;
 use crate::settings::{ResyncSettings, SourceSettings, TargetSettings};
 use std::time::Duration;
 

@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 use crate::error::{Class, Error, Result};
 use crate::facts::{LookupTable, SourceTable, roots};
 use crate::read_model::follow::follow;
+use crate::read_model::lookup_obstacles::{LookupWriter, check_lookup};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
@@ -66,7 +67,7 @@ pub(crate) async fn bind_all(
     let mut bound = Vec::with_capacity(settings.read_models.len());
     for (read_model, seen) in settings.read_models.iter().zip(seen) {
         let (id, mut state) = (seen.stored.id, seen.stored.state);
-        let model = binder.bind(read_model, seen, target, false).await;
+        let model = binder.bind(read_model, seen, target, When::AtStart).await;
         if let Err(error) = &model {
             check_unbound(read_model, error, state == ModelState::New && !copied)?;
             // A read model that was never copied stays new: the others continue.
@@ -145,6 +146,15 @@ pub(crate) struct Seen {
     lookup: Option<LookupTable>,
 }
 
+/// When a read model is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the stream begins.
+    AtStart,
+    /// While the changes of the others are applied, and perhaps its own.
+    BesideStream,
+}
+
 /// What every read model is bound with.
 #[derive(Debug)]
 pub(crate) struct Binder<'a> {
@@ -153,6 +163,8 @@ pub(crate) struct Binder<'a> {
     epoch: i64,
     /// The role that reads.
     role: &'a str,
+    /// The role that writes.
+    target_role: &'a str,
     /// Tables that take the changes of all their partitions under their own name.
     roots: Vec<TableName>,
 }
@@ -174,6 +186,7 @@ impl<'a> Binder<'a> {
             bookkeeping,
             epoch,
             role: &settings.source.conninfo.user,
+            target_role: &settings.target.conninfo.user,
             roots: roots(settings, publication.as_ref()),
         })
     }
@@ -229,13 +242,14 @@ impl<'a> Binder<'a> {
     /// a read model that takes no part in a running stream may get one.
     ///
     /// # Errors
-    /// [`Class::Gap`] with `in_stream` if the definition differs: the session must begin again.
+    /// [`Class::Gap`] beside a running stream if the definition is another one: the session must
+    /// begin again.
     pub(crate) async fn bind(
         &self,
         settings: &ReadModelSettings,
         seen: Seen,
         target: &mut PgConnection,
-        in_stream: bool,
+        when: When,
     ) -> Result<TargetModel> {
         let Self {
             bookkeeping, epoch, ..
@@ -244,20 +258,13 @@ impl<'a> Binder<'a> {
         let model = Arc::new(follow(settings, &table, &self.roots, self.role)?);
         let found = match seen.lookup {
             Some(found) => found,
-            None => {
-                lookup::create(target, settings, &table).await?;
-                tracing::info!(read_model = settings.name(), "made the lookup table");
-                facts::table(target, &settings.target)
-                    .await?
-                    .ok_or_else(|| {
-                        Error::broken(format!(
-                            "lookup table \"{}\" does not exist",
-                            settings.target
-                        ))
-                    })?
-            }
+            None => make_lookup(settings, &table, target).await?,
         };
-        refuse_without_privileges(&found)?;
+        let writer = LookupWriter {
+            schema: bookkeeping.schema_name(),
+            role: self.target_role,
+        };
+        check_lookup(settings, &found, &table, writer)?;
         let stored = seen.stored;
         let model = TargetModel::bind(stored.id, bookkeeping.schema_name(), model, &found)?
             .for_epoch(epoch)
@@ -266,14 +273,8 @@ impl<'a> Binder<'a> {
         if seen.has_map && stored.definition == definition {
             return Ok(model);
         }
-        if in_stream && stored.state == ModelState::InStep {
-            return Err(Error::new(
-                Class::Gap,
-                format!(
-                    "the tables of read model \"{}\" were altered",
-                    settings.name()
-                ),
-            ));
+        if when == When::BesideStream && stored.state == ModelState::InStep {
+            return Err(altered(settings));
         }
         // Each definition has a map of its own; a map that is only missing is created again.
         let replaced = !stored.definition.is_empty() && stored.definition != definition;
@@ -291,20 +292,28 @@ impl<'a> Binder<'a> {
     }
 }
 
-fn refuse_without_privileges(found: &LookupTable) -> Result<()> {
-    if found.missing_privileges.is_empty() {
-        return Ok(());
-    }
-    let missing = found.missing_privileges.join(", ");
-    Err(Error::broken(format!(
-        "permission denied for lookup table \"{}\"",
-        found.name
-    ))
-    .with_detail(format!("The role of the target's URL lacks {missing}."))
-    .with_hint(format!(
-        "GRANT {missing} ON {} TO the role of the target's URL;",
-        found.name.quoted()
-    )))
+async fn make_lookup(
+    settings: &ReadModelSettings,
+    source: &SourceTable,
+    target: &mut PgConnection,
+) -> Result<LookupTable> {
+    lookup::create(target, settings, source).await?;
+    tracing::info!(read_model = settings.name(), "made the lookup table");
+    let found = facts::table(target, &settings.target).await?;
+    found.ok_or_else(|| {
+        Error::broken(format!(
+            "lookup table \"{}\" does not exist",
+            settings.target
+        ))
+    })
+}
+
+fn altered(settings: &ReadModelSettings) -> Error {
+    let name = settings.name();
+    Error::new(
+        Class::Gap,
+        format!("the tables of read model \"{name}\" were altered"),
+    )
 }
 
 /// The read model's source table.

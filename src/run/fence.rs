@@ -59,7 +59,7 @@ pub(crate) async fn lock(
         }
         if attempt.is_multiple_of(SAY_AGAIN) {
             let holder = holder(client, &shared.settings).await;
-            let holder = holder.map_or_else(|error| error.to_string(), told);
+            let holder = holder.map_or_else(|error| error.to_string(), described);
             tracing::warn!(
                 slot,
                 holder,
@@ -112,7 +112,7 @@ async fn end_stale(
     }
     tracing::warn!(
         slot = shared.settings.source.slot,
-        holder = holder.told,
+        holder = holder.description,
         last_sign_of_life = life.at,
         silent_seconds = life.silent.as_secs(),
         "ending the walsender that another cdc of this pipeline has left behind: its owner gives no sign of life"
@@ -145,8 +145,8 @@ struct Holder {
     age: Duration,
     /// It has our role and our name.
     ours: bool,
-    /// The holder, in words.
-    told: String,
+    /// Who it is, in words.
+    description: String,
 }
 
 /// `$1` is the lock's key, `$2` our application_name. For sessions of other roles the server shows
@@ -154,7 +154,7 @@ struct Holder {
 const HOLDER: &str = "SELECT a.pid, coalesce(a.backend_start::text, '') AS since, \
       coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - a.backend_start), 0)::float8 AS age, \
       coalesce(a.usename = current_user AND a.application_name = $2::text, false) AS ours, \
-      a.pid::text || coalesce(' (' || a.application_name || ', ' || coalesce(a.client_addr::text, 'local') || ', since ' || a.backend_start || ')', '') AS reported \
+      a.pid::text || coalesce(' (' || a.application_name || ', ' || coalesce(a.client_addr::text, 'local') || ', since ' || a.backend_start || ')', '') AS description \
     FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
@@ -173,14 +173,14 @@ async fn holder(client: &Client, settings: &Settings) -> Result<Option<Holder>> 
             since: row.try_get("since")?,
             age: Duration::try_from_secs_f64(row.try_get("age")?).unwrap_or_default(),
             ours: row.try_get("ours")?,
-            told: row.try_get("reported")?,
+            description: row.try_get("description")?,
         })
     };
     row.map(read).transpose().map_err(from_driver)
 }
 
-fn told(holder: Option<Holder>) -> String {
-    holder.map_or_else(|| "nobody any more".to_owned(), |holder| holder.told)
+fn described(holder: Option<Holder>) -> String {
+    holder.map_or_else(|| "nobody any more".to_owned(), |holder| holder.description)
 }
 
 /// The evidence that the owner is dead. A living owner must never be ended, so one old sign of life
@@ -245,7 +245,7 @@ mod tests {
             since: "then".to_owned(),
             age: Duration::from_secs(age),
             ours: true,
-            told: String::new(),
+            description: String::new(),
         };
         let life = Life {
             at: at.to_owned(),

@@ -19,11 +19,11 @@ pub(crate) async fn connect(
     shared: &Shared,
     copied: Option<&SourceIdentity>,
 ) -> Result<(Replication, SourceIdentity)> {
-    let accept = |system: &SystemIdentity| check_same_source(copied, &identity(system));
+    let accept = |system: &SystemIdentity| check_same_source(copied, &system.source());
     let conninfo = &shared.settings.source.conninfo;
     let name = shared.application_name(STREAM);
     match Replication::connect_to_accepted(conninfo, &name, accept).await {
-        Ok((replication, system)) => Ok((replication, identity(&system))),
+        Ok((replication, system)) => Ok((replication, system.source())),
         Err(error) if error.class() == Class::Configuration => {
             // An ordinary session may say more clearly what keeps the role from replicating.
             check_server(&shared.source_session("facts").await?).await?;
@@ -50,14 +50,6 @@ pub(crate) async fn or_another_pipeline(
     match found.await {
         Ok(Err(another)) => another,
         Ok(Ok(())) | Err(_) => error,
-    }
-}
-
-fn identity(system: &SystemIdentity) -> SourceIdentity {
-    SourceIdentity {
-        system_identifier: system.system_identifier.clone(),
-        timeline: system.timeline,
-        database: system.database.clone(),
     }
 }
 

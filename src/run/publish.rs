@@ -177,8 +177,7 @@ pub(crate) async fn lacking(
     Ok(Some(lacking))
 }
 
-/// The other read models whose tables the publication is to hold. A table with a value that the
-/// source cannot read is left out: its next update would end the stream for all.
+/// The settings with the read models by which the publication is to be.
 async fn published_together(
     shared: &Shared,
     target: &mut PgConnection,
@@ -186,16 +185,57 @@ async fn published_together(
 ) -> Result<Settings> {
     let unreadable = shared.bookkeeping.unreadable(target).await?;
     let stored = shared.bookkeeping.models(target).await?;
-    let is_unreadable = |name: &str| {
-        stored
-            .iter()
-            .any(|stored| stored.name == name && unreadable.contains(&stored.id))
-    };
-    let read_models = shared.settings.read_models.iter();
-    let read_models = read_models
-        .filter(|model| asked.read_models.contains(model) || !is_unreadable(&model.name()));
+    let unreadable: Vec<&str> = stored
+        .iter()
+        .filter(|stored| unreadable.contains(&stored.id))
+        .map(|stored| stored.name.as_str())
+        .collect();
+    let all = &shared.settings.read_models;
     Ok(Settings {
-        read_models: read_models.cloned().collect(),
+        read_models: together(all, &asked.read_models, &unreadable),
         ..shared.settings.clone()
     })
+}
+
+/// The read models whose tables the publication is to hold besides those that are asked for: not
+/// one with a value that the source cannot read out, whose next update would end the stream for
+/// all.
+fn together(
+    all: &[ReadModelSettings],
+    asked: &[ReadModelSettings],
+    unreadable: &[&str],
+) -> Vec<ReadModelSettings> {
+    let stays = |model: &&ReadModelSettings| {
+        !unreadable.contains(&model.name().as_str()) || asked.contains(model)
+    };
+    all.iter().filter(stays).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> ReadModelSettings {
+        let mut model = ReadModelSettings::labels();
+        model.target.name = name.to_owned();
+        model
+    }
+
+    /// The publication's list of columns is made of what all read models of a table need, so those
+    /// that were not asked for count too.
+    #[test]
+    fn one_that_cannot_be_read_is_published_only_if_it_is_asked_for() {
+        let all = ["a", "b", "c", "d"].map(named);
+        let names = |asked: &[&str], unreadable: &[&str]| -> Vec<String> {
+            let asked: Vec<ReadModelSettings> = asked.iter().map(|name| named(name)).collect();
+            let found = together(&all, &asked, unreadable);
+            found.into_iter().map(|model| model.target.name).collect()
+        };
+        assert_eq!(names(&["a"], &[]), ["a", "b", "c", "d"]);
+        assert_eq!(names(&["a"], &["public.b"]), ["a", "c", "d"]);
+        assert_eq!(names(&["b"], &["public.b"]), ["a", "b", "c", "d"]);
+        assert_eq!(names(&["b"], &["public.b", "public.d"]), ["a", "b", "c"]);
+        // Of another one of the same source that the settings do not have any more.
+        assert_eq!(names(&["a"], &["public.gone"]), ["a", "b", "c", "d"]);
+    }
 }

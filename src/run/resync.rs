@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::run::bind::Binder;
+use crate::run::bind::{Binder, When};
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
 use crate::run::copy::{ToCopy, copy_all, take_away};
@@ -208,7 +208,9 @@ impl Copying<'_> {
             .collect();
         let seen = binder.look(&asked, shadow.connection()).await?;
         for ((index, settings, id), seen) in self.order.models.iter().zip(seen) {
-            let bound = binder.bind(settings, seen, shadow.connection(), true).await;
+            let bound = binder
+                .bind(settings, seen, shadow.connection(), When::BesideStream)
+                .await;
             let bound = match bound {
                 Ok(model) if with_such_values.contains(id) => {
                     let read = unreadable::read_through(client, &model).await;

@@ -50,15 +50,13 @@ pub(crate) async fn create_slot(
     let failed = shared.slots_failed.load(Ordering::Relaxed);
     let within = wanted.within * 2u32.pow(failed.min(MOST_DOUBLINGS));
     let result = {
-        let waits = Waits { stop, tell: &tell };
-        let making = source::slot::create_within(
-            replication,
-            observer,
-            wanted.name,
-            wanted.kind,
+        let waits = Waits {
             within,
-            &waits,
-        );
+            stop,
+            tell: &tell,
+        };
+        let making =
+            source::slot::create_within(replication, observer, wanted.name, wanted.kind, &waits);
         let noting = note(shared, wanted, &mut told);
         tokio::select! {
             biased;

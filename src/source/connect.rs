@@ -74,7 +74,36 @@ pub(crate) async fn client_of(
     Ok(client)
 }
 
-/// The same, with what ends the connection at once.
+/// As [`client`], with the first primary that is accepted; where there is none with the first
+/// server that answers, so that it can be said what is found there.
+///
+/// # Errors
+/// As [`client`].
+pub(crate) async fn client_preferring(
+    conninfo: &Conninfo,
+    application_name: &str,
+    accept: impl AsyncFn(&Client) -> bool,
+) -> Result<Client> {
+    let mut search = Search::new(conninfo, Wanted::Any)?;
+    let mut other = None;
+    while let Some(server) = search.next().await {
+        let connecting = async {
+            let ((client, _), session) = ordinary(conninfo, &server, application_name).await?;
+            let is_accepted = !session.in_recovery && accept(&client).await;
+            Ok(((client, is_accepted), session))
+        };
+        let outcome = server.limit(connecting).await;
+        match search.judge(&server, outcome) {
+            Ok(Some((client, true))) => return Ok(client),
+            Ok(Some((client, false))) => other = other.or(Some(client)),
+            Ok(None) => {}
+            Err(error) => return other.ok_or(error),
+        }
+    }
+    other.ok_or_else(|| search.into_error())
+}
+
+/// As [`client_of`], with what ends the connection at once.
 pub(super) async fn connected(
     conninfo: &Conninfo,
     application_name: &str,

@@ -7,26 +7,38 @@ use crate::sql::ident;
 
 /// `COPY (...) TO STDOUT` of the live rows, and of the dead ones whose values must be kept.
 pub(crate) fn copy_query(model: &ReadModel) -> String {
-    query(model, model.keeps_dead_rows())
+    let rows = if model.keeps_dead_rows() {
+        Rows::All
+    } else {
+        Rows::Live
+    };
+    query(model, rows)
 }
 
 /// The same of the live rows alone.
 pub(crate) fn live_rows_query(model: &ReadModel) -> String {
-    query(model, false)
+    query(model, Rows::Live)
 }
 
-fn query(model: &ReadModel, with_dead_rows: bool) -> String {
+/// Which rows are read.
+#[derive(Clone, Copy)]
+enum Rows {
+    Live,
+    /// The dead ones too, marked as such.
+    All,
+}
+
+fn query(model: &ReadModel, rows: Rows) -> String {
     let name = |column: &BoundColumn| format!("t.{}", ident(&column.name));
     let identity: Vec<String> = model.identity.iter().map(name).collect();
     let columns: Vec<String> = model.columns.iter().map(name).collect();
     let live = live(model);
-    let (state, filter) = if with_dead_rows {
-        (
+    let (state, filter) = match rows {
+        Rows::All => (
             format!("CASE WHEN {live} THEN 'l' ELSE 'd' END"),
             String::new(),
-        )
-    } else {
-        ("'l'".to_owned(), format!(" WHERE {live}"))
+        ),
+        Rows::Live => ("'l'".to_owned(), format!(" WHERE {live}")),
     };
     format!(
         "COPY (SELECT {}, {state}, {} FROM {} t{filter}) TO STDOUT",

@@ -27,6 +27,7 @@ use super::server::{Instance, Session};
 use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::progress::SourceIdentity;
 pub use crate::protocol::frame::StreamFrame;
 use crate::protocol::frame::{self, Backend, Frame, MAX_FRAME_BYTES, StandbyStatus};
 use crate::sql;
@@ -58,6 +59,17 @@ pub struct SystemIdentity {
     pub wal_flush: Lsn,
     /// Database of the connection.
     pub database: String,
+}
+
+impl SystemIdentity {
+    /// Which source this is.
+    pub(crate) fn source(&self) -> SourceIdentity {
+        SourceIdentity {
+            system_identifier: self.system_identifier.clone(),
+            timeline: self.timeline,
+            database: self.database.clone(),
+        }
+    }
 }
 
 /// A connection to a walsender.
@@ -273,7 +285,13 @@ impl Replication {
         reply_requested: bool,
     ) -> Result<()> {
         let flushed = if self.apart { Lsn::ZERO } else { flushed };
-        self.add_status(written, flushed, applied, reply_requested);
+        self.add_status(StandbyStatus {
+            written,
+            flushed,
+            applied,
+            time: now(),
+            reply_requested,
+        });
         self.flush().await
     }
 
@@ -310,18 +328,17 @@ impl Replication {
     /// first.
     pub(crate) fn move_slot(&mut self, written: Lsn, flushed: Lsn) {
         if self.apart {
-            self.add_status(written, flushed, flushed, false);
+            self.add_status(StandbyStatus {
+                written,
+                flushed,
+                applied: flushed,
+                time: now(),
+                reply_requested: false,
+            });
         }
     }
 
-    fn add_status(&mut self, written: Lsn, flushed: Lsn, applied: Lsn, reply_requested: bool) {
-        let status = StandbyStatus {
-            written,
-            flushed,
-            applied,
-            time: now(),
-            reply_requested,
-        };
+    fn add_status(&mut self, status: StandbyStatus) {
         self.to_send.extend_from_slice(&status.encode());
     }
 

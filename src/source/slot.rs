@@ -139,6 +139,8 @@ pub async fn set_failover(
 /// How to wait for a slot.
 #[derive(Debug)]
 pub struct Waits<'a> {
+    /// The longest that he waits.
+    pub within: Duration,
     /// Gives the slot up when cancelled.
     pub stop: &'a CancellationToken,
     /// Receives what blocks the slot while it is being created.
@@ -164,8 +166,8 @@ fn listed(blockers: &[Blocker]) -> String {
     list.join("; ")
 }
 
-/// As [`create`], but gives up after `within` or once `stop` is cancelled: it cancels the command
-/// at the server, and checks that the slot is gone.
+/// As [`create`], but gives up when the caller's limit ends: it cancels the command at the server,
+/// and checks that the slot is gone.
 ///
 /// Not to be dropped half way. After an error that is not about the slot itself the connection must
 /// be closed.
@@ -177,14 +179,13 @@ pub async fn create_within(
     observer: &Client,
     name: &str,
     kind: Kind,
-    within: Duration,
     waits: &Waits<'_>,
 ) -> Result<CreatedSlot> {
-    let stop = waits.stop;
+    let Waits { within, stop, tell } = *waits;
     let cancel = replication.cancel_token();
     let mut creation = pin!(create(replication, name, kind));
     let told = async {
-        tell_blockers(observer, waits.tell).await;
+        tell_blockers(observer, tell).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {

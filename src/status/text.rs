@@ -1,7 +1,8 @@
 //! The status for a terminal: the verdict first, then one small table, in less than 100 columns.
 
 use super::{
-    Copy, PipelineStatus, ReadModelStatus, ResyncSchedule, SideStatus, SlotStatus, Status, Verdict,
+    Checkpoint, Copy, PipelineStatus, ReadModelStatus, Resync, ResyncSchedule, SideStatus,
+    SlotStatus, Status, Verdict,
 };
 
 /// Widest line.
@@ -9,6 +10,37 @@ const WIDTH: usize = 99;
 
 /// The status as text, with a line feed at the end.
 pub(crate) fn render(status: &Status) -> String {
+    let mut lines = verdict(status);
+    lines.push(String::new());
+    lines.extend(table(&status.read_models));
+    lines.push(String::new());
+    let mut of = |what: &str, text: String| lines.push(format!("{what:<11} {text}"));
+    of("cdc", pipeline(status.pipeline.as_ref()));
+    if let Some(found) = &status.checkpoint {
+        of("checkpoint", checkpoint(found));
+    }
+    of("slot", slot(status));
+    of("source", side(&status.source));
+    of("target", side(&status.target));
+    for model in &status.read_models {
+        if let Some(copy) = &model.copy {
+            let name = clip(&model.name, 28);
+            of("copy", format!("{name}: {}", progress(copy)));
+        }
+    }
+    if let Some(last) = status.resyncs.first() {
+        of("resync", resync(last));
+    }
+    lines.extend(status.resync_schedule.as_ref().map(schedule));
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|line| clip(line.trim_end(), WIDTH))
+        .collect();
+    format!("{}\n", lines.join("\n"))
+}
+
+/// The verdict, and below it the problems that it does not tell.
+fn verdict(status: &Status) -> Vec<String> {
     let mut lines = wrap(
         &format!("{:<9} {}", word(status.verdict), status.summary),
         "          ",
@@ -24,62 +56,43 @@ pub(crate) fn render(status: &Status) -> String {
         let hint = problem.hint.iter();
         lines.extend(hint.flat_map(|hint| wrap(&format!("hint: {hint}"), "    ")));
     }
-    lines.push(String::new());
-    lines.extend(table(&status.read_models));
-    lines.push(String::new());
-    lines.push(format!(
-        "cdc         {}",
-        pipeline(status.pipeline.as_ref())
-    ));
-    if let Some(checkpoint) = &status.checkpoint {
-        let time_text = checkpoint
-            .commit_time
-            .as_deref()
-            .map_or_else(|| "-".to_owned(), time);
-        let lag = checkpoint
-            .lag_bytes
-            .map_or_else(String::new, |lag| format!(", {} of WAL to go", size(lag)));
-        lines.push(format!(
-            "checkpoint  {} as of {time_text}{lag}",
-            checkpoint.lsn
-        ));
-    }
-    let slot_text = match &status.slot {
+    lines
+}
+
+fn checkpoint(checkpoint: &Checkpoint) -> String {
+    let time_text = checkpoint
+        .commit_time
+        .as_deref()
+        .map_or_else(|| "-".to_owned(), time);
+    let lag = checkpoint
+        .lag_bytes
+        .map_or_else(String::new, |lag| format!(", {} of WAL to go", size(lag)));
+    format!("{} as of {time_text}{lag}", checkpoint.lsn)
+}
+
+fn slot(status: &Status) -> String {
+    match &status.slot {
         Some(slot) => slot_line(slot),
         None if status.source.reachable => "none".to_owned(),
         None => "not seen".to_owned(),
+    }
+}
+
+fn resync(resync: &Resync) -> String {
+    let origin = if resync.dry_run {
+        "dry run"
+    } else {
+        &resync.origin
     };
-    lines.push(format!("slot        {slot_text}"));
-    lines.push(format!("source      {}", side(&status.source)));
-    lines.push(format!("target      {}", side(&status.target)));
-    for model in &status.read_models {
-        let copy = model.copy.iter();
-        lines.extend(
-            copy.map(|copy| format!("copy        {}: {}", clip(&model.name, 28), progress(copy))),
-        );
-    }
-    if let Some(resync) = status.resyncs.first() {
-        let waiting = resync
-            .waiting_for
-            .as_ref()
-            .map_or_else(String::new, |who| format!(", waits for {who}"));
-        lines.push(format!(
-            "resync      {} ({}), requested {}{waiting}",
-            resync.state,
-            if resync.dry_run {
-                "dry run"
-            } else {
-                &resync.origin
-            },
-            time(&resync.requested_at)
-        ));
-    }
-    lines.extend(status.resync_schedule.as_ref().map(schedule));
-    let lines: Vec<String> = lines
-        .iter()
-        .map(|line| clip(line.trim_end(), WIDTH))
-        .collect();
-    format!("{}\n", lines.join("\n"))
+    let waiting = resync
+        .waiting_for
+        .as_ref()
+        .map_or_else(String::new, |who| format!(", waits for {who}"));
+    let requested = time(&resync.requested_at);
+    format!(
+        "{} ({origin}), requested {requested}{waiting}",
+        resync.state
+    )
 }
 
 fn word(verdict: Verdict) -> &'static str {

@@ -43,30 +43,33 @@ pub(super) fn is_alive(pipeline: &PipelineStatus) -> bool {
 
 /// Fills in verdict, summary and problems.
 pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&SourceSeen>) {
+    let mut found = find(status, settings, source);
+    let first = found
+        .iter()
+        .find(|(_, problem)| problem.severity == "error");
+    status.healthy = first.is_none();
+    (status.verdict, status.summary) = match first {
+        Some((verdict, problem)) => (*verdict, problem.message.clone()),
+        None => (Verdict::Ok, in_step(status)),
+    };
+    found.sort_by_key(|(_, problem)| problem.severity);
+    status.problems = found.into_iter().map(|(_, problem)| problem).collect();
+}
+
+/// All problems, each with the verdict that it means; of the errors the first one is the most
+/// important.
+fn find(
+    status: &Status,
+    settings: &Settings,
+    source: Option<&SourceSeen>,
+) -> Vec<(Verdict, Problem)> {
     let mut found: Vec<(Verdict, Problem)> = Vec::new();
-    if let Some(error) = &status.target.error {
-        found.push((
-            Verdict::Unknown,
-            problem(
-                "error",
-                "target",
-                format!("the target could not be asked: {error}"),
-                None,
-            ),
-        ));
-    } else {
-        pipeline(status, &mut found);
+    match &status.target.error {
+        Some(error) => found.push(not_seen("target", error)),
+        None => pipeline(status, &mut found),
     }
     match (&status.source.error, source) {
-        (Some(error), _) => found.push((
-            Verdict::Unknown,
-            problem(
-                "error",
-                "source",
-                format!("the source could not be asked: {error}"),
-                None,
-            ),
-        )),
+        (Some(error), _) => found.push(not_seen("source", error)),
         (None, Some(source)) => foreign_slot(source.slot.as_ref(), settings, &mut found),
         (None, None) => {}
     }
@@ -82,26 +85,31 @@ pub(super) fn judge(status: &mut Status, settings: &Settings, source: Option<&So
     {
         slot(source.slot.as_ref(), settings, runs, &mut found);
     }
-    if runs && let Some(age) = oldest(status).filter(|age| *age > MAX_AGE_SECONDS) {
-        let message = match &status.catching_up {
-            Some(catching_up) => catching_up.told(),
-            None => format!("the lookups may be {} old", super::text::duration(age)),
-        };
-        found.push((Verdict::Behind, problem("error", "cdc", message, None)));
+    if runs {
+        age(status, &mut found);
     }
     resyncs::overdue(status, runs, &mut found);
     waiting_rows(status, &mut found);
     resyncs::told(status, &mut found);
-    let first = found
-        .iter()
-        .find(|(_, problem)| problem.severity == "error");
-    status.healthy = first.is_none();
-    (status.verdict, status.summary) = match first {
-        Some((verdict, problem)) => (*verdict, problem.message.clone()),
-        None => (Verdict::Ok, in_step(status)),
+    found
+}
+
+/// A side that could not be asked.
+fn not_seen(side: &str, error: &str) -> (Verdict, Problem) {
+    let message = format!("the {side} could not be asked: {error}");
+    (Verdict::Unknown, problem("error", side, message, None))
+}
+
+/// Lookups that are too old though `cdc` runs.
+fn age(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
+    let Some(age) = oldest(status).filter(|age| *age > MAX_AGE_SECONDS) else {
+        return;
     };
-    found.sort_by_key(|(_, problem)| problem.severity);
-    status.problems = found.into_iter().map(|(_, problem)| problem).collect();
+    let message = match &status.catching_up {
+        Some(catching_up) => catching_up.told(),
+        None => format!("the lookups may be {} old", super::text::duration(age)),
+    };
+    found.push((Verdict::Behind, problem("error", "cdc", message, None)));
 }
 
 fn problem(severity: &'static str, subject: &str, message: String, hint: Option<&str>) -> Problem {
@@ -123,67 +131,69 @@ fn pipeline(status: &Status, found: &mut Vec<(Verdict, Problem)>) {
         return;
     };
     if !pipeline.alive {
-        let as_of = status
-            .checkpoint
-            .as_ref()
-            .map(|checkpoint| checkpoint.commit_time.as_deref());
-        let message = match as_of {
-            Some(Some(time)) => format!(
-                "cdc is not running; the lookups are as of {}",
-                super::text::time(time)
-            ),
-            Some(None) => {
-                "cdc is not running; as of which time the lookups are is not known".to_owned()
-            }
-            None => "cdc is not running, and has copied nothing yet".to_owned(),
-        };
-        found.push((
-            Verdict::Stopped,
-            problem(
-                "error",
-                "cdc",
-                message,
-                Some("Start cdc run; it continues where it stopped."),
-            ),
-        ));
+        found.push(stopped(status));
     }
-    if let Some(error) = &pipeline.error {
-        let message = if pipeline.alive {
-            format!("cdc is trying again: {error}")
-        } else {
-            format!("last error: {error}")
-        };
-        found.push((
-            Verdict::Retrying,
-            problem("error", "cdc", message, pipeline.error_hint.as_deref()),
-        ));
-    } else if pipeline.alive && pipeline.state == "retrying" {
-        found.push((
-            Verdict::Retrying,
-            problem("error", "cdc", "cdc is trying again".to_owned(), None),
-        ));
-    }
-    if let Some(why) = &pipeline.healing {
-        let (message, hint) = match &pipeline.healing_after {
-            Some(after) => (
+    found.extend(last_error(pipeline));
+    found.extend(healing(pipeline));
+}
+
+fn stopped(status: &Status) -> (Verdict, Problem) {
+    let as_of = status
+        .checkpoint
+        .as_ref()
+        .map(|checkpoint| checkpoint.commit_time.as_deref());
+    let message = match as_of {
+        Some(Some(time)) => format!(
+            "cdc is not running; the lookups are as of {}",
+            super::text::time(time)
+        ),
+        Some(None) => {
+            "cdc is not running; as of which time the lookups are is not known".to_owned()
+        }
+        None => "cdc is not running, and has copied nothing yet".to_owned(),
+    };
+    let hint = Some("Start cdc run; it continues where it stopped.");
+    (Verdict::Stopped, problem("error", "cdc", message, hint))
+}
+
+/// The error after which the last session ended, or that another try follows.
+fn last_error(pipeline: &PipelineStatus) -> Option<(Verdict, Problem)> {
+    let message = match &pipeline.error {
+        Some(error) if pipeline.alive => format!("cdc is trying again: {error}"),
+        Some(error) => format!("last error: {error}"),
+        None if pipeline.alive && pipeline.state == "retrying" => "cdc is trying again".to_owned(),
+        None => return None,
+    };
+    let hint = pipeline.error.as_ref().and(pipeline.error_hint.as_deref());
+    Some((Verdict::Retrying, problem("error", "cdc", message, hint)))
+}
+
+/// That everything is copied, now or later.
+fn healing(pipeline: &PipelineStatus) -> Option<(Verdict, Problem)> {
+    let why = pipeline.healing.as_ref()?;
+    let (message, hint) = match &pipeline.healing_after {
+        Some(after) => {
+            let times = match pipeline.healings {
+                1 => "it was copied once".to_owned(),
+                times => format!("it was copied {times} times"),
+            };
+            (
                 format!(
-                    "everything is copied again from {} on: {why} ({} within a short time)",
-                    super::text::time(after),
-                    match pipeline.healings {
-                        1 => "it was copied once".to_owned(),
-                        times => format!("it was copied {times} times"),
-                    }
+                    "everything is copied again from {} on: {why} ({times} within a short time)",
+                    super::text::time(after)
                 ),
                 "cdc waits so as not to load the source. Old rows stay readable; `cdc resync` begins at once.",
-            ),
-            None => (
-                format!("everything is being copied: {why}"),
-                "Old rows stay readable; nothing has to be done.",
-            ),
-        };
-        let hint = Some(hint);
-        found.push((Verdict::Copying, problem("error", "cdc", message, hint)));
-    }
+            )
+        }
+        None => (
+            format!("everything is being copied: {why}"),
+            "Old rows stay readable; nothing has to be done.",
+        ),
+    };
+    Some((
+        Verdict::Copying,
+        problem("error", "cdc", message, Some(hint)),
+    ))
 }
 
 /// A slot that `cdc` cannot use at all.

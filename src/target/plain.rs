@@ -19,6 +19,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
 use crate::read_model::ReadModel;
+use crate::read_model::lookup_obstacles::{cannot_be_written, lookup_reading, unfit};
 use crate::sql::{TableName, ident};
 use crate::target::difference::{self, Difference};
 use crate::target::error::{RowError, from_sqlx};
@@ -50,6 +51,8 @@ const NO_LOOKUP: &str =
 /// A session that compares one read model.
 #[derive(Debug)]
 pub(crate) struct PlainSession {
+    /// The role that reads the lookup.
+    role: String,
     shadow: ShadowWriter,
 }
 
@@ -74,6 +77,16 @@ impl Bound {
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         self.model.definition() == other.model.definition()
     }
+}
+
+/// How the table of a look is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// All rows at once.
+    AtOnce,
+    /// In halves until each row that the lookup's types reject is found: after they have rejected
+    /// one.
+    InHalves,
 }
 
 /// What one look has counted.
@@ -121,6 +134,7 @@ impl PlainSession {
         // If the server refuses the setting, it notices the end a little later.
         let _ = execute(&mut conn, NOTICE_THE_END.to_owned()).await;
         Ok(Self {
+            role: server.user,
             shadow: ShadowWriter::new(conn),
         })
     }
@@ -136,7 +150,17 @@ impl PlainSession {
         let mut model = model;
         let mut notes = Vec::new();
         let lookup = match facts::table(conn, &model.settings.target).await? {
-            Some(lookup) => lookup,
+            Some(lookup) => {
+                refuse_unreadable(&lookup, &self.role)?;
+                // What the role lacks is left out: another one may be meant to write.
+                let unfit = unfit(&model.settings, &lookup, Some(source), SESSION_SCHEMA);
+                let first = unfit.into_iter().next();
+                notes
+                    .extend(first.map(|obstacle| {
+                        refused_by_run(&cannot_be_written(&lookup.name, obstacle))
+                    }));
+                lookup
+            }
             None => {
                 notes.push(NO_LOOKUP.to_owned());
                 let lookup = own_lookup(conn, &model, source).await?;
@@ -144,40 +168,33 @@ impl PlainSession {
                 lookup
             }
         };
-        refuse_unreadable(&lookup)?;
-        let model = Arc::new(model);
-        if let Err(error) = TargetModel::bind(1, SESSION_SCHEMA, Arc::clone(&model), &lookup) {
-            notes.push(refused_by_run(&error));
-        }
         Ok(Bound {
-            model: TargetModel::to_compare(1, SESSION_SCHEMA, model, &lookup)?,
+            model: TargetModel::bind(1, SESSION_SCHEMA, Arc::new(model), &lookup)?,
             lookup,
             notes,
         })
     }
 
-    /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's
-    /// types have rejected one.
+    /// Fills the table of this look with rows in COPY's text format.
     ///
     /// # Errors
     /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a
-    /// value; carefully, if they reject very many.
+    /// value; in halves, if they reject very many.
     pub(crate) async fn fill(
         &mut self,
         bound: &Bound,
         rows: impl Stream<Item = Result<Bytes>>,
         copied: &Counter,
-        carefully: bool,
+        how: Filling,
     ) -> Result<()> {
         execute(
             self.shadow.connection(),
             bound.model.create_session_shadow(),
         )
         .await?;
-        if carefully {
-            self.shadow.fill_carefully(&bound.model, rows, copied).await
-        } else {
-            self.shadow.fill(&bound.model, rows, copied).await
+        match how {
+            Filling::AtOnce => self.shadow.fill(&bound.model, rows, copied).await,
+            Filling::InHalves => self.shadow.fill_carefully(&bound.model, rows, copied).await,
         }
     }
 
@@ -265,43 +282,19 @@ async fn own_lookup(
     Err(Error::transient("the session's own lookup table is gone"))
 }
 
-fn refuse_unreadable(lookup: &LookupTable) -> Result<()> {
-    let name = &lookup.name;
+fn refuse_unreadable(lookup: &LookupTable, role: &str) -> Result<()> {
+    let cannot_be_compared = format!("lookup table \"{}\" cannot be compared", lookup.name);
     // A table, partitioned or not, a foreign table, a materialized view.
     if !matches!(lookup.kind, 'r' | 'p' | 'f' | 'm') {
-        return Err(Error::broken(format!("lookup \"{name}\" is not a table"))
-            .with_hint("Choose another name (read_model.target)."));
-    }
-    let lacks = |privilege: &str| {
-        lookup
-            .missing_privileges
-            .iter()
-            .any(|missing| missing == privilege)
-    };
-    let grants = [
-        (
-            "USAGE",
-            format!("GRANT USAGE ON SCHEMA {}", ident(&name.schema)),
-        ),
-        ("SELECT", format!("GRANT SELECT ON {}", name.quoted())),
-    ];
-    let missing = grants.iter().filter(|(privilege, _)| lacks(privilege));
-    let hints: Vec<String> = missing
-        .map(|(_, grant)| format!("{grant} TO the role of the target's URL;"))
-        .collect();
-    if !hints.is_empty() {
         return Err(
-            Error::broken(format!("permission denied for lookup table \"{name}\""))
-                .with_hint(hints.join(" ")),
+            Error::broken(format!("{cannot_be_compared}: it is not a table"))
+                .with_hint("Choose another name (read_model.target)."),
         );
     }
-    if lookup.row_security_applies {
-        return Err(Error::broken(format!(
-            "row-level security hides rows of lookup table \"{name}\""
-        ))
-        .with_hint("Use a role with BYPASSRLS, or the table's owner."));
+    match lookup_reading(lookup, role).into_iter().next() {
+        None => Ok(()),
+        Some(obstacle) => Err(obstacle.context(cannot_be_compared)),
     }
-    Ok(())
 }
 
 /// What `cdc run` would say of the read model as it is.

@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 
-use crate::telemetry::escaped;
+use crate::telemetry::{Newlines, escaped};
 
 /// Longest text: terminals are rarely narrower, and one that is does not wrap it.
 const MOST_CHARACTERS: usize = 99;
@@ -42,7 +42,10 @@ impl Line {
             return Ok(());
         }
         let clear = if self.shown.is_empty() { &[] } else { CLEAR };
-        self.shown = escaped(text, false).chars().take(MOST_CHARACTERS).collect();
+        self.shown = escaped(text, Newlines::Escaped)
+            .chars()
+            .take(MOST_CHARACTERS)
+            .collect();
         out.write_all(&[clear, &self.drawn()].concat())?;
         out.flush()
     }

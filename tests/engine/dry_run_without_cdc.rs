@@ -294,7 +294,7 @@ columns = { code = 'code', amount = 'amount', day = 'day', note = 'note' }
         "{text}"
     );
     assert!(
-        notes[1].contains("`cdc run` refuses") && notes[1].contains("UNLOGGED"),
+        notes[1].contains("`cdc run` refuses") && notes[1].contains("unlogged"),
         "{text}"
     );
     wait_left(&source, &target, &before).await;

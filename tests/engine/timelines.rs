@@ -6,7 +6,8 @@ use tokio_postgres::Client;
 
 use crate::support::couple::{Couple, couple};
 use crate::support::{
-    Cdc, Signal, count_log, lookup, pg, rows, value, wait_in_step, wait_log, wait_rows, wait_until,
+    Cdc, Pair, Signal, count_log, lookup, pg, rows, value, wait_in_step, wait_log, wait_rows,
+    wait_until,
 };
 
 const HEALS: &str = "SELECT count(*) FROM cdc.resync WHERE origin = 'heal'";
@@ -55,6 +56,20 @@ async fn flicker(cdc: &Cdc, source: &Client) {
     .await;
 }
 
+async fn output(pair: &Pair, arguments: &'static [&'static str]) -> std::process::Output {
+    let pair = pair.clone();
+    tokio::task::spawn_blocking(move || Cdc::output(&pair, arguments))
+        .await
+        .unwrap()
+}
+
+/// `cdc status` sees the slot that is read, so it asks the server that is streamed from.
+async fn slot_is_read(pair: &Pair) {
+    let output = output(pair, &["status", "--json"]).await;
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(seen["slot"]["active"], true, "{seen:#}");
+}
+
 /// The connection string names the old primary first, and it takes writes: it is passed over all
 /// the same.
 #[tokio::test]
@@ -67,6 +82,8 @@ async fn old_primary_that_comes_back_is_passed_over() {
         change(&new, &format!("after flicker {round}")).await;
         wait_in_step(&new, &couple.target).await;
     }
+    // The commands ask the server that is streamed from.
+    slot_is_read(&couple.pair).await;
     // The same at a start.
     cdc.stop(Signal::Kill).await;
     change(&new, "while it was away").await;
@@ -151,14 +168,24 @@ async fn standby_is_passed_over_by_stream_and_copies() {
         couple.primary.port(),
         pair.source_database
     );
-    let cdc = Cdc::run(&pair);
+    let mut cdc = Cdc::run(&pair);
     couple.follows(&couple.source).await;
     let standby = pg(&couple.standby_url()).await;
     let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'cdc %'";
     assert_eq!(value(&standby, ours).await, "0", "{}", cdc.log());
-    let resync = tokio::task::spawn_blocking(move || Cdc::output(&pair, &["resync"]))
-        .await
-        .unwrap();
+    let resync = output(&pair, &["resync"]).await;
     assert!(resync.status.success(), "{resync:?}");
     assert_eq!(count_log(&cdc, "trying again"), 0, "{}", cdc.log());
+    // The commands ask the primary too.
+    slot_is_read(&pair).await;
+    let check = output(&pair, &["check"]).await;
+    assert!(check.status.success(), "{check:?}");
+    cdc.stop(Signal::Term).await;
+    let teardown = output(&pair, &["teardown", "--yes"]).await;
+    assert!(teardown.status.success(), "{teardown:?}");
+    let slots = format!(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}'",
+        pair.slot
+    );
+    assert_eq!(value(&couple.source, &slots).await, "0");
 }

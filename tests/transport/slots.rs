@@ -51,8 +51,8 @@ async fn a_temporary_slot_goes_with_its_connection() {
         &observer,
         "temporary",
         slot::Kind::Temporary,
-        within,
         &slot::Waits {
+            within,
             stop: &CancellationToken::new(),
             tell: &tokio::sync::watch::Sender::new(None),
         },
@@ -94,8 +94,8 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         &observer,
         "blocked",
         slot::Kind::Failover,
-        within,
         &slot::Waits {
+            within,
             stop: &CancellationToken::new(),
             tell: &tokio::sync::watch::Sender::new(None),
         },
@@ -135,8 +135,8 @@ async fn creation_is_given_up_while_a_write_transaction_is_open() {
         &observer,
         "blocked",
         slot::Kind::Failover,
-        Duration::from_secs(30),
         &slot::Waits {
+            within: Duration::from_secs(30),
             stop: &CancellationToken::new(),
             tell: &tokio::sync::watch::Sender::new(None),
         },

@@ -279,6 +279,15 @@ fn lookup_table_is_checked() {
     finds("error", "no source column fills it", |c| {
         c.lookup().columns.push(lookup_column("more", "integer"))
     });
+    let unfilled = |c: &mut Case| {
+        c.lookup().triggers = strings(&["trigger fill"]);
+        c.lookup().columns.push(lookup_column("more", "integer"));
+    };
+    finds("warning", "no trigger fills it", unfilled);
+    assert!(is_ready(&found_after(unfilled)));
+    finds("error", "the name a$cdc$b holds $cdc$", |c| {
+        c.lookup().columns[1].type_name = "a$cdc$b".to_owned();
+    });
     finds("error", "(synced_at) does not exist", |c| {
         c.lookup().columns.pop();
     });

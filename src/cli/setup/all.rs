@@ -7,8 +7,9 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
-use crate::facts::SourceTable;
+use crate::facts::{LookupTable, SourceTable};
 use crate::read_model::follow::follow;
+use crate::read_model::lookup_obstacles::{cannot_be_written, unfit};
 use crate::settings::{ReadModelSettings, Settings};
 use crate::target::bookkeeping::{Bookkeeping, StoredModel};
 use crate::target::model::TargetModel;
@@ -43,10 +44,7 @@ pub(super) async fn text(
         let place = places.of_read_model(&model.name());
         parts.push(
             match tables.iter().find(|table| table.name == model.source) {
-                Some(table) => {
-                    let table = (table, settings.source.conninfo.user.as_str());
-                    of_read_model(conn, &bookkeeping, place, model, table).await?
-                }
+                Some(table) => of_read_model(conn, settings, place, model, table).await?,
                 None => format!("-- Table {} does not exist at the source.", model.source),
             },
         );
@@ -69,10 +67,10 @@ async fn stored_models(
 
 async fn of_read_model(
     conn: &mut PgConnection,
-    bookkeeping: &Bookkeeping,
-    (id, generation): (i32, i32),
+    settings: &Settings,
+    place: Place,
     model: &ReadModelSettings,
-    (table, source_role): (&SourceTable, &str),
+    table: &SourceTable,
 ) -> Result<String> {
     let create = lookup::create_sql(model, table)?;
     let found = facts::table(conn, &model.target).await?;
@@ -91,19 +89,38 @@ async fn of_read_model(
             "{made}\n\n-- A column has a type that is not built in: the functions can be printed once the table is there."
         ));
     };
-    let bound = follow(model, table, &[], source_role).and_then(|bound| {
-        TargetModel::bind(id, bookkeeping.schema_name(), Arc::new(bound), &found)
-    });
-    Ok(match bound {
-        Ok(bound) => {
-            let bound = bound.with_map(generation).with_shadow(1, "");
-            format!("{made}\n\n{}", script::of_read_model(&bound))
-        }
+    Ok(match bind(settings, place, model, table, &found) {
+        Ok(bound) => format!("{made}\n\n{}", script::of_read_model(&bound)),
         Err(error) => format!("{made}\n\n{}", why_not(&error)),
     })
 }
 
-/// Number and generation of each read model: as stored, else those that it gets next.
+/// The read model as `cdc run` would bind it. What the role lacks at the target is left out: a DBA
+/// reads here what it needs.
+fn bind(
+    settings: &Settings,
+    place: Place,
+    model: &ReadModelSettings,
+    table: &SourceTable,
+    lookup: &LookupTable,
+) -> Result<TargetModel> {
+    let schema = &settings.target.schema;
+    let followed = follow(model, table, &[], &settings.source.conninfo.user)?;
+    if let Some(obstacle) = unfit(model, lookup, Some(table), schema).into_iter().next() {
+        return Err(cannot_be_written(&lookup.name, obstacle));
+    }
+    let bound = TargetModel::bind(place.id, schema, Arc::new(followed), lookup)?;
+    Ok(bound.with_map(place.generation).with_shadow(1, ""))
+}
+
+/// Number and generation of a read model.
+#[derive(Clone, Copy)]
+struct Place {
+    id: i32,
+    generation: i32,
+}
+
+/// The place of each read model: as stored, else the one that it gets next.
 struct Places {
     stored: Vec<StoredModel>,
     last: i32,
@@ -115,12 +132,18 @@ impl Places {
         Self { stored, last }
     }
 
-    fn of_read_model(&mut self, name: &str) -> (i32, i32) {
+    fn of_read_model(&mut self, name: &str) -> Place {
         match self.stored.iter().find(|stored| stored.name == name) {
-            Some(stored) => (stored.id, stored.generation),
+            Some(stored) => Place {
+                id: stored.id,
+                generation: stored.generation,
+            },
             None => {
                 self.last = self.last.saturating_add(1);
-                (self.last, 0)
+                Place {
+                    id: self.last,
+                    generation: 0,
+                }
             }
         }
     }

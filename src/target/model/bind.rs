@@ -1,65 +1,31 @@
-//! Binds a read model to its lookup table: to be written, or only to be compared.
+//! Binds a read model to its lookup table, to be written or only to be compared.
 
 use std::sync::Arc;
 
 use super::{KeyPart, TargetColumn, TargetModel};
 use crate::error::{Error, Result};
 use crate::facts::LookupTable;
+use crate::read_model::lookup_obstacles::{cannot_be_written, names};
 use crate::read_model::{BoundColumn, ReadModel};
 use crate::settings::ReadModelSettings;
-use crate::sql::{ident, idents};
+use crate::sql::ident;
 
 impl TargetModel {
-    /// Binds the read model to its lookup table.
+    /// Binds the read model to its lookup table. Whether that can be written is another question
+    /// ([`lookup_obstacles`](crate::read_model::lookup_obstacles::lookup_obstacles)): one that is
+    /// only read may be without an index on its key, and two of its rows may have one key.
     ///
     /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column or a fitting key
-    /// index, or cannot be written.
+    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column.
     pub fn bind(
         id: i32,
         schema: &str,
         model: Arc<ReadModel>,
         lookup: &LookupTable,
     ) -> Result<Self> {
-        if lookup.persistence == 'u' {
-            return Err(
-                Error::broken(format!("lookup table \"{}\" is UNLOGGED", lookup.name))
-                    .with_detail(
-                        "A crash of the target would empty it without a trace in the checkpoint.",
-                    )
-                    .with_hint(format!("ALTER TABLE {} SET LOGGED;", lookup.name.quoted())),
-            );
+        if let Some(error) = names(&model.settings, lookup, schema) {
+            return Err(cannot_be_written(&lookup.name, error));
         }
-        let bound = Self::to_compare(id, schema, model, lookup)?;
-        let settings = &bound.model.settings;
-        refuse_generated(settings, lookup)?;
-        refuse_synced_at(settings, lookup)?;
-        if lookup.key_index(&settings.key).is_none() {
-            let key = idents(&settings.key);
-            return Err(Error::broken(format!(
-                "lookup table \"{}\" has no unique index on its key ({key})",
-                lookup.name
-            ))
-            .with_detail("The index must be immediate, not partial, and on exactly these columns.")
-            .with_hint(format!(
-                "ALTER TABLE {} ADD PRIMARY KEY ({key});",
-                lookup.name.quoted()
-            )));
-        }
-        Ok(bound)
-    }
-
-    /// The same for a lookup that is only read: without an index on its key two rows may have one
-    /// key.
-    ///
-    /// # Errors
-    /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column.
-    pub(crate) fn to_compare(
-        id: i32,
-        schema: &str,
-        model: Arc<ReadModel>,
-        lookup: &LookupTable,
-    ) -> Result<Self> {
         let settings = &model.settings;
         let mut columns = Vec::new();
         for (mapping, bound) in settings.columns.iter().zip(&model.columns) {
@@ -83,7 +49,6 @@ impl TargetModel {
         }
         let key = key_parts(settings, lookup);
         let identity_types = model.identity.iter().map(identity_type).collect();
-        refuse_names_that_break_templates(schema, &model, &columns, &key)?;
         Ok(Self {
             id,
             model,
@@ -126,78 +91,6 @@ fn key_parts(settings: &ReadModelSettings, lookup: &LookupTable) -> Vec<KeyPart>
             Some(KeyPart { column, equality })
         })
         .collect()
-}
-
-fn refuse_generated(settings: &ReadModelSettings, lookup: &LookupTable) -> Result<()> {
-    let columns = settings
-        .columns
-        .iter()
-        .filter_map(|mapping| lookup.column(&mapping.target));
-    match columns.into_iter().find(|column| column.generated) {
-        None => Ok(()),
-        Some(column) => Err(Error::broken(format!(
-            "column \"{}\" of lookup table \"{}\" is generated and cannot be written",
-            column.name, lookup.name
-        ))
-        .with_hint(
-            "Leave the column out of the read model's columns, or drop its expression or identity.",
-        )),
-    }
-}
-
-fn refuse_synced_at(settings: &ReadModelSettings, lookup: &LookupTable) -> Result<()> {
-    let Some(name) = &settings.synced_at else {
-        return Ok(());
-    };
-    let wrong = match lookup.column(name) {
-        None => "does not exist",
-        Some(column) if column.generated => "is generated and cannot be written",
-        Some(_) => return Ok(()),
-    };
-    Err(Error::broken(format!(
-        "column \"{name}\" of lookup table \"{}\" {wrong}",
-        lookup.name
-    ))
-    .with_hint("Create it as timestamptz, or take synced_at out of the configuration."))
-}
-
-/// What ends the body of a function, and what begins a placeholder: quoting does not help against
-/// either.
-const BREAKS_TEMPLATES: [&str; 2] = ["$cdc$", "{{"];
-
-fn refuse_names_that_break_templates(
-    schema: &str,
-    model: &ReadModel,
-    columns: &[TargetColumn],
-    key: &[KeyPart],
-) -> Result<()> {
-    let settings = &model.settings;
-    let of_columns = columns.iter().flat_map(|column| {
-        let types = [&column.name, &column.type_name, &column.bare_type_name];
-        types.into_iter().chain(&column.collation)
-    });
-    let mut names = [schema, &settings.target.schema, &settings.target.name]
-        .into_iter()
-        .chain(of_columns.map(String::as_str))
-        .chain(settings.synced_at.as_deref())
-        .chain(key.iter().filter_map(|part| part.equality.as_deref()));
-    let broken = names.find_map(|name| {
-        let part = BREAKS_TEMPLATES
-            .into_iter()
-            .find(|part| name.contains(part))?;
-        Some((name, part))
-    });
-    match broken {
-        None => Ok(()),
-        Some((name, part)) => Err(Error::broken(format!(
-            "lookup table \"{}\" cannot be written: the name {name} holds {part}",
-            settings.target
-        ))
-        .with_detail("The functions that write the lookup are made from templates that use this themselves.")
-        .with_hint(
-            "Rename the schema, table, column, type, collation or operator of this name at the target.",
-        )),
-    }
 }
 
 /// The identity's type in the map: the source's own where the target has it too, text otherwise.

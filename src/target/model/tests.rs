@@ -107,8 +107,7 @@ fn no_placeholder_is_left_in_any_statement() {
     for (indexes, in_turn) in [(lookup().unique_indexes, false), (Vec::new(), true)] {
         let mut lookup = lookup();
         lookup.unique_indexes = indexes;
-        let model =
-            TargetModel::to_compare(7, "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
+        let model = TargetModel::bind(7, "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
         let sql = model.find_differing();
         assert!(!sql.contains("{{"), "{sql}");
         assert_eq!(
@@ -149,42 +148,5 @@ fn names_that_would_break_the_functions_are_refused() {
         typed.columns[1].type_name = bad.to_owned();
         named(ReadModelSettings::labels(), &typed, "cdc");
         named(ReadModelSettings::labels(), &lookup(), bad);
-    }
-}
-
-#[test]
-fn a_lookup_that_cannot_carry_the_key_is_refused() {
-    let mut unlogged = lookup();
-    unlogged.persistence = 'u';
-    assert!(
-        bind(&unlogged)
-            .unwrap_err()
-            .to_string()
-            .contains("UNLOGGED")
-    );
-    let mut no_index = lookup();
-    no_index.unique_indexes.clear();
-    assert!(
-        bind(&no_index)
-            .unwrap_err()
-            .to_string()
-            .contains("no unique index")
-    );
-    let mut no_column = lookup();
-    no_column.columns.remove(1);
-    assert!(
-        bind(&no_column)
-            .unwrap_err()
-            .to_string()
-            .contains("\"label\"")
-    );
-    for (at, name) in [(1, "label"), (3, "updated_at")] {
-        let mut generated = lookup();
-        generated.columns[at].generated = true;
-        let error = bind(&generated).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("\"{name}\"")) && error.contains("generated"),
-            "{error}"
-        );
     }
 }

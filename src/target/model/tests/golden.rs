@@ -47,7 +47,7 @@ fn files() -> Vec<(&'static str, String)> {
     ];
     let lookup = lookup();
     let compared = |look| {
-        TargetModel::to_compare(1, "pg_temp", Arc::clone(&model.model), &lookup)
+        TargetModel::bind(1, "pg_temp", Arc::clone(&model.model), &lookup)
             .unwrap()
             .at_look(look)
     };
