@@ -12,7 +12,10 @@
 //! FULL.
 
 pub(crate) mod follow;
+mod handle;
 pub(crate) mod obstacles;
+
+pub use handle::{ModelId, ModelIndex};
 
 use crate::error::{Error, Result};
 use crate::facts::{ReplicaIdentity, SourceTable};

@@ -13,11 +13,12 @@ use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{LookupTable, SourceTable, roots};
+use crate::read_model::ModelId;
 use crate::read_model::follow::follow;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
-use crate::target::bookkeeping::{Bookkeeping, Definition, ModelState, StoredModel};
+use crate::target::bookkeeping::{Bookkeeping, Definition, MapOf, ModelState, StoredModel};
 use crate::target::model::TargetModel;
 use crate::target::{facts, lookup};
 
@@ -27,7 +28,7 @@ pub(crate) struct Bound {
     /// The rule.
     pub settings: ReadModelSettings,
     /// Number in the bookkeeping.
-    pub id: i32,
+    pub id: ModelId,
     /// Whether it takes part in the stream.
     pub state: ModelState,
     /// Bound to both tables, or why not.
@@ -196,10 +197,7 @@ impl<'a> Binder<'a> {
             })
         });
         let stored: Vec<StoredModel> = stored.collect::<Result<_>>()?;
-        let maps: Vec<(i32, i32)> = stored
-            .iter()
-            .map(|stored| (stored.id, stored.generation))
-            .collect();
+        let maps: Vec<MapOf> = stored.iter().map(StoredModel::map).collect();
         let maps = self.bookkeeping.with_map(target, &maps).await?;
         let names: Vec<TableName> = read_models
             .iter()

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelId;
 use crate::retry::Backoff;
 use crate::run::messages::Command;
 use crate::run::resync::{Order, Outcome, resync};
@@ -54,7 +55,7 @@ const SCHEDULED: () = ();
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     epoch: i64,
-    models: Vec<(usize, ReadModelSettings, i32)>,
+    models: Vec<(usize, ReadModelSettings, ModelId)>,
     commands: mpsc::Sender<Command>,
     /// Cancelled when the session ends.
     stop: CancellationToken,
@@ -63,7 +64,7 @@ pub(crate) struct Keeper {
     /// Requests that failed, by number.
     asked: Tries<i64>,
     /// Read models that were copied because they were not in step, or could not be, by number.
-    not_in_step: Tries<i32>,
+    not_in_step: Tries<ModelId>,
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
     tidy_at: Instant,
@@ -79,7 +80,7 @@ impl Keeper {
     pub(crate) fn new(
         shared: Arc<Shared>,
         epoch: i64,
-        models: Vec<(usize, ReadModelSettings, i32)>,
+        models: Vec<(usize, ReadModelSettings, ModelId)>,
         commands: mpsc::Sender<Command>,
         stop: CancellationToken,
         pulse: watch::Receiver<Pulse>,
@@ -198,7 +199,7 @@ impl Keeper {
     /// New, changed and suspended read models are copied against the running stream.
     async fn copy_what_is_not_in_step(&mut self, conn: &mut PgConnection) -> Result<()> {
         let stored = self.shared.bookkeeping.models(conn).await?;
-        let in_step = |id: i32| {
+        let in_step = |id: ModelId| {
             stored
                 .iter()
                 .any(|model| model.id == id && model.state == ModelState::InStep)
@@ -225,7 +226,7 @@ impl Keeper {
         };
         let started = Instant::now();
         let outcome = self.carry_out("not in step", &order, &self.stop).await;
-        let failed: Vec<i32> = match outcome {
+        let failed: Vec<ModelId> = match outcome {
             Ok(outcome) => {
                 let failed = outcome.failed.iter().map(|(id, _, _)| *id).collect();
                 self.note_failures(conn, outcome.failed).await?;
@@ -318,7 +319,7 @@ impl Keeper {
     async fn note_failures(
         &self,
         conn: &mut PgConnection,
-        failed: Vec<(i32, String, Error)>,
+        failed: Vec<(ModelId, String, Error)>,
     ) -> Result<Option<Error>> {
         let stored = self.shared.bookkeeping.models(conn).await?;
         let mut first = None;

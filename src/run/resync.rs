@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelId;
 use crate::run::bind::Binder;
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
@@ -48,7 +49,7 @@ const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     /// Read models by index, with their number in the bookkeeping.
-    pub models: Vec<(usize, ReadModelSettings, i32)>,
+    pub models: Vec<(usize, ReadModelSettings, ModelId)>,
     /// Epoch of the session.
     pub epoch: i64,
     /// Number of the resync in the bookkeeping, if it has one.
@@ -71,7 +72,7 @@ pub(crate) struct Outcome {
     /// Differences, by read model; only for a dry run.
     pub found: Vec<(String, Difference)>,
     /// Read models that could not be copied, by number.
-    pub failed: Vec<(i32, String, Error)>,
+    pub failed: Vec<(ModelId, String, Error)>,
 }
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
@@ -120,7 +121,7 @@ struct Copying<'a> {
     order: &'a Order,
     commands: &'a mpsc::Sender<Command>,
     stop: &'a CancellationToken,
-    failed: Vec<(i32, String, Error)>,
+    failed: Vec<(ModelId, String, Error)>,
 }
 
 impl Copying<'_> {
@@ -289,7 +290,7 @@ impl Copying<'_> {
 
     /// A read model in step that cannot be bound any more is not in step: the session begins again,
     /// and suspends it.
-    async fn refuse(&self, shadow: &mut ShadowWriter, id: i32, why: &Error) -> Result<()> {
+    async fn refuse(&self, shadow: &mut ShadowWriter, id: ModelId, why: &Error) -> Result<()> {
         let stored = self.shared.bookkeeping.models(shadow.connection()).await?;
         let stored = stored.into_iter().find(|model| model.id == id);
         let Some(model) =

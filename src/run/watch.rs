@@ -26,6 +26,7 @@ use tokio_postgres::Client;
 
 use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
+use crate::read_model::ModelId;
 use crate::retry::Backoff;
 use crate::run::bind::Bound;
 use crate::run::messages::Command;
@@ -66,7 +67,7 @@ pub(crate) struct Watch {
     passed: Arc<Passed>,
     /// Read models that were miscounted when it was looked last, and when a resync of them may be
     /// asked for again: what comes back at once must not load the master.
-    miscounted: HashMap<i32, (Backoff, Instant)>,
+    miscounted: HashMap<ModelId, (Backoff, Instant)>,
     commands: mpsc::Sender<Command>,
     pulse: watch::Receiver<Pulse>,
     seen_at: Instant,

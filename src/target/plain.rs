@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
-use crate::read_model::ReadModel;
+use crate::read_model::{ModelId, ReadModel};
 use crate::sql::{TableName, ident};
 use crate::target::difference::{self, Difference};
 use crate::target::error::{RowError, from_sqlx};
@@ -41,6 +41,9 @@ const SETTINGS: &str = "SET enable_nestloop = off; SET jit = off; SET lock_timeo
 /// and later, where the operating system can tell; elsewhere the setting is refused).
 const NOTICE_THE_END: &str = "SELECT pg_catalog.set_config('client_connection_check_interval', '1000', false) \
      FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
+
+/// Where there is no bookkeeping nothing has a number; the session has one read model.
+const THE_ONE: ModelId = ModelId(1);
 
 /// What is said where there is no lookup table.
 const NO_LOOKUP: &str =
@@ -145,11 +148,12 @@ impl PlainSession {
         };
         refuse_unreadable(&lookup)?;
         let model = Arc::new(model);
-        if let Err(error) = TargetModel::bind(1, SESSION_SCHEMA, Arc::clone(&model), &lookup) {
+        if let Err(error) = TargetModel::bind(THE_ONE, SESSION_SCHEMA, Arc::clone(&model), &lookup)
+        {
             notes.push(refused_by_run(&error));
         }
         Ok(Bound {
-            model: TargetModel::to_compare(1, SESSION_SCHEMA, model, &lookup)?,
+            model: TargetModel::to_compare(THE_ONE, SESSION_SCHEMA, model, &lookup)?,
             lookup,
             notes,
         })

@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::Result;
 use crate::fold::Fold;
+use crate::read_model::ModelId;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::copy_buffer::Gathered;
 use crate::target::difference::{Difference, compare};
@@ -37,8 +38,8 @@ pub struct ShadowWriter {
     /// Names what it fills.
     copy: String,
     /// Read models with the shadows that it has, by number.
-    taken: HashMap<i32, TargetModel>,
-    prepared: HashSet<i32>,
+    taken: HashMap<ModelId, TargetModel>,
+    prepared: HashSet<ModelId>,
 }
 
 /// Rows and bytes that a copy has read so far, for whoever looks at it meanwhile.

@@ -8,9 +8,10 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
+use crate::read_model::ModelId;
 use crate::read_model::follow::follow;
 use crate::settings::{ReadModelSettings, Settings};
-use crate::target::bookkeeping::{Bookkeeping, StoredModel};
+use crate::target::bookkeeping::{Bookkeeping, MapOf, StoredModel};
 use crate::target::model::TargetModel;
 use crate::target::presence::{Presence, presence};
 use crate::target::{facts, lookup, script};
@@ -70,7 +71,7 @@ async fn stored_models(
 async fn of_read_model(
     conn: &mut PgConnection,
     bookkeeping: &Bookkeeping,
-    (id, generation): (i32, i32),
+    map: MapOf,
     model: &ReadModelSettings,
     (table, source_role): (&SourceTable, &str),
 ) -> Result<String> {
@@ -92,11 +93,11 @@ async fn of_read_model(
         ));
     };
     let bound = follow(model, table, &[], source_role).and_then(|bound| {
-        TargetModel::bind(id, bookkeeping.schema_name(), Arc::new(bound), &found)
+        TargetModel::bind(map.id, bookkeeping.schema_name(), Arc::new(bound), &found)
     });
     Ok(match bound {
         Ok(bound) => {
-            let bound = bound.with_map(generation).with_shadow(1, "");
+            let bound = bound.with_map(map.generation).with_shadow(1, "");
             format!("{made}\n\n{}", script::of_read_model(&bound))
         }
         Err(error) => format!("{made}\n\n{}", why_not(&error)),
@@ -106,21 +107,26 @@ async fn of_read_model(
 /// Number and generation of each read model: as stored, else those that it gets next.
 struct Places {
     stored: Vec<StoredModel>,
-    last: i32,
+    /// The last number that is given.
+    last: ModelId,
 }
 
 impl Places {
     fn of(stored: Vec<StoredModel>) -> Self {
-        let last = stored.iter().map(|stored| stored.id).max().unwrap_or(0);
+        let ids = stored.iter().map(|stored| stored.id);
+        let last = ids.max().unwrap_or(ModelId(0));
         Self { stored, last }
     }
 
-    fn of_read_model(&mut self, name: &str) -> (i32, i32) {
+    fn of_read_model(&mut self, name: &str) -> MapOf {
         match self.stored.iter().find(|stored| stored.name == name) {
-            Some(stored) => (stored.id, stored.generation),
+            Some(stored) => stored.map(),
             None => {
-                self.last = self.last.saturating_add(1);
-                (self.last, 0)
+                self.last = ModelId(self.last.0.saturating_add(1));
+                MapOf {
+                    id: self.last,
+                    generation: 0,
+                }
             }
         }
     }

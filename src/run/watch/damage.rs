@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use super::{LOOK_INTERVAL, Watch, ask_for_resync};
 use crate::error::{Error, Result};
+use crate::read_model::ModelId;
 use crate::retry::Backoff;
 use crate::sql::TableName;
 use crate::target::bookkeeping::Damage;
@@ -20,7 +21,7 @@ impl Watch {
         &mut self,
         target: &mut PgConnection,
     ) -> Result<Option<Error>> {
-        let models: Vec<(i32, &TableName)> = self
+        let models: Vec<(ModelId, &TableName)> = self
             .watched
             .iter()
             .map(|watched| (watched.id, &watched.lookup))

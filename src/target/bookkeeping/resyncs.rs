@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::{Bookkeeping, ResyncRequest, fenced};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelId;
 use crate::sql::fill;
 use crate::target::error::from_sqlx;
 
@@ -319,7 +320,7 @@ impl Bookkeeping {
     pub(crate) async fn set_resynced(
         &self,
         conn: &mut PgConnection,
-        id: i32,
+        id: ModelId,
         written: i64,
         heals: bool,
     ) -> Result<i64> {
@@ -329,7 +330,7 @@ impl Bookkeeping {
             self.schema
         );
         let waiting: Option<Option<i64>> = sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(id)
+            .bind(id.0)
             .bind(written)
             .bind(heals)
             .fetch_optional(conn)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{KeyPart, TargetColumn, TargetModel};
 use crate::error::{Error, Result};
 use crate::facts::LookupTable;
-use crate::read_model::{BoundColumn, ReadModel};
+use crate::read_model::{BoundColumn, ModelId, ReadModel};
 use crate::settings::ReadModelSettings;
 use crate::sql::{ident, idents};
 
@@ -16,7 +16,7 @@ impl TargetModel {
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column or a fitting key
     /// index, or cannot be written.
     pub fn bind(
-        id: i32,
+        id: ModelId,
         schema: &str,
         model: Arc<ReadModel>,
         lookup: &LookupTable,
@@ -55,7 +55,7 @@ impl TargetModel {
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column.
     pub(crate) fn to_compare(
-        id: i32,
+        id: ModelId,
         schema: &str,
         model: Arc<ReadModel>,
         lookup: &LookupTable,

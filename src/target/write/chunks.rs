@@ -21,6 +21,7 @@ use super::way::Size;
 use crate::batch::IndexedFold;
 use crate::error::Result;
 use crate::fold::Fold;
+use crate::read_model::ModelId;
 use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
 
 /// What a read model needs that has rows in chunks, whatever they turn out to be.
@@ -40,7 +41,7 @@ pub(super) struct Chunks {
     /// What went past the stage.
     pub(super) new_rows: AllWritten,
     /// Read models whose staging tables were made in the transaction that is open.
-    made: HashSet<i32>,
+    made: HashSet<ModelId>,
 }
 
 impl Chunks {

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use super::learned::Learned;
 use crate::batch::Written;
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelId;
 use crate::sql::TableName;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::model::TargetModel;
@@ -48,7 +49,7 @@ impl Models {
     }
 
     /// Numbers of those of these read models that are bound.
-    pub(super) fn ids(&self, indexes: &[usize]) -> Vec<i32> {
+    pub(super) fn ids(&self, indexes: &[usize]) -> Vec<ModelId> {
         let models = indexes.iter().filter_map(|index| self.get(*index).ok());
         models.map(|model| model.id).collect()
     }

@@ -9,6 +9,7 @@ use super::context::{AllWritten, WriteTx};
 use super::staged::{RejectedCounts, Staged};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::read_model::ModelId;
 use crate::target::model::{Joins, TargetModel};
 
 /// Whether the rows that the target rejects are left out.
@@ -41,7 +42,7 @@ pub(super) struct ToMerge<'a> {
 /// before.
 pub(super) async fn advance(tx: &mut WriteTx<'_>, batch: &Batch) -> Result<()> {
     let leave = batch.suspended.iter().map(|(index, _)| *index);
-    let ids: Vec<i32> = leave
+    let ids: Vec<ModelId> = leave
         .map(|index| tx.model(index).map(|model| model.id))
         .collect::<Result<_>>()?;
     tx.bookkeeping.hold(tx.conn, tx.epoch, &ids).await?;
