@@ -29,7 +29,7 @@ use crate::lsn::Lsn;
 use crate::progress::TransactionId;
 use crate::protocol::pgoutput::{Begin, Commit, Message, OldTuple};
 use crate::protocol::tuple::Tuple;
-use crate::read_model::{Change, ReadModel};
+use crate::read_model::{Change, ModelIndex, ReadModel};
 use crate::relation::{Layout, Relation};
 use crate::row::Cell;
 use crate::shape::Shape;
@@ -47,8 +47,8 @@ pub struct Transaction {
     pub id: TransactionId,
     /// End of the transaction: the checkpoint once it is applied.
     pub end_lsn: Lsn,
-    /// Changes with the index of their read model, in order.
-    pub changes: Vec<(usize, Change)>,
+    /// Changes with their read model, in order.
+    pub changes: Vec<(ModelIndex, Change)>,
     /// Read models that cannot continue from this transaction on, or from an earlier one whose
     /// report is not stored yet.
     pub broken: Vec<Broken>,
@@ -64,7 +64,7 @@ pub struct Transaction {
 #[derive(Debug, Clone)]
 pub struct Broken {
     /// The read model.
-    pub index: usize,
+    pub index: ModelIndex,
     /// Commit of the first transaction that it cannot take.
     pub commit_lsn: Lsn,
     /// Why.
@@ -138,7 +138,7 @@ struct Open {
     begin: Begin,
     /// Whether its changes are mapped: it was not applied before.
     mapped: bool,
-    changes: Vec<(usize, Change)>,
+    changes: Vec<(ModelIndex, Change)>,
     bytes: usize,
     has_changes: bool,
     chunks: u64,
@@ -160,8 +160,8 @@ impl Assembler {
     }
 
     /// Whether the read model takes part.
-    pub(crate) fn is_active(&self, index: usize) -> bool {
-        matches!(self.parts.get(index), Some(Part::Active { .. }))
+    pub(crate) fn is_active(&self, index: ModelIndex) -> bool {
+        matches!(index.of(&self.parts), Some(Part::Active { .. }))
     }
 
     /// Read models that are broken although their suspension is not stored.
@@ -174,24 +174,23 @@ impl Assembler {
 
     /// Read models that the bookkeeping has to call in step: they take part, or broke without a
     /// stored suspension.
-    pub(crate) fn taking_part(&self) -> Vec<usize> {
-        let parts = self.parts.iter().enumerate();
-        parts
+    pub(crate) fn taking_part(&self) -> Vec<ModelIndex> {
+        ModelIndex::number(&self.parts)
             .filter(|(_, part)| !matches!(part, Part::Absent))
             .map(|(index, _)| index)
             .collect()
     }
 
     /// The suspension of a broken read model is stored: no transaction has to report it any more.
-    pub(crate) fn suspended(&mut self, index: usize) {
-        if let Some(part @ Part::Broken(_)) = self.parts.get_mut(index) {
+    pub(crate) fn suspended(&mut self, index: ModelIndex) {
+        if let Some(part @ Part::Broken(_)) = index.of_mut(&mut self.parts) {
             *part = Part::Absent;
         }
     }
 
     /// Lets a read model take part from the next transaction on, with a new binding.
-    pub(crate) fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
-        if let Some(part) = self.parts.get_mut(index) {
+    pub(crate) fn activate(&mut self, index: ModelIndex, model: Arc<ReadModel>) {
+        if let Some(part) = index.of_mut(&mut self.parts) {
             // If the relation does not fit, the server describes it again before its next change,
             // which is judged then.
             let described = self.relations.get_mut(&model.source_oid);
@@ -205,8 +204,8 @@ impl Assembler {
     }
 
     /// Passes the read model's changes over from here on, in the open transaction too.
-    pub(crate) fn deactivate(&mut self, index: usize) {
-        if let Some(part) = self.parts.get_mut(index) {
+    pub(crate) fn deactivate(&mut self, index: ModelIndex) {
+        if let Some(part) = index.of_mut(&mut self.parts) {
             *part = Part::Absent;
         }
         if let Some(open) = &mut self.open {
@@ -241,7 +240,7 @@ impl Assembler {
     pub(crate) fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
         let mut broken = Vec::new();
         for (relation, commit_lsn) in std::mem::take(&mut self.unproved) {
-            for (index, part) in self.parts.iter_mut().enumerate() {
+            for (index, part) in ModelIndex::number(&mut self.parts) {
                 let Part::Active { model, .. } = part else {
                     continue;
                 };
@@ -277,7 +276,7 @@ impl Assembler {
         error: &Error,
     ) -> Vec<Broken> {
         let mut broken = Vec::new();
-        for (index, part) in self.parts.iter_mut().enumerate() {
+        for (index, part) in ModelIndex::number(&mut self.parts) {
             if !matches!(part, Part::Active { model, .. } if model.settings.source == *table) {
                 continue;
             }
@@ -316,10 +315,10 @@ impl Assembler {
         })
     }
 
-    /// Takes the changes of the open transaction so far, with the index of their read model. The
+    /// Takes the changes of the open transaction so far, with their read models. The
     /// transaction that the Commit completes has only the later ones; what it breaks is told with
     /// it.
-    pub(crate) fn take_chunk(&mut self) -> Vec<(usize, Change)> {
+    pub(crate) fn take_chunk(&mut self) -> Vec<(ModelIndex, Change)> {
         match &mut self.open {
             Some(open) => {
                 open.bytes = 0;
@@ -400,7 +399,7 @@ impl Assembler {
 
     fn relation(&mut self, relation: Relation) {
         let mut open = self.open.as_mut().filter(|open| open.mapped);
-        for (index, part) in self.parts.iter_mut().enumerate() {
+        for (index, part) in ModelIndex::number(&mut self.parts) {
             let Part::Active { model, layout } = part else {
                 continue;
             };
@@ -491,7 +490,7 @@ impl Assembler {
         let mut cells = Vec::with_capacity(columns * tuples.len());
         cells.extend(tuples.iter().flat_map(Tuple::cells));
         let (first, second) = cells.split_at(columns.min(cells.len()));
-        for (index, part) in parts.iter_mut().enumerate() {
+        for (index, part) in ModelIndex::number(parts) {
             let Part::Active { model, layout } = part else {
                 continue;
             };
@@ -520,7 +519,7 @@ impl Assembler {
 
 impl Open {
     /// Drops the read model's changes; returns its part from here on.
-    fn breaks(&mut self, index: usize, error: Error) -> Part {
+    fn breaks(&mut self, index: ModelIndex, error: Error) -> Part {
         self.forget(index);
         Part::Broken(Broken {
             index,
@@ -529,7 +528,7 @@ impl Open {
         })
     }
 
-    fn forget(&mut self, index: usize) {
+    fn forget(&mut self, index: ModelIndex) {
         self.changes.retain(|(of, _)| *of != index);
     }
 }

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use super::common::{self, say};
 use super::{Context, Outcome};
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelIndex;
 use crate::settings::Settings;
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
@@ -69,8 +70,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
 struct Plan {
     publication: Vec<String>,
     bookkeeping: Option<String>,
-    /// Positions of read models without lookup table, with the statement.
-    lookups: Vec<(usize, String)>,
+    /// Read models without lookup table, with the statement.
+    lookups: Vec<(ModelIndex, String)>,
 }
 
 /// All SQL by which `cdc` makes its objects in the target, as a script.
@@ -105,7 +106,7 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
         bookkeeping: bookkeeping_sql(&mut conn, &bookkeeping).await?,
         lookups: Vec::new(),
     };
-    for (index, model) in settings.read_models.iter().enumerate() {
+    for (index, model) in ModelIndex::number(&settings.read_models) {
         let table = tables.iter().find(|table| table.name == model.source);
         if let Some(table) = table
             && target::facts::table(&mut conn, &model.target)
@@ -135,7 +136,7 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
         ))?;
     }
     for (index, _) in &plan.lookups {
-        let model = settings.read_models.get(*index);
+        let model = index.of(&settings.read_models);
         let table = model.and_then(|model| tables.iter().find(|table| table.name == model.source));
         if let (Some(model), Some(table)) = (model, table) {
             target::lookup::create(&mut conn, model, table).await?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::consume::follower::Follower;
+use crate::consume::mode::Joining;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::run::copy::ToCopy;
@@ -42,11 +43,12 @@ impl CatchUp {
         ready: &[ToCopy],
         feedback: Duration,
     ) -> Self {
-        let models = ready.iter().map(|to_copy| to_copy.model.model.clone());
+        let models = ready.iter().map(ToCopy::joining);
+        let models: Joining = models.collect();
         Self {
             replication,
             consistent_point,
-            follower: Follower::new(consistent_point, models),
+            follower: Follower::new(consistent_point, &models),
             fed_back: Instant::now(),
             feedback: if feedback.is_zero() {
                 FEEDBACK
@@ -141,7 +143,10 @@ impl CatchUp {
         let folds = self.follower.take_folds().map_err(altered)?;
         let folds: Vec<_> = folds
             .into_iter()
-            .filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold)))
+            .filter_map(|(index, fold)| {
+                let to_copy = ready.iter().find(|to_copy| to_copy.index == index)?;
+                Some((&to_copy.model, fold))
+            })
             .collect();
         if folds.is_empty() {
             return Ok(());

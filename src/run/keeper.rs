@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Class, Error, Result};
 use crate::read_model::ModelId;
 use crate::retry::Backoff;
+use crate::run::copy::FailedCopy;
 use crate::run::messages::Command;
-use crate::run::resync::{Order, Outcome, resync};
+use crate::run::resync::{Order, Ordered, Outcome, resync};
 use crate::run::shared::Shared;
 use crate::run::{report, unreadable};
 use crate::schedule::Schedule;
-use crate::settings::ReadModelSettings;
 use crate::target::bookkeeping::{ModelState, Pulse, Readers};
 
 mod request;
@@ -55,7 +55,7 @@ const SCHEDULED: () = ();
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     epoch: i64,
-    models: Vec<(usize, ReadModelSettings, ModelId)>,
+    models: Vec<Ordered>,
     commands: mpsc::Sender<Command>,
     /// Cancelled when the session ends.
     stop: CancellationToken,
@@ -76,11 +76,11 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper for these read models (index, rule, number).
+    /// A keeper for these read models.
     pub(crate) fn new(
         shared: Arc<Shared>,
         epoch: i64,
-        models: Vec<(usize, ReadModelSettings, ModelId)>,
+        models: Vec<Ordered>,
         commands: mpsc::Sender<Command>,
         stop: CancellationToken,
         pulse: watch::Receiver<Pulse>,
@@ -204,13 +204,14 @@ impl Keeper {
                 .iter()
                 .any(|model| model.id == id && model.state == ModelState::InStep)
         };
-        for (_, _, id) in self.models.iter().filter(|(_, _, id)| in_step(*id)) {
-            self.not_in_step.recovered(*id);
+        for model in self.models.iter().filter(|model| in_step(model.id)) {
+            self.not_in_step.recovered(model.id);
         }
         let models: Vec<_> = self
             .models
             .iter()
-            .filter(|(_, _, id)| !in_step(*id) && self.not_in_step.is_due(*id, Instant::now()))
+            .filter(|model| !in_step(model.id))
+            .filter(|model| self.not_in_step.is_due(model.id, Instant::now()))
             .cloned()
             .collect();
         if models.is_empty() {
@@ -228,14 +229,14 @@ impl Keeper {
         let outcome = self.carry_out("not in step", &order, &self.stop).await;
         let failed: Vec<ModelId> = match outcome {
             Ok(outcome) => {
-                let failed = outcome.failed.iter().map(|(id, _, _)| *id).collect();
+                let failed = outcome.failed.iter().map(|failed| failed.id).collect();
                 self.note_failures(conn, outcome.failed).await?;
                 failed
             }
             Err(error) if error.class() == Class::Interrupted => return Err(error),
-            Err(_) => order.models.iter().map(|(_, _, id)| *id).collect(),
+            Err(_) => order.models.iter().map(|model| model.id).collect(),
         };
-        for (_, _, id) in &order.models {
+        for Ordered { id, .. } in &order.models {
             if failed.contains(id) {
                 self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
             } else {
@@ -295,7 +296,7 @@ impl Keeper {
         let names: Vec<String> = order
             .models
             .iter()
-            .map(|(_, settings, _)| settings.name())
+            .map(|model| model.settings.name())
             .collect();
         if !order.dry_run {
             report::resync_started(origin, &names);
@@ -319,11 +320,11 @@ impl Keeper {
     async fn note_failures(
         &self,
         conn: &mut PgConnection,
-        failed: Vec<(ModelId, String, Error)>,
+        failed: Vec<FailedCopy>,
     ) -> Result<Option<Error>> {
         let stored = self.shared.bookkeeping.models(conn).await?;
         let mut first = None;
-        for (id, name, error) in failed {
+        for FailedCopy { id, name, error } in failed {
             report::resync_failed(&name, &error);
             if stored
                 .iter()

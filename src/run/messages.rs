@@ -7,6 +7,7 @@ use crate::batch::Merged;
 use crate::consume::mode::Joining;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::shape::Shape;
 use crate::sql::TableName;
 use crate::target::model::TargetModel;
@@ -19,8 +20,7 @@ pub(crate) enum Command {
     Pause {
         /// What the copy has received.
         at_least: Lsn,
-        /// Read models that shall take part from that position on, by index, as the copy bound
-        /// them.
+        /// Read models that shall take part from that position on, as the copy bound them.
         models: Joining,
         /// Gets the position.
         reply: oneshot::Sender<Lsn>,
@@ -40,8 +40,8 @@ pub(crate) enum Command {
     Hurry,
     /// Merge exact copies at the position at which the loop stands still.
     Merge {
-        /// Read models as the copy bound them, by index.
-        models: Vec<(usize, TargetModel)>,
+        /// Read models as the copy bound them.
+        models: Vec<(ModelIndex, TargetModel)>,
         /// Number of the resync, which is done with the merge.
         request: Option<i64>,
         /// Gets the result.

@@ -12,7 +12,6 @@
 //! cannot be had: when the slot is made the stream has often passed C already. A dry run takes a
 //! snapshot of the target at P, lets the stream go on, and compares within the snapshot.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -21,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::read_model::ModelId;
+use crate::read_model::{ModelId, ModelIndex};
 use crate::run::bind::Binder;
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
-use crate::run::copy::{ToCopy, copy_all, take_away};
+use crate::run::copy::{FailedCopy, ToCopy, copy_all, take_away};
 use crate::run::messages::Command;
 use crate::run::shared::Shared;
 use crate::run::waiting::{Wanted, create_slot};
@@ -48,8 +47,8 @@ const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 /// A resync to be done.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
-    /// Read models by index, with their number in the bookkeeping.
-    pub models: Vec<(usize, ReadModelSettings, ModelId)>,
+    /// Its read models.
+    pub models: Vec<Ordered>,
     /// Epoch of the session.
     pub epoch: i64,
     /// Number of the resync in the bookkeeping, if it has one.
@@ -62,6 +61,17 @@ pub(crate) struct Order {
     pub keys: u32,
 }
 
+/// A read model of which a copy is ordered.
+#[derive(Debug, Clone)]
+pub(crate) struct Ordered {
+    /// Its place in the configuration.
+    pub index: ModelIndex,
+    /// Its number in the bookkeeping.
+    pub id: ModelId,
+    /// Its rule.
+    pub settings: ReadModelSettings,
+}
+
 /// What it did.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -71,8 +81,8 @@ pub(crate) struct Outcome {
     pub written: Vec<(String, Written)>,
     /// Differences, by read model; only for a dry run.
     pub found: Vec<(String, Difference)>,
-    /// Read models that could not be copied, by number.
-    pub failed: Vec<(ModelId, String, Error)>,
+    /// Read models that could not be copied.
+    pub failed: Vec<FailedCopy>,
 }
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
@@ -105,7 +115,7 @@ pub(crate) async fn resync(
     if shadow.give_back(&shared.bookkeeping).await.is_err() {
         return result;
     }
-    for (_, _, id) in &order.models {
+    for Ordered { id, .. } in &order.models {
         let ended =
             shared
                 .bookkeeping
@@ -121,7 +131,7 @@ struct Copying<'a> {
     order: &'a Order,
     commands: &'a mpsc::Sender<Command>,
     stop: &'a CancellationToken,
-    failed: Vec<(ModelId, String, Error)>,
+    failed: Vec<FailedCopy>,
 }
 
 impl Copying<'_> {
@@ -157,9 +167,7 @@ impl Copying<'_> {
                 Err(error) if error.is_transient() && self.order.number.is_some() => {
                     return Err(error);
                 }
-                Err(error) => self
-                    .failed
-                    .push((to_copy.model.id, to_copy.settings.name(), error)),
+                Err(error) => self.failed.push(to_copy.failed(error)),
             }
         }
         if ready.is_empty() {
@@ -205,10 +213,15 @@ impl Copying<'_> {
             .order
             .models
             .iter()
-            .map(|(_, settings, _)| settings.clone())
+            .map(|ordered| ordered.settings.clone())
             .collect();
         let seen = binder.look(&asked, shadow.connection()).await?;
-        for ((index, settings, id), seen) in self.order.models.iter().zip(seen) {
+        for (ordered, seen) in self.order.models.iter().zip(seen) {
+            let Ordered {
+                index,
+                id,
+                settings,
+            } = ordered;
             let bound = binder.bind(settings, seen, shadow.connection(), true).await;
             let bound = match bound {
                 Ok(model) if with_such_values.contains(id) => {
@@ -230,7 +243,11 @@ impl Copying<'_> {
                 }),
                 Err(error) if matches!(error.class(), Class::Broken | Class::Configuration) => {
                     self.refuse(shadow, *id, &error).await?;
-                    self.failed.push((*id, settings.name(), error));
+                    self.failed.push(FailedCopy {
+                        id: *id,
+                        name: settings.name(),
+                        error,
+                    });
                 }
                 Err(error) if error.class() == Class::Gap => {
                     // Its map may only be made anew with nothing of it in memory.
@@ -270,8 +287,7 @@ impl Copying<'_> {
             match lacking.iter().find(|(of, _)| *of == place) {
                 None => served.push(to_copy),
                 Some((_, error)) => {
-                    self.failed
-                        .push((to_copy.model.id, to_copy.settings.name(), error.clone()));
+                    self.failed.push(to_copy.failed(error.clone()));
                 }
             }
         }
@@ -343,9 +359,7 @@ impl Copying<'_> {
         resume: oneshot::Receiver<()>,
     ) -> Result<Lsn> {
         let models = if self.order.dry_run { &[] } else { ready };
-        let models = models
-            .iter()
-            .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)));
+        let models = models.iter().map(ToCopy::joining);
         // Not before what the shadow already holds: it must not know a commit that the lookups do
         // not.
         let at_least = catch_up.received();
@@ -404,14 +418,14 @@ impl Copying<'_> {
     /// What was written, by name; what could not be is among the failed.
     fn written(&mut self, ready: &[ToCopy], merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
-        for (index, merged) in merged {
+        for Merged { index, result } in merged {
             let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else {
                 continue;
             };
             let name = to_copy.settings.name();
-            match merged {
+            match result {
                 Ok(rows) => written.push((name, rows)),
-                Err(error) => self.failed.push((to_copy.model.id, name, error)),
+                Err(error) => self.failed.push(to_copy.failed(error)),
             }
         }
         written

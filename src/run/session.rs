@@ -13,10 +13,12 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 
+use crate::batch::Suspended;
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::ownership::Ownership;
 use crate::progress::SourceIdentity;
+use crate::read_model::ModelIndex;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::lessons::Lessons;
 use crate::run::ownership::check_slot;
@@ -101,7 +103,7 @@ impl<'a> Session<'a> {
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_LOGGED_KEYS;
         }
-        for (index, bound) in bound.iter().enumerate() {
+        for (index, bound) in ModelIndex::number(&bound) {
             if let Ok(model) = &bound.model {
                 writer.set_model(index, model.clone());
             }
@@ -257,8 +259,8 @@ async fn suspend_what_cannot_go_on(
     (conn, epoch): (&mut PgConnection, i64),
     bound: &mut [Bound],
 ) -> Result<()> {
-    for (index, error) in lessons.cannot_take.drain(..) {
-        let Some(bound) = bound.get_mut(index) else {
+    for Suspended { index, error } in lessons.cannot_take.drain(..) {
+        let Some(bound) = index.of_mut(bound) else {
             continue;
         };
         report::suspended(&bound.settings, &error, None);

@@ -26,7 +26,7 @@ use tokio_postgres::Client;
 
 use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
-use crate::read_model::ModelId;
+use crate::read_model::{ModelId, ModelIndex};
 use crate::retry::Backoff;
 use crate::run::bind::Bound;
 use crate::run::messages::Command;
@@ -112,7 +112,7 @@ impl Watch {
         commands: mpsc::Sender<Command>,
         pulse: watch::Receiver<Pulse>,
     ) -> Self {
-        for (index, look) in looks.iter().enumerate() {
+        for (index, look) in ModelIndex::number(&looks) {
             passed.see_leaves(index, &look.parts, &BTreeSet::new());
         }
         let seen = bound.iter().zip(looks).zip(shapes);
@@ -221,12 +221,12 @@ impl Watch {
     /// Compares; returns what the session cannot go on with.
     async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
         let publication = &self.shared.settings.source.publication;
-        let unseen: Vec<BTreeSet<u32>> = (0..self.watched.len())
-            .map(|index| self.passed.unseen(index))
+        let unseen: Vec<BTreeSet<u32>> = ModelIndex::number(&self.watched)
+            .map(|(index, _)| self.passed.unseen(index))
             .collect();
         let looks = source::watch::look(client, publication, &sources(&self.shared)).await?;
-        for (index, (now, unseen)) in looks.into_iter().zip(unseen).enumerate() {
-            let Some(watched) = self.watched.get_mut(index) else {
+        for (index, (now, unseen)) in ModelIndex::number(looks.into_iter().zip(unseen)) {
+            let Some(watched) = index.of_mut(&mut self.watched) else {
                 continue;
             };
             let seen = watched.see(now, !unseen.is_empty());
@@ -254,8 +254,8 @@ impl Watch {
     }
 
     /// Does what follows from a look, short of the session's end, and stores what was seen.
-    async fn follow(&self, index: usize, seen: Seen, target: &mut PgConnection) -> Result<()> {
-        let Some(watched) = self.watched.get(index) else {
+    async fn follow(&self, index: ModelIndex, seen: Seen, target: &mut PgConnection) -> Result<()> {
+        let Some(watched) = index.of(&self.watched) else {
             return Ok(());
         };
         match seen {
@@ -279,11 +279,10 @@ impl Watch {
     /// others wait for that.
     async fn judge_files(&mut self, target: &mut PgConnection) -> Result<bool> {
         let applied = self.passed.applied();
-        for index in 0..self.watched.len() {
+        for index in (0..self.watched.len()).map(ModelIndex) {
             let truncated = self.passed.truncated(index);
-            let seen = self
-                .watched
-                .get_mut(index)
+            let seen = index
+                .of_mut(&mut self.watched)
                 .map_or(Seen::Same, |watched| watched.pass(applied, truncated));
             self.follow(index, seen, target).await?;
         }

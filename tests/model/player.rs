@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdc::as_of::Reading;
-use cdc::batch::{Batch, Written};
+use cdc::batch::{Batch, Merged, Written};
 use cdc::consume::acks::Status;
 use cdc::consume::consumer::{Action, Consumer};
 use cdc::consume::job::{Applied, Done, FailedBatch, Job};
@@ -18,7 +18,7 @@ use cdc::error::{Class, Error};
 use cdc::lsn::{Lsn, PgTimestamp};
 use cdc::progress::{Replay, TransactionId};
 use cdc::protocol::frame::StreamFrame;
-use cdc::read_model::ReadModel;
+use cdc::read_model::{ModelIndex, ReadModel};
 
 use crate::copy::Copy;
 use crate::feed::{Feed, frame, keepalive};
@@ -29,6 +29,9 @@ use crate::writer::{Stage, Target};
 
 /// Steps after which everything has to be at rest.
 const MOST_STEPS: usize = 20_000;
+
+/// The read model of which a row cannot be written.
+const POISONED: ModelIndex = ModelIndex(0);
 
 /// What the target keeps.
 #[derive(Clone, Default)]
@@ -328,12 +331,12 @@ impl<'a> Player<'a> {
         let done = match job {
             Job::Stage(commit_lsn, folds) => {
                 if self.is_poisoned(commit_lsn, Lsn(commit_lsn.0 + 1))
-                    && folds.iter().any(|(index, _)| *index == 0)
+                    && folds.iter().any(|(index, _)| *index == POISONED)
                 {
                     return Ok(failed(1, commit_lsn));
                 }
                 for (index, fold) in folds {
-                    self.stages[index].add(&self.models[index], &fold);
+                    self.stages[index.0].add(&self.models[index.0], &fold);
                 }
                 Done::Staged
             }
@@ -354,8 +357,9 @@ impl<'a> Player<'a> {
                 Done::Hardened(lsn)
             }
             Job::Audit(taking_part) => {
-                let missing =
-                    (0..2).find(|at| !self.kept.out_of_step[*at] && !taking_part.contains(at));
+                let missing = (0..2).find(|at| {
+                    !self.kept.out_of_step[*at] && !taking_part.contains(&ModelIndex(*at))
+                });
                 if let Some(at) = missing {
                     return Err(format!("read model {at} is in step and takes no part"));
                 }
@@ -384,17 +388,17 @@ impl<'a> Player<'a> {
         let before = self.kept.checkpoint;
         let hit = folds
             .iter()
-            .any(|(index, fold)| *index == 0 && !fold.is_empty());
+            .any(|(index, fold)| *index == POISONED && !fold.is_empty());
         if hit && self.is_poisoned(before, position.lsn) {
             return Ok(failed(transactions, position.lsn));
         }
-        let suspended: Vec<usize> = suspended.into_iter().map(|(index, _)| index).collect();
+        let suspended: Vec<ModelIndex> = suspended.into_iter().map(|one| one.index).collect();
         for (index, fold) in folds.iter().filter(|(_, fold)| !fold.is_empty()) {
-            self.stages[*index].add(&self.models[*index], fold);
+            self.stages[index.0].add(&self.models[index.0], fold);
         }
         for index in 0..2 {
             let stage = std::mem::take(&mut self.stages[index]);
-            let leaves = suspended.contains(&index);
+            let leaves = suspended.contains(&ModelIndex(index));
             // What was staged of a transaction that breaks a read model is not written.
             let is_dropped = leaves && chunks > 0 || self.kept.out_of_step[index];
             if !is_dropped {
@@ -474,7 +478,7 @@ impl<'a> Player<'a> {
             }
             0 if copy.follower.is_near(copy.follower.received(), 0) => {
                 copy.asked = true;
-                let models = self.models.iter().cloned().enumerate().collect();
+                let models = ModelIndex::number(self.models.iter().cloned()).collect();
                 let at_least = copy.follower.received();
                 self.consumer.pause(at_least, models);
                 self.note(format!("a copy asks for a pause at {at_least}"));
@@ -560,12 +564,18 @@ impl<'a> Player<'a> {
         let mut merged = Vec::new();
         for (index, target) in targets.into_iter().enumerate() {
             if is_left_out[index] {
-                merged.push((index, Err(Error::new(Class::Rejected, "too long"))));
+                merged.push(Merged {
+                    index: ModelIndex(index),
+                    result: Err(Error::new(Class::Rejected, "too long")),
+                });
                 continue;
             }
             self.kept.targets[index] = target;
             self.kept.out_of_step[index] = false;
-            merged.push((index, Ok(Written::default())));
+            merged.push(Merged {
+                index: ModelIndex(index),
+                result: Ok(Written::default()),
+            });
         }
         if self.drive.synchronous {
             self.flushed = self.kept.clone();
@@ -598,7 +608,7 @@ impl<'a> Player<'a> {
         }
         if let Some(failed) = failed {
             if failed.transactions == 1 {
-                self.kept.out_of_step[failed.index] = true;
+                self.kept.out_of_step[failed.index.0] = true;
                 self.flushed = self.kept.clone();
             } else {
                 self.careful_until = Some(failed.lsn);
@@ -734,7 +744,7 @@ fn begin(
 
 fn failed(transactions: u64, lsn: Lsn) -> Done {
     Done::Failed(FailedBatch {
-        index: 0,
+        index: POISONED,
         transactions,
         lsn,
         error: Error::new(Class::Rejected, "it does not fit"),
@@ -752,7 +762,7 @@ fn name(job: &Job) -> String {
             batch
                 .suspended
                 .iter()
-                .map(|(index, _)| index)
+                .map(|one| one.index.0)
                 .collect::<Vec<_>>()
         ),
         Job::Store(position) => format!("store {}", position.lsn),

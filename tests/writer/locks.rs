@@ -2,7 +2,7 @@
 //! between: one of them waits, and neither is ended as part of a deadlock.
 
 use crate::isolate::{TABLES, model, start};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig};
 use crate::support::{pg, rows, wait_until};
 
 /// Writes these lines while somebody has the lookup locked as CREATE INDEX does, and then locks it
@@ -33,7 +33,7 @@ async fn beside_a_migration(lines: &[&str]) {
             .await
             .unwrap();
     };
-    let (written, ()) = tokio::join!(rig.write(0, lines), migrate);
+    let (written, ()) = tokio::join!(rig.write(FIRST, lines), migrate);
     written.unwrap();
 }
 

@@ -6,6 +6,7 @@ use super::Session;
 use crate::batch::{MergePosition, Merged, Written};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::read_model::ModelIndex;
 use crate::retry::Healings;
 use crate::run::copy::{Copied, ToCopy, copy_all, in_vain, take_away};
 use crate::run::lessons::Lessons;
@@ -169,7 +170,7 @@ impl Session<'_> {
         (lessons, stored): (&mut Lessons, &mut bool),
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
-        let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
+        let to_copy = ModelIndex::number(&self.bound).filter_map(|(index, bound)| {
             let model = bound.model.as_ref().ok()?.clone();
             Some(ToCopy {
                 index,
@@ -211,8 +212,8 @@ impl Session<'_> {
         Ok(written)
     }
 
-    /// The writer takes the read models that were copied, by index; the others are suspended.
-    async fn take_copied(&mut self, copied: &[Copied]) -> Result<Vec<usize>> {
+    /// The writer takes the read models that were copied; the others are suspended.
+    async fn take_copied(&mut self, copied: &[Copied]) -> Result<Vec<ModelIndex>> {
         let bookkeeping = &self.shared.bookkeeping;
         let epoch = self.writer.epoch();
         let mut indexes = Vec::new();
@@ -241,11 +242,11 @@ impl Session<'_> {
     /// What was written, by name.
     fn written(&self, merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
-        for (index, merged) in merged {
-            let Some(bound) = self.bound.get(index) else {
+        for Merged { index, result } in merged {
+            let Some(bound) = index.of(&self.bound) else {
                 continue;
             };
-            match merged {
+            match result {
                 Ok(rows) => written.push((bound.settings.name(), rows)),
                 Err(error) => report::resync_failed(&bound.settings.name(), &error),
             }

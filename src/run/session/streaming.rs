@@ -15,10 +15,12 @@ use crate::consume::passed::Passed;
 use crate::consume::start::Start;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::run::applier::Applier;
 use crate::run::keeper::Keeper;
 use crate::run::lessons::Lessons;
 use crate::run::messages::Command;
+use crate::run::resync::Ordered;
 use crate::run::stream::{Ends, Stream};
 use crate::run::watch::{Watch, answer};
 use crate::run::{clock, pulse};
@@ -118,8 +120,7 @@ impl Session<'_> {
         self.set_failover().await;
         // Before the stream begins: a lookup that somebody has locked holds up no server's
         // shutdown.
-        let in_step = self.bound.iter().enumerate();
-        let in_step: Vec<usize> = in_step
+        let in_step: Vec<ModelIndex> = ModelIndex::number(&self.bound)
             .filter_map(|(index, bound)| bound.in_step().map(|_| index))
             .collect();
         self.writer.warm_few(&in_step).await?;
@@ -211,8 +212,11 @@ impl Session<'_> {
         stop: CancellationToken,
         pulse: watch::Receiver<Pulse>,
     ) -> Result<Keeper> {
-        let models = self.bound.iter().enumerate();
-        let models = models.map(|(index, bound)| (index, bound.settings.clone(), bound.id));
+        let models = ModelIndex::number(&self.bound).map(|(index, bound)| Ordered {
+            index,
+            id: bound.id,
+            settings: bound.settings.clone(),
+        });
         let shared = Arc::clone(self.shared);
         let epoch = self.writer.epoch();
         Keeper::new(shared, epoch, models.collect(), commands, stop, pulse)

@@ -21,7 +21,7 @@ use super::way::Size;
 use crate::batch::IndexedFold;
 use crate::error::Result;
 use crate::fold::Fold;
-use crate::read_model::ModelId;
+use crate::read_model::{ModelId, ModelIndex};
 use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
 
 /// What a read model needs that has rows in chunks, whatever they turn out to be.
@@ -80,7 +80,7 @@ impl Chunks {
     }
 
     /// Makes the tables and functions for chunks of a read model, once a session.
-    async fn prepare(&mut self, session: &mut Session, index: usize) -> Result<()> {
+    async fn prepare(&mut self, session: &mut Session, index: ModelIndex) -> Result<()> {
         let id = session.models.get(index)?.id;
         if self.count > 0 && NEEDS.iter().any(|need| !session.prepared.has(id, *need)) {
             self.made.insert(id);
@@ -90,7 +90,12 @@ impl Chunks {
         session.prepare_with(index, &NEEDS).await
     }
 
-    async fn add_rows(&mut self, tx: &mut WriteTx<'_>, index: usize, fold: &Fold) -> Result<()> {
+    async fn add_rows(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        index: ModelIndex,
+        fold: &Fold,
+    ) -> Result<()> {
         let is_staged = self.staged.iter().any(|one| one.index == index);
         match new_rows::write_chunk(tx, index, fold, is_staged).await? {
             Some(written) => add_written(&mut self.new_rows, index, written, tx.keys),
@@ -102,7 +107,7 @@ impl Chunks {
     async fn add_to_stage(
         &mut self,
         tx: &mut WriteTx<'_>,
-        index: usize,
+        index: ModelIndex,
         fold: &Fold,
     ) -> Result<()> {
         let model = tx.model(index)?;
@@ -142,7 +147,7 @@ impl Chunks {
     }
 
     /// What is staged of this read model.
-    fn staged_of(&self, index: usize) -> Staged {
+    fn staged_of(&self, index: ModelIndex) -> Staged {
         let staged = self.staged.iter().find(|one| one.index == index);
         staged.copied().unwrap_or_else(|| Staged::none(index))
     }
