@@ -19,15 +19,12 @@
 //! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within
 //! one) is an error of the connection, never of a row.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::TransactionId;
-use crate::protocol::pgoutput::{Begin, Commit, Message, OldTuple};
+use crate::protocol::pgoutput::{Commit, Message, OldTuple};
 use crate::protocol::tuple::Tuple;
 use crate::read_model::{Change, ModelIndex, ReadModel};
 use crate::relation::{Layout, Relation};
@@ -35,10 +32,14 @@ use crate::row::Cell;
 use crate::shape::Shape;
 use crate::sql::TableName;
 
+mod descriptions;
 mod leaves;
+mod open;
 
+use descriptions::Descriptions;
 pub(crate) use leaves::Leaf;
 use leaves::Leaves;
+use open::Open;
 
 /// A committed transaction of the source.
 #[derive(Debug)]
@@ -77,20 +78,9 @@ pub struct Assembler {
     /// Transactions that commit before this position are not mapped.
     from: Lsn,
     parts: Vec<Part>,
-    relations: HashMap<u32, Described, RandomState>,
-    /// Relation messages by which changes were mapped and that are not proved, with the commit of
-    /// the first such change.
-    unproved: Vec<(Relation, Lsn)>,
+    descriptions: Descriptions,
     leaves: Leaves,
     open: Option<Open>,
-}
-
-/// The newest Relation message of a table.
-#[derive(Debug)]
-struct Described {
-    relation: Relation,
-    /// Whether it is proved, or among those that are to be.
-    used: bool,
 }
 
 /// A read model's part in the stream. Nothing else says whether its changes are taken.
@@ -131,17 +121,6 @@ impl Part {
     fn follows(&self, relation: u32) -> bool {
         matches!(self, Self::Active { model, .. } if model.source_oid == relation)
     }
-}
-
-#[derive(Debug)]
-struct Open {
-    begin: Begin,
-    /// Whether its changes are mapped: it was not applied before.
-    mapped: bool,
-    changes: Vec<(ModelIndex, Change)>,
-    bytes: usize,
-    has_changes: bool,
-    chunks: u64,
 }
 
 impl Assembler {
@@ -191,14 +170,7 @@ impl Assembler {
     /// Lets a read model take part from the next transaction on, with a new binding.
     pub(crate) fn activate(&mut self, index: ModelIndex, model: Arc<ReadModel>) {
         if let Some(part) = index.of_mut(&mut self.parts) {
-            // If the relation does not fit, the server describes it again before its next change,
-            // which is judged then.
-            let described = self.relations.get_mut(&model.source_oid);
-            let layout = described.and_then(|described| {
-                // For others it may have been proved before this one was bound.
-                described.used = false;
-                model.layout(&described.relation).ok()
-            });
+            let layout = self.descriptions.layout_of(&model);
             *part = Part::Active { model, layout };
         }
     }
@@ -217,15 +189,15 @@ impl Assembler {
     /// model follows any more is forgotten.
     pub(crate) fn take_unproved(&mut self) -> Vec<TableName> {
         let Self {
-            parts, unproved, ..
+            parts,
+            descriptions,
+            ..
         } = self;
-        unproved.retain(|(relation, _)| parts.iter().any(|part| part.follows(relation.oid)));
+        descriptions.retain(|table| parts.iter().any(|part| part.follows(table)));
         let mut tables: Vec<TableName> = Vec::new();
         for part in parts {
             if let Part::Active { model, .. } = part
-                && unproved
-                    .iter()
-                    .any(|(relation, _)| relation.oid == model.source_oid)
+                && descriptions.is_unproved(model.source_oid)
                 && !tables.contains(&model.settings.source)
             {
                 tables.push(model.settings.source.clone());
@@ -239,30 +211,18 @@ impl Assembler {
     /// too; returns those.
     pub(crate) fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
         let mut broken = Vec::new();
-        for (relation, commit_lsn) in std::mem::take(&mut self.unproved) {
-            for (index, part) in ModelIndex::number(&mut self.parts) {
-                let Part::Active { model, .. } = part else {
-                    continue;
-                };
+        for (relation, commit_lsn) in self.descriptions.take_unproved() {
+            broken.extend(self.break_where(commit_lsn, |model| {
                 if model.source_oid != relation.oid {
-                    continue;
+                    return None;
                 }
-                let shape = shapes
-                    .iter()
-                    .find(|(table, _)| *table == model.settings.source);
-                let proof = match shape {
+                let source = &model.settings.source;
+                let proof = match shapes.iter().find(|(table, _)| table == source) {
                     Some((_, shape)) => shape.proves(model, &relation),
                     None => Shape::default().is_bound_to(model),
                 };
-                let Err(error) = proof else { continue };
-                let found = Broken {
-                    index,
-                    commit_lsn,
-                    error,
-                };
-                part.break_off(&found, &mut self.open);
-                broken.push(found);
-            }
+                proof.err()
+            }));
         }
         broken
     }
@@ -275,18 +235,31 @@ impl Assembler {
         commit_lsn: Lsn,
         error: &Error,
     ) -> Vec<Broken> {
+        self.break_where(commit_lsn, |model| {
+            (model.settings.source == *table).then(|| error.clone())
+        })
+    }
+
+    /// Breaks the read models that take part and have a reason.
+    fn break_where(
+        &mut self,
+        commit_lsn: Lsn,
+        why: impl Fn(&ReadModel) -> Option<Error>,
+    ) -> Vec<Broken> {
         let mut broken = Vec::new();
         for (index, part) in ModelIndex::number(&mut self.parts) {
-            if !matches!(part, Part::Active { model, .. } if model.settings.source == *table) {
+            let Part::Active { model, .. } = part else {
                 continue;
-            }
-            let found = Broken {
-                index,
-                commit_lsn,
-                error: error.clone(),
             };
-            part.break_off(&found, &mut self.open);
-            broken.push(found);
+            if let Some(error) = why(model) {
+                let found = Broken {
+                    index,
+                    commit_lsn,
+                    error,
+                };
+                part.break_off(&found, &mut self.open);
+                broken.push(found);
+            }
         }
         broken
     }
@@ -308,25 +281,15 @@ impl Assembler {
 
     /// The name of the open transaction: its Begin tells it already.
     pub(crate) fn open_transaction(&self) -> Option<TransactionId> {
-        self.open.as_ref().map(|open| TransactionId {
-            commit_lsn: open.begin.final_lsn,
-            xid: open.begin.xid,
-            commit_time: open.begin.commit_time,
-        })
+        self.open.as_ref().map(Open::id)
     }
 
     /// Takes the changes of the open transaction so far, with their read models. The
     /// transaction that the Commit completes has only the later ones; what it breaks is told with
     /// it.
     pub(crate) fn take_chunk(&mut self) -> Vec<(ModelIndex, Change)> {
-        match &mut self.open {
-            Some(open) => {
-                open.bytes = 0;
-                open.chunks += 1;
-                std::mem::take(&mut open.changes)
-            }
-            None => Vec::new(),
-        }
+        let open = self.open.as_mut();
+        open.map(Open::take_chunk).unwrap_or_default()
     }
 
     /// Takes the next message; returns the transaction that it completes.
@@ -340,14 +303,7 @@ impl Assembler {
                 if self.open.is_some() {
                     return Err(Error::protocol("a transaction began within another one"));
                 }
-                self.open = Some(Open {
-                    begin: *begin,
-                    mapped: begin.final_lsn >= self.from,
-                    changes: Vec::new(),
-                    bytes: 0,
-                    has_changes: false,
-                    chunks: 0,
-                });
+                self.open = Some(Open::new(*begin, self.from));
             }
             Message::Commit(commit) => return self.commit(*commit).map(Some),
             Message::Relation(relation) => self.relation(Relation::from(relation)),
@@ -408,17 +364,13 @@ impl Assembler {
             }
             match (model.layout(&relation), open.as_deref_mut()) {
                 (Ok(fitting), _) => *layout = Some(fitting),
-                (Err(error), Some(open)) => *part = open.breaks(index, error),
+                (Err(error), Some(open)) => *part = Part::Broken(open.breaks(index, error)),
                 // Nothing is lost yet: the next change finds no layout and breaks the read model
                 // then.
                 (Err(_), None) => *layout = None,
             }
         }
-        let described = Described {
-            relation,
-            used: false,
-        };
-        self.relations.insert(described.relation.oid, described);
+        self.descriptions.add(relation);
     }
 
     fn insert(&mut self, relation: u32, new: &Tuple<'_>) -> Result<()> {
@@ -461,8 +413,7 @@ impl Assembler {
     ) -> Result<()> {
         let Self {
             parts,
-            relations,
-            unproved,
+            descriptions,
             open,
             ..
         } = self;
@@ -473,15 +424,8 @@ impl Assembler {
         if !open.mapped || !parts.iter().any(|part| part.follows(relation)) {
             return Ok(());
         }
-        let described = relations.get_mut(&relation).ok_or_else(|| {
-            Error::protocol(format!(
-                "a change of relation {relation} came before its description"
-            ))
-        })?;
-        if !std::mem::replace(&mut described.used, true) {
-            unproved.push((described.relation.clone(), open.begin.final_lsn));
-        }
-        let columns = described.relation.columns.len();
+        let described = descriptions.map_by(relation, open.begin.final_lsn)?;
+        let columns = described.columns.len();
         if tuples.iter().any(|tuple| tuple.columns() != columns) {
             return Err(Error::protocol(format!(
                 "a row of relation {relation} does not have its {columns} columns"
@@ -497,40 +441,19 @@ impl Assembler {
             if model.source_oid != relation {
                 continue;
             }
-            let change = match layout {
-                Some(layout) => map(model, layout, first, second),
-                None => Err(Error::broken(format!(
-                    "table \"{}\" was altered",
-                    model.settings.source
-                ))),
-            };
-            match change {
-                Ok(Some(change)) => {
-                    open.bytes += change.bytes();
-                    open.changes.push((index, change));
-                }
+            let layout = layout.as_ref().ok_or_else(|| altered(model));
+            match layout.and_then(|layout| map(model, layout, first, second)) {
+                Ok(Some(change)) => open.add(index, change),
                 Ok(None) => {}
-                Err(error) => *part = open.breaks(index, error),
+                Err(error) => *part = Part::Broken(open.breaks(index, error)),
             }
         }
         Ok(())
     }
 }
 
-impl Open {
-    /// Drops the read model's changes; returns its part from here on.
-    fn breaks(&mut self, index: ModelIndex, error: Error) -> Part {
-        self.forget(index);
-        Part::Broken(Broken {
-            index,
-            commit_lsn: self.begin.final_lsn,
-            error,
-        })
-    }
-
-    fn forget(&mut self, index: ModelIndex) {
-        self.changes.retain(|(of, _)| *of != index);
-    }
+fn altered(model: &ReadModel) -> Error {
+    Error::broken(format!("table \"{}\" was altered", model.settings.source))
 }
 
 #[cfg(test)]
