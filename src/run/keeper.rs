@@ -18,7 +18,7 @@ use crate::error::{Class, Error, Result};
 use crate::read_model::ModelId;
 use crate::retry::Backoff;
 use crate::run::copy::FailedCopy;
-use crate::run::messages::Command;
+use crate::run::messages::{Beside, Command};
 use crate::run::resync::{Order, Ordered, Outcome, resync};
 use crate::run::shared::Shared;
 use crate::run::{report, unreadable};
@@ -78,13 +78,16 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// A keeper for these read models.
     pub(crate) fn new(
-        shared: Arc<Shared>,
-        epoch: i64,
+        beside: Beside,
         models: Vec<Ordered>,
-        commands: mpsc::Sender<Command>,
         stop: CancellationToken,
-        pulse: watch::Receiver<Pulse>,
     ) -> Result<Self> {
+        let Beside {
+            shared,
+            epoch,
+            commands,
+            pulse,
+        } = beside;
         let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
         Ok(Self {
             shared,

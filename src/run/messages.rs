@@ -1,6 +1,8 @@
 //! What the tasks of a session ask of each other.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::as_of::Reading;
 use crate::batch::Merged;
@@ -8,9 +10,24 @@ use crate::consume::mode::Joining;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::read_model::ModelIndex;
+use crate::run::shared::Shared;
 use crate::shape::Shape;
 use crate::sql::TableName;
+use crate::target::bookkeeping::Pulse;
 use crate::target::model::TargetModel;
+
+/// What whoever works beside the stream has of its session.
+#[derive(Clone)]
+pub(crate) struct Beside {
+    /// The process's own.
+    pub shared: Arc<Shared>,
+    /// Epoch of the session.
+    pub epoch: i64,
+    /// Asks something of the stream.
+    pub commands: mpsc::Sender<Command>,
+    /// What the bookkeeping says from time to time.
+    pub pulse: watch::Receiver<Pulse>,
+}
 
 /// What others ask of the loop.
 #[derive(Debug)]

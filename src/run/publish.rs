@@ -10,6 +10,7 @@ use crate::facts::SourceTable;
 use crate::ownership::Ownership;
 use crate::publication::plan;
 use crate::run::bind::Bound;
+use crate::run::owner::Owner;
 use crate::run::shared::Shared;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
@@ -26,7 +27,7 @@ use crate::target::bookkeeping::ModelState;
 pub(crate) async fn ensure(
     shared: &Shared,
     client: &Client,
-    (target, epoch): (&mut PgConnection, i64),
+    owner: &mut Owner<'_>,
     ownership: &Ownership,
     bound: &mut [Bound],
 ) -> Result<()> {
@@ -46,9 +47,9 @@ pub(crate) async fn ensure(
     let outcome = carry_out(client, &settings, ownership).await?;
     let mark = ownership.pipeline.mark();
     if outcome.is_marked && ownership.known.mark.as_ref() != Some(&mark) {
-        shared
+        owner
             .bookkeeping
-            .set_publication_mark(target, epoch, &mark)
+            .set_publication_mark(owner.conn, owner.epoch, &mark)
             .await?;
     }
     refuse(&outcome, bound, settings.read_models.len())?;
@@ -63,14 +64,7 @@ pub(crate) async fn ensure(
             hint = error.hint(),
             "the publication does not serve the read model, which takes no part until it does"
         );
-        shared
-            .bookkeeping
-            .suspend(target, epoch, bound.id, &error)
-            .await?;
-        if bound.state == ModelState::InStep {
-            bound.state = ModelState::Suspended;
-        }
-        bound.model = Err(error);
+        bound.unbind(owner, error).await?;
     }
     Ok(())
 }

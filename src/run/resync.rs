@@ -21,7 +21,7 @@ use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::read_model::{ModelId, ModelIndex};
-use crate::run::bind::Binder;
+use crate::run::bind::{Binder, Stream};
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
 use crate::run::copy::{FailedCopy, ToCopy, copy_all, take_away};
@@ -222,7 +222,9 @@ impl Copying<'_> {
                 id,
                 settings,
             } = ordered;
-            let bound = binder.bind(settings, seen, shadow.connection(), true).await;
+            let bound = binder
+                .bind(settings, seen, shadow.connection(), Stream::Runs)
+                .await;
             let bound = match bound {
                 Ok(model) if with_such_values.contains(id) => {
                     let read = unreadable::read_through(client, &model).await;

@@ -21,6 +21,7 @@ use crate::progress::SourceIdentity;
 use crate::read_model::ModelIndex;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::lessons::Lessons;
+use crate::run::owner::Owner;
 use crate::run::ownership::check_slot;
 use crate::run::preflight::{check_same_source, check_server};
 use crate::run::shared::Shared;
@@ -223,19 +224,24 @@ impl Ends {
         let lookups: Vec<TableName> = lookups.collect();
         let mut shapes = target::facts::shapes(conn, &lookups).await?;
         let before = watch::look_before(shared, client).await?;
-        let mut bound = bind_all(settings, client, conn, &shared.bookkeeping, epoch).await?;
-        suspend_what_cannot_go_on(shared, lessons, (&mut *conn, epoch), &mut bound).await?;
-        unreadable::withdraw(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
-        publish::ensure(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
+        let mut owner = Owner {
+            conn,
+            bookkeeping: &shared.bookkeeping,
+            epoch,
+        };
+        let mut bound = bind_all(settings, client, &mut owner).await?;
+        suspend_what_cannot_go_on(lessons, &mut owner, &mut bound).await?;
+        unreadable::withdraw(shared, client, &mut owner, ownership, &mut bound).await?;
+        publish::ensure(shared, client, &mut owner, ownership, &mut bound).await?;
         // A lookup that was not there was made while it was bound.
-        let made = target::facts::shapes(conn, &lookups).await?;
+        let made = target::facts::shapes(owner.conn, &lookups).await?;
         for (shape, made) in shapes.iter_mut().zip(made) {
             if shape.is_empty() {
                 *shape = made;
             }
         }
         let looks =
-            watch::compare_with_stored(shared, client, conn, epoch, (&mut bound, &before)).await?;
+            watch::compare_with_stored(shared, client, &mut owner, &mut bound, &before).await?;
         Ok(Bindings {
             bound,
             looks,
@@ -254,9 +260,8 @@ struct Bindings {
 /// A read model that cannot take a transaction leaves before it: that is as far as the last session
 /// came.
 async fn suspend_what_cannot_go_on(
-    shared: &Shared,
     lessons: &mut Lessons,
-    (conn, epoch): (&mut PgConnection, i64),
+    owner: &mut Owner<'_>,
     bound: &mut [Bound],
 ) -> Result<()> {
     for Suspended { index, error } in lessons.cannot_take.drain(..) {
@@ -264,8 +269,10 @@ async fn suspend_what_cannot_go_on(
             continue;
         };
         report::suspended(&bound.settings, &error, None);
-        let bookkeeping = &shared.bookkeeping;
-        bookkeeping.suspend(conn, epoch, bound.id, &error).await?;
+        owner
+            .bookkeeping
+            .suspend(owner.conn, owner.epoch, bound.id, &error)
+            .await?;
         bound.state = ModelState::Suspended;
     }
     Ok(())

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::read_model::{ModelId, ModelIndex};
 use crate::retry::Backoff;
 use crate::run::bind::Bound;
-use crate::run::messages::Command;
+use crate::run::messages::{Beside, Command};
 use crate::run::pressure;
 use crate::run::shared::Shared;
 use crate::source;
@@ -105,13 +105,18 @@ impl Watch {
     /// A watch that compares with these looks at the sources, and shapes of the lookups from before
     /// they were bound.
     pub(crate) fn new(
-        (shared, epoch): (Arc<Shared>, i64),
+        beside: Beside,
         bound: &[Bound],
-        (looks, shapes): (Vec<Look>, Vec<String>),
+        looks: Vec<Look>,
+        shapes: Vec<String>,
         passed: Arc<Passed>,
-        commands: mpsc::Sender<Command>,
-        pulse: watch::Receiver<Pulse>,
     ) -> Self {
+        let Beside {
+            shared,
+            epoch,
+            commands,
+            pulse,
+        } = beside;
         for (index, look) in ModelIndex::number(&looks) {
             passed.see_leaves(index, &look.parts, &BTreeSet::new());
         }

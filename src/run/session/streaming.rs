@@ -1,11 +1,12 @@
 //! The stream itself, and what goes on beside it: resyncs, the watch over the catalogs, the
 //! source's clock, and who waits.
 
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::leave::leave;
@@ -19,7 +20,7 @@ use crate::read_model::ModelIndex;
 use crate::run::applier::Applier;
 use crate::run::keeper::Keeper;
 use crate::run::lessons::Lessons;
-use crate::run::messages::Command;
+use crate::run::messages::Beside;
 use crate::run::resync::Ordered;
 use crate::run::stream::{Ends, Stream};
 use crate::run::watch::{Watch, answer};
@@ -38,6 +39,32 @@ struct Started {
     start: Lsn,
     /// wal_sender_timeout of the connection; zero is off.
     sender_timeout: Duration,
+}
+
+/// Whether the keeper has ended before the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Runs,
+    Ended,
+}
+
+/// Drives the stream until it ends, and beside it the keeper and all that goes on without end.
+async fn until_it_ends<T>(
+    stream: impl Future<Output = T>,
+    keeper: &mut Pin<&mut impl Future<Output = ()>>,
+    beside: impl Future<Output = Infallible>,
+) -> (T, Keeping) {
+    let (mut stream, mut beside) = (pin!(stream), pin!(beside));
+    let mut keeping = Keeping::Runs;
+    loop {
+        // All in one task: the stream is polled first.
+        tokio::select! {
+            biased;
+            end = &mut stream => return (end, keeping),
+            () = &mut *keeper, if keeping == Keeping::Runs => keeping = Keeping::Ended,
+            never = &mut beside => match never {},
+        }
+    }
 }
 
 impl Session<'_> {
@@ -63,8 +90,14 @@ impl Session<'_> {
         let (beats, pulse) = watch::channel(Pulse::default());
         let let_go = Arc::new(Notify::new());
         let ended = shared.stop.child_token();
-        let keeper = self.keeper(commands.clone(), ended.clone(), beats.subscribe())?;
-        let watch = self.watch(passed, commands.clone(), pulse);
+        let beside = Beside {
+            shared: Arc::clone(&shared),
+            epoch,
+            commands: commands.clone(),
+            pulse,
+        };
+        let keeper = Keeper::new(beside.clone(), self.ordered(), ended.clone())?;
+        let watch = self.watch(beside, passed);
         let client = self.client;
         let ends = Ends {
             replication: self.replication,
@@ -73,35 +106,23 @@ impl Session<'_> {
             let_go: Arc::clone(&let_go),
             pace: !settings.source.conninfo.hosts.iter().any(Host::is_unix),
         };
-        let mut keeper = std::pin::pin!(keeper.run());
-        let mut keeping = true;
-        let (left, result) = {
-            let beside = async {
-                tokio::join!(
-                    watch.run(&client),
-                    clock::tell(&client, settings, commands, &let_go),
-                    answer(&client, &settings.source.publication, asked),
-                    pulse::run(&shared, epoch, beats),
-                )
-            };
-            let mut beside = std::pin::pin!(beside);
-            let mut stream =
-                std::pin::pin!(Stream::new(consumer, ends).run(&mut inbox, &shared.stop));
-            loop {
-                // All in one task: the stream is polled first.
-                tokio::select! {
-                    biased;
-                    end = &mut stream => break end,
-                    () = &mut keeper, if keeping => keeping = false,
-                    ((), never, (), ()) = &mut beside => match never {},
-                }
-            }
+        let mut keeper = pin!(keeper.run());
+        let beside = async {
+            let ((), never, (), ()) = tokio::join!(
+                watch.run(&client),
+                clock::tell(&client, settings, commands, &let_go),
+                answer(&client, &settings.source.publication, asked),
+                pulse::run(&shared, epoch, beats),
+            );
+            never
         };
+        let stream = Stream::new(consumer, ends).run(&mut inbox, &shared.stop);
+        let ((left, result), keeping) = until_it_ends(stream, &mut keeper, beside).await;
         // Nobody hears the keeper any more; it gets a moment to take its shadows away.
         drop(inbox);
         ended.cancel();
         clock::let_go(&client, settings).await;
-        if keeping {
+        if keeping == Keeping::Runs {
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
         lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
@@ -205,35 +226,20 @@ impl Session<'_> {
         }
     }
 
-    /// Whoever resyncs beside the stream.
-    fn keeper(
-        &self,
-        commands: mpsc::Sender<Command>,
-        stop: CancellationToken,
-        pulse: watch::Receiver<Pulse>,
-    ) -> Result<Keeper> {
+    /// The read models as a resync names them.
+    fn ordered(&self) -> Vec<Ordered> {
         let models = ModelIndex::number(&self.bound).map(|(index, bound)| Ordered {
             index,
             id: bound.id,
             settings: bound.settings.clone(),
         });
-        let shared = Arc::clone(self.shared);
-        let epoch = self.writer.epoch();
-        Keeper::new(shared, epoch, models.collect(), commands, stop, pulse)
+        models.collect()
     }
 
     /// Whoever looks at the catalogs beside the stream.
-    fn watch(
-        &mut self,
-        passed: Arc<Passed>,
-        commands: mpsc::Sender<Command>,
-        pulse: watch::Receiver<Pulse>,
-    ) -> Watch {
-        let owner = (Arc::clone(self.shared), self.writer.epoch());
-        let seen = (
-            std::mem::take(&mut self.looks),
-            std::mem::take(&mut self.shapes),
-        );
-        Watch::new(owner, &self.bound, seen, passed, commands, pulse)
+    fn watch(&mut self, beside: Beside, passed: Arc<Passed>) -> Watch {
+        let looks = std::mem::take(&mut self.looks);
+        let shapes = std::mem::take(&mut self.shapes);
+        Watch::new(beside, &self.bound, looks, shapes, passed)
     }
 }
