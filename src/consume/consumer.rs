@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::as_of::Reading;
 use crate::batch::Position;
 use crate::consume::Now;
-use crate::consume::acks::{Acks, Status, Terms};
+use crate::consume::acks::{Acks, Asks, Status, Terms};
 use crate::consume::gather::Gather;
 use crate::consume::intake::{Intake, Step};
 use crate::consume::job::{Applied, Done, FailedBatch, Job};
@@ -346,7 +346,7 @@ impl Consumer {
         self.resume();
         self.mode = Mode::Pausing { at_least, models };
         // An idle stream passes the position with a keepalive.
-        self.acks.say(true);
+        self.acks.say(Asks::Keepalive);
     }
 
     /// The stream goes on. Read models that have not joined leave again, with what waits for them.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::consume::acks::Asks;
 use crate::consume::follower::Follower;
 use crate::consume::mode::Joining;
 use crate::error::{Class, Error, Result};
@@ -81,13 +82,13 @@ impl CatchUp {
         is_there: impl Fn(&Follower) -> bool,
     ) -> Result<()> {
         // An idle stream passes the position with the keepalive that is asked for here.
-        self.say(true).await?;
+        self.say(Asks::Keepalive).await?;
         while !is_there(&self.follower) {
             if self.drain(&is_there)? == 0 {
                 self.fill().await?;
             }
             if self.fed_back.elapsed() >= self.feedback {
-                self.say(true).await?;
+                self.say(Asks::Keepalive).await?;
             }
             if self.follower.is_full() {
                 self.write((&mut *shadow, ready)).await?;
@@ -113,15 +114,15 @@ impl CatchUp {
         match tokio::time::timeout(self.feedback, self.replication.fill()).await {
             Ok(read) => read,
             // Nothing came: ask where the stream stands.
-            Err(_) => self.say(true).await,
+            Err(_) => self.say(Asks::Keepalive).await,
         }
     }
 
-    async fn say(&mut self, asks: bool) -> Result<()> {
+    async fn say(&mut self, asks: Asks) -> Result<()> {
         self.fed_back = Instant::now();
         let (received, kept) = (self.follower.received(), self.consistent_point);
         self.replication
-            .send_status(received, kept, kept, asks)
+            .send_status(received, kept, kept, asks == Asks::Keepalive)
             .await
     }
 
@@ -133,7 +134,7 @@ impl CatchUp {
         loop {
             tokio::select! {
                 position = &mut position => return position.map_err(|_| stream_gone()),
-                () = tokio::time::sleep(self.feedback) => self.say(false).await?,
+                () = tokio::time::sleep(self.feedback) => self.say(Asks::Nothing).await?,
             }
         }
     }
@@ -156,7 +157,7 @@ impl CatchUp {
             tokio::select! {
                 biased;
                 result = &mut writing => return result,
-                () = tokio::time::sleep(self.feedback) => self.say(false).await?,
+                () = tokio::time::sleep(self.feedback) => self.say(Asks::Nothing).await?,
             }
         }
     }

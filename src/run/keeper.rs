@@ -341,7 +341,7 @@ impl Keeper {
                     && self
                         .shared
                         .bookkeeping
-                        .set_unreadable(conn, self.epoch, id, true)
+                        .note_unreadable(conn, self.epoch, id)
                         .await?
                 {
                     let end = Command::End {

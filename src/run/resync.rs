@@ -24,7 +24,7 @@ use crate::read_model::{ModelId, ModelIndex};
 use crate::run::bind::{Binder, Stream};
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
-use crate::run::copy::{FailedCopy, ToCopy, copy_all, take_away};
+use crate::run::copy::{Copied, FailedCopy, ToCopy, copy_all, take_away};
 use crate::run::messages::Command;
 use crate::run::shared::Shared;
 use crate::run::waiting::{Wanted, create_slot};
@@ -159,17 +159,7 @@ impl Copying<'_> {
             create_slot(self.shared, &wanted, (&mut replication, &client), self.stop).await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow, self.stop);
         let copied = or_stopped(&stop, within(self.shared, &name, copied)).await?;
-        let mut ready = Vec::new();
-        for (to_copy, result) in copied {
-            match result {
-                Ok(_) => ready.push(to_copy),
-                // What somebody waits for is done as a whole, later.
-                Err(error) if error.is_transient() && self.order.number.is_some() => {
-                    return Err(error);
-                }
-                Err(error) => self.failed.push(to_copy.failed(error)),
-            }
-        }
+        let ready = self.ready(copied)?;
         if ready.is_empty() {
             return Ok(self.outcome(slot.consistent_point, Vec::new(), Vec::new()));
         }
@@ -178,24 +168,51 @@ impl Copying<'_> {
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        // The end moves on meanwhile: near means near to where it is then. At a source that writes
-        // faster than that in each round, twice as much is near in the next one.
-        let mut near_bytes = NEAR_BYTES;
-        loop {
-            let end = source::facts::current_wal(&client).await?;
-            if end.bytes_since(catch_up.received()) <= near_bytes {
-                break;
-            }
-            near_bytes = near_bytes.saturating_mul(2);
-            let near = within(
-                self.shared,
-                &name,
-                catch_up.until_near(end, (shadow, &ready)),
-            );
-            or_stopped(&stop, near).await?;
-        }
+        let near = self.come_near(&client, &name, &mut catch_up, (shadow, &ready));
+        or_stopped(&stop, near).await?;
         let compared = self.compare_at_one_position(&client, catch_up, shadow, &ready);
         or_stopped(&stop, compared).await
+    }
+
+    /// The copies to go on with; the others are noted.
+    ///
+    /// # Errors
+    /// If one may succeed later, and somebody waits for all: that is done as a whole, then.
+    fn ready(&mut self, copied: Vec<Copied>) -> Result<Vec<ToCopy>> {
+        let mut ready = Vec::new();
+        for (to_copy, result) in copied {
+            match result {
+                Ok(()) => ready.push(to_copy),
+                Err(error) if error.is_transient() && self.order.number.is_some() => {
+                    return Err(error);
+                }
+                Err(error) => self.failed.push(to_copy.failed(error)),
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The copies come near to the end of the source's WAL.
+    ///
+    /// The end moves on meanwhile: near means near to where it is then. At a source that writes
+    /// faster than that in each round, twice as much is near in the next one.
+    async fn come_near(
+        &self,
+        client: &tokio_postgres::Client,
+        slot: &str,
+        catch_up: &mut CatchUp,
+        (shadow, ready): (&mut ShadowWriter, &[ToCopy]),
+    ) -> Result<()> {
+        let mut near_bytes = NEAR_BYTES;
+        loop {
+            let end = source::facts::current_wal(client).await?;
+            if end.bytes_since(catch_up.received()) <= near_bytes {
+                return Ok(());
+            }
+            near_bytes = near_bytes.saturating_mul(2);
+            let near = catch_up.until_near(end, (&mut *shadow, ready));
+            within(self.shared, slot, near).await?;
+        }
     }
 
     /// Binds the read models as they are now; one that cannot be bound is left out.
@@ -230,7 +247,7 @@ impl Copying<'_> {
                     let read = unreadable::read_through(client, &model).await;
                     if read.is_ok() && !self.order.dry_run {
                         bookkeeping
-                            .set_unreadable(shadow.connection(), epoch, *id, false)
+                            .note_readable(shadow.connection(), epoch, *id)
                             .await?;
                     }
                     read.map(|()| model)

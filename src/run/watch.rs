@@ -36,7 +36,7 @@ use crate::source;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
-use crate::target::bookkeeping::Pulse;
+use crate::target::bookkeeping::{Counts, Pulse};
 
 mod begin;
 mod damage;
@@ -87,7 +87,11 @@ async fn ask_for_resync(
     epoch: i64,
     (name, why): (&str, &str),
 ) -> Result<()> {
-    if shared.bookkeeping.is_asked_for(target, name, false).await? {
+    if shared
+        .bookkeeping
+        .is_asked_for(target, name, Counts::OfWatch)
+        .await?
+    {
         return Ok(());
     }
     tracing::info!(

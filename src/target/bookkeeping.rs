@@ -34,7 +34,7 @@ mod unreadable;
 mod watched;
 
 pub use claim::{Claim, Claimant};
-pub(crate) use damage::Damage;
+pub(crate) use damage::{Counts, Damage};
 pub use discarded::Readers;
 pub(crate) use healing::Healing;
 pub(crate) use life::Life;

@@ -25,7 +25,7 @@ use crate::target::error::{RowError, from_sqlx};
 use crate::target::facts;
 use crate::target::lookup;
 use crate::target::model::{SESSION_SCHEMA, TargetModel};
-use crate::target::shadow::{Counter, ShadowWriter};
+use crate::target::shadow::{Counter, Filling, ShadowWriter};
 use crate::target::statement::{Transaction, execute};
 use crate::target::write::halving::assert_few;
 
@@ -159,8 +159,7 @@ impl PlainSession {
         })
     }
 
-    /// Fills the table of this look with rows in COPY's text format; `carefully` after the lookup's
-    /// types have rejected one.
+    /// Fills the table of this look with rows in COPY's text format.
     ///
     /// # Errors
     /// [`Class::Rejected`](crate::error::Class::Rejected) if the lookup's types do not take a
@@ -170,18 +169,16 @@ impl PlainSession {
         bound: &Bound,
         rows: impl Stream<Item = Result<Bytes>>,
         copied: &Counter,
-        carefully: bool,
+        filling: Filling,
     ) -> Result<()> {
         execute(
             self.shadow.connection(),
             bound.model.create_session_shadow(),
         )
         .await?;
-        if carefully {
-            self.shadow.fill_carefully(&bound.model, rows, copied).await
-        } else {
-            self.shadow.fill(&bound.model, rows, copied).await
-        }
+        self.shadow
+            .fill_by(filling, &bound.model, rows, copied)
+            .await
     }
 
     /// Compares the rows of this look with the lookup as it is now.

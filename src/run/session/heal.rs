@@ -263,7 +263,7 @@ impl Session<'_> {
                         .await?;
                     if unreadable::is_of_a_value(error) {
                         bookkeeping
-                            .set_unreadable(self.writer.connection(), epoch, to_copy.model.id, true)
+                            .note_unreadable(self.writer.connection(), epoch, to_copy.model.id)
                             .await?;
                     }
                 }

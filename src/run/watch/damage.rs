@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::read_model::ModelId;
 use crate::retry::Backoff;
 use crate::sql::TableName;
-use crate::target::bookkeeping::Damage;
+use crate::target::bookkeeping::{Counts, Damage};
 
 /// Longest delay between two resyncs of a read model whose rows are miscounted again and again.
 const MOST_ASKING_DELAY: Duration = Duration::from_secs(3600);
@@ -54,7 +54,7 @@ impl Watch {
                 && !self
                     .shared
                     .bookkeeping
-                    .is_asked_for(target, &name, true)
+                    .is_asked_for(target, &name, Counts::All)
                     .await?
             {
                 let why = "the lookup or its map has another number of rows than was written";

@@ -53,6 +53,15 @@ struct ToCount<'a> {
     map: String,
 }
 
+/// Which resyncs count as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// Those that the watch has asked for and that have not begun: nobody can cancel them.
+    OfWatch,
+    /// Those that anybody has asked for, and those that are under way.
+    All,
+}
+
 impl Bookkeeping {
     /// From here on the session waits for no table that somebody has locked for longer than a
     /// moment.
@@ -184,13 +193,12 @@ impl Bookkeeping {
         Ok(of_numbers(ids))
     }
 
-    /// Whether the watch has asked for a resync of this read model that has not begun, which nobody
-    /// can cancel; with `or_runs` whether anybody has asked for one, or one is under way.
+    /// Whether a resync of this read model is to come, or is under way.
     pub(crate) async fn is_asked_for(
         &self,
         conn: &mut PgConnection,
         name: &str,
-        or_runs: bool,
+        counts: Counts,
     ) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.resync WHERE (state = 'queued' AND ($2 OR origin = 'watch') OR state = 'running' AND $2) AND NOT dry_run \
@@ -199,7 +207,7 @@ impl Bookkeeping {
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(name)
-            .bind(or_runs)
+            .bind(counts == Counts::All)
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)

@@ -18,8 +18,27 @@ impl Bookkeeping {
         Ok(of_numbers(ids))
     }
 
-    /// Stores whether the read model has such a value; returns whether that is new.
-    pub(crate) async fn set_unreadable(
+    /// Notes that the read model has such a value; returns whether that is new.
+    pub(crate) async fn note_unreadable(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: ModelId,
+    ) -> Result<bool> {
+        self.set_unreadable(conn, epoch, id, true).await
+    }
+
+    /// Notes that the read model has no such value any more.
+    pub(crate) async fn note_readable(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: ModelId,
+    ) -> Result<()> {
+        self.set_unreadable(conn, epoch, id, false).await.map(drop)
+    }
+
+    async fn set_unreadable(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
