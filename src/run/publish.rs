@@ -9,6 +9,7 @@ use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::ownership::Ownership;
 use crate::publication::plan;
+use crate::read_model::ModelIndex;
 use crate::run::bind::Bound;
 use crate::run::owner::Owner;
 use crate::run::shared::Shared;
@@ -33,10 +34,11 @@ pub(crate) async fn ensure(
 ) -> Result<()> {
     // A table that is gone, or has lost its identity, suspends its read models; the publication of
     // the others goes on.
-    let places: Vec<usize> = (0..bound.len())
-        .filter(|place| bound.get(*place).is_some_and(|bound| bound.model.is_ok()))
+    let served: Vec<ModelIndex> = ModelIndex::number(&*bound)
+        .filter(|(_, bound)| bound.model.is_ok())
+        .map(|(index, _)| index)
         .collect();
-    let read_models = places.iter().filter_map(|place| bound.get(*place));
+    let read_models = served.iter().filter_map(|index| index.of(bound));
     let settings = Settings {
         read_models: read_models.map(|bound| bound.settings.clone()).collect(),
         ..shared.settings.clone()
@@ -53,8 +55,9 @@ pub(crate) async fn ensure(
             .await?;
     }
     refuse(&outcome, bound, settings.read_models.len())?;
+    // By their places among those that it is to serve.
     for (place, error) in outcome.lacking {
-        let Some(bound) = places.get(place).and_then(|place| bound.get_mut(*place)) else {
+        let Some(bound) = served.get(place).and_then(|index| index.of_mut(bound)) else {
             continue;
         };
         tracing::warn!(

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
-use crate::read_model::{ModelId, ModelIndex};
+use crate::read_model::ModelId;
 use crate::run::bind::{Binder, Stream};
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
@@ -36,54 +36,18 @@ use crate::source::slot::Kind;
 use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
+use crate::target::model::TargetModel;
 use crate::target::shadow::ShadowWriter;
+
+mod order;
+
+pub(crate) use order::{Order, Ordered, Outcome};
 
 /// How long the making of the temporary slot may wait for open write transactions of the source.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the running stream may stand still until the shadow has come to its position.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// A resync to be done.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
-    /// Its read models.
-    pub models: Vec<Ordered>,
-    /// Epoch of the session.
-    pub epoch: i64,
-    /// Number of the resync in the bookkeeping, if it has one.
-    pub number: Option<i64>,
-    /// The same, where there is something to merge: it is done in the transaction of the merge.
-    pub request: Option<i64>,
-    /// Compare only.
-    pub dry_run: bool,
-    /// Keys of each kind of difference that a dry run names.
-    pub keys: u32,
-}
-
-/// A read model of which a copy is ordered.
-#[derive(Debug, Clone)]
-pub(crate) struct Ordered {
-    /// Its place in the configuration.
-    pub index: ModelIndex,
-    /// Its number in the bookkeeping.
-    pub id: ModelId,
-    /// Its rule.
-    pub settings: ReadModelSettings,
-}
-
-/// What it did.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Position at which lookups and source were compared.
-    pub lsn: Lsn,
-    /// Rows written, by read model; empty for a dry run.
-    pub written: Vec<(String, Written)>,
-    /// Differences, by read model; only for a dry run.
-    pub found: Vec<(String, Difference)>,
-    /// Read models that could not be copied.
-    pub failed: Vec<FailedCopy>,
-}
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
 pub(crate) async fn resync(
@@ -243,15 +207,10 @@ impl Copying<'_> {
                 .bind(settings, seen, shadow.connection(), Stream::Runs)
                 .await;
             let bound = match bound {
-                Ok(model) if with_such_values.contains(id) => {
-                    let read = unreadable::read_through(client, &model).await;
-                    if read.is_ok() && !self.order.dry_run {
-                        bookkeeping
-                            .note_readable(shadow.connection(), epoch, *id)
-                            .await?;
-                    }
-                    read.map(|()| model)
-                }
+                Ok(model) if with_such_values.contains(id) => self
+                    .read_through(client, shadow, &model)
+                    .await?
+                    .map(|()| model),
                 bound => bound,
             };
             match bound {
@@ -276,6 +235,23 @@ impl Copying<'_> {
             }
         }
         Ok(to_copy)
+    }
+
+    /// Whether the source can read out by now what it could not; the inner result says why not.
+    async fn read_through(
+        &self,
+        client: &tokio_postgres::Client,
+        shadow: &mut ShadowWriter,
+        model: &TargetModel,
+    ) -> Result<Result<()>> {
+        let read = unreadable::read_through(client, model).await;
+        if read.is_ok() && !self.order.dry_run {
+            self.shared
+                .bookkeeping
+                .note_readable(shadow.connection(), self.order.epoch, model.id)
+                .await?;
+        }
+        Ok(read)
     }
 
     /// Leaves out the read models that the publication does not serve.

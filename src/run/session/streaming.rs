@@ -22,7 +22,8 @@ use crate::run::keeper::Keeper;
 use crate::run::lessons::Lessons;
 use crate::run::messages::Beside;
 use crate::run::resync::Ordered;
-use crate::run::stream::{Ends, Stream};
+use crate::run::shared::Shared;
+use crate::run::stream::{Ends, Left, Stream};
 use crate::run::watch::{Watch, answer};
 use crate::run::{clock, pulse};
 use crate::source;
@@ -65,6 +66,24 @@ async fn until_it_ends<T>(
             never = &mut beside => match never {},
         }
     }
+}
+
+/// Leaves, and learns from how the stream has ended.
+async fn conclude(
+    shared: &Shared,
+    left: Left,
+    epoch: i64,
+    result: Result<()>,
+    lessons: &mut Lessons,
+) -> Result<()> {
+    lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
+    let unsendable = left.unsendable;
+    let failed = leave(shared, left, epoch, &result).await;
+    let result = match unsendable {
+        Some(position) => result.map_err(|error| lessons.stick(position, error)),
+        None => result,
+    };
+    result.inspect_err(|error| lessons.learn(error, failed))
 }
 
 impl Session<'_> {
@@ -125,14 +144,7 @@ impl Session<'_> {
         if keeping == Keeping::Runs {
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
-        lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
-        let unsendable = left.unsendable;
-        let failed = leave(&shared, left, epoch, &result).await;
-        let result = match unsendable {
-            Some(position) => result.map_err(|error| lessons.stick(position, error)),
-            None => result,
-        };
-        result.inspect_err(|error| lessons.learn(error, failed))
+        conclude(&shared, left, epoch, result, lessons).await
     }
 
     async fn start_replication(&mut self, checkpoint: Lsn) -> Result<Started> {
