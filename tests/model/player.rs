@@ -396,17 +396,18 @@ impl<'a> Player<'a> {
         for (index, fold) in folds.iter().filter(|(_, fold)| !fold.is_empty()) {
             self.stages[index.0].add(&self.models[index.0], fold);
         }
-        for index in 0..2 {
-            let stage = std::mem::take(&mut self.stages[index]);
-            let leaves = suspended.contains(&ModelIndex(index));
+        for index in [0, 1].map(ModelIndex) {
+            let at = index.0;
+            let stage = std::mem::take(&mut self.stages[at]);
+            let leaves = suspended.contains(&index);
             // What was staged of a transaction that breaks a read model is not written.
-            let is_dropped = leaves && chunks > 0 || self.kept.out_of_step[index];
+            let is_dropped = leaves && chunks > 0 || self.kept.out_of_step[at];
             if !is_dropped {
-                self.kept.targets[index].apply(&self.models[index], stage)?;
+                self.kept.targets[at].apply(&self.models[at], stage)?;
             }
             // A transaction that waited says so again.
-            if leaves && !self.kept.out_of_step[index] {
-                self.kept.out_of_step[index] = true;
+            if leaves && !self.kept.out_of_step[at] {
+                self.kept.out_of_step[at] = true;
                 self.was_right(index, before, position.lsn)?;
             }
         }
@@ -425,19 +426,21 @@ impl<'a> Player<'a> {
     }
 
     /// A lookup that is out of step shows the source as of one commit between these.
-    fn was_right(&self, index: usize, from: Lsn, to: Lsn) -> Step {
+    fn was_right(&self, index: ModelIndex, from: Lsn, to: Lsn) -> Step {
         let commits = self.sent.iter().map(|sent| Lsn(sent.place.end_lsn));
         let mut at = [from]
             .into_iter()
             .chain(commits)
             .filter(|at| (from..=to).contains(at));
         if at.any(|at| {
-            compare_one(&self.kept.targets[index], &expected(self.table(at))[index]).is_ok()
+            let expected = expected(self.table(at));
+            compare_one(&self.kept.targets[index.0], &expected[index.0]).is_ok()
         }) {
             return Ok(());
         }
         Err(format!(
-            "read model {index} leaves the stream in a state that the source never had"
+            "read model {} leaves the stream in a state that the source never had",
+            index.0
         ))
     }
 
@@ -562,18 +565,18 @@ impl<'a> Player<'a> {
         let mut targets = self.kept.targets.clone();
         copy.merge(&mut targets)?;
         let mut merged = Vec::new();
-        for (index, target) in targets.into_iter().enumerate() {
-            if is_left_out[index] {
+        for (index, target) in ModelIndex::number(targets) {
+            if is_left_out[index.0] {
                 merged.push(Merged {
-                    index: ModelIndex(index),
+                    index,
                     result: Err(Error::new(Class::Rejected, "too long")),
                 });
                 continue;
             }
-            self.kept.targets[index] = target;
-            self.kept.out_of_step[index] = false;
+            self.kept.targets[index.0] = target;
+            self.kept.out_of_step[index.0] = false;
             merged.push(Merged {
-                index: ModelIndex(index),
+                index,
                 result: Ok(Written::default()),
             });
         }
