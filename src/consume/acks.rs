@@ -294,8 +294,8 @@ impl Acks {
         })
     }
 
-    /// Which idle position is to be stored now, if one is. Whoever asks and cannot store has had the
-    /// request: the next one comes soon.
+    /// Which idle position is to be stored now, if one is. Whoever asks and cannot store has had
+    /// the request: the next one comes soon.
     pub(crate) fn wants_to_store(&mut self) -> Option<Idle> {
         match self.store.take() {
             Some(Reason::Due) => Some(Idle::HigherOrLater),
