@@ -15,7 +15,7 @@ use cdc::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, SourceColumn, S
 use cdc::fold::Fold;
 use cdc::lsn::Lsn;
 use cdc::protocol::pgoutput::decode;
-use cdc::read_model::{ReadModel, Remembering};
+use cdc::read_model::{ModelId, ReadModel, Remembering};
 use cdc::settings::ReadModelSettings;
 use cdc::target::copy_buffer::CopyBuffer;
 use cdc::target::model::TargetModel;
@@ -175,5 +175,6 @@ fn target_model() -> TargetModel {
         row_security_applies: false,
         missing_privileges: Vec::new(),
     };
-    TargetModel::bind(1, "cdc", read_model(), &lookup).unwrap_or_else(|error| panic!("{error}"))
+    TargetModel::bind(ModelId(1), "cdc", read_model(), &lookup)
+        .unwrap_or_else(|error| panic!("{error}"))
 }

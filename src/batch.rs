@@ -7,9 +7,10 @@ use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::{SourceIdentity, TransactionId};
+use crate::read_model::ModelIndex;
 
-/// A read model's index and its rows.
-pub(crate) type IndexedFold = (usize, Fold);
+/// A read model and its rows.
+pub(crate) type IndexedFold = (ModelIndex, Fold);
 
 /// What a transaction of the target stores as its checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,14 +28,23 @@ pub struct Position {
 pub struct Batch {
     /// The position after it.
     pub position: Position,
-    /// Index of a read model and its rows.
+    /// Read models and their rows.
     pub folds: Vec<IndexedFold>,
     /// Read models that no longer take part from here on, and why.
-    pub suspended: Vec<(usize, Error)>,
+    pub suspended: Vec<Suspended>,
     /// Number of source transactions.
     pub transactions: u64,
     /// Chunks of the transaction that were staged before.
     pub chunks: u64,
+}
+
+/// A read model that takes part no more.
+#[derive(Debug, Clone)]
+pub struct Suspended {
+    /// The read model.
+    pub index: ModelIndex,
+    /// Why.
+    pub error: Error,
 }
 
 /// What became of one read model's rows.
@@ -78,8 +88,14 @@ impl Written {
     }
 }
 
-/// The result of one read model's copy: its index, and what was written or why it was rejected.
-pub(crate) type Merged = (usize, Result<Written>);
+/// What became of one read model's copy.
+#[derive(Debug)]
+pub struct Merged {
+    /// The read model.
+    pub index: ModelIndex,
+    /// What was written, or why it was refused.
+    pub result: Result<Written>,
+}
 
 /// How a merge of exact copies ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

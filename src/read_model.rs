@@ -11,8 +11,11 @@
 //! one exception is [`Remembering::OldTuple`], which is used only if every leaf is FULL.
 
 pub(crate) mod follow;
+mod handle;
 pub(crate) mod lookup_obstacles;
 pub(crate) mod obstacles;
+
+pub use handle::{ModelId, ModelIndex};
 
 use crate::error::{Error, Result};
 use crate::facts::{ReplicaIdentity, SourceTable};

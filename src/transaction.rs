@@ -19,26 +19,27 @@
 //! A stream that breaks the protocol's order (a change outside of a transaction, a Begin within
 //! one) is an error of the connection, never of a row.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::TransactionId;
-use crate::protocol::pgoutput::{Begin, Commit, Message, OldTuple};
+use crate::protocol::pgoutput::{Commit, Message, OldTuple};
 use crate::protocol::tuple::Tuple;
-use crate::read_model::{Change, ReadModel};
+use crate::read_model::{Change, ModelIndex, ReadModel};
 use crate::relation::{Layout, Relation};
 use crate::row::Cell;
 use crate::shape::Shape;
 use crate::sql::TableName;
 
+mod descriptions;
 mod leaves;
+mod open;
 
+use descriptions::Descriptions;
 pub(crate) use leaves::Leaf;
 use leaves::Leaves;
+use open::Open;
 
 /// A committed transaction of the source.
 #[derive(Debug)]
@@ -47,8 +48,8 @@ pub struct Transaction {
     pub id: TransactionId,
     /// End of the transaction: the checkpoint once it is applied.
     pub end_lsn: Lsn,
-    /// Changes with the index of their read model, in order.
-    pub changes: Vec<(usize, Change)>,
+    /// Changes with their read model, in order.
+    pub changes: Vec<(ModelIndex, Change)>,
     /// Read models that cannot continue from this transaction on, or from an earlier one whose
     /// report is not stored yet.
     pub broken: Vec<Broken>,
@@ -64,7 +65,7 @@ pub struct Transaction {
 #[derive(Debug, Clone)]
 pub struct Broken {
     /// The read model.
-    pub index: usize,
+    pub index: ModelIndex,
     /// Commit of the first transaction that it cannot take.
     pub commit_lsn: Lsn,
     /// Why.
@@ -77,20 +78,9 @@ pub struct Assembler {
     /// Transactions that commit before this position are not mapped.
     from: Lsn,
     parts: Vec<Part>,
-    relations: HashMap<u32, Described, RandomState>,
-    /// Relation messages by which changes were mapped and that are not proved, with the commit of
-    /// the first such change.
-    unproved: Vec<(Relation, Lsn)>,
+    descriptions: Descriptions,
     leaves: Leaves,
     open: Option<Open>,
-}
-
-/// The newest Relation message of a table.
-#[derive(Debug)]
-struct Described {
-    relation: Relation,
-    /// Whether it is proved, or among those that are to be.
-    used: bool,
 }
 
 /// A read model's part in the stream. Nothing else says whether its changes are taken.
@@ -133,17 +123,6 @@ impl Part {
     }
 }
 
-#[derive(Debug)]
-struct Open {
-    begin: Begin,
-    /// Whether its changes are mapped: it was not applied before.
-    mapped: bool,
-    changes: Vec<(usize, Change)>,
-    bytes: usize,
-    has_changes: bool,
-    chunks: u64,
-}
-
 impl Assembler {
     /// An assembler without read models, which maps the transactions that commit at or after this
     /// position.
@@ -160,8 +139,8 @@ impl Assembler {
     }
 
     /// Whether the read model takes part.
-    pub(crate) fn is_active(&self, index: usize) -> bool {
-        matches!(self.parts.get(index), Some(Part::Active { .. }))
+    pub(crate) fn is_active(&self, index: ModelIndex) -> bool {
+        matches!(index.of(&self.parts), Some(Part::Active { .. }))
     }
 
     /// Read models that are broken although their suspension is not stored.
@@ -174,39 +153,31 @@ impl Assembler {
 
     /// Read models that the bookkeeping has to call in step: they take part, or broke without a
     /// stored suspension.
-    pub(crate) fn taking_part(&self) -> Vec<usize> {
-        let parts = self.parts.iter().enumerate();
-        parts
+    pub(crate) fn taking_part(&self) -> Vec<ModelIndex> {
+        ModelIndex::number(&self.parts)
             .filter(|(_, part)| !matches!(part, Part::Absent))
             .map(|(index, _)| index)
             .collect()
     }
 
     /// The suspension of a broken read model is stored: no transaction has to report it any more.
-    pub(crate) fn suspended(&mut self, index: usize) {
-        if let Some(part @ Part::Broken(_)) = self.parts.get_mut(index) {
+    pub(crate) fn suspended(&mut self, index: ModelIndex) {
+        if let Some(part @ Part::Broken(_)) = index.of_mut(&mut self.parts) {
             *part = Part::Absent;
         }
     }
 
     /// Lets a read model take part from the next transaction on, with a new binding.
-    pub(crate) fn activate(&mut self, index: usize, model: Arc<ReadModel>) {
-        if let Some(part) = self.parts.get_mut(index) {
-            // If the relation does not fit, the server describes it again before its next change.
-            // That description is then judged.
-            let described = self.relations.get_mut(&model.source_oid);
-            let layout = described.and_then(|described| {
-                // For others it may have been proved before this one was bound.
-                described.used = false;
-                model.layout(&described.relation).ok()
-            });
+    pub(crate) fn activate(&mut self, index: ModelIndex, model: Arc<ReadModel>) {
+        if let Some(part) = index.of_mut(&mut self.parts) {
+            let layout = self.descriptions.layout_of(&model);
             *part = Part::Active { model, layout };
         }
     }
 
     /// Skips the read model's changes from here on, in the open transaction too.
-    pub(crate) fn deactivate(&mut self, index: usize) {
-        if let Some(part) = self.parts.get_mut(index) {
+    pub(crate) fn deactivate(&mut self, index: ModelIndex) {
+        if let Some(part) = index.of_mut(&mut self.parts) {
             *part = Part::Absent;
         }
         if let Some(open) = &mut self.open {
@@ -218,15 +189,15 @@ impl Assembler {
     /// model follows any more is forgotten.
     pub(crate) fn take_unproved(&mut self) -> Vec<TableName> {
         let Self {
-            parts, unproved, ..
+            parts,
+            descriptions,
+            ..
         } = self;
-        unproved.retain(|(relation, _)| parts.iter().any(|part| part.follows(relation.oid)));
+        descriptions.retain(|table| parts.iter().any(|part| part.follows(table)));
         let mut tables: Vec<TableName> = Vec::new();
         for part in parts {
             if let Part::Active { model, .. } = part
-                && unproved
-                    .iter()
-                    .any(|(relation, _)| relation.oid == model.source_oid)
+                && descriptions.is_unproved(model.source_oid)
                 && !tables.contains(&model.settings.source)
             {
                 tables.push(model.settings.source.clone());
@@ -240,30 +211,18 @@ impl Assembler {
     /// too; returns those.
     pub(crate) fn prove(&mut self, shapes: &[(TableName, Shape)]) -> Vec<Broken> {
         let mut broken = Vec::new();
-        for (relation, commit_lsn) in std::mem::take(&mut self.unproved) {
-            for (index, part) in self.parts.iter_mut().enumerate() {
-                let Part::Active { model, .. } = part else {
-                    continue;
-                };
+        for (relation, commit_lsn) in self.descriptions.take_unproved() {
+            broken.extend(self.break_where(commit_lsn, |model| {
                 if model.source_oid != relation.oid {
-                    continue;
+                    return None;
                 }
-                let shape = shapes
-                    .iter()
-                    .find(|(table, _)| *table == model.settings.source);
-                let proof = match shape {
+                let source = &model.settings.source;
+                let proof = match shapes.iter().find(|(table, _)| table == source) {
                     Some((_, shape)) => shape.proves(model, &relation),
                     None => Shape::default().is_bound_to(model),
                 };
-                let Err(error) = proof else { continue };
-                let found = Broken {
-                    index,
-                    commit_lsn,
-                    error,
-                };
-                part.break_off(&found, &mut self.open);
-                broken.push(found);
-            }
+                proof.err()
+            }));
         }
         broken
     }
@@ -276,18 +235,31 @@ impl Assembler {
         commit_lsn: Lsn,
         error: &Error,
     ) -> Vec<Broken> {
+        self.break_where(commit_lsn, |model| {
+            (model.settings.source == *table).then(|| error.clone())
+        })
+    }
+
+    /// Breaks the read models that take part and have a reason.
+    fn break_where(
+        &mut self,
+        commit_lsn: Lsn,
+        why: impl Fn(&ReadModel) -> Option<Error>,
+    ) -> Vec<Broken> {
         let mut broken = Vec::new();
-        for (index, part) in self.parts.iter_mut().enumerate() {
-            if !matches!(part, Part::Active { model, .. } if model.settings.source == *table) {
+        for (index, part) in ModelIndex::number(&mut self.parts) {
+            let Part::Active { model, .. } = part else {
                 continue;
-            }
-            let found = Broken {
-                index,
-                commit_lsn,
-                error: error.clone(),
             };
-            part.break_off(&found, &mut self.open);
-            broken.push(found);
+            if let Some(error) = why(model) {
+                let found = Broken {
+                    index,
+                    commit_lsn,
+                    error,
+                };
+                part.break_off(&found, &mut self.open);
+                broken.push(found);
+            }
         }
         broken
     }
@@ -309,25 +281,15 @@ impl Assembler {
 
     /// The name of the open transaction: its Begin has it already.
     pub(crate) fn open_transaction(&self) -> Option<TransactionId> {
-        self.open.as_ref().map(|open| TransactionId {
-            commit_lsn: open.begin.final_lsn,
-            xid: open.begin.xid,
-            commit_time: open.begin.commit_time,
-        })
+        self.open.as_ref().map(Open::id)
     }
 
-    /// Takes the changes of the open transaction so far, with the index of their read model. The
+    /// Takes the changes of the open transaction so far, with their read models. The
     /// transaction that the Commit completes has only the later ones; what it breaks is reported
     /// with it.
-    pub(crate) fn take_chunk(&mut self) -> Vec<(usize, Change)> {
-        match &mut self.open {
-            Some(open) => {
-                open.bytes = 0;
-                open.chunks += 1;
-                std::mem::take(&mut open.changes)
-            }
-            None => Vec::new(),
-        }
+    pub(crate) fn take_chunk(&mut self) -> Vec<(ModelIndex, Change)> {
+        let open = self.open.as_mut();
+        open.map(Open::take_chunk).unwrap_or_default()
     }
 
     /// Takes the next message; returns the transaction that it completes.
@@ -341,14 +303,7 @@ impl Assembler {
                 if self.open.is_some() {
                     return Err(Error::protocol("a transaction began within another one"));
                 }
-                self.open = Some(Open {
-                    begin: *begin,
-                    mapped: begin.final_lsn >= self.from,
-                    changes: Vec::new(),
-                    bytes: 0,
-                    has_changes: false,
-                    chunks: 0,
-                });
+                self.open = Some(Open::new(*begin, self.from));
             }
             Message::Commit(commit) => return self.commit(*commit).map(Some),
             Message::Relation(relation) => self.relation(Relation::from(relation)),
@@ -400,7 +355,7 @@ impl Assembler {
 
     fn relation(&mut self, relation: Relation) {
         let mut open = self.open.as_mut().filter(|open| open.mapped);
-        for (index, part) in self.parts.iter_mut().enumerate() {
+        for (index, part) in ModelIndex::number(&mut self.parts) {
             let Part::Active { model, layout } = part else {
                 continue;
             };
@@ -409,17 +364,13 @@ impl Assembler {
             }
             match (model.layout(&relation), open.as_deref_mut()) {
                 (Ok(fitting), _) => *layout = Some(fitting),
-                (Err(error), Some(open)) => *part = open.breaks(index, error),
+                (Err(error), Some(open)) => *part = Part::Broken(open.breaks(index, error)),
                 // Nothing is lost yet: the next change finds no layout and breaks the read model
                 // then.
                 (Err(_), None) => *layout = None,
             }
         }
-        let described = Described {
-            relation,
-            used: false,
-        };
-        self.relations.insert(described.relation.oid, described);
+        self.descriptions.add(relation);
     }
 
     fn insert(&mut self, relation: u32, new: &Tuple<'_>) -> Result<()> {
@@ -462,8 +413,7 @@ impl Assembler {
     ) -> Result<()> {
         let Self {
             parts,
-            relations,
-            unproved,
+            descriptions,
             open,
             ..
         } = self;
@@ -474,15 +424,8 @@ impl Assembler {
         if !open.mapped || !parts.iter().any(|part| part.follows(relation)) {
             return Ok(());
         }
-        let described = relations.get_mut(&relation).ok_or_else(|| {
-            Error::protocol(format!(
-                "a change of relation {relation} came before its description"
-            ))
-        })?;
-        if !std::mem::replace(&mut described.used, true) {
-            unproved.push((described.relation.clone(), open.begin.final_lsn));
-        }
-        let columns = described.relation.columns.len();
+        let described = descriptions.map_by(relation, open.begin.final_lsn)?;
+        let columns = described.columns.len();
         if tuples.iter().any(|tuple| tuple.columns() != columns) {
             return Err(Error::protocol(format!(
                 "a row of relation {relation} does not have its {columns} columns"
@@ -491,47 +434,26 @@ impl Assembler {
         let mut cells = Vec::with_capacity(columns * tuples.len());
         cells.extend(tuples.iter().flat_map(Tuple::cells));
         let (first, second) = cells.split_at(columns.min(cells.len()));
-        for (index, part) in parts.iter_mut().enumerate() {
+        for (index, part) in ModelIndex::number(parts) {
             let Part::Active { model, layout } = part else {
                 continue;
             };
             if model.source_oid != relation {
                 continue;
             }
-            let change = match layout {
-                Some(layout) => map(model, layout, first, second),
-                None => Err(Error::broken(format!(
-                    "table \"{}\" was altered",
-                    model.settings.source
-                ))),
-            };
-            match change {
-                Ok(Some(change)) => {
-                    open.bytes += change.bytes();
-                    open.changes.push((index, change));
-                }
+            let layout = layout.as_ref().ok_or_else(|| altered(model));
+            match layout.and_then(|layout| map(model, layout, first, second)) {
+                Ok(Some(change)) => open.add(index, change),
                 Ok(None) => {}
-                Err(error) => *part = open.breaks(index, error),
+                Err(error) => *part = Part::Broken(open.breaks(index, error)),
             }
         }
         Ok(())
     }
 }
 
-impl Open {
-    /// Drops the read model's changes; returns its part from here on.
-    fn breaks(&mut self, index: usize, error: Error) -> Part {
-        self.forget(index);
-        Part::Broken(Broken {
-            index,
-            commit_lsn: self.begin.final_lsn,
-            error,
-        })
-    }
-
-    fn forget(&mut self, index: usize) {
-        self.changes.retain(|(of, _)| *of != index);
-    }
+fn altered(model: &ReadModel) -> Error {
+    Error::broken(format!("table \"{}\" was altered", model.settings.source))
 }
 
 #[cfg(test)]

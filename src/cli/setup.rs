@@ -10,6 +10,7 @@ use super::common::{self, say};
 use super::{Context, Outcome};
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
+use crate::read_model::ModelIndex;
 use crate::settings::Settings;
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
@@ -70,8 +71,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
 struct Plan {
     publication: Vec<String>,
     bookkeeping: Option<String>,
-    /// Positions of read models without lookup table, with the statement.
-    lookups: Vec<(usize, String)>,
+    /// Read models without lookup table, with the statement.
+    lookups: Vec<(ModelIndex, String)>,
 }
 
 /// All SQL by which `cdc` creates its objects in the target, as a script.
@@ -127,7 +128,7 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
         ))?;
     }
     for (index, _) in &plan.lookups {
-        let model = settings.read_models.get(*index);
+        let model = index.of(&settings.read_models);
         let table = model.and_then(|model| tables.iter().find(|table| table.name == model.source));
         if let (Some(model), Some(table)) = (model, table) {
             target::lookup::create(&mut conn, model, table).await?;
@@ -156,9 +157,9 @@ async fn lookups_sql(
     conn: &mut PgConnection,
     settings: &Settings,
     tables: &[SourceTable],
-) -> Result<Vec<(usize, String)>> {
+) -> Result<Vec<(ModelIndex, String)>> {
     let mut lookups = Vec::new();
-    for (index, model) in settings.read_models.iter().enumerate() {
+    for (index, model) in ModelIndex::number(&settings.read_models) {
         let Some(table) = tables.iter().find(|table| table.name == model.source) else {
             continue;
         };

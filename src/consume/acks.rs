@@ -27,6 +27,24 @@ use crate::progress::Progress;
 /// How long the source's shutdown may wait for an acknowledgement; then the connection is closed.
 pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a status asks of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asks {
+    /// Nothing.
+    Nothing,
+    /// A keepalive: where does the stream stand?
+    Keepalive,
+}
+
+/// An idle position that is worth storing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// One that is higher than the stored one.
+    Higher,
+    /// Also the stored one, as of a later time.
+    HigherOrLater,
+}
+
 /// Why the position of an idle stream is stored at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -91,7 +109,7 @@ pub(crate) struct Acks {
     shutdown: Option<(Lsn, Now)>,
     standby: Standby,
     /// A status is due; it asks for a keepalive or not.
-    status: Option<bool>,
+    status: Option<Asks>,
 }
 
 impl Acks {
@@ -165,7 +183,7 @@ impl Acks {
             self.shutdown = Some((wal_end, now + SHUTDOWN_PATIENCE));
             self.harden_due = true;
         }
-        self.say(false);
+        self.say(Asks::Nothing);
     }
 
     /// Whether the server shuts down and has waited for too long.
@@ -196,13 +214,13 @@ impl Acks {
     /// A job has ended: report it to the source.
     pub(crate) fn job_ended(&mut self) {
         self.harden_due |= self.shutdown.is_some();
-        self.say(false);
+        self.say(Asks::Nothing);
     }
 
     /// A session waits for a higher position.
     pub(crate) fn hurry(&mut self) {
         self.store_next.get_or_insert(Reason::Waited);
-        self.say(true);
+        self.say(Asks::Keepalive);
     }
 
     /// The source's clock was read, and whether its commits wait for a walsender of our name.
@@ -223,20 +241,21 @@ impl Acks {
             }
         }
         self.harden_due = true;
-        self.say(true);
+        self.say(Asks::Keepalive);
     }
 
     /// A status goes out with the next look; one that asks for a keepalive does.
-    pub(crate) fn say(&mut self, asks: bool) {
-        self.status = Some(self.status.unwrap_or_default() || asks);
+    pub(crate) fn say(&mut self, asks: Asks) {
+        self.status = self.status.max(Some(asks));
     }
 
     /// The status that is due.
     pub(crate) fn take_status(&mut self) -> Option<Status> {
-        self.status.take().map(|asks| self.status(asks, false))
+        self.status.take().map(|asks| self.status(asks))
     }
 
-    fn status(&mut self, asks: bool, lets_go: bool) -> Status {
+    fn status(&mut self, asks: Asks) -> Status {
+        let asks = asks == Asks::Keepalive;
         let acknowledged = self.acknowledged();
         if self.is_proved {
             self.progress.acknowledge();
@@ -254,7 +273,7 @@ impl Acks {
             asks,
             is_apart: self.standby.is_apart(),
             moves_slot,
-            lets_go,
+            lets_go: false,
         }
     }
 
@@ -269,25 +288,28 @@ impl Acks {
             return None;
         }
         let lets_go = self.standby.is_apart();
-        Some(self.status(false, lets_go))
+        Some(Status {
+            lets_go,
+            ..self.status(Asks::Nothing)
+        })
     }
 
-    /// Whether an idle position is to be stored now, and then also the same position as of a later
-    /// time. The call consumes the request, even if the caller cannot store: the next request comes
-    /// soon.
-    pub(crate) fn wants_to_store(&mut self) -> Option<bool> {
+    /// Which idle position is to be stored now, if one is. Whoever asks and cannot store has had
+    /// the request: the next one comes soon.
+    pub(crate) fn wants_to_store(&mut self) -> Option<Idle> {
         match self.store.take() {
-            Some(reason) => Some(reason == Reason::Due),
-            None if self.shutdown.is_some() || self.standby.is_waited_for() => Some(false),
+            Some(Reason::Due) => Some(Idle::HigherOrLater),
+            Some(Reason::Waited) => Some(Idle::Higher),
+            None if self.shutdown.is_some() || self.standby.is_waited_for() => Some(Idle::Higher),
             None => None,
         }
     }
 
-    /// Takes the idle position, if it is higher than the stored one, or with `time` if it is the
-    /// same.
-    pub(crate) fn take_idle(&mut self, time: bool, now: Now) -> Option<Position> {
+    /// Takes the idle position, if it is such a one.
+    pub(crate) fn take_idle(&mut self, which: Idle, now: Now) -> Option<Position> {
         let applied = self.progress.applied();
-        let news = |idle: &mut Position| idle.lsn > applied || (time && idle.lsn == applied);
+        let also_same = which == Idle::HigherOrLater;
+        let news = |idle: &mut Position| idle.lsn > applied || (also_same && idle.lsn == applied);
         let mut position = self.idle.take_if(news)?;
         position.commit_time = position.commit_time.max(self.as_of.at(position.lsn));
         self.stored_at = now;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::as_of::Reading;
 use crate::batch::Position;
 use crate::consume::Now;
-use crate::consume::acks::{Acks, Status, Terms};
+use crate::consume::acks::{Acks, Asks, Status, Terms};
 use crate::consume::gather::Gather;
 use crate::consume::intake::{Intake, Step};
 use crate::consume::job::{Applied, Done, FailedBatch, Job};
@@ -25,10 +25,11 @@ use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::TransactionId;
 use crate::protocol::frame::StreamFrame;
+use crate::read_model::ModelIndex;
 use crate::settings::ReadModelSettings;
 use crate::shape::Shape;
 use crate::sql::TableName;
-use crate::transaction::{Leaf, Transaction};
+use crate::transaction::{Broken, Leaf, Transaction};
 
 mod next;
 
@@ -48,8 +49,8 @@ pub enum Action {
 /// What the log gets to know.
 #[derive(Debug)]
 pub(crate) enum Note {
-    /// A read model leaves the stream before the transaction that commits here.
-    Suspended(usize, Error, Lsn),
+    /// A read model leaves the stream before the transaction that it cannot take.
+    Suspended(Broken),
     /// A chunk of so many changes of this transaction is handed over.
     Chunk(TransactionId, usize),
 }
@@ -234,7 +235,7 @@ impl Consumer {
         self.bring_leaves(&transaction.leaves, commit_lsn);
         for broken in &transaction.broken {
             if broken.commit_lsn == commit_lsn {
-                self.note_suspended(broken.index, broken.error.clone(), commit_lsn);
+                self.notes.push(Note::Suspended(broken.clone()));
             }
         }
         if transaction.has_changes || !transaction.broken.is_empty() {
@@ -255,17 +256,13 @@ impl Consumer {
             if self.read_models.iter().any(|of| of.source == *root) {
                 self.pending.bring_leaf((root.clone(), *leaf), commit_lsn);
             }
-            let read_models = self.read_models.iter().enumerate();
+            let read_models = ModelIndex::number(&self.read_models);
             for (index, _) in read_models.filter(|(_, of)| of.source == *root) {
                 if self.passed.bring_leaf(index, *leaf) {
                     self.pending.bring_unseen(index);
                 }
             }
         }
-    }
-
-    fn note_suspended(&mut self, index: usize, error: Error, commit_lsn: Lsn) {
-        self.notes.push(Note::Suspended(index, error, commit_lsn));
     }
 
     /// The result of the job in hand.
@@ -285,8 +282,8 @@ impl Consumer {
             Done::Hardened(lsn) => self.acks.harden(*lsn),
             Done::Staged | Done::Noted | Done::Audited(_) => {}
             Done::Merged(merged) => {
-                for (index, _) in merged.iter().filter(|(_, merged)| merged.is_ok()) {
-                    self.mode.merged(*index);
+                for one in merged.iter().filter(|one| one.result.is_ok()) {
+                    self.mode.merged(one.index);
                 }
             }
             Done::Failed(failed) => {
@@ -349,7 +346,7 @@ impl Consumer {
         self.resume();
         self.mode = Mode::Pausing { at_least, models };
         // An idle stream passes the position with a keepalive.
-        self.acks.say(true);
+        self.acks.say(Asks::Keepalive);
     }
 
     /// The stream continues. Read models that have not joined leave again, with the waiting changes
@@ -383,7 +380,7 @@ impl Consumer {
             }
         }
         for broken in broken {
-            self.note_suspended(broken.index, broken.error.clone(), broken.commit_lsn);
+            self.notes.push(Note::Suspended(broken.clone()));
             self.pending.break_off(broken);
         }
     }

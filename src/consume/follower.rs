@@ -9,7 +9,7 @@ use crate::consume::pending::Pending;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::protocol::frame::StreamFrame;
-use crate::read_model::ReadModel;
+use crate::read_model::{ModelIndex, ReadModel};
 use crate::shape::Shape;
 use crate::sql::TableName;
 use crate::transaction::Leaf;
@@ -31,9 +31,15 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows from the slot's consistent point.
-    pub fn new(consistent_point: Lsn, models: impl IntoIterator<Item = Arc<ReadModel>>) -> Self {
-        let models = models.into_iter().map(Some);
+    /// Follows from the slot's consistent point, for the read models of the copy.
+    pub fn new(consistent_point: Lsn, copied: &[(ModelIndex, Arc<ReadModel>)]) -> Self {
+        let places = copied.iter().map(|(index, _)| index.0 + 1).max();
+        let mut models = vec![None; places.unwrap_or_default()];
+        for (index, model) in copied {
+            if let Some(place) = index.of_mut(&mut models) {
+                *place = Some(Arc::clone(model));
+            }
+        }
         Self {
             intake: Intake::new(consistent_point, None, consistent_point, models),
             pending: Pending::default(),
@@ -110,7 +116,7 @@ impl Follower {
     pub fn take_folds(&mut self) -> Result<Vec<IndexedFold>> {
         let (folds, broken) = self.pending.take_folds();
         match broken.into_iter().next() {
-            Some((_, error)) => Err(error),
+            Some(suspended) => Err(suspended.error),
             None => Ok(folds),
         }
     }

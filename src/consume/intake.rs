@@ -7,7 +7,7 @@ use crate::lsn::Lsn;
 use crate::progress::{Replay, TransactionId, Verdict};
 use crate::protocol::frame::StreamFrame;
 use crate::protocol::pgoutput::{self, Message};
-use crate::read_model::{Change, ReadModel};
+use crate::read_model::{Change, ModelIndex, ReadModel};
 use crate::transaction::{Assembler, Transaction};
 
 /// Bytes of changes of one transaction that are kept in memory; above, it is handed over chunk by
@@ -34,7 +34,7 @@ pub(crate) struct Chunk {
     /// The transaction.
     pub id: TransactionId,
     /// Its changes so far, without those of earlier chunks.
-    pub changes: Vec<(usize, Change)>,
+    pub changes: Vec<(ModelIndex, Change)>,
 }
 
 /// Reads one connection's stream.

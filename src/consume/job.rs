@@ -3,6 +3,7 @@
 use crate::batch::{Batch, IndexedFold, Merged, Position, Written};
 use crate::error::Error;
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::read_model::ModelIndex;
 
 /// What the target is asked to do.
 #[derive(Debug)]
@@ -15,11 +16,11 @@ pub enum Job {
     Store(Position),
     /// Note that the next batch has changes of a leaf of these read models' tables that the watch
     /// has never seen.
-    NoteLeaves(Vec<usize>),
+    NoteLeaves(Vec<ModelIndex>),
     /// Make what is committed up to here durable (only where the session commits asynchronously).
     Harden(Lsn),
     /// Compare the bookkeeping with the read models that take part in the stream.
-    Audit(Vec<usize>),
+    Audit(Vec<ModelIndex>),
 }
 
 /// What came of it.
@@ -39,7 +40,7 @@ pub enum Done {
     Hardened(Lsn),
     /// Bookkeeping and stream were compared; read models that were found out of the stream are
     /// suspended.
-    Audited(Vec<usize>),
+    Audited(Vec<ModelIndex>),
     /// Copies were merged.
     Merged(Vec<Merged>),
 }
@@ -54,16 +55,16 @@ pub struct Applied {
     /// Number of transactions of the source.
     pub transactions: u64,
     /// What was written, by read model.
-    pub written: Vec<(usize, Written)>,
+    pub written: Vec<(ModelIndex, Written)>,
     /// Read models whose suspension was stored with it.
-    pub suspended: Vec<usize>,
+    pub suspended: Vec<ModelIndex>,
 }
 
 /// A batch that could not be written because of one read model's rows.
 #[derive(Debug, Clone)]
 pub struct FailedBatch {
     /// The read model.
-    pub index: usize,
+    pub index: ModelIndex,
     /// Number of transactions in the batch: with one, it is the one that cannot be taken.
     pub transactions: u64,
     /// End of the batch.

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::lsn::Lsn;
-use crate::read_model::ReadModel;
+use crate::read_model::{ModelIndex, ReadModel};
 
-/// Read models by index, as a copy bound them.
-pub(crate) type Joining = Vec<(usize, Arc<ReadModel>)>;
+/// Read models as a copy bound them.
+pub(crate) type Joining = Vec<(ModelIndex, Arc<ReadModel>)>;
 
 /// Streaming, or on the way to one position and back.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) enum Mode {
     Paused {
         /// Read models that take part in what waits already. They leave again, with their part of
         /// it, unless their copy is merged.
-        joining: Vec<usize>,
+        joining: Vec<ModelIndex>,
     },
 }
 
@@ -64,21 +64,21 @@ impl Mode {
     }
 
     /// A read model takes part in what waits.
-    pub(crate) fn join(&mut self, index: usize) {
+    pub(crate) fn join(&mut self, index: ModelIndex) {
         if let Self::Paused { joining } = self {
             joining.push(index);
         }
     }
 
     /// The copy of a read model is merged: it stays.
-    pub(crate) fn merged(&mut self, index: usize) {
+    pub(crate) fn merged(&mut self, index: ModelIndex) {
         if let Self::Paused { joining } = self {
             joining.retain(|of| *of != index);
         }
     }
 
     /// The stream continues. Returns the read models that leave again.
-    pub(crate) fn resume(&mut self) -> Vec<usize> {
+    pub(crate) fn resume(&mut self) -> Vec<ModelIndex> {
         match std::mem::take(self) {
             Self::Paused { joining } => joining,
             Self::Streaming | Self::Pausing { .. } => Vec::new(),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::lsn::Lsn;
-use crate::read_model::Change;
+use crate::read_model::{Change, ModelIndex};
 
 /// Positions of the running stream; each only moves forward.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Passed {
 
     /// Notes that a transaction has changed this leaf; returns whether the watch has never seen it.
     /// It is received, and not yet applied.
-    pub(crate) fn bring_leaf(&self, index: usize, leaf: u32) -> bool {
+    pub(crate) fn bring_leaf(&self, index: ModelIndex, leaf: u32) -> bool {
         self.with_leaves(index, |leaves| {
             let unseen = !leaves.seen.contains(&leaf);
             if unseen {
@@ -53,33 +53,38 @@ impl Passed {
     }
 
     /// The leaves that the stream has brought and the watch has not seen.
-    pub(crate) fn unseen(&self, index: usize) -> BTreeSet<u32> {
+    pub(crate) fn unseen(&self, index: ModelIndex) -> BTreeSet<u32> {
         self.with_leaves(index, |leaves| leaves.unseen.clone())
     }
 
     /// The watch has looked: it knows these leaves now, and has dealt with those that were unseen
     /// when it began to look.
-    pub(crate) fn see_leaves(&self, index: usize, seen: &BTreeSet<u32>, settled: &BTreeSet<u32>) {
+    pub(crate) fn see_leaves(
+        &self,
+        index: ModelIndex,
+        seen: &BTreeSet<u32>,
+        settled: &BTreeSet<u32>,
+    ) {
         self.with_leaves(index, |leaves| {
             leaves.seen.clone_from(seen);
             leaves.unseen.retain(|leaf| !settled.contains(leaf));
         });
     }
 
-    fn with_leaves<T: Default>(&self, index: usize, of: impl FnOnce(&mut Leaves) -> T) -> T {
+    fn with_leaves<T: Default>(&self, index: ModelIndex, of: impl FnOnce(&mut Leaves) -> T) -> T {
         // Nothing that runs under the lock can panic.
         let mut all = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get_mut(index).map(of).unwrap_or_default()
+        index.of_mut(&mut all).map(of).unwrap_or_default()
     }
 
     /// Notes which of these changes of a transaction are a TRUNCATE. They are received, and not yet
     /// applied.
-    pub(crate) fn bring(&self, changes: &[(usize, Change)], commit: Lsn) {
+    pub(crate) fn bring(&self, changes: &[(ModelIndex, Change)], commit: Lsn) {
         for (index, _) in changes
             .iter()
             .filter(|(_, change)| matches!(change, Change::Truncate))
         {
-            if let Some(truncated) = self.truncated.get(*index) {
+            if let Some(truncated) = index.of(&self.truncated) {
                 truncated.fetch_max(commit.0, Ordering::Relaxed);
             }
         }
@@ -97,8 +102,8 @@ impl Passed {
 
     /// The commit of the last TRUNCATE of this read model that the stream brought; zero if there
     /// was none.
-    pub(crate) fn truncated(&self, index: usize) -> Lsn {
-        let truncated = self.truncated.get(index);
+    pub(crate) fn truncated(&self, index: ModelIndex) -> Lsn {
+        let truncated = index.of(&self.truncated);
         truncated.map_or(Lsn::ZERO, |lsn| Lsn(lsn.load(Ordering::Relaxed)))
     }
 }
@@ -107,33 +112,36 @@ impl Passed {
 mod tests {
     use super::*;
 
+    const LABELS: ModelIndex = ModelIndex(0);
+
     #[test]
     fn a_leaf_is_unseen_until_a_look_that_began_later() {
         let passed = Passed::new(1);
         let leaves = |oids: &[u32]| oids.iter().copied().collect::<BTreeSet<u32>>();
-        passed.see_leaves(0, &leaves(&[1]), &leaves(&[]));
-        assert!(!passed.bring_leaf(0, 1) && passed.bring_leaf(0, 2));
-        assert!(!passed.bring_leaf(7, 2), "no read model");
-        let settled = passed.unseen(0);
-        assert!(passed.bring_leaf(0, 3));
-        passed.see_leaves(0, &leaves(&[1, 2]), &settled);
-        assert_eq!(passed.unseen(0), leaves(&[3]));
-        assert!(!passed.bring_leaf(0, 2));
+        passed.see_leaves(LABELS, &leaves(&[1]), &leaves(&[]));
+        assert!(!passed.bring_leaf(LABELS, 1) && passed.bring_leaf(LABELS, 2));
+        assert!(!passed.bring_leaf(ModelIndex(7), 2), "no read model");
+        let settled = passed.unseen(LABELS);
+        assert!(passed.bring_leaf(LABELS, 3));
+        passed.see_leaves(LABELS, &leaves(&[1, 2]), &settled);
+        assert_eq!(passed.unseen(LABELS), leaves(&[3]));
+        assert!(!passed.bring_leaf(LABELS, 2));
     }
 
     #[test]
     fn the_last_truncate_of_each_read_model_is_known() {
         let passed = Passed::new(2);
-        passed.bring(&[(0, Change::Truncate), (5, Change::Truncate)], Lsn(100));
+        let truncate = |index| (ModelIndex(index), Change::Truncate);
+        passed.bring(&[truncate(0), truncate(5)], Lsn(100));
         passed.bring(&[], Lsn(200));
         passed.apply(Lsn(300));
         passed.apply(Lsn(250));
         assert_eq!(
             [
                 passed.applied(),
-                passed.truncated(0),
-                passed.truncated(1),
-                passed.truncated(5)
+                passed.truncated(ModelIndex(0)),
+                passed.truncated(ModelIndex(1)),
+                passed.truncated(ModelIndex(5))
             ],
             [Lsn(300), Lsn(100), Lsn::ZERO, Lsn::ZERO]
         );

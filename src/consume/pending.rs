@@ -1,10 +1,9 @@
 //! The batch that is being collected while the one before is applied: whole transactions, folded.
 
-use crate::batch::{Batch, IndexedFold, Position};
-use crate::error::Error;
+use crate::batch::{Batch, IndexedFold, Position, Suspended};
 use crate::fold::Fold;
 use crate::lsn::Lsn;
-use crate::read_model::Change;
+use crate::read_model::{Change, ModelIndex};
 use crate::sql::TableName;
 use crate::transaction::{Broken, Leaf, Transaction};
 
@@ -12,13 +11,13 @@ use crate::transaction::{Broken, Leaf, Transaction};
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     folds: Vec<IndexedFold>,
-    suspended: Vec<(usize, Error)>,
+    suspended: Vec<Suspended>,
     position: Option<Position>,
     transactions: u64,
     /// Chunks of these transactions that were staged before.
     chunks: u64,
     /// Read models with changes of a leaf that the watch has never seen.
-    unseen: Vec<usize>,
+    unseen: Vec<ModelIndex>,
     /// Leaves whose changes came under the name of their table, since they were described; with the
     /// commit of the first.
     leaves: Vec<(Leaf, Lsn)>,
@@ -61,13 +60,13 @@ impl Pending {
     }
 
     /// Adds changes of a transaction whose end is to come.
-    pub(crate) fn add_part(&mut self, changes: Vec<(usize, Change)>) {
+    pub(crate) fn add_part(&mut self, changes: Vec<(ModelIndex, Change)>) {
         for (index, change) in changes {
             self.fold(index).add(change);
         }
     }
 
-    fn fold(&mut self, index: usize) -> &mut Fold {
+    fn fold(&mut self, index: ModelIndex) -> &mut Fold {
         let at = self
             .folds
             .iter()
@@ -83,20 +82,21 @@ impl Pending {
     }
 
     /// Notes that a transaction which waits has changed a leaf that the watch has never seen.
-    pub(crate) fn bring_unseen(&mut self, index: usize) {
+    pub(crate) fn bring_unseen(&mut self, index: ModelIndex) {
         if !self.unseen.contains(&index) {
             self.unseen.push(index);
         }
     }
 
     /// Takes the read models whose unseen leaves have to be recorded before the batch is sent.
-    pub(crate) fn take_unseen(&mut self) -> Vec<usize> {
+    pub(crate) fn take_unseen(&mut self) -> Vec<ModelIndex> {
         std::mem::take(&mut self.unseen)
     }
 
     fn suspend(&mut self, broken: Broken) {
-        if !self.suspended.iter().any(|(of, _)| *of == broken.index) {
-            self.suspended.push((broken.index, broken.error));
+        let Broken { index, error, .. } = broken;
+        if !self.suspended.iter().any(|one| one.index == index) {
+            self.suspended.push(Suspended { index, error });
         }
     }
 
@@ -107,9 +107,9 @@ impl Pending {
     }
 
     /// Forgets the waiting changes for a read model that does not take part after all.
-    pub(crate) fn forget(&mut self, index: usize) {
+    pub(crate) fn forget(&mut self, index: ModelIndex) {
         self.folds.retain(|(of, _)| *of != index);
-        self.suspended.retain(|(of, _)| *of != index);
+        self.suspended.retain(|one| one.index != index);
     }
 
     /// Chunks of what waits that were staged before.
@@ -153,7 +153,7 @@ impl Pending {
 
     /// Takes the folds alone: for a chunk, or for a copy that is brought forward, neither of which
     /// stores a checkpoint.
-    pub(crate) fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<(usize, Error)>) {
+    pub(crate) fn take_folds(&mut self) -> (Vec<IndexedFold>, Vec<Suspended>) {
         let taken = std::mem::take(self);
         (taken.folds, taken.suspended)
     }
@@ -162,6 +162,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::lsn::{Lsn, PgTimestamp};
     use crate::progress::TransactionId;
     use crate::row::{Cell, Row};
@@ -182,7 +183,7 @@ mod tests {
             end_lsn: Lsn(commit_lsn + 8),
             changes: of
                 .iter()
-                .map(|of| (*of, Change::Delete(row.clone())))
+                .map(|of| (ModelIndex(*of), Change::Delete(row.clone())))
                 .collect(),
             broken: Vec::new(),
             has_changes: !of.is_empty(),
@@ -192,7 +193,7 @@ mod tests {
     }
 
     fn rows(folds: &[IndexedFold]) -> Vec<(usize, usize)> {
-        folds.iter().map(|(of, fold)| (*of, fold.len())).collect()
+        folds.iter().map(|(of, fold)| (of.0, fold.len())).collect()
     }
 
     #[test]
@@ -226,17 +227,17 @@ mod tests {
         pending.add(Transaction {
             broken: [(0, "zero"), (1, "one")]
                 .map(|(index, why)| Broken {
-                    index,
+                    index: ModelIndex(index),
                     commit_lsn: Lsn(200),
                     error: Error::broken(why),
                 })
                 .to_vec(),
             ..transaction(200, &[0, 1])
         });
-        pending.forget(0);
+        pending.forget(ModelIndex(0));
         let batch = pending.take().unwrap();
         assert_eq!(rows(&batch.folds), [(1, 2)]);
-        let suspended: Vec<_> = batch.suspended.iter().map(|(of, _)| *of).collect();
+        let suspended: Vec<_> = batch.suspended.iter().map(|one| one.index.0).collect();
         assert_eq!(suspended, [1]);
     }
 
@@ -246,13 +247,13 @@ mod tests {
         pending.add(transaction(100, &[0, 1]));
         pending.add(transaction(200, &[0]));
         pending.break_off(Broken {
-            index: 0,
+            index: ModelIndex(0),
             commit_lsn: Lsn(200),
             error: Error::broken("zero"),
         });
         let batch = pending.take().unwrap();
         assert_eq!((rows(&batch.folds), batch.transactions), (vec![(1, 1)], 2));
-        let suspended: Vec<_> = batch.suspended.iter().map(|(of, _)| *of).collect();
+        let suspended: Vec<_> = batch.suspended.iter().map(|one| one.index.0).collect();
         assert_eq!(suspended, [0]);
     }
 

@@ -11,6 +11,7 @@ use crate::batch::{Batch, MergePosition};
 use crate::consume::job::{self, Applied, Done, FailedBatch};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::target::model::TargetModel;
 use crate::target::write::Writer;
 
@@ -24,8 +25,8 @@ pub(crate) enum Job {
     Stream(job::Job),
     /// Merge exact copies of these read models.
     Merge {
-        /// Read models as the copy bound them, by index.
-        models: Vec<(usize, TargetModel)>,
+        /// Read models as the copy bound them.
+        models: Vec<(ModelIndex, TargetModel)>,
         /// Where the stream is paused.
         position: MergePosition,
     },
@@ -97,7 +98,7 @@ async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
     match job {
         Job::Stream(job) => stream(writer, job).await,
         Job::Merge { models, position } => {
-            let indexes: Vec<usize> = models.iter().map(|(index, _)| *index).collect();
+            let indexes: Vec<ModelIndex> = models.iter().map(|(index, _)| *index).collect();
             for (index, model) in models {
                 writer.set_model(index, model);
             }
@@ -125,7 +126,7 @@ async fn stream(writer: &mut Writer, job: job::Job) -> Result<Done> {
 }
 
 async fn apply(writer: &mut Writer, batch: Batch) -> Result<Done> {
-    let suspended = batch.suspended.iter().map(|(index, _)| *index).collect();
+    let suspended = batch.suspended.iter().map(|one| one.index).collect();
     let (lsn, transactions) = (batch.position.lsn, batch.transactions);
     let commit_time = batch.position.commit_time;
     let applied = writer.apply(batch).await.map(|written| {

@@ -14,12 +14,14 @@ use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
 use crate::facts::{LookupTable, SourceTable, roots};
+use crate::read_model::ModelId;
 use crate::read_model::follow::follow;
 use crate::read_model::lookup_obstacles::{LookupWriter, check_lookup};
+use crate::run::owner::Owner;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::sql::TableName;
-use crate::target::bookkeeping::{Bookkeeping, Definition, ModelState, StoredModel};
+use crate::target::bookkeeping::{Bookkeeping, Definition, MapOf, ModelState, StoredModel};
 use crate::target::model::TargetModel;
 use crate::target::{facts, lookup};
 
@@ -29,7 +31,7 @@ pub(crate) struct Bound {
     /// The rule.
     pub settings: ReadModelSettings,
     /// Number in the bookkeeping.
-    pub id: i32,
+    pub id: ModelId,
     /// Whether it takes part in the stream.
     pub state: ModelState,
     /// Bound to both tables, or why not.
@@ -44,6 +46,19 @@ impl Bound {
             .ok()
             .filter(|_| self.state == ModelState::InStep)
     }
+
+    /// Suspends it, bound no more, for this reason.
+    pub(crate) async fn unbind(&mut self, owner: &mut Owner<'_>, why: Error) -> Result<()> {
+        owner
+            .bookkeeping
+            .suspend(owner.conn, owner.epoch, self.id, &why)
+            .await?;
+        if self.state == ModelState::InStep {
+            self.state = ModelState::Suspended;
+        }
+        self.model = Err(why);
+        Ok(())
+    }
 }
 
 /// Binds every configured read model, stores what is new or changed, and forgets read models that
@@ -51,23 +66,26 @@ impl Bound {
 pub(crate) async fn bind_all(
     settings: &Settings,
     client: &Client,
-    target: &mut PgConnection,
-    bookkeeping: &Bookkeeping,
-    epoch: i64,
+    owner: &mut Owner<'_>,
 ) -> Result<Vec<Bound>> {
+    let (bookkeeping, epoch) = (owner.bookkeeping, owner.epoch);
     let lookups: Vec<String> = settings
         .read_models
         .iter()
         .map(ReadModelSettings::name)
         .collect();
-    bookkeeping.refuse_second_owner(target, &lookups).await?;
+    bookkeeping
+        .refuse_second_owner(owner.conn, &lookups)
+        .await?;
     let binder = Binder::new(settings, client, bookkeeping, epoch).await?;
-    let copied = take_up(settings, target, (bookkeeping, epoch), &lookups).await?;
-    let seen = binder.look(&settings.read_models, target).await?;
+    let copied = take_up(settings, owner, &lookups).await?;
+    let seen = binder.look(&settings.read_models, owner.conn).await?;
     let mut bound = Vec::with_capacity(settings.read_models.len());
     for (read_model, seen) in settings.read_models.iter().zip(seen) {
         let (id, mut state) = (seen.stored.id, seen.stored.state);
-        let model = binder.bind(read_model, seen, target, When::AtStart).await;
+        let model = binder
+            .bind(read_model, seen, owner.conn, When::AtStart)
+            .await;
         if let Err(error) = &model {
             check_unbound(read_model, error, state == ModelState::New && !copied)?;
             // A read model that was never copied stays new: the others continue.
@@ -75,7 +93,7 @@ pub(crate) async fn bind_all(
                 state = ModelState::Suspended;
             }
             bookkeeping
-                .set_model_state(target, epoch, id, state, Some(error))
+                .set_model_state(owner.conn, epoch, id, state, Some(error))
                 .await?;
             tracing::warn!(read_model = read_model.name(), %error, hint = error.hint(), "read model is suspended and serves its last good state");
         }
@@ -87,7 +105,7 @@ pub(crate) async fn bind_all(
         });
     }
     // A read model with another definition is no longer in step.
-    let stored = bookkeeping.models(target).await?;
+    let stored = bookkeeping.models(owner.conn).await?;
     for bound in bound.iter_mut().filter(|bound| bound.model.is_ok()) {
         if let Some(stored) = stored.iter().find(|stored| stored.id == bound.id) {
             bound.state = stored.state;
@@ -98,25 +116,25 @@ pub(crate) async fn bind_all(
 
 /// Stores the read models that are new, and forgets those that are no longer configured; returns
 /// whether any was copied before.
-async fn take_up(
-    settings: &Settings,
-    target: &mut PgConnection,
-    (bookkeeping, epoch): (&Bookkeeping, i64),
-    lookups: &[String],
-) -> Result<bool> {
-    let stored = bookkeeping.models(target).await?;
+async fn take_up(settings: &Settings, owner: &mut Owner<'_>, lookups: &[String]) -> Result<bool> {
+    let Owner {
+        conn,
+        bookkeeping,
+        epoch,
+    } = owner;
+    let stored = bookkeeping.models(conn).await?;
     for model in stored.iter().filter(|model| !lookups.contains(&model.name)) {
         tracing::info!(
             read_model = model.name,
             "forgot a read model that is configured no more"
         );
-        bookkeeping.remove_model(target, epoch, model).await?;
+        bookkeeping.remove_model(conn, *epoch, model).await?;
     }
     for read_model in &settings.read_models {
         let name = read_model.name();
         if !stored.iter().any(|stored| stored.name == name) {
             let source = read_model.source.to_string();
-            bookkeeping.add_model(target, epoch, &name, &source).await?;
+            bookkeeping.add_model(conn, *epoch, &name, &source).await?;
         }
     }
     Ok(stored.iter().any(|stored| stored.state != ModelState::New))
@@ -210,10 +228,7 @@ impl<'a> Binder<'a> {
             })
         });
         let stored: Vec<StoredModel> = stored.collect::<Result<_>>()?;
-        let maps: Vec<(i32, i32)> = stored
-            .iter()
-            .map(|stored| (stored.id, stored.generation))
-            .collect();
+        let maps: Vec<MapOf> = stored.iter().map(StoredModel::map).collect();
         let maps = self.bookkeeping.with_map(target, &maps).await?;
         let names: Vec<TableName> = read_models
             .iter()
@@ -242,7 +257,7 @@ impl<'a> Binder<'a> {
     /// a read model that takes no part in a running stream may get one.
     ///
     /// # Errors
-    /// [`Class::Gap`] beside a running stream if the definition is another one: the session must
+    /// [`Class::Gap`] in a stream that runs, if the definition is another one: the session must
     /// begin again.
     pub(crate) async fn bind(
         &self,

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::consume::acks::Asks;
 use crate::consume::follower::Follower;
+use crate::consume::mode::Joining;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::run::copy::ToCopy;
@@ -42,11 +44,12 @@ impl CatchUp {
         ready: &[ToCopy],
         feedback: Duration,
     ) -> Self {
-        let models = ready.iter().map(|to_copy| to_copy.model.model.clone());
+        let models = ready.iter().map(ToCopy::joining);
+        let models: Joining = models.collect();
         Self {
             replication,
             consistent_point,
-            follower: Follower::new(consistent_point, models),
+            follower: Follower::new(consistent_point, &models),
             fed_back: Instant::now(),
             feedback: if feedback.is_zero() {
                 FEEDBACK
@@ -79,13 +82,13 @@ impl CatchUp {
         is_there: impl Fn(&Follower) -> bool,
     ) -> Result<()> {
         // An idle stream passes the position with the keepalive that is asked for here.
-        self.say(true).await?;
+        self.say(Asks::Keepalive).await?;
         while !is_there(&self.follower) {
             if self.drain(&is_there)? == 0 {
                 self.fill().await?;
             }
             if self.fed_back.elapsed() >= self.feedback {
-                self.say(true).await?;
+                self.say(Asks::Keepalive).await?;
             }
             if self.follower.is_full() {
                 self.write((&mut *shadow, ready)).await?;
@@ -111,15 +114,15 @@ impl CatchUp {
         match tokio::time::timeout(self.feedback, self.replication.fill()).await {
             Ok(read) => read,
             // Nothing came: ask for the stream's position.
-            Err(_) => self.say(true).await,
+            Err(_) => self.say(Asks::Keepalive).await,
         }
     }
 
-    async fn say(&mut self, asks: bool) -> Result<()> {
+    async fn say(&mut self, asks: Asks) -> Result<()> {
         self.fed_back = Instant::now();
         let (received, kept) = (self.follower.received(), self.consistent_point);
         self.replication
-            .send_status(received, kept, kept, asks)
+            .send_status(received, kept, kept, asks == Asks::Keepalive)
             .await
     }
 
@@ -131,7 +134,7 @@ impl CatchUp {
         loop {
             tokio::select! {
                 position = &mut position => return position.map_err(|_| stream_gone()),
-                () = tokio::time::sleep(self.feedback) => self.say(false).await?,
+                () = tokio::time::sleep(self.feedback) => self.say(Asks::Nothing).await?,
             }
         }
     }
@@ -141,7 +144,10 @@ impl CatchUp {
         let folds = self.follower.take_folds().map_err(altered)?;
         let folds: Vec<_> = folds
             .into_iter()
-            .filter_map(|(at, fold)| Some((&ready.get(at)?.model, fold)))
+            .filter_map(|(index, fold)| {
+                let to_copy = ready.iter().find(|to_copy| to_copy.index == index)?;
+                Some((&to_copy.model, fold))
+            })
             .collect();
         if folds.is_empty() {
             return Ok(());
@@ -151,7 +157,7 @@ impl CatchUp {
             tokio::select! {
                 biased;
                 result = &mut writing => return result,
-                () = tokio::time::sleep(self.feedback) => self.say(false).await?,
+                () = tokio::time::sleep(self.feedback) => self.say(Asks::Nothing).await?,
             }
         }
     }

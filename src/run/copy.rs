@@ -11,11 +11,13 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
+use crate::read_model::{ModelId, ModelIndex, ReadModel};
 use crate::retry::Backoff;
 use crate::run::shared::Shared;
 use crate::settings::ReadModelSettings;
@@ -52,12 +54,39 @@ const TAKE_AWAY_PATIENCE: Duration = Duration::from_secs(3);
 /// A read model to be copied.
 #[derive(Debug, Clone)]
 pub(crate) struct ToCopy {
-    /// Its index in the configuration.
-    pub index: usize,
+    /// Its place in the configuration.
+    pub index: ModelIndex,
     /// Its rule.
     pub settings: ReadModelSettings,
     /// Its binding, from before the slot was created; with its shadow once it is copied.
     pub model: TargetModel,
+}
+
+impl ToCopy {
+    /// The read model as a stream takes it.
+    pub(crate) fn joining(&self) -> (ModelIndex, Arc<ReadModel>) {
+        (self.index, Arc::clone(&self.model.model))
+    }
+
+    /// It could not be copied.
+    pub(crate) fn failed(&self, error: Error) -> FailedCopy {
+        FailedCopy {
+            id: self.model.id,
+            name: self.settings.name(),
+            error,
+        }
+    }
+}
+
+/// A read model that could not be copied.
+#[derive(Debug, Clone)]
+pub(crate) struct FailedCopy {
+    /// Its number in the bookkeeping.
+    pub id: ModelId,
+    /// Its lookup.
+    pub name: String,
+    /// Why.
+    pub error: Error,
 }
 
 /// The result of one read model's copy. A transient error says that another copy may succeed.

@@ -15,13 +15,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelId;
 use crate::retry::Backoff;
-use crate::run::messages::Command;
-use crate::run::resync::{Order, Outcome, resync};
+use crate::run::copy::FailedCopy;
+use crate::run::messages::{Beside, Command};
+use crate::run::resync::{Order, Ordered, Outcome, resync};
 use crate::run::shared::Shared;
 use crate::run::{report, unreadable};
 use crate::schedule::Schedule;
-use crate::settings::ReadModelSettings;
 use crate::target::bookkeeping::{ModelState, Pulse, Readers};
 
 mod request;
@@ -53,7 +54,7 @@ const SCHEDULED: () = ();
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     epoch: i64,
-    models: Vec<(usize, ReadModelSettings, i32)>,
+    models: Vec<Ordered>,
     commands: mpsc::Sender<Command>,
     /// Cancelled when the session ends.
     stop: CancellationToken,
@@ -62,7 +63,7 @@ pub(crate) struct Keeper {
     /// Requests that failed, by number.
     asked: Tries<i64>,
     /// Read models that were copied because they were not in step, or could not be, by number.
-    not_in_step: Tries<i32>,
+    not_in_step: Tries<ModelId>,
     /// The scheduled resync, if it failed.
     scheduled: Tries<()>,
     tidy_at: Instant,
@@ -74,15 +75,18 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper for these read models (index, rule, number).
+    /// A keeper for these read models.
     pub(crate) fn new(
-        shared: Arc<Shared>,
-        epoch: i64,
-        models: Vec<(usize, ReadModelSettings, i32)>,
-        commands: mpsc::Sender<Command>,
+        beside: Beside,
+        models: Vec<Ordered>,
         stop: CancellationToken,
-        pulse: watch::Receiver<Pulse>,
     ) -> Result<Self> {
+        let Beside {
+            shared,
+            epoch,
+            commands,
+            pulse,
+        } = beside;
         let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
         Ok(Self {
             shared,
@@ -197,18 +201,19 @@ impl Keeper {
     /// New, changed and suspended read models are copied against the running stream.
     async fn copy_what_is_not_in_step(&mut self, conn: &mut PgConnection) -> Result<()> {
         let stored = self.shared.bookkeeping.models(conn).await?;
-        let in_step = |id: i32| {
+        let in_step = |id: ModelId| {
             stored
                 .iter()
                 .any(|model| model.id == id && model.state == ModelState::InStep)
         };
-        for (_, _, id) in self.models.iter().filter(|(_, _, id)| in_step(*id)) {
-            self.not_in_step.recovered(*id);
+        for model in self.models.iter().filter(|model| in_step(model.id)) {
+            self.not_in_step.recovered(model.id);
         }
         let models: Vec<_> = self
             .models
             .iter()
-            .filter(|(_, _, id)| !in_step(*id) && self.not_in_step.is_due(*id, Instant::now()))
+            .filter(|model| !in_step(model.id))
+            .filter(|model| self.not_in_step.is_due(model.id, Instant::now()))
             .cloned()
             .collect();
         if models.is_empty() {
@@ -224,16 +229,16 @@ impl Keeper {
         };
         let started = Instant::now();
         let outcome = self.carry_out("not in step", &order, &self.stop).await;
-        let failed: Vec<i32> = match outcome {
+        let failed: Vec<ModelId> = match outcome {
             Ok(outcome) => {
-                let failed = outcome.failed.iter().map(|(id, _, _)| *id).collect();
+                let failed = outcome.failed.iter().map(|failed| failed.id).collect();
                 self.note_failures(conn, outcome.failed).await?;
                 failed
             }
             Err(error) if error.class() == Class::Interrupted => return Err(error),
-            Err(_) => order.models.iter().map(|(_, _, id)| *id).collect(),
+            Err(_) => order.models.iter().map(|model| model.id).collect(),
         };
-        for (_, _, id) in &order.models {
+        for Ordered { id, .. } in &order.models {
             if failed.contains(id) {
                 self.not_in_step.failed(*id, MOST_DELAY, Instant::now());
             } else {
@@ -293,7 +298,7 @@ impl Keeper {
         let names: Vec<String> = order
             .models
             .iter()
-            .map(|(_, settings, _)| settings.name())
+            .map(|model| model.settings.name())
             .collect();
         if !order.dry_run {
             report::resync_started(origin, &names);
@@ -317,11 +322,11 @@ impl Keeper {
     async fn note_failures(
         &self,
         conn: &mut PgConnection,
-        failed: Vec<(i32, String, Error)>,
+        failed: Vec<FailedCopy>,
     ) -> Result<Option<Error>> {
         let stored = self.shared.bookkeeping.models(conn).await?;
         let mut first = None;
-        for (id, name, error) in failed {
+        for FailedCopy { id, name, error } in failed {
             report::resync_failed(&name, &error);
             if stored
                 .iter()
@@ -335,7 +340,7 @@ impl Keeper {
                     && self
                         .shared
                         .bookkeeping
-                        .set_unreadable(conn, self.epoch, id, true)
+                        .note_unreadable(conn, self.epoch, id)
                         .await?
                 {
                     let end = Command::End {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::batch::Suspended;
 use crate::consume::job::FailedBatch;
 use crate::error::{Class, Error};
 use crate::lsn::Lsn;
@@ -26,7 +27,7 @@ pub(crate) struct Lessons {
     pub(super) streamed: bool,
     pub(super) gap: Option<String>,
     pub(super) careful_until: Option<Lsn>,
-    pub(super) cannot_take: Vec<(usize, Error)>,
+    pub(super) cannot_take: Vec<Suspended>,
     pub(super) streaming_since: Option<Instant>,
     /// The error that ended the last session, and since when each session has ended so.
     pub(super) trouble: Option<(String, Timestamp)>,
@@ -97,7 +98,7 @@ impl Lessons {
                 transactions: 1,
                 error,
                 ..
-            }) => self.cannot_take.push((index, error)),
+            }) => self.cannot_take.push(Suspended { index, error }),
             Some(FailedBatch { lsn, .. }) => self.careful_until = Some(lsn),
             None => {}
         }

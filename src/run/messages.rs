@@ -1,15 +1,33 @@
 //! What the tasks of a session ask of each other.
 
-use tokio::sync::oneshot;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::as_of::Reading;
 use crate::batch::Merged;
 use crate::consume::mode::Joining;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
+use crate::run::shared::Shared;
 use crate::shape::Shape;
 use crate::sql::TableName;
+use crate::target::bookkeeping::Pulse;
 use crate::target::model::TargetModel;
+
+/// What whoever works beside the stream has of its session.
+#[derive(Clone)]
+pub(crate) struct Beside {
+    /// The process's own.
+    pub shared: Arc<Shared>,
+    /// Epoch of the session.
+    pub epoch: i64,
+    /// Asks something of the stream.
+    pub commands: mpsc::Sender<Command>,
+    /// What the bookkeeping says from time to time.
+    pub pulse: watch::Receiver<Pulse>,
+}
 
 /// What others ask of the loop.
 #[derive(Debug)]
@@ -19,8 +37,7 @@ pub(crate) enum Command {
     Pause {
         /// What the copy has received.
         at_least: Lsn,
-        /// Read models that shall take part from that position on, by index, as the copy bound
-        /// them.
+        /// Read models that shall take part from that position on, as the copy bound them.
         models: Joining,
         /// Gets the position.
         reply: oneshot::Sender<Lsn>,
@@ -40,8 +57,8 @@ pub(crate) enum Command {
     Hurry,
     /// Merge exact copies at the position at which the loop is paused.
     Merge {
-        /// Read models as the copy bound them, by index.
-        models: Vec<(usize, TargetModel)>,
+        /// Read models as the copy bound them.
+        models: Vec<(ModelIndex, TargetModel)>,
         /// Number of the resync, which is done with the merge.
         request: Option<i64>,
         /// Gets the result.

@@ -17,6 +17,7 @@ pub(crate) mod keeper;
 pub(crate) mod lessons;
 pub(crate) mod locks;
 pub(crate) mod messages;
+pub(crate) mod owner;
 pub(crate) mod ownership;
 pub(crate) mod plain;
 pub(crate) mod preflight;

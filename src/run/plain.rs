@@ -26,8 +26,8 @@ use crate::source::snapshot::Snapshot;
 use crate::status::Copy;
 use crate::target;
 use crate::target::difference::Difference;
-use crate::target::plain::{Bound, Filling, Look, PlainSession, refused_by_run};
-use crate::target::shadow::Counter;
+use crate::target::plain::{Bound, Look, PlainSession, refused_by_run};
+use crate::target::shadow::{Counter, Filling};
 use crate::telemetry::progress as terminal;
 
 /// Time between the two looks at what differs: time enough for a change that is under way.
@@ -194,7 +194,7 @@ impl<'a> Comparison<'a> {
         }
         match self.fill(&bound, &model, Filling::AtOnce).await {
             Err(error) if error.class() == Class::Rejected => {
-                self.fill(&bound, &model, Filling::InHalves).await?
+                self.fill(&bound, &model, Filling::Carefully).await?
             }
             filled => filled?,
         }
@@ -204,7 +204,7 @@ impl<'a> Comparison<'a> {
 
     /// Reads the source's rows in a transaction of their own, as long as no session waits for the
     /// table.
-    async fn fill(&mut self, bound: &Bound, model: &ReadModel, how: Filling) -> Result<()> {
+    async fn fill(&mut self, bound: &Bound, model: &ReadModel, filling: Filling) -> Result<()> {
         let conninfo = &self.settings.source.conninfo;
         let reader = CutClient::connect(conninfo, NAME, self.wanted).await?;
         let snapshot = Snapshot::now(reader, &self.observer).await?;
@@ -218,7 +218,7 @@ impl<'a> Comparison<'a> {
         let reading = async {
             // Answered with the first rows only, which may take long to find among dead ones.
             let rows = snapshot.copy_out(&live_rows_query(model)).await?;
-            self.session.fill(bound, rows, &copied, how).await
+            self.session.fill(bound, rows, &copied, filling).await
         };
         unless_blocking(
             self.read_model,

@@ -9,7 +9,9 @@ use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::ownership::Ownership;
 use crate::publication::plan;
+use crate::read_model::ModelIndex;
 use crate::run::bind::Bound;
+use crate::run::owner::Owner;
 use crate::run::shared::Shared;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
@@ -26,16 +28,17 @@ use crate::target::bookkeeping::ModelState;
 pub(crate) async fn ensure(
     shared: &Shared,
     client: &Client,
-    (target, epoch): (&mut PgConnection, i64),
+    owner: &mut Owner<'_>,
     ownership: &Ownership,
     bound: &mut [Bound],
 ) -> Result<()> {
     // A table that was dropped, or has lost its identity, suspends its read models; the others are
     // published all the same.
-    let places: Vec<usize> = (0..bound.len())
-        .filter(|place| bound.get(*place).is_some_and(|bound| bound.model.is_ok()))
+    let served: Vec<ModelIndex> = ModelIndex::number(&*bound)
+        .filter(|(_, bound)| bound.model.is_ok())
+        .map(|(index, _)| index)
         .collect();
-    let read_models = places.iter().filter_map(|place| bound.get(*place));
+    let read_models = served.iter().filter_map(|index| index.of(bound));
     let settings = Settings {
         read_models: read_models.map(|bound| bound.settings.clone()).collect(),
         ..shared.settings.clone()
@@ -46,14 +49,15 @@ pub(crate) async fn ensure(
     let outcome = carry_out(client, &settings, ownership).await?;
     let mark = ownership.pipeline.mark();
     if outcome.is_marked && ownership.known.mark.as_ref() != Some(&mark) {
-        shared
+        owner
             .bookkeeping
-            .set_publication_mark(target, epoch, &mark)
+            .set_publication_mark(owner.conn, owner.epoch, &mark)
             .await?;
     }
     refuse(&outcome, bound, settings.read_models.len())?;
+    // By their places among those that it is to serve.
     for (place, error) in outcome.lacking {
-        let Some(bound) = places.get(place).and_then(|place| bound.get_mut(*place)) else {
+        let Some(bound) = served.get(place).and_then(|index| index.of_mut(bound)) else {
             continue;
         };
         tracing::warn!(
@@ -63,14 +67,7 @@ pub(crate) async fn ensure(
             hint = error.hint(),
             "the publication does not serve the read model, which takes no part until it does"
         );
-        shared
-            .bookkeeping
-            .suspend(target, epoch, bound.id, &error)
-            .await?;
-        if bound.state == ModelState::InStep {
-            bound.state = ModelState::Suspended;
-        }
-        bound.model = Err(error);
+        bound.unbind(owner, error).await?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(crate) fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Dur
         ..
     } = applied;
     for (index, written) in written {
-        if let Some(settings) = names.get(*index) {
+        if let Some(settings) = index.of(names) {
             rejected(&settings.name(), written, *lsn);
         }
     }
@@ -39,7 +39,7 @@ pub(crate) fn batch(names: &[ReadModelSettings], applied: &Applied, elapsed: Dur
         return;
     }
     for (index, written) in written.iter().filter(|(_, written)| written.changed() > 0) {
-        let Some(settings) = names.get(*index) else {
+        let Some(settings) = index.of(names) else {
             continue;
         };
         tracing::info!(

@@ -12,7 +12,6 @@
 //! is impossible: when the slot is created, the stream has often passed C already. A dry run takes
 //! a snapshot of the target at P, lets the stream continue, and compares within the snapshot.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -21,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Merged, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelId;
 use crate::run::bind::{Binder, When};
 use crate::run::budget::within;
 use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
-use crate::run::copy::{ToCopy, copy_all, take_away};
+use crate::run::copy::{Copied, FailedCopy, ToCopy, copy_all, take_away};
 use crate::run::messages::Command;
 use crate::run::shared::Shared;
 use crate::run::waiting::{Wanted, create_slot};
@@ -36,43 +36,18 @@ use crate::source::slot::Kind;
 use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
+use crate::target::model::TargetModel;
 use crate::target::shadow::ShadowWriter;
+
+mod order;
+
+pub(crate) use order::{Order, Ordered, Outcome};
 
 /// How long the creation of the temporary slot may wait for open write transactions of the source.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the running stream may pause until the shadow has reached its position.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// A resync to be done.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
-    /// Read models by index, with their number in the bookkeeping.
-    pub models: Vec<(usize, ReadModelSettings, i32)>,
-    /// Epoch of the session.
-    pub epoch: i64,
-    /// Number of the resync in the bookkeeping, if it has one.
-    pub number: Option<i64>,
-    /// The same, where there is something to merge: it is done in the transaction of the merge.
-    pub request: Option<i64>,
-    /// Compare only.
-    pub dry_run: bool,
-    /// Keys of each kind of difference that a dry run names.
-    pub keys: u32,
-}
-
-/// What it did.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Position at which lookups and source were compared.
-    pub lsn: Lsn,
-    /// Rows written, by read model; empty for a dry run.
-    pub written: Vec<(String, Written)>,
-    /// Differences, by read model; only for a dry run.
-    pub found: Vec<(String, Difference)>,
-    /// Read models that could not be copied, by number.
-    pub failed: Vec<(i32, String, Error)>,
-}
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
 pub(crate) async fn resync(
@@ -104,7 +79,7 @@ pub(crate) async fn resync(
     if shadow.give_back(&shared.bookkeeping).await.is_err() {
         return result;
     }
-    for (_, _, id) in &order.models {
+    for Ordered { id, .. } in &order.models {
         let ended =
             shared
                 .bookkeeping
@@ -120,7 +95,7 @@ struct Copying<'a> {
     order: &'a Order,
     commands: &'a mpsc::Sender<Command>,
     stop: &'a CancellationToken,
-    failed: Vec<(i32, String, Error)>,
+    failed: Vec<FailedCopy>,
 }
 
 impl Copying<'_> {
@@ -148,19 +123,7 @@ impl Copying<'_> {
             create_slot(self.shared, &wanted, (&mut replication, &client), self.stop).await?;
         let copied = copy_all(self.shared, &slot.snapshot_name, to_copy, shadow, self.stop);
         let copied = or_stopped(&stop, within(self.shared, &name, copied)).await?;
-        let mut ready = Vec::new();
-        for (to_copy, result) in copied {
-            match result {
-                Ok(_) => ready.push(to_copy),
-                // A request is carried out as a whole, later.
-                Err(error) if error.is_transient() && self.order.number.is_some() => {
-                    return Err(error);
-                }
-                Err(error) => self
-                    .failed
-                    .push((to_copy.model.id, to_copy.settings.name(), error)),
-            }
-        }
+        let ready = self.ready(copied)?;
         if ready.is_empty() {
             return Ok(self.outcome(slot.consistent_point, Vec::new(), Vec::new()));
         }
@@ -169,24 +132,51 @@ impl Copying<'_> {
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
         let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        // The end of the WAL moves in the meantime: near means near to where it is then. At a
-        // source that writes faster than that in each round, twice as much is near in the next one.
-        let mut near_bytes = NEAR_BYTES;
-        loop {
-            let end = source::facts::current_wal(&client).await?;
-            if end.bytes_since(catch_up.received()) <= near_bytes {
-                break;
-            }
-            near_bytes = near_bytes.saturating_mul(2);
-            let near = within(
-                self.shared,
-                &name,
-                catch_up.until_near(end, (shadow, &ready)),
-            );
-            or_stopped(&stop, near).await?;
-        }
+        let near = self.come_near(&client, &name, &mut catch_up, (shadow, &ready));
+        or_stopped(&stop, near).await?;
         let compared = self.compare_at_one_position(&client, catch_up, shadow, &ready);
         or_stopped(&stop, compared).await
+    }
+
+    /// The copies to go on with; the others are noted.
+    ///
+    /// # Errors
+    /// If one may succeed later, and somebody waits for all: that is done as a whole, then.
+    fn ready(&mut self, copied: Vec<Copied>) -> Result<Vec<ToCopy>> {
+        let mut ready = Vec::new();
+        for (to_copy, result) in copied {
+            match result {
+                Ok(()) => ready.push(to_copy),
+                Err(error) if error.is_transient() && self.order.number.is_some() => {
+                    return Err(error);
+                }
+                Err(error) => self.failed.push(to_copy.failed(error)),
+            }
+        }
+        Ok(ready)
+    }
+
+    /// The copies come near to the end of the source's WAL.
+    ///
+    /// The end moves on meanwhile: near means near to where it is then. At a source that writes
+    /// faster than that in each round, twice as much is near in the next one.
+    async fn come_near(
+        &self,
+        client: &tokio_postgres::Client,
+        slot: &str,
+        catch_up: &mut CatchUp,
+        (shadow, ready): (&mut ShadowWriter, &[ToCopy]),
+    ) -> Result<()> {
+        let mut near_bytes = NEAR_BYTES;
+        loop {
+            let end = source::facts::current_wal(client).await?;
+            if end.bytes_since(catch_up.received()) <= near_bytes {
+                return Ok(());
+            }
+            near_bytes = near_bytes.saturating_mul(2);
+            let near = catch_up.until_near(end, (&mut *shadow, ready));
+            within(self.shared, slot, near).await?;
+        }
     }
 
     /// Binds the read models as they are now; one that cannot be bound is left out.
@@ -204,23 +194,23 @@ impl Copying<'_> {
             .order
             .models
             .iter()
-            .map(|(_, settings, _)| settings.clone())
+            .map(|ordered| ordered.settings.clone())
             .collect();
         let seen = binder.look(&asked, shadow.connection()).await?;
-        for ((index, settings, id), seen) in self.order.models.iter().zip(seen) {
+        for (ordered, seen) in self.order.models.iter().zip(seen) {
+            let Ordered {
+                index,
+                id,
+                settings,
+            } = ordered;
             let bound = binder
                 .bind(settings, seen, shadow.connection(), When::BesideStream)
                 .await;
             let bound = match bound {
-                Ok(model) if with_such_values.contains(id) => {
-                    let read = unreadable::read_through(client, &model).await;
-                    if read.is_ok() && !self.order.dry_run {
-                        bookkeeping
-                            .set_unreadable(shadow.connection(), epoch, *id, false)
-                            .await?;
-                    }
-                    read.map(|()| model)
-                }
+                Ok(model) if with_such_values.contains(id) => self
+                    .read_through(client, shadow, &model)
+                    .await?
+                    .map(|()| model),
                 bound => bound,
             };
             match bound {
@@ -231,7 +221,11 @@ impl Copying<'_> {
                 }),
                 Err(error) if matches!(error.class(), Class::Broken | Class::Configuration) => {
                     self.refuse(shadow, *id, &error).await?;
-                    self.failed.push((*id, settings.name(), error));
+                    self.failed.push(FailedCopy {
+                        id: *id,
+                        name: settings.name(),
+                        error,
+                    });
                 }
                 Err(error) if error.class() == Class::Gap => {
                     // A new map may only be created when nothing of the read model is in memory.
@@ -241,6 +235,23 @@ impl Copying<'_> {
             }
         }
         Ok(to_copy)
+    }
+
+    /// Whether the source can read out by now what it could not; the inner result says why not.
+    async fn read_through(
+        &self,
+        client: &tokio_postgres::Client,
+        shadow: &mut ShadowWriter,
+        model: &TargetModel,
+    ) -> Result<Result<()>> {
+        let read = unreadable::read_through(client, model).await;
+        if read.is_ok() && !self.order.dry_run {
+            self.shared
+                .bookkeeping
+                .note_readable(shadow.connection(), self.order.epoch, model.id)
+                .await?;
+        }
+        Ok(read)
     }
 
     /// Leaves out the read models that the publication does not serve.
@@ -271,8 +282,7 @@ impl Copying<'_> {
             match lacking.iter().find(|(of, _)| *of == place) {
                 None => served.push(to_copy),
                 Some((_, error)) => {
-                    self.failed
-                        .push((to_copy.model.id, to_copy.settings.name(), error.clone()));
+                    self.failed.push(to_copy.failed(error.clone()));
                 }
             }
         }
@@ -291,7 +301,7 @@ impl Copying<'_> {
 
     /// A read model in step that cannot be bound any more is not in step: the session begins again,
     /// and suspends it.
-    async fn refuse(&self, shadow: &mut ShadowWriter, id: i32, why: &Error) -> Result<()> {
+    async fn refuse(&self, shadow: &mut ShadowWriter, id: ModelId, why: &Error) -> Result<()> {
         let stored = self.shared.bookkeeping.models(shadow.connection()).await?;
         let stored = stored.into_iter().find(|model| model.id == id);
         let Some(model) =
@@ -344,9 +354,7 @@ impl Copying<'_> {
         resume: oneshot::Receiver<()>,
     ) -> Result<Lsn> {
         let models = if self.order.dry_run { &[] } else { ready };
-        let models = models
-            .iter()
-            .map(|to_copy| (to_copy.index, Arc::clone(&to_copy.model.model)));
+        let models = models.iter().map(ToCopy::joining);
         // At or after what the shadow already holds: it must not have a commit that the lookups
         // lack.
         let at_least = catch_up.received();
@@ -405,14 +413,14 @@ impl Copying<'_> {
     /// What was written, by name; read models that could not be written are among the failed.
     fn written(&mut self, ready: &[ToCopy], merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
-        for (index, merged) in merged {
+        for Merged { index, result } in merged {
             let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else {
                 continue;
             };
             let name = to_copy.settings.name();
-            match merged {
+            match result {
                 Ok(rows) => written.push((name, rows)),
-                Err(error) => self.failed.push((to_copy.model.id, name, error)),
+                Err(error) => self.failed.push(to_copy.failed(error)),
             }
         }
         written

@@ -13,12 +13,15 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use tokio_postgres::Client;
 
+use crate::batch::Suspended;
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::ownership::Ownership;
 use crate::progress::SourceIdentity;
+use crate::read_model::ModelIndex;
 use crate::run::bind::{Bound, bind_all};
 use crate::run::lessons::Lessons;
+use crate::run::owner::Owner;
 use crate::run::ownership::check_slot;
 use crate::run::preflight::{check_same_source, check_server};
 use crate::run::shared::Shared;
@@ -101,7 +104,7 @@ impl<'a> Session<'a> {
         if tracing::enabled!(tracing::Level::DEBUG) {
             writer.report_keys = MOST_LOGGED_KEYS;
         }
-        for (index, bound) in bound.iter().enumerate() {
+        for (index, bound) in ModelIndex::number(&bound) {
             if let Ok(model) = &bound.model {
                 writer.set_model(index, model.clone());
             }
@@ -221,19 +224,24 @@ impl Ends {
         let lookups: Vec<TableName> = lookups.collect();
         let mut shapes = target::facts::shapes(conn, &lookups).await?;
         let before = watch::look_before(shared, client).await?;
-        let mut bound = bind_all(settings, client, conn, &shared.bookkeeping, epoch).await?;
-        suspend_what_cannot_go_on(shared, lessons, (&mut *conn, epoch), &mut bound).await?;
-        unreadable::withdraw(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
-        publish::ensure(shared, client, (&mut *conn, epoch), ownership, &mut bound).await?;
+        let mut owner = Owner {
+            conn,
+            bookkeeping: &shared.bookkeeping,
+            epoch,
+        };
+        let mut bound = bind_all(settings, client, &mut owner).await?;
+        suspend_what_cannot_go_on(lessons, &mut owner, &mut bound).await?;
+        unreadable::withdraw(shared, client, &mut owner, ownership, &mut bound).await?;
+        publish::ensure(shared, client, &mut owner, ownership, &mut bound).await?;
         // Binding has created each lookup that was missing.
-        let made = target::facts::shapes(conn, &lookups).await?;
+        let made = target::facts::shapes(owner.conn, &lookups).await?;
         for (shape, made) in shapes.iter_mut().zip(made) {
             if shape.is_empty() {
                 *shape = made;
             }
         }
         let looks =
-            watch::compare_with_stored(shared, client, conn, epoch, (&mut bound, &before)).await?;
+            watch::compare_with_stored(shared, client, &mut owner, &mut bound, &before).await?;
         Ok(Bindings {
             bound,
             looks,
@@ -252,18 +260,19 @@ struct Bindings {
 /// A read model that cannot take a transaction leaves before it. That is the position that the last
 /// session reached.
 async fn suspend_what_cannot_go_on(
-    shared: &Shared,
     lessons: &mut Lessons,
-    (conn, epoch): (&mut PgConnection, i64),
+    owner: &mut Owner<'_>,
     bound: &mut [Bound],
 ) -> Result<()> {
-    for (index, error) in lessons.cannot_take.drain(..) {
-        let Some(bound) = bound.get_mut(index) else {
+    for Suspended { index, error } in lessons.cannot_take.drain(..) {
+        let Some(bound) = index.of_mut(bound) else {
             continue;
         };
         report::suspended(&bound.settings, &error, None);
-        let bookkeeping = &shared.bookkeeping;
-        bookkeeping.suspend(conn, epoch, bound.id, &error).await?;
+        owner
+            .bookkeeping
+            .suspend(owner.conn, owner.epoch, bound.id, &error)
+            .await?;
         bound.state = ModelState::Suspended;
     }
     Ok(())

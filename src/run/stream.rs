@@ -249,7 +249,7 @@ impl Stream {
                 report::batch(read_models, &applied, self.submitted_at.elapsed())
             }
             Done::Audited(found) => {
-                for settings in found.into_iter().filter_map(|index| read_models.get(index)) {
+                for settings in found.into_iter().filter_map(|index| index.of(read_models)) {
                     report::out_of_stream(settings);
                 }
             }
@@ -347,9 +347,9 @@ impl Stream {
     fn log_notes(&mut self) {
         for note in self.consumer.take_notes() {
             match note {
-                Note::Suspended(index, error, lsn) => {
-                    if let Some(settings) = self.consumer.read_models().get(index) {
-                        report::suspended(settings, &error, Some(lsn));
+                Note::Suspended(broken) => {
+                    if let Some(settings) = broken.index.of(self.consumer.read_models()) {
+                        report::suspended(settings, &broken.error, Some(broken.commit_lsn));
                     }
                 }
                 Note::Chunk(id, changes) => {

@@ -7,18 +7,18 @@
 //! plain read of it succeeds.
 
 use futures_util::TryStreamExt;
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::error::{Class, Error, Result};
+use crate::facts::Publication;
 use crate::ownership::{Maker, Ownership};
 use crate::publication::drop_table_sql;
 use crate::run::bind::Bound;
+use crate::run::owner::Owner;
 use crate::run::shared::Shared;
 use crate::source;
 use crate::source::copy_query::copy_query;
 use crate::source::error::from_driver;
-use crate::target::bookkeeping::ModelState;
 use crate::target::model::TargetModel;
 
 /// Classes of SQLSTATE that the source reports for a value that it cannot send as text: it has no
@@ -47,11 +47,11 @@ pub(crate) fn withdrawn() -> Error {
 pub(crate) async fn withdraw(
     shared: &Shared,
     client: &Client,
-    (target, epoch): (&mut PgConnection, i64),
+    owner: &mut Owner<'_>,
     ownership: &Ownership,
     bound: &mut [Bound],
 ) -> Result<()> {
-    let unreadable = shared.bookkeeping.unreadable(target).await?;
+    let unreadable = owner.bookkeeping.unreadable(owner.conn).await?;
     if unreadable.is_empty() {
         return Ok(());
     }
@@ -71,25 +71,16 @@ pub(crate) async fn withdraw(
             "table \"{table}\" has a value that the source cannot read out"
         ))
         .with_hint("Correct or delete the value at the source; the read model is copied again within an hour, or by `cdc resync`.");
-        let published = existing
-            .as_ref()
-            .filter(|existing| {
-                existing
-                    .tables
-                    .iter()
-                    .any(|published| &published.table == table)
-            })
-            .filter(|_| !readable.contains(table));
-        if let Some(existing) = published {
+        let holds = |existing: &&Publication| {
+            let mut tables = existing.tables.iter();
+            tables.any(|published| &published.table == table)
+        };
+        let published = existing.as_ref().filter(holds);
+        if let Some(existing) = published.filter(|_| !readable.contains(table)) {
             let sql = drop_table_sql(name, table);
-            let ours = ownership.maker(existing.comment.as_deref()) == Maker::ThisPipeline;
-            if ours && existing.owned {
-                match source::publication::execute(client, std::slice::from_ref(&sql)).await {
-                    Ok(()) => tracing::info!(sql, "set up the publication"),
-                    Err(error) => {
-                        tracing::warn!(%error, sql, "could not take a table out of the publication")
-                    }
-                }
+            let maker = ownership.maker(existing.comment.as_deref());
+            if maker == Maker::ThisPipeline && existing.owned {
+                take_out(client, &sql).await;
             } else {
                 error = error.with_hint(format!(
                     "The value would end the stream at the row's next update. Correct it, or let the publication's owner run: {sql};"
@@ -97,16 +88,19 @@ pub(crate) async fn withdraw(
             }
         }
         tracing::warn!(read_model = bound.settings.name(), %error, hint = error.hint(), "read model takes no part");
-        shared
-            .bookkeeping
-            .suspend(target, epoch, bound.id, &error)
-            .await?;
-        if bound.state == ModelState::InStep {
-            bound.state = ModelState::Suspended;
-        }
-        bound.model = Err(error);
+        bound.unbind(owner, error).await?;
     }
     Ok(())
+}
+
+/// Takes a table out of our publication by this statement. One that is not free stays in it.
+async fn take_out(client: &Client, sql: &String) {
+    match source::publication::execute(client, std::slice::from_ref(sql)).await {
+        Ok(()) => tracing::info!(sql, "set up the publication"),
+        Err(error) => {
+            tracing::warn!(%error, sql, "could not take a table out of the publication")
+        }
+    }
 }
 
 /// Reads what a copy would read, and discards it.

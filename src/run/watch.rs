@@ -26,16 +26,17 @@ use tokio_postgres::Client;
 
 use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
+use crate::read_model::{ModelId, ModelIndex};
 use crate::retry::Backoff;
 use crate::run::bind::Bound;
-use crate::run::messages::Command;
+use crate::run::messages::{Beside, Command};
 use crate::run::pressure;
 use crate::run::shared::Shared;
 use crate::source;
 use crate::source::watch::Look;
 use crate::sql::TableName;
 use crate::target;
-use crate::target::bookkeeping::Pulse;
+use crate::target::bookkeeping::{Counts, Pulse};
 
 mod begin;
 mod damage;
@@ -66,7 +67,7 @@ pub(crate) struct Watch {
     passed: Arc<Passed>,
     /// Read models that were miscounted at the last look, and when a resync of them may be asked
     /// for again: a cause that comes back at once must not load the master.
-    miscounted: HashMap<i32, (Backoff, Instant)>,
+    miscounted: HashMap<ModelId, (Backoff, Instant)>,
     commands: mpsc::Sender<Command>,
     pulse: watch::Receiver<Pulse>,
     seen_at: Instant,
@@ -86,7 +87,11 @@ async fn ask_for_resync(
     epoch: i64,
     (name, why): (&str, &str),
 ) -> Result<()> {
-    if shared.bookkeeping.is_asked_for(target, name, false).await? {
+    if shared
+        .bookkeeping
+        .is_asked_for(target, name, Counts::OfWatch)
+        .await?
+    {
         return Ok(());
     }
     tracing::info!(
@@ -104,14 +109,19 @@ impl Watch {
     /// A watch that compares with these looks at the sources, and shapes of the lookups from before
     /// they were bound.
     pub(crate) fn new(
-        (shared, epoch): (Arc<Shared>, i64),
+        beside: Beside,
         bound: &[Bound],
-        (looks, shapes): (Vec<Look>, Vec<String>),
+        looks: Vec<Look>,
+        shapes: Vec<String>,
         passed: Arc<Passed>,
-        commands: mpsc::Sender<Command>,
-        pulse: watch::Receiver<Pulse>,
     ) -> Self {
-        for (index, look) in looks.iter().enumerate() {
+        let Beside {
+            shared,
+            epoch,
+            commands,
+            pulse,
+        } = beside;
+        for (index, look) in ModelIndex::number(&looks) {
             passed.see_leaves(index, &look.parts, &BTreeSet::new());
         }
         let seen = bound.iter().zip(looks).zip(shapes);
@@ -220,12 +230,12 @@ impl Watch {
     /// Compares; returns an error with which the session cannot continue.
     async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
         let publication = &self.shared.settings.source.publication;
-        let unseen: Vec<BTreeSet<u32>> = (0..self.watched.len())
-            .map(|index| self.passed.unseen(index))
+        let unseen: Vec<BTreeSet<u32>> = ModelIndex::number(&self.watched)
+            .map(|(index, _)| self.passed.unseen(index))
             .collect();
         let looks = source::watch::look(client, publication, &sources(&self.shared)).await?;
-        for (index, (now, unseen)) in looks.into_iter().zip(unseen).enumerate() {
-            let Some(watched) = self.watched.get_mut(index) else {
+        for (index, (now, unseen)) in ModelIndex::number(looks.into_iter().zip(unseen)) {
+            let Some(watched) = index.of_mut(&mut self.watched) else {
                 continue;
             };
             let seen = watched.see(now, !unseen.is_empty());
@@ -253,8 +263,8 @@ impl Watch {
     }
 
     /// Acts on a look, unless the session must end, and stores what was seen.
-    async fn follow(&self, index: usize, seen: Seen, target: &mut PgConnection) -> Result<()> {
-        let Some(watched) = self.watched.get(index) else {
+    async fn follow(&self, index: ModelIndex, seen: Seen, target: &mut PgConnection) -> Result<()> {
+        let Some(watched) = index.of(&self.watched) else {
             return Ok(());
         };
         match seen {
@@ -278,11 +288,10 @@ impl Watch {
     /// whether others still wait for that.
     async fn judge_files(&mut self, target: &mut PgConnection) -> Result<bool> {
         let applied = self.passed.applied();
-        for index in 0..self.watched.len() {
+        for index in (0..self.watched.len()).map(ModelIndex) {
             let truncated = self.passed.truncated(index);
-            let seen = self
-                .watched
-                .get_mut(index)
+            let seen = index
+                .of_mut(&mut self.watched)
                 .map_or(Seen::Same, |watched| watched.pass(applied, truncated));
             self.follow(index, seen, target).await?;
         }

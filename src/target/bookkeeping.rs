@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::{SourceIdentity, TransactionId};
+use crate::read_model::ModelId;
 use crate::sql::ident;
 use crate::target::error::from_sqlx;
 
@@ -32,7 +33,7 @@ mod unreadable;
 mod watched;
 
 pub use claim::{Claim, Claimant};
-pub(crate) use damage::Damage;
+pub(crate) use damage::{Counts, Damage};
 pub use discarded::Readers;
 pub(crate) use healing::Healing;
 pub(crate) use life::Life;
@@ -79,7 +80,7 @@ pub(crate) enum ModelState {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredModel {
     /// Number: names its maps and shadows.
-    pub id: i32,
+    pub id: ModelId,
     /// Lookup table.
     pub name: String,
     /// What its map was created for.
@@ -88,6 +89,25 @@ pub(crate) struct StoredModel {
     pub generation: i32,
     /// Whether it takes part in the stream.
     pub state: ModelState,
+}
+
+impl StoredModel {
+    /// Its map.
+    pub(crate) fn map(&self) -> MapOf {
+        MapOf {
+            id: self.id,
+            generation: self.generation,
+        }
+    }
+}
+
+/// Which map: each definition of a read model has one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MapOf {
+    /// The read model.
+    pub id: ModelId,
+    /// Number of the definition, from 0.
+    pub generation: i32,
 }
 
 /// A requested resync.
@@ -191,6 +211,16 @@ impl Bookkeeping {
             .await
             .map_err(from_sqlx)
     }
+}
+
+/// The ids as SQL takes them.
+fn numbers(ids: impl IntoIterator<Item = ModelId>) -> Vec<i32> {
+    ids.into_iter().map(|id| id.0).collect()
+}
+
+/// The ids as SQL returns them.
+fn of_numbers(numbers: Vec<i32>) -> Vec<ModelId> {
+    numbers.into_iter().map(ModelId).collect()
 }
 
 type PgQuery = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::read_model::{BoundColumn, ReadModel};
+use crate::read_model::{BoundColumn, ModelId, ReadModel};
 use crate::settings::OnRowError;
 use crate::sql::ident;
 
@@ -27,7 +27,7 @@ pub(crate) use statements::MOST_REJECTED;
 #[derive(Debug, Clone)]
 pub struct TargetModel {
     /// Number in the bookkeeping: names `map_<id>` and `shadow_<id>_<n>`.
-    pub id: i32,
+    pub id: ModelId,
     /// The read model as bound to its source.
     pub model: Arc<ReadModel>,
     /// Epoch of the owner that binds it.
@@ -305,7 +305,7 @@ fn exactly(column: &BoundColumn) -> String {
 }
 
 /// Name of a table that belongs to a read model's definition.
-pub(crate) fn table_of_generation(prefix: &str, id: i32, generation: i32) -> String {
+pub(crate) fn table_of_generation(prefix: &str, id: ModelId, generation: i32) -> String {
     match generation {
         0 => format!("{prefix}_{id}"),
         later => format!("{prefix}_{id}_{later}"),

@@ -18,15 +18,15 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
-use crate::read_model::ReadModel;
 use crate::read_model::lookup_obstacles::{cannot_be_written, lookup_reading, unfit};
+use crate::read_model::{ModelId, ReadModel};
 use crate::sql::{TableName, ident};
 use crate::target::difference::{self, Difference};
 use crate::target::error::{RowError, from_sqlx};
 use crate::target::facts;
 use crate::target::lookup;
 use crate::target::model::{SESSION_SCHEMA, TargetModel};
-use crate::target::shadow::{Counter, ShadowWriter};
+use crate::target::shadow::{Counter, Filling, ShadowWriter};
 use crate::target::statement::{Transaction, execute};
 use crate::target::write::halving::assert_few;
 
@@ -43,6 +43,9 @@ const SETTINGS: &str = "SET enable_nestloop = off; SET jit = off; SET lock_timeo
 /// refused).
 const NOTICE_THE_END: &str = "SELECT pg_catalog.set_config('client_connection_check_interval', '1000', false) \
      FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
+
+/// Where there is no bookkeeping nothing has a number; the session has one read model.
+const THE_ONE: ModelId = ModelId(1);
 
 /// What is said where there is no lookup table.
 const NO_LOOKUP: &str =
@@ -77,16 +80,6 @@ impl Bound {
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         self.model.definition() == other.model.definition()
     }
-}
-
-/// How the table of a look is filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Filling {
-    /// All rows at once.
-    AtOnce,
-    /// In halves until each row that the lookup's types reject is found: after they have rejected
-    /// one.
-    InHalves,
 }
 
 /// What one look has counted.
@@ -169,7 +162,7 @@ impl PlainSession {
             }
         };
         Ok(Bound {
-            model: TargetModel::bind(1, SESSION_SCHEMA, Arc::new(model), &lookup)?,
+            model: TargetModel::bind(THE_ONE, SESSION_SCHEMA, Arc::new(model), &lookup)?,
             lookup,
             notes,
         })
@@ -185,17 +178,16 @@ impl PlainSession {
         bound: &Bound,
         rows: impl Stream<Item = Result<Bytes>>,
         copied: &Counter,
-        how: Filling,
+        filling: Filling,
     ) -> Result<()> {
         execute(
             self.shadow.connection(),
             bound.model.create_session_shadow(),
         )
         .await?;
-        match how {
-            Filling::AtOnce => self.shadow.fill(&bound.model, rows, copied).await,
-            Filling::InHalves => self.shadow.fill_carefully(&bound.model, rows, copied).await,
-        }
+        self.shadow
+            .fill_by(filling, &bound.model, rows, copied)
+            .await
     }
 
     /// Compares the rows of this look with the lookup as it is now.

@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::Result;
 use crate::fold::Fold;
+use crate::read_model::ModelId;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::copy_buffer::Gathered;
 use crate::target::difference::{Difference, compare};
@@ -30,6 +31,15 @@ const COPY_TRANSACTION_BYTES: usize = 64 << 20;
 /// Bytes of rows that are kept until the target has taken them, where it may reject some.
 const CAREFUL_BYTES: usize = 1 << 20;
 
+/// How a shadow is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// In one go: a row that the lookup's types reject ends it.
+    AtOnce,
+    /// In small pieces: rows that they reject are found.
+    Carefully,
+}
+
 /// A session that fills shadows, brings them forward and compares them.
 #[derive(Debug)]
 pub struct ShadowWriter {
@@ -37,8 +47,8 @@ pub struct ShadowWriter {
     /// Names what it fills.
     copy: String,
     /// Read models with the shadows that it has, by number.
-    taken: HashMap<i32, TargetModel>,
-    prepared: HashSet<i32>,
+    taken: HashMap<ModelId, TargetModel>,
+    prepared: HashSet<ModelId>,
 }
 
 /// Rows and bytes that a copy has read so far, for the progress that it reports.
@@ -111,6 +121,23 @@ impl ShadowWriter {
         execute(&mut self.conn, sql).await?;
         self.taken.insert(taken.id, taken.clone());
         Ok(taken)
+    }
+
+    /// Fills the shadow in this way.
+    ///
+    /// # Errors
+    /// As [`Self::fill`] or [`Self::fill_carefully`].
+    pub(crate) async fn fill_by(
+        &mut self,
+        filling: Filling,
+        model: &TargetModel,
+        rows: impl Stream<Item = Result<Bytes>>,
+        copied: &Counter,
+    ) -> Result<()> {
+        match filling {
+            Filling::AtOnce => self.fill(model, rows, copied).await,
+            Filling::Carefully => self.fill_carefully(model, rows, copied).await,
+        }
     }
 
     /// Fills the shadow with rows in COPY's text format, one row a piece, and counts them.

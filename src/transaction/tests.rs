@@ -90,11 +90,11 @@ fn pair() -> Assembler {
 /// The read models of a transaction's changes, and those that it breaks.
 fn told(transaction: &Transaction) -> (Vec<usize>, Vec<usize>) {
     (
-        transaction.changes.iter().map(|(of, _)| *of).collect(),
+        transaction.changes.iter().map(|(of, _)| of.0).collect(),
         transaction
             .broken
             .iter()
-            .map(|broken| broken.index)
+            .map(|broken| broken.index.0)
             .collect(),
     )
 }
@@ -196,7 +196,7 @@ fn an_altered_table_breaks_its_read_model_from_that_transaction_on() {
     let broken = take(&mut assembler, &second).unwrap().remove(0);
     assert_eq!((broken.changes.len(), broken.broken.len()), (0, 1));
     assert!(broken.broken[0].error.to_string().contains("\"label\""));
-    assembler.suspended(0);
+    assembler.suspended(ModelIndex(0));
     let third = take(&mut assembler, &[begin(300), insert("4"), commit(300)])
         .unwrap()
         .remove(0);
@@ -216,7 +216,7 @@ fn a_transaction_that_was_applied_before_breaks_nothing_and_is_not_mapped() {
         (told(&applied), applied.has_changes),
         ((vec![], vec![]), true)
     );
-    assert!(assembler.is_active(0));
+    assert!(assembler.is_active(ModelIndex(0)));
     // A Relation message between two transactions breaks nothing either.
     assert!(
         take(&mut assembler, &[relation("text")])
@@ -261,15 +261,15 @@ fn every_transaction_says_that_a_read_model_is_broken_until_that_is_stored() {
                 .all(|broken| broken.commit_lsn == Lsn(100))
         );
     }
-    assert_eq!(assembler.taking_part(), [0, 1]);
-    assembler.suspended(0);
-    assert_eq!(assembler.taking_part(), [1]);
+    assert_eq!(assembler.taking_part(), [ModelIndex(0), ModelIndex(1)]);
+    assembler.suspended(ModelIndex(0));
+    assert_eq!(assembler.taking_part(), [ModelIndex(1)]);
     let next = take(&mut assembler, &[begin(400), insert("4"), commit(400)]).unwrap();
     assert_eq!(told(&next[0]), (vec![], vec![1]));
-    assembler.suspended(1);
-    assembler.activate(1, model());
-    assembler.suspended(1);
-    assert!(assembler.is_active(1), "it has joined again");
+    assembler.suspended(ModelIndex(1));
+    assembler.activate(ModelIndex(1), model());
+    assembler.suspended(ModelIndex(1));
+    assert!(assembler.is_active(ModelIndex(1)), "it has joined again");
 }
 
 #[test]
@@ -280,8 +280,10 @@ fn a_read_model_that_leaves_takes_its_part_of_the_open_transaction_along() {
         &[begin(100), relation("label"), insert("1")],
     )
     .unwrap();
-    assembler.deactivate(0);
-    let active: Vec<_> = (0..3).map(|index| assembler.is_active(index)).collect();
+    assembler.deactivate(ModelIndex(0));
+    let active: Vec<_> = (0..3)
+        .map(|place| assembler.is_active(ModelIndex(place)))
+        .collect();
     assert_eq!(active, [false, true, false]);
     let end = take(&mut assembler, &[insert("2"), commit(100)]).unwrap();
     assert_eq!(told(&end[0]), (vec![1, 1], vec![]));
@@ -295,7 +297,7 @@ fn a_read_model_that_leaves_takes_its_part_of_the_open_transaction_along() {
         insert("2"),
     ];
     take(&mut assembler, &both).unwrap();
-    assembler.deactivate(1);
+    assembler.deactivate(ModelIndex(1));
     let end = take(&mut assembler, &[commit(100)]).unwrap();
     assert_eq!(
         told(&end[0]),
@@ -309,9 +311,9 @@ fn a_read_model_that_comes_back_takes_part_without_another_description() {
     let mut assembler = pair();
     let first = [begin(100), relation("label"), insert("1"), commit(100)];
     take(&mut assembler, &first).unwrap();
-    assembler.deactivate(0);
-    assembler.activate(0, model());
-    assert!(assembler.is_active(0));
+    assembler.deactivate(ModelIndex(0));
+    assembler.activate(ModelIndex(0), model());
+    assert!(assembler.is_active(ModelIndex(0)));
     let second = take(&mut assembler, &[begin(200), insert("2"), commit(200)]).unwrap();
     assert_eq!(told(&second[0]), (vec![0, 1], vec![]));
 
@@ -320,8 +322,8 @@ fn a_read_model_that_comes_back_takes_part_without_another_description() {
     for (label, expected) in [("label", (vec![0], vec![])), ("text", (vec![], vec![0]))] {
         let mut assembler = self::assembler();
         take(&mut assembler, &[begin(100), relation("text"), commit(100)]).unwrap();
-        assembler.deactivate(0);
-        assembler.activate(0, model());
+        assembler.deactivate(ModelIndex(0));
+        assembler.activate(ModelIndex(0), model());
         let messages = [begin(200), relation(label), insert("1"), commit(200)];
         let next = take(&mut assembler, &messages).unwrap();
         assert_eq!(told(&next[0]), expected, "{label}");
@@ -385,11 +387,11 @@ fn what_was_mapped_by_a_description_has_to_be_proved_once() {
     )
     .unwrap();
     assert_eq!(assembler.take_unproved(), std::slice::from_ref(&table));
-    assembler.deactivate(0);
-    assembler.deactivate(1);
+    assembler.deactivate(ModelIndex(0));
+    assembler.deactivate(ModelIndex(1));
     assert!(assembler.take_unproved().is_empty(), "it is nobody's");
     // A read model that comes back has been bound since.
-    assembler.activate(1, model());
+    assembler.activate(ModelIndex(1), model());
     take(&mut assembler, &[begin(400), insert("4"), commit(400)]).unwrap();
     assert_eq!(assembler.take_unproved(), [table]);
 }
@@ -407,7 +409,7 @@ fn rows_of_other_columns_break_their_read_model_from_the_first_of_them_on() {
             &[begin(100), relation("label"), insert("1"), commit(100)],
         )
         .unwrap();
-        assembler.deactivate(1);
+        assembler.deactivate(ModelIndex(1));
         take(
             &mut assembler,
             &[
@@ -424,7 +426,7 @@ fn rows_of_other_columns_break_their_read_model_from_the_first_of_them_on() {
             .iter()
             .map(|broken| (broken.index, broken.commit_lsn))
             .collect();
-        assert_eq!(found, [(0, Lsn(100))], "{case}");
+        assert_eq!(found, [(ModelIndex(0), Lsn(100))], "{case}");
         assert!(assembler.prove(&shapes).is_empty());
         let end = take(&mut assembler, &[insert("4"), commit(300)]).unwrap();
         assert_eq!(

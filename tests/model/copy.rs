@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cdc::consume::follower::Follower;
 use cdc::lsn::Lsn;
-use cdc::read_model::ReadModel;
+use cdc::read_model::{ModelIndex, ReadModel};
 
 use crate::feed::Feed;
 use crate::source::{Mark, Table};
@@ -62,9 +62,10 @@ impl Copy {
         point: Lsn,
         chunk_bytes: usize,
     ) -> Self {
+        let copied: Vec<_> = ModelIndex::number(models.iter().cloned()).collect();
         Self {
             shadows: [shadow(&models[0], table), shadow(&models[1], table)],
-            follower: Follower::new(point, models.iter().cloned()).with_chunks_of(chunk_bytes),
+            follower: Follower::new(point, &copied).with_chunks_of(chunk_bytes),
             feed,
             asked: false,
             position: None,
@@ -79,8 +80,8 @@ impl Copy {
         };
         for (index, fold) in folds {
             let mut stage = Stage::default();
-            stage.add(&self.models[index], &fold);
-            catch_up(&mut self.shadows[index], stage)?;
+            stage.add(&self.models[index.0], &fold);
+            catch_up(&mut self.shadows[index.0], stage)?;
         }
         Ok(true)
     }

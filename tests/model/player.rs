@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdc::as_of::Reading;
-use cdc::batch::{Batch, Written};
+use cdc::batch::{Batch, Merged, Written};
 use cdc::consume::acks::Status;
 use cdc::consume::consumer::{Action, Consumer};
 use cdc::consume::job::{Applied, Done, FailedBatch, Job};
@@ -18,7 +18,7 @@ use cdc::error::{Class, Error};
 use cdc::lsn::{Lsn, PgTimestamp};
 use cdc::progress::{Replay, TransactionId};
 use cdc::protocol::frame::StreamFrame;
-use cdc::read_model::ReadModel;
+use cdc::read_model::{ModelIndex, ReadModel};
 
 use crate::copy::Copy;
 use crate::feed::{Feed, frame, keepalive};
@@ -29,6 +29,9 @@ use crate::writer::{Stage, Target};
 
 /// Steps after which everything has to be at rest.
 const MOST_STEPS: usize = 20_000;
+
+/// The read model of which a row cannot be written.
+const POISONED: ModelIndex = ModelIndex(0);
 
 /// What the target keeps.
 #[derive(Clone, Default)]
@@ -328,12 +331,12 @@ impl<'a> Player<'a> {
         let done = match job {
             Job::Stage(commit_lsn, folds) => {
                 if self.is_poisoned(commit_lsn, Lsn(commit_lsn.0 + 1))
-                    && folds.iter().any(|(index, _)| *index == 0)
+                    && folds.iter().any(|(index, _)| *index == POISONED)
                 {
                     return Ok(failed(1, commit_lsn));
                 }
                 for (index, fold) in folds {
-                    self.stages[index].add(&self.models[index], &fold);
+                    self.stages[index.0].add(&self.models[index.0], &fold);
                 }
                 Done::Staged
             }
@@ -354,8 +357,9 @@ impl<'a> Player<'a> {
                 Done::Hardened(lsn)
             }
             Job::Audit(taking_part) => {
-                let missing =
-                    (0..2).find(|at| !self.kept.out_of_step[*at] && !taking_part.contains(at));
+                let missing = (0..2).find(|at| {
+                    !self.kept.out_of_step[*at] && !taking_part.contains(&ModelIndex(*at))
+                });
                 if let Some(at) = missing {
                     return Err(format!("read model {at} is in step and takes no part"));
                 }
@@ -384,25 +388,26 @@ impl<'a> Player<'a> {
         let before = self.kept.checkpoint;
         let hit = folds
             .iter()
-            .any(|(index, fold)| *index == 0 && !fold.is_empty());
+            .any(|(index, fold)| *index == POISONED && !fold.is_empty());
         if hit && self.is_poisoned(before, position.lsn) {
             return Ok(failed(transactions, position.lsn));
         }
-        let suspended: Vec<usize> = suspended.into_iter().map(|(index, _)| index).collect();
+        let suspended: Vec<ModelIndex> = suspended.into_iter().map(|one| one.index).collect();
         for (index, fold) in folds.iter().filter(|(_, fold)| !fold.is_empty()) {
-            self.stages[*index].add(&self.models[*index], fold);
+            self.stages[index.0].add(&self.models[index.0], fold);
         }
-        for index in 0..2 {
-            let stage = std::mem::take(&mut self.stages[index]);
+        for index in [0, 1].map(ModelIndex) {
+            let at = index.0;
+            let stage = std::mem::take(&mut self.stages[at]);
             let leaves = suspended.contains(&index);
             // What was staged of a transaction that breaks a read model is not written.
-            let is_dropped = leaves && chunks > 0 || self.kept.out_of_step[index];
+            let is_dropped = leaves && chunks > 0 || self.kept.out_of_step[at];
             if !is_dropped {
-                self.kept.targets[index].apply(&self.models[index], stage)?;
+                self.kept.targets[at].apply(&self.models[at], stage)?;
             }
             // A transaction that waited says so again.
-            if leaves && !self.kept.out_of_step[index] {
-                self.kept.out_of_step[index] = true;
+            if leaves && !self.kept.out_of_step[at] {
+                self.kept.out_of_step[at] = true;
                 self.was_right(index, before, position.lsn)?;
             }
         }
@@ -421,19 +426,21 @@ impl<'a> Player<'a> {
     }
 
     /// A lookup that is out of step shows the source as of one commit between these.
-    fn was_right(&self, index: usize, from: Lsn, to: Lsn) -> Step {
+    fn was_right(&self, index: ModelIndex, from: Lsn, to: Lsn) -> Step {
         let commits = self.sent.iter().map(|sent| Lsn(sent.place.end_lsn));
         let mut at = [from]
             .into_iter()
             .chain(commits)
             .filter(|at| (from..=to).contains(at));
         if at.any(|at| {
-            compare_one(&self.kept.targets[index], &expected(self.table(at))[index]).is_ok()
+            let expected = expected(self.table(at));
+            compare_one(&self.kept.targets[index.0], &expected[index.0]).is_ok()
         }) {
             return Ok(());
         }
         Err(format!(
-            "read model {index} leaves the stream in a state that the source never had"
+            "read model {} leaves the stream in a state that the source never had",
+            index.0
         ))
     }
 
@@ -474,7 +481,7 @@ impl<'a> Player<'a> {
             }
             0 if copy.follower.is_near(copy.follower.received(), 0) => {
                 copy.asked = true;
-                let models = self.models.iter().cloned().enumerate().collect();
+                let models = ModelIndex::number(self.models.iter().cloned()).collect();
                 let at_least = copy.follower.received();
                 self.consumer.pause(at_least, models);
                 self.note(format!("a copy asks for a pause at {at_least}"));
@@ -558,14 +565,20 @@ impl<'a> Player<'a> {
         let mut targets = self.kept.targets.clone();
         copy.merge(&mut targets)?;
         let mut merged = Vec::new();
-        for (index, target) in targets.into_iter().enumerate() {
-            if is_left_out[index] {
-                merged.push((index, Err(Error::new(Class::Rejected, "too long"))));
+        for (index, target) in ModelIndex::number(targets) {
+            if is_left_out[index.0] {
+                merged.push(Merged {
+                    index,
+                    result: Err(Error::new(Class::Rejected, "too long")),
+                });
                 continue;
             }
-            self.kept.targets[index] = target;
-            self.kept.out_of_step[index] = false;
-            merged.push((index, Ok(Written::default())));
+            self.kept.targets[index.0] = target;
+            self.kept.out_of_step[index.0] = false;
+            merged.push(Merged {
+                index,
+                result: Ok(Written::default()),
+            });
         }
         if self.drive.synchronous {
             self.flushed = self.kept.clone();
@@ -598,7 +611,7 @@ impl<'a> Player<'a> {
         }
         if let Some(failed) = failed {
             if failed.transactions == 1 {
-                self.kept.out_of_step[failed.index] = true;
+                self.kept.out_of_step[failed.index.0] = true;
                 self.flushed = self.kept.clone();
             } else {
                 self.careful_until = Some(failed.lsn);
@@ -734,7 +747,7 @@ fn begin(
 
 fn failed(transactions: u64, lsn: Lsn) -> Done {
     Done::Failed(FailedBatch {
-        index: 0,
+        index: POISONED,
         transactions,
         lsn,
         error: Error::new(Class::Rejected, "it does not fit"),
@@ -752,7 +765,7 @@ fn name(job: &Job) -> String {
             batch
                 .suspended
                 .iter()
-                .map(|(index, _)| index)
+                .map(|one| one.index.0)
                 .collect::<Vec<_>>()
         ),
         Job::Store(position) => format!("store {}", position.lsn),

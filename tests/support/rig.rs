@@ -14,7 +14,7 @@ use cdc::facts::{ReplicaIdentity, SourceColumn, SourceTable};
 use cdc::fold::Fold;
 use cdc::lsn::{Lsn, PgTimestamp};
 use cdc::progress::TransactionId;
-use cdc::read_model::{Change, ReadModel, Remembering};
+use cdc::read_model::{Change, ModelIndex, ReadModel, Remembering};
 use cdc::relation::{Layout, Relation, RelationColumn};
 use cdc::row::Cell;
 use cdc::settings::{ColumnMapping, ReadModelSettings};
@@ -28,6 +28,10 @@ use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::support::{self, rows};
+
+/// The first read model of a rig, and the second one.
+pub const FIRST: ModelIndex = ModelIndex(0);
+pub const SECOND: ModelIndex = ModelIndex(1);
 
 /// A source table as its catalog would tell it, and the rule of the read model.
 pub struct Shape {
@@ -150,7 +154,7 @@ impl Rig {
     }
 
     /// Adds a read model and returns its index.
-    pub async fn add(&mut self, shape: &Shape) -> usize {
+    pub async fn add(&mut self, shape: &Shape) -> ModelIndex {
         let names: Vec<&str> = shape.identity.iter().map(String::as_str).collect();
         let model = Arc::new(
             ReadModel::bind(
@@ -209,14 +213,14 @@ impl Rig {
             .execute(&mut *conn)
             .await
             .unwrap();
-        let index = self.models.len();
+        let index = ModelIndex(self.models.len());
         self.writer.set_model(index, target.clone());
         self.models.push(Bound { target, layout });
         index
     }
 
     /// A session with the empty first shadow of the read model.
-    pub async fn shadow(&self, index: usize) -> ShadowWriter {
+    pub async fn shadow(&self, index: ModelIndex) -> ShadowWriter {
         // The session before may not be gone yet.
         let busy = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -228,7 +232,7 @@ impl Rig {
         })
         .await;
         let mut shadow = ShadowWriter::new(self.session().await);
-        let model = &self.models[index].target;
+        let model = &self.models[index.0].target;
         let taken = shadow.take(&self.bookkeeping, model).await.unwrap();
         assert_eq!(taken.shadow_table(), model.shadow_table());
         shadow
@@ -245,14 +249,14 @@ impl Rig {
         let mut writer = Writer::new(conn, self.bookkeeping.clone(), claim.epoch)
             .await
             .unwrap();
-        for (index, bound) in self.models.iter().enumerate() {
+        for (index, bound) in ModelIndex::number(&self.models) {
             writer.set_model(index, bound.target.clone());
         }
         writer
     }
 
     /// The changes folded.
-    pub fn fold(&self, index: usize, changes: &[impl AsRef<str>]) -> Fold {
+    pub fn fold(&self, index: ModelIndex, changes: &[impl AsRef<str>]) -> Fold {
         let mut fold = Fold::default();
         for change in changes {
             if let Some(change) = self.change(index, change.as_ref()) {
@@ -263,8 +267,8 @@ impl Rig {
     }
 
     /// One change.
-    pub fn change(&self, index: usize, text: &str) -> Option<Change> {
-        let Bound { target, layout } = &self.models[index];
+    pub fn change(&self, index: ModelIndex, text: &str) -> Option<Change> {
+        let Bound { target, layout } = &self.models[index.0];
         let model = &target.model;
         let (kind, rest) = text.split_at(1);
         match kind {
@@ -295,7 +299,10 @@ impl Rig {
     }
 
     /// Writes folds as one batch.
-    pub async fn apply(&mut self, folds: Vec<(usize, Fold)>) -> Result<Vec<(usize, Written)>> {
+    pub async fn apply(
+        &mut self,
+        folds: Vec<(ModelIndex, Fold)>,
+    ) -> Result<Vec<(ModelIndex, Written)>> {
         let batch = Batch {
             position: self.position(),
             folds,
@@ -310,9 +317,9 @@ impl Rig {
     /// staged before its end.
     pub async fn write_in_chunks(
         &mut self,
-        index: usize,
+        index: ModelIndex,
         chunks: &[&[impl AsRef<str>]],
-    ) -> Result<Vec<(usize, Written)>> {
+    ) -> Result<Vec<(ModelIndex, Written)>> {
         let (last, before) = chunks.split_last().unwrap();
         for chunk in before {
             let fold = self.fold(index, chunk);
@@ -325,9 +332,9 @@ impl Rig {
     pub async fn write_in_chunks_after(
         &mut self,
         staged: usize,
-        index: usize,
+        index: ModelIndex,
         last: &[impl AsRef<str>],
-    ) -> Result<Vec<(usize, Written)>> {
+    ) -> Result<Vec<(ModelIndex, Written)>> {
         let batch = Batch {
             position: self.position(),
             folds: vec![(index, self.fold(index, last))],
@@ -339,7 +346,11 @@ impl Rig {
     }
 
     /// Writes changes of one read model as one batch.
-    pub async fn write(&mut self, index: usize, changes: &[impl AsRef<str>]) -> Result<Written> {
+    pub async fn write(
+        &mut self,
+        index: ModelIndex,
+        changes: &[impl AsRef<str>],
+    ) -> Result<Written> {
         let fold = self.fold(index, changes);
         let written = self.apply(vec![(index, fold)]).await?;
         Ok(written

@@ -1,10 +1,10 @@
 //! Rows that the target rejects again, or takes at last after another lookup's turn.
 
-use cdc::batch::MergePosition;
+use cdc::batch::{MergePosition, Merged};
 
 use crate::cases::other;
 use crate::isolate::{KEPT, LOOKUP, REJECTED, TABLES, fill, model, resync, start};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig, SECOND};
 use crate::support::rows;
 
 /// Whoever looks at the view wants to know since when a row is rejected, however often it was tried
@@ -21,7 +21,7 @@ async fn a_row_that_is_rejected_again_in_the_same_way_keeps_its_entry() {
         "-2",
         "+5|E|five|5|-",
     ];
-    let written = rig.write(0, &bad).await.unwrap();
+    let written = rig.write(FIRST, &bad).await.unwrap();
     assert_eq!((written.rejected_rows, written.rejected.len()), (2, 3));
     let entries = "SELECT concat_ws('|', r.n, x.identity, x.key, x.sqlstate, x.lsn, x.rejected_at) FROM cdc.rejection x JOIN cdc.rejected_1 r
                    ON r.n = x.n AND r.at = x.rejected_at AND r.lsn = x.lsn ORDER BY r.n";
@@ -40,7 +40,7 @@ async fn a_row_that_is_rejected_again_in_the_same_way_keeps_its_entry() {
         &["=1|A|fine|9|-", "=1|A|TRIGGER|9|-"],
     ];
     for batch in again {
-        let written = rig.write(0, batch).await.unwrap();
+        let written = rig.write(FIRST, batch).await.unwrap();
         assert_eq!(rows(&rig.db, entries).await, first, "{batch:?}");
         assert_eq!(
             (written.rejected.len(), written.rejected_in_all),
@@ -73,7 +73,7 @@ async fn a_row_that_is_rejected_again_in_the_same_way_keeps_its_entry() {
         &["=1|A|TRIGGER|9|-", "=4|X|TRIGGER|4|-"],
     ] {
         let before = rows(&rig.db, entries).await;
-        let written = rig.write(0, batch).await.unwrap();
+        let written = rig.write(FIRST, batch).await.unwrap();
         let after = rows(&rig.db, entries).await;
         assert_eq!((written.rejected.len(), after.len()), (2, 3), "{batch:?}");
         let kept: Vec<&String> = after
@@ -85,9 +85,9 @@ async fn a_row_that_is_rejected_again_in_the_same_way_keeps_its_entry() {
             "{before:?} {after:?}"
         );
     }
-    rig.write(0, &["=1|A|fine|9|-"]).await.unwrap();
+    rig.write(FIRST, &["=1|A|fine|9|-"]).await.unwrap();
     let before = rows(&rig.db, entries).await;
-    rig.write(0, &["=1|A|TRIGGER|9|-"]).await.unwrap();
+    rig.write(FIRST, &["=1|A|TRIGGER|9|-"]).await.unwrap();
     let after = rows(&rig.db, entries).await;
     assert_eq!((before.len(), after.len()), (2, 3));
     assert_eq!(after[..2], before[..], "what was not touched");
@@ -98,13 +98,13 @@ async fn a_row_that_is_rejected_again_in_the_same_way_keeps_its_entry() {
 #[tokio::test]
 async fn a_row_that_was_rejected_before_waits_for_another_lookup_too() {
     let mut rig = referring().await;
-    rig.write(0, &["+0|ZZ|good|-|-", "+1|A|one|x|-"])
+    rig.write(FIRST, &["+0|ZZ|good|-|-", "+1|A|one|x|-"])
         .await
         .unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await.len(), 1);
     let folds = vec![
-        (0, rig.fold(0, &["=1|A|uno|x|-"])),
-        (1, rig.fold(1, &["+x|fine"])),
+        (FIRST, rig.fold(FIRST, &["=1|A|uno|x|-"])),
+        (SECOND, rig.fold(SECOND, &["+x|fine"])),
     ];
     rig.apply(folds).await.unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await, [""; 0]);
@@ -134,11 +134,14 @@ async fn many_rows_that_all_wait_for_another_lookup_are_written_after_it() {
                 .collect();
             let second: Vec<String> = (0..count).map(|n| format!("+K{n}|x")).collect();
             if chunked {
-                let folds = [(0, rig.fold(0, &first))];
+                let folds = [(FIRST, rig.fold(FIRST, &first))];
                 rig.writer.stage_chunk(&folds).await.unwrap();
-                rig.write_in_chunks_after(1, 1, &second).await.unwrap();
+                rig.write_in_chunks_after(1, SECOND, &second).await.unwrap();
             } else {
-                let folds = vec![(0, rig.fold(0, &first)), (1, rig.fold(1, &second))];
+                let folds = vec![
+                    (FIRST, rig.fold(FIRST, &first)),
+                    (SECOND, rig.fold(SECOND, &second)),
+                ];
                 rig.apply(folds).await.unwrap();
             }
             let case = format!("{count} rows, in chunks {chunked}");
@@ -159,18 +162,22 @@ async fn copies_that_all_wait_for_another_lookup_are_merged_after_it() {
             .map(|n| format!("{n}|l|C{n}|label|K{n}"))
             .collect();
         let second: Vec<String> = (0..count).map(|n| format!("K{n}|l|K{n}|x")).collect();
-        for (index, lines) in [first, second].iter().enumerate() {
+        for (index, lines) in [(FIRST, first), (SECOND, second)] {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             fill(&rig, index, &lines).await;
         }
         let position = MergePosition::Running(rig.position().lsn, None);
-        let merged = rig.writer.merge(&[0, 1], &position, 20).await.unwrap();
-        for (index, written) in merged {
-            let written = written.unwrap();
+        let merged = rig
+            .writer
+            .merge(&[FIRST, SECOND], &position, 20)
+            .await
+            .unwrap();
+        for Merged { index, result } in merged {
+            let written = result.unwrap();
             assert_eq!(
                 (written.inserted, written.rejected_in_all),
                 (count, 0),
-                "{index}"
+                "{index:?}"
             );
         }
         assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{count}");

@@ -7,7 +7,7 @@ use cdc::facts::ReplicaIdentity;
 use cdc::read_model::Remembering;
 
 use crate::key_index::forget_doubled_keys;
-use crate::rig::{Rig, Shape, shape};
+use crate::rig::{FIRST, Rig, SECOND, Shape, shape};
 use crate::support::rows;
 use crate::tables::{CASES, START, UNCHANGED};
 
@@ -120,20 +120,23 @@ pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], ex
         let case = format!("{case}, {way:?}");
         let mut from = vec!["!"];
         from.extend(start);
-        rig.write(0, &from).await.unwrap();
+        rig.write(FIRST, &from).await.unwrap();
         forget_doubled_keys(rig).await;
         let link = "DELETE FROM resources; INSERT INTO resources SELECT code FROM lookup;";
         rig.db.batch_execute(link).await.unwrap();
         let before = look(rig).await;
         match way {
             Way::Statement => {
-                rig.write(0, batch)
+                rig.write(FIRST, batch)
                     .await
                     .unwrap_or_else(|error| panic!("{case}: {error:?}"));
             }
             Way::Copy => {
                 let change = [format!("+{}|x", rig.lsn)];
-                let folds = vec![(1, rig.fold(1, &change)), (0, rig.fold(0, batch))];
+                let folds = vec![
+                    (SECOND, rig.fold(SECOND, &change)),
+                    (FIRST, rig.fold(FIRST, batch)),
+                ];
                 rig.apply(folds)
                     .await
                     .unwrap_or_else(|error| panic!("{case}: {error:?}"));
@@ -142,13 +145,13 @@ pub async fn check(rig: &mut Rig, case: &str, start: &[&str], batch: &[&str], ex
                 // One that has not put them off.
                 rig.writer = rig.another_writer().await;
                 let beside = bystanders().chain(batch.iter().map(|change| (*change).to_owned()));
-                rig.write(0, &beside.collect::<Vec<_>>())
+                rig.write(FIRST, &beside.collect::<Vec<_>>())
                     .await
                     .unwrap_or_else(|error| panic!("{case}: {error:?}"));
             }
             Way::Stepwise => {
                 for change in batch {
-                    rig.write(0, &[change])
+                    rig.write(FIRST, &[change])
                         .await
                         .unwrap_or_else(|error| panic!("{case}: {error:?}"));
                 }
@@ -222,10 +225,10 @@ async fn dead_rows_are_remembered_only_where_a_value_may_be_left_out() {
     for (toastable, expected) in [(false, 0), (true, 1)] {
         let mut rig = Rig::new(TABLES).await;
         rig.add(&labels(toastable)).await;
-        rig.write(0, &START).await.unwrap();
+        rig.write(FIRST, &START).await.unwrap();
         let dead = rows(&rig.db, "SELECT count(*) FROM cdc.map_1 WHERE state = 'd'").await;
         assert_eq!(dead, [expected.to_string()]);
-        rig.write(0, &["-3"]).await.unwrap();
+        rig.write(FIRST, &["-3"]).await.unwrap();
         assert_eq!(rows(&rig.db, "SELECT count(*) FROM cdc.map_1").await, ["2"]);
     }
 }
@@ -234,13 +237,16 @@ async fn dead_rows_are_remembered_only_where_a_value_may_be_left_out() {
 async fn a_value_that_nobody_has_breaks_the_read_model_before_anything_is_written() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
-    rig.write(0, &START).await.unwrap();
+    rig.write(FIRST, &START).await.unwrap();
     rig.db
         .batch_execute("DELETE FROM lookup WHERE code = 'MR'")
         .await
         .unwrap();
     for change in ["=1|MR|u|-", "=77|MR|u|-"] {
-        let error = rig.write(0, &["=2|DR|Doc|-", change]).await.unwrap_err();
+        let error = rig
+            .write(FIRST, &["=2|DR|Doc|-", change])
+            .await
+            .unwrap_err();
         assert_eq!(
             error.class(),
             cdc::error::Class::Broken,
@@ -364,11 +370,11 @@ async fn a_row_waits_and_takes_over_under_a_composite_key() {
     let projected = [("code", "code"), ("lang", "lang"), ("word", "word")];
     rig.add(&shape("lookup", &columns, &["id"], &projected, 2, true))
         .await;
-    rig.write(0, &["+1|MR|en|one", "+2|MR|en|two", "+3|DR|en|three"])
+    rig.write(FIRST, &["+1|MR|en|one", "+2|MR|en|two", "+3|DR|en|three"])
         .await
         .unwrap();
     let lookup = "SELECT code, lang, word FROM lookup ORDER BY 1, 2";
     assert_eq!(rows(&rig.db, lookup).await, ["DR|en|three", "MR|en|one"]);
-    rig.write(0, &["-1", "-3"]).await.unwrap();
+    rig.write(FIRST, &["-1", "-3"]).await.unwrap();
     assert_eq!(rows(&rig.db, lookup).await, ["MR|en|two"]);
 }

@@ -5,7 +5,7 @@ use cdc::error::Class;
 
 use crate::cases::{check, labels, other};
 use crate::limits::stopping;
-use crate::rig::{Rig, shape};
+use crate::rig::{FIRST, Rig, shape};
 use crate::support::rows;
 use crate::tables::{CASES, START, UNCHANGED};
 
@@ -32,13 +32,13 @@ async fn small_histories_go_the_same_way_with_domains_that_refuse_null() {
 async fn what_a_domain_does_not_take_is_a_rejected_row() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&stopping(labels(true))).await;
-    rig.write(0, &START).await.unwrap();
+    rig.write(FIRST, &START).await.unwrap();
     for (change, sqlstate) in [
         ("=1|FORBIDDEN|secret|-", "23514"),
         ("=1|MR|-|-", "23514"),
         ("=1|secret-too-long|x|-", "22001"),
     ] {
-        let error = rig.write(0, &[change]).await.unwrap_err();
+        let error = rig.write(FIRST, &[change]).await.unwrap_err();
         assert_eq!(
             (error.class(), error.sqlstate()),
             (Class::Rejected, Some(sqlstate)),
@@ -94,7 +94,7 @@ async fn a_domain_over_any_type_can_be_key_and_value() {
         let shown = "SELECT k::text, v::text, n FROM lookup ORDER BY n";
         let row = |k: &str, v: &str, n: &str| format!("{}|{}|{n}", k.trim_end(), v.trim_end());
         rig.write(
-            0,
+            FIRST,
             &[format!("+1|{one}|{two}|a|-"), format!("+2|{two}|{one}|b|-")],
         )
         .await
@@ -105,17 +105,21 @@ async fn a_domain_over_any_type_can_be_key_and_value() {
             "{base}"
         );
         let swap = [format!("=1|{two}|u|a|-"), format!("=2|{one}|u|b|-")];
-        assert_eq!(rig.write(0, &swap).await.unwrap().updated, 2, "{base}");
+        assert_eq!(rig.write(FIRST, &swap).await.unwrap().updated, 2, "{base}");
         assert_eq!(
             rows(&rig.db, shown).await,
             [row(two, two, "a"), row(one, one, "b")],
             "{base}"
         );
         let again = [format!("=1|{two}|{two}|a|-")];
-        assert_eq!(rig.write(0, &again).await.unwrap().changed(), 0, "{base}");
-        rig.write(0, &["=1|u|u|a|x"]).await.unwrap();
+        assert_eq!(
+            rig.write(FIRST, &again).await.unwrap().changed(),
+            0,
+            "{base}"
+        );
+        rig.write(FIRST, &["=1|u|u|a|x"]).await.unwrap();
         assert_eq!(rows(&rig.db, shown).await, [row(one, one, "b")], "{base}");
-        rig.write(0, &["=1|u|u|a|-"]).await.unwrap();
+        rig.write(FIRST, &["=1|u|u|a|-"]).await.unwrap();
         assert_eq!(
             rows(&rig.db, shown).await,
             [row(two, two, "a"), row(one, one, "b")],

@@ -6,7 +6,7 @@ use cdc::batch::{MergePosition, Written};
 use crate::cases::{TABLES, assert_consistent, labels};
 use crate::isolate::fill;
 use crate::key_index::{key_indexes, map_rows_read};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig};
 use crate::support::{pg, rows, value};
 
 const INDEXES: &str = "SELECT indexrelid::regclass, pg_get_indexdef(indexrelid)
@@ -32,23 +32,23 @@ async fn rig() -> (Rig, Vec<String>) {
 
 async fn merge(rig: &mut Rig, lines: &[String]) -> Written {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let mut shadow = fill(rig, 0, &lines).await;
+    let mut shadow = fill(rig, FIRST, &lines).await;
     let position = MergePosition::Running(rig.position().lsn, None);
-    let mut merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
+    let mut merged = rig.writer.merge(&[FIRST], &position, 0).await.unwrap();
     shadow.give_back(&rig.bookkeeping).await.unwrap();
-    merged.remove(0).1.unwrap()
+    merged.remove(0).result.unwrap()
 }
 
 #[tokio::test]
 async fn large_first_copy_leaves_the_map_with_its_primary_key() {
     let (mut rig, indexes) = rig().await;
     // The plans that the stream keeps are those of a map with indexes.
-    rig.writer.warm(0).await.unwrap();
+    rig.writer.warm(FIRST).await.unwrap();
     let written = merge(&mut rig, &lines()).await;
     assert_eq!(written.inserted, 20_000);
     assert_eq!(rows(&rig.db, INDEXES).await, indexes);
     assert_consistent(&rig, "copied").await;
-    rig.write(0, &["=7|C7|new|-", "-8", "+20000|C8|eight|-"])
+    rig.write(FIRST, &["=7|C7|new|-", "-8", "+20000|C8|eight|-"])
         .await
         .unwrap();
     let sql = "SELECT code || '=' || label FROM lookup WHERE code IN ('C7', 'C8') ORDER BY 1";
@@ -139,7 +139,7 @@ async fn rows_that_wait_for_their_key_are_counted_by_a_copy() {
         merge(&mut rig, &lines).await;
         assert_eq!(value(&rig.db, waiting).await, expected, "{lines:?}");
         // The stream leaves it as it is.
-        rig.write(0, &["+9|A|nine|-", "-9"]).await.unwrap();
+        rig.write(FIRST, &["+9|A|nine|-", "-9"]).await.unwrap();
         assert_eq!(value(&rig.db, waiting).await, expected, "{lines:?}");
     }
     // So does the writer that sets rows apart.

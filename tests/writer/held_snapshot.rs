@@ -4,7 +4,7 @@
 use sqlx::Row;
 
 use crate::cases::{TABLES, labels};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig};
 use crate::support::{self, rows};
 
 /// Versions of each row behind which a batch is written.
@@ -30,7 +30,7 @@ async fn pages(rig: &mut Rig, statement: &str) -> u64 {
 async fn held_snapshot_slows_no_batch() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(false)).await;
-    rig.write(0, &["+1|A|one|-"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one|-"]).await.unwrap();
     let report = support::pg(&rig.url).await;
     report
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
@@ -49,7 +49,7 @@ async fn held_snapshot_slows_no_batch() {
         .await
         .unwrap();
     // Others have written the rows meanwhile: they are searched for, once.
-    rig.write(0, &["=1|A|two|-"]).await.unwrap();
+    rig.write(FIRST, &["=1|A|two|-"]).await.unwrap();
     let sizes = "SELECT pg_relation_size('cdc.checkpoint') / 8192 > 200, pg_relation_size('cdc.counted') / 8192 > 100";
     assert_eq!(rows(&rig.db, sizes).await, ["t|t"]);
     let epoch = rig.writer.epoch();
@@ -62,7 +62,7 @@ async fn held_snapshot_slows_no_batch() {
         eprintln!("{statement}: {read} pages");
         assert!(read < 30, "{statement}: {read} pages");
     }
-    rig.write(0, &["=1|A|three|-"]).await.unwrap();
+    rig.write(FIRST, &["=1|A|three|-"]).await.unwrap();
     assert_eq!(rows(&rig.db, "SELECT label FROM lookup").await, ["three"]);
     assert_eq!(rows(&rig.db, "SELECT rows FROM cdc.counted").await, ["1"]);
     drop(report);
@@ -74,7 +74,7 @@ async fn held_snapshot_slows_no_batch() {
 async fn checkpoint_is_found_after_a_batch_that_was_rolled_back() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(false)).await;
-    rig.write(0, &["+1|A|one|-"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one|-"]).await.unwrap();
     for _ in 0..3 {
         let epoch = rig.writer.epoch();
         let advance = format!(
@@ -93,7 +93,7 @@ async fn checkpoint_is_found_after_a_batch_that_was_rolled_back() {
             .batch_execute("VACUUM FULL cdc.checkpoint")
             .await
             .unwrap();
-        rig.write(0, &["=1|A|two|-"]).await.unwrap();
+        rig.write(FIRST, &["=1|A|two|-"]).await.unwrap();
     }
     let lsn = format!("{}", cdc::lsn::Lsn(rig.lsn));
     assert_eq!(rows(&rig.db, "SELECT lsn FROM cdc.checkpoint").await, [lsn]);

@@ -1,15 +1,16 @@
 //! Rows that the target rejects: everything else goes on.
 
 use bytes::Bytes;
-use cdc::batch::{MergePosition, Written};
+use cdc::batch::{MergePosition, Merged, Written};
 use cdc::error::Class;
+use cdc::read_model::ModelIndex;
 use cdc::settings::OnRowError;
 use cdc::target::difference::Difference;
 use cdc::target::shadow::ShadowWriter;
 use futures_util::stream;
 
 use crate::cases::other;
-use crate::rig::{Rig, Shape, shape};
+use crate::rig::{FIRST, Rig, SECOND, Shape, shape};
 use crate::support::{rows, value};
 
 /// A lookup that rejects in many ways, and a second one.
@@ -178,7 +179,7 @@ pub async fn start(rig: &mut Rig) {
     rig.db.batch_execute("DELETE FROM lookup").await.unwrap();
     let mut from = vec!["!"];
     from.extend(START);
-    rig.write(0, &from).await.unwrap();
+    rig.write(FIRST, &from).await.unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await, [""; 0]);
 }
 
@@ -209,15 +210,18 @@ async fn rejected_rows_are_set_apart_and_all_else_goes_on() {
             let case = format!("{case}, {way}");
             start(&mut rig).await;
             match way {
-                "statement" => drop(rig.write(0, batch).await.unwrap()),
+                "statement" => drop(rig.write(FIRST, batch).await.unwrap()),
                 "copy" => {
                     let change = [format!("+{}|x", rig.lsn)];
-                    let folds = vec![(0, rig.fold(0, batch)), (1, rig.fold(1, &change))];
+                    let folds = vec![
+                        (FIRST, rig.fold(FIRST, batch)),
+                        (SECOND, rig.fold(SECOND, &change)),
+                    ];
                     rig.apply(folds).await.unwrap();
                 }
                 _ => {
                     for change in *batch {
-                        rig.write(0, &[change]).await.unwrap();
+                        rig.write(FIRST, &[change]).await.unwrap();
                     }
                 }
             }
@@ -270,7 +274,9 @@ async fn a_row_heals_when_it_changes_or_goes() {
                 continue;
             }
             start(&mut rig).await;
-            rig.write(0, &[format!("=1|A|{bad}|1|-")]).await.unwrap();
+            rig.write(FIRST, &[format!("=1|A|{bad}|1|-")])
+                .await
+                .unwrap();
             assert_eq!(
                 rows(&rig.db, LOOKUP).await,
                 ["A|one|1", "B|two|2"],
@@ -278,7 +284,7 @@ async fn a_row_heals_when_it_changes_or_goes() {
             );
             assert_eq!(rows(&rig.db, REJECTED).await.len(), 1, "{case}");
             for change in *batch {
-                rig.write(0, &[change]).await.unwrap();
+                rig.write(FIRST, &[change]).await.unwrap();
             }
             assert_eq!(rows(&rig.db, LOOKUP).await, *lookup, "{bad}, {case}");
             assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{bad}, {case}");
@@ -293,13 +299,13 @@ async fn a_left_out_value_of_a_row_that_was_not_staged_breaks_the_read_model() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     start(&mut rig).await;
-    rig.write(0, &["=1|A|far too long for it|1|-"])
+    rig.write(FIRST, &["=1|A|far too long for it|1|-"])
         .await
         .unwrap();
-    let error = rig.write(0, &["=1|A|u|7|-"]).await.unwrap_err();
+    let error = rig.write(FIRST, &["=1|A|u|7|-"]).await.unwrap_err();
     assert_eq!(error.class(), Class::Broken, "{error:?}");
     // Its key is known.
-    rig.write(0, &["=1|u|uno|7|-"]).await.unwrap();
+    rig.write(FIRST, &["=1|u|uno|7|-"]).await.unwrap();
     assert_eq!(rows(&rig.db, LOOKUP).await, ["A|uno|7", "B|two|2"]);
 }
 
@@ -314,7 +320,9 @@ async fn a_row_that_may_not_be_deleted_stays() {
         .await
         .unwrap();
     let restricted = |sql: &'static str| sql;
-    rig.write(0, &["-1", "-2", "+4|D|four|4|-"]).await.unwrap();
+    rig.write(FIRST, &["-1", "-2", "+4|D|four|4|-"])
+        .await
+        .unwrap();
     assert_eq!(rows(&rig.db, LOOKUP).await, ["B|two|2", "D|four|4"]);
     let rejected =
         restricted("SELECT coalesce(identity, '-'), key, shown, constraint_name FROM cdc.rejected");
@@ -324,8 +332,8 @@ async fn a_row_that_may_not_be_deleted_stays() {
     );
     assert_counted(&rig, "kept").await;
     // Swapped numbers cannot be written by delete and insert here.
-    rig.write(0, &["+5|E|five|5|-"]).await.unwrap();
-    rig.write(0, &["=4|D|four|5|-", "=5|E|five|4|-"])
+    rig.write(FIRST, &["+5|E|five|5|-"]).await.unwrap();
+    rig.write(FIRST, &["=4|D|four|5|-", "=5|E|five|4|-"])
         .await
         .unwrap();
     assert_eq!(
@@ -334,7 +342,7 @@ async fn a_row_that_may_not_be_deleted_stays() {
     );
     assert_eq!(rows(&rig.db, rejected).await.len(), 3);
     // Another row takes the key over.
-    rig.write(0, &["+6|B|six|6|-"]).await.unwrap();
+    rig.write(FIRST, &["+6|B|six|6|-"]).await.unwrap();
     assert_eq!(
         rows(&rig.db, LOOKUP).await,
         ["B|six|6", "D|four|4", "E|five|5"]
@@ -343,8 +351,8 @@ async fn a_row_that_may_not_be_deleted_stays() {
 }
 
 /// Fills a shadow with these lines.
-pub async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
-    let model = rig.models[index].target.clone();
+pub async fn fill(rig: &Rig, index: ModelIndex, lines: &[&str]) -> ShadowWriter {
+    let model = rig.models[index.0].target.clone();
     let mut shadow = rig.shadow(index).await;
     let pieces = || {
         let lines: Vec<_> = lines
@@ -370,11 +378,11 @@ pub async fn fill(rig: &Rig, index: usize, lines: &[&str]) -> ShadowWriter {
 /// Merges a copy of these lines; tells what a dry run would have found before.
 pub async fn resync(rig: &mut Rig, lines: &[&str]) -> (Difference, Written) {
     let model = rig.models[0].target.clone();
-    let mut shadow = fill(rig, 0, lines).await;
+    let mut shadow = fill(rig, FIRST, lines).await;
     let found = shadow.compare(&model, 10).await.unwrap();
     let position = MergePosition::Running(rig.position().lsn, None);
-    let merged = rig.writer.merge(&[0], &position, 20).await.unwrap();
-    let (_, written) = merged.into_iter().next().unwrap();
+    let merged = rig.writer.merge(&[FIRST], &position, 20).await.unwrap();
+    let written = merged.into_iter().next().unwrap().result;
     shadow.give_back(&rig.bookkeeping).await.unwrap();
     (found, written.unwrap())
 }
@@ -427,8 +435,8 @@ async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
     assert_eq!(written.changed(), 0, "a resync in health writes nothing");
     assert_eq!(rows(&rig.db, REJECTED).await, COPY_REJECTED);
     // The stream goes on from there.
-    rig.write(0, &["=2|B|two|u|-"]).await.unwrap_err();
-    rig.write(0, &["=2|B|two|2|-", "=1|A|u|10|-", "+7|G|seven|7|-"])
+    rig.write(FIRST, &["=2|B|two|u|-"]).await.unwrap_err();
+    rig.write(FIRST, &["=2|B|two|2|-", "=1|A|u|10|-", "+7|G|seven|7|-"])
         .await
         .unwrap();
     assert_eq!(
@@ -456,7 +464,7 @@ async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
     assert_eq!(rows(&rig.db, REJECTED).await, [""; 0]);
     let drift = value(&rig.db, "SELECT last_resync_repaired FROM cdc.read_model").await;
     assert_eq!(drift, "0");
-    rig.write(0, &["=5|E|far too long for it|5|-", "=2|B|zwei|2|-"])
+    rig.write(FIRST, &["=5|E|far too long for it|5|-", "=2|B|zwei|2|-"])
         .await
         .unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await, ["5|E|old row|22001|label"]);
@@ -470,16 +478,16 @@ async fn copies_set_rows_apart_too_and_see_no_drift_in_them() {
 async fn a_read_model_of_which_every_row_is_rejected_or_too_many_stops() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
-    rig.write(0, &["!", "+1|A|TRIGGER|1|-"]).await.unwrap();
+    rig.write(FIRST, &["!", "+1|A|TRIGGER|1|-"]).await.unwrap();
     assert_eq!(
         rows(&rig.db, REJECTED).await.len(),
         1,
         "a single row is rejected"
     );
-    let error = rig.write(0, &["+2|B|TRIGGER|2|-"]).await.unwrap_err();
+    let error = rig.write(FIRST, &["+2|B|TRIGGER|2|-"]).await.unwrap_err();
     assert_eq!(
         (error.class(), rig.writer.culprit()),
-        (Class::Rejected, Some(0)),
+        (Class::Rejected, Some(FIRST)),
         "{error:?}"
     );
     assert!(
@@ -497,16 +505,18 @@ async fn a_read_model_of_which_every_row_is_rejected_or_too_many_stops() {
         let batch: Vec<String> = (0..count)
             .map(|n| format!("+{}|N{n}|{bad}|-|-", 100 + n))
             .collect();
-        let written = rig.write(0, &batch).await;
+        let written = rig.write(FIRST, &batch).await;
         if count == 1000 {
             assert_eq!(written.unwrap().rejected.len(), 1000);
             let error = rig
-                .write(0, &[format!("+5000|M|{bad}|-|-")])
+                .write(FIRST, &[format!("+5000|M|{bad}|-|-")])
                 .await
                 .unwrap_err();
             assert!(error.to_string().contains("more than 1000"), "{error}");
-            assert_eq!(rig.writer.culprit(), Some(0));
-            rig.write(0, &["+5001|M|fine|-|-", "-100"]).await.unwrap();
+            assert_eq!(rig.writer.culprit(), Some(FIRST));
+            rig.write(FIRST, &["+5001|M|fine|-|-", "-100"])
+                .await
+                .unwrap();
             assert_eq!(rows(&rig.db, REJECTED).await.len(), 999);
         } else {
             let error = written.unwrap_err();
@@ -530,12 +540,12 @@ async fn few_bad_rows_among_many_good_ones() {
     let batch: Vec<String> = (0..20_000)
         .map(|n| format!("+{}|N{n}|{}|-|-", 100 + n, label(n)))
         .collect();
-    let written = rig.write(0, &batch).await.unwrap();
+    let written = rig.write(FIRST, &batch).await.unwrap();
     assert_eq!((written.inserted, written.rejected.len()), (19_960, 40));
     let batch: Vec<String> = (0..20_000)
         .map(|n| format!("={}|N{n}|{}|-|-", 100 + n, label(n + 1)))
         .collect();
-    let written = rig.write(0, &batch).await.unwrap();
+    let written = rig.write(FIRST, &batch).await.unwrap();
     assert_eq!((written.inserted, written.rejected.len()), (20, 40));
     assert_counted(&rig, "many").await;
 }
@@ -552,7 +562,7 @@ async fn no_more_keys_are_told_than_wanted() {
     batch.extend((20..30).map(|n| format!("+{n}|D{n}|TRIGGER|{n}|-")));
     batch.extend((30..40).map(|n| format!("+{n}|D{}|second|{n}|-", n - 10)));
     batch.push("=1|A|uno|1|-".to_owned());
-    let written = rig.write(0, &batch).await.unwrap();
+    let written = rig.write(FIRST, &batch).await.unwrap();
     assert_eq!(
         (written.inserted, written.updated, written.rejected.len()),
         (20, 1, 10)
@@ -562,7 +572,7 @@ async fn no_more_keys_are_told_than_wanted() {
         (3, 1)
     );
     let taken_back: Vec<String> = (10..20).map(|n| format!("-{n}")).collect();
-    let written = rig.write(0, &taken_back).await.unwrap();
+    let written = rig.write(FIRST, &taken_back).await.unwrap();
     assert_eq!((written.deleted, written.deleted_keys.len()), (10, 3));
 }
 
@@ -571,17 +581,17 @@ async fn another_process_goes_on_with_the_rows_that_are_set_apart() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     start(&mut rig).await;
-    rig.write(0, &["=1|A|TRIGGER|1|-"]).await.unwrap();
+    rig.write(FIRST, &["=1|A|TRIGGER|1|-"]).await.unwrap();
     rig.writer = rig.another_writer().await;
-    rig.write(0, &["=2|A|two|2|-"]).await.unwrap();
+    rig.write(FIRST, &["=2|A|two|2|-"]).await.unwrap();
     assert_eq!(rows(&rig.db, REJECTED).await, ["1|A|other row|P0001|-"]);
-    rig.write(0, &["-2"]).await.unwrap();
+    rig.write(FIRST, &["-2"]).await.unwrap();
     assert_eq!(
         rows(&rig.db, LOOKUP).await,
         ["A|two|2"],
         "it stays as it was last shown"
     );
-    rig.write(0, &["-1"]).await.unwrap();
+    rig.write(FIRST, &["-1"]).await.unwrap();
     assert_eq!(rows(&rig.db, LOOKUP).await, [""; 0]);
 }
 
@@ -596,13 +606,13 @@ async fn rows_that_wait_for_another_lookup_are_tried_again() {
     .await;
     rig.add(&model()).await;
     rig.add(&other()).await;
-    rig.write(1, &["+z|z"]).await.unwrap();
+    rig.write(SECOND, &["+z|z"]).await.unwrap();
     let folds = vec![
         (
-            0,
-            rig.fold(0, &["+1|A|one|x|-", "+2|B|two|y|-", "+3|C|three|z|-"]),
+            FIRST,
+            rig.fold(FIRST, &["+1|A|one|x|-", "+2|B|two|y|-", "+3|C|three|z|-"]),
         ),
-        (1, rig.fold(1, &["+x|fine", "+y|bad"])),
+        (SECOND, rig.fold(SECOND, &["+x|fine", "+y|bad"])),
     ];
     let written = rig.apply(folds).await.unwrap();
     assert_eq!(written[0].1.inserted, 2);
@@ -628,25 +638,25 @@ async fn copies_that_wait_for_another_lookup_are_tried_again() {
     rig.add(&other()).await;
     for (order, lines, others) in [
         (
-            [0, 1],
+            [FIRST, SECOND],
             vec!["0|l|Z|free|\\N", "1|l|A|one|x"],
             vec!["x|l|x|x", "y|l|y|y"],
         ),
         (
-            [1, 0],
+            [SECOND, FIRST],
             vec!["0|l|Z|free|\\N", "1|l|A|one|y"],
             vec!["y|l|y|y"],
         ),
     ] {
-        fill(&rig, 0, &lines).await;
-        fill(&rig, 1, &others).await;
+        fill(&rig, FIRST, &lines).await;
+        fill(&rig, SECOND, &others).await;
         let position = MergePosition::Running(rig.position().lsn, None);
         let merged = rig.writer.merge(&order, &position, 20).await.unwrap();
-        for (index, written) in merged {
-            let written = written.unwrap();
+        for Merged { index, result } in merged {
+            let written = result.unwrap();
             assert_eq!(
                 written.rejected_in_all, 0,
-                "{order:?}: {index}: {written:?}"
+                "{order:?}: {index:?}: {written:?}"
             );
         }
         assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{order:?}");
@@ -671,12 +681,12 @@ async fn a_read_model_may_stop_at_its_first_rejected_row() {
     start(&mut rig).await;
     for bad in ["TRIGGER", "far too long for it"] {
         let error = rig
-            .write(0, &[format!("=1|A|{bad}|1|-")])
+            .write(FIRST, &[format!("=1|A|{bad}|1|-")])
             .await
             .unwrap_err();
         assert_eq!(
             (error.class(), rig.writer.culprit()),
-            (Class::Rejected, Some(0)),
+            (Class::Rejected, Some(FIRST)),
             "{error:?}"
         );
         assert_eq!(rows(&rig.db, LOOKUP).await, ["A|one|1", "B|two|2"]);

@@ -6,7 +6,7 @@ use cdc::batch::MergePosition;
 
 use crate::cases::{TABLES, assert_consistent, labels};
 use crate::isolate::{self, fill, resync};
-use crate::rig::{Rig, shape};
+use crate::rig::{FIRST, Rig, shape};
 use crate::support::{pg, rows, value, wait_until};
 
 /// How many indexes by key the map has.
@@ -65,25 +65,25 @@ async fn keys_are_indexed_from_when_two_rows_have_one() {
     for (batch, shown, next) in doubled {
         let mut rig = Rig::new(TABLES).await;
         rig.add(&labels(true)).await;
-        rig.write(0, &["+1|A|one|-", "+2|B|two|-", "+3|A|dead|x"])
+        rig.write(FIRST, &["+1|A|one|-", "+2|B|two|-", "+3|A|dead|x"])
             .await
             .unwrap();
         for step in unique {
-            rig.write(0, step).await.unwrap();
+            rig.write(FIRST, step).await.unwrap();
             assert_consistent(&rig, &format!("{step:?}")).await;
             assert_eq!(key_indexes(&rig).await, "0", "{step:?}");
         }
-        rig.write(0, &["!", "+1|B|one|-", "+2|A|two|-"])
+        rig.write(FIRST, &["!", "+1|B|one|-", "+2|A|two|-"])
             .await
             .unwrap();
-        rig.write(0, batch).await.unwrap();
+        rig.write(FIRST, batch).await.unwrap();
         assert_consistent(&rig, &format!("{batch:?}")).await;
         assert_eq!(key_indexes(&rig).await, "1", "{batch:?}");
         let under_a = "SELECT label FROM lookup WHERE code = 'A'";
         assert_eq!(rows(&rig.db, under_a).await, [*shown], "{batch:?}");
         let owner = "SELECT i1 FROM cdc.map_1 WHERE k1 = 'A' AND state = 's'";
         let gone = format!("-{}", value(&rig.db, owner).await);
-        rig.write(0, &[gone]).await.unwrap();
+        rig.write(FIRST, &[gone]).await.unwrap();
         assert_eq!(rows(&rig.db, under_a).await, *next, "{batch:?}");
     }
 }
@@ -94,16 +94,16 @@ async fn a_key_whose_row_was_taken_out_of_the_lookup_is_given_back_by_a_copy() {
     for many in [false, true] {
         let mut rig = Rig::new(TABLES).await;
         rig.add(&labels(true)).await;
-        rig.write(0, &["+1|A|one|-"]).await.unwrap();
+        rig.write(FIRST, &["+1|A|one|-"]).await.unwrap();
         rig.db.batch_execute("DELETE FROM lookup").await.unwrap();
         let mut batch = vec!["+2|A|two|-".to_owned()];
         batch.extend((10..if many { 600 } else { 20 }).map(|n| format!("+{n}|C{n}|label|-")));
-        rig.write(0, &batch).await.unwrap();
+        rig.write(FIRST, &batch).await.unwrap();
         let under_a = "SELECT label FROM lookup WHERE code = 'A'";
         assert_eq!(rows(&rig.db, under_a).await, ["two"]);
         if many {
             // The one that had it first goes, and takes its row along.
-            rig.write(0, &["-1"]).await.unwrap();
+            rig.write(FIRST, &["-1"]).await.unwrap();
             assert_eq!(rows(&rig.db, under_a).await, [""; 0]);
             resync(&mut rig, &["2|l|A|two"]).await;
             assert_eq!(rows(&rig.db, under_a).await, ["two"]);
@@ -113,7 +113,7 @@ async fn a_key_whose_row_was_taken_out_of_the_lookup_is_given_back_by_a_copy() {
         resync(&mut rig, &["1|l|A|one", "2|l|A|two"]).await;
         assert_eq!(rows(&rig.db, under_a).await, ["one"]);
         assert_consistent(&rig, "copied").await;
-        rig.write(0, &["-1"]).await.unwrap();
+        rig.write(FIRST, &["-1"]).await.unwrap();
         assert_eq!(rows(&rig.db, under_a).await, ["two"]);
     }
 }
@@ -126,7 +126,7 @@ async fn an_index_that_cannot_be_used_yet_is_no_disaster() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
     let start: Vec<String> = (0..5000).map(|id| format!("+{id}|C{id}|label|-")).collect();
-    rig.write(0, &start).await.unwrap();
+    rig.write(FIRST, &start).await.unwrap();
     let report = pg(&rig.url).await;
     report
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM lookup")
@@ -136,13 +136,13 @@ async fn an_index_that_cannot_be_used_yet_is_no_disaster() {
         let lines: Vec<String> = (0..20)
             .map(|id| format!("={id}|C{id}|label|{deleted}"))
             .collect();
-        rig.write(0, &lines).await.unwrap();
+        rig.write(FIRST, &lines).await.unwrap();
     }
     let mut lines: Vec<String> = (100..1000)
         .map(|id| format!("={id}|D{id}|label|-"))
         .collect();
     lines.push("+9000|C50|second|-".to_owned());
-    rig.write(0, &lines).await.unwrap();
+    rig.write(FIRST, &lines).await.unwrap();
     let checked = "SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'cdc.map_1_key'::regclass";
     assert_eq!(value(&rig.db, checked).await, "t");
     assert_consistent(&rig, "beside a report").await;
@@ -157,16 +157,16 @@ async fn a_copy_that_changes_a_key_and_doubles_another_reads_the_map_a_few_times
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
     let start: Vec<String> = (0..3000).map(|id| format!("+{id}|C{id}|label|-")).collect();
-    rig.write(0, &start).await.unwrap();
-    rig.write(0, &["=7|E7|label|-"]).await.unwrap();
+    rig.write(FIRST, &start).await.unwrap();
+    rig.write(FIRST, &["=7|E7|label|-"]).await.unwrap();
     let mut lines: Vec<String> = (0..3000).map(|id| format!("{id}|l|C{id}|label")).collect();
     lines[7] = "7|l|F7|label".to_owned();
     lines.push("9000|l|C50|second".to_owned());
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let _shadow = fill(&rig, 0, &lines).await;
+    let _shadow = fill(&rig, FIRST, &lines).await;
     let position = MergePosition::Running(rig.position().lsn, None);
-    let mut merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
-    assert_eq!(merged.remove(0).1.unwrap().updated, 0);
+    let mut merged = rig.writer.merge(&[FIRST], &position, 0).await.unwrap();
+    assert_eq!(merged.remove(0).result.unwrap().updated, 0);
     assert_eq!(
         rows(
             &rig.db,
@@ -196,13 +196,13 @@ async fn rows_of_a_composite_key_may_all_take_another_ones() {
         .await;
     let line = |kind: char, id: usize, key: usize| format!("{kind}{id}|{key}|{key}|label {id}");
     let start: Vec<String> = (0..20_000).map(|id| line('+', id, id)).collect();
-    rig.write(0, &start).await.unwrap();
+    rig.write(FIRST, &start).await.unwrap();
     rig.db
         .batch_execute("ANALYZE lookup; ANALYZE cdc.map_1")
         .await
         .unwrap();
     let rotated: Vec<String> = (0..2000).map(|id| line('=', id, (id + 1) % 2000)).collect();
-    assert_eq!(rig.write(0, &rotated).await.unwrap().updated, 2000);
+    assert_eq!(rig.write(FIRST, &rotated).await.unwrap().updated, 2000);
     let wrong =
         "SELECT count(*) FROM lookup WHERE a < 2000 AND label <> 'label ' || (a + 1999) % 2000";
     assert_eq!(value(&rig.db, wrong).await, "0");
@@ -220,15 +220,18 @@ async fn a_large_key_of_a_dead_row_is_not_indexed() {
     rig.add(&shape).await;
     let hash = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n";
     let long = value(&rig.db, hash).await;
-    rig.write(0, &["+1|A|one|-".to_owned(), format!("+2|{long}|two|x")])
-        .await
-        .unwrap();
-    let rejected = rig.write(0, &["+3|B|BAD|-"]).await.unwrap();
+    rig.write(
+        FIRST,
+        &["+1|A|one|-".to_owned(), format!("+2|{long}|two|x")],
+    )
+    .await
+    .unwrap();
+    let rejected = rig.write(FIRST, &["+3|B|BAD|-"]).await.unwrap();
     assert_eq!(rejected.rejected_in_all, 1);
-    rig.write(0, &["+4|A|four|-"]).await.unwrap();
+    rig.write(FIRST, &["+4|A|four|-"]).await.unwrap();
     let shown = "SELECT code, label FROM lookup";
     assert_eq!(rows(&rig.db, shown).await, ["A|one"]);
-    rig.write(0, &["-1"]).await.unwrap();
+    rig.write(FIRST, &["-1"]).await.unwrap();
     assert_eq!(rows(&rig.db, shown).await, ["A|four"]);
 }
 
@@ -243,14 +246,14 @@ async fn the_map_is_written_beside_a_vacuum() {
         ("+5|A|five|5|-", "-5"),
         ("+6|D|TRIGGER|6|-", "=1|A|uno|1|-"),
     ] {
-        rig.write(0, &[doubled]).await.unwrap();
+        rig.write(FIRST, &[doubled]).await.unwrap();
         vacuum
             .batch_execute("BEGIN; LOCK TABLE cdc.map_1 IN SHARE UPDATE EXCLUSIVE MODE")
             .await
             .unwrap();
         let batches = async {
-            rig.write(0, &["+7|A|seven|7|-"]).await.unwrap();
-            rig.write(0, &["-7", gone]).await.unwrap();
+            rig.write(FIRST, &["+7|A|seven|7|-"]).await.unwrap();
+            rig.write(FIRST, &["-7", gone]).await.unwrap();
         };
         let written = tokio::time::timeout(Duration::from_secs(60), batches).await;
         assert!(written.is_ok(), "it waits for the VACUUM");

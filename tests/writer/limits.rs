@@ -5,7 +5,7 @@ use cdc::error::Class;
 use cdc::settings::OnRowError;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
-use crate::rig::{Rig, Shape, shape};
+use crate::rig::{FIRST, Rig, SECOND, Shape, shape};
 use crate::support::{self, rows, server_version, value, wait_until};
 
 #[tokio::test]
@@ -64,10 +64,10 @@ async fn equal_means_equal_bytes_of_what_was_assigned() {
     ];
     let tuple = |values: &[&str]| format!("1|{}", values.join("|"));
     let insert = [format!("+{}", tuple(&first))];
-    assert_eq!(rig.write(0, &insert).await.unwrap().inserted, 1);
+    assert_eq!(rig.write(FIRST, &insert).await.unwrap().inserted, 1);
     for way in ["statement", "copy"] {
         let again = [format!("={}", tuple(&first))];
-        let written = rig.write(0, &again).await.unwrap();
+        let written = rig.write(FIRST, &again).await.unwrap();
         assert_eq!(
             (written.changed(), written.total),
             (0, 1),
@@ -78,7 +78,7 @@ async fn equal_means_equal_bytes_of_what_was_assigned() {
     for at in 0..names.len() {
         now[at] = second[at];
         let update = [format!("={}", tuple(&now))];
-        let written = rig.write(0, &update).await.unwrap();
+        let written = rig.write(FIRST, &update).await.unwrap();
         assert_eq!(
             (written.updated, written.changed()),
             (1, 1),
@@ -86,7 +86,7 @@ async fn equal_means_equal_bytes_of_what_was_assigned() {
             names[at]
         );
         assert_eq!(
-            rig.write(0, &update).await.unwrap().changed(),
+            rig.write(FIRST, &update).await.unwrap().changed(),
             0,
             "column {}",
             names[at]
@@ -124,7 +124,7 @@ async fn composite_keys_and_renamed_columns() {
         "+2|x|DR|en|Doctor",
         "+3|x|-|en|nobody",
     ];
-    rig.write(0, &start).await.unwrap();
+    rig.write(FIRST, &start).await.unwrap();
     let batch = [
         // Languages swapped, one value left out, another row takes a key that was never complete.
         "=1|x|MR|de|Mister",
@@ -132,7 +132,7 @@ async fn composite_keys_and_renamed_columns() {
         "=3|x|NN|en|u",
         "=2|x > 9|x|DR|en|u",
     ];
-    rig.write(0, &batch).await.unwrap();
+    rig.write(FIRST, &batch).await.unwrap();
     let found = rows(
         &rig.db,
         "SELECT \"Code\", \"Language\", \"Text \"\"x\" FROM lookup ORDER BY 1, 2",
@@ -162,11 +162,11 @@ async fn wide_tables_go_by_copy() {
     rig.add(&shape("lookup", &columns, &["id"], &projected, 1, true))
         .await;
     let tuple = |value: &str, rest: &str| format!("1|{value}{}", format!("|{rest}").repeat(119));
-    rig.write(0, &[format!("+{}", tuple("A", "x"))])
+    rig.write(FIRST, &[format!("+{}", tuple("A", "x"))])
         .await
         .unwrap();
     let written = rig
-        .write(0, &[format!("={}", tuple("B", "u"))])
+        .write(FIRST, &[format!("={}", tuple("B", "u"))])
         .await
         .unwrap();
     assert_eq!((written.inserted, written.deleted), (1, 1));
@@ -202,7 +202,7 @@ async fn large_batches_give_the_same_as_small_ones() {
         rig.add(&labels(true)).await;
         for step in &steps {
             for chunk in step.chunks(size) {
-                rig.write(0, chunk).await.unwrap();
+                rig.write(FIRST, chunk).await.unwrap();
             }
         }
         seen.push(
@@ -222,8 +222,8 @@ async fn a_value_above_one_statement_s_bytes_goes_by_copy() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
     let long = "y".repeat(3 << 20);
-    rig.write(0, &[format!("+1|A|{long}|-")]).await.unwrap();
-    rig.write(0, &["=1|B|u|-"]).await.unwrap();
+    rig.write(FIRST, &[format!("+1|A|{long}|-")]).await.unwrap();
+    rig.write(FIRST, &["=1|B|u|-"]).await.unwrap();
     assert_eq!(
         rows(&rig.db, "SELECT code, length(label) FROM lookup").await,
         [format!("B|{}", 3 << 20)]
@@ -235,14 +235,14 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
     rig.add(&other()).await;
-    rig.write(0, &["+1|A|one|-"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one|-"]).await.unwrap();
     let mut new = rig.another_writer().await;
     let before = value(&rig.db, "SELECT epoch || ' ' || lsn FROM cdc.checkpoint").await;
     // One statement, COPY, an idle position.
-    let small = rig.write(0, &["=1|A|zombie|-"]).await.unwrap_err();
+    let small = rig.write(FIRST, &["=1|A|zombie|-"]).await.unwrap_err();
     let folds = vec![
-        (0, rig.fold(0, &["+2|B|zombie|-"])),
-        (1, rig.fold(1, &["+B|zombie"])),
+        (FIRST, rig.fold(FIRST, &["+2|B|zombie|-"])),
+        (SECOND, rig.fold(SECOND, &["+B|zombie"])),
     ];
     let copy = rig.apply(folds).await.unwrap_err();
     let position = rig.position();
@@ -261,7 +261,7 @@ async fn a_writer_that_was_overtaken_writes_nothing() {
     );
     let batch = Batch {
         position: rig.position(),
-        folds: vec![(0, rig.fold(0, &["=1|A|new|-"]))],
+        folds: vec![(FIRST, rig.fold(FIRST, &["=1|A|new|-"]))],
         suspended: Vec::new(),
         transactions: 1,
         chunks: 0,
@@ -302,7 +302,9 @@ async fn rejected_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() 
     )))
     .await;
     rig.add(&stopping(other())).await;
-    rig.write(0, &["+1|A|one|1", "+2|B|two|2"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one|1", "+2|B|two|2"])
+        .await
+        .unwrap();
     rig.db
         .batch_execute("INSERT INTO kept VALUES ('B')")
         .await
@@ -322,9 +324,9 @@ async fn rejected_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() 
     ];
     for (change, sqlstate) in rejected {
         for copy in [false, true] {
-            let mut folds = vec![(0, rig.fold(0, &["=1|A|good|1", change]))];
+            let mut folds = vec![(FIRST, rig.fold(FIRST, &["=1|A|good|1", change]))];
             if copy {
-                folds.push((1, rig.fold(1, &["+a|1"])));
+                folds.push((SECOND, rig.fold(SECOND, &["+a|1"])));
             }
             let error = rig.apply(folds).await.unwrap_err();
             let shown = format!("{error} {error:?} {:?} {:?}", error.detail(), error.hint());
@@ -332,10 +334,13 @@ async fn rejected_rows_that_are_not_set_apart_write_nothing_and_tell_no_value() 
             assert_eq!(error.sqlstate(), Some(sqlstate), "{change}: {shown}");
             assert!(!shown.contains("secret"), "{change}: {shown}");
             assert!(shown.contains("public.lookup"), "{change}: {shown}");
-            assert_eq!(rig.writer.culprit(), Some(0), "{change}, copy {copy}");
+            assert_eq!(rig.writer.culprit(), Some(FIRST), "{change}, copy {copy}");
         }
     }
-    let error = rig.write(1, &["+a|secret-no-number"]).await.unwrap_err();
+    let error = rig
+        .write(SECOND, &["+a|secret-no-number"])
+        .await
+        .unwrap_err();
     assert_eq!(
         (error.class(), error.sqlstate()),
         (Class::Rejected, Some("22P02")),
@@ -365,11 +370,11 @@ async fn deferred_constraints_are_checked_before_the_commit() {
     .await;
     rig.add(&stopping(labels(false))).await;
     rig.add(&stopping(other())).await;
-    rig.write(0, &["+1|A|k|-"]).await.unwrap();
-    let small = rig.write(0, &["=1|A|gone|-"]).await.unwrap_err();
+    rig.write(FIRST, &["+1|A|k|-"]).await.unwrap();
+    let small = rig.write(FIRST, &["=1|A|gone|-"]).await.unwrap_err();
     let folds = vec![
-        (0, rig.fold(0, &["=1|A|gone|-"])),
-        (1, rig.fold(1, &["+x|y"])),
+        (FIRST, rig.fold(FIRST, &["=1|A|gone|-"])),
+        (SECOND, rig.fold(SECOND, &["+x|y"])),
     ];
     let copy = rig.apply(folds).await.unwrap_err();
     for error in [small, copy] {
@@ -383,14 +388,14 @@ async fn deferred_constraints_are_checked_before_the_commit() {
 async fn large_batch_into_small_tables_reads_them_once() {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&labels(true)).await;
-    rig.write(0, &["+1|A|one|-", "-1"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one|-", "-1"]).await.unwrap();
     rig.db.batch_execute("ANALYZE").await.unwrap();
-    rig.writer.warm(0).await.unwrap();
-    rig.write(0, &["+2|B|two|-"]).await.unwrap();
+    rig.writer.warm(FIRST).await.unwrap();
+    rig.write(FIRST, &["+2|B|two|-"]).await.unwrap();
     let many: Vec<String> = (3..50_003)
         .map(|id| format!("+{id}|C{id}|label {id}|-"))
         .collect();
-    let written = rig.write(0, &many).await.unwrap();
+    let written = rig.write(FIRST, &many).await.unwrap();
     assert_eq!(written.inserted, 50_000);
     // A nested loop would read, for each row, every block that this batch has filled so far.
     let map = rows(
@@ -438,7 +443,7 @@ async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with
         .map(|id| format!("+{id}|C{id}|label {id}|-"))
         .collect();
     rig.writer = rig.another_writer().await;
-    rig.writer.warm(0).await.unwrap();
+    rig.writer.warm(FIRST).await.unwrap();
     // Plans of this session, with what they did, go into the server's log.
     sqlx::raw_sql(
         "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
@@ -448,11 +453,11 @@ async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with
     .await
     .unwrap();
     let before = support::target().log().len();
-    assert_eq!(rig.write(0, &insert).await.unwrap().inserted, 2_500);
+    assert_eq!(rig.write(FIRST, &insert).await.unwrap().inserted, 2_500);
     let update: Vec<String> = (99_000..100_000)
         .map(|id| format!("={id}|C{id}|new {id}|-"))
         .collect();
-    assert_eq!(rig.write(0, &update).await.unwrap().updated, 1_000);
+    assert_eq!(rig.write(FIRST, &update).await.unwrap().updated, 1_000);
     let log = support::target().log();
     let compared = log[before..]
         .lines()
@@ -480,13 +485,15 @@ async fn rows_that_die_and_come_back_within_a_large_transaction_keep_their_entri
     ] {
         let mut rig = Rig::new(TABLES).await;
         rig.add(&labels(false)).await;
-        rig.write(0, &["!"]).await.unwrap();
-        rig.write(0, &["+1|A|one|-", "+2|C|two|-"]).await.unwrap();
-        rig.write_in_chunks(0, &[&["=1|A|one|x"][..], back])
+        rig.write(FIRST, &["!"]).await.unwrap();
+        rig.write(FIRST, &["+1|A|one|-", "+2|C|two|-"])
+            .await
+            .unwrap();
+        rig.write_in_chunks(FIRST, &[&["=1|A|one|x"][..], back])
             .await
             .unwrap();
         assert_consistent(&rig, &format!("{back:?}")).await;
-        rig.write(0, &["-1"]).await.unwrap();
+        rig.write(FIRST, &["-1"]).await.unwrap();
         assert_consistent(&rig, &format!("{back:?}, deleted")).await;
         assert_eq!(
             rows(&rig.db, "SELECT code FROM lookup").await,
@@ -515,14 +522,14 @@ async fn values_too_large_for_an_index_are_rejected_alone() {
             )
         })
         .collect();
-    rig.write(0, &["+1|A|one", "+2|B|two"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one", "+2|B|two"]).await.unwrap();
     let changes = [
         format!("=1|A|{long}"),
         "=2|B|zwei".to_owned(),
         "+3|C|three".to_owned(),
     ];
     let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
-    rig.write(0, &changes).await.unwrap();
+    rig.write(FIRST, &changes).await.unwrap();
     let shown = "SELECT code, label FROM lookup ORDER BY 1";
     assert_eq!(rows(&rig.db, shown).await, ["A|one", "B|zwei", "C|three"]);
     let rejected = "SELECT identity, key, shown, sqlstate FROM cdc.rejected";
@@ -531,10 +538,10 @@ async fn values_too_large_for_an_index_are_rejected_alone() {
     // batch is written.
     let changes = [format!("+4|{long}|four"), "+5|E|five".to_owned()];
     let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
-    let error = rig.write(0, &changes).await.unwrap_err();
+    let error = rig.write(FIRST, &changes).await.unwrap_err();
     assert_eq!(
         (error.class(), error.sqlstate(), rig.writer.culprit()),
-        (Class::Rejected, Some("54000"), Some(0)),
+        (Class::Rejected, Some("54000"), Some(FIRST)),
         "{error:?}"
     );
     assert_eq!(rows(&rig.db, shown).await, ["A|one", "B|zwei", "C|three"]);

@@ -5,7 +5,7 @@ use cdc::batch::MergePosition;
 use tokio_postgres::Client;
 
 use crate::isolate::{TABLES, fill, model, start};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig};
 use crate::support::{pg, rows, wait_until};
 
 /// Writes these lines while somebody has the lookup locked as CREATE INDEX does, and then locks it
@@ -36,7 +36,7 @@ async fn beside_a_migration(lines: &[&str]) {
             .await
             .unwrap();
     };
-    let (written, ()) = tokio::join!(rig.write(0, lines), migrate);
+    let (written, ()) = tokio::join!(rig.write(FIRST, lines), migrate);
     written.unwrap();
 }
 
@@ -101,7 +101,7 @@ async fn a_batch_lets_go_of_what_it_holds_and_is_written_again() {
         let mut rig = impatient_rig().await;
         let (holder, looker) = (holder(&rig).await, pg(&rig.url).await);
         let (written, ()) = tokio::join!(
-            rig.write(0, &lines),
+            rig.write(FIRST, &lines),
             released_after_two_tries(holder, looker)
         );
         assert_eq!(written.unwrap().updated, 1, "{lines:?}");
@@ -115,7 +115,7 @@ async fn a_large_transaction_that_meets_a_locked_lookup_is_not_read_again() {
         let (holder, looker) = (holder(&rig).await, pg(&rig.url).await);
         let chunks: [&[&str]; 2] = [&["=1|A|chunk|8|-"], &[last]];
         let (written, ()) = tokio::join!(
-            rig.write_in_chunks(0, &chunks),
+            rig.write_in_chunks(FIRST, &chunks),
             released_after_two_tries(holder, looker)
         );
         assert_eq!(written.unwrap()[0].1.updated, 1, "{last}");
@@ -127,14 +127,14 @@ async fn a_copy_that_meets_a_locked_lookup_is_merged_all_the_same() {
     for line in ["4|l|D|d|4", "4|l|D|far too long for it|4"] {
         let mut rig = impatient_rig().await;
         let copy = ["0|l|ZZ|good|\\N", "1|l|A|copied|8", line];
-        let mut shadow = fill(&rig, 0, &copy).await;
+        let mut shadow = fill(&rig, FIRST, &copy).await;
         let (holder, looker) = (holder(&rig).await, pg(&rig.url).await);
         let position = MergePosition::Running(rig.position().lsn, None);
         let (merged, ()) = tokio::join!(
-            rig.writer.merge(&[0], &position, 20),
+            rig.writer.merge(&[FIRST], &position, 20),
             released_after_two_tries(holder, looker)
         );
-        let (_, written) = merged.unwrap().remove(0);
+        let written = merged.unwrap().remove(0).result;
         assert_eq!(written.unwrap().updated, 1, "{line}");
         shadow.give_back(&rig.bookkeeping).await.unwrap();
     }

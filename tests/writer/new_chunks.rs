@@ -1,16 +1,17 @@
 //! Large transactions that begin with many new rows: these go past the stage, and are seen with the
 //! end of their transaction.
 
-use cdc::batch::Batch;
+use cdc::batch::{Batch, Suspended};
 use cdc::error::{Class, Error};
+use cdc::read_model::ModelIndex;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::limits::stopping;
 use crate::new_rows::{inserts, rig, ways};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig, SECOND};
 use crate::support::{rows, value};
 
-async fn stage(rig: &mut Rig, index: usize, changes: &[impl AsRef<str>]) {
+async fn stage(rig: &mut Rig, index: ModelIndex, changes: &[impl AsRef<str>]) {
     let fold = rig.fold(index, changes);
     rig.writer.stage_chunk(&[(index, fold)]).await.unwrap();
 }
@@ -25,10 +26,10 @@ async fn shown(rig: &Rig, codes: &str) -> Vec<String> {
 #[tokio::test]
 async fn new_rows_are_changed_by_later_chunks_and_seen_with_the_end() {
     let mut rig = rig("").await;
-    rig.write(0, &["+9000|A|one|-"]).await.unwrap();
+    rig.write(FIRST, &["+9000|A|one|-"]).await.unwrap();
     ways(&rig).await;
-    stage(&mut rig, 0, &inserts(0..600)).await;
-    stage(&mut rig, 0, &inserts(600..1200)).await;
+    stage(&mut rig, FIRST, &inserts(0..600)).await;
+    stage(&mut rig, FIRST, &inserts(600..1200)).await;
     assert_eq!(value(&rig.db, "SELECT count(*) FROM lookup").await, "1");
     // The transaction may stay open for long, and others tell of the read model meanwhile.
     rig.db
@@ -44,10 +45,10 @@ async fn new_rows_are_changed_by_later_chunks_and_seen_with_the_end() {
         "-9000",
         "+4000|A|new|-",
     ];
-    stage(&mut rig, 0, &changes).await;
+    stage(&mut rig, FIRST, &changes).await;
     let mut last = inserts(2000..2600);
     last.push("+2|C2|again|-".to_owned());
-    let written = rig.write_in_chunks_after(3, 0, &last).await.unwrap();
+    let written = rig.write_in_chunks_after(3, FIRST, &last).await.unwrap();
     assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
     assert_eq!(
         shown(&rig, "'A', 'C0', 'C1', 'C2', 'C3'").await,
@@ -61,21 +62,21 @@ async fn new_rows_are_changed_by_later_chunks_and_seen_with_the_end() {
 #[tokio::test]
 async fn all_of_a_transaction_may_go_past_the_stage() {
     let mut rig = rig("").await;
-    stage(&mut rig, 0, &inserts(0..600)).await;
+    stage(&mut rig, FIRST, &inserts(0..600)).await;
     let written = rig
-        .write_in_chunks_after(1, 0, &inserts(600..1200))
+        .write_in_chunks_after(1, FIRST, &inserts(600..1200))
         .await
         .unwrap();
     assert_eq!(ways(&rig).await, ["COPY"]);
     assert_eq!(
         (written[0].0, written[0].1.inserted, written[0].1.total),
-        (0, 1200, 1200)
+        (FIRST, 1200, 1200)
     );
     assert_consistent(&rig, "new rows only").await;
     // The same again, after a lost connection.
-    stage(&mut rig, 0, &inserts(0..600)).await;
+    stage(&mut rig, FIRST, &inserts(0..600)).await;
     let again = rig
-        .write_in_chunks_after(1, 0, &inserts(600..1200))
+        .write_in_chunks_after(1, FIRST, &inserts(600..1200))
         .await
         .unwrap();
     assert_eq!(again[0].1.changed(), 0);
@@ -85,9 +86,9 @@ async fn all_of_a_transaction_may_go_past_the_stage() {
 #[tokio::test]
 async fn a_truncate_takes_new_rows_of_earlier_chunks() {
     let mut rig = rig("").await;
-    rig.write(0, &["+9000|A|one|-"]).await.unwrap();
-    stage(&mut rig, 0, &inserts(0..600)).await;
-    rig.write_in_chunks_after(1, 0, &["!", "+5|C5|after|-", "+9000|B|two|-"])
+    rig.write(FIRST, &["+9000|A|one|-"]).await.unwrap();
+    stage(&mut rig, FIRST, &inserts(0..600)).await;
+    rig.write_in_chunks_after(1, FIRST, &["!", "+5|C5|after|-", "+9000|B|two|-"])
         .await
         .unwrap();
     assert_eq!(
@@ -104,10 +105,10 @@ async fn a_truncate_takes_new_rows_of_earlier_chunks() {
 #[tokio::test]
 async fn a_transaction_that_breaks_off_leaves_nothing() {
     let mut rig = rig("").await;
-    stage(&mut rig, 0, &inserts(0..600)).await;
+    stage(&mut rig, FIRST, &inserts(0..600)).await;
     rig.writer.abandon_chunks().await.unwrap();
     assert_eq!(value(&rig.db, "SELECT count(*) FROM cdc.map_1").await, "0");
-    rig.write(0, &inserts(0..600)).await.unwrap();
+    rig.write(FIRST, &inserts(0..600)).await.unwrap();
     assert_consistent(&rig, "after one that broke off").await;
 }
 
@@ -125,9 +126,9 @@ async fn rejected_rows_of_a_chunk_are_set_apart() {
         ("checked at the end", deferred),
     ] {
         let mut rig = rig(tables).await;
-        stage(&mut rig, 0, &inserts(0..600)).await;
+        stage(&mut rig, FIRST, &inserts(0..600)).await;
         let written = rig
-            .write_in_chunks_after(1, 0, &inserts(600..1200))
+            .write_in_chunks_after(1, FIRST, &inserts(600..1200))
             .await
             .unwrap();
         let told = (written[0].1.inserted, written[0].1.rejected_in_all);
@@ -139,9 +140,9 @@ async fn rejected_rows_of_a_chunk_are_set_apart() {
         );
         // While it is rejected nothing goes past those who wait.
         ways(&rig).await;
-        stage(&mut rig, 0, &inserts(3000..3600)).await;
+        stage(&mut rig, FIRST, &inserts(3000..3600)).await;
         let written = rig
-            .write_in_chunks_after(1, 0, &inserts(1..1))
+            .write_in_chunks_after(1, FIRST, &inserts(1..1))
             .await
             .unwrap();
         assert_eq!(
@@ -165,12 +166,15 @@ async fn a_read_model_that_leaves_shows_nothing_of_the_transaction() {
         .await
         .unwrap();
     let others: Vec<String> = (0..600).map(|n| format!("+x{n}|y")).collect();
-    stage(&mut rig, 0, &inserts(0..600)).await;
-    stage(&mut rig, 1, &others).await;
+    stage(&mut rig, FIRST, &inserts(0..600)).await;
+    stage(&mut rig, SECOND, &others).await;
     let batch = Batch {
         position: rig.position(),
-        folds: vec![(1, rig.fold(1, &["+z|y"]))],
-        suspended: vec![(0, Error::new(Class::Broken, "a value is missing"))],
+        folds: vec![(SECOND, rig.fold(SECOND, &["+z|y"]))],
+        suspended: vec![Suspended {
+            index: FIRST,
+            error: Error::new(Class::Broken, "a value is missing"),
+        }],
         transactions: 1,
         chunks: 2,
     };
@@ -189,7 +193,9 @@ async fn a_read_model_that_leaves_shows_nothing_of_the_transaction() {
             "{table}"
         );
     }
-    stage(&mut rig, 1, &others).await;
-    rig.write_in_chunks_after(1, 1, &["+z|y"]).await.unwrap();
+    stage(&mut rig, SECOND, &others).await;
+    rig.write_in_chunks_after(1, SECOND, &["+z|y"])
+        .await
+        .unwrap();
     assert_eq!(value(&rig.db, "SELECT count(*) FROM other").await, "601");
 }

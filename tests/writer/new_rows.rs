@@ -3,10 +3,11 @@
 
 use cdc::batch::Written;
 use cdc::error::Class;
+use cdc::read_model::ModelIndex;
 
 use crate::cases::{TABLES, assert_consistent, labels, other};
 use crate::limits::stopping;
-use crate::rig::{Rig, shape};
+use crate::rig::{FIRST, Rig, SECOND, shape};
 use crate::support::{rows, value};
 
 /// Each statement that writes lookup rows is noted.
@@ -40,12 +41,12 @@ pub async fn ways(rig: &Rig) -> Vec<String> {
 #[tokio::test]
 async fn new_rows_are_copied_past_the_stage() {
     let mut rig = rig("").await;
-    rig.write(0, &["+1|A|one|-"]).await.unwrap();
+    rig.write(FIRST, &["+1|A|one|-"]).await.unwrap();
     ways(&rig).await;
     let mut batch = inserts(100..700);
     batch.push("+700|C700|dead|2020-01-01 00:00:00+00".to_owned());
     batch.push(r"+701|tab	\|back\slash and \N|-".to_owned());
-    let written = rig.write(0, &batch).await.unwrap();
+    let written = rig.write(FIRST, &batch).await.unwrap();
     assert_eq!((written.inserted, written.total), (601, 601));
     assert_eq!(ways(&rig).await, ["COPY"]);
     assert_consistent(&rig, "copied").await;
@@ -59,7 +60,7 @@ async fn new_rows_are_copied_past_the_stage() {
     );
     // The values of the dead row were kept, and shown rows are found by their identities.
     rig.write(
-        0,
+        FIRST,
         &["=700|C700|u|-", "=100|C101|u|-", "=101|C100|u|-", "-102"],
     )
     .await
@@ -76,15 +77,15 @@ async fn new_rows_are_copied_past_the_stage() {
 async fn of_several_read_models_each_goes_its_way() {
     let mut rig = rig("").await;
     let folds = vec![
-        (0, rig.fold(0, &inserts(0..600))),
-        (1, rig.fold(1, &["+x|y"])),
+        (FIRST, rig.fold(FIRST, &inserts(0..600))),
+        (SECOND, rig.fold(SECOND, &["+x|y"])),
     ];
     let written = rig.apply(folds).await.unwrap();
-    let inserted: Vec<(usize, i64)> = written
+    let inserted: Vec<(ModelIndex, i64)> = written
         .iter()
         .map(|(index, of)| (*index, of.inserted))
         .collect();
-    assert_eq!(inserted, [(0, 600), (1, 1)]);
+    assert_eq!(inserted, [(FIRST, 600), (SECOND, 1)]);
     assert_eq!(ways(&rig).await, ["COPY"]);
     assert_eq!(value(&rig.db, "SELECT label FROM other").await, "y");
     assert_consistent(&rig, "two read models").await;
@@ -102,7 +103,7 @@ async fn shown(rig: &Rig) -> Vec<String> {
 #[tokio::test]
 async fn many_new_rows_beside_others_are_copied_past_the_stage() {
     let mut rig = rig("").await;
-    rig.write(0, &START).await.unwrap();
+    rig.write(FIRST, &START).await.unwrap();
     ways(&rig).await;
     rig.writer.report_keys = 3;
     let changes = ["=1|A|eins|-", "=2|E|u|-", "-3", "=4|D|u|-"];
@@ -110,7 +111,7 @@ async fn many_new_rows_beside_others_are_copied_past_the_stage() {
         let changes = changes.iter().map(|change| (*change).to_owned());
         inserts(many).into_iter().chain(changes).collect()
     };
-    let written = rig.write(0, &batch(100..5101)).await.unwrap();
+    let written = rig.write(FIRST, &batch(100..5101)).await.unwrap();
     assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
     assert_eq!(
         (
@@ -132,9 +133,9 @@ async fn many_new_rows_beside_others_are_copied_past_the_stage() {
     assert_eq!(shown(&rig).await, ["A=eins", "D=four", "E=two"]);
     assert_consistent(&rig, "many new rows beside others").await;
     // Few of them are staged with the others.
-    rig.write(0, &inserts(6000..9000)).await.unwrap();
+    rig.write(FIRST, &inserts(6000..9000)).await.unwrap();
     ways(&rig).await;
-    rig.write(0, &batch(10_000..15_000)).await.unwrap();
+    rig.write(FIRST, &batch(10_000..15_000)).await.unwrap();
     assert_eq!(ways(&rig).await, ["SELECT"]);
     assert_consistent(&rig, "few new rows beside others").await;
 }
@@ -148,11 +149,11 @@ async fn new_rows_wait_for_keys_that_others_of_their_batch_give_up() {
              'BEGIN INSERT INTO public.deleted VALUES (OLD.code); RETURN NULL; END';
          CREATE TRIGGER deleted AFTER DELETE ON lookup FOR EACH ROW EXECUTE FUNCTION deleted();")
     .await;
-    rig.write(0, &START).await.unwrap();
+    rig.write(FIRST, &START).await.unwrap();
     ways(&rig).await;
     let mut batch = inserts(100..5101);
     batch.extend(["=1|Z|u|-", "+9000|A|new|-", "=2|B|u|x", "+9001|B|new too|-"].map(str::to_owned));
-    rig.write(0, &batch).await.unwrap();
+    rig.write(FIRST, &batch).await.unwrap();
     assert_eq!(ways(&rig).await, ["SELECT"]);
     assert_eq!(
         shown(&rig).await,
@@ -166,11 +167,11 @@ async fn new_rows_wait_for_keys_that_others_of_their_batch_give_up() {
 #[tokio::test]
 async fn constraints_that_are_checked_late_see_new_rows_and_others_together() {
     let mut rig = rig("ALTER TABLE lookup ADD UNIQUE (label) DEFERRABLE INITIALLY DEFERRED;").await;
-    rig.write(0, &START).await.unwrap();
+    rig.write(FIRST, &START).await.unwrap();
     ways(&rig).await;
     let mut batch = inserts(100..5101);
     batch.extend(["=1|A|given up|-", "+9000|E|one|-"].map(str::to_owned));
-    rig.write(0, &batch).await.unwrap();
+    rig.write(FIRST, &batch).await.unwrap();
     assert_eq!(ways(&rig).await, ["COPY", "SELECT"]);
     assert_eq!(
         shown(&rig).await,
@@ -178,7 +179,7 @@ async fn constraints_that_are_checked_late_see_new_rows_and_others_together() {
     );
     let mut batch = inserts(20_000..25_001);
     batch.extend(["=1|A|again|-", "+9002|F|two|-"].map(str::to_owned));
-    let written = rig.write(0, &batch).await.unwrap();
+    let written = rig.write(FIRST, &batch).await.unwrap();
     assert_eq!(
         (written.inserted, written.updated, written.rejected_in_all),
         (5001, 1, 1)
@@ -209,10 +210,10 @@ async fn rows_that_are_known_after_all_go_by_the_stage() {
     ];
     for (case, start, by_hand, expected) in cases {
         let mut rig = rig("").await;
-        rig.write(0, start).await.unwrap();
+        rig.write(FIRST, start).await.unwrap();
         rig.db.batch_execute(by_hand).await.unwrap();
         ways(&rig).await;
-        rig.write(0, &inserts(5..605)).await.unwrap();
+        rig.write(FIRST, &inserts(5..605)).await.unwrap();
         assert!(!ways(&rig).await.contains(&"COPY".to_owned()), "{case}");
         let found = rows(&rig.db, "SELECT label FROM lookup WHERE code = 'C5'").await;
         assert_eq!(found, expected, "{case}");
@@ -231,7 +232,7 @@ async fn rejected_batches_are_put_off() {
         let sql = format!("INSERT INTO lookup VALUES ('C{from}', 'foreign')");
         rig.db.batch_execute(&sql).await.unwrap();
         let before = value(&rig.db, "SELECT last_value FROM tries").await;
-        rig.write(0, &inserts(from..from + 501)).await.unwrap();
+        rig.write(FIRST, &inserts(from..from + 501)).await.unwrap();
         before != value(&rig.db, "SELECT last_value FROM tries").await
     };
     // What a sequence gave stays when the try is undone.
@@ -255,7 +256,7 @@ async fn rejected_batches_are_put_off() {
 #[tokio::test]
 async fn rejected_rows_are_set_apart_and_late_constraints_name_the_read_model() {
     let mut checked = rig("ALTER TABLE lookup ADD CHECK (label <> 'label 7');").await;
-    let written: Written = checked.write(0, &inserts(0..600)).await.unwrap();
+    let written: Written = checked.write(FIRST, &inserts(0..600)).await.unwrap();
     assert_eq!((written.inserted, written.rejected_in_all), (599, 1));
 
     let mut late = Rig::new(
@@ -266,7 +267,7 @@ async fn rejected_rows_are_set_apart_and_late_constraints_name_the_read_model() 
     )
     .await;
     late.add(&stopping(labels(false))).await;
-    let error = late.write(0, &inserts(0..600)).await.unwrap_err();
+    let error = late.write(FIRST, &inserts(0..600)).await.unwrap_err();
     assert_eq!(
         (error.class(), error.sqlstate()),
         (Class::Rejected, Some("23503"))
@@ -275,7 +276,7 @@ async fn rejected_rows_are_set_apart_and_late_constraints_name_the_read_model() 
         error.to_string().contains("read model \"public.lookup\""),
         "{error}"
     );
-    assert_eq!(late.writer.culprit(), Some(0));
+    assert_eq!(late.writer.culprit(), Some(FIRST));
     assert_eq!(value(&late.db, "SELECT count(*) FROM lookup").await, "0");
 }
 
@@ -327,14 +328,14 @@ async fn types_arrive_as_by_the_stage() {
             .await;
     }
     let many: Vec<String> = (0..600).map(insert).collect();
-    rig.write(0, &many).await.unwrap();
+    rig.write(FIRST, &many).await.unwrap();
     // As one statement, and staged by one.
     for some in many.chunks(300) {
-        rig.write(1, some).await.unwrap();
+        rig.write(SECOND, some).await.unwrap();
     }
     let both = vec![
-        (0, rig.fold(0, &[insert(600)])),
-        (1, rig.fold(1, &[insert(600)])),
+        (FIRST, rig.fold(FIRST, &[insert(600)])),
+        (SECOND, rig.fold(SECOND, &[insert(600)])),
     ];
     rig.apply(both).await.unwrap();
     let all = |table: &str| format!("SELECT x::text FROM {table} x ORDER BY k");

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use cdc::batch::{MergePosition, Written};
 use cdc::error::{Class, Result};
 use cdc::fold::Fold;
+use cdc::read_model::ModelIndex;
 use cdc::target::difference::Difference;
 use futures_util::stream;
 
 use crate::cases::{BYSTANDERS, TABLES, assert_consistent, bystanders, labels, other};
 use crate::key_index::forget_doubled_keys;
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig, SECOND};
 use crate::support::{rows, value};
 
 /// A source row.
@@ -303,9 +304,9 @@ impl Run {
         rig.add(&labels(!short)).await;
         rig.add(&other()).await;
         // As after a first copy: rows are counted from here on.
-        rig.write(0, &["!"]).await.unwrap();
+        rig.write(FIRST, &["!"]).await.unwrap();
         if refusing {
-            rig.write(0, &[format!("+{GOOD}")]).await.unwrap();
+            rig.write(FIRST, &[format!("+{GOOD}")]).await.unwrap();
         }
         Self {
             rig,
@@ -371,12 +372,12 @@ impl Run {
     async fn batch(&mut self, number: usize) {
         let changes = self.changes();
         let what = format!("batch {number}: {changes:?}");
-        let mut folds = vec![(0, self.rig.fold(0, &changes))];
+        let mut folds = vec![(FIRST, self.rig.fold(FIRST, &changes))];
         if self.random.u8(..4) == 0 {
             // Two read models: by COPY.
             folds.insert(
                 self.random.usize(..2),
-                (1, self.rig.fold(1, &[format!("=x|{number}")])),
+                (SECOND, self.rig.fold(SECOND, &[format!("=x|{number}")])),
             );
         }
         let beside = self.random.u8(..16) == 0;
@@ -396,29 +397,29 @@ impl Run {
             .await;
         if beside {
             let gone: Vec<String> = BYSTANDERS.map(|id| format!("-{id}")).collect();
-            self.rig.write(0, &gone).await.unwrap();
+            self.rig.write(FIRST, &gone).await.unwrap();
         }
         let told = changes
             .iter()
             .any(|change| change.contains(" > ") || change.contains("|u|"));
         if !told && self.random.u8(..6) == 0 {
             // A batch that comes twice changes nothing.
-            let written = self.rig.write(0, &changes).await.unwrap();
+            let written = self.rig.write(FIRST, &changes).await.unwrap();
             assert_eq!(written.changed(), 0, "seed {}, {what} again", self.seed);
             self.assert_shown(&format!("{what} again")).await;
         }
     }
 
     /// The changes beside many new rows, by a writer that has not put them off.
-    async fn beside(&mut self, changes: &[String]) -> Result<Vec<(usize, Written)>> {
+    async fn beside(&mut self, changes: &[String]) -> Result<Vec<(ModelIndex, Written)>> {
         self.rig.writer = self.rig.another_writer().await;
         let all = bystanders().chain(changes.iter().cloned());
-        let fold = self.rig.fold(0, &all.collect::<Vec<_>>());
-        self.rig.apply(vec![(0, fold)]).await
+        let fold = self.rig.fold(FIRST, &all.collect::<Vec<_>>());
+        self.rig.apply(vec![(FIRST, fold)]).await
     }
 
     /// The changes as those of one large transaction, cut anywhere.
-    async fn in_chunks(&mut self, changes: &[String]) -> Result<Vec<(usize, Written)>> {
+    async fn in_chunks(&mut self, changes: &[String]) -> Result<Vec<(ModelIndex, Written)>> {
         let mut chunks = Vec::new();
         let mut rest = changes;
         while self.random.u8(..4) > 0 {
@@ -430,18 +431,18 @@ impl Run {
         if self.random.u8(..8) == 0 {
             // The connection to the source was lost before its end.
             for chunk in &chunks {
-                let fold = self.rig.fold(0, chunk);
-                self.rig.writer.stage_chunk(&[(0, fold)]).await?;
+                let fold = self.rig.fold(FIRST, chunk);
+                self.rig.writer.stage_chunk(&[(FIRST, fold)]).await?;
             }
             self.rig.writer.abandon_chunks().await?;
         }
-        self.rig.write_in_chunks(0, &chunks).await
+        self.rig.write_in_chunks(FIRST, &chunks).await
     }
 
     /// An exact copy beside the stream, merged where both stand.
     async fn resync(&mut self) {
         let model = self.rig.models[0].target.clone();
-        let mut shadow = self.rig.shadow(0).await;
+        let mut shadow = self.rig.shadow(FIRST).await;
         let text = copy(&self.source);
         let pieces = text
             .split_inclusive('\n')
@@ -466,8 +467,8 @@ impl Run {
         }
         for _ in 0..self.random.usize(..4) {
             let changes = self.changes();
-            let fold = self.rig.fold(0, &changes);
-            self.rig.apply(vec![(0, fold.clone())]).await.unwrap();
+            let fold = self.rig.fold(FIRST, &changes);
+            self.rig.apply(vec![(FIRST, fold.clone())]).await.unwrap();
             self.source.settle();
             let folds: Vec<(_, Fold)> = vec![(&model, fold)];
             let done = shadow.catch_up(folds).await;
@@ -509,8 +510,13 @@ impl Run {
                 .and_modify(|label| *label = "drift".to_owned());
         }
         let position = MergePosition::Running(self.rig.position().lsn, None);
-        let merged = self.rig.writer.merge(&[0], &position, 20).await.unwrap();
-        let (_, written) = merged.into_iter().next().unwrap();
+        let merged = self
+            .rig
+            .writer
+            .merge(&[FIRST], &position, 20)
+            .await
+            .unwrap();
+        let written = merged.into_iter().next().unwrap().result;
         let written = written.unwrap();
         if !damage {
             assert_eq!(
@@ -530,7 +536,11 @@ impl Run {
     /// Another process takes over; the old one writes nothing from then on.
     async fn take_over(&mut self) {
         let new = self.rig.another_writer().await;
-        let error = self.rig.write(0, &["+99|C0|zombie|-"]).await.unwrap_err();
+        let error = self
+            .rig
+            .write(FIRST, &["+99|C0|zombie|-"])
+            .await
+            .unwrap_err();
         assert_eq!(error.class(), Class::Fenced);
         self.rig.writer = new;
     }

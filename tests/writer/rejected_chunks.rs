@@ -3,7 +3,7 @@
 use cdc::error::Class;
 
 use crate::isolate::{LOOKUP, REJECTED, TABLES, fill, model, resync, start};
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig};
 use crate::support::{rows, value};
 
 async fn rig() -> Rig {
@@ -53,7 +53,7 @@ async fn a_left_out_value_of_a_dead_row_that_was_rejected_breaks_the_read_model(
     for (case, chunks) in cases {
         let mut rig = rig().await;
         let before = rows(&rig.db, LOOKUP).await;
-        let error = rig.write_in_chunks(0, chunks).await.unwrap_err();
+        let error = rig.write_in_chunks(FIRST, chunks).await.unwrap_err();
         assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
         assert_eq!(rows(&rig.db, LOOKUP).await, before, "{case}");
     }
@@ -107,14 +107,14 @@ async fn a_dead_row_that_was_rejected_is_what_later_chunks_make_of_it() {
     ];
     for (case, chunks, lookup) in cases {
         let mut rig = rig().await;
-        rig.write_in_chunks(0, chunks).await.unwrap();
+        rig.write_in_chunks(FIRST, chunks).await.unwrap();
         assert_eq!(rows(&rig.db, LOOKUP).await, *lookup, "{case}");
         assert_eq!(rows(&rig.db, REJECTED).await, [""; 0], "{case}");
         // What is not remembered is told when its value is left out.
         if case.ends_with("at the end") {
             let identity = if case.starts_with("new") { 7 } else { 1 };
             let error = rig
-                .write(0, &[format!("={identity}|A|u|1|-")])
+                .write(FIRST, &[format!("={identity}|A|u|1|-")])
                 .await
                 .unwrap_err();
             assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
@@ -151,25 +151,29 @@ async fn a_value_left_out_of_a_dead_row_that_nobody_remembers_is_no_matter() {
     for (case, chunks) in cases {
         for isolating in [false, true] {
             let mut rig = rig().await;
-            rig.write(0, &[rejected]).await.unwrap();
+            rig.write(FIRST, &[rejected]).await.unwrap();
             if isolating {
-                rig.write(0, &["+5|FORBIDDEN|five|5|-"]).await.unwrap();
+                rig.write(FIRST, &["+5|FORBIDDEN|five|5|-"]).await.unwrap();
             }
-            rig.write(0, &["=2|B|deux|2|-"]).await.unwrap();
+            rig.write(FIRST, &["=2|B|deux|2|-"]).await.unwrap();
             match chunks {
-                [batch] => rig.write(0, batch).await.map(|_| ()).unwrap(),
-                chunks => rig.write_in_chunks(0, chunks).await.map(|_| ()).unwrap(),
+                [batch] => rig.write(FIRST, batch).await.map(|_| ()).unwrap(),
+                chunks => rig
+                    .write_in_chunks(FIRST, chunks)
+                    .await
+                    .map(|_| ())
+                    .unwrap(),
             }
             let lookup = rows(&rig.db, LOOKUP).await;
             assert_eq!(lookup.len(), 1, "{case}: {lookup:?}");
-            rig.write(0, &["+9|A|new|9|-"]).await.unwrap();
+            rig.write(FIRST, &["+9|A|new|9|-"]).await.unwrap();
             assert_eq!(rows(&rig.db, LOOKUP).await.len(), 2, "{case}");
             assert_eq!(
                 rows(&rig.db, REJECTED).await.len(),
                 usize::from(isolating),
                 "{case}"
             );
-            let error = rig.write(0, &["=1|A|u|1|-"]).await.unwrap_err();
+            let error = rig.write(FIRST, &["=1|A|u|1|-"]).await.unwrap_err();
             assert_eq!(error.class(), Class::Broken, "{case}: {error:?}");
         }
     }
@@ -181,13 +185,13 @@ async fn a_copy_catches_up_with_dead_rows_that_nobody_remembers() {
     let rig = rig().await;
     let model = rig.models[0].target.clone();
     let copy = ["2|l|B|two|2", "3|d|C|dead and far too long|3"];
-    let mut shadow = fill(&rig, 0, &copy).await;
+    let mut shadow = fill(&rig, FIRST, &copy).await;
     for line in ["=3|C|u|7|x", "=2|B|far too long for it|2|-", "=2|B|u|8|x"] {
-        let fold = rig.fold(0, &[line]);
+        let fold = rig.fold(FIRST, &[line]);
         shadow.catch_up(vec![(&model, fold)]).await.unwrap();
     }
     for line in ["=3|C|u|3|-", "=2|B|u|8|-"] {
-        let fold = rig.fold(0, &[line]);
+        let fold = rig.fold(FIRST, &[line]);
         let error = shadow.catch_up(vec![(&model, fold)]).await.unwrap_err();
         assert_eq!(error.class(), Class::Broken, "{line}: {error:?}");
     }
@@ -203,11 +207,11 @@ async fn dead_rows_do_not_count_as_rejected() {
             .collect()
     };
     let mut rig = rig().await;
-    let written = rig.write(0, &dead(1000)).await.unwrap();
+    let written = rig.write(FIRST, &dead(1000)).await.unwrap();
     assert_eq!((written.rejected_rows, written.rejected_in_all), (0, 0));
     let chunks = [dead(3000), dead(5000), vec!["+7|G|seven|7|-".to_owned()]];
     let chunks: Vec<&[String]> = chunks.iter().map(Vec::as_slice).collect();
-    rig.write_in_chunks(0, &chunks).await.unwrap();
+    rig.write_in_chunks(FIRST, &chunks).await.unwrap();
     let mut copy = vec!["0|l|ZZ|good|\\N".to_owned(), "7|l|G|seven|7".to_owned()];
     copy.extend((1000..2200).map(|n| format!("{n}|d|D{n}|far too long for it|{n}")));
     let copy: Vec<&str> = copy.iter().map(String::as_str).collect();
@@ -231,7 +235,7 @@ async fn rows_are_counted_as_rejected_once() {
     let mut rig = rig().await;
     let chunks = [inserts, bad(1), bad(2)];
     let chunks: Vec<&[String]> = chunks.iter().map(Vec::as_slice).collect();
-    let written = rig.write_in_chunks(0, &chunks).await.unwrap();
+    let written = rig.write_in_chunks(FIRST, &chunks).await.unwrap();
     assert_eq!(written[0].1.rejected_in_all, 600);
     let mut again = bad(3);
     again.insert(0, "!".to_owned());
@@ -239,14 +243,17 @@ async fn rows_are_counted_as_rejected_once() {
     let more: Vec<String> = (2000..2600)
         .map(|n| format!("+{n}|D{n}|far too long for it|-|-"))
         .collect();
-    let error = rig.write_in_chunks(0, &[&again, &more]).await.unwrap_err();
+    let error = rig
+        .write_in_chunks(FIRST, &[&again, &more])
+        .await
+        .unwrap_err();
     assert_eq!(error.class(), Class::Rejected, "{error:?}");
     assert_eq!(
         value(&rig.db, "SELECT count(*) FROM cdc.rejected").await,
         "600"
     );
     let truncated = ["!", "+0|ZZ|good|-|-"].map(str::to_owned);
-    rig.write_in_chunks(0, &[&more, &truncated, &bad(3)])
+    rig.write_in_chunks(FIRST, &[&more, &truncated, &bad(3)])
         .await
         .unwrap();
     assert_eq!(

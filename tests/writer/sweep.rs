@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use crate::cases::{TABLES, labels, other};
 use crate::isolate::fill;
 use crate::limits::stopping;
-use crate::rig::Rig;
+use crate::rig::{FIRST, Rig, SECOND};
 
 async fn rig() -> Rig {
     let mut rig = Rig::new(TABLES).await;
@@ -47,36 +47,36 @@ fn updates(ids: std::ops::Range<u32>, label: &str) -> Vec<String> {
 async fn staging_tables_are_empty_after_each_batch() {
     let mut rig = rig().await;
     let insert: Vec<String> = (0..700).map(|id| format!("+1{id}|C{id}|one|-")).collect();
-    rig.write(0, &insert[..300]).await.unwrap();
+    rig.write(FIRST, &insert[..300]).await.unwrap();
     assert_empty(&mut rig, "few rows").await;
-    rig.write(0, &insert[300..]).await.unwrap();
-    rig.write(0, &updates(0..700, "two")).await.unwrap();
+    rig.write(FIRST, &insert[300..]).await.unwrap();
+    rig.write(FIRST, &updates(0..700, "two")).await.unwrap();
     assert_empty(&mut rig, "many rows").await;
     let folds = vec![
-        (0, rig.fold(0, &updates(0..5, "three"))),
-        (1, rig.fold(1, &["+x|y"])),
+        (FIRST, rig.fold(FIRST, &updates(0..5, "three"))),
+        (SECOND, rig.fold(SECOND, &["+x|y"])),
     ];
     rig.apply(folds).await.unwrap();
     assert_empty(&mut rig, "two read models").await;
     let (first, second) = (updates(0..600, "four"), updates(100..700, "five"));
     let chunks = [first.as_slice(), second.as_slice(), &first[..1]];
-    rig.write_in_chunks(0, &chunks).await.unwrap();
+    rig.write_in_chunks(FIRST, &chunks).await.unwrap();
     assert_empty(&mut rig, "chunks").await;
-    rig.write(0, &["+9|FAR-TOO-LONG|x|-", "=10|C0|six|-"])
+    rig.write(FIRST, &["+9|FAR-TOO-LONG|x|-", "=10|C0|six|-"])
         .await
         .unwrap();
     assert_empty(&mut rig, "a rejected row").await;
     let mut many = updates(0..700, "seven");
     many.push("+8|FAR-TOO-LONG|x|-".to_owned());
-    rig.write(0, &many).await.unwrap();
+    rig.write(FIRST, &many).await.unwrap();
     assert_empty(&mut rig, "a rejected row among many").await;
     for lines in [
         vec!["1|l|A|one", "2|l|FAR-TOO-LONG|two"],
         vec!["1|l|A|one", "1|l|A|one"],
     ] {
-        let mut shadow = fill(&rig, 0, &lines).await;
+        let mut shadow = fill(&rig, FIRST, &lines).await;
         let position = MergePosition::Running(rig.position().lsn, None);
-        let _ = rig.writer.merge(&[0], &position, 20).await;
+        let _ = rig.writer.merge(&[FIRST], &position, 20).await;
         shadow.give_back(&rig.bookkeeping).await.unwrap();
         assert_empty(&mut rig, "a copy").await;
     }
@@ -90,8 +90,8 @@ async fn rejected_row_of_a_large_transaction_beside_a_read_model_that_stops_at_o
     rig.add(&stopping(other())).await;
     let both = |rig: &Rig, id: u32, code: &str| {
         vec![
-            (0, rig.fold(0, &[format!("+{id}|{code}|x|-")])),
-            (1, rig.fold(1, &[format!("+{code}|y")])),
+            (FIRST, rig.fold(FIRST, &[format!("+{id}|{code}|x|-")])),
+            (SECOND, rig.fold(SECOND, &[format!("+{code}|y")])),
         ]
     };
     let chunk = both(&rig, 1, "FAR-TOO-LONG");
@@ -108,7 +108,7 @@ async fn rejected_row_of_a_large_transaction_beside_a_read_model_that_stops_at_o
         .iter()
         .map(|(index, of)| (*index, of.inserted, of.rejected_in_all))
         .collect();
-    assert_eq!(told, [(0, 1, 1), (1, 2, 0)]);
+    assert_eq!(told, [(FIRST, 1, 1), (SECOND, 2, 0)]);
     assert_empty(&mut rig, "chunks of two read models").await;
 }
 
@@ -122,10 +122,10 @@ async fn stage_bytes(rig: &mut Rig) -> i64 {
 async fn dead_rows_of_staging_tables_are_vacuumed() {
     let mut rig = rig().await;
     let insert: Vec<String> = (0..400).map(|id| format!("+1{id}|C{id}|one|-")).collect();
-    rig.write(0, &insert).await.unwrap();
+    rig.write(FIRST, &insert).await.unwrap();
     let mut most = 0;
     for round in 0..60 {
-        rig.write(0, &updates(0..400, &format!("round {round}")))
+        rig.write(FIRST, &updates(0..400, &format!("round {round}")))
             .await
             .unwrap();
         most = stage_bytes(&mut rig).await.max(most);
@@ -135,23 +135,23 @@ async fn dead_rows_of_staging_tables_are_vacuumed() {
     // Many new rows, which go past the stage, leave its dead rows where they are.
     for round in 0..6_u32 {
         for _ in 0..12 {
-            rig.write(0, &updates(0..400, &format!("and {round}")))
+            rig.write(FIRST, &updates(0..400, &format!("and {round}")))
                 .await
                 .unwrap();
         }
         let new: Vec<String> = (0..501)
             .map(|n| format!("+3{round}{n}|N{round}-{n}|new|-"))
             .collect();
-        rig.write(0, &new).await.unwrap();
+        rig.write(FIRST, &new).await.unwrap();
         most = stage_bytes(&mut rig).await.max(most);
     }
     assert!(most < 1_000_000, "{most} bytes, past the stage");
     // A large transaction that breaks off leaves all of it dead.
     let large = updates(0..20_000, "some label");
-    let fold = rig.fold(0, &large);
-    rig.writer.stage_chunk(&[(0, fold)]).await.unwrap();
+    let fold = rig.fold(FIRST, &large);
+    rig.writer.stage_chunk(&[(FIRST, fold)]).await.unwrap();
     rig.writer.abandon_chunks().await.unwrap();
-    rig.write(0, &updates(0..1, "after it")).await.unwrap();
+    rig.write(FIRST, &updates(0..1, "after it")).await.unwrap();
     let found = tables(&mut rig).await;
     assert!(
         found.iter().all(|(.., bytes)| *bytes < 200_000),

@@ -8,10 +8,11 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
+use crate::read_model::ModelId;
 use crate::read_model::follow::follow;
 use crate::read_model::lookup_obstacles::{cannot_be_written, unfit};
 use crate::settings::{ReadModelSettings, Settings};
-use crate::target::bookkeeping::{Bookkeeping, StoredModel};
+use crate::target::bookkeeping::{Bookkeeping, MapOf, StoredModel};
 use crate::target::model::TargetModel;
 use crate::target::presence::{Presence, presence};
 use crate::target::{facts, lookup, script};
@@ -38,10 +39,10 @@ pub(super) async fn text(
         format!("BEGIN;\n{}\nCOMMIT;", bookkeeping.create_sql().trim_end()),
         script::of_session(&settings.target.schema),
     ];
-    let mut places = Places::of(stored);
+    let mut maps = Maps::of(stored);
     for model in &settings.read_models {
         parts.push(format!("-- Read model {}.", model.name()));
-        let place = places.of_read_model(&model.name());
+        let place = maps.of_read_model(&model.name());
         parts.push(
             match tables.iter().find(|table| table.name == model.source) {
                 Some(table) => of_read_model(conn, settings, place, model, table).await?,
@@ -68,7 +69,7 @@ async fn stored_models(
 async fn of_read_model(
     conn: &mut PgConnection,
     settings: &Settings,
-    place: Place,
+    map: MapOf,
     model: &ReadModelSettings,
     table: &SourceTable,
 ) -> Result<String> {
@@ -89,7 +90,7 @@ async fn of_read_model(
             "{made}\n\n-- A column has a type that is not built in: the functions can be printed once the table is there."
         ));
     };
-    Ok(match bind(settings, place, model, table, &found) {
+    Ok(match bind(settings, map, model, table, &found) {
         Ok(bound) => format!("{made}\n\n{}", script::of_read_model(&bound)),
         Err(error) => format!("{made}\n\n{}", why_not(&error)),
     })
@@ -99,7 +100,7 @@ async fn of_read_model(
 /// reads here what it needs.
 fn bind(
     settings: &Settings,
-    place: Place,
+    map: MapOf,
     model: &ReadModelSettings,
     table: &SourceTable,
     lookup: &LookupTable,
@@ -109,38 +110,30 @@ fn bind(
     if let Some(obstacle) = unfit(model, lookup, Some(table), schema).into_iter().next() {
         return Err(cannot_be_written(&lookup.name, obstacle));
     }
-    let bound = TargetModel::bind(place.id, schema, Arc::new(followed), lookup)?;
-    Ok(bound.with_map(place.generation).with_shadow(1, ""))
+    let bound = TargetModel::bind(map.id, schema, Arc::new(followed), lookup)?;
+    Ok(bound.with_map(map.generation).with_shadow(1, ""))
 }
 
-/// Number and generation of a read model.
-#[derive(Clone, Copy)]
-struct Place {
-    id: i32,
-    generation: i32,
-}
-
-/// The place of each read model: as stored, else the one that it gets next.
-struct Places {
+/// The map of each read model: as stored, else the one that it gets next.
+struct Maps {
     stored: Vec<StoredModel>,
-    last: i32,
+    /// The last number that is given.
+    last: ModelId,
 }
 
-impl Places {
+impl Maps {
     fn of(stored: Vec<StoredModel>) -> Self {
-        let last = stored.iter().map(|stored| stored.id).max().unwrap_or(0);
+        let ids = stored.iter().map(|stored| stored.id);
+        let last = ids.max().unwrap_or(ModelId(0));
         Self { stored, last }
     }
 
-    fn of_read_model(&mut self, name: &str) -> Place {
+    fn of_read_model(&mut self, name: &str) -> MapOf {
         match self.stored.iter().find(|stored| stored.name == name) {
-            Some(stored) => Place {
-                id: stored.id,
-                generation: stored.generation,
-            },
+            Some(stored) => stored.map(),
             None => {
-                self.last = self.last.saturating_add(1);
-                Place {
+                self.last = ModelId(self.last.0.saturating_add(1));
+                MapOf {
                     id: self.last,
                     generation: 0,
                 }

@@ -3,7 +3,7 @@
 use super::{Action, Consumer, Note, Proof};
 use crate::batch::Batch;
 use crate::consume::Now;
-use crate::consume::acks::Status;
+use crate::consume::acks::{Asks, Idle, Status};
 use crate::consume::job::{FailedBatch, Job};
 use crate::consume::pending::Pending;
 use crate::error::Result;
@@ -42,13 +42,13 @@ impl Consumer {
     fn idle_job(&mut self, now: Now) -> Result<Option<Job>> {
         let comes_to_stand = self.mode.waits_for(self.acks.applied());
         let wanted = self.acks.wants_to_store();
-        let Some(time) = wanted.or(comes_to_stand.then_some(false)) else {
-            return Ok(None);
-        };
-        self.store_idle(time, now)
+        match wanted.or(comes_to_stand.then_some(Idle::Higher)) {
+            Some(which) => self.store_idle(which, now),
+            None => Ok(None),
+        }
     }
 
-    fn store_idle(&mut self, time: bool, now: Now) -> Result<Option<Job>> {
+    fn store_idle(&mut self, which: Idle, now: Now) -> Result<Option<Job>> {
         if !self.is_at_rest() || self.mode.stands_still() {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ impl Consumer {
                 error: broken.error,
             }));
         }
-        Ok(self.acks.take_idle(time, now).map(Job::Store))
+        Ok(self.acks.take_idle(which, now).map(Job::Store))
     }
 
     /// Whether nothing is in flight: no job, no batch, no open transaction.
@@ -164,7 +164,7 @@ impl Consumer {
             return Ok(None);
         }
         self.resume();
-        let job = match self.store_idle(false, now)? {
+        let job = match self.store_idle(Idle::Higher, now)? {
             Some(job) => Some(job),
             None => self.acks.not_durable().map(Job::Harden),
         };
@@ -174,7 +174,7 @@ impl Consumer {
 
     /// The status that goes out last, or whenever one is due.
     pub(crate) fn last_status(&mut self) -> Option<Status> {
-        self.acks.say(false);
+        self.acks.say(Asks::Nothing);
         self.acks.take_status()
     }
 }

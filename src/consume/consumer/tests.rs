@@ -5,6 +5,7 @@ mod cases;
 
 use super::*;
 use crate::as_of::Reading;
+use crate::batch::{Merged, Written};
 use crate::consume::job::{Applied, Done};
 use crate::facts::ReplicaIdentity;
 use crate::lsn::PgTimestamp;
@@ -21,6 +22,9 @@ struct Case {
     /// Whether looks at the catalogs are answered at once.
     proves: bool,
 }
+
+/// The one read model.
+const LABELS: ModelIndex = ModelIndex(0);
 
 /// How a case begins.
 #[derive(Clone, Copy)]
@@ -160,7 +164,7 @@ impl Case {
             }
             "tick" => self.consumer.tick(self.now)?,
             "hurry" => self.consumer.hurry(),
-            "pause" => self.consumer.pause(lsn, vec![(0, model())]),
+            "pause" => self.consumer.pause(lsn, vec![(LABELS, model())]),
             "resume" => self.consumer.resume(),
             "merge" => {
                 let position = self.consumer.begin_merge();
@@ -168,10 +172,9 @@ impl Case {
                     position.map_or("refused".to_owned(), |at| format!("merge {}", at.0)),
                 ));
             }
-            "merged" => self.consumer.done(
-                &Done::Merged(vec![(0, Ok(crate::batch::Written::default()))]),
-                self.now,
-            )?,
+            "merged" => self
+                .consumer
+                .done(&Done::Merged(vec![merged()]), self.now)?,
             "not-merged" => self.consumer.done(&Done::Merged(Vec::new()), self.now)?,
             "named" => {
                 let time = PgTimestamp(i64::try_from(self.now.as_micros()).unwrap());
@@ -181,7 +184,7 @@ impl Case {
             "done" => self.done()?,
             "fails" => {
                 let failed = FailedBatch {
-                    index: 0,
+                    index: LABELS,
                     transactions: 1,
                     lsn: self.consumer.applied(),
                     error: Error::new(Class::Rejected, "it does not fit"),
@@ -281,7 +284,10 @@ impl Case {
             },
             Job::NoteLeaves(_) => "note".to_owned(),
             Job::Harden(lsn) => format!("harden {}", lsn.0),
-            Job::Audit(taking_part) => format!("audit {taking_part:?}"),
+            Job::Audit(taking_part) => {
+                let places: Vec<_> = taking_part.iter().map(|index| index.0).collect();
+                format!("audit {places:?}")
+            }
         };
         self.job = Some(job);
         text
@@ -299,7 +305,7 @@ impl Case {
                 commit_time: None,
                 transactions: batch.transactions,
                 written: Vec::new(),
-                suspended: batch.suspended.iter().map(|(index, _)| *index).collect(),
+                suspended: batch.suspended.iter().map(|one| one.index).collect(),
             }),
             Job::Store(position) => Done::Stored(position.lsn),
             Job::NoteLeaves(_) => Done::Noted,
@@ -307,6 +313,14 @@ impl Case {
             Job::Audit(_) => Done::Audited(Vec::new()),
         };
         self.consumer.done(&done, self.now)
+    }
+}
+
+/// A copy that was merged.
+fn merged() -> Merged {
+    Merged {
+        index: LABELS,
+        result: Ok(Written::default()),
     }
 }
 

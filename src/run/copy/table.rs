@@ -12,15 +12,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::ToCopy;
 use super::failure::Failure;
 use super::progress::Progress;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error};
 use crate::read_model::follow::follow;
 use crate::run::report::millis;
 use crate::run::shared::Shared;
@@ -29,7 +28,8 @@ use crate::source::as_read::AsRead;
 use crate::source::copy_query::copy_query;
 use crate::source::cut::CutClient;
 use crate::source::snapshot::{CopyOut, Snapshot};
-use crate::target::shadow::{Counter, ShadowWriter};
+use crate::sql::TableName;
+use crate::target::shadow::{Counter, Filling, ShadowWriter};
 
 /// How often the copy looks whether another session waits for its lock, and reports its progress.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,6 +44,14 @@ pub(super) struct Tables<'a> {
     reader: Option<CutClient>,
     shadow: &'a mut ShadowWriter,
     stop: &'a CancellationToken,
+}
+
+/// A table that is read under the lock.
+struct Copying<'a> {
+    to_copy: &'a ToCopy,
+    snapshot: &'a Snapshot,
+    /// What the text of its rows depended on at C.
+    as_of_c: AsRead,
 }
 
 impl<'a> Tables<'a> {
@@ -76,32 +84,20 @@ impl<'a> Tables<'a> {
             .await;
         to_copy.model = taken.map_err(Failure::of_target)?;
         let to_copy = &*to_copy;
-        if self.observer.is_closed() {
-            self.observer = self
-                .shared
-                .source_observer("observer")
-                .await
-                .map_err(Failure::PutOff)?;
-        }
-        let snapshot = self.begin().await?;
         let table = &to_copy.settings.source;
-        snapshot.lock(table).await.map_err(Failure::of_source)?;
-        if !snapshot
-            .has_same_files(table)
-            .await
-            .map_err(Failure::of_source)?
-        {
-            return Err(altered());
-        }
+        let snapshot = self.begin_with(table).await?;
         let estimate = self.check_unaltered(to_copy).await?;
         let as_of_c = AsRead::read(snapshot.client(), table)
             .await
             .map_err(Failure::of_source)?;
         let copied = Counter::default();
         let mut progress = Progress::new(self.shared, to_copy, estimate, &copied);
-        let mut result = self
-            .fill(&snapshot, to_copy, &as_of_c, &mut progress, false)
-            .await;
+        let copy = Copying {
+            to_copy,
+            snapshot: &snapshot,
+            as_of_c,
+        };
+        let mut result = self.fill(&copy, &mut progress, Filling::AtOnce).await;
         if let Err(Failure::LeftOut(error)) = &result
             && error.class() == Class::Rejected
             && to_copy.model.isolates()
@@ -112,9 +108,7 @@ impl<'a> Tables<'a> {
                 .take(&self.shared.bookkeeping, &to_copy.model)
                 .await
                 .map_err(Failure::of_target)?;
-            result = self
-                .fill(&snapshot, to_copy, &as_of_c, &mut progress, true)
-                .await;
+            result = self.fill(&copy, &mut progress, Filling::Carefully).await;
         }
         progress.end().await;
         result?;
@@ -130,6 +124,26 @@ impl<'a> Tables<'a> {
         // lost.
         self.reader = snapshot.end().await.ok();
         Ok(())
+    }
+
+    /// Begins a transaction under the snapshot, with the table locked: it has the files that it had
+    /// at C.
+    async fn begin_with(&mut self, table: &TableName) -> Result<Snapshot, Failure> {
+        if self.observer.is_closed() {
+            self.observer = self
+                .shared
+                .source_observer("observer")
+                .await
+                .map_err(Failure::PutOff)?;
+        }
+        let snapshot = self.begin().await?;
+        snapshot.lock(table).await.map_err(Failure::of_source)?;
+        let same_files = snapshot.has_same_files(table).await;
+        if same_files.map_err(Failure::of_source)? {
+            Ok(snapshot)
+        } else {
+            Err(altered())
+        }
     }
 
     /// Begins a transaction under the snapshot.
@@ -195,12 +209,15 @@ impl<'a> Tables<'a> {
     /// stop.
     async fn fill(
         &mut self,
-        snapshot: &Snapshot,
-        to_copy: &ToCopy,
-        as_of_c: &AsRead,
+        copy: &Copying<'_>,
         progress: &mut Progress<'_>,
-        carefully: bool,
+        filling: Filling,
     ) -> Result<(), Failure> {
+        let Copying {
+            to_copy,
+            snapshot,
+            as_of_c,
+        } = copy;
         let table = &to_copy.settings.source;
         let rows = self.begin_copy(snapshot, to_copy).await?;
         let now = AsRead::read(&self.observer, table).await;
@@ -212,19 +229,16 @@ impl<'a> Tables<'a> {
             by_source.store(true, Ordering::Relaxed);
             error
         });
-        let mut filling = std::pin::pin!(fill_shadow(
-            self.shadow,
-            to_copy,
-            rows,
-            progress.copied,
-            carefully
-        ));
+        let filled = self
+            .shadow
+            .fill_by(filling, &to_copy.model, rows, progress.copied);
+        let mut filled = std::pin::pin!(filled);
         let mut gave_way = false;
         let filled = loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(Failure::Ends(stopped())),
-                filled = &mut filling => break filled,
+                filled = &mut filled => break filled,
                 () = tokio::time::sleep(LOOK_INTERVAL) => {
                     gave_way = gave_way || give_way(self.shared, snapshot, &mut self.observer, to_copy).await;
                     progress.tell().await;
@@ -246,20 +260,6 @@ impl<'a> Tables<'a> {
         } else {
             Err(altered())
         }
-    }
-}
-
-async fn fill_shadow(
-    shadow: &mut ShadowWriter,
-    to_copy: &ToCopy,
-    rows: impl Stream<Item = Result<Bytes>>,
-    copied: &Counter,
-    carefully: bool,
-) -> Result<()> {
-    if carefully {
-        shadow.fill_carefully(&to_copy.model, rows, copied).await
-    } else {
-        shadow.fill(&to_copy.model, rows, copied).await
     }
 }
 

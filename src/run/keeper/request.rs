@@ -87,10 +87,7 @@ impl Keeper {
                 .as_ref()
                 .is_none_or(|names| names.contains(&settings.name()))
         };
-        let models = self
-            .models
-            .iter()
-            .filter(|(_, settings, _)| wanted(settings));
+        let models = self.models.iter().filter(|model| wanted(&model.settings));
         Order {
             models: models.cloned().collect(),
             epoch: self.epoch,

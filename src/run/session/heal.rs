@@ -6,6 +6,7 @@ use super::Session;
 use crate::batch::{MergePosition, Merged, Written};
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::read_model::ModelIndex;
 use crate::retry::Healings;
 use crate::run::copy::{Copied, ToCopy, copy_all, in_vain, take_away};
 use crate::run::lessons::Lessons;
@@ -33,6 +34,22 @@ fn was_rolled_back(error: &Error) -> bool {
     sqlstate.is_some_and(|sqlstate| !sqlstate.starts_with("08") && !sqlstate.starts_with("57P"))
 }
 
+/// The slot of the copies.
+struct NewSlot {
+    made: CreatedSlot,
+    /// A time of the source at which nothing was flushed beyond its consistent point.
+    as_of: Option<PgTimestamp>,
+}
+
+/// How far the merge of the copies is. Once it is stored the slot is the stream's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Merge {
+    NotStored,
+    /// The answer to its COMMIT has not come.
+    MayBeStored,
+    Stored,
+}
+
 impl Session<'_> {
     /// First copy or healing: a new slot and exact copies of every read model, merged in one
     /// transaction.
@@ -43,9 +60,45 @@ impl Session<'_> {
         lessons: &mut Lessons,
     ) -> Result<Lsn> {
         let started = Instant::now();
-        let bookkeeping = &self.shared.bookkeeping;
-        let name = self.shared.settings.source.slot.clone();
-        let epoch = self.writer.epoch();
+        self.begin_healing(why, healings).await?;
+        lessons.owned = Some(self.source.clone());
+        let names: Vec<String> = self
+            .bound
+            .iter()
+            .map(|bound| bound.settings.name())
+            .collect();
+        report::resync_started(why, &names);
+        self.drop_old_slot().await?;
+        let slot = self.new_slot().await?;
+        let mut merge = Merge::NotStored;
+        let copied = self.copy_in_session(why, &slot, &mut merge).await;
+        if merge == Merge::Stored {
+            // Healed, whatever happens to the notes about it.
+            lessons.gap = None;
+        }
+        let consistent_point = slot.made.consistent_point;
+        let Ok(written) = copied else {
+            if merge == Merge::NotStored {
+                self.drop_failed_slot().await;
+            }
+            return copied.map(|_| consistent_point);
+        };
+        report::resync_completed(why, &written, consistent_point, started.elapsed());
+        if why != FIRST_COPY {
+            report::healed(why, started.elapsed());
+        }
+        self.read_states().await?;
+        if self.has_unreadable().await? {
+            return Err(unreadable::withdrawn());
+        }
+        Ok(consistent_point)
+    }
+
+    /// Says why everything is copied, and stores that it is before a slot is dropped or made: a
+    /// crash in between heals again, and never from a server on an earlier timeline than the one
+    /// that is copied here.
+    async fn begin_healing(&mut self, why: &str, healings: Healings) -> Result<()> {
+        let name = &self.shared.settings.source.slot;
         if why == FIRST_COPY {
             tracing::info!(slot = name, "first copy of every read model");
         } else {
@@ -55,34 +108,31 @@ impl Session<'_> {
                 "the stream cannot continue: every read model is copied again, readers keep the old rows until then"
             );
         }
-        // The intent is stored before a slot is dropped or created: a crash in between heals again,
-        // and never from a server on an earlier timeline than the one that is copied here.
+        let epoch = self.writer.epoch();
         let healing = Healing {
             why,
             publication_oid: self.publication(),
             source: &self.source,
             in_a_row: healings.that_count().in_a_row.saturating_add(1),
         };
-        bookkeeping
+        self.shared
+            .bookkeeping
             .begin_healing(self.writer.connection(), epoch, &healing)
-            .await?;
-        lessons.owned = Some(self.source.clone());
-        let names: Vec<String> = self
-            .bound
-            .iter()
-            .map(|bound| bound.settings.name())
-            .collect();
-        report::resync_started(why, &names);
-        self.drop_old_slot().await?;
+            .await
+    }
+
+    /// Makes the slot that the stream goes on with.
+    async fn new_slot(&mut self) -> Result<NewSlot> {
+        let source = &self.shared.settings.source;
         let wanted = Wanted {
-            name: &name,
-            kind: if self.shared.settings.source.failover {
+            name: &source.slot,
+            kind: if source.failover {
                 Kind::Failover
             } else {
                 Kind::Permanent
             },
             within: SLOT_PATIENCE,
-            epoch,
+            epoch: self.writer.epoch(),
             resync: None,
         };
         let making = create_slot(
@@ -91,28 +141,12 @@ impl Session<'_> {
             (&mut self.replication, &self.client),
             &self.shared.stop,
         );
-        let (slot, mut as_of) = clock::beside(&self.client, making).await;
-        let slot = slot?;
-        let as_of = as_of.at(slot.consistent_point);
-        let mut stored = false;
-        let copied = self
-            .copy_in_session(why, (&slot, as_of), lessons, &mut stored)
-            .await;
-        let Ok(written) = copied else {
-            if !stored {
-                self.drop_failed_slot().await;
-            }
-            return copied.map(|_| slot.consistent_point);
-        };
-        report::resync_completed(why, &written, slot.consistent_point, started.elapsed());
-        if why != FIRST_COPY {
-            report::healed(why, started.elapsed());
-        }
-        self.read_states().await?;
-        if self.has_unreadable().await? {
-            return Err(unreadable::withdrawn());
-        }
-        Ok(slot.consistent_point)
+        let (made, mut as_of) = clock::beside(&self.client, making).await;
+        let made = made?;
+        Ok(NewSlot {
+            as_of: as_of.at(made.consistent_point),
+            made,
+        })
     }
 
     /// The old slot is useless now, and holds WAL.
@@ -142,15 +176,12 @@ impl Session<'_> {
     async fn copy_in_session(
         &mut self,
         why: &str,
-        slot: (&CreatedSlot, Option<PgTimestamp>),
-        lessons: &mut Lessons,
-        stored: &mut bool,
+        slot: &NewSlot,
+        merge: &mut Merge,
     ) -> Result<Vec<(String, Written)>> {
         let mut shadow = ShadowWriter::new(self.shared.target_session("copy").await?);
         let session = self.shared.bookkeeping.backend(shadow.connection()).await?;
-        let copied = self
-            .copy_and_merge(why, slot, &mut shadow, (lessons, stored))
-            .await;
+        let copied = self.copy_and_merge(why, slot, &mut shadow, merge).await;
         drop(shadow);
         if copied.is_err() {
             take_away(self.shared, self.writer.epoch(), &session).await;
@@ -158,17 +189,18 @@ impl Session<'_> {
         copied
     }
 
-    /// Copies every read model under the slot's snapshot and merges the copies; returns what was
-    /// written. Once `stored` is set, the stream may continue with this slot.
+    /// Copies every read model under the slot's snapshot and merges the copies; tells what was
+    /// written.
     async fn copy_and_merge(
         &mut self,
         why: &str,
-        (slot, as_of): (&CreatedSlot, Option<PgTimestamp>),
+        slot: &NewSlot,
         shadow: &mut ShadowWriter,
-        (lessons, stored): (&mut Lessons, &mut bool),
+        merge: &mut Merge,
     ) -> Result<Vec<(String, Written)>> {
         let bookkeeping = &self.shared.bookkeeping;
-        let to_copy = self.bound.iter().enumerate().filter_map(|(index, bound)| {
+        let consistent_point = slot.made.consistent_point;
+        let to_copy = ModelIndex::number(&self.bound).filter_map(|(index, bound)| {
             let model = bound.model.as_ref().ok()?.clone();
             Some(ToCopy {
                 index,
@@ -178,7 +210,7 @@ impl Session<'_> {
         });
         let copied = copy_all(
             self.shared,
-            &slot.snapshot_name,
+            &slot.made.snapshot_name,
             to_copy.collect(),
             shadow,
             &self.shared.stop,
@@ -189,29 +221,31 @@ impl Session<'_> {
         }
         let indexes = self.take_copied(&copied).await?;
         let position = MergePosition::Start {
-            lsn: slot.consistent_point,
+            lsn: consistent_point,
             source: self.source.clone(),
-            as_of,
+            as_of: slot.as_of,
         };
-        tracing::debug!(lsn = %slot.consistent_point, "merging the copies");
+        tracing::debug!(lsn = %consistent_point, "merging the copies");
         // If the answer to its COMMIT is lost it may be stored all the same.
-        *stored = true;
+        *merge = Merge::MayBeStored;
         let merged = self.writer.merge(&indexes, &position, 0).await;
-        let merged = merged.inspect_err(|error| *stored = !was_rolled_back(error))?;
-        tracing::debug!(lsn = %slot.consistent_point, "merged the copies");
-        // From here on it is healed, even if the notes about it cannot be stored.
-        lessons.gap = None;
+        let merged = merged.inspect_err(|error| {
+            if was_rolled_back(error) {
+                *merge = Merge::NotStored;
+            }
+        })?;
+        *merge = Merge::Stored;
+        tracing::debug!(lsn = %consistent_point, "merged the copies");
         let written = self.written(merged);
         let all = written.len() == copied.len();
-        self.note_copy(why, slot.consistent_point, &written, all)
-            .await?;
+        self.note_copy(why, consistent_point, &written, all).await?;
         // A shadow that cannot be emptied now is emptied later: the copies are merged.
         let _ = shadow.give_back(bookkeeping).await;
         Ok(written)
     }
 
-    /// The writer takes the read models that were copied, by index; the others are suspended.
-    async fn take_copied(&mut self, copied: &[Copied]) -> Result<Vec<usize>> {
+    /// The writer takes the read models that were copied; the others are suspended.
+    async fn take_copied(&mut self, copied: &[Copied]) -> Result<Vec<ModelIndex>> {
         let bookkeeping = &self.shared.bookkeeping;
         let epoch = self.writer.epoch();
         let mut indexes = Vec::new();
@@ -228,7 +262,7 @@ impl Session<'_> {
                         .await?;
                     if unreadable::is_of_a_value(error) {
                         bookkeeping
-                            .set_unreadable(self.writer.connection(), epoch, to_copy.model.id, true)
+                            .note_unreadable(self.writer.connection(), epoch, to_copy.model.id)
                             .await?;
                     }
                 }
@@ -240,11 +274,11 @@ impl Session<'_> {
     /// What was written, by name.
     fn written(&self, merged: Vec<Merged>) -> Vec<(String, Written)> {
         let mut written = Vec::new();
-        for (index, merged) in merged {
-            let Some(bound) = self.bound.get(index) else {
+        for Merged { index, result } in merged {
+            let Some(bound) = index.of(&self.bound) else {
                 continue;
             };
-            match merged {
+            match result {
                 Ok(rows) => written.push((bound.settings.name(), rows)),
                 Err(error) => report::resync_failed(&bound.settings.name(), &error),
             }

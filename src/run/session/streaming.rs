@@ -1,11 +1,12 @@
 //! The stream itself, and the tasks beside it: resyncs, the watch over the catalogs, the source's
 //! clock, and the pulse.
 
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::leave::leave;
@@ -15,11 +16,14 @@ use crate::consume::passed::Passed;
 use crate::consume::start::Start;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::run::applier::Applier;
 use crate::run::keeper::Keeper;
 use crate::run::lessons::Lessons;
-use crate::run::messages::Command;
-use crate::run::stream::{Ends, Stream};
+use crate::run::messages::Beside;
+use crate::run::resync::Ordered;
+use crate::run::shared::Shared;
+use crate::run::stream::{Ends, Left, Stream};
 use crate::run::watch::{Watch, answer};
 use crate::run::{clock, pulse};
 use crate::source;
@@ -36,6 +40,50 @@ struct Started {
     start: Lsn,
     /// wal_sender_timeout of the connection; zero is off.
     sender_timeout: Duration,
+}
+
+/// Whether the keeper has ended before the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Runs,
+    Ended,
+}
+
+/// Drives the stream until it ends, and beside it the keeper and all that goes on without end.
+async fn until_it_ends<T>(
+    stream: impl Future<Output = T>,
+    keeper: &mut Pin<&mut impl Future<Output = ()>>,
+    beside: impl Future<Output = Infallible>,
+) -> (T, Keeping) {
+    let (mut stream, mut beside) = (pin!(stream), pin!(beside));
+    let mut keeping = Keeping::Runs;
+    loop {
+        // All in one task: the stream is polled first.
+        tokio::select! {
+            biased;
+            end = &mut stream => return (end, keeping),
+            () = &mut *keeper, if keeping == Keeping::Runs => keeping = Keeping::Ended,
+            never = &mut beside => match never {},
+        }
+    }
+}
+
+/// Leaves, and learns from how the stream has ended.
+async fn conclude(
+    shared: &Shared,
+    left: Left,
+    epoch: i64,
+    result: Result<()>,
+    lessons: &mut Lessons,
+) -> Result<()> {
+    lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
+    let unsendable = left.unsendable;
+    let failed = leave(shared, left, epoch, &result).await;
+    let result = match unsendable {
+        Some(position) => result.map_err(|error| lessons.stick(position, error)),
+        None => result,
+    };
+    result.inspect_err(|error| lessons.learn(error, failed))
 }
 
 impl Session<'_> {
@@ -61,8 +109,14 @@ impl Session<'_> {
         let (beats, pulse) = watch::channel(Pulse::default());
         let let_go = Arc::new(Notify::new());
         let ended = shared.stop.child_token();
-        let keeper = self.keeper(commands.clone(), ended.clone(), beats.subscribe())?;
-        let watch = self.watch(passed, commands.clone(), pulse);
+        let beside = Beside {
+            shared: Arc::clone(&shared),
+            epoch,
+            commands: commands.clone(),
+            pulse,
+        };
+        let keeper = Keeper::new(beside.clone(), self.ordered(), ended.clone())?;
+        let watch = self.watch(beside, passed);
         let client = self.client;
         let ends = Ends {
             replication: self.replication,
@@ -71,45 +125,26 @@ impl Session<'_> {
             let_go: Arc::clone(&let_go),
             pace: !settings.source.conninfo.hosts.iter().any(Host::is_unix),
         };
-        let mut keeper = std::pin::pin!(keeper.run());
-        let mut keeping = true;
-        let (left, result) = {
-            let beside = async {
-                tokio::join!(
-                    watch.run(&client),
-                    clock::tell(&client, settings, commands, &let_go),
-                    answer(&client, &settings.source.publication, asked),
-                    pulse::run(&shared, epoch, beats),
-                )
-            };
-            let mut beside = std::pin::pin!(beside);
-            let mut stream =
-                std::pin::pin!(Stream::new(consumer, ends).run(&mut inbox, &shared.stop));
-            loop {
-                // All in one task: the stream is polled first.
-                tokio::select! {
-                    biased;
-                    end = &mut stream => break end,
-                    () = &mut keeper, if keeping => keeping = false,
-                    ((), never, (), ()) = &mut beside => match never {},
-                }
-            }
+        let mut keeper = pin!(keeper.run());
+        let beside = async {
+            let ((), never, (), ()) = tokio::join!(
+                watch.run(&client),
+                clock::tell(&client, settings, commands, &let_go),
+                answer(&client, &settings.source.publication, asked),
+                pulse::run(&shared, epoch, beats),
+            );
+            never
         };
+        let stream = Stream::new(consumer, ends).run(&mut inbox, &shared.stop);
+        let ((left, result), keeping) = until_it_ends(stream, &mut keeper, beside).await;
         // The keeper's messages have no receiver any more; it gets a moment to remove its shadows.
         drop(inbox);
         ended.cancel();
         clock::let_go(&client, settings).await;
-        if keeping {
+        if keeping == Keeping::Runs {
             let _ = tokio::time::timeout(KEEPER_PATIENCE, keeper).await;
         }
-        lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
-        let unsendable = left.unsendable;
-        let failed = leave(&shared, left, epoch, &result).await;
-        let result = match unsendable {
-            Some(position) => result.map_err(|error| lessons.stick(position, error)),
-            None => result,
-        };
-        result.inspect_err(|error| lessons.learn(error, failed))
+        conclude(&shared, left, epoch, result, lessons).await
     }
 
     async fn start_replication(&mut self, checkpoint: Lsn) -> Result<Started> {
@@ -118,8 +153,7 @@ impl Session<'_> {
         self.set_failover().await;
         // Before the stream begins: then a lookup that another session has locked delays no
         // server's shutdown.
-        let in_step = self.bound.iter().enumerate();
-        let in_step: Vec<usize> = in_step
+        let in_step: Vec<ModelIndex> = ModelIndex::number(&self.bound)
             .filter_map(|(index, bound)| bound.in_step().map(|_| index))
             .collect();
         self.writer.warm_few(&in_step).await?;
@@ -204,32 +238,20 @@ impl Session<'_> {
         }
     }
 
-    /// The keeper, which resyncs beside the stream.
-    fn keeper(
-        &self,
-        commands: mpsc::Sender<Command>,
-        stop: CancellationToken,
-        pulse: watch::Receiver<Pulse>,
-    ) -> Result<Keeper> {
-        let models = self.bound.iter().enumerate();
-        let models = models.map(|(index, bound)| (index, bound.settings.clone(), bound.id));
-        let shared = Arc::clone(self.shared);
-        let epoch = self.writer.epoch();
-        Keeper::new(shared, epoch, models.collect(), commands, stop, pulse)
+    /// The read models as a resync names them.
+    fn ordered(&self) -> Vec<Ordered> {
+        let models = ModelIndex::number(&self.bound).map(|(index, bound)| Ordered {
+            index,
+            id: bound.id,
+            settings: bound.settings.clone(),
+        });
+        models.collect()
     }
 
     /// The watch, which looks at the catalogs beside the stream.
-    fn watch(
-        &mut self,
-        passed: Arc<Passed>,
-        commands: mpsc::Sender<Command>,
-        pulse: watch::Receiver<Pulse>,
-    ) -> Watch {
-        let owner = (Arc::clone(self.shared), self.writer.epoch());
-        let seen = (
-            std::mem::take(&mut self.looks),
-            std::mem::take(&mut self.shapes),
-        );
-        Watch::new(owner, &self.bound, seen, passed, commands, pulse)
+    fn watch(&mut self, beside: Beside, passed: Arc<Passed>) -> Watch {
+        let looks = std::mem::take(&mut self.looks);
+        let shapes = std::mem::take(&mut self.shapes);
+        Watch::new(beside, &self.bound, looks, shapes, passed)
     }
 }

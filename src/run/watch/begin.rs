@@ -3,13 +3,13 @@
 //! What is altered in between would be in neither of the watch's looks: so both must show what was
 //! bound.
 
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use super::watched::{is_bound_to, resync_for, stored};
 use super::{ask_for_resync, sources};
 use crate::error::{Error, Result};
 use crate::run::bind::Bound;
+use crate::run::owner::Owner;
 use crate::run::shared::Shared;
 use crate::source;
 use crate::source::watch::Look;
@@ -33,12 +33,12 @@ pub(crate) async fn look_before(shared: &Shared, client: &Client) -> Result<Vec<
 pub(crate) async fn compare_with_stored(
     shared: &Shared,
     client: &Client,
-    target: &mut PgConnection,
-    epoch: i64,
-    (bound, before): (&mut [Bound], &[Look]),
+    owner: &mut Owner<'_>,
+    bound: &mut [Bound],
+    before: &[Look],
 ) -> Result<Vec<Look>> {
     let looks = look_before(shared, client).await?;
-    let mut stored_before = shared.bookkeeping.watched(target).await?;
+    let mut stored_before = owner.bookkeeping.watched(owner.conn).await?;
     for ((bound, look), before) in bound.iter_mut().zip(&looks).zip(before) {
         let model = bound.model.as_ref().ok().map(|model| &model.model);
         let used = model.map(|model| model.source_columns());
@@ -51,17 +51,23 @@ pub(crate) async fn compare_with_stored(
             )));
         }
         let before = stored_before.remove(&bound.id).unwrap_or_default();
-        compare(shared, (target, epoch), (bound, look), before).await?;
+        compare(shared, owner, bound, look, before).await?;
     }
     Ok(looks)
 }
 
 async fn compare(
     shared: &Shared,
-    (target, epoch): (&mut PgConnection, i64),
-    (bound, look): (&mut Bound, &Look),
+    owner: &mut Owner<'_>,
+    bound: &mut Bound,
+    look: &Look,
     before: Stored,
 ) -> Result<()> {
+    let Owner {
+        conn,
+        bookkeeping,
+        epoch,
+    } = owner;
     let used = bound
         .model
         .as_ref()
@@ -75,16 +81,12 @@ async fn compare(
     if in_step && before.published.is_some() && before.published != now.published {
         let error = Error::broken("its table's publication was changed, so changes may be missing");
         tracing::warn!(read_model = bound.settings.name(), %error, "read model is suspended and copied again");
-        shared
-            .bookkeeping
-            .suspend(target, epoch, bound.id, &error)
-            .await?;
+        bookkeeping.suspend(conn, *epoch, bound.id, &error).await?;
         bound.state = ModelState::Suspended;
     } else if in_step && let Some(why) = resync_for(&before, &now) {
-        ask_for_resync(shared, target, epoch, (&bound.settings.name(), why)).await?;
+        ask_for_resync(shared, conn, *epoch, (&bound.settings.name(), why)).await?;
     }
-    shared
-        .bookkeeping
-        .set_watched(target, (epoch, bound.id), &now)
+    bookkeeping
+        .set_watched(conn, (*epoch, bound.id), &now)
         .await
 }

@@ -7,9 +7,10 @@ use sqlx::PgConnection;
 
 use super::{LOOK_INTERVAL, Watch, ask_for_resync};
 use crate::error::{Error, Result};
+use crate::read_model::ModelId;
 use crate::retry::Backoff;
 use crate::sql::TableName;
-use crate::target::bookkeeping::Damage;
+use crate::target::bookkeeping::{Counts, Damage};
 
 /// Longest delay between two resyncs of a read model whose rows are miscounted again and again.
 const MOST_ASKING_DELAY: Duration = Duration::from_secs(3600);
@@ -21,7 +22,7 @@ impl Watch {
         &mut self,
         target: &mut PgConnection,
     ) -> Result<Option<Error>> {
-        let models: Vec<(i32, &TableName)> = self
+        let models: Vec<(ModelId, &TableName)> = self
             .watched
             .iter()
             .map(|watched| (watched.id, &watched.lookup))
@@ -54,7 +55,7 @@ impl Watch {
                 && !self
                     .shared
                     .bookkeeping
-                    .is_asked_for(target, &name, true)
+                    .is_asked_for(target, &name, Counts::All)
                     .await?
             {
                 let why = "the lookup or its map has another number of rows than was written";

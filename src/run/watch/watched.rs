@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::lsn::Lsn;
-use crate::read_model::ReadModel;
+use crate::read_model::{ModelId, ReadModel};
 use crate::run::bind::Bound;
 use crate::source::watch::Look;
 use crate::sql::TableName;
@@ -24,7 +24,7 @@ const ANOTHER_TEXT: &str = "the text of a type's values has changed at the sourc
 #[derive(Debug)]
 pub(super) struct Watched {
     /// Number in the bookkeeping.
-    pub(super) id: i32,
+    pub(super) id: ModelId,
     pub(super) source: TableName,
     pub(super) lookup: TableName,
     /// Columns of the source that are used; `None` if they are not known, since the read model is
@@ -206,7 +206,7 @@ mod tests {
 
     fn watched() -> Watched {
         Watched {
-            id: 1,
+            id: ModelId(1),
             source: TableName::new("public", "t"),
             lookup: TableName::new("public", "t_lookup"),
             used: Some(vec!["id".to_owned()]),

@@ -6,8 +6,9 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::Bookkeeping;
+use super::{Bookkeeping, MapOf, numbers, of_numbers};
 use crate::error::Result;
+use crate::read_model::ModelId;
 use crate::sql::TableName;
 use crate::target::error::from_sqlx;
 use crate::target::statement::execute;
@@ -42,7 +43,24 @@ pub(crate) enum Damage {
     /// This part of the bookkeeping is missing.
     Gone(String),
     /// The lookups of these read models, or their maps, have rows more or less than were written.
-    Miscounted(Vec<i32>),
+    Miscounted(Vec<ModelId>),
+}
+
+/// A read model in step, whose rows are counted.
+struct ToCount<'a> {
+    id: ModelId,
+    lookup: &'a TableName,
+    /// Its map, quoted.
+    map: String,
+}
+
+/// Which resyncs count as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// Those that the watch has asked for and that have not begun: nobody can cancel them.
+    OfWatch,
+    /// Those that anybody has asked for, and those that are under way.
+    All,
 }
 
 impl Bookkeeping {
@@ -60,10 +78,10 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        models: &[(i32, &TableName)],
+        models: &[(ModelId, &TableName)],
     ) -> Result<Option<Damage>> {
-        let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
-        let (gone, in_step) = match self.in_step(conn, epoch, &ids).await {
+        let ids = numbers(models.iter().map(|(id, _)| *id));
+        let (gone, in_step) = match self.in_step(conn, epoch, ids).await {
             Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
                 return Ok(Some(Damage::Gone(format!("{}.read_model", self.schema))));
             }
@@ -72,17 +90,21 @@ impl Bookkeeping {
         if let Some(gone) = gone {
             return Ok(Some(Damage::Gone(gone)));
         }
-        let in_step: Vec<(i32, &TableName, String)> = models
+        let in_step: Vec<ToCount<'_>> = models
             .iter()
             .filter_map(|(id, lookup)| {
-                let (_, generation) = in_step.iter().find(|(of, _)| of == id)?;
-                Some((*id, *lookup, self.map(*id, *generation)))
+                let map = in_step.iter().find(|map| map.id == *id)?;
+                Some(ToCount {
+                    id: *id,
+                    lookup,
+                    map: self.map(*map),
+                })
             })
             .collect();
         let miscounted = match self.miscounted(conn, &in_step).await {
             Err(error) if error.is_lock_timeout() => return Ok(None),
             Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
-                let maps: Vec<String> = in_step.iter().map(|(_, _, map)| map.clone()).collect();
+                let maps: Vec<String> = in_step.iter().map(|one| one.map.clone()).collect();
                 return match self.gone(conn, &maps).await? {
                     Some(map) => Ok(Some(Damage::Gone(map))),
                     // A lookup: that is seen by its shape.
@@ -94,14 +116,14 @@ impl Bookkeeping {
         Ok((!miscounted.is_empty()).then_some(Damage::Miscounted(miscounted)))
     }
 
-    /// The first table of the bookkeeping that is missing, and which of these read models are in
-    /// step, with the generations of their maps.
+    /// The first table of the bookkeeping that is gone, and the maps of those of these read models
+    /// that are in step.
     async fn in_step(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        ids: &[i32],
-    ) -> Result<(Option<String>, Vec<(i32, i32)>)> {
+        ids: Vec<i32>,
+    ) -> Result<(Option<String>, Vec<MapOf>)> {
         let names: Vec<String> = TABLES
             .iter()
             .map(|table| format!("{}.{table}", self.schema))
@@ -120,7 +142,9 @@ impl Bookkeeping {
                 .fetch_one(conn)
                 .await
                 .map_err(from_sqlx)?;
-        Ok((gone, ids.into_iter().zip(generations).collect()))
+        let maps = of_numbers(ids).into_iter().zip(generations);
+        let maps = maps.map(|(id, generation)| MapOf { id, generation });
+        Ok((gone, maps.collect()))
     }
 
     /// The first of these tables that does not exist.
@@ -137,8 +161,8 @@ impl Bookkeeping {
     async fn miscounted(
         &self,
         conn: &mut PgConnection,
-        models: &[(i32, &TableName, String)],
-    ) -> Result<Vec<i32>> {
+        models: &[ToCount<'_>],
+    ) -> Result<Vec<ModelId>> {
         if models.is_empty() {
             return Ok(Vec::new());
         }
@@ -148,32 +172,33 @@ impl Bookkeeping {
         // Each shown row has an entry in the map, unless a row that is rejected keeps it.
         let questions: Vec<String> = models
             .iter()
-            .map(|(id, lookup, map)| {
+            .map(|one| {
                 format!(
                     "SELECT r.id FROM {schema}.read_model r LEFT JOIN {schema}.counted n ON n.read_model = r.id \
                      WHERE r.id = {id} AND r.state = 'in_step' \
                      AND (least(n.rows, {MOST_COUNTED}) <> {in_lookup} OR (least(n.rows, {MOST_COUNTED}) > {in_map} \
                           AND NOT EXISTS (SELECT FROM {schema}.rejection x WHERE x.read_model = r.id)))",
                     schema = self.schema,
-                    in_lookup = counted(&lookup.quoted()),
-                    in_map = counted(map),
+                    id = one.id,
+                    in_lookup = counted(&one.lookup.quoted()),
+                    in_map = counted(&one.map),
                 )
             })
             .collect();
         let sql = questions.join(" UNION ALL ");
-        sqlx::query_scalar::<_, i32>(AssertSqlSafe(sql))
+        let ids = sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_all(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_sqlx)?;
+        Ok(of_numbers(ids))
     }
 
-    /// Whether the watch has already queued a resync of this read model, which no command can
-    /// cancel. With `or_runs`, also counts requests by others and resyncs that are running.
+    /// Whether a resync of this read model is to come, or is under way.
     pub(crate) async fn is_asked_for(
         &self,
         conn: &mut PgConnection,
         name: &str,
-        or_runs: bool,
+        counts: Counts,
     ) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.resync WHERE (state = 'queued' AND ($2 OR origin = 'watch') OR state = 'running' AND $2) AND NOT dry_run \
@@ -182,7 +207,7 @@ impl Bookkeeping {
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(name)
-            .bind(or_runs)
+            .bind(counts == Counts::All)
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)

@@ -3,8 +3,9 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fence::update_or_fenced;
-use super::{Bookkeeping, ModelState, StoredModel, fenced};
+use super::{Bookkeeping, MapOf, ModelState, StoredModel, fenced, numbers, of_numbers};
 use crate::error::{Error, Result};
+use crate::read_model::ModelId;
 use crate::sql::literal;
 use crate::target::error::from_sqlx;
 use crate::target::model::table_of_generation;
@@ -38,7 +39,7 @@ impl Bookkeeping {
             .map(|row| {
                 let state: String = row.try_get(3).map_err(from_sqlx)?;
                 Ok(StoredModel {
-                    id: row.try_get(0).map_err(from_sqlx)?,
+                    id: ModelId(row.try_get(0).map_err(from_sqlx)?),
                     name: row.try_get(1).map_err(from_sqlx)?,
                     definition: row.try_get(2).map_err(from_sqlx)?,
                     generation: row.try_get(4).map_err(from_sqlx)?,
@@ -59,20 +60,20 @@ impl Bookkeeping {
         epoch: i64,
         name: &str,
         source: &str,
-    ) -> Result<i32> {
+    ) -> Result<ModelId> {
         let sql = format!(
             "INSERT INTO {}.read_model (name, source, definition) SELECT $2, $3, '\"\"' WHERE {} RETURNING id",
             self.schema,
             self.ours()
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        let id = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(epoch)
             .bind(name)
             .bind(source)
             .fetch_optional(conn)
             .await
-            .map_err(from_sqlx)?
-            .ok_or_else(fenced)
+            .map_err(from_sqlx)?;
+        id.map(ModelId).ok_or_else(fenced)
     }
 
     /// Forgets a read model that is no longer configured. Its lookup stays as it is.
@@ -99,7 +100,7 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        id: i32,
+        id: ModelId,
         new: Definition<'_>,
     ) -> Result<()> {
         let sql = format!(
@@ -128,7 +129,7 @@ impl Bookkeeping {
     }
 
     /// Notes that map, rejected rows and shadows of a read model are no longer needed.
-    fn discard_tables_of(&self, id: i32, generation: i32) -> String {
+    fn discard_tables_of(&self, id: ModelId, generation: i32) -> String {
         let of_map =
             ["map", "rejected"].map(|prefix| literal(&table_of_generation(prefix, id, generation)));
         format!(
@@ -143,34 +144,32 @@ impl Bookkeeping {
         )
     }
 
-    /// The map of this generation, quoted.
-    pub(super) fn map(&self, id: i32, generation: i32) -> String {
+    /// The map, quoted.
+    pub(super) fn map(&self, map: MapOf) -> String {
         format!(
             "{}.{}",
             self.schema,
-            table_of_generation("map", id, generation)
+            table_of_generation("map", map.id, map.generation)
         )
     }
 
-    /// Which of these read models (number, generation) have a map.
+    /// The read models whose map is there, of these.
     pub(crate) async fn with_map(
         &self,
         conn: &mut PgConnection,
-        models: &[(i32, i32)],
-    ) -> Result<Vec<i32>> {
-        let ids: Vec<i32> = models.iter().map(|(id, _)| *id).collect();
-        let maps: Vec<String> = models
-            .iter()
-            .map(|(id, generation)| self.map(*id, *generation))
-            .collect();
-        sqlx::query_scalar(
+        maps: &[MapOf],
+    ) -> Result<Vec<ModelId>> {
+        let ids = numbers(maps.iter().map(|map| map.id));
+        let maps: Vec<String> = maps.iter().map(|map| self.map(*map)).collect();
+        let with_map = sqlx::query_scalar(
             "SELECT m.id FROM unnest($1::integer[], $2::text[]) m (id, map) WHERE pg_catalog.to_regclass(m.map) IS NOT NULL",
         )
         .bind(ids)
         .bind(maps)
         .fetch_all(conn)
         .await
-        .map_err(from_sqlx)
+        .map_err(from_sqlx)?;
+        Ok(of_numbers(with_map))
     }
 
     /// Numbers of the `most` read models whose lookups were written last.
@@ -178,16 +177,17 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         most: i64,
-    ) -> Result<Vec<i32>> {
+    ) -> Result<Vec<ModelId>> {
         let sql = format!(
             "SELECT read_model FROM {}.counted ORDER BY last_change_at DESC NULLS LAST, read_model LIMIT $1",
             self.schema
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        let ids = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(most)
             .fetch_all(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_sqlx)?;
+        Ok(of_numbers(ids))
     }
 
     /// Sets a read model's state; `reason` says why it is suspended.
@@ -195,7 +195,7 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        id: i32,
+        id: ModelId,
         state: ModelState,
         reason: Option<&Error>,
     ) -> Result<()> {
@@ -215,7 +215,7 @@ impl Bookkeeping {
         };
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(epoch)
-            .bind(id)
+            .bind(id.0)
             .bind(state)
             .bind(reason.map(ToString::to_string))
             .bind(reason.and_then(Error::hint));
@@ -247,7 +247,7 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        ids: &[i32],
+        ids: &[ModelId],
     ) -> Result<()> {
         // The checkpoint's row first, as everywhere.
         let sql = format!(
@@ -255,7 +255,7 @@ impl Bookkeeping {
              WHERE m.id = ANY ({ids}::integer[]) AND m.state = 'in_step'",
             schema = self.schema,
             lock = self.lock_checkpoint(epoch),
-            ids = literal(&format!("{{{}}}", numbers(ids))),
+            ids = literal(&format!("{{{}}}", list(ids))),
         );
         execute(conn, sql).await
     }
@@ -265,7 +265,7 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        id: i32,
+        id: ModelId,
         why: &Error,
     ) -> Result<()> {
         let stored = self.models(conn).await?;
@@ -282,7 +282,7 @@ impl Bookkeeping {
     }
 }
 
-fn numbers(ids: &[i32]) -> String {
+fn list(ids: &[ModelId]) -> String {
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     ids.join(",")
 }

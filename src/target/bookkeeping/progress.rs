@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::Bookkeeping;
 use crate::error::Result;
+use crate::read_model::ModelId;
 
 /// What a running copy has done so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,7 +25,7 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        id: i32,
+        id: ModelId,
         progress: Option<CopyProgress>,
     ) -> Result<()> {
         let sql = format!(
@@ -34,7 +35,7 @@ impl Bookkeeping {
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(epoch)
-            .bind(id)
+            .bind(id.0)
             .bind(progress.map(|progress| progress.rows))
             .bind(progress.and_then(|progress| progress.estimate))
             .bind(progress.map(|progress| progress.bytes))

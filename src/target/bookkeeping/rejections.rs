@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::Bookkeeping;
 use crate::batch::{Rejected, Written};
 use crate::error::Result;
+use crate::read_model::ModelId;
 use crate::target::error::from_sqlx;
 
 /// Rejected rows of a read model that are named.
@@ -12,13 +13,13 @@ const NAMED_REJECTED: usize = 20;
 
 impl Bookkeeping {
     /// Whether the read model has rejected rows.
-    pub(crate) async fn has_rejected(&self, conn: &mut PgConnection, id: i32) -> Result<bool> {
+    pub(crate) async fn has_rejected(&self, conn: &mut PgConnection, id: ModelId) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.rejection WHERE read_model = $1)",
             self.schema
         );
         sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(id)
+            .bind(id.0)
             .fetch_one(conn)
             .await
             .map_err(from_sqlx)
@@ -28,7 +29,7 @@ impl Bookkeeping {
     pub(crate) async fn read_rejected(
         &self,
         conn: &mut PgConnection,
-        id: i32,
+        id: ModelId,
         written: &mut Written,
     ) -> Result<()> {
         let sql = format!(
@@ -37,7 +38,7 @@ impl Bookkeeping {
             self.schema
         );
         let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
+            .bind(id.0)
             .fetch_all(conn)
             .await
             .map_err(from_sqlx)?;

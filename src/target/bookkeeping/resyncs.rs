@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 use super::{Bookkeeping, ResyncRequest, fenced};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelId;
 use crate::sql::fill;
 use crate::target::error::from_sqlx;
 
@@ -320,7 +321,7 @@ impl Bookkeeping {
     pub(crate) async fn set_resynced(
         &self,
         conn: &mut PgConnection,
-        id: i32,
+        id: ModelId,
         written: i64,
         heals: bool,
     ) -> Result<i64> {
@@ -330,7 +331,7 @@ impl Bookkeeping {
             self.schema
         );
         let waiting: Option<Option<i64>> = sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(id)
+            .bind(id.0)
             .bind(written)
             .bind(heals)
             .fetch_optional(conn)

@@ -2,26 +2,47 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::Bookkeeping;
+use super::{Bookkeeping, of_numbers};
 use crate::error::Result;
+use crate::read_model::ModelId;
 use crate::target::error::from_sqlx;
 
 impl Bookkeeping {
     /// Numbers of the read models whose last copy failed because of a value of the source.
-    pub(crate) async fn unreadable(&self, conn: &mut PgConnection) -> Result<Vec<i32>> {
+    pub(crate) async fn unreadable(&self, conn: &mut PgConnection) -> Result<Vec<ModelId>> {
         let sql = format!("SELECT id FROM {}.read_model WHERE unreadable", self.schema);
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        let ids: Vec<i32> = sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_all(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_sqlx)?;
+        Ok(of_numbers(ids))
     }
 
-    /// Stores whether the read model has such a value; returns whether that is new.
-    pub(crate) async fn set_unreadable(
+    /// Notes that the read model has such a value; returns whether that is new.
+    pub(crate) async fn note_unreadable(
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        id: i32,
+        id: ModelId,
+    ) -> Result<bool> {
+        self.set_unreadable(conn, epoch, id, true).await
+    }
+
+    /// Notes that the read model has no such value any more.
+    pub(crate) async fn note_readable(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: ModelId,
+    ) -> Result<()> {
+        self.set_unreadable(conn, epoch, id, false).await.map(drop)
+    }
+
+    async fn set_unreadable(
+        &self,
+        conn: &mut PgConnection,
+        epoch: i64,
+        id: ModelId,
         unreadable: bool,
     ) -> Result<bool> {
         let sql = format!(
@@ -31,7 +52,7 @@ impl Bookkeeping {
         );
         let done = sqlx::query(AssertSqlSafe(sql))
             .bind(epoch)
-            .bind(id)
+            .bind(id.0)
             .bind(unreadable)
             .execute(conn)
             .await

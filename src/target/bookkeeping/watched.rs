@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::Bookkeeping;
 use crate::error::Result;
+use crate::read_model::ModelId;
 use crate::target::error::from_sqlx;
 
 /// What is stored of a read model's table; `None` where nothing was stored yet.
@@ -21,7 +22,10 @@ pub struct Stored {
 
 impl Bookkeeping {
     /// What the watch has stored, by the number of the read model.
-    pub(crate) async fn watched(&self, conn: &mut PgConnection) -> Result<HashMap<i32, Stored>> {
+    pub(crate) async fn watched(
+        &self,
+        conn: &mut PgConnection,
+    ) -> Result<HashMap<ModelId, Stored>> {
         let sql = format!(
             "SELECT id, published, storage, texts FROM {}.read_model",
             self.schema
@@ -38,7 +42,7 @@ impl Bookkeeping {
                     storage: row.try_get(2).map_err(from_sqlx)?,
                     texts: texts.map(|texts| texts.into_iter().collect()),
                 };
-                Ok((row.try_get(0).map_err(from_sqlx)?, stored))
+                Ok((ModelId(row.try_get(0).map_err(from_sqlx)?), stored))
             })
             .collect()
     }
@@ -52,14 +56,14 @@ impl Bookkeeping {
         &self,
         conn: &mut PgConnection,
         epoch: i64,
-        id: i32,
+        id: ModelId,
     ) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model SET storage = storage || ' +' WHERE id = $2 AND {}",
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id);
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id.0);
         self.write(conn, epoch, query).await?;
         Ok(())
     }
@@ -71,7 +75,7 @@ impl Bookkeeping {
     pub async fn set_watched(
         &self,
         conn: &mut PgConnection,
-        (epoch, id): (i64, i32),
+        (epoch, id): (i64, ModelId),
         seen: &Stored,
     ) -> Result<()> {
         let sql = format!(
@@ -83,7 +87,7 @@ impl Bookkeeping {
             .texts
             .as_ref()
             .map(|texts| texts.iter().cloned().collect());
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id);
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id.0);
         let query = query
             .bind(seen.published.clone())
             .bind(seen.storage.clone())

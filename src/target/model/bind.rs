@@ -6,7 +6,7 @@ use super::{KeyPart, TargetColumn, TargetModel};
 use crate::error::{Error, Result};
 use crate::facts::LookupTable;
 use crate::read_model::lookup_obstacles::{cannot_be_written, names};
-use crate::read_model::{BoundColumn, ReadModel};
+use crate::read_model::{BoundColumn, ModelId, ReadModel};
 use crate::settings::ReadModelSettings;
 use crate::sql::ident;
 
@@ -18,7 +18,7 @@ impl TargetModel {
     /// # Errors
     /// [`Class::Broken`](crate::error::Class::Broken) if the lookup lacks a column.
     pub fn bind(
-        id: i32,
+        id: ModelId,
         schema: &str,
         model: Arc<ReadModel>,
         lookup: &LookupTable,

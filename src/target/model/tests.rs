@@ -1,8 +1,8 @@
 use super::*;
 use crate::error::Result;
 use crate::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, ReplicaIdentity};
-use crate::read_model::Remembering;
 use crate::read_model::tests::labels_table;
+use crate::read_model::{ModelId, Remembering};
 use crate::settings::ReadModelSettings;
 
 mod golden;
@@ -56,7 +56,7 @@ fn bind(lookup: &LookupTable) -> Result<TargetModel> {
         Remembering::Map,
     )
     .unwrap();
-    TargetModel::bind(7, "cdc", Arc::new(model), lookup)
+    TargetModel::bind(ModelId(7), "cdc", Arc::new(model), lookup)
 }
 
 /// The labels read model in its place.
@@ -72,7 +72,7 @@ fn rows_are_sorted_for_the_map_unless_that_takes_the_rules_of_a_language() {
     let settings = ReadModelSettings::labels();
     let by_code =
         ReadModel::bind(&settings, &table, &["code".to_owned()], Remembering::Map).unwrap();
-    let by_code = TargetModel::bind(7, "cdc", Arc::new(by_code), &lookup()).unwrap();
+    let by_code = TargetModel::bind(ModelId(7), "cdc", Arc::new(by_code), &lookup()).unwrap();
     assert!(!by_code.merge_function(Joins::LookedUp).contains(sort));
 }
 
@@ -107,7 +107,8 @@ fn no_placeholder_is_left_in_any_statement() {
     for (indexes, in_turn) in [(lookup().unique_indexes, false), (Vec::new(), true)] {
         let mut lookup = lookup();
         lookup.unique_indexes = indexes;
-        let model = TargetModel::bind(7, "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
+        let model =
+            TargetModel::bind(ModelId(7), "pg_temp", Arc::clone(&labels().model), &lookup).unwrap();
         let sql = model.find_differing();
         assert!(!sql.contains("{{"), "{sql}");
         assert_eq!(
@@ -125,7 +126,7 @@ fn names_that_would_break_the_functions_are_refused() {
             let table = labels_table(ReplicaIdentity::Default);
             let identity = ["id".to_owned()];
             let model = ReadModel::bind(&settings, &table, &identity, Remembering::Map).unwrap();
-            let error = TargetModel::bind(7, schema, Arc::new(model), lookup).unwrap_err();
+            let error = TargetModel::bind(ModelId(7), schema, Arc::new(model), lookup).unwrap_err();
             assert!(
                 error.to_string().contains(&format!("the name {bad} holds")),
                 "{error}"

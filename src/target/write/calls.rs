@@ -12,6 +12,7 @@ use crate::batch::{Position, Written};
 use crate::error::{Class, Error, Result};
 use crate::fold::{Final, Fold};
 use crate::lsn::{Lsn, PgTimestamp};
+use crate::read_model::ModelId;
 use crate::sql::{TableName, fill};
 use crate::target::copy_buffer::{CopyBuffer, copy_rows};
 use crate::target::error::{RowError, copied_column, from_sqlx, words_are_the_servers};
@@ -335,14 +336,18 @@ pub(super) async fn locks(conn: &mut PgConnection) -> Result<i64> {
 }
 
 /// The session's tables of the read models of these numbers, quoted.
-pub(super) async fn session_tables(conn: &mut PgConnection, ids: &[i32]) -> Result<Vec<String>> {
+pub(super) async fn session_tables(
+    conn: &mut PgConnection,
+    ids: &[ModelId],
+) -> Result<Vec<String>> {
+    let numbers: Vec<i32> = ids.iter().map(|id| id.0).collect();
     sqlx::query_scalar(AssertSqlSafe(
         "SELECT pg_catalog.format('pg_temp.%I', c.relname) FROM pg_catalog.pg_class c \
          WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind = 'r' \
          AND pg_catalog.split_part(c.relname, '_', 2) = ANY ($1::integer[]::text[])"
             .to_owned(),
     ))
-    .bind(ids)
+    .bind(numbers)
     .fetch_all(conn)
     .await
     .map_err(from_sqlx)

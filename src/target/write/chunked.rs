@@ -11,8 +11,9 @@ use super::merge::{self, Merging, ToMerge};
 use super::rejected;
 use super::session::Session;
 use super::staged::Staged;
-use crate::batch::Batch;
+use crate::batch::{Batch, Suspended};
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelIndex;
 use crate::target::model::TargetModel;
 
 /// Writes a batch that begins with staged chunks, and its checkpoint. At most `keys` keys of each
@@ -55,7 +56,7 @@ async fn finish(
             ),
         ));
     }
-    let leaves = |index: usize| batch.suspended.iter().any(|(of, _)| *of == index);
+    let leaves = |index: ModelIndex| batch.suspended.iter().any(|one| one.index == index);
     if chunks.new_rows.iter().any(|(index, _)| leaves(*index)) {
         chunks.abandon(session).await?;
         return Err(leave(session, batch).await?);
@@ -84,7 +85,7 @@ async fn leave(session: &mut Session, batch: &Batch) -> Result<Error> {
 }
 
 async fn suspend_all(tx: &mut WriteTx<'_>, batch: &Batch) -> Result<()> {
-    for (index, error) in &batch.suspended {
+    for Suspended { index, error } in &batch.suspended {
         let id = tx.model(*index)?.id;
         tx.bookkeeping.suspend(tx.conn, tx.epoch, id, error).await?;
     }

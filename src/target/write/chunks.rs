@@ -22,6 +22,7 @@ use super::way::Size;
 use crate::batch::IndexedFold;
 use crate::error::Result;
 use crate::fold::Fold;
+use crate::read_model::{ModelId, ModelIndex};
 use crate::target::model::{Joins, MOST_REJECTED, TargetModel};
 
 /// What a read model with rows in chunks needs, whatever these rows are.
@@ -41,7 +42,7 @@ pub(super) struct Chunks {
     /// What went past the stage.
     pub(super) new_rows: AllWritten,
     /// Read models whose staging tables were created in the open transaction.
-    made: HashSet<i32>,
+    made: HashSet<ModelId>,
 }
 
 impl Chunks {
@@ -80,7 +81,7 @@ impl Chunks {
     }
 
     /// Creates the tables and functions for chunks of a read model, once a session.
-    async fn prepare(&mut self, session: &mut Session, index: usize) -> Result<()> {
+    async fn prepare(&mut self, session: &mut Session, index: ModelIndex) -> Result<()> {
         let id = session.models.get(index)?.id;
         if self.count > 0 && NEEDS.iter().any(|need| !session.prepared.has(id, *need)) {
             self.made.insert(id);
@@ -90,7 +91,12 @@ impl Chunks {
         session.prepare_with(index, &NEEDS).await
     }
 
-    async fn add_rows(&mut self, tx: &mut WriteTx<'_>, index: usize, fold: &Fold) -> Result<()> {
+    async fn add_rows(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        index: ModelIndex,
+        fold: &Fold,
+    ) -> Result<()> {
         let is_staged = self.staged.iter().any(|one| one.index == index);
         match new_rows::write_chunk(tx, index, fold, is_staged).await? {
             Some(written) => add_written(&mut self.new_rows, index, written, tx.keys),
@@ -102,7 +108,7 @@ impl Chunks {
     async fn add_to_stage(
         &mut self,
         tx: &mut WriteTx<'_>,
-        index: usize,
+        index: ModelIndex,
         fold: &Fold,
     ) -> Result<()> {
         let model = tx.model(index)?;
@@ -142,7 +148,7 @@ impl Chunks {
     }
 
     /// What is staged of this read model.
-    fn staged_of(&self, index: usize) -> Staged {
+    fn staged_of(&self, index: ModelIndex) -> Staged {
         let staged = self.staged.iter().find(|one| one.index == index);
         staged.copied().unwrap_or_else(|| Staged::none(index))
     }

@@ -5,13 +5,14 @@ use sqlx::PgConnection;
 use super::learned::Learned;
 use crate::batch::Written;
 use crate::error::{Class, Error, Result};
+use crate::read_model::{ModelId, ModelIndex};
 use crate::sql::TableName;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::model::TargetModel;
 use crate::target::statement;
 
-/// What was written of each read model, by its index.
-pub(super) type AllWritten = Vec<(usize, Written)>;
+/// What was written of each read model.
+pub(super) type AllWritten = Vec<(ModelIndex, Written)>;
 
 /// The session's read models by index, as far as they are bound to their lookups.
 #[derive(Debug, Default)]
@@ -19,11 +20,11 @@ pub(super) struct Models(Vec<Option<TargetModel>>);
 
 impl Models {
     /// Sets the read model of this index.
-    pub(super) fn set(&mut self, index: usize, model: TargetModel) {
-        if self.0.len() <= index {
-            self.0.resize_with(index + 1, || None);
+    pub(super) fn set(&mut self, index: ModelIndex, model: TargetModel) {
+        if self.0.len() <= index.0 {
+            self.0.resize_with(index.0 + 1, || None);
         }
-        if let Some(place) = self.0.get_mut(index) {
+        if let Some(place) = index.of_mut(&mut self.0) {
             *place = Some(model);
         }
     }
@@ -32,29 +33,28 @@ impl Models {
     ///
     /// # Errors
     /// [`Class::Transient`] if it is not bound to its lookup.
-    pub(super) fn get(&self, index: usize) -> Result<&TargetModel> {
-        self.0.get(index).and_then(Option::as_ref).ok_or_else(|| {
+    pub(super) fn get(&self, index: ModelIndex) -> Result<&TargetModel> {
+        index.of(&self.0).and_then(Option::as_ref).ok_or_else(|| {
             Error::new(
                 Class::Transient,
-                format!("read model {index} is not bound to its lookup"),
+                format!("read model {} is not bound to its lookup", index.0),
             )
         })
     }
 
     /// Those that are bound, with their indexes.
-    pub(super) fn bound(&self) -> impl Iterator<Item = (usize, &TargetModel)> {
-        let models = self.0.iter().enumerate();
-        models.filter_map(|(index, model)| Some((index, model.as_ref()?)))
+    pub(super) fn bound(&self) -> impl Iterator<Item = (ModelIndex, &TargetModel)> {
+        ModelIndex::number(&self.0).filter_map(|(index, model)| Some((index, model.as_ref()?)))
     }
 
     /// Numbers of those of these read models that are bound.
-    pub(super) fn ids(&self, indexes: &[usize]) -> Vec<i32> {
+    pub(super) fn ids(&self, indexes: &[ModelIndex]) -> Vec<ModelId> {
         let models = indexes.iter().filter_map(|index| self.get(*index).ok());
         models.map(|model| model.id).collect()
     }
 
     /// The read model that keeps this lookup.
-    pub(super) fn index_of(&self, table: &TableName) -> Option<usize> {
+    pub(super) fn index_of(&self, table: &TableName) -> Option<ModelIndex> {
         let mut models = self.bound();
         models
             .find(|(_, model)| model.model.settings.target == *table)
@@ -74,7 +74,7 @@ pub(super) struct WriteTx<'a> {
     pub(super) keys: i32,
     pub(super) learned: &'a mut Learned,
     /// The read model that an error belongs to from now on.
-    pub(super) blamed: Option<usize>,
+    pub(super) blamed: Option<ModelIndex>,
 }
 
 impl<'a> WriteTx<'a> {
@@ -82,7 +82,7 @@ impl<'a> WriteTx<'a> {
     ///
     /// # Errors
     /// As [`Models::get`].
-    pub(super) fn model(&self, index: usize) -> Result<&'a TargetModel> {
+    pub(super) fn model(&self, index: ModelIndex) -> Result<&'a TargetModel> {
         self.models.get(index)
     }
 
@@ -90,7 +90,7 @@ impl<'a> WriteTx<'a> {
     ///
     /// # Errors
     /// As [`Models::get`].
-    pub(super) fn turn_to(&mut self, index: usize) -> Result<&'a TargetModel> {
+    pub(super) fn turn_to(&mut self, index: ModelIndex) -> Result<&'a TargetModel> {
         self.blamed = Some(index);
         self.models.get(index)
     }
@@ -102,13 +102,13 @@ impl<'a> WriteTx<'a> {
 
     /// Commits if all went well, else rolls back. Returns the result, and the read model that an
     /// error belongs to.
-    pub(super) async fn end<T>(self, result: Result<T>) -> (Result<T>, Option<usize>) {
+    pub(super) async fn end<T>(self, result: Result<T>) -> (Result<T>, Option<ModelIndex>) {
         (statement::end(self.conn, result).await, self.blamed)
     }
 }
 
 /// Adds another way's counts and keys of a read model, keeping at most `keys` keys of each kind.
-pub(super) fn add_written(all: &mut AllWritten, index: usize, more: Written, keys: i32) {
+pub(super) fn add_written(all: &mut AllWritten, index: ModelIndex, more: Written, keys: i32) {
     let Some((_, written)) = all.iter_mut().find(|(of, _)| *of == index) else {
         all.push((index, more));
         return;

@@ -15,19 +15,20 @@ use super::merge::Merging;
 use super::prepare::Purpose;
 use super::rejected;
 use super::session::Session;
-use crate::batch::{MergePosition, Merged, Position, Written};
+use crate::batch::{MergePosition, Merged, Position, Suspended, Written};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::target::bookkeeping::ModelState;
 use crate::target::model::{Joins, TargetModel};
 
 /// More live rows than this in a copy are many: the tables that it filled are truncated.
 const MANY_ROWS: i64 = 500;
 
-/// Copies that are merged together, by the index of the read model.
+/// Copies that are merged together, by their read models.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Copies<'a> {
-    pub(super) indexes: &'a [usize],
+    pub(super) indexes: &'a [ModelIndex],
     pub(super) position: &'a MergePosition,
 }
 
@@ -46,7 +47,7 @@ struct Attempt {
     merging: Merging,
     check: Check,
     /// Read models that are left out, and why.
-    left_out: Vec<(usize, Error)>,
+    left_out: Vec<Suspended>,
 }
 
 /// How one copy is merged.
@@ -81,7 +82,10 @@ pub(super) async fn merge(
             (Ok(mut all), _) => {
                 note_merged(session, &all);
                 let left_out = attempt.left_out.into_iter();
-                all.extend(left_out.map(|(index, error)| (index, Err(error))));
+                all.extend(left_out.map(|Suspended { index, error }| Merged {
+                    index,
+                    result: Err(error),
+                }));
                 session.make_room(&[]).await?;
                 return Ok(all);
             }
@@ -95,7 +99,7 @@ impl Attempt {
     ///
     /// # Errors
     /// The same, if nothing is left to try.
-    fn learn(&mut self, error: Error, blamed: Option<usize>) -> Result<()> {
+    fn learn(&mut self, error: Error, blamed: Option<ModelIndex>) -> Result<()> {
         let is_rejection = error.class() == Class::Rejected;
         match blamed {
             _ if is_locked(&error) => {}
@@ -107,7 +111,9 @@ impl Attempt {
             }
             // ... if that does not help, one of the copies violates it: the others are merged
             // without that copy.
-            Some(index) if self.why_left_out(index).is_none() => self.left_out.push((index, error)),
+            Some(index) if self.why_left_out(index).is_none() => {
+                self.left_out.push(Suspended { index, error })
+            }
             // The constraint belongs to another table, which refers to one of them: each copy is
             // checked by itself.
             _ if is_rejection && self.check == Check::AtTheEnd => self.check = Check::AfterEach,
@@ -116,17 +122,17 @@ impl Attempt {
         Ok(())
     }
 
-    fn why_left_out(&self, index: usize) -> Option<&Error> {
+    fn why_left_out(&self, index: ModelIndex) -> Option<&Error> {
         let mut left_out = self.left_out.iter();
         left_out
-            .find(|(of, _)| *of == index)
-            .map(|(_, error)| error)
+            .find(|one| one.index == index)
+            .map(|one| &one.error)
     }
 }
 
 fn note_merged(session: &mut Session, all: &[Merged]) {
-    for (index, merged) in all {
-        if let Ok(written) = merged {
+    for Merged { index, result } in all {
+        if let Ok(written) = result {
             session.note_rejected(*index, written);
             session.learned.note_rows(written.total);
         }
@@ -148,7 +154,7 @@ async fn try_merge(
     };
     begin(tx, copies).await?;
     let wanted = copies.indexes.iter().copied();
-    let wanted: Vec<usize> = wanted
+    let wanted: Vec<ModelIndex> = wanted
         .filter(|index| attempt.why_left_out(*index).is_none())
         .collect();
     let (mut all, isolated) = merge_each(tx, &wanted, options).await?;
@@ -156,10 +162,8 @@ async fn try_merge(
         suspend_rejected(tx, &all, attempt).await?;
     }
     if all.len() > 1 {
-        let tried = all.iter_mut().filter_map(|(index, merged)| {
-            let written = merged.as_mut().ok().filter(|_| isolated.contains(index))?;
-            Some((*index, written))
-        });
+        let tried = all.iter_mut().filter(|one| isolated.contains(&one.index));
+        let tried = tried.filter_map(|one| Some((one.index, one.result.as_mut().ok()?)));
         rejected::try_again(tx, MergeFrom::Shadow, tried.collect(), lsn).await?;
         tx.blamed = None;
     }
@@ -168,7 +172,7 @@ async fn try_merge(
         tx.blamed = table.and_then(|table| tx.models.index_of(&table));
         return Err(error);
     }
-    let whole = attempt.left_out.is_empty() && all.iter().all(|(_, merged)| merged.is_ok());
+    let whole = attempt.left_out.is_empty() && all.iter().all(|one| one.result.is_ok());
     if let (MergePosition::Running(lsn, Some(id)), true) = (position, whole) {
         tx.bookkeeping
             .mark_merged(tx.conn, tx.epoch, *id, *lsn)
@@ -205,11 +209,8 @@ async fn begin(tx: &mut WriteTx<'_>, copies: Copies<'_>) -> Result<()> {
 async fn suspend_rejected(tx: &mut WriteTx<'_>, all: &[Merged], attempt: &Attempt) -> Result<()> {
     let rejected = all
         .iter()
-        .filter_map(|(index, merged)| Some((*index, merged.as_ref().err()?)));
-    let left_out = attempt
-        .left_out
-        .iter()
-        .map(|(index, error)| (*index, error));
+        .filter_map(|one| Some((one.index, one.result.as_ref().err()?)));
+    let left_out = attempt.left_out.iter().map(|one| (one.index, &one.error));
     for (index, error) in rejected.chain(left_out) {
         let id = tx.model(index)?.id;
         tx.bookkeeping.suspend(tx.conn, tx.epoch, id, error).await?;
@@ -219,7 +220,7 @@ async fn suspend_rejected(tx: &mut WriteTx<'_>, all: &[Merged], attempt: &Attemp
 
 /// A read model's turn to be merged.
 struct Turn {
-    index: usize,
+    index: ModelIndex,
     /// The second turn: how many were merged before the first one, and why the copy was rejected.
     first: Option<(usize, Error)>,
 }
@@ -230,9 +231,9 @@ struct Turn {
 /// were merged after it.
 async fn merge_each(
     tx: &mut WriteTx<'_>,
-    indexes: &[usize],
+    indexes: &[ModelIndex],
     options: CopyOptions,
-) -> Result<(Vec<Merged>, Vec<usize>)> {
+) -> Result<(Vec<Merged>, Vec<ModelIndex>)> {
     let mut all: Vec<Merged> = Vec::with_capacity(indexes.len());
     let mut isolated = Vec::new();
     let mut merges = 0;
@@ -244,7 +245,10 @@ async fn merge_each(
     while let Some(Turn { index, first }) = turns.pop_front() {
         let is_first = first.is_none();
         if let Some((_, error)) = first.filter(|(merges_before, _)| *merges_before == merges) {
-            all.push((index, Err(error)));
+            all.push(Merged {
+                index,
+                result: Err(error),
+            });
             continue;
         }
         let (merged, merging) = merge_one(tx, tx.model(index)?, options).await?;
@@ -255,7 +259,10 @@ async fn merge_each(
             }),
             merged => {
                 merges += usize::from(merged.is_ok());
-                all.push((index, merged));
+                all.push(Merged {
+                    index,
+                    result: merged,
+                });
                 isolated.extend((merging == Merging::Isolating).then_some(index));
             }
         }
@@ -365,8 +372,8 @@ async fn isolate(tx: &mut WriteTx<'_>, model: &TargetModel, lsn: Lsn) -> Result<
 /// Statements that empty the tables that the merges have used; a rejected merge was rolled back.
 fn emptied(tx: &WriteTx<'_>, all: &[Merged]) -> Result<String> {
     let mut statements = Vec::new();
-    for (index, merged) in all {
-        if let Ok(written) = merged {
+    for Merged { index, result } in all {
+        if let Ok(written) = result {
             let many = written.total + written.deleted > MANY_ROWS;
             statements.push(
                 tx.model(*index)?

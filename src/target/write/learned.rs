@@ -1,6 +1,7 @@
 //! What the session learns of its read models while it writes: whose rows are rejected, whose new
 //! rows wait, how much was written.
 
+use crate::read_model::ModelId;
 use std::collections::{HashMap, HashSet};
 
 use super::sweep::Dead;
@@ -16,7 +17,7 @@ const REPLAN_ROWS: i64 = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     /// Read models with rejected rows.
-    rejecting: HashSet<i32>,
+    rejecting: HashSet<ModelId>,
     pub(super) put_off: PutOff,
     pub(super) dead: Dead,
     written_since_planning: i64,
@@ -25,12 +26,12 @@ pub(super) struct Learned {
 
 impl Learned {
     /// Whether the read model has rejected rows.
-    pub(super) fn has_rejected(&self, id: i32) -> bool {
+    pub(super) fn has_rejected(&self, id: ModelId) -> bool {
         self.rejecting.contains(&id)
     }
 
     /// Notes whether the read model has rejected rows.
-    pub(super) fn note_rejected(&mut self, id: i32, has_rejected: bool) {
+    pub(super) fn note_rejected(&mut self, id: ModelId, has_rejected: bool) {
         if has_rejected {
             self.rejecting.insert(id);
         } else {
@@ -58,7 +59,7 @@ impl Learned {
 /// Read models whose new rows were rejected when they bypassed the stage: not every batch is to be
 /// written twice.
 #[derive(Debug, Default)]
-pub(super) struct PutOff(HashMap<i32, Wait>);
+pub(super) struct PutOff(HashMap<ModelId, Wait>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Wait {
@@ -70,12 +71,12 @@ struct Wait {
 
 impl PutOff {
     /// Whether the read model's new rows go through the stage.
-    pub(super) fn has(&self, id: i32) -> bool {
+    pub(super) fn has(&self, id: ModelId) -> bool {
         self.0.get(&id).is_some_and(|wait| wait.left > 0)
     }
 
     /// Notes that a batch went through the stage that could have bypassed it.
-    pub(super) fn pass_over(&mut self, id: i32) {
+    pub(super) fn pass_over(&mut self, id: ModelId) {
         if let Some(wait) = self.0.get_mut(&id) {
             wait.left = wait.left.saturating_sub(1);
         }
@@ -83,14 +84,14 @@ impl PutOff {
 
     /// Notes that the target rejected a new row: the next batches go through the stage, each time
     /// twice as many.
-    pub(super) fn add(&mut self, id: i32) {
+    pub(super) fn add(&mut self, id: ModelId) {
         let wait = self.0.entry(id).or_default();
         wait.last = wait.last.saturating_mul(2).clamp(1, MOST_PASSED_OVER);
         wait.left = wait.last;
     }
 
     /// Notes that the target took all new rows.
-    pub(super) fn remove(&mut self, id: i32) {
+    pub(super) fn remove(&mut self, id: ModelId) {
         self.0.remove(&id);
     }
 }
@@ -99,23 +100,25 @@ impl PutOff {
 mod tests {
     use super::*;
 
+    const LABELS: ModelId = ModelId(1);
+
     #[test]
     fn new_rows_wait_twice_as_long_after_each_rejection() {
         let mut put_off = PutOff::default();
-        assert!(!put_off.has(1));
+        assert!(!put_off.has(LABELS));
         for batches in [1, 2, 4, 8, 16, 32, 64, 64] {
-            put_off.add(1);
+            put_off.add(LABELS);
             for _ in 0..batches {
-                assert!(put_off.has(1), "{batches}");
-                put_off.pass_over(1);
+                assert!(put_off.has(LABELS), "{batches}");
+                put_off.pass_over(LABELS);
             }
-            assert!(!put_off.has(1), "{batches}");
+            assert!(!put_off.has(LABELS), "{batches}");
         }
-        put_off.remove(1);
-        put_off.add(1);
-        put_off.pass_over(1);
-        assert!(!put_off.has(1), "the wait begins at one batch again");
-        assert!(!put_off.has(2));
+        put_off.remove(LABELS);
+        put_off.add(LABELS);
+        put_off.pass_over(LABELS);
+        assert!(!put_off.has(LABELS), "the wait begins at one batch again");
+        assert!(!put_off.has(ModelId(2)));
     }
 
     #[test]

@@ -7,8 +7,9 @@
 use super::calls::{self, MergeOptions, check_constraints, in_read_model};
 use super::context::{AllWritten, WriteTx};
 use super::staged::{RejectedCounts, Staged};
-use crate::batch::Batch;
+use crate::batch::{Batch, Suspended};
 use crate::error::Result;
+use crate::read_model::{ModelId, ModelIndex};
 use crate::target::model::{Joins, TargetModel};
 
 /// Whether the rows that the target rejects are left out.
@@ -34,15 +35,15 @@ pub(super) struct ToMerge<'a> {
     /// What the stages of its read models hold.
     pub(super) staged: &'a [Staged],
     /// The read model, if the batch has rows of one only: no other one is to blame.
-    pub(super) only: Option<usize>,
+    pub(super) only: Option<ModelIndex>,
 }
 
 /// Fences, and moves the checkpoint; read models that leave with the batch stay as of the one
 /// before.
 pub(super) async fn advance(tx: &mut WriteTx<'_>, batch: &Batch) -> Result<()> {
-    let leave = batch.suspended.iter().map(|(index, _)| *index);
-    let ids: Vec<i32> = leave
-        .map(|index| tx.model(index).map(|model| model.id))
+    let leave = batch.suspended.iter();
+    let ids: Vec<ModelId> = leave
+        .map(|one| tx.model(one.index).map(|model| model.id))
         .collect::<Result<_>>()?;
     tx.bookkeeping.hold(tx.conn, tx.epoch, &ids).await?;
     calls::advance(tx.conn, tx.epoch, &batch.position).await
@@ -111,7 +112,7 @@ pub(super) async fn end(tx: &mut WriteTx<'_>, what: ToMerge<'_>, merging: Mergin
             None => error,
         });
     }
-    for (index, error) in &what.batch.suspended {
+    for Suspended { index, error } in &what.batch.suspended {
         let id = tx.model(*index)?.id;
         tx.bookkeeping.suspend(tx.conn, tx.epoch, id, error).await?;
     }

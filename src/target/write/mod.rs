@@ -34,6 +34,7 @@ use sqlx::PgConnection;
 
 use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelIndex;
 use crate::target::bookkeeping::{Bookkeeping, ModelState};
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
@@ -90,7 +91,7 @@ impl Writer {
     }
 
     /// Sets the read model of this index.
-    pub fn set_model(&mut self, index: usize, model: TargetModel) {
+    pub fn set_model(&mut self, index: ModelIndex, model: TargetModel) {
         self.session.set_model(index, model);
     }
 
@@ -105,7 +106,7 @@ impl Writer {
     }
 
     /// The read model whose rows the last failed batch could not write, if it was one's fault.
-    pub fn culprit(&self) -> Option<usize> {
+    pub fn culprit(&self) -> Option<ModelIndex> {
         self.session.culprit
     }
 
@@ -115,7 +116,7 @@ impl Writer {
     /// # Errors
     /// [`Class::Rejected`] or [`Class::Broken`], without values, if a row cannot be written. Then
     /// nothing was written, and [`Writer::culprit`] is the read model.
-    pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(usize, Written)>> {
+    pub async fn apply(&mut self, batch: Batch) -> Result<Vec<(ModelIndex, Written)>> {
         let written = self.apply_batch(&batch).await?;
         // A batch with many read models leaves more tables than there is room for.
         self.session.make_room(&[]).await?;
@@ -197,7 +198,7 @@ impl Writer {
     /// its error is returned.
     pub async fn merge(
         &mut self,
-        indexes: &[usize],
+        indexes: &[ModelIndex],
         position: &MergePosition,
         keys: i32,
     ) -> Result<Vec<Merged>> {
@@ -233,7 +234,7 @@ impl Writer {
 
     /// Suspends the read models that the bookkeeping calls in step although they take no part in
     /// the stream, and returns them: a contradiction ends in a copy, never in silence.
-    pub(crate) async fn audit(&mut self, taking_part: &[usize]) -> Result<Vec<usize>> {
+    pub(crate) async fn audit(&mut self, taking_part: &[ModelIndex]) -> Result<Vec<ModelIndex>> {
         let session = &mut self.session;
         let stored = session.bookkeeping.models(&mut session.conn).await?;
         let mut found = Vec::new();
@@ -255,7 +256,7 @@ impl Writer {
 
     /// Notes that leaves of these read models' tables, which the watch has never seen, have changes
     /// in the next batch. Where a large transaction is staged, the note commits with it.
-    pub(crate) async fn note_leaves(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(crate) async fn note_leaves(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         let session = &mut self.session;
         for id in session.models.ids(indexes) {
             session
@@ -267,12 +268,12 @@ impl Writer {
     }
 
     /// Lets the server plan a read model's statements before its first change.
-    pub async fn warm(&mut self, index: usize) -> Result<()> {
+    pub async fn warm(&mut self, index: ModelIndex) -> Result<()> {
         self.session.warm(index).await
     }
 
     /// The same for those of these read models that changed last.
-    pub(crate) async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(crate) async fn warm_few(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         self.session.warm_few(indexes).await
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::read_model::ModelId;
 use crate::target::model::{Joins, TargetModel};
 
 /// Something that a read model needs.
@@ -22,24 +23,24 @@ pub(super) enum Need {
 
 /// What the session has created, with the number of the read model.
 #[derive(Debug, Default)]
-pub(super) struct Prepared(HashSet<(i32, Need)>);
+pub(super) struct Prepared(HashSet<(ModelId, Need)>);
 
 impl Prepared {
-    pub(super) fn has(&self, id: i32, need: Need) -> bool {
+    pub(super) fn has(&self, id: ModelId, need: Need) -> bool {
         self.0.contains(&(id, need))
     }
 
-    pub(super) fn note(&mut self, id: i32, need: Need) {
+    pub(super) fn note(&mut self, id: ModelId, need: Need) {
         self.0.insert((id, need));
     }
 
     /// It was created in a transaction that was rolled back, or for other columns.
-    pub(super) fn forget(&mut self, id: i32) {
+    pub(super) fn forget(&mut self, id: ModelId) {
         self.0.retain(|(of, _)| *of != id);
     }
 
     /// Read models that have a stage.
-    pub(super) fn staged(&self) -> Vec<i32> {
+    pub(super) fn staged(&self) -> Vec<ModelId> {
         let stages = self.0.iter().filter(|(_, need)| *need == Need::Stage);
         stages.map(|(id, _)| *id).collect()
     }

@@ -22,6 +22,7 @@ use super::way::{Piece, RowFacts, RowsKnown, RowsWay};
 use crate::batch::Written;
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold, Now};
+use crate::read_model::ModelIndex;
 use crate::row::Cell;
 use crate::target::copy_buffer::CopyBuffer;
 use crate::target::model::TargetModel;
@@ -32,7 +33,7 @@ const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED
 /// Writes the new rows of a batch. `None` if they go through the stage with the others.
 pub(super) async fn write(
     tx: &mut WriteTx<'_>,
-    index: usize,
+    index: ModelIndex,
     fold: &Fold,
 ) -> Result<Option<Written>> {
     try_write(tx, index, fold, RowsKnown::default()).await
@@ -45,7 +46,7 @@ pub(super) async fn write(
 /// rows at the end of the transaction, since the row with the count stays locked until then.
 pub(super) async fn write_chunk(
     tx: &mut WriteTx<'_>,
-    index: usize,
+    index: ModelIndex,
     fold: &Fold,
     is_staged: bool,
 ) -> Result<Option<Written>> {
@@ -59,7 +60,7 @@ pub(super) async fn write_chunk(
 
 async fn try_write(
     tx: &mut WriteTx<'_>,
-    index: usize,
+    index: ModelIndex,
     fold: &Fold,
     known: RowsKnown,
 ) -> Result<Option<Written>> {

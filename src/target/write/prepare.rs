@@ -15,6 +15,7 @@ use super::way::{Size, needs_plans};
 use crate::batch::{Batch, Position};
 use crate::error::{Class, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::target::model::{Joins, TargetModel};
 use crate::target::statement::{Transaction, execute};
 
@@ -44,7 +45,7 @@ impl Session {
     ///
     /// An error of the lookup itself (a lock, a trigger) is left to the first batch, which reports
     /// its cause.
-    pub(super) async fn warm(&mut self, index: usize) -> Result<()> {
+    pub(super) async fn warm(&mut self, index: ModelIndex) -> Result<()> {
         self.prepare(index).await?;
         let model = self.models.get(index)?;
         let mut tx = Transaction::begin(&mut self.conn).await?;
@@ -58,16 +59,16 @@ impl Session {
 
     /// Warms those of these read models that changed last: their next change is the likeliest, and
     /// a session with many read models begins as soon as one with few.
-    pub(super) async fn warm_few(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(super) async fn warm_few(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         let last = self
             .bookkeeping
             .changed_last(&mut self.conn, MOST_WARMED)
             .await?;
-        let changed = |index: &&usize| {
+        let changed = |index: &&ModelIndex| {
             let model = self.models.get(**index);
             model.is_ok_and(|model| last.contains(&model.id))
         };
-        let few: Vec<usize> = indexes.iter().filter(changed).copied().collect();
+        let few: Vec<ModelIndex> = indexes.iter().filter(changed).copied().collect();
         self.make_room(&few).await?;
         self.prepare_missing(&few).await?;
         for index in few {
@@ -77,7 +78,7 @@ impl Session {
     }
 
     /// Creates the session's staging tables and functions for a read model, once.
-    async fn prepare(&mut self, index: usize) -> Result<()> {
+    async fn prepare(&mut self, index: ModelIndex) -> Result<()> {
         let id = self.models.get(index)?.id;
         if self.prepared.has(id, Need::Stage) {
             return Ok(());
@@ -89,7 +90,7 @@ impl Session {
     }
 
     /// The same with these needs.
-    pub(super) async fn prepare_with(&mut self, index: usize, needs: &[Need]) -> Result<()> {
+    pub(super) async fn prepare_with(&mut self, index: ModelIndex, needs: &[Need]) -> Result<()> {
         self.prepare(index).await?;
         let id = self.models.get(index)?.id;
         for need in needs {
@@ -100,7 +101,7 @@ impl Session {
         Ok(())
     }
 
-    async fn make(&mut self, index: usize, need: Need) -> Result<()> {
+    async fn make(&mut self, index: ModelIndex, need: Need) -> Result<()> {
         let model = self.models.get(index)?;
         for sql in need.statements(model) {
             execute(&mut self.conn, sql).await?;
@@ -112,7 +113,7 @@ impl Session {
     /// Makes the session ready for a batch: tables that are small, plans that fit, and what its
     /// read models lack.
     pub(super) async fn prepare_batch(&mut self, batch: &Batch) -> Result<()> {
-        let indexes: Vec<usize> = batch.folds.iter().map(|(index, _)| *index).collect();
+        let indexes: Vec<ModelIndex> = batch.folds.iter().map(|(index, _)| *index).collect();
         self.make_room(&indexes).await?;
         self.sweep(&indexes).await?;
         // A plan for an empty table would read all of a large one.
@@ -128,7 +129,7 @@ impl Session {
         Ok(())
     }
 
-    async fn plan_again(&mut self, indexes: &[usize]) -> Result<()> {
+    async fn plan_again(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         self.learned.note_planning();
         self.execute("DISCARD PLANS").await?;
         for index in indexes {
@@ -138,7 +139,11 @@ impl Session {
     }
 
     /// Creates the session's staging tables and functions for these read models.
-    pub(super) async fn prepare_all(&mut self, indexes: &[usize], purpose: Purpose) -> Result<()> {
+    pub(super) async fn prepare_all(
+        &mut self,
+        indexes: &[ModelIndex],
+        purpose: Purpose,
+    ) -> Result<()> {
         for together in indexes.chunks(TOGETHER) {
             self.execute("BEGIN").await?;
             let prepared = self.prepare_together(together, purpose).await;
@@ -160,7 +165,7 @@ impl Session {
     }
 
     /// The same for those of a batch that are not prepared yet.
-    pub(super) async fn prepare_missing(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(super) async fn prepare_missing(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         let mut missing = Vec::new();
         for index in indexes {
             let id = self.models.get(*index)?.id;
@@ -171,7 +176,7 @@ impl Session {
         self.prepare_all(&missing, Purpose::Batches).await
     }
 
-    async fn prepare_together(&mut self, indexes: &[usize], purpose: Purpose) -> Result<()> {
+    async fn prepare_together(&mut self, indexes: &[ModelIndex], purpose: Purpose) -> Result<()> {
         for index in indexes {
             self.prepare(*index).await?;
             if purpose == Purpose::Copies {
@@ -186,7 +191,7 @@ impl Session {
 
     /// Drops tables and functions of other read models, so that there is room for these. Not while
     /// chunks are staged.
-    pub(super) async fn make_room(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(super) async fn make_room(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         let ids = self.models.ids(indexes);
         // Each in a transaction of its own: the locks of one at a time.
         for id in self.room.leaving(&ids) {

@@ -9,6 +9,7 @@ use super::staged::Staged;
 use crate::batch::Written;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
+use crate::read_model::ModelIndex;
 use crate::target::model::Joins;
 
 /// How often rejected rows are tried once more after other lookups have changed.
@@ -96,7 +97,7 @@ async fn merge_one(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<Writte
 pub(super) async fn try_again(
     tx: &mut WriteTx<'_>,
     from: MergeFrom,
-    mut tried: Vec<(usize, &mut Written)>,
+    mut tried: Vec<(ModelIndex, &mut Written)>,
     lsn: Lsn,
 ) -> Result<()> {
     let options = IsolateOptions {

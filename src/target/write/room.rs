@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 
 use super::calls;
 use crate::error::Result;
+use crate::read_model::ModelId;
 
 /// Locks that a read model's tables and functions take when they are dropped (21 were counted on
 /// 15).
@@ -29,7 +30,7 @@ const MOST: usize = 40;
 #[derive(Debug)]
 pub(super) struct Room {
     most: usize,
-    used: VecDeque<i32>,
+    used: VecDeque<ModelId>,
 }
 
 impl Room {
@@ -48,14 +49,14 @@ impl Room {
     }
 
     /// Notes that these read models are used now.
-    pub(super) fn note(&mut self, ids: &[i32]) {
+    pub(super) fn note(&mut self, ids: &[ModelId]) {
         self.used.retain(|id| !ids.contains(id));
         self.used.extend(ids);
     }
 
     /// Read models whose tables have to go, so that there is room for these too. All of a batch
     /// stay, however many they are.
-    pub(super) fn leaving(&self, ids: &[i32]) -> Vec<i32> {
+    pub(super) fn leaving(&self, ids: &[ModelId]) -> Vec<ModelId> {
         let new = ids.iter().filter(|id| !self.used.contains(id)).count();
         let too_many = (self.used.len() + new).saturating_sub(self.most);
         let others = self.used.iter().filter(|id| !ids.contains(id));
@@ -63,14 +64,14 @@ impl Room {
     }
 
     /// Notes that the read model's tables were dropped.
-    pub(super) fn left(&mut self, id: i32) {
+    pub(super) fn left(&mut self, id: ModelId) {
         self.used.retain(|used| *used != id);
     }
 }
 
 /// Drops what the session has created for the read model of this number. The names of all of it end
 /// with the number.
-pub(super) fn drop_all(id: i32) -> String {
+pub(super) fn drop_all(id: ModelId) -> String {
     format!(
         "DO $cdc$ DECLARE _drop text; BEGIN \
          FOR _drop IN \
@@ -87,20 +88,28 @@ pub(super) fn drop_all(id: i32) -> String {
 mod tests {
     use super::*;
 
+    fn ids(numbers: &[i32]) -> Vec<ModelId> {
+        numbers.iter().copied().map(ModelId).collect()
+    }
+
     #[test]
     fn the_one_that_was_used_longest_ago_goes_first() {
         let mut room = Room::for_most(3);
-        assert!(room.leaving(&[1, 2, 3]).is_empty());
-        room.note(&[1, 2, 3]);
-        room.note(&[1]);
-        assert!(room.leaving(&[3]).is_empty());
-        assert_eq!(room.leaving(&[4]), [2]);
-        room.left(2);
-        room.note(&[4]);
-        assert_eq!(room.leaving(&[5, 6]), [3, 1]);
-        assert_eq!(room.leaving(&[4, 5, 6, 7]), [3, 1], "all of a batch stay");
-        assert!(room.leaving(&[]).is_empty());
-        room.note(&[5, 6]);
-        assert_eq!(room.leaving(&[]), [3, 1]);
+        assert!(room.leaving(&ids(&[1, 2, 3])).is_empty());
+        room.note(&ids(&[1, 2, 3]));
+        room.note(&ids(&[1]));
+        assert!(room.leaving(&ids(&[3])).is_empty());
+        assert_eq!(room.leaving(&ids(&[4])), ids(&[2]));
+        room.left(ModelId(2));
+        room.note(&ids(&[4]));
+        assert_eq!(room.leaving(&ids(&[5, 6])), ids(&[3, 1]));
+        assert_eq!(
+            room.leaving(&ids(&[4, 5, 6, 7])),
+            ids(&[3, 1]),
+            "all of a batch stay"
+        );
+        assert!(room.leaving(&ids(&[])).is_empty());
+        room.note(&ids(&[5, 6]));
+        assert_eq!(room.leaving(&ids(&[])), ids(&[3, 1]));
     }
 }

@@ -12,6 +12,7 @@ use super::staged::Staged;
 use super::way::Known;
 use crate::batch::{Batch, Written};
 use crate::error::{Class, Error, Result};
+use crate::read_model::ModelIndex;
 use crate::sql::ident;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::model::TargetModel;
@@ -29,7 +30,7 @@ pub(super) struct Session {
     pub(super) room: Room,
     pub(super) learned: Learned,
     /// The read model whose rows the last failed batch could not write.
-    pub(super) culprit: Option<usize>,
+    pub(super) culprit: Option<ModelIndex>,
 }
 
 impl Session {
@@ -57,7 +58,7 @@ impl Session {
     }
 
     /// Sets the read model of this index.
-    pub(super) fn set_model(&mut self, index: usize, model: TargetModel) {
+    pub(super) fn set_model(&mut self, index: ModelIndex, model: TargetModel) {
         // Its columns may be others than before.
         self.prepared.forget(model.id);
         self.models.set(index, model);
@@ -94,7 +95,7 @@ impl Session {
     pub(super) fn note_written(
         &mut self,
         result: Result<AllWritten>,
-        blamed: Option<usize>,
+        blamed: Option<ModelIndex>,
     ) -> Result<AllWritten> {
         match (&result, blamed) {
             (Ok(all), _) => {
@@ -110,7 +111,7 @@ impl Session {
     }
 
     /// Remembers whether the read model has rejected rows.
-    pub(super) fn note_rejected(&mut self, index: usize, written: &Written) {
+    pub(super) fn note_rejected(&mut self, index: ModelIndex, written: &Written) {
         if let Ok(model) = self.models.get(index) {
             self.learned
                 .note_rejected(model.id, written.rejected_in_all > 0);
@@ -118,7 +119,7 @@ impl Session {
     }
 
     /// Remembers that this read model's rows cannot be written, if that is what the error says.
-    pub(super) fn blame(&mut self, index: usize, error: &Error) {
+    pub(super) fn blame(&mut self, index: ModelIndex, error: &Error) {
         self.culprit = matches!(error.class(), Class::Rejected | Class::Broken).then_some(index);
     }
 
@@ -149,7 +150,7 @@ impl Session {
     }
 
     /// Vacuums the staging tables of those of these read models that have many dead rows.
-    pub(super) async fn sweep(&mut self, indexes: &[usize]) -> Result<()> {
+    pub(super) async fn sweep(&mut self, indexes: &[ModelIndex]) -> Result<()> {
         let ids = self.models.ids(indexes);
         self.learned.dead.sweep(&mut self.conn, &ids).await
     }

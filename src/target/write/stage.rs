@@ -10,13 +10,18 @@ use super::staged::Staged;
 use super::way::Size;
 use crate::error::Result;
 use crate::fold::{Fold, Share};
+use crate::read_model::ModelIndex;
 use crate::target::model::TargetModel;
 
 /// Stages these rows of the read model.
 ///
 /// # Errors
 /// [`Class::Rejected`](crate::error::Class::Rejected) if a type of the lookup rejects a value.
-pub(super) async fn stage(tx: &mut WriteTx<'_>, index: usize, rows: Share<'_>) -> Result<Staged> {
+pub(super) async fn stage(
+    tx: &mut WriteTx<'_>,
+    index: ModelIndex,
+    rows: Share<'_>,
+) -> Result<Staged> {
     let model = tx.model(index)?;
     tx.learned.dead.add(model.id, Size::of(rows));
     stage_share(tx.conn, model, rows)
@@ -39,7 +44,7 @@ async fn stage_share(conn: &mut PgConnection, model: &TargetModel, rows: Share<'
 /// type of the lookup rejects are left out.
 pub(super) async fn stage_accepted(
     tx: &mut WriteTx<'_>,
-    index: usize,
+    index: ModelIndex,
     fold: &Fold,
 ) -> Result<Staged> {
     let model = tx.model(index)?;

@@ -2,12 +2,13 @@
 
 use super::way::Size;
 use crate::fold::Share;
+use crate::read_model::ModelIndex;
 
 /// Final states of one read model that are in its stage.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Staged {
     /// The read model.
-    pub(super) index: usize,
+    pub(super) index: ModelIndex,
     /// Whether rows that are not among them are gone.
     pub(super) clear: bool,
     /// Whether some of them lack a value that the stream left out.
@@ -28,10 +29,13 @@ pub(crate) struct RejectedCounts {
 
 impl Staged {
     /// Nothing yet.
-    pub(super) fn none(index: usize) -> Self {
+    pub(super) fn none(index: ModelIndex) -> Self {
         Self {
             index,
-            ..Self::default()
+            clear: false,
+            resolve: false,
+            size: Size::default(),
+            rejected: RejectedCounts::default(),
         }
     }
 

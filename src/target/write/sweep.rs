@@ -15,6 +15,7 @@ use sqlx::PgConnection;
 use super::calls;
 use super::way::Size;
 use crate::error::Result;
+use crate::read_model::ModelId;
 use crate::target::statement::execute;
 
 /// Dead rows of a read model's staging tables after which they are vacuumed.
@@ -29,7 +30,7 @@ const AGE: Duration = Duration::from_secs(6 * 3600);
 /// Dead rows of the staging tables, by the number of the read model.
 #[derive(Debug)]
 pub(super) struct Dead {
-    of: HashMap<i32, Size>,
+    of: HashMap<ModelId, Size>,
     swept_at: Instant,
 }
 
@@ -44,23 +45,23 @@ impl Default for Dead {
 
 impl Dead {
     /// Notes rows that are staged, and will be deleted or rolled back.
-    pub(super) fn add(&mut self, id: i32, rows: Size) {
+    pub(super) fn add(&mut self, id: ModelId, rows: Size) {
         self.of.entry(id).or_default().add(rows);
     }
 
     /// Notes that the tables were dropped or truncated.
-    pub(super) fn forget(&mut self, id: i32) {
+    pub(super) fn forget(&mut self, id: ModelId) {
         self.of.remove(&id);
     }
 
     /// Read models of these whose tables have too many of them; they have none then.
-    fn take_due(&mut self, ids: &[i32]) -> Vec<i32> {
-        let due = |id: &&i32| {
+    fn take_due(&mut self, ids: &[ModelId]) -> Vec<ModelId> {
+        let due = |id: &&ModelId| {
             self.of
                 .get(id)
                 .is_some_and(|dead| dead.rows > MOST_DEAD_ROWS || dead.bytes > MOST_DEAD_BYTES)
         };
-        let due: Vec<i32> = ids.iter().filter(due).copied().collect();
+        let due: Vec<ModelId> = ids.iter().filter(due).copied().collect();
         for id in &due {
             self.of.remove(id);
         }
@@ -68,7 +69,7 @@ impl Dead {
     }
 
     /// Vacuums the staging tables of those of these read models that have many dead rows.
-    pub(super) async fn sweep(&mut self, conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
+    pub(super) async fn sweep(&mut self, conn: &mut PgConnection, ids: &[ModelId]) -> Result<()> {
         let due = self.take_due(ids);
         if due.is_empty() {
             return Ok(());
@@ -77,7 +78,11 @@ impl Dead {
     }
 
     /// Vacuums the staging tables of all these read models, if that was long ago.
-    pub(super) async fn sweep_all(&mut self, conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
+    pub(super) async fn sweep_all(
+        &mut self,
+        conn: &mut PgConnection,
+        ids: &[ModelId],
+    ) -> Result<()> {
         if self.swept_at.elapsed() < AGE {
             return Ok(());
         }
@@ -86,7 +91,7 @@ impl Dead {
     }
 }
 
-async fn vacuum(conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
+async fn vacuum(conn: &mut PgConnection, ids: &[ModelId]) -> Result<()> {
     let tables = calls::session_tables(conn, ids).await?;
     if tables.is_empty() {
         return Ok(());
@@ -98,6 +103,10 @@ async fn vacuum(conn: &mut PgConnection, ids: &[i32]) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn ids(numbers: &[i32]) -> Vec<ModelId> {
+        numbers.iter().copied().map(ModelId).collect()
+    }
+
     #[test]
     fn tables_with_many_dead_rows_are_due_once() {
         let mut dead = Dead::default();
@@ -107,12 +116,12 @@ mod tests {
             (3, 1, (16 << 20) + 1),
             (4, 5001, 1),
         ] {
-            dead.add(id, Size { rows, bytes });
+            dead.add(ModelId(id), Size { rows, bytes });
         }
-        dead.forget(4);
-        assert_eq!(dead.take_due(&[1, 2, 3, 4, 5]), [2, 3]);
-        dead.add(1, Size { rows: 1, bytes: 0 });
-        assert!(dead.take_due(&[2, 3]).is_empty());
-        assert_eq!(dead.take_due(&[1, 2, 3]), [1]);
+        dead.forget(ModelId(4));
+        assert_eq!(dead.take_due(&ids(&[1, 2, 3, 4, 5])), ids(&[2, 3]));
+        dead.add(ModelId(1), Size { rows: 1, bytes: 0 });
+        assert!(dead.take_due(&ids(&[2, 3])).is_empty());
+        assert_eq!(dead.take_due(&ids(&[1, 2, 3])), ids(&[1]));
     }
 }

@@ -237,10 +237,10 @@ pub(super) fn needs_plans(batch: &Batch) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Position;
+    use crate::batch::{Position, Suspended};
     use crate::error::Error;
     use crate::lsn::Lsn;
-    use crate::read_model::{Change, Image};
+    use crate::read_model::{Change, Image, ModelIndex};
     use crate::row::{Cell, Row};
 
     /// A row that is new.
@@ -266,7 +266,7 @@ mod tests {
                 commit_time: None,
                 last: None,
             },
-            folds: folds.into_iter().enumerate().collect(),
+            folds: ModelIndex::number(folds).collect(),
             suspended: Vec::new(),
             transactions: 1,
             chunks: 0,
@@ -292,7 +292,10 @@ mod tests {
             (2, 1, true)
         );
         let leaving = Batch {
-            suspended: vec![(0, Error::broken("it lacks a column"))],
+            suspended: vec![Suspended {
+                index: ModelIndex(0),
+                error: Error::broken("it lacks a column"),
+            }],
             chunks: 2,
             ..batch(Vec::new())
         };

@@ -13,6 +13,7 @@ use super::way::with_rows;
 use super::{new_rows, rejected, stage};
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::read_model::ModelIndex;
 use crate::target::model::Joins;
 
 /// Writes the batch. At most `keys` keys of each kind are reported.
@@ -90,7 +91,7 @@ async fn stage_and_merge(
 }
 
 /// The read model that has rows in the batch, if there is one only.
-fn only_one(batch: &Batch) -> Option<usize> {
+fn only_one(batch: &Batch) -> Option<ModelIndex> {
     let mut folds = with_rows(batch);
     let (index, _) = folds.next()?;
     folds.next().is_none().then_some(*index)

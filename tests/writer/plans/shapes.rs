@@ -6,7 +6,7 @@ use cdc::target::shadow::ShadowWriter;
 
 use super::watch::{self, Watch, Work};
 use crate::isolate::fill;
-use crate::rig::{Rig, Shape as Model, shape};
+use crate::rig::{FIRST, Rig, Shape as Model, shape};
 
 /// What is done with the lines of a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,12 +332,12 @@ impl Shape {
         rig.db.batch_execute(CHECKED).await.unwrap();
         rig.add(&model()).await;
         let start = (self.start)(there);
-        rig.write(0, &start).await.unwrap();
+        rig.write(FIRST, &start).await.unwrap();
         if rejected_before {
             // So the plans of small batches are kept, and those of the isolating run.
-            rig.write(0, &["+900010|OK|ok|-"]).await.unwrap();
+            rig.write(FIRST, &["+900010|OK|ok|-"]).await.unwrap();
             for id in 900_011..900_014 {
-                rig.write(0, &[format!("+{id}|R{id}|{TOO_LONG}|-")])
+                rig.write(FIRST, &[format!("+{id}|R{id}|{TOO_LONG}|-")])
                     .await
                     .unwrap();
             }
@@ -346,15 +346,15 @@ impl Shape {
         rig.db.batch_execute(lie).await.unwrap();
         match self.way {
             Way::Batch => {
-                let fold = rig.fold(0, &lines);
+                let fold = rig.fold(FIRST, &lines);
                 let watch = Watch::begin(rig.writer.connection()).await;
-                rig.apply(vec![(0, fold)]).await.unwrap();
+                rig.apply(vec![(FIRST, fold)]).await.unwrap();
                 watch.end(rig.writer.connection()).await
             }
             Way::Chunks(size) => {
                 let chunks: Vec<&[String]> = lines.chunks(size).collect();
                 let watch = Watch::begin(rig.writer.connection()).await;
-                rig.write_in_chunks(0, &chunks).await.unwrap();
+                rig.write_in_chunks(FIRST, &chunks).await.unwrap();
                 watch.end(rig.writer.connection()).await
             }
             Way::Copy => {
@@ -362,11 +362,8 @@ impl Shape {
                 rig.db.batch_execute(lie).await.unwrap();
                 let position = MergePosition::Running(rig.position().lsn, None);
                 let watch = Watch::begin(rig.writer.connection()).await;
-                let merged = rig.writer.merge(&[0], &position, 0).await.unwrap();
-                assert!(
-                    merged.iter().all(|(_, written)| written.is_ok()),
-                    "{merged:?}"
-                );
+                let merged = rig.writer.merge(&[FIRST], &position, 0).await.unwrap();
+                assert!(merged.iter().all(|one| one.result.is_ok()), "{merged:?}");
                 watch.end(rig.writer.connection()).await
             }
             Way::Compared => {
@@ -386,7 +383,7 @@ impl Shape {
                     .catch_up(vec![(&target, Fold::default())])
                     .await
                     .unwrap();
-                let fold = rig.fold(0, &lines);
+                let fold = rig.fold(FIRST, &lines);
                 let watch = Watch::begin(shadow.connection()).await;
                 shadow.catch_up(vec![(&target, fold)]).await.unwrap();
                 watch.end(shadow.connection()).await
@@ -397,5 +394,5 @@ impl Shape {
 
 async fn filled(rig: &Rig, lines: &[String]) -> ShadowWriter {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    fill(rig, 0, &lines).await
+    fill(rig, FIRST, &lines).await
 }

@@ -6,13 +6,14 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::read_model::ModelId;
 use crate::sql::fill;
 use crate::target::bookkeeping::Bookkeeping;
 
 /// The read model as the first one of its pipeline.
 fn first() -> TargetModel {
     let mut model = labels().with_shadow(1, "a-copy");
-    model.id = 1;
+    model.id = ModelId(1);
     model
 }
 
@@ -47,7 +48,7 @@ fn files() -> Vec<(&'static str, String)> {
     ];
     let lookup = lookup();
     let compared = |look| {
-        TargetModel::bind(1, "pg_temp", Arc::clone(&model.model), &lookup)
+        TargetModel::bind(ModelId(1), "pg_temp", Arc::clone(&model.model), &lookup)
             .unwrap()
             .at_look(look)
     };
