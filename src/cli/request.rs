@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::output::note;
 use crate::error::{Error, Result};
-use crate::settings::{ReadModelSettings, Settings};
+use crate::settings::ReadModelSettings;
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::telemetry::progress as terminal;
@@ -69,19 +69,16 @@ pub(super) async fn wait(
 /// Says which read models the running process has left out without an error: it was started with
 /// another configuration.
 pub(super) fn left_out(
-    settings: &Settings,
+    read_models: &[ReadModelSettings],
     names: Option<&[String]>,
     asked: &Asked,
 ) -> Option<Error> {
-    let (result, None) = asked else {
+    // Without a result nothing is known of any read model: the session ended before it was stored.
+    let (Some(result), None) = asked else {
         return None;
     };
-    let known = |name: &String| {
-        result
-            .as_ref()
-            .is_some_and(|result| result.get(name).is_some())
-    };
-    let all = settings.read_models.iter().map(ReadModelSettings::name);
+    let known = |name: &String| result.get(name).is_some();
+    let all = read_models.iter().map(ReadModelSettings::name);
     let mut wanted = all.filter(|name| names.is_none_or(|names| names.contains(name)));
     let unknown = wanted.find(|name| !known(name))?;
     Some(
@@ -126,5 +123,22 @@ impl Drop for Line {
         if self.shown.is_some() {
             terminal::clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_result_says_what_was_left_out() {
+        let labels = [ReadModelSettings::labels()];
+        let name = labels[0].name();
+        let left_out = |asked: Asked| left_out(&labels, None, &asked).is_some();
+        assert!(!left_out((Some(json!({ name: {} })), None)));
+        assert!(left_out((Some(json!({})), None)));
+        assert!(!left_out((None, None)), "merged, but what it wrote is lost");
+        assert!(!left_out((None, Some("it failed".to_owned()))));
     }
 }

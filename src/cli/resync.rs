@@ -67,8 +67,13 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let schema = settings.target.schema.clone();
     let names = named(&args.read_models, &settings)?;
     let asked = repair(args, settings.clone(), names.as_deref(), context).await?;
-    let unknown = left_out(&settings, names.as_deref(), &asked);
+    let unknown = left_out(&settings.read_models, names.as_deref(), &asked);
     let (result, error) = asked;
+    if result.is_none() && error.is_none() {
+        note(
+            "The lookups were resynced. How many rows that wrote is not known: the session ended before it was stored.",
+        );
+    }
     if let Some(result) = result {
         let text = if args.json {
             format!("{result}\n")

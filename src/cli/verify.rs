@@ -126,7 +126,7 @@ async fn ask(
             Ok(id) => {
                 note(CARRIES_OUT);
                 let asked = wait_for(&bookkeeping, &mut conn, id, context).await?;
-                let unknown = left_out(settings, names, &asked);
+                let unknown = left_out(&settings.read_models, names, &asked);
                 let (result, error) = asked;
                 let errors = error.map(Error::transient).into_iter().chain(unknown);
                 return Ok(Some((result, errors.collect())));
