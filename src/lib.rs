@@ -82,6 +82,7 @@ pub mod check;
 pub mod cli;
 pub mod cluster;
 pub(crate) mod config;
+pub mod connect;
 pub mod conninfo;
 pub mod consume;
 pub(crate) mod demo;

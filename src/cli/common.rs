@@ -1,16 +1,16 @@
 //! What several commands need: connections, the source's tables, and words on standard output.
 
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use super::output;
+use crate::connect::{Connection, Side};
 use crate::error::{Error, Result};
 use crate::facts::SourceTable;
 use crate::ownership::Ownership;
 use crate::progress::SourceIdentity;
 use crate::run::preflight::check_same_source;
 use crate::settings::{ReadModelSettings, Settings};
-use crate::source::{connect, facts, server};
+use crate::source::facts;
 use crate::sql::TableName;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::presence::{Presence, presence};
@@ -27,21 +27,26 @@ pub(super) async fn source(
     settings: &Settings,
     command: &str,
     copied: Option<&SourceIdentity>,
-) -> Result<Client> {
+) -> Result<Connection> {
     let name = format!("cdc {command}");
-    connect::client_preferring(&settings.source.conninfo, &name, async |client| {
-        let Some(copied) = copied else {
-            return true;
-        };
-        let found = server::identity(client).await;
-        found.is_ok_and(|found| check_same_source(Some(copied), &found).is_ok())
-    })
+    Connection::open_preferring(
+        Side::Source,
+        &settings.source.conninfo,
+        &name,
+        async |client| {
+            let Some(copied) = copied else {
+                return true;
+            };
+            let found = facts::identity(client).await;
+            found.is_ok_and(|found| check_same_source(Some(copied), &found).is_ok())
+        },
+    )
     .await
 }
 
 /// The source that the lookups were copied from, if they were.
 pub(super) async fn copied(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     settings: &Settings,
 ) -> Result<Option<SourceIdentity>> {
     let bookkeeping = Bookkeeping::new(&settings.target.schema);
@@ -54,13 +59,13 @@ pub(super) async fn copied(
 }
 
 /// A connection to the target for a command.
-pub(super) async fn target(settings: &Settings, command: &str) -> Result<PgConnection> {
+pub(super) async fn target(settings: &Settings, command: &str) -> Result<Connection> {
     let name = format!("cdc {command}");
     crate::target::connect::connect(&settings.target.conninfo, &name).await
 }
 
 /// Which pipeline the settings are of, and what its bookkeeping knows of it.
-pub(super) async fn ownership(conn: &mut PgConnection, settings: &Settings) -> Result<Ownership> {
+pub(super) async fn ownership(conn: &mut Connection, settings: &Settings) -> Result<Ownership> {
     let bookkeeping = Bookkeeping::new(&settings.target.schema);
     bookkeeping.ownership(conn, &settings.source.slot).await
 }

@@ -156,12 +156,16 @@ impl Context {
     ///
     /// Configuration, with all mistakes at once where possible.
     pub(crate) fn load(&self) -> Result<Loaded> {
-        let flags = Flags {
+        crate::config::load(&self.flags())
+    }
+
+    /// The flags that say what else file and environment say.
+    pub(crate) fn flags(&self) -> Flags {
+        Flags {
             config: self.global.config.clone(),
             source_url: self.global.source_url.clone(),
             target_url: self.global.target_url.clone(),
-        };
-        crate::config::load(&flags)
+        }
     }
 
     /// The settings; warnings about them are logged.

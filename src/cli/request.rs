@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sqlx::PgConnection;
 
 use super::output::note;
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::settings::ReadModelSettings;
 use crate::target;
@@ -32,7 +32,7 @@ pub(super) type Asked = (Option<Value>, Option<String>);
 /// ends, no process carries the request out.
 pub(super) async fn wait(
     bookkeeping: &Bookkeeping,
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     id: i64,
     asked: bool,
 ) -> Result<Asked> {
@@ -103,7 +103,7 @@ impl Line {
         }
     }
 
-    async fn show(&mut self, bookkeeping: &Bookkeeping, conn: &mut PgConnection) -> Result<()> {
+    async fn show(&mut self, bookkeeping: &Bookkeeping, conn: &mut Connection) -> Result<()> {
         if !self.terminal || self.shown.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
             return Ok(());
         }

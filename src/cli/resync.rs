@@ -1,6 +1,5 @@
 //! `cdc resync`: compares lookup tables with their sources and repairs differences.
 
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::common::{self, named};
@@ -8,6 +7,7 @@ use super::output::{note, print};
 use super::request::{Asked, CARRIES_OUT, left_out, wait};
 use super::verify::{self, DEFAULT_KEYS, keys};
 use super::{Context, HELP_TEMPLATE, Outcome, compared};
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 use crate::target::bookkeeping::Bookkeeping;
@@ -128,7 +128,7 @@ async fn repair(
 async fn accept_new_source(
     settings: &Settings,
     bookkeeping: &Bookkeeping,
-    conn: &mut PgConnection,
+    conn: &mut Connection,
 ) -> Result<()> {
     // Nothing counts as copied any more: `cdc run` takes the first primary.
     let client = common::source(settings, "resync", None).await?;
@@ -148,7 +148,7 @@ async fn accept_new_source(
 async fn carry_out(
     settings: Settings,
     bookkeeping: &Bookkeeping,
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     id: i64,
     context: &Context,
 ) -> Result<Asked> {

@@ -2,7 +2,7 @@
 
 use super::{Context, HELP_TEMPLATE, Outcome};
 use crate::error::Result;
-use crate::run::shared::Shared;
+use crate::run::shared::{Reread, Shared};
 use crate::schedule::Schedule;
 use crate::settings::ReadModelSettings;
 
@@ -57,6 +57,10 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     );
     let mut shared = Shared::new(settings, context.stop.token().clone());
     shared.take_slot = args.take_slot;
+    let flags = context.flags();
+    shared.reread = Some(Reread::by(move || {
+        crate::config::load(&flags).map(|loaded| loaded.settings)
+    }));
     crate::run::supervisor::start(shared).await?;
     tracing::info!("cdc has stopped");
     Ok(Outcome::Done)

@@ -4,10 +4,9 @@
 //! be executed, for a DBA who wants to run them; with `--all` everything that `cdc` runs to create
 //! its objects, for a DBA who wants to read it.
 
-use sqlx::PgConnection;
-
 use super::common::{self, say};
 use super::{Context, Outcome};
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::read_model::ModelIndex;
@@ -144,7 +143,7 @@ pub async fn execute(settings: &Settings, print_sql: bool) -> Result<bool> {
 
 /// The bookkeeping's SQL, if it is not there yet, or of an earlier version.
 async fn bookkeeping_sql(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     bookkeeping: &Bookkeeping,
 ) -> Result<Option<String>> {
     let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
@@ -154,7 +153,7 @@ async fn bookkeeping_sql(
 
 /// The SQL of the lookups that are not there yet, each with its read model's place in the settings.
 async fn lookups_sql(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     settings: &Settings,
     tables: &[SourceTable],
 ) -> Result<Vec<(ModelIndex, String)>> {

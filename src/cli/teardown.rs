@@ -7,11 +7,12 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use super::common::{self, say};
 use super::{Context, Outcome};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::facts::{Publication, Slot};
 use crate::ownership::{Maker, Ownership, drop_slot_sql};
@@ -19,7 +20,6 @@ use crate::settings::Settings;
 use crate::source::error::from_driver;
 use crate::sql::ident;
 use crate::status::{Observed, Status, TargetSeen};
-use crate::target::error::from_sqlx;
 use crate::target::presence::{Presence, presence};
 use crate::target::report::foreign_objects;
 use crate::{source, target};
@@ -164,16 +164,15 @@ async fn carry_out_at_source(client: &Client, steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-async fn carry_out_at_target(conn: &mut PgConnection, steps: &[Step]) -> Result<()> {
-    sqlx::raw_sql(LIMIT_LOCKS)
-        .execute(&mut *conn)
+async fn carry_out_at_target(conn: &mut Connection, steps: &[Step]) -> Result<()> {
+    conn.batch_execute(LIMIT_LOCKS)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(target::error::from_driver)?;
     for step in steps {
         for sql in &step.sql {
-            let sql = sqlx::AssertSqlSafe(sql.clone());
-            let done = sqlx::raw_sql(sql).execute(&mut *conn).await;
-            done.map_err(|error| not_done(from_sqlx(error), step))?;
+            let sql = sql.clone();
+            let done = conn.batch_execute(&sql).await;
+            done.map_err(|error| not_done(target::error::from_driver(error), step))?;
         }
         say(&format!("done: {}", step.what))?;
     }
@@ -200,7 +199,7 @@ impl Plan {
 }
 
 async fn plan_target(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     settings: &Settings,
     truncate_lookups: bool,
     plan: &mut Plan,
@@ -253,24 +252,24 @@ async fn plan_target(
 
 /// Drops the tables that each read model has, some in a transaction: hundreds of read models in one
 /// would fill the server's lock table.
-async fn drop_tables_of_read_models(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
+async fn drop_tables_of_read_models(conn: &mut Connection, schema: &str) -> Result<Vec<String>> {
     const TOGETHER: usize = 50;
-    let tables: Vec<String> = sqlx::query_scalar(
+    let tables: Vec<String> = query(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname ~ '^(map|shadow|rejected)_[0-9]' ORDER BY c.relname",
     )
     .bind(schema)
-    .fetch_all(conn)
+    .values_of(conn)
     .await
-    .map_err(from_sqlx)?;
+    .map_err(target::error::from_driver)?;
     let some = tables.chunks(TOGETHER);
     Ok(some
         .map(|some| format!("DROP TABLE {}", some.join(", ")))
         .collect())
 }
 
-async fn refuse_while_running(conn: &mut PgConnection, settings: &Settings) -> Result<()> {
+async fn refuse_while_running(conn: &mut Connection, settings: &Settings) -> Result<()> {
     let seen = Observed {
         source: Err(String::new()),
         target: Ok(TargetSeen {

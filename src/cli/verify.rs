@@ -1,12 +1,11 @@
 //! `cdc verify`: compares lookup tables with their sources and changes nothing, before the first
 //! run and beside a running `cdc`.
 
-use sqlx::PgConnection;
-
 use super::common::named;
 use super::output::{note, print, print_error};
 use super::request::{Asked, CARRIES_OUT, left_out, wait};
 use super::{Context, HELP_TEMPLATE, Outcome, compared};
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::run::{plain, report};
 use crate::settings::{ReadModelSettings, Settings};
@@ -145,7 +144,7 @@ async fn ask(
 /// Waits for the running process; cancels the request if this command ends first.
 async fn wait_for(
     bookkeeping: &Bookkeeping,
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     id: i64,
     context: &Context,
 ) -> Result<Asked> {

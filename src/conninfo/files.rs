@@ -32,11 +32,11 @@ impl Environment {
     }
 
     /// Certificate files that are used if they exist: authorities, client's certificate, client's
-    /// key.
-    pub(crate) fn default_certificate_files(&self) -> Option<[String; 3]> {
+    /// key, revoked certificates.
+    pub(crate) fn default_certificate_files(&self) -> Option<[String; 4]> {
         let home = self.home.as_ref()?;
         Some(
-            ["root.crt", "postgresql.crt", "postgresql.key"]
+            ["root.crt", "postgresql.crt", "postgresql.key", "root.crl"]
                 .map(|name| format!("{home}/.postgresql/{name}")),
         )
     }

@@ -104,6 +104,15 @@ pub enum TargetSessionAttrs {
     PreferStandby,
 }
 
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
 /// Whether SCRAM is bound to the TLS channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChannelBinding {
@@ -114,6 +123,34 @@ pub enum ChannelBinding {
     Prefer,
     /// Or no connection.
     Require,
+}
+
+/// When a TCP connection on which nothing comes is probed, and given up (keepalives and
+/// keepalives_idle, _interval, _count).
+///
+/// By default a server that vanishes without closing the connection is noticed within two minutes;
+/// Linux alone would take more than two hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalives {
+    /// Whether it is probed at all.
+    pub are_on: bool,
+    /// Seconds of silence before the first probe.
+    pub idle_seconds: u32,
+    /// Seconds between two probes.
+    pub interval_seconds: u32,
+    /// Probes without an answer after which the connection is given up.
+    pub count: u32,
+}
+
+impl Default for Keepalives {
+    fn default() -> Self {
+        Self {
+            are_on: true,
+            idle_seconds: 60,
+            interval_seconds: 10,
+            count: 6,
+        }
+    }
 }
 
 /// One server to try.
@@ -153,12 +190,23 @@ pub struct Conninfo {
     pub ssl_cert: Option<String>,
     /// File of the client's key.
     pub ssl_key: Option<String>,
+    /// File of certificates that their authority has revoked.
+    pub ssl_crl: Option<String>,
+    /// Versions of TLS: the least and the most one.
+    pub least_tls: TlsVersion,
+    /// See [`Self::least_tls`].
+    pub most_tls: TlsVersion,
     /// SCRAM channel binding.
     pub channel_binding: ChannelBinding,
     /// Which of several servers will do.
     pub target_session_attrs: TargetSessionAttrs,
     /// Seconds to wait for one server; `None` waits as long as the system does.
     pub connect_timeout_seconds: Option<u32>,
+    /// Signs of life on a TCP connection.
+    pub keepalives: Keepalives,
+    /// Milliseconds for which sent data may stay without an answer (tcp_user_timeout); `None`
+    /// waits as long as the system does.
+    pub tcp_user_timeout_ms: Option<u32>,
     /// application_name, if the user gave one; `cdc` uses its own otherwise.
     pub application_name: Option<String>,
     /// Command-line options for the session (`-c name=value`).
@@ -180,9 +228,14 @@ impl Default for Conninfo {
             ssl_root_cert: None,
             ssl_cert: None,
             ssl_key: None,
+            ssl_crl: None,
+            least_tls: TlsVersion::V1_2,
+            most_tls: TlsVersion::V1_3,
             channel_binding: ChannelBinding::default(),
             target_session_attrs: TargetSessionAttrs::default(),
             connect_timeout_seconds: None,
+            keepalives: Keepalives::default(),
+            tcp_user_timeout_ms: None,
             application_name: None,
             options: None,
         }
@@ -190,14 +243,22 @@ impl Default for Conninfo {
 }
 
 impl Conninfo {
+    /// The same place with the role, password and certificates of `newer`: a password may be
+    /// changed, or a token expire, while a process runs. Another place is not taken over.
+    #[must_use]
+    pub(crate) fn with_secrets_of(self, newer: Self) -> Self {
+        let is_same = newer.hosts == self.hosts && newer.database == self.database;
+        if is_same { newer } else { self }
+    }
+
     /// Reads a URL (`postgresql://`, `postgres://`) or `key=value` pairs as libpq does; gaps are
     /// filled from the service, PG* variables, the password file and defaults.
     ///
     /// Differences from libpq: `connect_timeout` is 10 s by default; `sslmode=verify-full` without
     /// `sslrootcert` trusts the system's authorities; several hosts share one password;
-    /// `keepalives*`, `tcp_user_timeout` and Kerberos keywords are accepted and ignored; what would
-    /// weaken a promise if ignored (`require_auth`, `sslcrl`, `sslnegotiation=direct` and others)
-    /// is refused.
+    /// Kerberos keywords are accepted and ignored; what would weaken a promise if ignored
+    /// (`require_auth`, `sslnegotiation=direct` and others) is refused, in the string and in the
+    /// environment.
     ///
     /// # Errors
     ///

@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 
 use super::files;
 use super::parse::{Pairs, parse};
-use super::{ChannelBinding, Conninfo, Environment, Host, Secret, SslMode, TargetSessionAttrs};
+use super::{
+    ChannelBinding, Conninfo, Environment, Host, Keepalives, Secret, SslMode, TargetSessionAttrs,
+    TlsVersion,
+};
 use crate::error::{Error, Result};
 
 /// Seconds to wait for one server where nothing else is said; libpq waits without limit.
 pub(crate) const DEFAULT_CONNECT_TIMEOUT_SECONDS: u32 = 10;
 
 /// Keywords that count, with the variable that fills the gap.
-const KEYWORDS: [(&str, Option<&str>); 20] = [
+const KEYWORDS: [(&str, Option<&str>); 28] = [
     ("service", Some("PGSERVICE")),
     ("host", Some("PGHOST")),
     ("hostaddr", Some("PGHOSTADDR")),
@@ -28,9 +31,17 @@ const KEYWORDS: [(&str, Option<&str>); 20] = [
     ("sslrootcert", Some("PGSSLROOTCERT")),
     ("sslcert", Some("PGSSLCERT")),
     ("sslkey", Some("PGSSLKEY")),
+    ("sslcrl", Some("PGSSLCRL")),
+    ("ssl_min_protocol_version", Some("PGSSLMINPROTOCOLVERSION")),
+    ("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION")),
     ("channel_binding", Some("PGCHANNELBINDING")),
     ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
     ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
+    ("keepalives", None),
+    ("keepalives_idle", None),
+    ("keepalives_interval", None),
+    ("keepalives_count", None),
+    ("tcp_user_timeout", None),
     ("application_name", Some("PGAPPNAME")),
     ("options", Some("PGOPTIONS")),
     // Checked: values that match what `cdc` does are accepted.
@@ -39,14 +50,9 @@ const KEYWORDS: [(&str, Option<&str>); 20] = [
     ("replication", None),
 ];
 
-/// Keywords of libpq that change nothing about safety here, with any value: TCP keepalives are set
-/// by `cdc` itself, Kerberos is never used, compression is not done.
-const IGNORED: [&str; 10] = [
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
+/// Keywords of libpq that change nothing about safety here, with any value: Kerberos is never used,
+/// compression is not done.
+const IGNORED: [&str; 5] = [
     "sslcompression",
     "krbsrvname",
     "gsslib",
@@ -54,24 +60,30 @@ const IGNORED: [&str; 10] = [
     "max_protocol_version",
 ];
 
-/// Keywords of libpq that are accepted only with values that match what `cdc` does.
-const ONLY_WITH: [(&str, &[&str]); 16] = [
-    ("gssencmode", &["disable", "prefer"]),
-    ("load_balance_hosts", &["disable"]),
-    ("sslnegotiation", &["postgres"]),
-    ("sslcertmode", &["allow"]),
-    ("sslsni", &["1"]),
-    ("ssl_min_protocol_version", &["TLSv1", "TLSv1.1", "TLSv1.2"]),
-    ("ssl_max_protocol_version", &["TLSv1.3"]),
-    ("min_protocol_version", &["3.0"]),
-    ("requiressl", &["0"]),
-    ("require_auth", &[]),
-    ("requirepeer", &[]),
-    ("sslcrl", &[]),
-    ("sslcrldir", &[]),
-    ("sslpassword", &[]),
-    ("scram_client_key", &[]),
-    ("scram_server_key", &[]),
+/// Keywords of libpq that are accepted only with values that match what `cdc` does, each with its
+/// variable. What somebody demands counts wherever it stands.
+const ONLY_WITH: [(&str, Option<&str>, &[&str]); 13] = [
+    ("gssencmode", Some("PGGSSENCMODE"), &["disable", "prefer"]),
+    (
+        "load_balance_hosts",
+        Some("PGLOADBALANCEHOSTS"),
+        &["disable"],
+    ),
+    ("sslnegotiation", Some("PGSSLNEGOTIATION"), &["postgres"]),
+    ("sslcertmode", Some("PGSSLCERTMODE"), &["allow"]),
+    ("sslsni", Some("PGSSLSNI"), &["1"]),
+    (
+        "min_protocol_version",
+        Some("PGMINPROTOCOLVERSION"),
+        &["3.0"],
+    ),
+    ("requiressl", Some("PGREQUIRESSL"), &["0"]),
+    ("require_auth", Some("PGREQUIREAUTH"), &[]),
+    ("requirepeer", Some("PGREQUIREPEER"), &[]),
+    ("sslcrldir", Some("PGSSLCRLDIR"), &[]),
+    ("sslpassword", None, &[]),
+    ("scram_client_key", None, &[]),
+    ("scram_server_key", None, &[]),
 ];
 
 /// The values, all gaps filled but those of the defaults.
@@ -119,6 +131,9 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
         ssl_root_cert: certificate_file(&values, environment, "sslrootcert", 0),
         ssl_cert: certificate_file(&values, environment, "sslcert", 1),
         ssl_key: certificate_file(&values, environment, "sslkey", 2),
+        ssl_crl: certificate_file(&values, environment, "sslcrl", 3),
+        least_tls: tls_version(&values, "ssl_min_protocol_version")?.unwrap_or(TlsVersion::V1_2),
+        most_tls: tls_version(&values, "ssl_max_protocol_version")?.unwrap_or(TlsVersion::V1_3),
         channel_binding: one_of(
             &values,
             "channel_binding",
@@ -141,6 +156,8 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
             ],
         )?,
         connect_timeout_seconds: connect_timeout(&values)?,
+        keepalives: keepalives(&values)?,
+        tcp_user_timeout_ms: positive(&values, "tcp_user_timeout")?,
         application_name: values.owned("application_name"),
         options: values.owned("options"),
     };
@@ -174,6 +191,7 @@ fn values(text: &str, environment: &Environment) -> Result<Values> {
             values.entry(key).or_insert(value);
         }
     }
+    check_variables(&values, environment)?;
     for (key, variable) in KEYWORDS {
         if let Some(value) = variable.and_then(|variable| environment.variable(variable)) {
             values
@@ -191,27 +209,42 @@ fn check_keywords(pairs: &Pairs) -> Result<()> {
         if KEYWORDS.iter().any(|(known, _)| *known == key) || IGNORED.contains(&key) {
             continue;
         }
-        if let Some((_, allowed)) = ONLY_WITH.iter().find(|(known, _)| *known == key) {
-            if value.is_empty() || allowed.contains(&value.as_str()) {
-                continue;
-            }
-            let error = Error::configuration(format!(
-                "the connection keyword \"{key}\" is not supported{}",
-                if allowed.is_empty() {
-                    ""
-                } else {
-                    " with this value"
-                }
-            ));
-            return Err(error.with_hint(match allowed {
-                [] => "Leave it out.".to_owned(),
-                allowed => format!("Leave it out, or use {}.", allowed.join(" or ")),
-            }));
+        if let Some((_, _, allowed)) = ONLY_WITH.iter().find(|(known, _, _)| *known == key) {
+            check_value(&format!("connection keyword \"{key}\""), value, allowed)?;
+            continue;
         }
         return Err(unknown_keyword(
             key,
             pairs.doubtful.iter().any(|doubtful| doubtful == key),
         ));
+    }
+    Ok(())
+}
+
+/// Whether `cdc` does what this keyword, or this variable, asks for.
+fn check_value(what: &str, value: &str, allowed: &[&str]) -> Result<()> {
+    if value.is_empty() || allowed.contains(&value) {
+        return Ok(());
+    }
+    let (with, hint) = match allowed {
+        [] => ("", "Leave it out.".to_owned()),
+        allowed => (
+            " with this value",
+            format!("Leave it out, or use {}.", allowed.join(" or ")),
+        ),
+    };
+    Err(Error::configuration(format!("the {what} is not supported{with}")).with_hint(hint))
+}
+
+/// Refuses variables that ask for what cannot be honoured, where the connection string does not say
+/// otherwise.
+fn check_variables(values: &BTreeMap<String, String>, environment: &Environment) -> Result<()> {
+    for (key, variable, allowed) in ONLY_WITH {
+        if let Some(variable) = variable.filter(|_| !values.contains_key(key))
+            && let Some(value) = environment.variable(variable)
+        {
+            check_value(&format!("variable {variable}"), value, allowed)?;
+        }
     }
     Ok(())
 }
@@ -310,6 +343,49 @@ fn connect_timeout(values: &Values) -> Result<Option<u32>> {
     }
 }
 
+/// A version of TLS; those before 1.2 are not spoken.
+fn tls_version(values: &Values, key: &str) -> Result<Option<TlsVersion>> {
+    let is_least = key == "ssl_min_protocol_version";
+    match values.get(key) {
+        None => Ok(None),
+        Some("TLSv1.2") => Ok(Some(TlsVersion::V1_2)),
+        Some("TLSv1.3") => Ok(Some(TlsVersion::V1_3)),
+        // cdc speaks later versions alone.
+        Some("TLSv1" | "TLSv1.1") if is_least => Ok(Some(TlsVersion::V1_2)),
+        Some(_) => Err(Error::configuration(format!(
+            "{key} of the connection string must be TLSv1.2 or TLSv1.3"
+        ))
+        .with_hint("Earlier versions of TLS are not safe, and cdc does not speak them.")),
+    }
+}
+
+fn keepalives(values: &Values) -> Result<Keepalives> {
+    let default = Keepalives::default();
+    let or = |key, default| Ok::<_, Error>(positive(values, key)?.unwrap_or(default));
+    Ok(Keepalives {
+        are_on: values
+            .get("keepalives")
+            .is_none_or(|value| value.trim() != "0"),
+        idle_seconds: or("keepalives_idle", default.idle_seconds)?,
+        interval_seconds: or("keepalives_interval", default.interval_seconds)?,
+        count: or("keepalives_count", default.count)?,
+    })
+}
+
+/// A whole number; as in libpq zero and negative numbers stand for the default.
+fn positive(values: &Values, key: &str) -> Result<Option<u32>> {
+    let Some(text) = values.get(key) else {
+        return Ok(None);
+    };
+    match text.trim().parse::<i64>() {
+        Ok(number) if number <= 0 => Ok(None),
+        Ok(number) => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
+        Err(_) => Err(Error::configuration(format!(
+            "{key} of the connection string must be a whole number"
+        ))),
+    }
+}
+
 /// The file named, else libpq's default one if it exists.
 fn certificate_file(
     values: &Values,
@@ -335,6 +411,11 @@ fn check_certificates(conninfo: &Conninfo) -> Result<()> {
                 "Anybody can have a certificate that the system trusts, so the host's name must be verified.",
             ),
         );
+    }
+    if conninfo.least_tls > conninfo.most_tls {
+        return Err(Error::configuration(
+            "ssl_min_protocol_version of the connection string is above ssl_max_protocol_version",
+        ));
     }
     if conninfo.ssl_mode == SslMode::VerifyCa && conninfo.ssl_root_cert.is_none() {
         return Err(

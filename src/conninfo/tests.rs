@@ -94,6 +94,13 @@ fn values_mean_what_they_mean_to_libpq() {
     assert_eq!(full.channel_binding, ChannelBinding::Require);
     assert_eq!(full.target_session_attrs, TargetSessionAttrs::ReadWrite);
     assert_eq!(full.connect_timeout_seconds, Some(3));
+    assert_eq!(full.keepalives.idle_seconds, 5);
+    assert!(!parse("keepalives=0", &[]).keepalives.are_on);
+    assert_eq!(
+        parse("tcp_user_timeout=900", &[]).tcp_user_timeout_ms,
+        Some(900)
+    );
+    assert_eq!(parse("tcp_user_timeout=0", &[]).tcp_user_timeout_ms, None);
     assert_eq!(full.application_name.as_deref(), Some("x"));
     assert_eq!(full.options.as_deref(), Some("-c geqo=off"));
 
@@ -259,9 +266,23 @@ fn mistakes_are_named_with_advice() {
         ),
         ("sslmode=verify-ca", "needs sslrootcert"),
         (
-            "sslcrl=/x",
-            "\"sslcrl\" is not supported (hint: Leave it out.)",
+            "sslcrldir=/x",
+            "\"sslcrldir\" is not supported (hint: Leave it out.)",
         ),
+        (
+            "ssl_min_protocol_version=SSLv3",
+            "must be TLSv1.2 or TLSv1.3",
+        ),
+        (
+            "ssl_max_protocol_version=TLSv1.1",
+            "must be TLSv1.2 or TLSv1.3",
+        ),
+        (
+            "ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2",
+            "is above ssl_max_protocol_version",
+        ),
+        ("tcp_user_timeout=soon", "must be a whole number"),
+        ("keepalives_idle=soon", "must be a whole number"),
         (
             "sslnegotiation=direct",
             "not supported with this value (hint: Leave it out, or use postgres.)",
@@ -291,7 +312,7 @@ fn no_piece_of_a_password_is_repeated() {
         "password=hunter2 sslmode=hunter2",
         "password=hunter2 port=hunter2",
         "password=hunter2 connect_timeout=hunter2",
-        "password=hunter2 sslcrl=hunter2",
+        "password=hunter2 sslcrldir=hunter2",
         "hunter2=1",
     ] {
         let shown = error(text);
@@ -323,4 +344,34 @@ proptest! {
         prop_assert_eq!(conninfo.user, user);
         prop_assert_eq!(conninfo.password, Some(Secret::new(password)));
     }
+}
+
+#[test]
+fn what_the_environment_demands_is_met_or_refused_by_name() {
+    let refused = |variable: &str, value: &str| {
+        let environment = environment(&[(variable, value)], &[]);
+        Conninfo::parse("user=ann", &environment)
+            .unwrap_err()
+            .to_string()
+    };
+    for (variable, value) in [
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGREQUIREPEER", "postgres"),
+        ("PGSSLCRLDIR", "/x"),
+        ("PGSSLCERTMODE", "require"),
+        ("PGGSSENCMODE", "require"),
+        ("PGSSLNEGOTIATION", "direct"),
+        ("PGREQUIRESSL", "1"),
+    ] {
+        let shown = refused(variable, value);
+        assert!(
+            shown.contains(&format!("the variable {variable} is not supported")),
+            "{shown}"
+        );
+        assert!(!shown.contains("/x"), "{shown}");
+    }
+    assert!(refused("PGSSLMAXPROTOCOLVERSION", "TLSv1").contains("TLSv1.2 or TLSv1.3"));
+    let harmless = environment(&[("PGGSSENCMODE", "disable"), ("PGSSLCRL", "/a.crl")], &[]);
+    let conninfo = Conninfo::parse("user=ann", &harmless).unwrap();
+    assert_eq!(conninfo.ssl_crl.as_deref(), Some("/a.crl"));
 }

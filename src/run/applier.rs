@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::batch::{Batch, MergePosition};
+use crate::connect::cancel::CancelRequest;
 use crate::consume::job::{self, Applied, Done, FailedBatch};
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
@@ -38,11 +39,13 @@ pub(crate) struct Applier {
     jobs: mpsc::Sender<Job>,
     results: mpsc::Receiver<Result<Done>>,
     task: JoinHandle<Writer>,
+    cancel: CancelRequest,
 }
 
 impl Applier {
     /// Starts the task.
     pub(crate) fn start(mut writer: Writer) -> Self {
+        let cancel = writer.connection().cancel_request();
         let (jobs, mut inbox) = mpsc::channel(1);
         let (outbox, results) = mpsc::channel(1);
         let task = tokio::spawn(async move {
@@ -63,6 +66,7 @@ impl Applier {
             jobs,
             results,
             task,
+            cancel,
         }
     }
 
@@ -91,6 +95,12 @@ impl Applier {
     /// Ends the task at once; the server rolls back what is open.
     pub(crate) fn abort(&self) {
         self.task.abort();
+    }
+
+    /// What ends the statement in hand. A statement that waits for a lock does not notice that its
+    /// client has left: it would go on, and commit, once the lock is free.
+    pub(crate) fn cancel_request(&self) -> CancelRequest {
+        self.cancel.clone()
     }
 }
 

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::facts::{LookupTable, SourceTable, roots};
 use crate::read_model::ModelId;
@@ -217,7 +217,7 @@ impl<'a> Binder<'a> {
     pub(crate) async fn look(
         &self,
         read_models: &[ReadModelSettings],
-        target: &mut PgConnection,
+        target: &mut Connection,
     ) -> Result<Vec<Seen>> {
         let stored = self.bookkeeping.models(target).await?;
         let stored = read_models.iter().map(|read_model| {
@@ -263,7 +263,7 @@ impl<'a> Binder<'a> {
         &self,
         settings: &ReadModelSettings,
         seen: Seen,
-        target: &mut PgConnection,
+        target: &mut Connection,
         when: When,
     ) -> Result<TargetModel> {
         let Self {
@@ -310,7 +310,7 @@ impl<'a> Binder<'a> {
 async fn make_lookup(
     settings: &ReadModelSettings,
     source: &SourceTable,
-    target: &mut PgConnection,
+    target: &mut Connection,
 ) -> Result<LookupTable> {
     lookup::create(target, settings, source).await?;
     tracing::info!(read_model = settings.name(), "made the lookup table");

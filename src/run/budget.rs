@@ -19,8 +19,8 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::facts::Slot;
 use crate::lsn::Lsn;
@@ -51,7 +51,7 @@ pub(crate) async fn guard(shared: &Shared) {
         return;
     };
     let mut over_since: Option<Instant> = None;
-    let mut client: Option<Client> = None;
+    let mut client: Option<Connection> = None;
     loop {
         match tokio::time::timeout(LOOK_PATIENCE, look(shared, &mut client)).await {
             Ok(Ok(seen)) => {
@@ -101,7 +101,7 @@ fn over(slot: &str, held: u64, limit: u64) -> String {
 }
 
 /// `None`: there is no slot, or this process may not judge it.
-async fn look(shared: &Shared, client: &mut Option<Client>) -> Result<Option<Held>> {
+async fn look(shared: &Shared, client: &mut Option<Connection>) -> Result<Option<Held>> {
     let source = &shared.settings.source;
     let client = match client {
         Some(client) => client,

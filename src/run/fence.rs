@@ -10,10 +10,10 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::run::shared::Shared;
 use crate::settings::{STREAM, Settings, pipeline_hash};
@@ -48,7 +48,7 @@ pub(crate) async fn lock(
     shared: &Shared,
     replication: &mut Replication,
     client: &Client,
-    target: &mut PgConnection,
+    target: &mut Connection,
 ) -> Result<()> {
     let slot = &shared.settings.source.slot;
     let mut suspicion = Suspicion::new(&shared.settings);
@@ -98,7 +98,7 @@ pub(crate) async fn try_lock(replication: &mut Replication, slot: &str) -> Resul
 async fn end_stale(
     shared: &Shared,
     client: &Client,
-    target: &mut PgConnection,
+    target: &mut Connection,
     suspicion: &mut Suspicion,
 ) -> Result<()> {
     let holder = holder(client, &shared.settings).await?;

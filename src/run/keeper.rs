@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::PgConnection;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::read_model::ModelId;
 use crate::retry::Backoff;
@@ -173,7 +173,7 @@ impl Keeper {
     }
 
     /// Removes what copies and earlier definitions have left, unless another session reads it.
-    async fn tidy(&mut self, conn: &mut PgConnection) -> Result<()> {
+    async fn tidy(&mut self, conn: &mut Connection) -> Result<()> {
         if Instant::now() < self.tidy_at {
             return Ok(());
         }
@@ -199,7 +199,7 @@ impl Keeper {
     }
 
     /// New, changed and suspended read models are copied against the running stream.
-    async fn copy_what_is_not_in_step(&mut self, conn: &mut PgConnection) -> Result<()> {
+    async fn copy_what_is_not_in_step(&mut self, conn: &mut Connection) -> Result<()> {
         let stored = self.shared.bookkeeping.models(conn).await?;
         let in_step = |id: ModelId| {
             stored
@@ -252,7 +252,7 @@ impl Keeper {
     }
 
     /// The schedule's resync of everything.
-    async fn full(&mut self, conn: &mut PgConnection) -> Result<()> {
+    async fn full(&mut self, conn: &mut Connection) -> Result<()> {
         let bookkeeping = self.shared.bookkeeping.clone();
         let id = bookkeeping
             .start_resync(conn, self.epoch, "schedule")
@@ -321,7 +321,7 @@ impl Keeper {
     /// Stores why read models could not be copied; returns one error that names them.
     async fn note_failures(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         failed: Vec<FailedCopy>,
     ) -> Result<Option<Error>> {
         let stored = self.shared.bookkeeping.models(conn).await?;

@@ -1,11 +1,10 @@
 //! How long a session waits for a lock.
 
-use sqlx::{AssertSqlSafe, PgConnection};
 use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::error::{Error, LOCKED_HINT, Result};
 use crate::source;
-use crate::target::error::from_sqlx;
 
 /// How long a statement may wait for a lock, in milliseconds. The limit is `lock_timeout`, so that
 /// the server gives up: a client that only disconnects leaves its backend waiting.
@@ -22,7 +21,7 @@ pub(crate) async fn of_source(client: &Client) -> Result<()> {
 }
 
 /// From here on this session of the target waits for no lock for longer than that.
-pub(crate) async fn of_target(conn: &mut PgConnection) -> Result<()> {
+pub(crate) async fn of_target(conn: &mut Connection) -> Result<()> {
     set(conn, PATIENCE_MS).await
 }
 
@@ -46,11 +45,10 @@ async fn set_at_source(client: &Client, milliseconds: u32) -> Result<()> {
     set.map_err(source::error::from_driver)
 }
 
-async fn set(conn: &mut PgConnection, milliseconds: u32) -> Result<()> {
+async fn set(conn: &mut Connection, milliseconds: u32) -> Result<()> {
     let sql = format!("SET lock_timeout = {milliseconds}");
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(conn)
+    conn.batch_execute(&sql)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(crate::target::error::from_driver)?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Whether the slot may be used, dropped and created again: it is this pipeline's.
 
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::facts::Slot;
 use crate::ownership::Ownership;
@@ -22,7 +22,7 @@ use crate::source;
 pub(crate) async fn check_slot(
     shared: &Shared,
     lessons: &mut Lessons,
-    (client, target): (&Client, &mut PgConnection),
+    (client, target): (&Client, &mut Connection),
     source: &SourceIdentity,
 ) -> Result<Ownership> {
     let name = &shared.settings.source.slot;

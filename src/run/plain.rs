@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use crate::connect::server::Wanted;
+use crate::connect::{Connection, Side};
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::read_model::ReadModel;
@@ -20,8 +22,6 @@ use crate::run::preflight::check_encoding;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source;
 use crate::source::copy_query::live_rows_query;
-use crate::source::cut::CutClient;
-use crate::source::server::Wanted;
 use crate::source::snapshot::Snapshot;
 use crate::status::Copy;
 use crate::target;
@@ -114,7 +114,7 @@ struct Comparison<'a> {
     settings: &'a Settings,
     read_model: &'a ReadModelSettings,
     /// Reads the source's catalogs, and looks for sessions that wait for the reader.
-    observer: Client,
+    observer: Connection,
     /// The kind of server that it is with.
     wanted: Wanted,
     session: PlainSession,
@@ -131,9 +131,9 @@ impl<'a> Comparison<'a> {
         let conninfo = &settings.source.conninfo;
         // As `cdc run` does; but if there is no primary, a standby can be read, too.
         let (observer, wanted) =
-            match source::connect::client_of(conninfo, NAME, Wanted::Primary).await {
+            match Connection::open(Side::Source, conninfo, NAME, Wanted::Primary).await {
                 Err(error) if error.is_transient() => {
-                    let any = source::connect::client_of(conninfo, NAME, Wanted::Any).await;
+                    let any = Connection::open(Side::Source, conninfo, NAME, Wanted::Any).await;
                     (any?, Wanted::Any)
                 }
                 observer => (observer?, Wanted::Primary),
@@ -206,7 +206,7 @@ impl<'a> Comparison<'a> {
     /// table.
     async fn fill(&mut self, bound: &Bound, model: &ReadModel, filling: Filling) -> Result<()> {
         let conninfo = &self.settings.source.conninfo;
-        let reader = CutClient::connect(conninfo, NAME, self.wanted).await?;
+        let reader = Connection::open(Side::Source, conninfo, NAME, self.wanted).await?;
         let snapshot = Snapshot::now(reader, &self.observer).await?;
         snapshot.lock(&self.read_model.source).await?;
         let table = source_table(self.read_model, snapshot.client()).await?;

@@ -1,10 +1,11 @@
 //! What must hold at the source before anything is streamed or copied: it is the server that was
 //! copied, and it allows logical decoding.
 
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::check::{SQL_ASCII_HINT, SQL_ASCII_SOURCE};
+use crate::connect::Connection;
+use crate::connect::Side;
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceServer;
 use crate::progress::SourceIdentity;
@@ -20,13 +21,14 @@ pub(crate) async fn connect(
     copied: Option<&SourceIdentity>,
 ) -> Result<(Replication, SourceIdentity)> {
     let accept = |system: &SystemIdentity| check_same_source(copied, &system.source());
-    let conninfo = &shared.settings.source.conninfo;
+    let conninfo = &shared.conninfo(Side::Source)?;
     let name = shared.application_name(STREAM);
     match Replication::connect_to_accepted(conninfo, &name, accept).await {
         Ok((replication, system)) => Ok((replication, system.source())),
         Err(error) if error.class() == Class::Configuration => {
             // An ordinary session may say more clearly what keeps the role from replicating.
-            check_server(&shared.source_session("facts").await?).await?;
+            let client = shared.source_session("facts").await?;
+            check_server(&client).await?;
             Err(error)
         }
         Err(error) => Err(error),
@@ -37,7 +39,7 @@ pub(crate) async fn connect(
 /// another one, another pipeline may use the same names.
 pub(crate) async fn or_another_pipeline(
     shared: &Shared,
-    target: &mut PgConnection,
+    target: &mut Connection,
     error: Error,
 ) -> Error {
     let found = async {

@@ -2,9 +2,9 @@
 //! no part, and the others continue.
 
 use futures_util::future::try_join_all;
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::facts::SourceTable;
 use crate::ownership::Ownership;
@@ -121,7 +121,7 @@ async fn tables(client: &Client, read_models: &[ReadModelSettings]) -> Result<Ve
 pub(crate) async fn lacking(
     shared: &Shared,
     client: &Client,
-    target: &mut PgConnection,
+    target: &mut Connection,
     read_models: Vec<ReadModelSettings>,
     compare_only: bool,
 ) -> Result<Option<Vec<(usize, Error)>>> {
@@ -177,7 +177,7 @@ pub(crate) async fn lacking(
 /// The settings with the read models by which the publication is to be.
 async fn published_together(
     shared: &Shared,
-    target: &mut PgConnection,
+    target: &mut Connection,
     asked: &Settings,
 ) -> Result<Settings> {
     let unreadable = shared.bookkeeping.unreadable(target).await?;

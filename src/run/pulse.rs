@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
 use tokio::sync::watch;
 
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::run::shared::Shared;
 use crate::target::bookkeeping::Pulse;
@@ -48,7 +48,7 @@ pub(crate) async fn run(shared: &Shared, epoch: i64, told: watch::Sender<Pulse>)
     }
 }
 
-async fn look(shared: &Shared, epoch: i64, session: &mut Option<PgConnection>) -> Result<Pulse> {
+async fn look(shared: &Shared, epoch: i64, session: &mut Option<Connection>) -> Result<Pulse> {
     let looking = async {
         let conn = match session {
             Some(conn) => conn,

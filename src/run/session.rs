@@ -10,10 +10,8 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
-use tokio_postgres::Client;
-
 use crate::batch::Suspended;
+use crate::connect::Connection;
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::ownership::Ownership;
@@ -46,7 +44,7 @@ const MOST_LOGGED_KEYS: i32 = 10_000;
 /// Everything of one session before the stream begins.
 struct Session<'a> {
     shared: &'a Arc<Shared>,
-    client: Client,
+    client: Connection,
     replication: Replication,
     writer: Writer,
     source: SourceIdentity,
@@ -141,8 +139,8 @@ impl<'a> Session<'a> {
 
 /// The connections of a session, before it owns the pipeline.
 struct Ends {
-    conn: PgConnection,
-    client: Client,
+    conn: Connection,
+    client: Connection,
     replication: Replication,
     source: SourceIdentity,
 }

@@ -3,20 +3,34 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, PoisonError};
 
-use sqlx::PgConnection;
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Result;
+use crate::connect::server::{Instance, Wanted};
+use crate::connect::{Connection, Side};
+use crate::conninfo::Conninfo;
+use crate::error::{Class, Result};
 use crate::run::locks;
 use crate::run::pressure::Budget;
 use crate::settings::{self, Settings};
-use crate::source;
-use crate::source::cut::CutClient;
 use crate::source::replication::Replication;
-use crate::source::server::{Instance, Wanted};
 use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
+
+/// Reads the configuration again.
+pub(crate) struct Reread(Box<dyn Fn() -> Result<Settings> + Send + Sync>);
+
+impl Reread {
+    /// By this function.
+    pub(crate) fn by(read: impl Fn() -> Result<Settings> + Send + Sync + 'static) -> Self {
+        Self(Box::new(read))
+    }
+}
+
+impl std::fmt::Debug for Reread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reread")
+    }
+}
 
 /// What every part of the process knows.
 #[derive(Debug)]
@@ -35,6 +49,8 @@ pub(crate) struct Shared {
     pub budget: Budget,
     /// How often in a row the creation of a slot has failed; usually it was given up.
     pub slots_failed: AtomicU32,
+    /// What finds a password that was changed since; `None`: the settings stay as they are.
+    pub reread: Option<Reread>,
     /// The server that the session's replication connection is with.
     server: Mutex<Option<Instance>>,
 }
@@ -51,6 +67,7 @@ impl Shared {
             take_slot: false,
             budget: Budget::default(),
             slots_failed: AtomicU32::default(),
+            reread: None,
             server: Mutex::default(),
         }
     }
@@ -60,26 +77,48 @@ impl Shared {
         settings::application_name(&self.settings.source.slot, role)
     }
 
+    /// How to connect to a side, with the secrets as they are now: a password is changed, and a
+    /// token expires, while this process runs.
+    ///
+    /// # Errors
+    /// Transient: a file of the configuration cannot be read, or has a mistake.
+    pub(crate) fn conninfo(&self, side: Side) -> Result<Conninfo> {
+        let of = |settings: &Settings| match side {
+            Side::Source => settings.source.conninfo.clone(),
+            Side::Target => settings.target.conninfo.clone(),
+        };
+        let known = of(&self.settings);
+        let Some(reread) = &self.reread else {
+            return Ok(known);
+        };
+        let newer = (reread.0)().map_err(|error| {
+            error
+                .context("could not read the configuration again")
+                .with_class(Class::Transient)
+        })?;
+        Ok(known.with_secrets_of(of(&newer)))
+    }
+
     /// A session of the target for this role, which commits durably and waits for no lock without a
     /// limit.
-    pub(crate) async fn target_session(&self, role: &str) -> Result<PgConnection> {
-        let conninfo = &self.settings.target.conninfo;
+    pub(crate) async fn target_session(&self, role: &str) -> Result<Connection> {
+        let conninfo = &self.conninfo(Side::Target)?;
         let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
         locks::of_target(&mut conn).await?;
         Ok(conn)
     }
 
     /// An ordinary session of the source for this role, with the session's own server.
-    pub(crate) async fn source_session(&self, role: &str) -> Result<Client> {
-        let conninfo = &self.settings.source.conninfo;
-        source::connect::client_of(conninfo, &self.application_name(role), self.wanted_server())
-            .await
+    pub(crate) async fn source_session(&self, role: &str) -> Result<Connection> {
+        let conninfo = &self.conninfo(Side::Source)?;
+        let name = self.application_name(role);
+        Connection::open(Side::Source, conninfo, &name, self.wanted_server()).await
     }
 
     /// The same, for questions that are asked while a session of ours has a table locked, or while
     /// the stream is paused. It waits for no lock for longer than a moment: a migration that waits
     /// for our lock is ahead of it in the queue, and would wait for us for ever.
-    pub(crate) async fn source_observer(&self, role: &str) -> Result<Client> {
+    pub(crate) async fn source_observer(&self, role: &str) -> Result<Connection> {
         let client = self.source_session(role).await?;
         locks::of_observer(&client).await?;
         Ok(client)
@@ -88,7 +127,7 @@ impl Shared {
     /// A replication connection beside the session's, with the same server. No commit of the source
     /// waits for it.
     pub(crate) async fn replication_session(&self, role: &str) -> Result<Replication> {
-        let conninfo = &self.settings.source.conninfo;
+        let conninfo = &self.conninfo(Side::Source)?;
         let name = self.application_name(role);
         let mut replication =
             Replication::connect_of(conninfo, &name, self.wanted_server()).await?;
@@ -105,12 +144,5 @@ impl Shared {
     /// From now on all connections to the source are with this server.
     pub(crate) fn stay_with(&self, server: Option<Instance>) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
-    }
-
-    /// The same, for reading tables: when it is dropped its connection is cut, so that no lock
-    /// stays behind.
-    pub(crate) async fn source_reader(&self, role: &str) -> Result<CutClient> {
-        let conninfo = &self.settings.source.conninfo;
-        CutClient::connect(conninfo, &self.application_name(role), self.wanted_server()).await
     }
 }

@@ -20,10 +20,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
+use crate::connect::Connection;
 use crate::consume::passed::Passed;
 use crate::error::{Error, Result};
 use crate::read_model::{ModelId, ModelIndex};
@@ -83,7 +83,7 @@ fn sources(shared: &Shared) -> Vec<TableName> {
 /// it may have read the source before.
 async fn ask_for_resync(
     shared: &Shared,
-    target: &mut PgConnection,
+    target: &mut Connection,
     epoch: i64,
     (name, why): (&str, &str),
 ) -> Result<()> {
@@ -190,7 +190,7 @@ impl Watch {
 
     /// Passes the time until the next look. A session that waits for a position is noticed soon,
     /// also while nothing changes.
-    async fn until_next_look(&mut self, target: &mut PgConnection) -> Result<()> {
+    async fn until_next_look(&mut self, target: &mut Connection) -> Result<()> {
         let next = Instant::now() + LOOK_INTERVAL;
         while Instant::now() < next && !self.shared.stop.is_cancelled() {
             let waits = self.beat(next).await;
@@ -228,7 +228,7 @@ impl Watch {
     }
 
     /// Compares; returns an error with which the session cannot continue.
-    async fn look(&mut self, client: &Client, target: &mut PgConnection) -> Result<Option<Error>> {
+    async fn look(&mut self, client: &Client, target: &mut Connection) -> Result<Option<Error>> {
         let publication = &self.shared.settings.source.publication;
         let unseen: Vec<BTreeSet<u32>> = ModelIndex::number(&self.watched)
             .map(|(index, _)| self.passed.unseen(index))
@@ -263,7 +263,7 @@ impl Watch {
     }
 
     /// Acts on a look, unless the session must end, and stores what was seen.
-    async fn follow(&self, index: ModelIndex, seen: Seen, target: &mut PgConnection) -> Result<()> {
+    async fn follow(&self, index: ModelIndex, seen: Seen, target: &mut Connection) -> Result<()> {
         let Some(watched) = index.of(&self.watched) else {
             return Ok(());
         };
@@ -286,7 +286,7 @@ impl Watch {
 
     /// Judges files that were seen before, once the stream has passed their position; returns
     /// whether others still wait for that.
-    async fn judge_files(&mut self, target: &mut PgConnection) -> Result<bool> {
+    async fn judge_files(&mut self, target: &mut Connection) -> Result<bool> {
         let applied = self.passed.applied();
         for index in (0..self.watched.len()).map(ModelIndex) {
             let truncated = self.passed.truncated(index);
@@ -298,7 +298,7 @@ impl Watch {
         Ok(self.watched.iter().any(Watched::waits_for_the_stream))
     }
 
-    async fn look_at_lookups(&mut self, target: &mut PgConnection) -> Result<Option<Error>> {
+    async fn look_at_lookups(&mut self, target: &mut Connection) -> Result<Option<Error>> {
         let lookups: Vec<TableName> = self
             .watched
             .iter()

@@ -6,10 +6,10 @@
 
 use tokio_postgres::error::DbError;
 
+use crate::connect::Side;
+use crate::connect::error::from_connecting;
 use crate::error::{Class, Error};
 use crate::protocol::frame::Report;
-
-const PASSWORD_HINT: &str = "Check the password in the source's URL, CDC_SOURCE_PASSWORD(_FILE), PGPASSWORD or the password file.";
 
 /// The consequence of a server's error.
 ///
@@ -38,24 +38,9 @@ fn is_about_rows(sqlstate: &str) -> bool {
 
 /// An error of tokio-postgres as ours.
 pub(crate) fn from_driver(error: tokio_postgres::Error) -> Error {
-    if let Some(server) = error.as_db_error() {
-        return from_database(server);
-    }
-    if error.is_closed() {
-        return Error::transient("the server closed the connection");
-    }
-    // The driver does not show its kinds; the user must correct these two ("password missing",
-    // "server did not use channel binding").
-    let text = error.to_string();
-    let ours = match text.as_str() {
-        "invalid configuration" | "authentication error" => {
-            Error::configuration(text).with_hint(PASSWORD_HINT)
-        }
-        _ => Error::transient(text),
-    };
-    match error.into_source() {
-        Some(source) => ours.with_source(source),
-        None => ours,
+    match error.as_db_error() {
+        Some(server) => from_database(server),
+        None => from_connecting(error, Side::Source),
     }
 }
 
@@ -91,22 +76,10 @@ fn with_texts(sqlstate: &str, message: &str, detail: Option<&str>, hint: Option<
     if let Some(detail) = detail {
         error = error.with_detail(detail);
     }
-    if let Some(hint) = hint.or_else(|| hint_for(sqlstate)) {
+    if let Some(hint) = hint {
         error = error.with_hint(hint);
     }
     error
-}
-
-/// Advice for errors for which the server has none.
-fn hint_for(sqlstate: &str) -> Option<&'static str> {
-    match sqlstate {
-        "28P01" => Some(PASSWORD_HINT),
-        "28000" => Some(
-            "Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).",
-        ),
-        "3D000" => Some("Check the database's name in the source's URL."),
-        _ => None,
-    }
 }
 
 fn about_rows(sqlstate: &str, names: &[(&str, Option<&str>)]) -> Error {

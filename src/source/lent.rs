@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
-use super::wire::Wire;
+use crate::connect::wire::Wire;
 
 /// Version 3.0 of the protocol, as in a startup message.
 const PROTOCOL_3_0: [u8; 4] = 196_608_u32.to_be_bytes();

@@ -6,29 +6,22 @@
 //! does not know CopyBoth.
 //!
 //! ```text
-//! connect  tries the servers --> wire  socket, then TLS (tls) --> handshake by tokio-postgres
-//!          --> Client (ordinary SQL, COPY OUT)       --> snapshot, slot::read
-//!          --> replication::Replication (the stream) --> slot::create, start, next_frame
+//! connect::Connection (ordinary SQL, COPY OUT)      --> snapshot, slot::read
+//! replication::Replication (the stream)             --> slot::create, start, next_frame
 //! ```
 //!
 //! Nothing here knows the target, or decides what is acknowledged.
 
 pub(crate) mod as_read;
-mod cancel;
-pub mod connect;
 pub(crate) mod copy_query;
-pub(crate) mod cut;
 pub(crate) mod error;
 pub mod facts;
 mod lent;
 pub mod publication;
 pub mod replication;
-pub(crate) mod server;
 pub(crate) mod settled;
 pub(crate) mod shapes;
 pub mod slot;
 pub mod snapshot;
 pub(crate) mod standbys;
-mod tls;
 pub(crate) mod watch;
-mod wire;

@@ -21,10 +21,10 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-pub(crate) use super::cancel::CancelRequest;
 use super::error::from_report;
-use super::server::{Instance, Session};
-use super::wire::Wire;
+pub(crate) use crate::connect::cancel::CancelRequest;
+use crate::connect::server::{Instance, Session};
+use crate::connect::wire::Wire;
 use crate::error::{Error, Result};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::progress::SourceIdentity;

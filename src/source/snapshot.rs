@@ -28,9 +28,9 @@ use futures_util::Stream;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
 
-use super::cut::CutClient;
 use super::error::from_driver;
 use super::settled::{XidSnapshot, committing, is_settled};
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::sql::{self, TableName};
 
@@ -46,7 +46,7 @@ const SERVER: &str = "SELECT pg_postmaster_start_time()";
 /// A transaction that sees the source as of a slot's consistent point.
 #[derive(Debug)]
 pub struct Snapshot {
-    client: CutClient,
+    client: Connection,
     backend_pid: i32,
 }
 
@@ -63,12 +63,11 @@ impl Snapshot {
     /// Transient: `observer` is with another server, the snapshot is gone, or transactions that it
     /// sees have not finished their commit `within` this time.
     pub async fn open(
-        client: impl Into<CutClient>,
+        client: Connection,
         observer: &Client,
         name: &str,
         within: Duration,
     ) -> Result<Self> {
-        let client = client.into();
         same_server(&client, observer).await?;
         let snapshot = Self::import(client, name).await?;
         snapshot.settle(observer, within).await?;
@@ -79,8 +78,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// Transient: the transaction that exported it has ended.
-    pub async fn import(client: impl Into<CutClient>, name: &str) -> Result<Self> {
-        let snapshot = Self::begin(client.into()).await?;
+    pub async fn import(client: Connection, name: &str) -> Result<Self> {
+        let snapshot = Self::begin(client).await?;
         // The name comes from the server and holds hexadecimal digits and hyphens.
         let import = format!("SET TRANSACTION SNAPSHOT {}", sql::literal(name));
         snapshot
@@ -95,13 +94,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// Transient: `observer` is with another server.
-    pub(crate) async fn now(client: impl Into<CutClient>, observer: &Client) -> Result<Self> {
-        let client = client.into();
+    pub(crate) async fn now(client: Connection, observer: &Client) -> Result<Self> {
         same_server(&client, observer).await?;
         Self::begin(client).await
     }
 
-    async fn begin(client: CutClient) -> Result<Self> {
+    async fn begin(client: Connection) -> Result<Self> {
         let backend_pid = one_value(&client, "SELECT pg_backend_pid()").await?;
         let snapshot = Self {
             backend_pid: backend_pid
@@ -238,7 +236,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As any query. What was read is right all the same.
-    pub async fn end(self) -> Result<CutClient> {
+    pub async fn end(self) -> Result<Connection> {
         self.run("COMMIT").await?;
         Ok(self.client)
     }

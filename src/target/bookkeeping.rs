@@ -3,14 +3,14 @@
 //!
 //! Every write here names the writer's epoch, so a process that was overtaken changes nothing.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
+use crate::connect::Connection;
+use crate::connect::query::{Query, query};
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::progress::{SourceIdentity, TransactionId};
 use crate::read_model::ModelId;
 use crate::sql::ident;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 mod claim;
 mod damage;
@@ -142,27 +142,25 @@ impl Bookkeeping {
     /// Refuses lookups that another pipeline in this database keeps.
     pub(crate) async fn refuse_second_owner(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         lookups: &[String],
     ) -> Result<()> {
-        let schemas: Vec<String> = sqlx::query_scalar(
+        let schemas: Vec<String> = query(
             "SELECT n.nspname::text FROM pg_catalog.pg_namespace n \
              WHERE n.nspname <> $1 AND pg_catalog.obj_description(n.oid, 'pg_namespace') LIKE 'cdc bookkeeping%' \
                AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')",
         )
         .bind(&self.name)
-        .fetch_all(&mut *conn)
+        .values_of(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
         for schema in schemas {
             let sql = format!(
                 "SELECT name FROM {}.read_model WHERE name = ANY($1) LIMIT 1",
                 ident(&schema)
             );
-            let taken: Result<Option<String>, sqlx::Error> = sqlx::query_scalar(AssertSqlSafe(sql))
-                .bind(lookups)
-                .fetch_optional(&mut *conn)
-                .await;
+            let taken: Result<Option<String>, tokio_postgres::Error> =
+                query(sql).bind(lookups).optional_value(conn).await;
             // A schema that we may not read belongs to a role of its own; its lookups are not ours
             // to write either.
             if let Ok(Some(name)) = taken {
@@ -177,7 +175,7 @@ impl Bookkeeping {
     /// What the process is doing, for `status`.
     pub(crate) async fn set_state(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         state: &str,
         error: Option<&Error>,
@@ -193,23 +191,20 @@ impl Bookkeeping {
 
     async fn update_pipeline(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         set: &str,
-        bind: impl FnOnce(PgQuery) -> PgQuery,
+        bind: impl FnOnce(Query<'static>) -> Query<'static>,
     ) -> Result<()> {
         let sql = format!("UPDATE {}.pipeline SET {set} WHERE epoch = $1", self.schema);
-        let query = bind(sqlx::query(AssertSqlSafe(sql)).bind(epoch));
+        let query = bind(query(sql).bind(epoch));
         fence::update_or_fenced(conn, query).await
     }
 
     /// OID of the publication that the slot was created for.
-    pub(crate) async fn publication_oid(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
+    pub(crate) async fn publication_oid(&self, conn: &mut Connection) -> Result<Option<i64>> {
         let sql = format!("SELECT publication_oid FROM {}.pipeline", self.schema);
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
+        query(sql).value(conn).await.map_err(from_driver)
     }
 }
 
@@ -222,8 +217,6 @@ fn numbers(ids: impl IntoIterator<Item = ModelId>) -> Vec<i32> {
 fn of_numbers(numbers: Vec<i32>) -> Vec<ModelId> {
     numbers.into_iter().map(ModelId).collect()
 }
-
-type PgQuery = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 fn fenced() -> Error {
     Error::new(

@@ -4,11 +4,16 @@
 //! A message for each row costs a system call on both sides; a large value copied into a buffer
 //! costs its size in memory.
 
-use sqlx::PgConnection;
-use sqlx::postgres::PgCopyIn;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio_postgres::CopyInSink;
+
+use crate::connect::Connection;
 
 /// A COPY that is under way.
-type Copy<'c> = PgCopyIn<&'c mut PgConnection>;
+pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
 
 /// Bytes of COPY data a message.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -78,7 +83,7 @@ impl<'a> CopyBuffer<'a> {
     }
 
     /// Sends everything and is empty then.
-    async fn send(&mut self, copy: &mut Copy<'_>) -> Result<(), sqlx::Error> {
+    async fn send(&mut self, copy: &mut Copy) -> Result<(), tokio_postgres::Error> {
         let mut sent = 0;
         let mut escaped = Vec::new();
         for (at, large) in self.large.drain(..) {
@@ -92,7 +97,7 @@ impl<'a> CopyBuffer<'a> {
                     for piece in value.chunks(PIECE_BYTES) {
                         escaped.clear();
                         escape(piece, &mut escaped);
-                        copy.send(escaped.as_slice()).await?;
+                        copy.feed(Bytes::copy_from_slice(&escaped)).await?;
                     }
                 }
             }
@@ -104,21 +109,30 @@ impl<'a> CopyBuffer<'a> {
 }
 
 /// Sends data in messages of bounded size.
-async fn send_slice(copy: &mut Copy<'_>, data: Option<&[u8]>) -> Result<(), sqlx::Error> {
+async fn send_slice(copy: &mut Copy, data: Option<&[u8]>) -> Result<(), tokio_postgres::Error> {
     for piece in data.unwrap_or_default().chunks(PIECE_BYTES * 2) {
-        copy.send(piece).await?;
+        copy.feed(Bytes::copy_from_slice(piece)).await?;
     }
     Ok(())
 }
 
+/// Begins a COPY. It fails, and nothing stays of it, unless it is finished.
+pub(crate) async fn begin_copy(
+    conn: &Connection,
+    sql: &str,
+) -> Result<Copy, tokio_postgres::Error> {
+    let statement = conn.statement(sql, &[]).await?;
+    conn.copy_in(&statement).await.map(Box::pin)
+}
+
 /// COPY of rows that `append` writes.
 pub(crate) async fn copy_rows<'a, T>(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     sql: &str,
     rows: impl Iterator<Item = T>,
     append: impl Fn(T, &mut CopyBuffer<'a>),
-) -> Result<(), sqlx::Error> {
-    let mut copy = conn.copy_in_raw(sql).await?;
+) -> Result<(), tokio_postgres::Error> {
+    let mut copy = begin_copy(conn, sql).await?;
     let mut buffer = CopyBuffer::default();
     for row in rows {
         append(row, &mut buffer);
@@ -127,7 +141,7 @@ pub(crate) async fn copy_rows<'a, T>(
         }
     }
     buffer.send(&mut copy).await?;
-    copy.finish().await?;
+    copy.as_mut().finish().await?;
     Ok(())
 }
 
@@ -139,9 +153,9 @@ impl Gathered {
     /// Adds the next piece; what is large enough is sent.
     pub(crate) async fn add(
         &mut self,
-        copy: &mut Copy<'_>,
+        copy: &mut Copy,
         piece: &[u8],
-    ) -> Result<(), sqlx::Error> {
+    ) -> Result<(), tokio_postgres::Error> {
         if piece.len() >= PIECE_BYTES {
             self.send(copy).await?;
             return send_slice(copy, Some(piece)).await;
@@ -154,7 +168,7 @@ impl Gathered {
     }
 
     /// Sends the rest.
-    pub(crate) async fn send(&mut self, copy: &mut Copy<'_>) -> Result<(), sqlx::Error> {
+    pub(crate) async fn send(&mut self, copy: &mut Copy) -> Result<(), tokio_postgres::Error> {
         send_slice(copy, Some(&self.0)).await?;
         self.0.clear();
         Ok(())

@@ -3,12 +3,13 @@
 //!
 //! Only identities and keys, never values.
 
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use tokio_postgres::Row;
 
 use crate::batch::Rejected;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// What a comparison found in one lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,11 +36,8 @@ pub struct Difference {
 }
 
 /// Runs the comparison; its rows are kind, count, keys, and the rejected rows as JSON.
-pub(crate) async fn compare(conn: &mut PgConnection, sql: String) -> Result<Difference> {
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .fetch_all(conn)
-        .await
-        .map_err(from_sqlx)?;
+pub(crate) async fn compare(conn: &mut Connection, sql: String) -> Result<Difference> {
+    let rows = query(sql).rows(conn).await.map_err(from_driver)?;
     let mut found = Difference::default();
     for row in rows {
         found.add(&row)?;
@@ -48,9 +46,9 @@ pub(crate) async fn compare(conn: &mut PgConnection, sql: String) -> Result<Diff
 }
 
 impl Difference {
-    fn add(&mut self, row: &PgRow) -> Result<()> {
-        let kind: String = row.try_get(0).map_err(from_sqlx)?;
-        let keys: Option<Vec<String>> = row.try_get(2).map_err(from_sqlx)?;
+    fn add(&mut self, row: &Row) -> Result<()> {
+        let kind: String = row.try_get(0).map_err(from_driver)?;
+        let keys: Option<Vec<String>> = row.try_get(2).map_err(from_driver)?;
         let count = match kind.as_str() {
             "missing" => &mut self.missing,
             "extra" => &mut self.extra,
@@ -59,11 +57,11 @@ impl Difference {
             "waiting" => &mut self.waiting,
             _ => &mut self.same,
         };
-        *count = row.try_get(1).map_err(from_sqlx)?;
+        *count = row.try_get(1).map_err(from_driver)?;
         if let Some(keys) = keys {
             self.keys.push((kind, keys));
         }
-        let rejections: Option<String> = row.try_get(3).map_err(from_sqlx)?;
+        let rejections: Option<String> = row.try_get(3).map_err(from_driver)?;
         if let Some(text) = rejections {
             self.rejections = rejections_of(&text)?;
             let names = self.rejections.iter().map(|row| row.name().to_owned());

@@ -1,7 +1,7 @@
 //! Errors of the target's driver in our own terms.
 //!
-//! Comes in: a `sqlx::Error`. Goes out: an [`Error`] whose class says what follows from it. The
-//! SQLSTATE alone decides the class.
+//! In comes a `tokio_postgres::Error`, out goes an [`Error`] whose class says what follows from it.
+//! The SQLSTATE alone decides the class.
 //!
 //! No row value gets through. A row that is rejected (classes 22, 23, 44, 54, P0001, 21000) keeps
 //! only its SQLSTATE and the names of objects, since the server's own words quote the row (`invalid
@@ -10,10 +10,10 @@
 
 use std::fmt;
 
-use sqlx::postgres::PgDatabaseError;
+use tokio_postgres::error::DbError;
 
 use crate::check::{TEMP_FILE_LIMIT, TEMP_FILE_LIMIT_HINT};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error};
 
 /// SQLSTATE that `cdc`'s own functions raise when another process has taken over the pipeline.
 pub(crate) const SQLSTATE_FENCED: &str = "CDC01";
@@ -43,20 +43,20 @@ pub struct RowError {
 
 impl RowError {
     /// The reason behind the error, if it is one.
-    pub fn of(error: &sqlx::Error) -> Option<Self> {
-        let error = database_error(error)?;
-        (class_of(error.code()) == Class::Rejected).then(|| Self::from_database(error))
+    pub fn of(error: &tokio_postgres::Error) -> Option<Self> {
+        let error = error.as_db_error()?;
+        (class_of(error.code().code()) == Class::Rejected).then(|| Self::from_database(error))
     }
 
-    fn from_database(error: &PgDatabaseError) -> Self {
+    fn from_database(error: &DbError) -> Self {
         let owned = |name: Option<&str>| name.filter(|name| !name.is_empty()).map(str::to_owned);
         Self {
-            sqlstate: error.code().to_owned(),
+            sqlstate: error.code().code().to_owned(),
             constraint: owned(error.constraint()),
             column: owned(error.column()),
             schema: owned(error.schema()),
             table: owned(error.table()),
-            data_type: owned(error.data_type()),
+            data_type: owned(error.datatype()),
         }
     }
 
@@ -97,104 +97,30 @@ impl From<RowError> for Error {
 }
 
 /// The error in our own terms, with its class.
-pub(crate) fn from_sqlx(error: sqlx::Error) -> Error {
-    if let Some(database) = database_error(&error) {
+pub fn from_driver(error: tokio_postgres::Error) -> Error {
+    if let Some(database) = error.as_db_error() {
         return from_database(database);
     }
-    match error {
-        sqlx::Error::Io(error) => {
-            Error::transient("the connection to the target failed").with_source(error)
-        }
-        sqlx::Error::Tls(error) => {
-            Error::transient("TLS with the target failed").with_source(BoxedError(error))
-        }
-        sqlx::Error::Configuration(error) => {
-            Error::configuration("cannot use the target's connection settings")
-                .with_source(BoxedError(error))
-        }
-        sqlx::Error::Protocol(text) => {
-            Error::protocol(format!("the target's answer was not understood: {text}"))
-        }
-        // The text of a decoding error may have a value of a row.
-        sqlx::Error::ColumnDecode { index, .. } => Error::transient(format!(
-            "column {index} of the target's answer has an unexpected type or value"
-        )),
-        sqlx::Error::Decode(_) | sqlx::Error::Encode(_) => {
-            Error::transient("a value sent to or received from the target could not be converted")
-        }
-        other => Error::transient(other.to_string()),
+    if error.is_closed() {
+        return Error::transient("the connection to the target is closed");
+    }
+    // The driver does not show its kinds. A value of a row may stand in the cause of a conversion's
+    // error, and in no other.
+    let text = error.to_string();
+    if text.starts_with("error serializing") || text.starts_with("error deserializing") {
+        return Error::transient(format!(
+            "a value sent to or received from the target could not be converted ({text})"
+        ));
+    }
+    let ours = Error::transient(format!("the connection to the target failed: {text}"));
+    match error.into_source() {
+        Some(source) => ours.with_source(source),
+        None => ours,
     }
 }
 
-/// An error met while connecting: no row is involved yet, so the server's words are kept whole, and
-/// a setting that the server does not take (class 22) is a matter of configuration.
-pub(crate) fn from_connecting(error: sqlx::Error) -> Error {
-    match database_error(&error) {
-        Some(database) if class_of(database.code()) == Class::Rejected => {
-            with_server_words(Class::Configuration, database)
-        }
-        Some(_) => from_sqlx(error),
-        None => match error {
-            // rustls's errors come as this kind; the others say enough by themselves.
-            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Error::transient(
-                "TLS with the target failed",
-            )
-            .with_source(error)
-            .with_hint(
-                "Check sslmode and sslrootcert, and the name for which the server's certificate is made.",
-            ),
-            sqlx::Error::Io(error) => Error::transient(error.to_string()),
-            error => from_sqlx(error),
-        },
-    }
-}
-
-/// Says what was being done when the driver failed.
-pub trait Doing<T> {
-    /// The error in our own terms, as `could not {doing}: ...`; a rejected row keeps its message as
-    /// it is.
-    ///
-    /// # Errors
-    ///
-    /// Whatever [`from_sqlx`] makes of the driver's error.
-    fn doing(self, doing: impl fmt::Display) -> Result<T>;
-}
-
-impl<T> Doing<T> for Result<T, sqlx::Error> {
-    fn doing(self, doing: impl fmt::Display) -> Result<T> {
-        self.map_err(|error| {
-            let error = from_sqlx(error);
-            if error.class() == Class::Rejected {
-                error
-            } else {
-                error.context(format!("could not {doing}"))
-            }
-        })
-    }
-}
-
-/// sqlx's boxed causes are not `Sized`, so they are carried in this.
-#[derive(Debug)]
-struct BoxedError(Box<dyn std::error::Error + Send + Sync>);
-
-impl fmt::Display for BoxedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for BoxedError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-fn database_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
-    error.as_database_error()?.try_downcast_ref()
-}
-
-fn from_database(error: &PgDatabaseError) -> Error {
-    let sqlstate = error.code();
+fn from_database(error: &DbError) -> Error {
+    let sqlstate = error.code().code();
     match class_of(sqlstate) {
         Class::Rejected if sqlstate == SQLSTATE_TOO_MANY => too_many(error.message()),
         Class::Rejected => RowError::from_database(error).into(),
@@ -216,26 +142,26 @@ pub(crate) fn too_many(what: impl fmt::Display) -> Error {
 
 /// The column into which COPY could not put a value, as it is named in the table that was copied
 /// into.
-pub(crate) fn copied_column(error: &sqlx::Error) -> Option<String> {
+pub(crate) fn copied_column(error: &tokio_postgres::Error) -> Option<String> {
     // COPY stage_1, line 1, column p2: "..."; the text behind the colon is the value.
-    let context = database_error(error)?.r#where()?;
+    let context = error.as_db_error()?.where_()?;
     let (names, _) = context.split_once(": ")?;
     let (_, column) = names.rsplit_once(' ')?;
     Some(column.to_owned())
 }
 
-fn with_server_words(class: Class, error: &PgDatabaseError) -> Error {
+fn with_server_words(class: Class, error: &DbError) -> Error {
     let mut converted = Error::new(
         class,
-        format!("{} (SQLSTATE {})", error.message(), error.code()),
+        format!("{} (SQLSTATE {})", error.message(), error.code().code()),
     )
-    .with_sqlstate(error.code());
+    .with_sqlstate(error.code().code());
     if let Some(detail) = error.detail() {
         converted = converted.with_detail(detail);
     }
     match error
         .hint()
-        .or_else(|| hint_for(error.code(), error.message()))
+        .or_else(|| hint_for(error.code().code(), error.message()))
     {
         Some(hint) => converted.with_hint(hint),
         None => converted,
@@ -250,13 +176,6 @@ fn hint_for(sqlstate: &str, message: &str) -> Option<&'static str> {
         "25006" => Some(
             "Name the server that accepts writes, or list all servers with target_session_attrs=read-write.",
         ),
-        "28P01" => Some(
-            "Check the password in the target's URL, CDC_TARGET_PASSWORD(_FILE), PGPASSWORD or the password file.",
-        ),
-        "28000" => Some(
-            "Check the role's name and the server's pg_hba.conf; it may ask for TLS (sslmode=require).",
-        ),
-        "3D000" => Some("Check the database's name in the target's URL."),
         _ => None,
     }
 }
@@ -413,16 +332,5 @@ mod tests {
         for sqlstate in ["P0004", "MY001", "22001", "23514"] {
             assert!(!words_are_the_servers(sqlstate), "{sqlstate}");
         }
-    }
-
-    #[test]
-    fn doing_puts_the_deed_before_the_cause() {
-        let failed: Result<(), sqlx::Error> = Err(sqlx::Error::Io(std::io::Error::other("reset")));
-        let error = failed.doing("read the checkpoint").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "could not read the checkpoint: the connection to the target failed: reset"
-        );
-        assert!(error.is_transient());
     }
 }

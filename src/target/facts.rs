@@ -5,24 +5,26 @@
 
 use std::collections::HashMap;
 
-use sqlx::postgres::PgRow;
-use sqlx::{Decode, PgConnection, Postgres, Row, Type};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
 
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, TargetServer};
 use crate::sql::{TableName, ident};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// The server, the role that asks, and the bookkeeping's schema.
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn server(conn: &mut PgConnection, schema: &str) -> Result<TargetServer> {
-    let row = sqlx::query(include_str!("../../sql/target/facts/server.sql"))
+pub async fn server(conn: &mut Connection, schema: &str) -> Result<TargetServer> {
+    let row = query(include_str!("../../sql/target/facts/server.sql"))
         .bind(schema)
-        .fetch_one(conn)
+        .row(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     Ok(TargetServer {
         version: unsigned(&row, "version")?,
         version_text: get(&row, "version_text")?,
@@ -41,7 +43,7 @@ pub async fn server(conn: &mut PgConnection, schema: &str) -> Result<TargetServe
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<LookupTable>> {
+pub async fn table(conn: &mut Connection, name: &TableName) -> Result<Option<LookupTable>> {
     let found = tables(conn, std::slice::from_ref(name)).await?;
     Ok(found.into_iter().next().flatten())
 }
@@ -51,10 +53,10 @@ pub async fn table(conn: &mut PgConnection, name: &TableName) -> Result<Option<L
 /// # Errors
 /// Whatever the server or the connection reports.
 pub(crate) async fn tables(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     names: &[TableName],
 ) -> Result<Vec<Option<LookupTable>>> {
-    let found = sqlx::query(include_str!("../../sql/target/facts/table.sql"))
+    let found = query(include_str!("../../sql/target/facts/table.sql"))
         .bind(
             names
                 .iter()
@@ -67,9 +69,9 @@ pub(crate) async fn tables(
                 .map(|name| name.name.clone())
                 .collect::<Vec<_>>(),
         )
-        .fetch_all(&mut *conn)
+        .rows(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     let oids: Vec<i64> = found
         .iter()
         .map(|row| get(row, "oid"))
@@ -98,7 +100,7 @@ pub(crate) async fn tables(
 }
 
 fn lookup(
-    row: &PgRow,
+    row: &Row,
     name: &TableName,
     columns: Vec<LookupColumn>,
     unique_indexes: Vec<KeyIndex>,
@@ -125,12 +127,12 @@ fn lookup(
 }
 
 /// Columns by the OID of their table.
-async fn columns(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, Vec<LookupColumn>>> {
-    let rows = sqlx::query(include_str!("../../sql/target/facts/columns.sql"))
+async fn columns(conn: &mut Connection, oids: &[i64]) -> Result<HashMap<u32, Vec<LookupColumn>>> {
+    let rows = query(include_str!("../../sql/target/facts/columns.sql"))
         .bind(oids)
-        .fetch_all(conn)
+        .rows(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     let mut columns: HashMap<u32, Vec<LookupColumn>> = HashMap::new();
     for row in &rows {
         let of_table = columns.entry(unsigned(row, "table_oid")?).or_default();
@@ -139,7 +141,7 @@ async fn columns(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, V
     Ok(columns)
 }
 
-fn column(row: &PgRow) -> Result<LookupColumn> {
+fn column(row: &Row) -> Result<LookupColumn> {
     let schema: Option<String> = get(row, "collation_schema")?;
     let collation: Option<String> = get(row, "collation_name")?;
     Ok(LookupColumn {
@@ -159,12 +161,12 @@ fn column(row: &PgRow) -> Result<LookupColumn> {
 }
 
 /// Key indexes by the OID of their table.
-async fn key_indexes(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u32, Vec<KeyIndex>>> {
-    let rows = sqlx::query(include_str!("../../sql/target/facts/key_indexes.sql"))
+async fn key_indexes(conn: &mut Connection, oids: &[i64]) -> Result<HashMap<u32, Vec<KeyIndex>>> {
+    let rows = query(include_str!("../../sql/target/facts/key_indexes.sql"))
         .bind(oids)
-        .fetch_all(conn)
+        .rows(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     let mut indexes: HashMap<u32, Vec<KeyIndex>> = HashMap::new();
     for row in &rows {
         let name: String = get(row, "index_name")?;
@@ -187,17 +189,17 @@ async fn key_indexes(conn: &mut PgConnection, oids: &[i64]) -> Result<HashMap<u3
     Ok(indexes)
 }
 
-fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, name: &str) -> Result<T> {
-    row.try_get(name).map_err(from_sqlx)
+fn get<'r, T: FromSql<'r>>(row: &'r Row, name: &str) -> Result<T> {
+    row.try_get(name).map_err(from_driver)
 }
 
 /// An oid or a count, sent as a bigint.
-fn unsigned(row: &PgRow, name: &str) -> Result<u32> {
+fn unsigned(row: &Row, name: &str) -> Result<u32> {
     let value: i64 = get(row, name)?;
     Ok(u32::try_from(value).unwrap_or(0))
 }
 
-fn character(row: &PgRow, name: &str) -> Result<char> {
+fn character(row: &Row, name: &str) -> Result<char> {
     let text: String = get(row, name)?;
     Ok(text.chars().next().unwrap_or(' '))
 }
@@ -207,11 +209,11 @@ fn character(row: &PgRow, name: &str) -> Result<char> {
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub(crate) async fn shapes(conn: &mut PgConnection, tables: &[TableName]) -> Result<Vec<String>> {
+pub(crate) async fn shapes(conn: &mut Connection, tables: &[TableName]) -> Result<Vec<String>> {
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
-    sqlx::query_scalar(include_str!("../../sql/target/facts/shapes.sql"))
+    query(include_str!("../../sql/target/facts/shapes.sql"))
         .bind(names)
-        .fetch_all(conn)
+        .values_of(conn)
         .await
-        .map_err(from_sqlx)
+        .map_err(from_driver)
 }

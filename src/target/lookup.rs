@@ -4,14 +4,14 @@
 //! source's types and NOT NULLs, the key as primary key, and the time of the last change if it is
 //! asked for.
 
-use sqlx::{PgConnection, Row};
-
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Class, Error, Result};
 use crate::facts::{KeyColumn, KeyIndex, LookupColumn, LookupTable, SourceColumn, SourceTable};
 use crate::settings::{ColumnMapping, ReadModelSettings};
 use crate::sql::{ident, idents, literal};
 use crate::target::bookkeeping::DATABASE_OWNER;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// Percentage to which pages are filled with new rows. With room for the next version of each row,
 /// an update stays within its page and adds nothing to the index. It takes less than half of the
@@ -138,7 +138,7 @@ fn source_column<'a>(source: &'a SourceTable, mapping: &ColumnMapping) -> Result
 /// # Errors
 /// `Broken` where a column or type is missing; otherwise what the server reports.
 pub async fn create(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &ReadModelSettings,
     source: &SourceTable,
 ) -> Result<()> {
@@ -154,9 +154,9 @@ pub async fn create(
         }
     }
     let sql = format!("{sql}; {}", let_owner_read(model));
-    match sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await {
+    match conn.batch_execute(&sql).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(explain(model, from_sqlx(error))),
+        Err(error) => Err(explain(model, from_driver(error))),
     }
 }
 
@@ -184,13 +184,13 @@ fn explain(model: &ReadModelSettings, error: Error) -> Error {
         .with_hint(hint)
 }
 
-async fn type_exists(conn: &mut PgConnection, name: &str) -> Result<bool> {
-    let row = sqlx::query("SELECT pg_catalog.to_regtype($1) IS NOT NULL AS found")
+async fn type_exists(conn: &mut Connection, name: &str) -> Result<bool> {
+    let row = query("SELECT pg_catalog.to_regtype($1) IS NOT NULL AS found")
         .bind(name)
-        .fetch_one(conn)
+        .row(conn)
         .await
-        .map_err(from_sqlx)?;
-    row.try_get("found").map_err(from_sqlx)
+        .map_err(from_driver)?;
+    row.try_get("found").map_err(from_driver)
 }
 
 #[cfg(test)]

@@ -14,15 +14,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
 
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
 use crate::read_model::lookup_obstacles::{cannot_be_written, lookup_reading, unfit};
 use crate::read_model::{ModelId, ReadModel};
 use crate::sql::{TableName, ident};
 use crate::target::difference::{self, Difference};
-use crate::target::error::{RowError, from_sqlx};
+use crate::target::error::{RowError, from_driver};
 use crate::target::facts;
 use crate::target::lookup;
 use crate::target::model::{SESSION_SCHEMA, TargetModel};
@@ -107,7 +108,7 @@ impl PlainSession {
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if no temporary table can be
     /// created there.
-    pub(crate) async fn open(mut conn: PgConnection) -> Result<Self> {
+    pub(crate) async fn open(mut conn: Connection) -> Result<Self> {
         let server = facts::server(&mut conn, SESSION_SCHEMA).await?;
         if server.in_recovery {
             return Err(Error::configuration(
@@ -201,11 +202,11 @@ impl PlainSession {
             )
             .await?;
             execute(conn, bound.model.find_differing()).await?;
-            let row = sqlx::query(AssertSqlSafe(bound.model.count_differing()))
-                .fetch_one(conn)
+            let row = query(bound.model.count_differing())
+                .row(conn)
                 .await
-                .map_err(from_sqlx)?;
-            let count = |name: &str| row.try_get::<i64, _>(name).map_err(from_sqlx);
+                .map_err(from_driver)?;
+            let count = |name: &str| row.try_get::<_, i64>(name).map_err(from_driver);
             Ok(Look {
                 shown: count("shown")?,
                 live: count("live")?,
@@ -228,10 +229,10 @@ impl PlainSession {
     ) -> Result<Difference> {
         let conn = self.shadow.connection();
         execute(conn, last.model.judge_differing(&first.model)).await?;
-        let judged: i64 = sqlx::query_scalar(AssertSqlSafe(last.model.count_judged()))
-            .fetch_one(&mut *conn)
+        let judged: i64 = query(last.model.count_judged())
+            .value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         if judged > 0 {
             try_judged(conn, last, judged).await?;
         }
@@ -249,7 +250,7 @@ impl PlainSession {
 
 /// An empty lookup of the session's own, created at the first look.
 async fn own_lookup(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &ReadModel,
     source: &SourceTable,
 ) -> Result<LookupTable> {
@@ -260,12 +261,12 @@ async fn own_lookup(
             lookup::create(conn, &settings, source).await?;
         }
         // Of a session without temporary tables there is no such schema yet.
-        let schema: Option<String> = sqlx::query_scalar(
+        let schema: Option<String> = query(
             "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = pg_catalog.pg_my_temp_schema()",
         )
-        .fetch_optional(&mut *conn)
+        .optional_value(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
         let name = TableName::new(schema.unwrap_or_default(), &settings.target.name);
         if let Some(lookup) = facts::table(conn, &name).await? {
             return Ok(lookup);
@@ -299,7 +300,7 @@ pub(crate) fn refused_by_run(error: &Error) -> String {
 
 /// Writes the judged rows into a table that is like the lookup, in halves until each rejected row
 /// is found.
-async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Result<()> {
+async fn try_judged(conn: &mut Connection, bound: &Bound, judged: i64) -> Result<()> {
     execute(conn, bound.model.create_tried(&bound.lookup)).await?;
     let mut refused = 0;
     for low in (1..=judged).step_by(usize::try_from(TRIED_AT_ONCE).unwrap_or(1)) {
@@ -316,14 +317,14 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
             }
             refused += 1;
             assert_few(refused, Some(&reason.sqlstate))?;
-            sqlx::query(AssertSqlSafe(bound.model.note_rejected()))
+            query(bound.model.note_rejected())
                 .bind(low)
                 .bind(reason.sqlstate)
                 .bind(reason.constraint.or(reason.data_type))
                 .bind(reason.column)
-                .execute(&mut *conn)
+                .execute(conn)
                 .await
-                .map_err(from_sqlx)?;
+                .map_err(from_driver)?;
         }
     }
     Ok(())
@@ -331,20 +332,20 @@ async fn try_judged(conn: &mut PgConnection, bound: &Bound, judged: i64) -> Resu
 
 /// Why these rows are rejected, if they are; the rows are not kept.
 async fn try_rows(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     range: (i64, i64),
 ) -> Result<Option<RowError>> {
     execute(conn, "BEGIN".to_owned()).await?;
-    let tried = sqlx::raw_sql(AssertSqlSafe(model.try_rows(range)))
-        .execute(&mut *conn)
-        .await;
+    let tried = conn.batch_execute(&model.try_rows(range)).await;
     execute(conn, "ROLLBACK".to_owned()).await?;
     match tried {
         Ok(_) => Ok(None),
         Err(error) => match RowError::of(&error) {
             Some(reason) => Ok(Some(reason)),
-            None => Err(from_sqlx(error).context("could not try rows by the lookup's constraints")),
+            None => {
+                Err(from_driver(error).context("could not try rows by the lookup's constraints"))
+            }
         },
     }
 }

@@ -1,9 +1,11 @@
 //! Reads the bookkeeping for `status` and `teardown`; nothing is written, and a schema that is
 //! missing is no error.
 
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Decode, PgConnection, Postgres, Row, Type};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
 
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::sql::{fill, ident};
 use crate::status::{
@@ -11,7 +13,7 @@ use crate::status::{
     Rejection, Resync,
 };
 use crate::target::bookkeeping::written_by_batches;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::presence::{Presence, presence};
 
 /// What the bookkeeping holds; `None` if there is none.
@@ -19,7 +21,7 @@ use crate::target::presence::{Presence, presence};
 /// # Errors
 /// Whatever the server or the connection reports.
 pub(crate) async fn bookkeeping(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     schema: &str,
 ) -> Result<Option<Bookkeeping>> {
     if presence(&mut *conn, schema).await? != Presence::Ours {
@@ -33,27 +35,27 @@ pub(crate) async fn bookkeeping(
             ("checkpoint", &written),
             ("counted", &counted),
         ];
-        AssertSqlSafe(fill(template, &places))
+        fill(template, &places)
     };
-    let pipeline = sqlx::query(sql(include_str!("../../sql/target/status/pipeline.sql")))
-        .fetch_optional(&mut *conn)
+    let pipeline = query(sql(include_str!("../../sql/target/status/pipeline.sql")))
+        .optional(conn)
         .await
-        .map_err(from_sqlx)?;
-    let models = sqlx::query(sql(include_str!("../../sql/target/status/read_models.sql")))
-        .fetch_all(&mut *conn)
+        .map_err(from_driver)?;
+    let models = query(sql(include_str!("../../sql/target/status/read_models.sql")))
+        .rows(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     let mut read_models: Vec<ReadModelStatus> =
         models.iter().map(read_model).collect::<Result<_>>()?;
     add_rejections(&mut *conn, &schema, &mut read_models).await?;
-    let resyncs = sqlx::query(sql(include_str!("../../sql/target/status/resyncs.sql")))
-        .fetch_all(&mut *conn)
+    let resyncs = query(sql(include_str!("../../sql/target/status/resyncs.sql")))
+        .rows(conn)
         .await
-        .map_err(from_sqlx)?;
-    let clock = sqlx::query(sql(include_str!("../../sql/target/status/clock.sql")))
-        .fetch_one(&mut *conn)
+        .map_err(from_driver)?;
+    let clock = query(sql(include_str!("../../sql/target/status/clock.sql")))
+        .row(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     Ok(Some(Bookkeeping {
         now: get(&clock, "now")?,
         last_full_resync: get(&clock, "last_full_resync")?,
@@ -66,15 +68,15 @@ pub(crate) async fn bookkeeping(
 
 /// Rejected rows; an earlier version of the bookkeeping has none.
 async fn add_rejections(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     schema: &str,
     read_models: &mut [ReadModelStatus],
 ) -> Result<()> {
-    let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+    let exists: bool = query("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
         .bind(format!("{schema}.rejection"))
-        .fetch_one(&mut *conn)
+        .value(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     if !exists {
         return Ok(());
     }
@@ -82,10 +84,7 @@ async fn add_rejections(
         include_str!("../../sql/target/status/rejections.sql"),
         &[("schema", schema)],
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .fetch_all(conn)
-        .await
-        .map_err(from_sqlx)?;
+    let rows = query(sql).rows(conn).await.map_err(from_driver)?;
     for row in &rows {
         let name: String = get(row, "name")?;
         if let Some(model) = read_models.iter_mut().find(|model| model.name == name) {
@@ -96,7 +95,7 @@ async fn add_rejections(
     Ok(())
 }
 
-fn rejection(row: &PgRow) -> Result<Rejection> {
+fn rejection(row: &Row) -> Result<Rejection> {
     Ok(Rejection {
         identity: get(row, "identity")?,
         key: get(row, "key")?,
@@ -114,16 +113,16 @@ fn rejection(row: &PgRow) -> Result<Rejection> {
 ///
 /// # Errors
 /// Whatever the server or the connection reports.
-pub(crate) async fn foreign_objects(conn: &mut PgConnection, schema: &str) -> Result<Vec<String>> {
-    let rows = sqlx::query(include_str!("../../sql/target/facts/foreign_objects.sql"))
+pub(crate) async fn foreign_objects(conn: &mut Connection, schema: &str) -> Result<Vec<String>> {
+    let rows = query(include_str!("../../sql/target/facts/foreign_objects.sql"))
         .bind(schema)
-        .fetch_all(conn)
+        .rows(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     rows.iter().map(|row| get(row, "name")).collect()
 }
 
-fn pipeline_status(row: &PgRow) -> Result<PipelineStatus> {
+fn pipeline_status(row: &Row) -> Result<PipelineStatus> {
     Ok(PipelineStatus {
         alive: false,
         state: get(row, "state")?,
@@ -141,7 +140,7 @@ fn pipeline_status(row: &PgRow) -> Result<PipelineStatus> {
     })
 }
 
-fn checkpoint(row: &PgRow) -> Result<Option<Checkpoint>> {
+fn checkpoint(row: &Row) -> Result<Option<Checkpoint>> {
     let Some(lsn) = get(row, "lsn")? else {
         return Ok(None);
     };
@@ -156,7 +155,7 @@ fn checkpoint(row: &PgRow) -> Result<Option<Checkpoint>> {
     }))
 }
 
-fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
+fn read_model(row: &Row) -> Result<ReadModelStatus> {
     let copy_rows: Option<i64> = get(row, "copy_rows")?;
     let (estimate, bytes) = (get(row, "copy_estimate")?, get(row, "copy_bytes")?);
     let seconds = get(row, "copy_seconds")?;
@@ -189,7 +188,7 @@ fn read_model(row: &PgRow) -> Result<ReadModelStatus> {
     })
 }
 
-fn resync(row: &PgRow) -> Result<Resync> {
+fn resync(row: &Row) -> Result<Resync> {
     let result: Option<String> = get(row, "result")?;
     Ok(Resync {
         id: get(row, "id")?,
@@ -207,6 +206,6 @@ fn resync(row: &PgRow) -> Result<Resync> {
     })
 }
 
-fn get<'r, T: Decode<'r, Postgres> + Type<Postgres>>(row: &'r PgRow, name: &str) -> Result<T> {
-    row.try_get(name).map_err(from_sqlx)
+fn get<'r, T: FromSql<'r>>(row: &'r Row, name: &str) -> Result<T> {
+    row.try_get(name).map_err(from_driver)
 }

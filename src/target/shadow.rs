@@ -11,15 +11,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
-use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::read_model::ModelId;
 use crate::target::bookkeeping::Bookkeeping;
-use crate::target::copy_buffer::Gathered;
+use crate::target::copy_buffer::{Gathered, begin_copy};
 use crate::target::difference::{Difference, compare};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
 use crate::target::write::halving::{self, RejectedCounts, Rows};
@@ -43,7 +44,7 @@ pub(crate) enum Filling {
 /// A session that fills shadows, brings them forward and compares them.
 #[derive(Debug)]
 pub struct ShadowWriter {
-    conn: PgConnection,
+    conn: Connection,
     /// Names what it fills.
     copy: String,
     /// Read models with the shadows that it has, by number.
@@ -82,7 +83,7 @@ impl Counter {
 
 impl ShadowWriter {
     /// Takes a session of its own.
-    pub fn new(conn: PgConnection) -> Self {
+    pub fn new(conn: Connection) -> Self {
         Self {
             conn,
             copy: random_uuid(),
@@ -92,7 +93,7 @@ impl ShadowWriter {
     }
 
     /// The session, for the bookkeeping.
-    pub fn connection(&mut self) -> &mut PgConnection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.conn
     }
 
@@ -158,16 +159,15 @@ impl ShadowWriter {
         let mut rows = std::pin::pin!(rows);
         let mut ended = false;
         while !ended {
-            let mut copy = self.conn.copy_in_raw(&sql).await.map_err(from_sqlx)?;
+            let mut copy = begin_copy(&self.conn, &sql).await.map_err(from_driver)?;
             let mut gathered = Gathered::default();
             let mut sent = 0;
             while sent < COPY_TRANSACTION_BYTES {
                 let piece = match rows.try_next().await {
                     Ok(piece) => piece,
-                    Err(error) => {
-                        let _ = copy.abort("the source's copy ended early").await;
-                        return Err(error);
-                    }
+                    // The server is not to take the rows so far for all: a COPY that is dropped
+                    // fails.
+                    Err(error) => return Err(error),
                 };
                 let Some(piece) = piece else {
                     ended = true;
@@ -175,10 +175,10 @@ impl ShadowWriter {
                 };
                 sent += piece.len();
                 copied.add(piece.len());
-                gathered.add(&mut copy, &piece).await.map_err(from_sqlx)?;
+                gathered.add(&mut copy, &piece).await.map_err(from_driver)?;
             }
-            gathered.send(&mut copy).await.map_err(from_sqlx)?;
-            copy.finish().await.map_err(from_sqlx)?;
+            gathered.send(&mut copy).await.map_err(from_driver)?;
+            copy.as_mut().finish().await.map_err(from_driver)?;
         }
         execute(&mut self.conn, model.analyze_shadow()).await
     }
@@ -241,12 +241,12 @@ impl ShadowWriter {
                     &mut RejectedCounts::default(),
                 )
                 .await?;
-                sqlx::query(AssertSqlSafe(model.catch_up_call()))
+                query(model.catch_up_call())
                     .bind(clear)
                     .bind(resolve)
                     .execute(tx.conn())
                     .await
-                    .map_err(from_sqlx)?;
+                    .map_err(from_driver)?;
             }
             Ok(())
         }

@@ -1,21 +1,20 @@
 //! Transactions and statements of the target's sessions.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
+use crate::connect::Connection;
 use crate::error::Result;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// A transaction that is rolled back unless it was ended well.
 #[derive(Debug)]
-pub(crate) struct Transaction<'a>(&'a mut PgConnection);
+pub(crate) struct Transaction<'a>(&'a mut Connection);
 
 impl<'a> Transaction<'a> {
-    pub(crate) async fn begin(conn: &'a mut PgConnection) -> Result<Self> {
+    pub(crate) async fn begin(conn: &'a mut Connection) -> Result<Self> {
         execute(conn, "BEGIN".to_owned()).await?;
         Ok(Self(conn))
     }
 
-    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+    pub(crate) fn conn(&mut self) -> &mut Connection {
         self.0
     }
 
@@ -25,7 +24,7 @@ impl<'a> Transaction<'a> {
 }
 
 /// Ends the transaction that is open: commits if all went well, else rolls back.
-pub(crate) async fn end<T>(conn: &mut PgConnection, result: Result<T>) -> Result<T> {
+pub(crate) async fn end<T>(conn: &mut Connection, result: Result<T>) -> Result<T> {
     match result {
         Ok(value) => {
             execute(conn, "COMMIT".to_owned()).await?;
@@ -39,10 +38,7 @@ pub(crate) async fn end<T>(conn: &mut PgConnection, result: Result<T>) -> Result
     }
 }
 
-pub(crate) async fn execute(conn: &mut PgConnection, sql: String) -> Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(conn)
-        .await
-        .map_err(from_sqlx)?;
+pub(crate) async fn execute(conn: &mut Connection, sql: String) -> Result<()> {
+    conn.batch_execute(&sql).await.map_err(from_driver)?;
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Room for temporary files, for `cdc check`.
 
-use sqlx::{PgConnection, Row};
-
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::facts::TempFiles;
 use crate::sql::TableName;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// The setting is -1 if there is no limit, else in kilobytes.
 const ROOM: &str = "SELECT s.setting::bigint * 1024 AS room, t.place, pg_catalog.pg_table_size(t.oid) AS bytes \
@@ -19,23 +19,23 @@ const ROOM: &str = "SELECT s.setting::bigint * 1024 AS room, t.place, pg_catalog
 /// # Errors
 /// Whatever the server or the connection reports.
 pub(crate) async fn room(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     lookups: &[TableName],
 ) -> Result<Option<TempFiles>> {
     let names: Vec<String> = lookups.iter().map(TableName::quoted).collect();
-    let row = sqlx::query(ROOM)
+    let row = query(ROOM)
         .bind(names)
-        .fetch_optional(conn)
+        .optional(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     let Some(row) = row else {
         return Ok(None);
     };
-    let place: i64 = row.try_get("place").map_err(from_sqlx)?;
+    let place: i64 = row.try_get("place").map_err(from_driver)?;
     let at = usize::try_from(place.saturating_sub(1)).unwrap_or(usize::MAX);
     let (limit, bytes) = (
-        row.try_get("room").map_err(from_sqlx)?,
-        row.try_get("bytes").map_err(from_sqlx)?,
+        row.try_get("room").map_err(from_driver)?,
+        row.try_get("bytes").map_err(from_driver)?,
     );
     let lookup = lookups.get(at).cloned();
     Ok(lookup.map(|lookup| TempFiles {

@@ -1,5 +1,6 @@
 //! The life of the process: servers that come late or go away, shutdowns, an idle slot.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use cdc::cluster::{Cluster, Options, Stop};
@@ -334,4 +335,58 @@ async fn password_that_was_changed_is_waited_for() {
     }
     assert!(!cdc.log().contains("copied again"), "{}", cdc.log());
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
+}
+
+/// A password in a file is read at each connect: whoever rotates it need not restart anything.
+#[tokio::test]
+async fn password_that_is_rotated_in_its_file_is_taken() {
+    let cluster = |side: Side, name: &str| {
+        Cluster::start(&Options {
+            name: name.to_owned(),
+            pg_bin: side.programs(),
+            tcp: true,
+            password: Some("first".to_owned()),
+            ..Options::default()
+        })
+        .unwrap()
+    };
+    let on_source = cluster(Side::Source, "rotated-source");
+    let on_target = cluster(Side::Target, "rotated-target");
+    let (mut pair, source, target) = labels_pair_on(&on_source, &on_target).await;
+    let file = on_source.data_dir().with_file_name("rotated-password");
+    let rotate = |password: &str| {
+        std::fs::write(&file, password).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    rotate("first");
+    pair.source_url = on_source.tcp_url(&pair.source_database);
+    pair.target_url = on_target.tcp_url(&pair.target_database);
+    pair.config += &format!(
+        "password_file = '{0}'\n[target]\npassword_file = '{0}'\n",
+        file.display()
+    );
+    let mut cdc = Cdc::run(&pair);
+    wait_log(&cdc, "\"streaming\"").await;
+    rotate("second");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cdc %'";
+    for side in [&source, &target] {
+        side.batch_execute(
+            "SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD 'second'",
+        )
+        .await
+        .unwrap();
+        side.batch_execute(end).await.unwrap();
+    }
+    source
+        .batch_execute("UPDATE labels SET label = 'after the rotation' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    wait_in_step(&source, &target).await;
+    assert!(
+        !cdc.log().contains("password authentication failed"),
+        "{}",
+        cdc.log()
+    );
+    assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
+    std::fs::remove_file(&file).unwrap();
 }

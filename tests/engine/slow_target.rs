@@ -1,7 +1,7 @@
 //! A target that takes longer than the stream waits for it.
 
 use crate::support::{
-    Cdc, count_log, database_pair, labels_pair, pg, rows, wait_log, wait_rows, wait_until,
+    Cdc, Signal, count_log, database_pair, labels_pair, pg, rows, wait_log, wait_rows, wait_until,
 };
 
 /// Longer than reading may stand still.
@@ -100,4 +100,32 @@ async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
     )
     .await;
     assert_eq!(count_log(&cdc, "trying again"), 0, "{}", cdc.log());
+}
+
+/// A statement that waits for a lock does not notice that its client has left: unless it is
+/// cancelled it commits whenever the lock is free.
+#[tokio::test]
+async fn nothing_commits_after_the_process_has_left() {
+    let (pair, source, target) = labels_pair().await;
+    let mut cdc = Cdc::run(&pair);
+    wait_log(&cdc, "\"message\":\"streaming\"").await;
+    let holder = pg(&pair.target_url).await;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    source
+        .batch_execute("UPDATE labels SET label = 'too late' WHERE code = 'MR'")
+        .await
+        .unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass";
+    wait_rows(&target, waiting, &["1"]).await;
+    assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
+    wait_rows(&target, waiting, &["0"]).await;
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    let ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc %'";
+    wait_rows(&target, ours, &["0"]).await;
+    let late = "SELECT count(*) FROM labels_lookup WHERE label = 'too late'";
+    assert_eq!(rows(&target, late).await, ["0"]);
 }

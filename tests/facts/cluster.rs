@@ -4,7 +4,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sqlx::{ConnectOptions, PgConnection};
+use cdc::connect::Connection;
+use cdc::conninfo::{Conninfo, Environment};
 
 /// A throw-away server on a Unix socket, gone when dropped.
 pub struct Cluster {
@@ -68,14 +69,10 @@ impl Cluster {
         client
     }
 
-    pub async fn target(&self, user: &str) -> PgConnection {
-        sqlx::postgres::PgConnectOptions::new_without_pgpass()
-            .socket(&self.dir)
-            .port(5432)
-            .username(user)
-            .database("postgres")
-            .options([("search_path", "")])
-            .connect()
+    pub async fn target(&self, user: &str) -> Connection {
+        let place = format!("host={} user={user} dbname=postgres", text(&self.dir));
+        let conninfo = Conninfo::parse(&place, &Environment::default()).unwrap();
+        cdc::target::connect::connect(&conninfo, "cdc test")
             .await
             .unwrap()
     }

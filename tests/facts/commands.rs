@@ -3,6 +3,7 @@
 use cdc::check::Severity;
 use cdc::cli::stop::Stop;
 use cdc::cli::{check, setup, status, teardown};
+use cdc::connect::{Connection, Side, Wanted};
 use cdc::conninfo::{Conninfo, Host};
 use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings, TargetSettings};
 use cdc::status::Verdict;
@@ -228,7 +229,7 @@ async fn all_sql_runs(settings: &Settings, admin: &tokio_postgres::Client) -> St
         database: "printed".to_owned(),
         ..settings.target.conninfo.clone()
     };
-    let printed = source::connect::client(&conninfo, "cdc test")
+    let printed = Connection::open(Side::Source, &conninfo, "cdc test", Wanted::Any)
         .await
         .unwrap();
     printed.batch_execute(&script).await.unwrap();

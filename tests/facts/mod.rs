@@ -2,6 +2,7 @@
 mod cluster;
 mod commands;
 
+use cdc::connect::Connection;
 use cdc::facts::{LookupTable, ReplicaIdentity, SourceTable};
 use cdc::identity::{Basis, identity};
 use cdc::ownership::Maker;
@@ -9,7 +10,6 @@ use cdc::settings::{ReadModelSettings, ResyncSettings, Settings, SourceSettings,
 use cdc::sql::TableName;
 use cdc::target::bookkeeping::Bookkeeping;
 use cdc::{source, target};
-use sqlx::PgConnection;
 
 use cluster::Cluster;
 
@@ -69,7 +69,7 @@ async fn source_table(client: &tokio_postgres::Client, name: &str) -> SourceTabl
         .unwrap()
 }
 
-async fn lookup_table(conn: &mut PgConnection, name: &str) -> LookupTable {
+async fn lookup_table(conn: &mut Connection, name: &str) -> LookupTable {
     target::facts::table(conn, &TableName::new("s", name))
         .await
         .unwrap()

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use cdc::batch::{Batch, Position, Written};
+use cdc::connect::Connection;
 use cdc::conninfo::{Conninfo, Environment};
 use cdc::error::Result;
 use cdc::facts::{ReplicaIdentity, SourceColumn, SourceTable};
@@ -24,7 +25,6 @@ use cdc::target::model::TargetModel;
 use cdc::target::shadow::ShadowWriter;
 use cdc::target::write::Writer;
 use cdc::target::{connect, facts};
-use sqlx::PgConnection;
 use tokio_postgres::Client;
 
 use crate::support::{self, rows};
@@ -149,7 +149,7 @@ impl Rig {
     }
 
     /// A session as the engine opens it.
-    pub async fn session(&self) -> PgConnection {
+    pub async fn session(&self) -> Connection {
         session(&self.url).await
     }
 
@@ -209,8 +209,7 @@ impl Rig {
             .await
             .unwrap();
         // As after its first copy.
-        sqlx::raw_sql(sqlx::AssertSqlSafe(target.make_map_identity()))
-            .execute(&mut *conn)
+        conn.batch_execute(&target.make_map_identity())
             .await
             .unwrap();
         let index = ModelIndex(self.models.len());
@@ -369,7 +368,7 @@ fn claimant(owner: &str) -> Claimant<'_> {
     }
 }
 
-async fn session(url: &str) -> PgConnection {
+async fn session(url: &str) -> Connection {
     let conninfo = Conninfo::parse(url, &Environment::default()).unwrap();
     connect::connect(&conninfo, "test").await.unwrap()
 }

@@ -1,8 +1,10 @@
 //! Ways in: sockets, passwords, TLS, and what is said when there is none.
 
-use cdc::conninfo::{ChannelBinding, Conninfo, Host, Secret, SslMode, TargetSessionAttrs};
+use cdc::connect::{Connection, Side, Wanted};
+use cdc::conninfo::{
+    ChannelBinding, Conninfo, Host, Secret, SslMode, TargetSessionAttrs, TlsVersion,
+};
 use cdc::error::{Class, Error};
-use cdc::source::connect;
 use cdc::source::replication::Replication;
 
 use super::place::{APPLICATION, certificates, client, cluster, on_socket, on_tcp, replication};
@@ -10,7 +12,7 @@ use crate::support::value;
 
 /// Connects both ways, and says whether TLS was used.
 async fn both(conninfo: &Conninfo) -> Result<bool, Error> {
-    let ordinary = connect::client(conninfo, APPLICATION).await?;
+    let ordinary = Connection::open(Side::Source, conninfo, APPLICATION, Wanted::Any).await?;
     let ssl = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let ordinary = value(&ordinary, ssl).await;
     let mut replication = Replication::connect(conninfo, APPLICATION).await?;
@@ -73,7 +75,9 @@ async fn wrong_and_missing_password_are_told_without_the_password() {
         (&wrong, "password authentication failed for user \"scram\""),
         (&missing, "password missing"),
     ] {
-        let ordinary = connect::client(conninfo, APPLICATION).await.unwrap_err();
+        let ordinary = Connection::open(Side::Source, conninfo, APPLICATION, Wanted::Any)
+            .await
+            .unwrap_err();
         let replication = Replication::connect(conninfo, APPLICATION)
             .await
             .unwrap_err();
@@ -287,4 +291,44 @@ async fn a_primary_is_no_read_only_server() {
         error.to_string().ends_with("the server accepts writes"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_revoked_is_not_accepted() {
+    let with_list = |list: &str| Conninfo {
+        ssl_crl: Some(certificates().path(list)),
+        ..with_root("ca.crt", SslMode::VerifyFull)
+    };
+    assert!(both(&with_list("empty.crl")).await.unwrap());
+    for (list, expected) in [
+        ("revoked.crl", "Revoked"),
+        ("expired.crl", "certificate revocation list expired"),
+        ("missing.crl", "cannot read certificate revocation list"),
+    ] {
+        let error = both(&with_list(list)).await.unwrap_err();
+        assert_eq!(error.class(), Class::Configuration, "{error:?}");
+        assert!(error.to_string().contains(expected), "{list}: {error}");
+    }
+    // The name is verified beside the list, where it is asked for.
+    let elsewhere = |ssl_mode| {
+        let mut conninfo = with_list("empty.crl");
+        conninfo.ssl_mode = ssl_mode;
+        conninfo.hosts[0].host = "127.0.0.1".to_owned();
+        conninfo
+    };
+    assert!(both(&elsewhere(SslMode::VerifyCa)).await.unwrap());
+    assert!(both(&elsewhere(SslMode::VerifyFull)).await.is_err());
+}
+
+#[tokio::test]
+async fn versions_of_tls_are_the_ones_that_are_asked_for() {
+    let version = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    for (only, expected) in [(TlsVersion::V1_2, "TLSv1.2"), (TlsVersion::V1_3, "TLSv1.3")] {
+        let conninfo = Conninfo {
+            least_tls: only,
+            most_tls: only,
+            ..with_root("ca.crt", SslMode::VerifyFull)
+        };
+        assert_eq!(value(&*client(&conninfo).await, version).await, expected);
+    }
 }

@@ -7,10 +7,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cdc::cluster::{Cluster, Options};
+use cdc::connect::{self, Connection, Wanted};
 use cdc::conninfo::{Conninfo, Host, Secret, SslMode};
-use cdc::source::connect;
 use cdc::source::replication::Replication;
-use tokio_postgres::Client;
 
 use crate::support::Side;
 
@@ -89,6 +88,7 @@ impl Certificates {
             &directory,
             "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out server.crt",
         );
+        revocation_lists(&directory);
         Self { directory }
     }
 
@@ -100,6 +100,32 @@ impl Certificates {
     fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.directory.join(name)).unwrap()
     }
+}
+
+/// Lists of the authority: one without an entry, one that names the server's certificate, and one
+/// that has expired.
+fn revocation_lists(directory: &Path) {
+    let configuration = "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\n\
+        default_md=sha256\ncrl_extensions=e\n[e]\nauthorityKeyIdentifier=keyid\n";
+    std::fs::write(directory.join("ca.cnf"), configuration).unwrap();
+    std::fs::write(directory.join("index.txt"), "").unwrap();
+    std::fs::write(directory.join("crlnumber"), "01\n").unwrap();
+    let ca = "ca -config ca.cnf -cert ca.crt -keyfile ca.key";
+    openssl(
+        directory,
+        &format!("{ca} -gencrl -crldays 2 -out empty.crl"),
+    );
+    openssl(
+        directory,
+        &format!(
+            "{ca} -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z -out expired.crl"
+        ),
+    );
+    openssl(directory, &format!("{ca} -revoke server.crt"));
+    openssl(
+        directory,
+        &format!("{ca} -gencrl -crldays 2 -out revoked.crl"),
+    );
 }
 
 fn openssl(directory: &Path, arguments: &str) {
@@ -177,8 +203,10 @@ pub fn on_tcp(user: &str, ssl_mode: SslMode) -> Conninfo {
 }
 
 /// An ordinary connection.
-pub async fn client(conninfo: &Conninfo) -> Client {
-    connect::client(conninfo, APPLICATION).await.unwrap()
+pub async fn client(conninfo: &Conninfo) -> Connection {
+    Connection::open(connect::Side::Source, conninfo, APPLICATION, Wanted::Any)
+        .await
+        .unwrap()
 }
 
 /// A replication connection.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cdc::connect::Connection;
 use cdc::conninfo::Conninfo;
 use cdc::source::replication::Replication;
 use cdc::source::slot::{self, CreatedSlot};
@@ -17,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 struct Scene {
     conninfo: Conninfo,
-    observer: Client,
+    observer: Connection,
     replication: Replication,
     slot: CreatedSlot,
 }
@@ -288,14 +289,14 @@ async fn set_standby(conninfo: &Conninfo, observer: &Client, name: &str) {
         .await
         .unwrap();
     wait_until("the setting is there", async || {
-        let found = value(&client(conninfo).await, "SHOW synchronous_standby_names").await;
+        let found = value(&*client(conninfo).await, "SHOW synchronous_standby_names").await;
         if found == name { Ok(()) } else { Err(found) }
     })
     .await;
 }
 
 /// Opens a transaction that has written something; returns its id too.
-async fn writing(conninfo: &Conninfo) -> (Client, String) {
+async fn writing(conninfo: &Conninfo) -> (Connection, String) {
     let client = client(conninfo).await;
     client.batch_execute("BEGIN").await.unwrap();
     let xid = value(&client, "SELECT pg_current_xact_id()").await;
@@ -381,7 +382,7 @@ async fn a_commit_that_is_seen_but_not_finished_is_waited_for() {
     let reader = client(&conninfo).await;
     let (snapshot, ()) = tokio::join!(Snapshot::open(reader, &observer, name, WITHIN), async {
         tokio::time::sleep(short).await;
-        set_standby(&conninfo, &client(&conninfo).await, "").await;
+        set_standby(&conninfo, &*client(&conninfo).await, "").await;
     });
     let snapshot = snapshot.unwrap();
     hanging.await.unwrap();

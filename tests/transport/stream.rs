@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cdc::connect::Connection;
 use cdc::conninfo::Conninfo;
 use cdc::error::Class;
 use cdc::lsn::Lsn;
@@ -10,13 +11,12 @@ use cdc::row::Cell;
 use cdc::source::replication::{Replication, StreamFrame};
 use cdc::source::slot;
 use tokio::time::timeout;
-use tokio_postgres::Client;
 
 use super::place::{client, cluster, database, replication};
 use crate::support::{DEADLINE, value, wait_until};
 
 /// A database with a published table, and a stream from a new slot.
-async fn streaming(slot_name: &str) -> (Conninfo, Client, Replication) {
+async fn streaming(slot_name: &str) -> (Conninfo, Connection, Replication) {
     let conninfo = database(cluster()).await;
     let client = client(&conninfo).await;
     client

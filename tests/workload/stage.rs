@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use cdc::cluster::Cluster;
 use fastrand::Rng;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::journal::Journal;
 use super::oracle::{Failure, History, Lookups, Sample, line};
-use super::sessions::{CODES, Habits, Sessions, connect};
+use super::sessions::{CODES, Habits, Sessions};
 use super::support::{
     self, Cdc, LABELS_MODEL, Pair, SOURCE_SQL, Signal, TARGET_SQL, database_pair, database_pair_on,
     pg, value,
@@ -487,7 +489,7 @@ fn source_sql(plan: Plan) -> String {
 
 /// What the lookups should show, as the source says it now.
 async fn live(source: &Client, lookups: Lookups) -> Vec<String> {
-    let mut lines = read(
+    let mut lines = read_source(
         source,
         "SELECT DISTINCT ON (code) 'c', code, label, display_name FROM labels WHERE deleted_at IS NULL ORDER BY code, id",
     )
@@ -495,7 +497,7 @@ async fn live(source: &Client, lookups: Lookups) -> Vec<String> {
     .unwrap();
     if lookups.by_id {
         lines.extend(
-            read(
+            read_source(
                 source,
                 "SELECT 'i', id, code, label FROM labels WHERE deleted_at IS NULL",
             )
@@ -507,7 +509,8 @@ async fn live(source: &Client, lookups: Lookups) -> Vec<String> {
     lines
 }
 
-async fn read(client: &Client, query: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+/// The same at the source.
+async fn read_source(client: &Client, query: &str) -> Result<Vec<String>, tokio_postgres::Error> {
     let messages = client.simple_query(query).await?;
     Ok(messages
         .iter()
@@ -519,6 +522,21 @@ async fn read(client: &Client, query: &str) -> Result<Vec<String>, tokio_postgre
                 Some(line(row.get(0).unwrap(), &values))
             }
             _ => None,
+        })
+        .collect())
+}
+
+/// Reads the lookups by another driver than the one that writes them.
+async fn read(client: &mut PgConnection, query: &str) -> Result<Vec<String>, sqlx::Error> {
+    let query = sqlx::raw_sql(sqlx::AssertSqlSafe(query.to_owned()));
+    let rows = query.fetch_all(client).await?;
+    let text = |row: &PgRow, column| row.try_get_unchecked::<String, usize>(column).unwrap();
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let values: Vec<String> = (1..row.len()).map(|column| text(row, column)).collect();
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            line(&text(row, 0), &values)
         })
         .collect())
 }
@@ -609,12 +627,12 @@ async fn look(url: String, lookups: Lookups, stop: Arc<AtomicBool>, seen: Arc<Mu
     query.push_str(" ORDER BY 1, 2");
     while !stop.load(Ordering::Relaxed) {
         // The target may be away for a while.
-        let Ok(client) = connect(&url).await else {
+        let Ok(mut client) = PgConnection::connect(&url).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
         while !stop.load(Ordering::Relaxed) {
-            let Ok(lines) = read(&client, &query).await else {
+            let Ok(lines) = read(&mut client, &query).await else {
                 break;
             };
             let sample = Sample::new(start.elapsed(), lines);

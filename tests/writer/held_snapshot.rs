@@ -1,11 +1,9 @@
 //! A snapshot that somebody holds at the target keeps every version of the rows that each batch
 //! writes. A batch does not read them.
 
-use sqlx::Row;
-
 use crate::cases::{TABLES, labels};
 use crate::rig::{FIRST, Rig};
-use crate::support::{self, rows};
+use crate::support::{self, rows, value};
 
 /// Versions of each row behind which a batch is written.
 const VERSIONS: u32 = 20_000;
@@ -13,11 +11,7 @@ const VERSIONS: u32 = 20_000;
 /// Pages that a statement of the writer's session reads.
 async fn pages(rig: &mut Rig, statement: &str) -> u64 {
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}");
-    let row = sqlx::raw_sql(sqlx::AssertSqlSafe(explain))
-        .fetch_one(rig.writer.connection())
-        .await
-        .unwrap();
-    let plan: String = row.try_get_unchecked(0).unwrap();
+    let plan = value(rig.writer.connection(), &explain).await;
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     let plan = &plan[0]["Plan"];
     ["Shared Hit Blocks", "Shared Read Blocks"]
@@ -80,8 +74,9 @@ async fn checkpoint_is_found_after_a_batch_that_was_rolled_back() {
         let advance = format!(
             "BEGIN; SELECT pg_temp.cdc_advance({epoch}, '0/9000', NULL, NULL, NULL, NULL); ROLLBACK"
         );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(advance))
-            .execute(rig.writer.connection())
+        rig.writer
+            .connection()
+            .batch_execute(&advance)
             .await
             .unwrap();
         rig.db

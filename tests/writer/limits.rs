@@ -445,11 +445,11 @@ async fn batch_beside_large_tables_that_were_never_analysed_is_not_compared_with
     rig.writer = rig.another_writer().await;
     rig.writer.warm(FIRST).await.unwrap();
     // Plans of this session, with what they did, go into the server's log.
-    sqlx::raw_sql(
+    let connection = rig.writer.connection();
+    connection.batch_execute(
         "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on;
          SET auto_explain.log_timing = off; SET auto_explain.log_nested_statements = on;",
     )
-    .execute(rig.writer.connection())
     .await
     .unwrap();
     let before = support::target().log().len();

@@ -85,8 +85,9 @@ async fn impatient_rig() -> Rig {
     let mut rig = Rig::new(TABLES).await;
     rig.add(&model()).await;
     start(&mut rig).await;
-    sqlx::raw_sql("SET lock_timeout = '200ms'")
-        .execute(rig.writer.connection())
+    rig.writer
+        .connection()
+        .batch_execute("SET lock_timeout = '200ms'")
         .await
         .unwrap();
     rig

@@ -1,12 +1,10 @@
 //! The session's staging tables are empty after each batch, and stay small.
 
-use cdc::batch::{Batch, MergePosition};
-use sqlx::Row as _;
-
 use crate::cases::{TABLES, labels, other};
 use crate::isolate::fill;
 use crate::limits::stopping;
 use crate::rig::{FIRST, Rig, SECOND};
+use cdc::batch::{Batch, MergePosition};
 
 async fn rig() -> Rig {
     let mut rig = Rig::new(TABLES).await;
@@ -18,12 +16,12 @@ async fn rig() -> Rig {
 /// Name, rows and bytes of each staging table.
 async fn tables(rig: &mut Rig) -> Vec<(String, i64, i64)> {
     let conn = rig.writer.connection();
-    let found = sqlx::query(
+    let found = conn.query(
         "SELECT relname::text, (xpath('//n/text()', query_to_xml('SELECT count(*) AS n FROM pg_temp.' || relname, true, true, '')))[1]::text::bigint,
                 pg_total_relation_size(oid)
          FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r' ORDER BY 1",
+        &[],
     )
-    .fetch_all(conn)
     .await
     .unwrap();
     found

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
-
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::facts::{LookupTable, SourceTable};
 use crate::read_model::ModelId;
@@ -28,7 +27,7 @@ const HEAD: &str = "\
 /// # Errors
 /// Whatever the target reports.
 pub(super) async fn text(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     settings: &Settings,
     tables: &[SourceTable],
 ) -> Result<String> {
@@ -55,7 +54,7 @@ pub(super) async fn text(
 
 /// The read models that the bookkeeping knows: their numbers are in the names of their tables.
 async fn stored_models(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     bookkeeping: &Bookkeeping,
 ) -> Result<Vec<StoredModel>> {
     let there = presence(conn, bookkeeping.schema_name()).await? == Presence::Ours;
@@ -67,7 +66,7 @@ async fn stored_models(
 }
 
 async fn of_read_model(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     settings: &Settings,
     map: MapOf,
     model: &ReadModelSettings,

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
-
 use super::ToCopy;
+use crate::connect::Connection;
 use crate::error::Result;
 use crate::run::shared::Shared;
 use crate::status::Copy;
@@ -27,7 +26,7 @@ pub(super) struct Progress<'a> {
     pub(super) started: Instant,
     logged: Instant,
     /// A session of its own, since the copy's is busy; opened if the copy takes long.
-    conn: Option<PgConnection>,
+    conn: Option<Connection>,
 }
 
 impl<'a> Progress<'a> {

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::ToCopy;
 use super::failure::Failure;
 use super::progress::Progress;
+use crate::connect::Connection;
 use crate::error::{Class, Error};
 use crate::read_model::follow::follow;
 use crate::run::report::millis;
@@ -26,7 +26,6 @@ use crate::run::shared::Shared;
 use crate::source;
 use crate::source::as_read::AsRead;
 use crate::source::copy_query::copy_query;
-use crate::source::cut::CutClient;
 use crate::source::snapshot::{CopyOut, Snapshot};
 use crate::sql::TableName;
 use crate::target::shadow::{Counter, Filling, ShadowWriter};
@@ -39,9 +38,9 @@ pub(super) struct Tables<'a> {
     shared: &'a Shared,
     /// The snapshot as its holder has exported it.
     snapshot: String,
-    observer: Client,
+    observer: Connection,
     /// The connection that has read the table before.
-    reader: Option<CutClient>,
+    reader: Option<Connection>,
     shadow: &'a mut ShadowWriter,
     stop: &'a CancellationToken,
 }
@@ -58,7 +57,7 @@ impl<'a> Tables<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         snapshot: String,
-        observer: Client,
+        observer: Connection,
         shadow: &'a mut ShadowWriter,
         stop: &'a CancellationToken,
     ) -> Self {
@@ -152,7 +151,7 @@ impl<'a> Tables<'a> {
             Some(reader) if !reader.is_closed() => reader,
             _ => self
                 .shared
-                .source_reader("copy")
+                .source_session("copy")
                 .await
                 .map_err(Failure::PutOff)?,
         };
@@ -268,7 +267,7 @@ impl<'a> Tables<'a> {
 async fn give_way(
     shared: &Shared,
     snapshot: &Snapshot,
-    observer: &mut Client,
+    observer: &mut Connection,
     to_copy: &ToCopy,
 ) -> bool {
     let gives_way = async {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::{Keeper, MOST_DELAY};
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::run::report;
 use crate::run::resync::{Order, Outcome};
@@ -27,7 +27,7 @@ impl Keeper {
     /// Tries to carry the request out.
     pub(super) async fn request(
         &mut self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         request: ResyncRequest,
     ) -> Result<()> {
         let order = self.order_of(&request);
@@ -60,7 +60,7 @@ impl Keeper {
 
     async fn finish(
         &mut self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         request: &ResyncRequest,
         outcome: Option<Outcome>,
         error: Option<&Error>,
@@ -119,7 +119,7 @@ impl Keeper {
     /// The request has its next try later, and says why until then.
     async fn postpone(
         &mut self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         request: &ResyncRequest,
         error: &Error,
     ) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::connect::cancel::CancelRequest;
 use crate::consume::job::{Done, FailedBatch};
 use crate::error::{Error, Result};
 use crate::run::shared::Shared;
@@ -55,8 +56,12 @@ pub(super) async fn leave(
             () = shared.stop.cancelled() => {}
         }
     }
+    let cancel = left.applier.cancel_request();
     if result.is_err() {
         left.applier.abort();
+        if left.in_hand {
+            cancelled(&cancel).await;
+        }
         return left.failed;
     }
     let stopped = async {
@@ -69,6 +74,15 @@ pub(super) async fn leave(
         Ok::<_, Error>(())
     };
     // The target may be down before us: then there is nothing to report.
-    let _ = tokio::time::timeout(STATE_PATIENCE, stopped).await;
+    if tokio::time::timeout(STATE_PATIENCE, stopped).await.is_err() {
+        cancelled(&cancel).await;
+    }
     None
+}
+
+/// Ends the statement in hand, so that nothing commits after this process has left.
+async fn cancelled(cancel: &CancelRequest) {
+    if let Err(error) = cancel.cancel().await {
+        tracing::debug!(%error, "the target may still carry out the batch in hand");
+    }
 }

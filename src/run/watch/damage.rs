@@ -3,9 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
-
 use super::{LOOK_INTERVAL, Watch, ask_for_resync};
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::read_model::ModelId;
 use crate::retry::Backoff;
@@ -20,7 +19,7 @@ impl Watch {
     /// continue.
     pub(super) async fn look_for_damage(
         &mut self,
-        target: &mut PgConnection,
+        target: &mut Connection,
     ) -> Result<Option<Error>> {
         let models: Vec<(ModelId, &TableName)> = self
             .watched

@@ -3,20 +3,24 @@
 use bytes::BytesMut;
 
 use super::{Replication, SystemIdentity};
+use crate::connect::Side;
+use crate::connect::cancel::CancelRequest;
+use crate::connect::options::driver_config;
+use crate::connect::search::Search;
+use crate::connect::server::{Session, Wanted, look_around};
+use crate::connect::ways::{Server, Ways};
+use crate::connect::wire::Secured;
 use crate::conninfo::Conninfo;
 use crate::error::{Error, Result};
-use crate::source::cancel::CancelRequest;
-use crate::source::connect::{Search, Server, Ways, driver_config};
 use crate::source::lent::lend;
-use crate::source::server::{LOOK_AROUND, Session, Wanted};
-use crate::source::wire::Secured;
 
 impl Replication {
     /// Connects with `replication=database`, and with the same session settings as every other
     /// connection.
     ///
     /// # Errors
-    /// As [`crate::source::connect::client`]; also, as configuration, a role without REPLICATION.
+    /// As [`Connection::open`](crate::connect::Connection::open); also, as configuration, a role
+    /// without REPLICATION.
     pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Self> {
         Self::connect_of(conninfo, application_name, Wanted::Any).await
     }
@@ -30,7 +34,7 @@ impl Replication {
         application_name: &str,
         wanted: Wanted,
     ) -> Result<Self> {
-        let mut search = Search::new(conninfo, wanted)?;
+        let mut search = Search::new(Side::Source, conninfo, wanted)?;
         while let Some(server) = search.next().await {
             let outcome = server
                 .limit(Self::connect_to(conninfo, &server, application_name))
@@ -51,7 +55,7 @@ impl Replication {
         application_name: &str,
         accept: impl Fn(&SystemIdentity) -> Result<()>,
     ) -> Result<(Self, SystemIdentity)> {
-        let mut search = Search::new(conninfo, Wanted::Primary)?;
+        let mut search = Search::new(Side::Source, conninfo, Wanted::Primary)?;
         while let Some(server) = search.next().await {
             let connecting = async {
                 let (mut replication, session) =
@@ -75,8 +79,8 @@ impl Replication {
         server: &Server,
         application_name: &str,
     ) -> Result<(Self, Session)> {
-        let config = driver_config(conninfo, application_name);
-        let mut ways = Ways::to(server);
+        let config = driver_config(conninfo, Side::Source, application_name);
+        let mut ways = Ways::to(server, Side::Source);
         let (owner, token) = loop {
             let (owner, lent) = lend(ways.open().await?);
             if let Some((client, _)) = ways.judge(config.connect_raw(lent, Secured).await)? {
@@ -86,7 +90,7 @@ impl Replication {
         let wire = owner
             .take_back()
             .ok_or_else(|| Error::transient("the connection is gone"))?;
-        let cancel = CancelRequest::new(server.settled_on(wire.is_tls()), token);
+        let cancel = CancelRequest::new(Side::Source, server.settled_on(wire.is_tls()), token);
         let mut replication = Self {
             wire,
             received: BytesMut::new(),
@@ -97,9 +101,9 @@ impl Replication {
             cancel,
             apart: false,
         };
-        let rows = replication.simple_query(LOOK_AROUND).await?;
+        let rows = replication.simple_query(&look_around(Side::Source)).await?;
         let values = rows.first().into_iter().flatten().map(Option::as_deref);
-        let session = Session::read(values)?;
+        let session = Session::read(values, Side::Source)?;
         replication.session = session;
         Ok((replication, session))
     }

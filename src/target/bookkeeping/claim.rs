@@ -6,16 +6,17 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use tokio_postgres::Row;
 
 use super::{Bookkeeping, Checkpoint};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::lsn::PgTimestamp;
 use crate::progress::SourceIdentity;
 use crate::progress::TransactionId;
 use crate::retry::Healings;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::statement::Transaction;
 
 /// The process that claims a pipeline.
@@ -62,16 +63,16 @@ impl Bookkeeping {
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if the schema belongs to a
     /// pipeline with another slot.
-    pub async fn claim(&self, conn: &mut PgConnection, claimant: Claimant<'_>) -> Result<Claim> {
+    pub async fn claim(&self, conn: &mut Connection, claimant: Claimant<'_>) -> Result<Claim> {
         let mut tx = Transaction::begin(conn).await?;
         let claimed = self.claim_within(tx.conn(), claimant).await;
         tx.end(claimed).await
     }
 
-    async fn claim_within(&self, conn: &mut PgConnection, claimant: Claimant<'_>) -> Result<Claim> {
+    async fn claim_within(&self, conn: &mut Connection, claimant: Claimant<'_>) -> Result<Claim> {
         // The checkpoint's row first, as everywhere.
         let checkpoint = self.raise_epoch(conn).await?;
-        let epoch: i64 = checkpoint.try_get(0).map_err(from_sqlx)?;
+        let epoch: i64 = checkpoint.try_get(0).map_err(from_driver)?;
         let sql = format!(
             "INSERT INTO {schema}.pipeline AS p (slot, publication, epoch, backend_pid, backend_start, owner, heartbeat_at, read_system_identifier, read_database) \
              VALUES ($1, $2, $4, pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()), $3, now(), $5, $6) \
@@ -85,16 +86,16 @@ impl Bookkeeping {
                extract(epoch FROM healing_after - now())::float8",
             schema = self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
+        let row = query(sql)
             .bind(claimant.slot)
             .bind(claimant.publication)
             .bind(claimant.owner)
             .bind(epoch)
             .bind(claimant.source.map(|source| &source.system_identifier))
             .bind(claimant.source.map(|source| &source.database))
-            .fetch_optional(&mut *conn)
+            .optional(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         let Some(row) = row else {
             return Err(Error::configuration(format!(
                 "the bookkeeping in schema {} belongs to a pipeline with another slot than \"{}\"",
@@ -106,33 +107,28 @@ impl Bookkeeping {
     }
 
     /// The checkpoint under a new epoch: epoch, position, last transaction.
-    async fn raise_epoch(&self, conn: &mut PgConnection) -> Result<PgRow> {
+    async fn raise_epoch(&self, conn: &mut Connection) -> Result<Row> {
         const COLUMNS: &str = "epoch, lsn::text, last_commit_lsn::text, last_commit_xid, (extract(epoch FROM last_commit_time) * 1000000)::bigint";
         let schema = &self.schema;
         let sql = format!(
             "UPDATE {schema}.checkpoint SET epoch = greatest(epoch, (SELECT p.epoch FROM {schema}.pipeline p)) + 1 RETURNING {COLUMNS}"
         );
-        let raised = sqlx::query(AssertSqlSafe(sql))
-            .fetch_optional(&mut *conn)
-            .await;
-        if let Some(row) = raised.map_err(from_sqlx)? {
+        let raised = query(sql).optional(conn).await;
+        if let Some(row) = raised.map_err(from_driver)? {
             return Ok(row);
         }
         // The row is missing: everything is copied.
         let sql = format!(
             "INSERT INTO {schema}.checkpoint (epoch) SELECT coalesce(max(p.epoch), 0) + 1 FROM {schema}.pipeline p RETURNING {COLUMNS}"
         );
-        sqlx::query(AssertSqlSafe(sql))
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
+        query(sql).row(conn).await.map_err(from_driver)
     }
 
     /// Ends the sessions of the last owner at the target: its applying session, and those of this
     /// slot's copies that fill a shadow of this schema. Nothing of it may commit while we claim.
     pub(crate) async fn end_last_owner(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         slot: &str,
         copying: &[String],
     ) -> Result<()> {
@@ -146,12 +142,12 @@ impl Bookkeeping {
             self.schema,
             self.shadow_lock_class()
         );
-        sqlx::query(AssertSqlSafe(sql))
+        query(sql)
             .bind(slot)
             .bind(copying)
             .execute(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(())
     }
 }
@@ -161,14 +157,14 @@ pub(super) fn seconds(seconds: Option<f64>) -> Option<Duration> {
     seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO))
 }
 
-fn read_claim(epoch: i64, stored: &PgRow, row: &PgRow) -> Result<Claim> {
-    let lsn: Option<String> = stored.try_get(1).map_err(from_sqlx)?;
-    let last_lsn: Option<String> = stored.try_get(2).map_err(from_sqlx)?;
-    let last_xid: Option<i64> = stored.try_get(3).map_err(from_sqlx)?;
-    let last_time: Option<i64> = stored.try_get(4).map_err(from_sqlx)?;
-    let system_identifier: Option<String> = row.try_get(0).map_err(from_sqlx)?;
-    let timeline: Option<i32> = row.try_get(1).map_err(from_sqlx)?;
-    let database: Option<String> = row.try_get(2).map_err(from_sqlx)?;
+fn read_claim(epoch: i64, stored: &Row, row: &Row) -> Result<Claim> {
+    let lsn: Option<String> = stored.try_get(1).map_err(from_driver)?;
+    let last_lsn: Option<String> = stored.try_get(2).map_err(from_driver)?;
+    let last_xid: Option<i64> = stored.try_get(3).map_err(from_driver)?;
+    let last_time: Option<i64> = stored.try_get(4).map_err(from_driver)?;
+    let system_identifier: Option<String> = row.try_get(0).map_err(from_driver)?;
+    let timeline: Option<i32> = row.try_get(1).map_err(from_driver)?;
+    let database: Option<String> = row.try_get(2).map_err(from_driver)?;
     let last = match (last_lsn, last_xid, last_time) {
         (Some(lsn), Some(xid), Some(time)) => Some(TransactionId {
             commit_lsn: lsn.parse()?,
@@ -192,11 +188,11 @@ fn read_claim(epoch: i64, stored: &PgRow, row: &PgRow) -> Result<Claim> {
     Ok(Claim {
         epoch,
         checkpoint,
-        healing: row.try_get(3).map_err(from_sqlx)?,
+        healing: row.try_get(3).map_err(from_driver)?,
         healings: Healings {
-            in_a_row: u32::try_from(row.try_get::<i32, _>(4).map_err(from_sqlx)?).unwrap_or(0),
-            ended: seconds(row.try_get(5).map_err(from_sqlx)?),
+            in_a_row: u32::try_from(row.try_get::<_, i32>(4).map_err(from_driver)?).unwrap_or(0),
+            ended: seconds(row.try_get(5).map_err(from_driver)?),
         },
-        waits: seconds(row.try_get(6).map_err(from_sqlx)?),
+        waits: seconds(row.try_get(6).map_err(from_driver)?),
     })
 }

@@ -4,13 +4,13 @@
 //! and sees whether a large one was emptied. Rows whose values another session changed are found by
 //! a resync.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::{Bookkeeping, MapOf, numbers, of_numbers};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::read_model::ModelId;
 use crate::sql::TableName;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::statement::execute;
 
 /// What the stream cannot continue without.
@@ -68,7 +68,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any statement.
-    pub(crate) async fn look_shortly(&self, conn: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn look_shortly(&self, conn: &mut Connection) -> Result<()> {
         execute(conn, format!("SET lock_timeout = {PATIENCE_MS}")).await
     }
 
@@ -76,7 +76,7 @@ impl Bookkeeping {
     /// well, or locked.
     pub(crate) async fn damage(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         models: &[(ModelId, &TableName)],
     ) -> Result<Option<Damage>> {
@@ -120,7 +120,7 @@ impl Bookkeeping {
     /// that are in step.
     async fn in_step(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         ids: Vec<i32>,
     ) -> Result<(Option<String>, Vec<MapOf>)> {
@@ -134,33 +134,32 @@ impl Bookkeeping {
              FROM {schema}.read_model r WHERE r.state = 'in_step' AND r.id = ANY ($2)",
             schema = self.schema
         );
-        let (gone, ids, generations): (Option<String>, Vec<i32>, Vec<i32>) =
-            sqlx::query_as(AssertSqlSafe(sql))
-                .bind(names)
-                .bind(ids)
-                .bind(epoch)
-                .fetch_one(conn)
-                .await
-                .map_err(from_sqlx)?;
+        let (gone, ids, generations): (Option<String>, Vec<i32>, Vec<i32>) = query(sql)
+            .bind(names)
+            .bind(ids)
+            .bind(epoch)
+            .tuple(conn)
+            .await
+            .map_err(from_driver)?;
         let maps = of_numbers(ids).into_iter().zip(generations);
         let maps = maps.map(|(id, generation)| MapOf { id, generation });
         Ok((gone, maps.collect()))
     }
 
     /// The first of these tables that does not exist.
-    async fn gone(&self, conn: &mut PgConnection, names: &[String]) -> Result<Option<String>> {
-        sqlx::query_scalar(GONE)
+    async fn gone(&self, conn: &mut Connection, names: &[String]) -> Result<Option<String>> {
+        query(GONE)
             .bind(names)
-            .fetch_optional(conn)
+            .optional_value(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 
     /// The read models whose lookup or map has another number of rows than was counted. One
     /// statement reads count and rows, so both are of one commit.
     async fn miscounted(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         models: &[ToCount<'_>],
     ) -> Result<Vec<ModelId>> {
         if models.is_empty() {
@@ -186,17 +185,14 @@ impl Bookkeeping {
             })
             .collect();
         let sql = questions.join(" UNION ALL ");
-        let ids = sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_all(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let ids = query(sql).values_of(conn).await.map_err(from_driver)?;
         Ok(of_numbers(ids))
     }
 
     /// Whether a resync of this read model is to come, or is under way.
     pub(crate) async fn is_asked_for(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         name: &str,
         counts: Counts,
     ) -> Result<bool> {
@@ -205,11 +201,11 @@ impl Bookkeeping {
              AND (read_models IS NULL OR $1 = ANY (read_models)))",
             self.schema
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        query(sql)
             .bind(name)
             .bind(counts == Counts::All)
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 }

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::sql::{ident, literal};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::statement::{Transaction, execute};
 
 /// How long to wait for a table that another session has locked, in milliseconds.
@@ -46,15 +46,12 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any query.
-    pub async fn tidy(&self, conn: &mut PgConnection, epoch: i64, heeded: Readers) -> Result<bool> {
+    pub async fn tidy(&self, conn: &mut Connection, epoch: i64, heeded: Readers) -> Result<bool> {
         let sql = format!(
             "SELECT s.name FROM {}.shadow s WHERE s.copy IS NOT NULL",
             self.schema
         );
-        let full: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_all(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
+        let full: Vec<String> = query(sql).values_of(conn).await.map_err(from_driver)?;
         let mut all_gone = true;
         for name in full {
             all_gone &= self.empty_free_shadow(conn, &name).await?;
@@ -65,10 +62,7 @@ impl Bookkeeping {
             schema = self.schema,
             literal = literal(&format!("{}.", self.schema)),
         );
-        let to_drop: Vec<(String, bool)> = sqlx::query_as(AssertSqlSafe(sql))
-            .fetch_all(&mut *conn)
-            .await
-            .map_err(from_sqlx)?;
+        let to_drop: Vec<(String, bool)> = query(sql).tuples(conn).await.map_err(from_driver)?;
         if to_drop.is_empty() {
             return Ok(!all_gone);
         }
@@ -85,12 +79,7 @@ impl Bookkeeping {
         Ok(!all_gone)
     }
 
-    async fn drop_discarded(
-        &self,
-        conn: &mut PgConnection,
-        epoch: i64,
-        name: &str,
-    ) -> Result<bool> {
+    async fn drop_discarded(&self, conn: &mut Connection, epoch: i64, name: &str) -> Result<bool> {
         let sql = format!(
             "DROP TABLE IF EXISTS {schema}.{table}; \
              DELETE FROM {schema}.discarded WHERE name = {name} AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = {epoch})",
@@ -102,7 +91,7 @@ impl Bookkeeping {
     }
 
     /// Empties a shadow that no session fills.
-    async fn empty_free_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    async fn empty_free_shadow(&self, conn: &mut Connection, name: &str) -> Result<bool> {
         if !self.lock_shadow(conn, name).await? {
             return Ok(false);
         }
@@ -113,7 +102,7 @@ impl Bookkeeping {
 
     /// Without its index a shadow is filled in half of the time; a copy that has to catch up
     /// creates the index again.
-    async fn drop_shadow_index(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    async fn drop_shadow_index(&self, conn: &mut Connection, name: &str) -> Result<bool> {
         if !self.lock_shadow(conn, name).await? {
             return Ok(false);
         }
@@ -137,15 +126,12 @@ const READERS: &str = "SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_l
     JOIN pg_catalog.pg_database d ON d.oid = a.datid AND d.datname = pg_catalog.current_database() \
     WHERE l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation::bigint < 16384 AND l.pid <> pg_catalog.pg_backend_pid()";
 
-async fn readers(conn: &mut PgConnection) -> Result<Vec<String>> {
-    sqlx::query_scalar(READERS)
-        .fetch_all(conn)
-        .await
-        .map_err(from_sqlx)
+async fn readers(conn: &mut Connection) -> Result<Vec<String>> {
+    query(READERS).values_of(conn).await.map_err(from_driver)
 }
 
 /// Whether no session lists the catalogs for a while.
-async fn is_quiet(conn: &mut PgConnection, heeded: Readers) -> Result<bool> {
+async fn is_quiet(conn: &mut Connection, heeded: Readers) -> Result<bool> {
     for look in 0..LOOKS {
         if look > 0 {
             tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -168,7 +154,7 @@ async fn is_quiet(conn: &mut PgConnection, heeded: Readers) -> Result<bool> {
 
 /// Whether there is a moment in which no session reads a catalog: a session that begins to list in
 /// it does so after the drop, if that is committed at once.
-async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
+async fn is_moment(conn: &mut Connection) -> Result<bool> {
     for _ in 0..MOMENTS {
         if readers(conn).await?.is_empty() {
             return Ok(true);
@@ -185,7 +171,7 @@ async fn is_moment(conn: &mut PgConnection) -> Result<bool> {
 ///
 /// # Errors
 /// As any statement.
-async fn drop_unlisted(conn: &mut PgConnection, sql: &str) -> Result<bool> {
+async fn drop_unlisted(conn: &mut Connection, sql: &str) -> Result<bool> {
     let mut tx = Transaction::begin(conn).await?;
     let dropped = async {
         let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");

@@ -5,29 +5,20 @@
 //! still write. What it can write is harmless: files and publications as the watch saw them,
 //! progress, and requests, which name the owner that carries them out.
 
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres};
-
 use super::{Bookkeeping, fenced};
+use crate::connect::Connection;
+use crate::connect::query::{Query, query};
 use crate::error::Result;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// Updates a row that names its owner's epoch.
 ///
 /// # Errors
 /// [`Class::Fenced`](crate::error::Class::Fenced) if there is no such row: another process has
 /// taken over.
-pub(super) async fn update_or_fenced(
-    conn: &mut PgConnection,
-    query: Query<'_, Postgres, PgArguments>,
-) -> Result<()> {
-    let done = query.execute(conn).await.map_err(from_sqlx)?;
-    if done.rows_affected() == 0 {
-        Err(fenced())
-    } else {
-        Ok(())
-    }
+pub(super) async fn update_or_fenced(conn: &mut Connection, query: Query<'_>) -> Result<()> {
+    let done = query.execute(conn).await.map_err(from_driver)?;
+    if done == 0 { Err(fenced()) } else { Ok(()) }
 }
 
 impl Bookkeeping {
@@ -66,20 +57,20 @@ impl Bookkeeping {
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
     pub(super) async fn write(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
-        query: Query<'_, Postgres, PgArguments>,
+        statement: Query<'_>,
     ) -> Result<bool> {
-        let done = query.execute(&mut *conn).await.map_err(from_sqlx)?;
-        if done.rows_affected() > 0 {
+        let done = statement.execute(conn).await.map_err(from_driver)?;
+        if done > 0 {
             return Ok(true);
         }
         let sql = format!("SELECT {}", self.ours());
-        let ours: bool = sqlx::query_scalar(AssertSqlSafe(sql))
+        let ours: bool = query(sql)
             .bind(epoch)
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         if ours { Ok(false) } else { Err(fenced()) }
     }
 }

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::Bookkeeping;
 use super::fence::update_or_fenced;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::progress::SourceIdentity;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// A copy of everything that begins now.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Bookkeeping {
     /// Notes that everything has to be copied, and why.
     pub(crate) async fn intend_healing(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         why: &str,
     ) -> Result<()> {
@@ -42,7 +42,7 @@ impl Bookkeeping {
     /// The same, and that it waits for so long.
     pub(crate) async fn postpone_healing(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         why: &str,
         pause: Duration,
@@ -59,7 +59,7 @@ impl Bookkeeping {
     /// ends one pause.
     pub(crate) async fn is_healing_asked_for(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
     ) -> Result<bool> {
         let sql = format!(
@@ -68,17 +68,17 @@ impl Bookkeeping {
                AND r.requested_at > coalesce(p.healing_began_at, '-infinity') AND p.epoch = $1)",
             schema = self.schema
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        query(sql)
             .bind(epoch)
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 
     /// Notes that everything is copied from now on, before a slot is dropped or created.
     pub(crate) async fn begin_healing(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         healing: &Healing<'_>,
     ) -> Result<()> {
@@ -103,7 +103,7 @@ impl Bookkeeping {
     /// time, or of none that is known.
     pub(crate) async fn finish_healing(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         source: &SourceIdentity,
         (lsn, as_of): (Lsn, Option<String>),
@@ -114,7 +114,7 @@ impl Bookkeeping {
              last_commit_lsn = NULL, last_commit_xid = NULL, last_commit_time = NULL, applied_at = now() WHERE epoch = $1",
             self.schema
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         update_or_fenced(conn, query.bind(lsn.to_string()).bind(as_of)).await?;
         let set = "healing = NULL, healing_since = NULL, system_identifier = $2, timeline = $3, \
                    source_database = $4, heartbeat_at = now(), healed_at = now()";

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::Bookkeeping;
 use super::claim::seconds;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// The owner's last sign of life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,17 +24,17 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any query.
-    pub async fn beat(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+    pub async fn beat(&self, conn: &mut Connection, epoch: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {schema}.pipeline SET heartbeat_at = now() WHERE epoch = $1 \
              AND ctid = (SELECT ctid FROM {schema}.pipeline WHERE epoch = $1 FOR NO KEY UPDATE SKIP LOCKED)",
             schema = self.schema
         );
-        sqlx::query(AssertSqlSafe(sql))
+        query(sql)
             .bind(epoch)
             .execute(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(())
     }
 
@@ -43,23 +43,20 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any query.
-    pub(crate) async fn last_sign_of_life(&self, conn: &mut PgConnection) -> Result<Option<Life>> {
+    pub(crate) async fn last_sign_of_life(&self, conn: &mut Connection) -> Result<Option<Life>> {
         let sql = format!(
             "SELECT at::text, extract(epoch FROM clock_timestamp() - at)::float8 FROM ( \
                SELECT greatest(p.heartbeat_at, c.applied_at) AS at \
                FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c FOR SHARE OF p SKIP LOCKED) l WHERE at IS NOT NULL",
             schema = self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .fetch_optional(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let row = query(sql).optional(conn).await.map_err(from_driver)?;
         let Some(row) = row else {
             return Ok(None);
         };
         Ok(Some(Life {
-            at: row.try_get(0).map_err(from_sqlx)?,
-            silent: seconds(row.try_get(1).map_err(from_sqlx)?).unwrap_or_default(),
+            at: row.try_get(0).map_err(from_driver)?,
+            silent: seconds(row.try_get(1).map_err(from_driver)?).unwrap_or_default(),
         }))
     }
 }

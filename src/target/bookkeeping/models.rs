@@ -1,13 +1,13 @@
 //! The stored read models: their definitions and maps, and whether they take part in the stream.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::fence::update_or_fenced;
 use super::{Bookkeeping, MapOf, ModelState, StoredModel, fenced, numbers, of_numbers};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::read_model::ModelId;
 use crate::sql::literal;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::model::table_of_generation;
 use crate::target::statement::execute;
 
@@ -26,23 +26,20 @@ pub struct Definition<'a> {
 
 impl Bookkeeping {
     /// All stored read models.
-    pub(crate) async fn models(&self, conn: &mut PgConnection) -> Result<Vec<StoredModel>> {
+    pub(crate) async fn models(&self, conn: &mut Connection) -> Result<Vec<StoredModel>> {
         let sql = format!(
             "SELECT id, name, definition #>> '{{}}', state, generation FROM {}.read_model ORDER BY id",
             self.schema
         );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .fetch_all(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let rows = query(sql).rows(conn).await.map_err(from_driver)?;
         rows.iter()
             .map(|row| {
-                let state: String = row.try_get(3).map_err(from_sqlx)?;
+                let state: String = row.try_get(3).map_err(from_driver)?;
                 Ok(StoredModel {
-                    id: ModelId(row.try_get(0).map_err(from_sqlx)?),
-                    name: row.try_get(1).map_err(from_sqlx)?,
-                    definition: row.try_get(2).map_err(from_sqlx)?,
-                    generation: row.try_get(4).map_err(from_sqlx)?,
+                    id: ModelId(row.try_get(0).map_err(from_driver)?),
+                    name: row.try_get(1).map_err(from_driver)?,
+                    definition: row.try_get(2).map_err(from_driver)?,
+                    generation: row.try_get(4).map_err(from_driver)?,
                     state: match state.as_str() {
                         "in_step" => ModelState::InStep,
                         "new" => ModelState::New,
@@ -56,7 +53,7 @@ impl Bookkeeping {
     /// Stores a read model that was not there, and returns its number.
     pub async fn add_model(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         name: &str,
         source: &str,
@@ -66,20 +63,20 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let id = sqlx::query_scalar(AssertSqlSafe(sql))
+        let id = query(sql)
             .bind(epoch)
             .bind(name)
             .bind(source)
-            .fetch_optional(conn)
+            .optional_value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         id.map(ModelId).ok_or_else(fenced)
     }
 
     /// Forgets a read model that is no longer configured. Its lookup stays as it is.
     pub(crate) async fn remove_model(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         stored: &StoredModel,
     ) -> Result<()> {
@@ -98,7 +95,7 @@ impl Bookkeeping {
     /// and all read models with it.
     pub async fn redefine_model(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
         new: Definition<'_>,
@@ -156,44 +153,44 @@ impl Bookkeeping {
     /// The read models whose map is there, of these.
     pub(crate) async fn with_map(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         maps: &[MapOf],
     ) -> Result<Vec<ModelId>> {
         let ids = numbers(maps.iter().map(|map| map.id));
         let maps: Vec<String> = maps.iter().map(|map| self.map(*map)).collect();
-        let with_map = sqlx::query_scalar(
+        let with_map = query(
             "SELECT m.id FROM unnest($1::integer[], $2::text[]) m (id, map) WHERE pg_catalog.to_regclass(m.map) IS NOT NULL",
         )
         .bind(ids)
         .bind(maps)
-        .fetch_all(conn)
+        .values_of(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
         Ok(of_numbers(with_map))
     }
 
     /// Numbers of the `most` read models whose lookups were written last.
     pub(crate) async fn changed_last(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         most: i64,
     ) -> Result<Vec<ModelId>> {
         let sql = format!(
             "SELECT read_model FROM {}.counted ORDER BY last_change_at DESC NULLS LAST, read_model LIMIT $1",
             self.schema
         );
-        let ids = sqlx::query_scalar(AssertSqlSafe(sql))
+        let ids = query(sql)
             .bind(most)
-            .fetch_all(conn)
+            .values_of(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(of_numbers(ids))
     }
 
     /// Sets a read model's state; `reason` says why it is suspended.
     pub(crate) async fn set_model_state(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
         state: ModelState,
@@ -213,7 +210,7 @@ impl Bookkeeping {
             ModelState::InStep => "in_step",
             ModelState::Suspended => "suspended",
         };
-        let query = sqlx::query(AssertSqlSafe(sql))
+        let query = query(sql)
             .bind(epoch)
             .bind(id.0)
             .bind(state)
@@ -245,7 +242,7 @@ impl Bookkeeping {
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
     pub(crate) async fn hold(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         ids: &[ModelId],
     ) -> Result<()> {
@@ -263,7 +260,7 @@ impl Bookkeeping {
     /// A read model no longer takes part; one that was never copied stays new.
     pub async fn suspend(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
         why: &Error,

@@ -1,12 +1,12 @@
 //! Which pipeline this is, and what its bookkeeping says of the slot and the publication that it
 //! has created.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::ownership::{Known, Ownership, Pipeline};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// Replaces the system identifier of a cluster whose functions do not report it.
 const UNKNOWN_SYSTEM: &str = "unknown";
@@ -17,11 +17,11 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// Whatever the server or the connection reports.
-    pub async fn ownership(&self, conn: &mut PgConnection, slot: &str) -> Result<Ownership> {
-        let database: String = sqlx::query_scalar("SELECT pg_catalog.current_database()::text")
-            .fetch_one(&mut *conn)
+    pub async fn ownership(&self, conn: &mut Connection, slot: &str) -> Result<Ownership> {
+        let database: String = query("SELECT pg_catalog.current_database()::text")
+            .value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(Ownership {
             pipeline: Pipeline {
                 slot: slot.to_owned(),
@@ -35,14 +35,14 @@ impl Bookkeeping {
 
     /// By name from the row, since an earlier version of the bookkeeping has other columns. A
     /// position that was copied is one that this pipeline's slot has, at the source that it is of.
-    async fn known(&self, conn: &mut PgConnection, slot: &str) -> Result<Known> {
-        let exists: bool = sqlx::query_scalar(
+    async fn known(&self, conn: &mut Connection, slot: &str) -> Result<Known> {
+        let exists: bool = query(
             "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'SELECT'), false)",
         )
         .bind(format!("{}.pipeline", self.schema))
-        .fetch_one(&mut *conn)
+        .value(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
         if !exists {
             return Ok(Known::default());
         }
@@ -56,14 +56,11 @@ impl Bookkeeping {
              FROM (SELECT pg_catalog.to_jsonb(p) FROM {}.pipeline p) p (row)",
             self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .fetch_optional(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let row = query(sql).optional(conn).await.map_err(from_driver)?;
         let Some(row) = row else {
             return Ok(Known::default());
         };
-        let text = |at: usize| row.try_get::<Option<String>, _>(at).map_err(from_sqlx);
+        let text = |at: usize| row.try_get::<_, Option<String>>(at).map_err(from_driver);
         if let Some(other) = text(3)?.filter(|of| of != slot) {
             return Ok(Known {
                 other_slot: Some(other),
@@ -82,7 +79,7 @@ impl Bookkeeping {
     /// The comment that the pipeline's publication has from now on.
     pub(crate) async fn set_publication_mark(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         mark: &str,
     ) -> Result<()> {
@@ -94,12 +91,12 @@ impl Bookkeeping {
     }
 }
 
-async fn system_identifier(conn: &mut PgConnection) -> Result<String> {
-    let asked: Result<String, sqlx::Error> =
-        sqlx::query_scalar("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
-            .fetch_one(conn)
+async fn system_identifier(conn: &mut Connection) -> Result<String> {
+    let asked: Result<String, tokio_postgres::Error> =
+        query("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
+            .value(conn)
             .await;
-    match asked.map_err(from_sqlx) {
+    match asked.map_err(from_driver) {
         // Some services keep the function from their users.
         Err(error) if matches!(error.sqlstate(), Some("42501" | "0A000")) => {
             Ok(UNKNOWN_SYSTEM.to_owned())

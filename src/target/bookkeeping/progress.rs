@@ -1,8 +1,8 @@
 //! How far running copies are, and what they wait for: for `status` only, nothing depends on it.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::read_model::ModelId;
 
@@ -23,7 +23,7 @@ impl Bookkeeping {
     /// Progress of a running copy; `None` when it has ended.
     pub async fn set_copy_progress(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
         progress: Option<CopyProgress>,
@@ -33,7 +33,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql))
+        let query = query(sql)
             .bind(epoch)
             .bind(id.0)
             .bind(progress.map(|progress| progress.rows))
@@ -48,7 +48,7 @@ impl Bookkeeping {
     /// continues.
     pub async fn set_copy_waiting(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         resync: Option<i64>,
         waiting_for: Option<&str>,
@@ -65,22 +65,21 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(conn, epoch, query.bind(id).bind(waiting_for))
             .await?;
         Ok(())
     }
 
     /// Nothing is being copied: the progress of an earlier copy means nothing.
-    pub async fn forget_progress(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+    pub async fn forget_progress(&self, conn: &mut Connection, epoch: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
              WHERE copy_rows IS NOT NULL AND {}",
             self.schema,
             self.ours()
         );
-        self.write(conn, epoch, sqlx::query(AssertSqlSafe(sql)).bind(epoch))
-            .await?;
+        self.write(conn, epoch, query(sql).bind(epoch)).await?;
         self.update_pipeline(conn, epoch, "waiting_for = NULL", |query| query)
             .await
     }

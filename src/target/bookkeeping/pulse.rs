@@ -1,12 +1,12 @@
 //! What other sessions have left in the bookkeeping for the running process: read in one statement,
 //! so that an idle target has little to do.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::sql::{fill, literal};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// What a look has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Bookkeeping {
     ///
     /// # Errors
     /// As any query.
-    pub(crate) async fn pulse(&self, conn: &mut PgConnection, epoch: i64) -> Result<Pulse> {
+    pub(crate) async fn pulse(&self, conn: &mut Connection, epoch: i64) -> Result<Pulse> {
         let sql = fill(
             include_str!("../../../sql/target/status/pulse.sql"),
             &[
@@ -32,15 +32,15 @@ impl Bookkeeping {
                 ("schema_name", &literal(&self.name)),
             ],
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
+        let row = query(sql)
             .bind(epoch)
-            .fetch_one(conn)
+            .row(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(Pulse {
-            waits: row.try_get(0).map_err(from_sqlx)?,
-            asked: row.try_get(1).map_err(from_sqlx)?,
-            not_in_step: row.try_get(2).map_err(from_sqlx)?,
+            waits: row.try_get(0).map_err(from_driver)?,
+            asked: row.try_get(1).map_err(from_driver)?,
+            not_in_step: row.try_get(2).map_err(from_driver)?,
         })
     }
 }

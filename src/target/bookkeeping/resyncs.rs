@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{Bookkeeping, ResyncRequest, fenced};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::lsn::Lsn;
 use crate::read_model::ModelId;
 use crate::sql::fill;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// Finished resyncs that the history keeps.
 const KEPT_RESYNCS: i64 = 1000;
@@ -20,7 +21,7 @@ impl Bookkeeping {
     /// comparison only; returns the request's number.
     pub async fn request_resync(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         read_models: Option<&[String]>,
         compare_only: Option<u16>,
         origin: &str,
@@ -29,20 +30,20 @@ impl Bookkeeping {
             "INSERT INTO {}.resync (read_models, dry_run, most_keys, origin) VALUES ($1, $2, $3, $4) RETURNING id",
             self.schema
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        query(sql)
             .bind(read_models)
             .bind(compare_only.is_some())
             .bind(i32::from(compare_only.unwrap_or(0)))
             .bind(origin)
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 
     /// The same, asked for by the watch of the pipeline's owner.
     pub async fn request_by_watch(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         name: &str,
     ) -> Result<()> {
@@ -51,7 +52,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(conn, epoch, query.bind(vec![name.to_owned()]))
             .await?;
         Ok(())
@@ -60,7 +61,7 @@ impl Bookkeeping {
     /// Notes a resync that was not requested; returns its number.
     pub async fn start_resync(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         origin: &str,
     ) -> Result<i64> {
@@ -69,12 +70,12 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        query(sql)
             .bind(epoch)
             .bind(origin)
-            .fetch_optional(conn)
+            .optional_value(conn)
             .await
-            .map_err(from_sqlx)?
+            .map_err(from_driver)?
             .ok_or_else(fenced)
     }
 
@@ -82,7 +83,7 @@ impl Bookkeeping {
     /// never reported as interrupted.
     pub async fn note_copy(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         origin: &str,
         lsn: Lsn,
@@ -94,14 +95,14 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let id: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+        let id: i64 = query(sql)
             .bind(epoch)
             .bind(origin)
             .bind(lsn.to_string())
             .bind(result.to_string())
-            .fetch_optional(&mut *conn)
+            .optional_value(conn)
             .await
-            .map_err(from_sqlx)?
+            .map_err(from_driver)?
             .ok_or_else(fenced)?;
         self.forget_old_resyncs(conn, id).await
     }
@@ -109,7 +110,7 @@ impl Bookkeeping {
     /// Everything was copied: it also completes the requests that existed when it began.
     pub(crate) async fn finish_requests(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         lsn: Lsn,
         result: &Value,
@@ -120,7 +121,7 @@ impl Bookkeeping {
              WHERE r.state = 'queued' AND NOT r.dry_run AND r.requested_at < p.healing_began_at AND p.epoch = $1",
             schema = self.schema
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(
             conn,
             epoch,
@@ -134,7 +135,7 @@ impl Bookkeeping {
     /// out is queued again before.
     pub async fn next_request(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         later: &[i64],
     ) -> Result<Option<ResyncRequest>> {
@@ -143,14 +144,14 @@ impl Bookkeeping {
              EXISTS (SELECT FROM {schema}.resync WHERE state = 'running' AND epoch IS DISTINCT FROM $1)",
             schema = self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(exists))
+        let row = query(exists)
             .bind(epoch)
             .bind(later)
-            .fetch_one(&mut *conn)
+            .row(conn)
             .await
-            .map_err(from_sqlx)?;
-        let queued: bool = row.try_get(0).map_err(from_sqlx)?;
-        let anothers: bool = row.try_get(1).map_err(from_sqlx)?;
+            .map_err(from_driver)?;
+        let queued: bool = row.try_get(0).map_err(from_driver)?;
+        let anothers: bool = row.try_get(1).map_err(from_driver)?;
         if anothers {
             self.requeue(conn, epoch, "epoch IS DISTINCT FROM $1")
                 .await?;
@@ -165,30 +166,30 @@ impl Bookkeeping {
             schema = self.schema,
             ours = self.ours()
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
+        let row = query(sql)
             .bind(epoch)
             .bind(later)
-            .fetch_optional(conn)
+            .optional(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         row.map(|row| {
             Ok(ResyncRequest {
-                id: row.try_get(0).map_err(from_sqlx)?,
-                read_models: row.try_get(1).map_err(from_sqlx)?,
-                dry_run: row.try_get(2).map_err(from_sqlx)?,
-                most_keys: row.try_get(3).map_err(from_sqlx)?,
-                origin: row.try_get(4).map_err(from_sqlx)?,
+                id: row.try_get(0).map_err(from_driver)?,
+                read_models: row.try_get(1).map_err(from_driver)?,
+                dry_run: row.try_get(2).map_err(from_driver)?,
+                most_keys: row.try_get(3).map_err(from_driver)?,
+                origin: row.try_get(4).map_err(from_driver)?,
             })
         })
         .transpose()
     }
 
     /// Requests that were running when a process died, or lost its session, are queued again.
-    pub async fn requeue_requests(&self, conn: &mut PgConnection, epoch: i64) -> Result<()> {
+    pub async fn requeue_requests(&self, conn: &mut Connection, epoch: i64) -> Result<()> {
         self.requeue(conn, epoch, "true").await
     }
 
-    async fn requeue(&self, conn: &mut PgConnection, epoch: i64, which: &str) -> Result<()> {
+    async fn requeue(&self, conn: &mut Connection, epoch: i64, which: &str) -> Result<()> {
         let sql = format!(
             "UPDATE {}.resync SET state = CASE WHEN lsn IS NOT NULL THEN 'done' WHEN origin IN ('request', 'watch') THEN 'queued' ELSE 'failed' END, \
              waiting_for = NULL, error = CASE WHEN lsn IS NOT NULL OR origin IN ('request', 'watch') THEN error ELSE 'interrupted' END \
@@ -196,8 +197,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        self.write(conn, epoch, sqlx::query(AssertSqlSafe(sql)).bind(epoch))
-            .await?;
+        self.write(conn, epoch, query(sql).bind(epoch)).await?;
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl Bookkeeping {
     /// cancelled.
     pub async fn postpone_resync(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: i64,
         why: &str,
@@ -215,31 +215,31 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(conn, epoch, query.bind(id).bind(why)).await
     }
 
     /// Whether this owner is to continue the resync: it was not cancelled, and no other owner has
     /// taken over.
-    pub async fn is_wanted(&self, conn: &mut PgConnection, epoch: i64, id: i64) -> Result<bool> {
+    pub async fn is_wanted(&self, conn: &mut Connection, epoch: i64, id: i64) -> Result<bool> {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.resync WHERE id = $2 AND epoch = $1 AND state = 'running') AND {}",
             self.schema,
             self.ours()
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        query(sql)
             .bind(epoch)
             .bind(id)
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 
     /// The resync's copies are merged, in the transaction that says so: it must not be repeated,
     /// whatever happens now.
     pub async fn mark_merged(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: i64,
         lsn: Lsn,
@@ -249,7 +249,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(conn, epoch, query.bind(id).bind(lsn.to_string()))
             .await?;
         Ok(())
@@ -258,7 +258,7 @@ impl Bookkeeping {
     /// What keeps queued requests from being carried out.
     pub(crate) async fn set_queued_waiting(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         waiting_for: &str,
     ) -> Result<()> {
@@ -267,7 +267,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(conn, epoch, query.bind(waiting_for)).await?;
         Ok(())
     }
@@ -275,7 +275,7 @@ impl Bookkeeping {
     /// The end of a resync: its result, or why it failed. One that was cancelled stays so.
     pub async fn finish_resync(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: i64,
         result: Option<(Lsn, &Value)>,
@@ -288,7 +288,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql))
+        let query = query(sql)
             .bind(epoch)
             .bind(id)
             .bind(result.map(|(lsn, _)| lsn.to_string()))
@@ -300,18 +300,18 @@ impl Bookkeeping {
 
     /// The history has a limit. The last resync of everything stays, since the schedule depends on
     /// it.
-    async fn forget_old_resyncs(&self, conn: &mut PgConnection, newest: i64) -> Result<()> {
+    async fn forget_old_resyncs(&self, conn: &mut Connection, newest: i64) -> Result<()> {
         let sql = format!(
             "DELETE FROM {schema}.resync r WHERE r.id <= $1 - {KEPT_RESYNCS} AND r.state IN ('done', 'failed') \
              AND (r.lsn IS NULL OR r.dry_run OR r.read_models IS NOT NULL OR EXISTS (SELECT FROM {schema}.resync n \
              WHERE n.id > r.id AND n.lsn IS NOT NULL AND NOT n.dry_run AND n.read_models IS NULL))",
             schema = self.schema
         );
-        sqlx::query(AssertSqlSafe(sql))
+        query(sql)
             .bind(newest)
             .execute(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(())
     }
 
@@ -320,7 +320,7 @@ impl Bookkeeping {
     /// Returns how many live rows have a key that another one has.
     pub(crate) async fn set_resynced(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         id: ModelId,
         written: i64,
         heals: bool,
@@ -330,13 +330,13 @@ impl Bookkeeping {
              last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1 RETURNING waiting",
             self.schema
         );
-        let waiting: Option<Option<i64>> = sqlx::query_scalar(AssertSqlSafe(sql))
+        let waiting: Option<Option<i64>> = query(sql)
             .bind(id.0)
             .bind(written)
             .bind(heals)
-            .fetch_optional(conn)
+            .optional_value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(waiting.flatten().unwrap_or(0))
     }
 
@@ -345,7 +345,7 @@ impl Bookkeeping {
     /// the bookkeeping has them anyway.
     pub async fn note_compared(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         result: &Value,
     ) -> Result<()> {
@@ -356,7 +356,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch);
+        let query = query(sql).bind(epoch);
         self.write(conn, epoch, query.bind(result.to_string()))
             .await?;
         Ok(())
@@ -364,30 +364,27 @@ impl Bookkeeping {
 
     /// When the last scheduled or requested resync of everything began, in microseconds since 1970;
     /// the first copy counts.
-    pub async fn last_full_resync(&self, conn: &mut PgConnection) -> Result<Option<i64>> {
+    pub async fn last_full_resync(&self, conn: &mut Connection) -> Result<Option<i64>> {
         let sql = fill(
             include_str!("../../../sql/target/status/clock.sql"),
             &[("schema", &self.schema)],
         );
-        sqlx::query(AssertSqlSafe(sql))
-            .fetch_one(conn)
+        query(sql)
+            .row(conn)
             .await
             .and_then(|row| row.try_get("last_full_resync"))
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 
     /// Lets the next session follow another source: the lookups keep their rows until its exact
     /// copies are merged.
-    pub(crate) async fn accept_new_source(&self, conn: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn accept_new_source(&self, conn: &mut Connection) -> Result<()> {
         let sql = format!(
             "UPDATE {schema}.checkpoint SET lsn = NULL; \
              UPDATE {schema}.pipeline SET system_identifier = NULL, healing = 'another source was accepted'",
             schema = self.schema
         );
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(conn)
-            .await
-            .map_err(from_sqlx)?;
+        conn.batch_execute(&sql).await.map_err(from_driver)?;
         Ok(())
     }
 
@@ -401,19 +398,16 @@ impl Bookkeeping {
     }
 
     /// Whether the session of the pipeline's owner exists.
-    pub(crate) async fn owner_is_alive(&self, conn: &mut PgConnection) -> Result<bool> {
+    pub(crate) async fn owner_is_alive(&self, conn: &mut Connection) -> Result<bool> {
         let sql = format!("SELECT EXISTS (SELECT FROM {})", self.owners_session());
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
+        query(sql).value(conn).await.map_err(from_driver)
     }
 
     /// Whether the applying session of this epoch exists, and was busy within this time. If it was
     /// not, it waits for us, and its answer has been lost.
     pub(crate) async fn session_is_at_work(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         within: Duration,
     ) -> Result<bool> {
@@ -422,49 +416,45 @@ impl Bookkeeping {
              AND (a.state LIKE 'idle%' AND a.state_change < pg_catalog.clock_timestamp() - $2 * interval '1 second') IS NOT TRUE)",
             self.owners_session()
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
+        query(sql)
             .bind(epoch)
             .bind(within.as_secs_f64())
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)
+            .map_err(from_driver)
     }
 
     /// Cancels a request whose command no longer waits for it.
-    pub async fn cancel_resync(&self, conn: &mut PgConnection, id: i64) -> Result<()> {
+    pub async fn cancel_resync(&self, conn: &mut Connection, id: i64) -> Result<()> {
         let sql = format!(
             "UPDATE {}.resync SET state = 'failed', finished_at = now(), error = 'cancelled' WHERE id = $1 AND state IN ('queued', 'running') AND lsn IS NULL",
             self.schema
         );
-        sqlx::query(AssertSqlSafe(sql))
+        query(sql)
             .bind(id)
             .execute(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(())
     }
 
     /// State, result and error of a resync, for the command that requested it.
     pub(crate) async fn resync_outcome(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         id: i64,
     ) -> Result<(String, Option<Value>, Option<String>, Option<String>)> {
         let sql = format!(
             "SELECT state, result::text, error, waiting_for FROM {}.resync WHERE id = $1",
             self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .bind(id)
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)?;
-        let result: Option<String> = row.try_get(1).map_err(from_sqlx)?;
+        let row = query(sql).bind(id).row(conn).await.map_err(from_driver)?;
+        let result: Option<String> = row.try_get(1).map_err(from_driver)?;
         Ok((
-            row.try_get(0).map_err(from_sqlx)?,
+            row.try_get(0).map_err(from_driver)?,
             result.and_then(|text| serde_json::from_str(&text).ok()),
-            row.try_get(2).map_err(from_sqlx)?,
-            row.try_get(3).map_err(from_sqlx)?,
+            row.try_get(2).map_err(from_driver)?,
+            row.try_get(3).map_err(from_driver)?,
         ))
     }
 }

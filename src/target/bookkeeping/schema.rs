@@ -1,11 +1,11 @@
 //! Creates the bookkeeping's schema, or brings an older version of it up to date.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::sql::{fill, literal};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// Version of the bookkeeping schema that this program writes.
 pub(super) const VERSION: i32 = 6;
@@ -17,14 +17,14 @@ pub(crate) const DATABASE_OWNER: &str = "CASE WHEN pg_catalog.current_setting('s
 
 /// Where the rows are that every batch writes, as relations of a FROM clause: checkpoint, counted.
 pub(crate) async fn written_by_batches(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     schema: &str,
 ) -> Result<(String, String)> {
-    let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+    let exists: bool = query("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
         .bind(format!("{schema}.checkpoint"))
-        .fetch_one(conn)
+        .value(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
     Ok(if exists {
         (format!("{schema}.checkpoint"), format!("{schema}.counted"))
     } else {
@@ -70,7 +70,7 @@ impl Bookkeeping {
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if a newer version, or
     /// something else than `cdc`, has created the schema.
-    pub async fn ensure(&self, conn: &mut PgConnection) -> Result<()> {
+    pub async fn ensure(&self, conn: &mut Connection) -> Result<()> {
         let doing = match self.stored_version(conn).await? {
             Some(version) if version > VERSION => {
                 return Err(self.is_newer(version));
@@ -86,11 +86,10 @@ impl Bookkeeping {
             literal(&format!("cdc bookkeeping {}", self.name))
         );
         let sql = format!("BEGIN;\n{lock};\n{}\nCOMMIT", self.create_sql());
-        sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(conn)
+        conn.batch_execute(&sql)
             .await
             .map_err(|error| {
-                let error = from_sqlx(error).context(format!("could not {doing} schema {}", self.schema));
+                let error = from_driver(error).context(format!("could not {doing} schema {}", self.schema));
                 if error.sqlstate() == Some("42501") {
                     error.with_hint("GRANT CREATE, TEMPORARY ON DATABASE ... TO the role of the target's URL; or let `cdc setup --print-sql` show what to run as its owner.")
                 } else {
@@ -101,24 +100,24 @@ impl Bookkeeping {
     }
 
     /// Whether there is nothing to create or to bring up to date.
-    pub(crate) async fn is_current(&self, conn: &mut PgConnection) -> Result<bool> {
+    pub(crate) async fn is_current(&self, conn: &mut Connection) -> Result<bool> {
         let version = self.stored_version(conn).await?;
         Ok(version.is_some_and(|version| version >= VERSION))
     }
 
     /// Version of the existing schema; `None` if there is none.
-    async fn stored_version(&self, conn: &mut PgConnection) -> Result<Option<i32>> {
-        let exists: bool = sqlx::query_scalar("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
+    async fn stored_version(&self, conn: &mut Connection) -> Result<Option<i32>> {
+        let exists: bool = query("SELECT pg_catalog.to_regclass($1) IS NOT NULL")
             .bind(format!("{}.version", self.schema))
-            .fetch_one(&mut *conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         if !exists {
             return Ok(None);
         }
         let sql = format!("SELECT max(version) FROM {}.version", self.schema);
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(conn)
+        query(sql)
+            .value(conn)
             .await
             .map_err(|error| self.not_ours(error))
     }
@@ -134,8 +133,8 @@ impl Bookkeeping {
 
     /// The schema exists but cannot be read: another role has created it, or it is for something
     /// else.
-    fn not_ours(&self, error: sqlx::Error) -> Error {
-        let error = from_sqlx(error);
+    fn not_ours(&self, error: tokio_postgres::Error) -> Error {
+        let error = from_driver(error);
         let transient = error.is_transient();
         let error = error.context(format!(
             "could not read the bookkeeping in schema {}",

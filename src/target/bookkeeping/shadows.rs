@@ -11,12 +11,12 @@
 //!    still is of the copy that it is to merge ([`Bookkeeping::hold_shadows`]). So it never
 //!    mistakes a shadow that was emptied in the meantime for a table without rows.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::{Bookkeeping, Readers};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::sql::{ident, literal};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::model::TargetModel;
 use crate::target::statement::{Transaction, execute};
 
@@ -32,7 +32,7 @@ pub(crate) struct Backend {
 
 /// Runs statements in a transaction; returns false if other sessions have locked what they need for
 /// longer than a moment.
-async fn try_shortly(conn: &mut PgConnection, sql: &str) -> Result<bool> {
+async fn try_shortly(conn: &mut Connection, sql: &str) -> Result<bool> {
     let mut tx = Transaction::begin(conn).await?;
     let sql = format!("SET LOCAL lock_timeout = '{PATIENCE_MS}ms'; {sql}");
     let done = execute(tx.conn(), sql).await;
@@ -52,13 +52,13 @@ impl Bookkeeping {
     }
 
     /// The session's process.
-    pub(crate) async fn backend(&self, conn: &mut PgConnection) -> Result<Backend> {
-        let (pid, start) = sqlx::query_as(
+    pub(crate) async fn backend(&self, conn: &mut Connection) -> Result<Backend> {
+        let (pid, start) = query(
             "SELECT a.pid, a.backend_start::text FROM pg_catalog.pg_stat_activity a WHERE a.pid = pg_catalog.pg_backend_pid()",
         )
-        .fetch_one(conn)
+        .tuple(conn)
         .await
-        .map_err(from_sqlx)?;
+        .map_err(from_driver)?;
         Ok(Backend { pid, start })
     }
 
@@ -66,7 +66,7 @@ impl Bookkeeping {
     /// read model with it.
     pub(crate) async fn take_shadow(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         model: &TargetModel,
         copy: &str,
     ) -> Result<TargetModel> {
@@ -84,32 +84,28 @@ impl Bookkeeping {
     }
 
     /// Whether the session has the shadow of this name from now on: then no other session fills it.
-    pub(super) async fn lock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    pub(super) async fn lock_shadow(&self, conn: &mut Connection, name: &str) -> Result<bool> {
         self.call_lock(conn, "pg_try_advisory_lock", name).await
     }
 
-    pub(super) async fn unlock_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<()> {
+    pub(super) async fn unlock_shadow(&self, conn: &mut Connection, name: &str) -> Result<()> {
         self.call_lock(conn, "pg_advisory_unlock", name)
             .await
             .map(drop)
     }
 
-    async fn call_lock(&self, conn: &mut PgConnection, function: &str, name: &str) -> Result<bool> {
+    async fn call_lock(&self, conn: &mut Connection, function: &str, name: &str) -> Result<bool> {
         let sql = format!(
             "SELECT pg_catalog.{function}({}, pg_catalog.hashtext($1))",
             self.shadow_lock_class()
         );
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(name)
-            .fetch_one(conn)
-            .await
-            .map_err(from_sqlx)
+        query(sql).bind(name).value(conn).await.map_err(from_driver)
     }
 
     /// Creates or empties the shadow, whose lock the session has; false if this one cannot be used.
     async fn ready_shadow(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         model: &TargetModel,
         copy: &str,
     ) -> Result<bool> {
@@ -118,12 +114,12 @@ impl Bookkeeping {
             "SELECT s.definition, pg_catalog.to_regclass($2) IS NOT NULL FROM (SELECT) x LEFT JOIN {}.shadow s ON s.name = $1",
             self.schema
         );
-        let (definition, exists): (Option<String>, bool) = sqlx::query_as(AssertSqlSafe(sql))
+        let (definition, exists): (Option<String>, bool) = query(sql)
             .bind(&name)
             .bind(model.shadow())
-            .fetch_one(&mut *conn)
+            .tuple(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         let wanted = model.shadow_definition();
         match (definition, exists) {
             // The name belongs to a discarded shadow, or to one of an earlier version.
@@ -157,7 +153,7 @@ impl Bookkeeping {
     /// Empties the shadow for another copy; false if the merge of an earlier one still reads it.
     async fn empty_for(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         model: &TargetModel,
         copy: &str,
     ) -> Result<bool> {
@@ -183,7 +179,7 @@ impl Bookkeeping {
     /// Empties a shadow that this session has had before for the same copy: no session merges it.
     pub(crate) async fn empty_again(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         model: &TargetModel,
     ) -> Result<()> {
         if try_shortly(conn, &model.truncate_shadow()).await? {
@@ -195,7 +191,7 @@ impl Bookkeeping {
     /// Gives the shadow back. It is emptied at once if no session reads it, else later.
     pub(crate) async fn give_shadow_back(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         model: &TargetModel,
     ) -> Result<()> {
         let emptied = self.empty_shadow(conn, &model.shadow_table()).await;
@@ -204,7 +200,7 @@ impl Bookkeeping {
     }
 
     /// Empties a shadow that this session has; returns whether it is empty.
-    pub(super) async fn empty_shadow(&self, conn: &mut PgConnection, name: &str) -> Result<bool> {
+    pub(super) async fn empty_shadow(&self, conn: &mut Connection, name: &str) -> Result<bool> {
         let sql = format!(
             "TRUNCATE {schema}.{table}; UPDATE {schema}.shadow SET copy = NULL, since = now() WHERE name = {name}",
             schema = self.schema,
@@ -220,7 +216,7 @@ impl Bookkeeping {
     /// Transient if one of them has been given to another copy, or emptied.
     pub(crate) async fn hold_shadows(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         models: &[&TargetModel],
     ) -> Result<()> {
         let held: Vec<_> = models
@@ -245,12 +241,12 @@ impl Bookkeeping {
              LEFT JOIN {}.shadow s ON s.name = h.name WHERE s.copy::text IS DISTINCT FROM h.copy)",
             self.schema
         );
-        let lost: bool = sqlx::query_scalar(AssertSqlSafe(sql))
+        let lost: bool = query(sql)
             .bind(names)
             .bind(copies)
-            .fetch_one(conn)
+            .value(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         if lost {
             return Err(Error::transient(
                 "the copy that is to be merged has been given up",
@@ -263,19 +259,19 @@ impl Bookkeeping {
     /// until it has ended, and forgets how far the copy was.
     pub(crate) async fn end_copying(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         copying: &Backend,
     ) -> Result<()> {
         let gone = "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) = 0 FROM pg_catalog.pg_stat_activity a \
                     WHERE a.pid = $1 AND a.backend_start::text = $2";
         loop {
-            let gone: bool = sqlx::query_scalar(gone)
+            let gone: bool = query(gone)
                 .bind(copying.pid)
                 .bind(&copying.start)
-                .fetch_one(&mut *conn)
+                .value(conn)
                 .await
-                .map_err(from_sqlx)?;
+                .map_err(from_driver)?;
             if gone {
                 break;
             }

@@ -1,11 +1,11 @@
 //! The source that the lookups are of: which server it is, by its system, database and timeline.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
 use crate::progress::SourceIdentity;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// How long an owner that has no session may have been silent before another process stores its own
 /// state.
@@ -16,7 +16,7 @@ impl Bookkeeping {
     /// and the slot there is this pipeline's.
     pub(crate) async fn set_streaming(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         source: &SourceIdentity,
     ) -> Result<()> {
@@ -34,21 +34,18 @@ impl Bookkeeping {
     }
 
     /// The source that the lookups are of, as stored; `None` before the first copy.
-    pub(crate) async fn source(&self, conn: &mut PgConnection) -> Result<Option<SourceIdentity>> {
+    pub(crate) async fn source(&self, conn: &mut Connection) -> Result<Option<SourceIdentity>> {
         let sql = format!(
             "SELECT system_identifier, coalesce(timeline, 0), coalesce(source_database, '') FROM {schema}.pipeline p CROSS JOIN {schema}.checkpoint c \
              WHERE c.lsn IS NOT NULL AND system_identifier IS NOT NULL",
             schema = self.schema
         );
-        let row = sqlx::query(AssertSqlSafe(sql))
-            .fetch_optional(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let row = query(sql).optional(conn).await.map_err(from_driver)?;
         row.map(|row| {
             Ok(SourceIdentity {
-                system_identifier: row.try_get(0).map_err(from_sqlx)?,
-                timeline: row.try_get(1).map_err(from_sqlx)?,
-                database: row.try_get(2).map_err(from_sqlx)?,
+                system_identifier: row.try_get(0).map_err(from_driver)?,
+                timeline: row.try_get(1).map_err(from_driver)?,
+                database: row.try_get(2).map_err(from_driver)?,
             })
         })
         .transpose()
@@ -58,7 +55,7 @@ impl Bookkeeping {
     /// otherwise `status` would not know of it.
     pub(crate) async fn set_retrying_unclaimed(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         owner: &str,
         error: &Error,
     ) -> Result<()> {
@@ -70,13 +67,13 @@ impl Bookkeeping {
             schema = self.schema,
             owners = self.owners_session(),
         );
-        sqlx::query(AssertSqlSafe(sql))
+        query(sql)
             .bind(owner)
             .bind(error.to_string())
             .bind(error.hint())
             .execute(conn)
             .await
-            .map_err(from_sqlx)?;
+            .map_err(from_driver)?;
         Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! Whether a `cdc` keeps these lookups at the moment, for a command that only compares them:
 //! nothing is created or brought up to date.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::Bookkeeping;
 use super::schema::{VERSION, written_by_batches};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Error, Result};
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 use crate::target::presence::{Presence, presence};
 
 /// The state of the pipeline.
@@ -31,7 +31,7 @@ impl Bookkeeping {
     /// # Errors
     /// [`Class::Configuration`](crate::error::Class::Configuration) if a `cdc` runs that is newer
     /// than this one.
-    pub(crate) async fn standing(&self, conn: &mut PgConnection) -> Result<Standing> {
+    pub(crate) async fn standing(&self, conn: &mut Connection) -> Result<Standing> {
         if presence(conn, &self.name).await? != Presence::Ours {
             return Ok(Standing::New);
         }
@@ -42,21 +42,21 @@ impl Bookkeeping {
             session = self.owners_session(),
             schema = self.schema
         );
-        let row = match sqlx::query(AssertSqlSafe(sql)).fetch_optional(conn).await {
+        let row = match query(sql).optional(conn).await {
             Ok(row) => row,
             Err(error) => {
-                let error = from_sqlx(error);
+                let error = from_driver(error);
                 return hidden(&error).then_some(Standing::Hidden).ok_or(error);
             }
         };
         let Some(row) = row else {
             return Ok(Standing::New);
         };
-        if !row.try_get::<bool, _>(0).map_err(from_sqlx)? {
-            let applied_at = row.try_get(2).map_err(from_sqlx)?;
+        if !row.try_get::<_, bool>(0).map_err(from_driver)? {
+            let applied_at = row.try_get(2).map_err(from_driver)?;
             return Ok(Standing::Stopped { applied_at });
         }
-        match row.try_get::<Option<i32>, _>(1).map_err(from_sqlx)? {
+        match row.try_get::<_, Option<i32>>(1).map_err(from_driver)? {
             Some(version) if version > VERSION => Err(self.is_newer(version)),
             _ => Ok(Standing::Running),
         }

@@ -1,27 +1,24 @@
 //! Read models with a value that the source cannot read.
 
-use sqlx::{AssertSqlSafe, PgConnection};
-
 use super::{Bookkeeping, of_numbers};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::read_model::ModelId;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 impl Bookkeeping {
     /// Numbers of the read models whose last copy failed because of a value of the source.
-    pub(crate) async fn unreadable(&self, conn: &mut PgConnection) -> Result<Vec<ModelId>> {
+    pub(crate) async fn unreadable(&self, conn: &mut Connection) -> Result<Vec<ModelId>> {
         let sql = format!("SELECT id FROM {}.read_model WHERE unreadable", self.schema);
-        let ids: Vec<i32> = sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_all(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let ids: Vec<i32> = query(sql).values_of(conn).await.map_err(from_driver)?;
         Ok(of_numbers(ids))
     }
 
     /// Notes that the read model has such a value; returns whether that is new.
     pub(crate) async fn note_unreadable(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
     ) -> Result<bool> {
@@ -31,7 +28,7 @@ impl Bookkeeping {
     /// Notes that the read model has no such value any more.
     pub(crate) async fn note_readable(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
     ) -> Result<()> {
@@ -40,7 +37,7 @@ impl Bookkeeping {
 
     async fn set_unreadable(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
         unreadable: bool,
@@ -50,13 +47,13 @@ impl Bookkeeping {
              AND EXISTS (SELECT FROM {schema}.pipeline WHERE epoch = $1)",
             schema = self.schema
         );
-        let done = sqlx::query(AssertSqlSafe(sql))
+        let done = query(sql)
             .bind(epoch)
             .bind(id.0)
             .bind(unreadable)
             .execute(conn)
             .await
-            .map_err(from_sqlx)?;
-        Ok(done.rows_affected() > 0)
+            .map_err(from_driver)?;
+        Ok(done > 0)
     }
 }

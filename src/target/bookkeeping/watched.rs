@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
-
 use super::Bookkeeping;
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::Result;
 use crate::read_model::ModelId;
-use crate::target::error::from_sqlx;
+use crate::target::error::from_driver;
 
 /// What is stored of a read model's table; `None` where nothing was stored yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,27 +22,21 @@ pub struct Stored {
 
 impl Bookkeeping {
     /// What the watch has stored, by the number of the read model.
-    pub(crate) async fn watched(
-        &self,
-        conn: &mut PgConnection,
-    ) -> Result<HashMap<ModelId, Stored>> {
+    pub(crate) async fn watched(&self, conn: &mut Connection) -> Result<HashMap<ModelId, Stored>> {
         let sql = format!(
             "SELECT id, published, storage, texts FROM {}.read_model",
             self.schema
         );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .fetch_all(conn)
-            .await
-            .map_err(from_sqlx)?;
+        let rows = query(sql).rows(conn).await.map_err(from_driver)?;
         rows.iter()
             .map(|row| {
-                let texts: Option<Vec<String>> = row.try_get(3).map_err(from_sqlx)?;
+                let texts: Option<Vec<String>> = row.try_get(3).map_err(from_driver)?;
                 let stored = Stored {
-                    published: row.try_get(1).map_err(from_sqlx)?,
-                    storage: row.try_get(2).map_err(from_sqlx)?,
+                    published: row.try_get(1).map_err(from_driver)?,
+                    storage: row.try_get(2).map_err(from_driver)?,
                     texts: texts.map(|texts| texts.into_iter().collect()),
                 };
-                Ok((ModelId(row.try_get(0).map_err(from_sqlx)?), stored))
+                Ok((ModelId(row.try_get(0).map_err(from_driver)?), stored))
             })
             .collect()
     }
@@ -54,7 +48,7 @@ impl Bookkeeping {
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
     pub(crate) async fn note_leaf(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         epoch: i64,
         id: ModelId,
     ) -> Result<()> {
@@ -63,7 +57,7 @@ impl Bookkeeping {
             self.schema,
             self.ours()
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id.0);
+        let query = query(sql).bind(epoch).bind(id.0);
         self.write(conn, epoch, query).await?;
         Ok(())
     }
@@ -74,7 +68,7 @@ impl Bookkeeping {
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
     pub async fn set_watched(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         (epoch, id): (i64, ModelId),
         seen: &Stored,
     ) -> Result<()> {
@@ -87,7 +81,7 @@ impl Bookkeeping {
             .texts
             .as_ref()
             .map(|texts| texts.iter().cloned().collect());
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(epoch).bind(id.0);
+        let query = query(sql).bind(epoch).bind(id.0);
         let query = query
             .bind(seen.published.clone())
             .bind(seen.storage.clone())

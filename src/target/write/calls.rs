@@ -4,43 +4,41 @@
 //! A statement without arguments and results goes by `statement.rs`. An error that comes while a
 //! read model's rows are written names the read model ([`in_read_model`]), never a value.
 
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use tokio_postgres::Row;
 
 use super::rows;
 use crate::batch::{Position, Written};
+use crate::connect::Connection;
+use crate::connect::query::query;
 use crate::error::{Class, Error, Result};
 use crate::fold::{Final, Fold};
 use crate::lsn::{Lsn, PgTimestamp};
 use crate::read_model::ModelId;
 use crate::sql::{TableName, fill};
 use crate::target::copy_buffer::{CopyBuffer, copy_rows};
-use crate::target::error::{RowError, copied_column, from_sqlx, words_are_the_servers};
+use crate::target::error::{RowError, copied_column, from_driver, words_are_the_servers};
 use crate::target::model::{Joins, TargetModel};
 
 /// Values of rows as arguments of one statement: an array for each column.
 pub(super) type Arrays = Vec<Vec<Option<String>>>;
 
 /// Creates the session's function that moves the checkpoint.
-pub(super) async fn make_advance(conn: &mut PgConnection, schema: &str) -> Result<()> {
+pub(super) async fn make_advance(conn: &mut Connection, schema: &str) -> Result<()> {
     let advance = fill(
         include_str!("../../../sql/target/write/advance.sql"),
         &[("schema", schema)],
     );
-    let made = sqlx::raw_sql(AssertSqlSafe(advance)).execute(conn).await;
-    made.map(|_| ()).map_err(from_sqlx)
+    let made = conn.batch_execute(&advance).await;
+    made.map(|_| ()).map_err(from_driver)
 }
 
 /// Fences, and moves the checkpoint.
-pub(super) async fn advance(
-    conn: &mut PgConnection,
-    epoch: i64,
-    position: &Position,
-) -> Result<()> {
+pub(super) async fn advance(conn: &mut Connection, epoch: i64, position: &Position) -> Result<()> {
     let last = position.last;
-    sqlx::query(
+    query(
         "SELECT pg_temp.cdc_advance($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz)",
     )
+    .kept()
     .bind(epoch)
     .bind(position.lsn.to_string())
     .bind(position.commit_time.map(timestamp))
@@ -49,7 +47,7 @@ pub(super) async fn advance(
     .bind(last.map(|last| timestamp(last.commit_time)))
     .execute(conn)
     .await
-    .map_err(from_sqlx)?;
+    .map_err(from_driver)?;
     Ok(())
 }
 
@@ -66,14 +64,15 @@ pub(super) struct ApplyOptions<'a> {
 
 /// Writes a small batch and its checkpoint.
 pub(super) async fn apply(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     options: ApplyOptions<'_>,
     arrays: Arrays,
 ) -> Result<Written> {
     let position = options.position;
     let last = position.last;
-    let mut query = sqlx::query(AssertSqlSafe(model.apply_call()))
+    let mut query = query(model.apply_call())
+        .kept()
         .bind(options.epoch)
         .bind(position.lsn.to_string())
         .bind(position.commit_time.map(timestamp))
@@ -85,8 +84,8 @@ pub(super) async fn apply(
     for array in arrays {
         query = query.bind(array);
     }
-    let row = query.fetch_one(conn).await;
-    read_written(&row.map_err(|error| in_read_model(from_sqlx(error), model))?)
+    let row = query.row(conn).await;
+    read_written(&row.map_err(|error| in_read_model(from_driver(error), model))?)
 }
 
 /// How a function that merges is called.
@@ -103,18 +102,19 @@ pub(super) struct MergeOptions {
 /// Merges by the function that this statement calls ([`TargetModel::merge_call`],
 /// [`TargetModel::merge_shadow_call`]).
 pub(super) async fn merge(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     sql: String,
     options: MergeOptions,
 ) -> Result<Written> {
-    let row = sqlx::query(AssertSqlSafe(sql))
+    let row = query(sql)
+        .kept()
         .bind(options.clear)
         .bind(options.resolve)
         .bind(options.keys)
-        .fetch_one(conn)
+        .row(conn)
         .await
-        .map_err(|error| in_read_model(from_sqlx(error), model))?;
+        .map_err(|error| in_read_model(from_driver(error), model))?;
     read_written(&row)
 }
 
@@ -141,37 +141,38 @@ pub(super) struct IsolateOptions {
 
 /// Merges without the rows that the target rejects (`sql/target/write/isolate.sql`).
 pub(super) async fn isolate(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     options: IsolateOptions,
 ) -> Result<Written> {
     let sql = model.isolate_call(options.joins, options.from == MergeFrom::Shadow);
-    let row = sqlx::query(AssertSqlSafe(sql))
+    let row = query(sql)
+        .kept()
         .bind(options.merge.clear)
         .bind(options.merge.resolve)
         .bind(options.merge.keys)
         .bind(model.isolates())
         .bind(options.again)
         .bind(options.lsn.to_string())
-        .fetch_one(conn)
+        .row(conn)
         .await
-        .map_err(|error| in_read_model(from_sqlx(error), model))?;
+        .map_err(|error| in_read_model(from_driver(error), model))?;
     Ok(Written {
-        rejected_rows: row.try_get(7).map_err(from_sqlx)?,
+        rejected_rows: row.try_get(7).map_err(from_driver)?,
         ..read_written(&row)?
     })
 }
 
-fn read_written(row: &PgRow) -> Result<Written> {
+fn read_written(row: &Row) -> Result<Written> {
     let keys = |at: usize| -> Result<Vec<String>> {
-        let keys: Option<Vec<String>> = row.try_get(at).map_err(from_sqlx)?;
+        let keys: Option<Vec<String>> = row.try_get(at).map_err(from_driver)?;
         Ok(keys.unwrap_or_default())
     };
     Ok(Written {
-        inserted: row.try_get(0).map_err(from_sqlx)?,
-        updated: row.try_get(1).map_err(from_sqlx)?,
-        deleted: row.try_get(2).map_err(from_sqlx)?,
-        total: row.try_get(3).map_err(from_sqlx)?,
+        inserted: row.try_get(0).map_err(from_driver)?,
+        updated: row.try_get(1).map_err(from_driver)?,
+        deleted: row.try_get(2).map_err(from_driver)?,
+        total: row.try_get(3).map_err(from_driver)?,
         inserted_keys: keys(4)?,
         updated_keys: keys(5)?,
         deleted_keys: keys(6)?,
@@ -182,21 +183,21 @@ fn read_written(row: &PgRow) -> Result<Written> {
 /// Checks deferred constraints now, and runs the statement `then`. An error comes with the table of
 /// the violated constraint.
 pub(super) async fn check_constraints(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     then: &str,
 ) -> Result<(), (Error, Option<TableName>)> {
     let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {then}");
-    let checked = sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await;
+    let checked = conn.batch_execute(&sql).await;
     checked.map(|_| ()).map_err(|error| {
         let table = RowError::of(&error)
             .and_then(|reason| Some(TableName::new(reason.schema?, reason.table?)));
-        (from_sqlx(error), table)
+        (from_driver(error), table)
     })
 }
 
 /// Fills a table like the stage by COPY.
 pub(super) async fn copy_to_stage<'a>(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     table: &str,
     rows: impl Iterator<Item = Final<'a>>,
@@ -211,26 +212,28 @@ pub(super) async fn copy_to_stage<'a>(
 
 /// Fills the stage by one statement.
 pub(super) async fn insert_to_stage(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     arrays: Arrays,
 ) -> Result<()> {
-    let mut query = sqlx::query(AssertSqlSafe(model.stage_statement()));
+    let mut query = query(model.stage_statement()).kept();
     for array in arrays {
         query = query.bind(array);
     }
-    query.execute(conn).await.map_err(from_sqlx)?;
+    query.execute(conn).await.map_err(from_driver)?;
     Ok(())
 }
 
 /// COPY of rows that `append` writes.
 pub(super) async fn copy<'a, T>(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     sql: &str,
     rows: impl Iterator<Item = T>,
     append: impl Fn(T, &mut CopyBuffer<'a>),
 ) -> Result<()> {
-    copy_rows(conn, sql, rows, append).await.map_err(from_sqlx)
+    copy_rows(conn, sql, rows, append)
+        .await
+        .map_err(from_driver)
 }
 
 /// Why the target rejects what was copied.
@@ -243,7 +246,7 @@ pub(super) struct Rejection {
 
 /// The same; a rejection by the target is not an error of this function, but part of its result.
 pub(super) async fn try_copy<'a, T>(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     sql: &str,
     rows: impl Iterator<Item = T>,
     append: impl Fn(T, &mut CopyBuffer<'a>),
@@ -256,101 +259,96 @@ pub(super) async fn try_copy<'a, T>(
             reason,
             stage_column: copied_column(&error),
         })),
-        None => Err(from_sqlx(error)),
+        None => Err(from_driver(error)),
     }
 }
 
 /// Folds the chunk's rows into the stage; `cleared` is whether a chunk before held a TRUNCATE.
 pub(super) async fn fold_chunk(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     fold: &Fold,
     cleared: bool,
 ) -> Result<()> {
-    sqlx::query(AssertSqlSafe(model.fold_chunk_call()))
+    query(model.fold_chunk_call())
+        .kept()
         .bind(fold.clear())
         .bind(cleared)
         .bind(fold.has_unchanged())
         .execute(conn)
         .await
-        .map_err(|error| in_read_model(from_sqlx(error), model))?;
+        .map_err(|error| in_read_model(from_driver(error), model))?;
     Ok(())
 }
 
 /// Live rows in the stage with a value that a type of the lookup rejects, and the SQLSTATE of one
 /// of them.
 pub(super) async fn count_rejected(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
 ) -> Result<(i64, Option<String>)> {
-    sqlx::query_as(AssertSqlSafe(model.count_rejected()))
-        .fetch_one(conn)
+    query(model.count_rejected())
+        .tuple(conn)
         .await
-        .map_err(from_sqlx)
+        .map_err(from_driver)
 }
 
 /// Whether the shadow holds rows with a value that a type of the lookup rejects.
 pub(super) async fn shadow_has_rejected(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
 ) -> Result<bool> {
     let sql = format!(
         "SELECT EXISTS (SELECT FROM {} s WHERE s.state = 'x')",
         model.shadow()
     );
-    sqlx::query_scalar(AssertSqlSafe(sql))
-        .fetch_one(conn)
-        .await
-        .map_err(from_sqlx)
+    query(sql).value(conn).await.map_err(from_driver)
 }
 
 /// Whether map and lookup are so small that it is cheaper to read them once for this many rows.
 pub(super) async fn are_small_beside(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     rows: usize,
 ) -> Result<bool> {
-    sqlx::query_scalar(AssertSqlSafe(model.are_small_beside(rows)))
-        .fetch_one(conn)
+    query(model.are_small_beside(rows))
+        .value(conn)
         .await
-        .map_err(from_sqlx)
+        .map_err(from_driver)
 }
 
 /// The time of the transaction that is open, as text.
-pub(super) async fn transaction_time(conn: &mut PgConnection) -> Result<String> {
-    sqlx::query_scalar("SELECT pg_catalog.now()::text")
-        .fetch_one(conn)
+pub(super) async fn transaction_time(conn: &mut Connection) -> Result<String> {
+    query("SELECT pg_catalog.now()::text")
+        .value(conn)
         .await
-        .map_err(from_sqlx)
+        .map_err(from_driver)
 }
 
 /// How many locks the server has room for.
-pub(super) async fn locks(conn: &mut PgConnection) -> Result<i64> {
-    sqlx::query_scalar(
+pub(super) async fn locks(conn: &mut Connection) -> Result<i64> {
+    query(
         "SELECT current_setting('max_locks_per_transaction')::bigint \
          * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)",
     )
-    .fetch_one(conn)
+    .value(conn)
     .await
-    .map_err(from_sqlx)
+    .map_err(from_driver)
 }
 
 /// The session's tables of the read models of these numbers, quoted.
-pub(super) async fn session_tables(
-    conn: &mut PgConnection,
-    ids: &[ModelId],
-) -> Result<Vec<String>> {
+pub(super) async fn session_tables(conn: &mut Connection, ids: &[ModelId]) -> Result<Vec<String>> {
     let numbers: Vec<i32> = ids.iter().map(|id| id.0).collect();
-    sqlx::query_scalar(AssertSqlSafe(
+    query(
         "SELECT pg_catalog.format('pg_temp.%I', c.relname) FROM pg_catalog.pg_class c \
          WHERE c.relnamespace = pg_catalog.pg_my_temp_schema() AND c.relkind = 'r' \
          AND pg_catalog.split_part(c.relname, '_', 2) = ANY ($1::integer[]::text[])"
             .to_owned(),
-    ))
+    )
     .bind(numbers)
-    .fetch_all(conn)
+    .values_of(conn)
     .await
-    .map_err(from_sqlx)
+    .map_err(from_driver)
 }
 
 /// Adds the read model's name to an error that occurred while its rows were written.

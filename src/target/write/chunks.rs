@@ -9,8 +9,6 @@
 
 use std::collections::HashSet;
 
-use sqlx::PgConnection;
-
 use super::calls::{self, in_read_model};
 use super::context::{AllWritten, WriteTx, add_written};
 use super::halving::{self, RejectedCounts};
@@ -20,6 +18,7 @@ use super::session::Session;
 use super::staged::Staged;
 use super::way::Size;
 use crate::batch::IndexedFold;
+use crate::connect::Connection;
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::read_model::{ModelId, ModelIndex};
@@ -168,7 +167,7 @@ impl Chunks {
 /// # Errors
 /// [`Class::Rejected`](crate::error::Class::Rejected) if there are more of them than may be
 /// recorded.
-pub(super) async fn count_rejected(conn: &mut PgConnection, model: &TargetModel) -> Result<i64> {
+pub(super) async fn count_rejected(conn: &mut Connection, model: &TargetModel) -> Result<i64> {
     let (rows, sqlstate) = calls::count_rejected(conn, model).await?;
     halving::assert_few(rows, sqlstate.as_deref()).map_err(|error| in_read_model(error, model))?;
     Ok(rows)

@@ -1,9 +1,8 @@
 //! What every way of writing shares: the read models, and the transaction that is open.
 
-use sqlx::PgConnection;
-
 use super::learned::Learned;
 use crate::batch::Written;
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::read_model::{ModelId, ModelIndex};
 use crate::sql::TableName;
@@ -65,7 +64,7 @@ impl Models {
 /// The transaction in which a way writes. The function that opens it ends it.
 #[derive(Debug)]
 pub(super) struct WriteTx<'a> {
-    pub(super) conn: &'a mut PgConnection,
+    pub(super) conn: &'a mut Connection,
     pub(super) models: &'a Models,
     pub(super) bookkeeping: &'a Bookkeeping,
     /// The epoch under which the session writes.

@@ -9,11 +9,10 @@
 
 use std::ops::Range;
 
-use sqlx::PgConnection;
-
 use super::calls::{self, Rejection};
 use super::rows::{self, Part};
 pub(crate) use super::staged::RejectedCounts;
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold};
 use crate::target::copy_buffer::CopyBuffer;
@@ -89,7 +88,7 @@ impl<'a> Rows<'a> {
     /// Copies the rows in this range. A rejection by a type of the lookup is part of the result.
     async fn copy(
         self,
-        conn: &mut PgConnection,
+        conn: &mut Connection,
         model: &TargetModel,
         range: Range<usize>,
         dead: DeadRows,
@@ -138,7 +137,7 @@ impl<'a> Rows<'a> {
 /// rejected rows, values that a type of the lookup rejects are left out. `rejected` counts over all
 /// calls.
 pub(crate) async fn stage_accepted(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     table: &str,
     fold: &Fold,
@@ -157,7 +156,7 @@ pub(crate) async fn stage_accepted(
 /// [`Class::Rejected`](crate::error::Class::Rejected) if more live rows are rejected than are
 /// remembered.
 pub(crate) async fn copy(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     rows: Rows<'_>,
     rejected: &mut RejectedCounts,
@@ -210,7 +209,7 @@ pub(crate) fn assert_few(rows: i64, sqlstate: Option<&str>) -> Result<()> {
 
 /// Copies what the types take of the row at this place, and why they reject it.
 async fn copy_in_part(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     rows: Rows<'_>,
     at: usize,

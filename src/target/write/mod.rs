@@ -30,9 +30,8 @@
 //! `context`, `room`, `needs`, `session`, `prepare`, `halving`, `stage`, `new_rows`, `merge`,
 //! `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this one.
 
-use sqlx::PgConnection;
-
 use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::read_model::ModelIndex;
 use crate::target::bookkeeping::{Bookkeeping, ModelState};
@@ -82,7 +81,7 @@ pub struct Writer {
 
 impl Writer {
     /// Takes the claimed session.
-    pub async fn new(conn: PgConnection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
+    pub async fn new(conn: Connection, bookkeeping: Bookkeeping, epoch: i64) -> Result<Self> {
         Ok(Self {
             session: Session::open(conn, bookkeeping, epoch).await?,
             chunks: Chunks::default(),
@@ -96,7 +95,7 @@ impl Writer {
     }
 
     /// The session, for the bookkeeping.
-    pub fn connection(&mut self) -> &mut PgConnection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.session.conn
     }
 

@@ -14,12 +14,11 @@
 //!
 //! [`RowsWay`] says which rows these are.
 
-use sqlx::PgConnection;
-
 use super::calls;
 use super::context::WriteTx;
 use super::way::{Piece, RowFacts, RowsKnown, RowsWay};
 use crate::batch::Written;
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold, Now};
 use crate::read_model::ModelIndex;
@@ -118,7 +117,7 @@ async fn copy_and_check(
 /// Writes the map's entries, then the lookup's rows. Reports at most so many keys, as the source
 /// writes them.
 async fn copy(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     fold: &Fold,
     keys: usize,
@@ -151,7 +150,7 @@ async fn copy(
 }
 
 async fn copy_to_lookup(
-    conn: &mut PgConnection,
+    conn: &mut Connection,
     model: &TargetModel,
     rows: &[Now<'_>],
 ) -> Result<()> {

@@ -5,14 +5,13 @@
 //! are prepared in few transactions. What only some batches need is created before the first of
 //! them.
 
-use sqlx::PgConnection;
-
 use super::calls::{self, ApplyOptions, MergeOptions};
 use super::needs::Need;
 use super::room::drop_all;
 use super::session::Session;
 use super::way::{Size, needs_plans};
 use crate::batch::{Batch, Position};
+use crate::connect::Connection;
 use crate::error::{Class, Result};
 use crate::lsn::Lsn;
 use crate::read_model::ModelIndex;
@@ -206,7 +205,7 @@ impl Session {
 }
 
 /// Runs every branch of the functions with nothing to write.
-async fn warm_up(conn: &mut PgConnection, model: &TargetModel, epoch: i64) -> Result<()> {
+async fn warm_up(conn: &mut Connection, model: &TargetModel, epoch: i64) -> Result<()> {
     let nothing = MergeOptions::default();
     execute(
         conn,

@@ -7,9 +7,8 @@
 
 use std::collections::VecDeque;
 
-use sqlx::PgConnection;
-
 use super::calls;
+use crate::connect::Connection;
 use crate::error::Result;
 use crate::read_model::ModelId;
 
@@ -35,7 +34,7 @@ pub(super) struct Room {
 
 impl Room {
     /// As much as the server has.
-    pub(super) async fn of(conn: &mut PgConnection) -> Result<Self> {
+    pub(super) async fn of(conn: &mut Connection) -> Result<Self> {
         let locks = calls::locks(conn).await?;
         let most = usize::try_from(locks / SHARE_OF_LOCKS / LOCKS_A_READ_MODEL).unwrap_or(FEWEST);
         Ok(Self::for_most(most.clamp(FEWEST, MOST)))

@@ -1,8 +1,6 @@
 //! The session that writes: its connection and read models, what it has created for them, and what
 //! it has learned.
 
-use sqlx::PgConnection;
-
 use super::calls;
 use super::context::{AllWritten, Models, WriteTx};
 use super::learned::Learned;
@@ -11,6 +9,7 @@ use super::room::Room;
 use super::staged::Staged;
 use super::way::Known;
 use crate::batch::{Batch, Written};
+use crate::connect::Connection;
 use crate::error::{Class, Error, Result};
 use crate::read_model::ModelIndex;
 use crate::sql::ident;
@@ -21,7 +20,7 @@ use crate::target::statement::execute;
 /// The session that writes.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) conn: PgConnection,
+    pub(super) conn: Connection,
     pub(super) bookkeeping: Bookkeeping,
     /// The epoch under which it writes.
     pub(super) epoch: i64,
@@ -36,7 +35,7 @@ pub(super) struct Session {
 impl Session {
     /// Takes the claimed connection.
     pub(super) async fn open(
-        mut conn: PgConnection,
+        mut conn: Connection,
         bookkeeping: Bookkeeping,
         epoch: i64,
     ) -> Result<Self> {

@@ -1,13 +1,12 @@
 //! Puts final states of a read model into its stage: few by a statement, many by COPY.
 
-use sqlx::PgConnection;
-
 use super::calls::{copy_to_stage, in_read_model, insert_to_stage};
 use super::context::WriteTx;
 use super::halving;
 use super::rows;
 use super::staged::Staged;
 use super::way::Size;
+use crate::connect::Connection;
 use crate::error::Result;
 use crate::fold::{Fold, Share};
 use crate::read_model::ModelIndex;
@@ -32,7 +31,7 @@ pub(super) async fn stage(
     Ok(staged)
 }
 
-async fn stage_share(conn: &mut PgConnection, model: &TargetModel, rows: Share<'_>) -> Result<()> {
+async fn stage_share(conn: &mut Connection, model: &TargetModel, rows: Share<'_>) -> Result<()> {
     let few = Size::of(rows).is_staged_by_statement();
     match few.then(|| rows::arrays(model, rows)).flatten() {
         Some(arrays) => insert_to_stage(conn, model, arrays).await,

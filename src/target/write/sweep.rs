@@ -10,10 +10,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
-
 use super::calls;
 use super::way::Size;
+use crate::connect::Connection;
 use crate::error::Result;
 use crate::read_model::ModelId;
 use crate::target::statement::execute;
@@ -69,7 +68,7 @@ impl Dead {
     }
 
     /// Vacuums the staging tables of those of these read models that have many dead rows.
-    pub(super) async fn sweep(&mut self, conn: &mut PgConnection, ids: &[ModelId]) -> Result<()> {
+    pub(super) async fn sweep(&mut self, conn: &mut Connection, ids: &[ModelId]) -> Result<()> {
         let due = self.take_due(ids);
         if due.is_empty() {
             return Ok(());
@@ -78,11 +77,7 @@ impl Dead {
     }
 
     /// Vacuums the staging tables of all these read models, if that was long ago.
-    pub(super) async fn sweep_all(
-        &mut self,
-        conn: &mut PgConnection,
-        ids: &[ModelId],
-    ) -> Result<()> {
+    pub(super) async fn sweep_all(&mut self, conn: &mut Connection, ids: &[ModelId]) -> Result<()> {
         if self.swept_at.elapsed() < AGE {
             return Ok(());
         }
@@ -91,7 +86,7 @@ impl Dead {
     }
 }
 
-async fn vacuum(conn: &mut PgConnection, ids: &[ModelId]) -> Result<()> {
+async fn vacuum(conn: &mut Connection, ids: &[ModelId]) -> Result<()> {
     let tables = calls::session_tables(conn, ids).await?;
     if tables.is_empty() {
         return Ok(());

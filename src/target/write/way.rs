@@ -13,9 +13,7 @@ const ONE_STATEMENT_ROWS: usize = 500;
 /// Most bytes that go as arguments of one statement.
 const ONE_STATEMENT_BYTES: usize = 1 << 20;
 
-/// Most rows that are staged as arguments of one statement: `COPY` takes three writes, and the last
-/// one of a small one waits for the acknowledgement of the one before, which a server delays by 40
-/// ms (sqlx leaves Nagle's algorithm on).
+/// Most rows that are staged as arguments of one statement: `COPY` takes a round trip more.
 const STAGED_BY_STATEMENT_ROWS: usize = 5000;
 
 /// How many rows there are, and how large they are.

@@ -74,11 +74,14 @@ pub struct Plan {
 
 impl Watch {
     /// Looks at what this session does from here on.
-    pub async fn begin(conn: &mut sqlx::PgConnection) -> Self {
+    pub async fn begin(conn: &cdc::connect::Connection) -> Self {
         let begin = "SET auto_explain.log_min_duration = 0";
-        sqlx::raw_sql(begin).execute(&mut *conn).await.unwrap();
-        let pid = sqlx::query_scalar("SELECT pg_backend_pid()");
-        let pid: i32 = pid.fetch_one(&mut *conn).await.unwrap();
+        conn.batch_execute(begin).await.unwrap();
+        let row = conn
+            .query_one("SELECT pg_backend_pid()", &[])
+            .await
+            .unwrap();
+        let pid: i32 = row.get(0);
         Self {
             pid,
             from: server().log_file().metadata().unwrap().len(),
@@ -87,10 +90,10 @@ impl Watch {
     }
 
     /// What it has done since.
-    pub async fn end(self, conn: &mut sqlx::PgConnection) -> Work {
+    pub async fn end(self, conn: &cdc::connect::Connection) -> Work {
         let time = time_of(self.pid) - self.time;
         let end = "SET auto_explain.log_min_duration = -1";
-        sqlx::raw_sql(end).execute(conn).await.unwrap();
+        conn.batch_execute(end).await.unwrap();
         let mut file = File::open(server().log_file()).unwrap();
         file.seek(SeekFrom::Start(self.from)).unwrap();
         let mut log = Vec::new();

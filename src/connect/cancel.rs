@@ -5,17 +5,19 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::CancelToken;
 
-use super::connect::Server;
-use super::error::from_driver;
+use super::error::from_connecting;
+use super::side::Side;
+use super::ways::Server;
 use super::wire::Secured;
 use crate::error::{Error, Result};
 
 /// How long a CancelRequest may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends the command that a replication connection waits for. The connection itself stays.
+/// Ends the command that a connection waits for. The connection itself stays.
 #[derive(Clone)]
 pub(crate) struct CancelRequest {
+    side: Side,
     server: Server,
     token: CancelToken,
 }
@@ -27,8 +29,12 @@ impl std::fmt::Debug for CancelRequest {
 }
 
 impl CancelRequest {
-    pub(super) fn new(server: Server, token: CancelToken) -> Self {
-        Self { server, token }
+    pub(crate) fn new(side: Side, server: Server, token: CancelToken) -> Self {
+        Self {
+            side,
+            server,
+            token,
+        }
     }
 
     /// Sends the request to the server that the connection is with. Whether it came in time shows
@@ -43,7 +49,7 @@ impl CancelRequest {
             self.token
                 .cancel_query_raw(wire, Secured)
                 .await
-                .map_err(from_driver)
+                .map_err(|error| from_connecting(error, self.side))
         };
         match timeout(CANCEL_TIMEOUT, send).await {
             Ok(result) => result.map_err(|error| error.context(doing)),

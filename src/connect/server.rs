@@ -5,31 +5,39 @@
 //! begins at one of them it must continue at the same one: a slot, its snapshot, and queries about
 //! running transactions.
 
-use tokio_postgres::Client;
-
-use super::error::from_driver;
-use super::facts;
+use super::options::not_in_force;
+use super::side::Side;
 use crate::conninfo::TargetSessionAttrs;
 use crate::error::{Error, Result};
-use crate::progress::SourceIdentity;
 
-/// Turns off the timeouts that only newer servers know (14 and 17), and returns what kind of server
-/// it is.
-pub(super) const LOOK_AROUND: &str = "SELECT pg_backend_pid(), current_setting('server_version_num'), \
-     pg_is_in_recovery(), current_setting('transaction_read_only'), \
-     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
-     (SELECT count(set_config(name, '0', false)) FROM pg_settings \
-      WHERE name IN ('idle_session_timeout', 'transaction_timeout'))";
+/// The first statement of a session: which server it is with, and which of its settings are not in
+/// force. It turns off the timeouts that only newer servers know (14 and 17).
+pub(crate) fn look_around(side: Side) -> String {
+    format!(
+        "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_version_num'), \
+         pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only'), \
+         (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint, {}, \
+         (SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false)) \
+          FROM pg_catalog.pg_settings \
+          WHERE name IN ('idle_session_timeout', 'transaction_timeout'{}))",
+        not_in_force(side),
+        match side {
+            Side::Source => "",
+            // The lookups are written, whatever the role's transactions are by default.
+            Side::Target => ", 'default_transaction_read_only'",
+        }
+    )
+}
 
 /// A running server, identified by the time of its start in microseconds (pg_postmaster_start_time,
 /// which every role may call). All its sessions report the same time; another server, or its next
 /// start, has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Instance(i64);
+pub struct Instance(i64);
 
 /// Which server of the connection string is acceptable, besides what its target_session_attrs says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Wanted {
+pub enum Wanted {
     /// Any.
     #[default]
     Any,
@@ -41,17 +49,23 @@ pub(crate) enum Wanted {
 
 /// What a new session says of itself and its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Session {
-    pub(super) backend_pid: i32,
-    pub(super) server_version: u32,
-    pub(super) in_recovery: bool,
+pub(crate) struct Session {
+    pub(crate) backend_pid: i32,
+    pub(crate) server_version: u32,
+    pub(crate) in_recovery: bool,
     read_only: bool,
-    pub(super) instance: Instance,
+    pub(crate) instance: Instance,
 }
 
 impl Session {
-    /// Reads the answer to [`LOOK_AROUND`].
-    pub(super) fn read<'a>(mut values: impl Iterator<Item = Option<&'a str>>) -> Result<Self> {
+    /// Reads the answer to [`look_around`].
+    ///
+    /// # Errors
+    /// Configuration: settings that are not in force.
+    pub(crate) fn read<'a>(
+        mut values: impl Iterator<Item = Option<&'a str>>,
+        side: Side,
+    ) -> Result<Self> {
         let mut next = || values.next().flatten();
         let session = (|| {
             Some(Self {
@@ -62,12 +76,17 @@ impl Session {
                 instance: Instance(next()?.parse().ok()?),
             })
         })();
-        session.ok_or_else(|| Error::protocol("could not read what the new session says of itself"))
+        let unread = || Error::protocol("could not read what the new session says of itself");
+        let session = session.ok_or_else(unread)?;
+        match next().ok_or_else(unread)? {
+            "" => Ok(session),
+            others => Err(not_set(others, side)),
+        }
     }
 
     /// Why this server is not acceptable; `None` if it is. In the last round for `prefer-standby` a
     /// primary is acceptable.
-    pub(super) fn mismatch(
+    pub(crate) fn mismatch(
         self,
         attrs: TargetSessionAttrs,
         wanted: Wanted,
@@ -100,23 +119,14 @@ impl Session {
     }
 }
 
-/// Which source this is, as IDENTIFY_SYSTEM says it, if it is a primary.
-///
-/// # Errors
-/// Whatever the server or the connection reports.
-pub(crate) async fn identity(client: &Client) -> Result<SourceIdentity> {
-    // The name of a WAL file begins with its timeline, in hexadecimal.
-    let sql =
-        "SELECT pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8)";
-    let row = client.query_one(sql, &[]).await.map_err(from_driver)?;
-    let timeline: &str = row.try_get(0).map_err(from_driver)?;
-    let (system_identifier, database) = facts::system(client).await?;
-    Ok(SourceIdentity {
-        system_identifier,
-        timeline: i32::from_str_radix(timeline, 16)
-            .map_err(|_| Error::protocol("could not read the server's timeline"))?,
-        database,
-    })
+/// The session is not set to what was asked for.
+fn not_set(settings: &str, side: Side) -> Error {
+    Error::configuration("the session does not have the settings that cdc asks for")
+        .with_detail(format!("In this session {settings}."))
+        .with_hint(format!(
+            "A connection pooler such as PgBouncer leaves them out. Give the address of the server \
+             itself in the {side}'s URL."
+        ))
 }
 
 #[cfg(test)]
@@ -124,8 +134,8 @@ mod tests {
     use super::*;
 
     fn session(in_recovery: &str, read_only: &str, started: &str) -> Session {
-        let values = ["7", "150018", in_recovery, read_only, started, "1"];
-        Session::read(values.into_iter().map(Some)).unwrap()
+        let values = ["7", "150018", in_recovery, read_only, started, "", "1"];
+        Session::read(values.into_iter().map(Some), Side::Source).unwrap()
     }
 
     #[test]

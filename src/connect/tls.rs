@@ -4,27 +4,33 @@
 //! |---|---|---|
 //! | allow, prefer, require | nothing is verified | chain |
 //! | verify-ca | error | chain |
-//! | verify-full | error | chain and host name |
+//! | verify-full | chain, to the system's authorities, and host name | chain and host name |
 //!
 //! `sslrootcert=system` takes the system's authorities and demands verify-full, as libpq does.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
+};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
 
-use crate::conninfo::{Conninfo, SslMode};
+use crate::conninfo::{Conninfo, SslMode, TlsVersion};
 use crate::error::{Error, Result};
 
 /// The value of sslrootcert that means the system's authorities.
@@ -35,14 +41,16 @@ const SYSTEM: &str = "system";
 /// # Errors
 /// Configuration: a certificate or key that is missing or cannot be read, or an sslmode that does
 /// not go with it.
-pub(super) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
+pub(crate) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
+    let trust = trust(conninfo)?;
     let verifier = Verifier {
-        trust: trust(conninfo)?,
+        revocation: revocation(conninfo, &trust, &provider)?,
+        trust,
         check_name: conninfo.ssl_mode == SslMode::VerifyFull,
         algorithms: provider.signature_verification_algorithms,
     };
-    let config = with_provider(Arc::clone(&provider))?
+    let config = with_provider(Arc::clone(&provider), conninfo)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     Ok(match client_certificate(conninfo, &provider)? {
@@ -55,9 +63,15 @@ pub(super) fn client_config(conninfo: &Conninfo) -> Result<ClientConfig> {
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 
-fn with_provider(provider: Arc<CryptoProvider>) -> Result<Builder> {
+fn with_provider(provider: Arc<CryptoProvider>, conninfo: &Conninfo) -> Result<Builder> {
+    let spoken = |version| conninfo.least_tls <= version && version <= conninfo.most_tls;
+    let versions: Vec<&SupportedProtocolVersion> =
+        [(TlsVersion::V1_2, &TLS12), (TlsVersion::V1_3, &TLS13)]
+            .into_iter()
+            .filter_map(|(version, supported)| spoken(version).then_some(supported))
+            .collect();
     ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&versions)
         .map_err(|error| Error::configuration("cannot set up TLS").with_source(error))
 }
 
@@ -84,6 +98,7 @@ fn trust(conninfo: &Conninfo) -> Result<Trust> {
         Some(file) => authorities(Path::new(file)),
         None => match default_file("root.crt") {
             Some(file) => authorities(&file),
+            None if conninfo.ssl_mode == SslMode::VerifyFull => system_authorities(),
             None if verified => Err(Error::configuration(
                 "root certificate file \"~/.postgresql/root.crt\" does not exist",
             )
@@ -121,14 +136,55 @@ fn authorities(file: &Path) -> Result<Trust> {
     })
 }
 
+/// Verifies with the list of revoked certificates, where there is one and chains are verified.
+fn revocation(
+    conninfo: &Conninfo,
+    trust: &Trust,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<WebPkiServerVerifier>>> {
+    let (Some(file), Trust::Authorities { roots, .. }) = (&conninfo.ssl_crl, trust) else {
+        return Ok(None);
+    };
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::configuration(format!(
+            "cannot read certificate revocation list \"{file}\""
+        ))
+        .with_source(error)
+        .with_hint(
+            "Give a file in PEM format that this process may read. Only lists of version 2 are \
+                 understood: with openssl, set crl_extensions.",
+        )
+    };
+    let lists = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(error.into()))?;
+    let roots = Arc::new(roots.clone());
+    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
+        .with_crls(lists)
+        .enforce_revocation_expiration()
+        .build()
+        .map(Some)
+        .map_err(|error| wrong(error.into()))
+}
+
+/// The name is verified by itself, since not every sslmode asks for it.
+fn not_revoked(verified: Result<ServerCertVerified, rustls::Error>) -> Result<(), rustls::Error> {
+    match verified {
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => Ok(()),
+        verified => verified.map(|_| ()),
+    }
+}
+
 fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
     let wrong = || Error::configuration(format!("cannot read {what} \"{}\"", file.display()));
     let found = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| {
-            wrong().with_source(error).with_hint(
-                "Give a file in PEM format that this process may read, in the source's URL.",
-            )
+            wrong()
+                .with_source(error)
+                .with_hint("Give a file in PEM format that this process may read.")
         })?;
     if found.is_empty() {
         return Err(wrong().with_detail("There is no certificate in it."));
@@ -163,6 +219,7 @@ fn client_certificate(
         .with_source(error)
         .with_hint("The key must be in PEM format and without a passphrase.")
     };
+    check_private(&key_file)?;
     let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| wrong(error.into()))?;
     let key = provider
         .key_provider
@@ -183,6 +240,24 @@ fn client_certificate(
     }
 }
 
+/// As libpq: a key that others may read is no secret. One that belongs to root may be read by its
+/// group.
+fn check_private(key_file: &Path) -> Result<()> {
+    let Ok(metadata) = std::fs::metadata(key_file) else {
+        // That it cannot be read is found next.
+        return Ok(());
+    };
+    let open_to = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.mode() & open_to == 0 {
+        return Ok(());
+    }
+    Err(Error::configuration(format!(
+        "the client's key \"{}\" may be read by others",
+        key_file.display()
+    ))
+    .with_hint("Set its permissions to 0600, or to 0640 if it belongs to root."))
+}
+
 /// libpq's file of this name in ~/.postgresql, if it is there.
 fn default_file(name: &str) -> Option<PathBuf> {
     let file = std::env::home_dir()?.join(".postgresql").join(name);
@@ -194,6 +269,8 @@ fn default_file(name: &str) -> Option<PathBuf> {
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
+    /// Verifies chains beside a list of revoked certificates.
+    revocation: Option<Arc<WebPkiServerVerifier>>,
     check_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -217,7 +294,15 @@ impl ServerCertVerifier for Verifier {
         let certificate = ParsedCertificate::try_from(end_entity)?;
         // A certificate that the user has put into the root file needs no other to vouch for it.
         // webpki would refuse it if it is marked as an authority, as `openssl req -x509` does.
-        if !certificates.contains(end_entity) {
+        if let Some(revocation) = &self.revocation {
+            not_revoked(revocation.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                &[],
+                now,
+            ))?;
+        } else if !certificates.contains(end_entity) {
             let algorithms = self.algorithms.all;
             verify_server_cert_signed_by_trust_anchor(
                 &certificate,

@@ -18,18 +18,38 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::conninfo::Keepalives;
 use crate::error::{Error, Result};
 
-/// A source that vanishes without closing the connection is noticed within two minutes; Linux alone
-/// would take more than two hours.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(10))
-    .with_retries(6);
+/// When a TCP connection counts as lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Liveness {
+    /// Probes of a silent connection.
+    pub(crate) keepalives: Keepalives,
+    /// For how long sent data may stay without an answer; `None`: as the system has it.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+impl Liveness {
+    fn set(self, socket: &socket2::SockRef<'_>) -> io::Result<()> {
+        let keepalives = self.keepalives;
+        if keepalives.are_on {
+            socket.set_tcp_keepalive(
+                &TcpKeepalive::new()
+                    .with_time(Duration::from_secs(keepalives.idle_seconds.into()))
+                    .with_interval(Duration::from_secs(keepalives.interval_seconds.into()))
+                    .with_retries(keepalives.count),
+            )?;
+        }
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(self.user_timeout)?;
+        Ok(())
+    }
+}
 
 /// Where one server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     /// TCP, with the name that the server's certificate must have.
     Tcp {
         /// Address and port.
@@ -55,7 +75,7 @@ impl std::fmt::Display for Address {
 
 /// How one try to connect is protected.
 #[derive(Debug, Clone)]
-pub(super) enum Protection {
+pub(crate) enum Protection {
     /// No TLS.
     Plain,
     /// TLS; if the server does not offer it, no TLS.
@@ -66,13 +86,13 @@ pub(super) enum Protection {
 
 /// A socket of either kind.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Socket {
-    async fn open(address: &Address) -> io::Result<Self> {
+    async fn open(address: &Address, liveness: Liveness) -> io::Result<Self> {
         match address {
             Address::Tcp { address, .. } => {
                 let socket = if address.is_ipv4() {
@@ -80,7 +100,7 @@ impl Socket {
                 } else {
                     TcpSocket::new_v6()?
                 };
-                socket2::SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
+                liveness.set(&socket2::SockRef::from(&socket))?;
                 let stream = socket.connect(*address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
@@ -93,15 +113,19 @@ impl Socket {
 type TlsSocket = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 /// A connected socket, ready for the startup message.
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Plain(Socket),
     Tls(Box<TlsSocket>),
 }
 
 impl Wire {
     /// Connects, and secures the connection before anything else is sent.
-    pub(super) async fn open(address: &Address, protection: &Protection) -> Result<Self, Refusal> {
-        let mut socket = Socket::open(address)
+    pub(crate) async fn open(
+        address: &Address,
+        protection: &Protection,
+        liveness: Liveness,
+    ) -> Result<Self, Refusal> {
+        let mut socket = Socket::open(address, liveness)
             .await
             .map_err(|error| Refusal::Unreachable(Error::transient(error.to_string())))?;
         let (config, demanded) = match (protection, address) {
@@ -127,13 +151,13 @@ impl Wire {
     }
 
     /// Whether the connection is protected.
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 }
 
 /// Why a try failed: this decides whether another protection is worth a try.
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The server was not reached, or lost: another protection would not help.
     Unreachable(Error),
     /// TLS could not be agreed upon.
@@ -279,7 +303,7 @@ impl TlsStream for Wire {
 /// With `SslMode::Require` and direct negotiation the driver sends no SSLRequest and asks its
 /// connector for TLS at once: this one hands the stream back, so that the driver sees its channel
 /// binding.
-pub(super) struct Secured;
+pub(crate) struct Secured;
 
 impl<S: TlsStream + Unpin> TlsConnect<S> for Secured {
     type Stream = S;

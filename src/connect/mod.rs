@@ -1,0 +1,28 @@
+//! One way to a server, for both sides: hosts in order, socket options, TLS, authentication, and
+//! the settings of a session.
+//!
+//! ```text
+//! Search  the servers in order      --> Ways  the protections that sslmode allows
+//!         --> Wire  socket, TLS     --> handshake by tokio-postgres
+//!         --> Session  what the server says of itself: will it do, are the settings in force
+//! ```
+//!
+//! Authentication is tokio-postgres's. Nothing but the [`Conninfo`](crate::conninfo::Conninfo)
+//! decides about a connection: no PG* variable is read here.
+
+pub(crate) mod cancel;
+pub(crate) mod connection;
+pub(crate) mod error;
+mod last_good;
+pub(crate) mod options;
+pub(crate) mod query;
+pub(crate) mod search;
+pub(crate) mod server;
+mod side;
+mod tls;
+pub(crate) mod ways;
+pub(crate) mod wire;
+
+pub use connection::Connection;
+pub use server::Wanted;
+pub use side::Side;

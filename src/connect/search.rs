@@ -1,0 +1,280 @@
+//! The servers of a connection string, in order, and what was learned on the way.
+//!
+//! Nothing here reads PG* variables: all of that is in the [`Conninfo`] already.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+
+use super::last_good;
+use super::server::{Session, Wanted};
+use super::side::Side;
+use super::ways::{Server, protections};
+use super::wire::{Address, Liveness, Protection};
+use crate::conninfo::{Conninfo, Host, TargetSessionAttrs};
+use crate::error::{Class, Error, Result};
+
+/// How long one server may take to accept a connection where the user gives no connect_timeout.
+///
+/// libpq would wait for as long as the system does, minutes; a daemon has other servers to try.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The servers of a connection string, one after the other, and what was learned on the way.
+pub(crate) struct Search<'a> {
+    side: Side,
+    conninfo: &'a Conninfo,
+    protections: Vec<Protection>,
+    /// Hosts that are still to be asked, with their places in the connection string.
+    hosts: VecDeque<(usize, &'a Host)>,
+    /// The host that is being asked, and addresses of it that are still to be asked.
+    host: usize,
+    addresses: VecDeque<Address>,
+    wanted: Wanted,
+    /// Only for prefer-standby: whether a primary will do by now.
+    last_round: bool,
+    errors: Vec<Error>,
+    /// Why a server that could be used is not taken: that says more than why others cannot be
+    /// reached.
+    refused: Option<Error>,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(side: Side, conninfo: &'a Conninfo, wanted: Wanted) -> Result<Self> {
+        let has_tcp = conninfo.hosts.iter().any(|host| !host.is_unix());
+        Ok(Self {
+            side,
+            conninfo,
+            protections: protections(conninfo, has_tcp)?,
+            hosts: in_order(side, conninfo),
+            host: 0,
+            addresses: VecDeque::new(),
+            wanted,
+            last_round: conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby,
+            errors: Vec::new(),
+            refused: None,
+        })
+    }
+
+    /// The next server to try.
+    pub(crate) async fn next(&mut self) -> Option<Server> {
+        loop {
+            if let Some(address) = self.addresses.pop_front() {
+                return Some(self.server(address));
+            }
+            if let Some((place, host)) = self.hosts.pop_front() {
+                self.host = place;
+                match resolve(host).await {
+                    Ok(addresses) => self.addresses = self.last_good_first(addresses),
+                    Err(error) => self.errors.push(error),
+                }
+            } else if self.last_round {
+                return None;
+            } else {
+                self.last_round = true;
+                self.hosts = self.conninfo.hosts.iter().enumerate().collect();
+            }
+        }
+    }
+
+    fn last_good_first(&self, mut addresses: VecDeque<Address>) -> VecDeque<Address> {
+        let good = last_good::of(self.side, &self.conninfo.hosts);
+        let good = good.filter(|(host, _)| *host == self.host);
+        if let Some((_, good)) = good
+            && let Some(at) = addresses.iter().position(|address| *address == good)
+            && let Some(address) = addresses.remove(at)
+        {
+            addresses.push_front(address);
+        }
+        addresses
+    }
+
+    fn server(&self, address: Address) -> Server {
+        let protections = match address {
+            Address::Tcp { .. } => self.protections.clone(),
+            Address::Unix(_) => vec![Protection::Plain],
+        };
+        let seconds = self
+            .conninfo
+            .connect_timeout_seconds
+            .filter(|seconds| *seconds > 0);
+        Server {
+            address,
+            protections,
+            liveness: Liveness {
+                keepalives: self.conninfo.keepalives,
+                user_timeout: self
+                    .conninfo
+                    .tcp_user_timeout_ms
+                    .map(|millis| Duration::from_millis(millis.into())),
+            },
+            timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| {
+                Duration::from_secs(seconds.into())
+            }),
+        }
+    }
+
+    /// Takes the connection if it was made and the server will do; `None` goes on to the next
+    /// server.
+    ///
+    /// # Errors
+    /// Configuration: another server would say the same (as libpq, which goes on only if it got no
+    /// connection).
+    pub(crate) fn judge<T>(
+        &mut self,
+        server: &Server,
+        outcome: Result<(T, Session)>,
+    ) -> Result<Option<T>> {
+        let error = match outcome {
+            Ok((connection, session)) => {
+                let attrs = self.conninfo.target_session_attrs;
+                match session.mismatch(attrs, self.wanted, self.last_round) {
+                    None => {
+                        let good = (self.host, server.address.clone());
+                        last_good::note(self.side, &self.conninfo.hosts, good);
+                        return Ok(Some(connection));
+                    }
+                    Some(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        let error = error.context(self.connecting(server));
+        if error.class() == Class::Configuration {
+            return Err(error);
+        }
+        self.errors.push(error);
+        Ok(None)
+    }
+
+    /// Passes over a server that could be used, for this reason.
+    pub(crate) fn refuse(&mut self, server: &Server, why: Error) {
+        let why = why.context(self.connecting(server));
+        tracing::debug!(error = %why, "passed over a server");
+        self.refused.get_or_insert(why);
+    }
+
+    fn connecting(&self, server: &Server) -> String {
+        format!(
+            "could not connect to the {} at {}",
+            self.side, server.address
+        )
+    }
+
+    /// Why there is no connection: that a server was passed over, else what the last one said; in
+    /// the detail what the others said.
+    pub(crate) fn into_error(mut self) -> Error {
+        let Some(main) = self.refused.take().or_else(|| self.errors.pop()) else {
+            return Error::configuration("there is no server to connect to");
+        };
+        if self.errors.is_empty() {
+            return main;
+        }
+        let others: Vec<String> = self.errors.iter().map(Error::to_string).collect();
+        let others = format!("Tried as well: {}.", others.join("; "));
+        let detail = main
+            .detail()
+            .map_or_else(String::new, |detail| format!("{detail} "));
+        main.with_detail(detail + &others)
+    }
+}
+
+/// The hosts in the order of the connection string, but the last good one first; where a standby is
+/// preferred the order counts.
+fn in_order(side: Side, conninfo: &Conninfo) -> VecDeque<(usize, &Host)> {
+    let mut hosts: VecDeque<(usize, &Host)> = conninfo.hosts.iter().enumerate().collect();
+    let good = last_good::of(side, &conninfo.hosts)
+        .filter(|_| conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby);
+    if let Some((place, _)) = good
+        && let Some(host) = hosts.remove(place)
+    {
+        hosts.push_front(host);
+    }
+    hosts
+}
+
+async fn resolve(host: &Host) -> Result<VecDeque<Address>> {
+    if host.is_unix() && host.address.is_none() {
+        let file = format!("{}/.s.PGSQL.{}", host.host.trim_end_matches('/'), host.port);
+        return Ok(VecDeque::from([Address::Unix(file.into())]));
+    }
+    let place = host.address.as_deref().unwrap_or(&host.host);
+    let name = if host.host.is_empty() {
+        place
+    } else {
+        &host.host
+    };
+    let found = lookup_host((place, host.port)).await.map_err(|error| {
+        Error::transient(format!("could not find the address of host \"{place}\""))
+            .with_source(error)
+    })?;
+    Ok(found
+        .map(|address| Address::Tcp {
+            address,
+            name: name.to_owned(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conninfo::SslMode;
+
+    #[tokio::test]
+    async fn servers_come_in_order_and_a_standby_is_looked_for_twice() {
+        let host = |host: &str| Host {
+            host: host.to_owned(),
+            address: None,
+            port: 5433,
+        };
+        let conninfo = Conninfo {
+            hosts: vec![host("/run/a"), host("127.0.0.1")],
+            target_session_attrs: TargetSessionAttrs::PreferStandby,
+            ssl_mode: SslMode::Disable,
+            ..Conninfo::default()
+        };
+        let mut search = Search::new(Side::Source, &conninfo, Wanted::Any).unwrap();
+        let mut found = Vec::new();
+        while let Some(server) = search.next().await {
+            found.push(server.address.to_string());
+        }
+        let round = ["socket \"/run/a/.s.PGSQL.5433\"", "127.0.0.1:5433"];
+        assert_eq!(found, [round, round].concat());
+    }
+
+    #[tokio::test]
+    async fn the_server_that_took_the_last_connection_is_asked_first() {
+        let host = |host: &str| Host {
+            host: host.to_owned(),
+            address: None,
+            port: 5434,
+        };
+        let conninfo = Conninfo {
+            hosts: vec![host("/run/hangs"), host("127.0.0.1"), host("/run/c")],
+            ssl_mode: SslMode::Disable,
+            ..Conninfo::default()
+        };
+        let order = async |side| {
+            let mut search = Search::new(side, &conninfo, Wanted::Any).unwrap();
+            let mut found = Vec::new();
+            while let Some(server) = search.next().await {
+                found.push(server.address.to_string());
+            }
+            found
+        };
+        let [first, second, third] = [
+            "socket \"/run/hangs/.s.PGSQL.5434\"",
+            "127.0.0.1:5434",
+            "socket \"/run/c/.s.PGSQL.5434\"",
+        ];
+        assert_eq!(order(Side::Source).await, [first, second, third]);
+        let mut search = Search::new(Side::Source, &conninfo, Wanted::Any).unwrap();
+        search.next().await.unwrap();
+        let server = search.next().await.unwrap();
+        let taken = search.judge(&server, Ok(((), Session::default())));
+        assert!(taken.unwrap().is_some());
+        assert_eq!(order(Side::Source).await, [second, first, third]);
+        assert_eq!(order(Side::Target).await, [first, second, third]);
+    }
+}
