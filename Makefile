@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # The tests wait for servers more than they compute.
-export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
+export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
 .PHONY: help demo test test-quick test-integration test-all-versions postgres-18 postgres-versions campaign campaign-copies campaign-resyncs campaign-ddl campaign-plans build check
 

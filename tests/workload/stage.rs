@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use cdc::cluster::Cluster;
 use fastrand::Rng;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Connection, Row};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{ConnectOptions, Row};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -617,6 +617,19 @@ thread_local! {
     static START: Instant = Instant::now();
 }
 
+/// How the other driver reaches the target: it does not read a URL without a host.
+fn other_driver(url: &str) -> PgConnectOptions {
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let options = PgConnectOptions::new_without_pgpass()
+        .port(config.get_ports()[0])
+        .username(config.get_user().unwrap())
+        .database(config.get_dbname().unwrap());
+    match &config.get_hosts()[0] {
+        tokio_postgres::config::Host::Tcp(name) => options.host(name),
+        tokio_postgres::config::Host::Unix(directory) => options.socket(directory),
+    }
+}
+
 async fn look(url: String, lookups: Lookups, stop: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
     let start = START.with(|start| *start);
     let mut query = "SELECT 'c', code, label, display_name FROM labels_lookup".to_owned();
@@ -627,7 +640,7 @@ async fn look(url: String, lookups: Lookups, stop: Arc<AtomicBool>, seen: Arc<Mu
     query.push_str(" ORDER BY 1, 2");
     while !stop.load(Ordering::Relaxed) {
         // The target may be away for a while.
-        let Ok(mut client) = PgConnection::connect(&url).await else {
+        let Ok(mut client) = other_driver(&url).connect().await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };

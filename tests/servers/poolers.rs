@@ -1,0 +1,133 @@
+//! A connection pooler in front of either side: `run` and `check` name it.
+//!
+//! The program comes from the distribution: `scripts/integration/poolers` fetches it and runs these.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Cdc, Pair, labels_pair, source, target, wait_until};
+
+/// How it is set up: sessions of a client or of a transaction, and whether settings are refused or
+/// dropped.
+const WAYS: [(&str, &str, &str); 3] = [
+    ("defaults", "", "unsupported startup parameter"),
+    (
+        "dropping",
+        "ignore_startup_parameters = options,extra_float_digits",
+        "the session does not have the settings",
+    ),
+    (
+        "transactions",
+        "ignore_startup_parameters = options,extra_float_digits\npool_mode = transaction",
+        "the session does not have the settings",
+    ),
+];
+
+/// PgBouncer in front of both databases of a pair.
+struct Pooler {
+    process: Child,
+    directory: PathBuf,
+}
+
+impl Pooler {
+    async fn start(pair: &Pair, name: &str, settings: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("cdc-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        // It does not run as root.
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let users = file("users", "\"postgres\" \"\"\n");
+        let database = |name: &str, cluster: &cdc::cluster::Cluster| {
+            let (socket, port) = (cluster.socket_dir().display(), cluster.port());
+            format!("{name} = host={socket} port={port} dbname={name}")
+        };
+        let configuration = file(
+            "pooler.ini",
+            &format!(
+                "[databases]\n{}\n{}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {}\nlisten_port = 6432\n\
+                 auth_type = trust\nauth_file = {}\ndefault_pool_size = 2\n{settings}\n",
+                database(&pair.source_database, source()),
+                database(&pair.target_database, target()),
+                directory.display(),
+                users.display()
+            ),
+        );
+        let program = std::env::var("CDC_TEST_PGBOUNCER").expect("scripts/integration/poolers");
+        let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+        let mut command = if is_root {
+            let mut command = Command::new("runuser");
+            // The account of the servers, whose sockets others cannot reach.
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let process = command
+            .arg(configuration)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pooler = Self { process, directory };
+        let socket = pooler.directory.join(".s.PGSQL.6432");
+        wait_until("the pooler listens", async || {
+            if socket.exists() {
+                Ok(())
+            } else {
+                Err("no socket".to_owned())
+            }
+        })
+        .await;
+        pooler
+    }
+
+    fn url(&self, database: &str) -> String {
+        let directory = self.directory.display();
+        format!("postgresql:///{database}?host={directory}&port=6432&user=postgres")
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        // A shell's TERM reaches the program below runuser, too.
+        let pid = self.process.id().to_string();
+        let _ = Command::new("pkill").args(["-TERM", "-P", &pid]).status();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(Path::new(&self.directory));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PgBouncer: scripts/integration/poolers"]
+async fn a_pooler_is_named_on_either_side() {
+    for (name, settings, expected) in WAYS {
+        let (pair, _source, _target) = labels_pair().await;
+        let pooler = Pooler::start(&pair, name, settings).await;
+        for side in ["source", "target"] {
+            let mut pooled = pair.clone();
+            match side {
+                "source" => pooled.source_url = pooler.url(&pair.source_database),
+                _ => pooled.target_url = pooler.url(&pair.target_database),
+            }
+            for command in ["run", "check"] {
+                let pooled = pooled.clone();
+                let output =
+                    tokio::task::spawn_blocking(move || Cdc::output(&pooled, &[command])).await;
+                let output = output.unwrap();
+                let shown = String::from_utf8_lossy(&output.stdout).into_owned()
+                    + &String::from_utf8_lossy(&output.stderr);
+                let case = format!("{name}, {side}, {command}: {shown}");
+                assert!(!output.status.success(), "{case}");
+                assert!(shown.contains(expected), "{case}");
+                assert!(shown.contains("PgBouncer"), "{case}");
+                assert!(shown.contains(&format!("the {side}'s URL")), "{case}");
+            }
+        }
+    }
+}
