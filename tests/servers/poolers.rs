@@ -1,6 +1,6 @@
 //! A connection pooler in front of either side: `run` and `check` name it.
 //!
-//! The program comes from the distribution: `scripts/integration/poolers` fetches it and runs these.
+//! The program comes from the distribution: `scripts/integration/poolers` fetches it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
