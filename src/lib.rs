@@ -55,7 +55,8 @@
 //! [`relation`], [`read_model`], [`shape`], [`transaction`], [`fold`], [`batch`], [`consume`],
 //! [`retry`], [`stuck`], [`schedule`], [`check`], [`status`].
 //!
-//! Two edges that never see each other: [`source`] and [`target`].
+//! The edges: [`connect`], one way to a server for both sides; [`source`] and [`target`], which
+//! never see each other.
 //!
 //! The wiring, which alone sees both: [`run`] (life of the process, the one loop, copies), [`cli`],
 //! [`config`], [`telemetry`], [`demo`] and [`cluster`] (throw-away servers for demo and tests).
