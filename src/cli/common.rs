@@ -11,6 +11,7 @@ use crate::progress::SourceIdentity;
 use crate::run::preflight::check_same_source;
 use crate::settings::{ReadModelSettings, Settings};
 use crate::source::facts;
+use crate::source::identity::identity;
 use crate::sql::TableName;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::presence::{Presence, presence};
@@ -37,7 +38,7 @@ pub(super) async fn source(
             let Some(copied) = copied else {
                 return true;
             };
-            let found = facts::identity(client).await;
+            let found = identity(client).await;
             found.is_ok_and(|found| check_same_source(Some(copied), &found).is_ok())
         },
     )

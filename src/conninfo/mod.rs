@@ -5,6 +5,7 @@
 //! each of them knows only a part of what libpq does.
 
 mod files;
+mod keywords;
 mod parse;
 mod resolve;
 mod url;

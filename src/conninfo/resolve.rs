@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::files;
+use super::keywords::{KEYWORDS, check_keywords, check_variables};
 use super::parse::{Pairs, parse};
 use super::{
     ChannelBinding, Conninfo, Environment, Host, Keepalives, Secret, SslMode, TargetSessionAttrs,
@@ -16,75 +17,6 @@ use crate::error::{Error, Result};
 
 /// Seconds to wait for one server where nothing else is said; libpq waits without limit.
 pub(crate) const DEFAULT_CONNECT_TIMEOUT_SECONDS: u32 = 10;
-
-/// Keywords that count, with the variable that fills the gap.
-const KEYWORDS: [(&str, Option<&str>); 28] = [
-    ("service", Some("PGSERVICE")),
-    ("host", Some("PGHOST")),
-    ("hostaddr", Some("PGHOSTADDR")),
-    ("port", Some("PGPORT")),
-    ("dbname", Some("PGDATABASE")),
-    ("user", Some("PGUSER")),
-    ("password", Some("PGPASSWORD")),
-    ("passfile", Some("PGPASSFILE")),
-    ("sslmode", Some("PGSSLMODE")),
-    ("sslrootcert", Some("PGSSLROOTCERT")),
-    ("sslcert", Some("PGSSLCERT")),
-    ("sslkey", Some("PGSSLKEY")),
-    ("sslcrl", Some("PGSSLCRL")),
-    ("ssl_min_protocol_version", Some("PGSSLMINPROTOCOLVERSION")),
-    ("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION")),
-    ("channel_binding", Some("PGCHANNELBINDING")),
-    ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
-    ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
-    ("keepalives", None),
-    ("keepalives_idle", None),
-    ("keepalives_interval", None),
-    ("keepalives_count", None),
-    ("tcp_user_timeout", None),
-    ("application_name", Some("PGAPPNAME")),
-    ("options", Some("PGOPTIONS")),
-    // Checked: values that match what `cdc` does are accepted.
-    ("client_encoding", None),
-    ("fallback_application_name", None),
-    ("replication", None),
-];
-
-/// Keywords of libpq that change nothing about safety here, with any value: Kerberos is never used,
-/// compression is not done.
-const IGNORED: [&str; 5] = [
-    "sslcompression",
-    "krbsrvname",
-    "gsslib",
-    "gssdelegation",
-    "max_protocol_version",
-];
-
-/// Keywords of libpq that are accepted only with values that match what `cdc` does, each with its
-/// variable. What somebody demands counts wherever it stands.
-const ONLY_WITH: [(&str, Option<&str>, &[&str]); 13] = [
-    ("gssencmode", Some("PGGSSENCMODE"), &["disable", "prefer"]),
-    (
-        "load_balance_hosts",
-        Some("PGLOADBALANCEHOSTS"),
-        &["disable"],
-    ),
-    ("sslnegotiation", Some("PGSSLNEGOTIATION"), &["postgres"]),
-    ("sslcertmode", Some("PGSSLCERTMODE"), &["allow"]),
-    ("sslsni", Some("PGSSLSNI"), &["1"]),
-    (
-        "min_protocol_version",
-        Some("PGMINPROTOCOLVERSION"),
-        &["3.0"],
-    ),
-    ("requiressl", Some("PGREQUIRESSL"), &["0"]),
-    ("require_auth", Some("PGREQUIREAUTH"), &[]),
-    ("requirepeer", Some("PGREQUIREPEER"), &[]),
-    ("sslcrldir", Some("PGSSLCRLDIR"), &[]),
-    ("sslpassword", None, &[]),
-    ("scram_client_key", None, &[]),
-    ("scram_server_key", None, &[]),
-];
 
 /// The values, all gaps filled but those of the defaults.
 struct Values(BTreeMap<String, String>);
@@ -200,73 +132,6 @@ fn values(text: &str, environment: &Environment) -> Result<Values> {
         }
     }
     Ok(Values(values))
-}
-
-/// Refuses unknown keywords, and those of libpq that cannot be honoured.
-fn check_keywords(pairs: &Pairs) -> Result<()> {
-    for (key, value) in &pairs.values {
-        let key = key.as_str();
-        if KEYWORDS.iter().any(|(known, _)| *known == key) || IGNORED.contains(&key) {
-            continue;
-        }
-        if let Some((_, _, allowed)) = ONLY_WITH.iter().find(|(known, _, _)| *known == key) {
-            check_value(&format!("connection keyword \"{key}\""), value, allowed)?;
-            continue;
-        }
-        return Err(unknown_keyword(
-            key,
-            pairs.doubtful.iter().any(|doubtful| doubtful == key),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether `cdc` does what this keyword, or this variable, asks for.
-fn check_value(what: &str, value: &str, allowed: &[&str]) -> Result<()> {
-    if value.is_empty() || allowed.contains(&value) {
-        return Ok(());
-    }
-    let (with, hint) = match allowed {
-        [] => ("", "Leave it out.".to_owned()),
-        allowed => (
-            " with this value",
-            format!("Leave it out, or use {}.", allowed.join(" or ")),
-        ),
-    };
-    Err(Error::configuration(format!("the {what} is not supported{with}")).with_hint(hint))
-}
-
-/// Refuses variables that ask for what cannot be honoured, where the connection string does not say
-/// otherwise.
-fn check_variables(values: &BTreeMap<String, String>, environment: &Environment) -> Result<()> {
-    for (key, variable, allowed) in ONLY_WITH {
-        if let Some(variable) = variable.filter(|_| !values.contains_key(key))
-            && let Some(value) = environment.variable(variable)
-        {
-            check_value(&format!("variable {variable}"), value, allowed)?;
-        }
-    }
-    Ok(())
-}
-
-fn unknown_keyword(key: &str, doubtful: bool) -> Error {
-    let spelled_like_one = !key.is_empty()
-        && key.len() <= 40
-        && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-    if doubtful || !spelled_like_one {
-        // It may be a piece of a password that was not quoted.
-        return Error::configuration("the connection string has an unrecognized keyword").with_hint(
-            "Put a password with special characters in single quotes, or percent-encode it in a URL.",
-        );
-    }
-    let error = Error::configuration(format!("unrecognized connection keyword \"{key}\""));
-    let known = KEYWORDS.iter().map(|(known, _)| *known).chain(IGNORED);
-    match super::closest(key, known) {
-        Some(known) => error.with_hint(format!("Did you mean \"{known}\"?")),
-        None => error.with_hint(
-            "The keywords are those of libpq: host, port, dbname, user, password, sslmode and so on.",
-        ),
-    }
 }
 
 fn check_client_encoding_and_replication(values: &Values) -> Result<()> {

@@ -21,7 +21,7 @@ pub(crate) async fn connect(
     copied: Option<&SourceIdentity>,
 ) -> Result<(Replication, SourceIdentity)> {
     let accept = |system: &SystemIdentity| check_same_source(copied, &system.source());
-    let conninfo = &shared.conninfo(Side::Source)?;
+    let conninfo = &shared.conninfo(Side::Source);
     let name = shared.application_name(STREAM);
     match Replication::connect_to_accepted(conninfo, &name, accept).await {
         Ok((replication, system)) => Ok((replication, system.source())),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connect::server::{Instance, Wanted};
 use crate::connect::{Connection, Side};
 use crate::conninfo::Conninfo;
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::run::locks;
 use crate::run::pressure::Budget;
 use crate::settings::{self, Settings};
@@ -78,31 +78,30 @@ impl Shared {
     }
 
     /// How to connect to a side, with the secrets as they are now: a password is changed, and a
-    /// token expires, while this process runs.
-    ///
-    /// # Errors
-    /// Transient: a file of the configuration cannot be read, or has a mistake.
-    pub(crate) fn conninfo(&self, side: Side) -> Result<Conninfo> {
+    /// token expires, while this process runs. Where the configuration cannot be read, they are as
+    /// they were: somebody may be writing a file.
+    pub(crate) fn conninfo(&self, side: Side) -> Conninfo {
         let of = |settings: &Settings| match side {
             Side::Source => settings.source.conninfo.clone(),
             Side::Target => settings.target.conninfo.clone(),
         };
         let known = of(&self.settings);
         let Some(reread) = &self.reread else {
-            return Ok(known);
+            return known;
         };
-        let newer = (reread.0)().map_err(|error| {
-            error
-                .context("could not read the configuration again")
-                .with_class(Class::Transient)
-        })?;
-        Ok(known.with_secrets_of(of(&newer)))
+        match (reread.0)() {
+            Ok(newer) => known.with_secrets_of(of(&newer)),
+            Err(error) => {
+                tracing::warn!(%error, hint = error.hint(), "could not read the configuration again");
+                known
+            }
+        }
     }
 
     /// A session of the target for this role, which commits durably and waits for no lock without a
     /// limit.
     pub(crate) async fn target_session(&self, role: &str) -> Result<Connection> {
-        let conninfo = &self.conninfo(Side::Target)?;
+        let conninfo = &self.conninfo(Side::Target);
         let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
         locks::of_target(&mut conn).await?;
         Ok(conn)
@@ -110,7 +109,7 @@ impl Shared {
 
     /// An ordinary session of the source for this role, with the session's own server.
     pub(crate) async fn source_session(&self, role: &str) -> Result<Connection> {
-        let conninfo = &self.conninfo(Side::Source)?;
+        let conninfo = &self.conninfo(Side::Source);
         let name = self.application_name(role);
         Connection::open(Side::Source, conninfo, &name, self.wanted_server()).await
     }
@@ -127,7 +126,7 @@ impl Shared {
     /// A replication connection beside the session's, with the same server. No commit of the source
     /// waits for it.
     pub(crate) async fn replication_session(&self, role: &str) -> Result<Replication> {
-        let conninfo = &self.conninfo(Side::Source)?;
+        let conninfo = &self.conninfo(Side::Source);
         let name = self.application_name(role);
         let mut replication =
             Replication::connect_of(conninfo, &name, self.wanted_server()).await?;

@@ -15,7 +15,6 @@ use crate::facts::{
     SourceTable, UniqueIndex, WithoutIdentity,
 };
 use crate::lsn::{Lsn, PgTimestamp};
-use crate::progress::SourceIdentity;
 use crate::source::error::from_driver;
 use crate::sql::{TableName, ident, idents};
 
@@ -295,25 +294,6 @@ pub(crate) async fn publication_comments(client: &Client) -> Result<Vec<String>>
                WHERE pg_catalog.obj_description(p.oid, 'pg_publication') IS NOT NULL ORDER BY p.pubname";
     let rows = client.query(sql, &[]).await.map_err(from_driver)?;
     rows.iter().map(|row| get(row, "comment")).collect()
-}
-
-/// Which source this is, as IDENTIFY_SYSTEM says it, if it is a primary.
-///
-/// # Errors
-/// Whatever the server or the connection reports.
-pub(crate) async fn identity(client: &Client) -> Result<SourceIdentity> {
-    // The name of a WAL file begins with its timeline, in hexadecimal.
-    let sql =
-        "SELECT pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8)";
-    let row = client.query_one(sql, &[]).await.map_err(from_driver)?;
-    let timeline: &str = row.try_get(0).map_err(from_driver)?;
-    let (system_identifier, database) = system(client).await?;
-    Ok(SourceIdentity {
-        system_identifier,
-        timeline: i32::from_str_radix(timeline, 16)
-            .map_err(|_| Error::protocol("could not read the server's timeline"))?,
-        database,
-    })
 }
 
 /// System identifier of the cluster and name of the database.

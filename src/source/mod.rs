@@ -16,6 +16,7 @@ pub(crate) mod as_read;
 pub(crate) mod copy_query;
 pub(crate) mod error;
 pub mod facts;
+pub(crate) mod identity;
 mod lent;
 pub mod publication;
 pub mod replication;
