@@ -35,7 +35,6 @@ pub struct Connection {
     /// Ends the task; `None` where the session ends in order.
     driver: Option<AbortHandle>,
     cancel: CancelRequest,
-    session: Session,
     statements: Mutex<HashMap<String, Statement>>,
 }
 
@@ -114,23 +113,27 @@ impl Connection {
             }
         };
         let driver = run(connection, side);
-        let answer = client.simple_query(&look_around(side)).await;
+        let cancel = CancelRequest::new(side, server.settled_on(is_tls), client.cancel_token());
+        let connected = Self {
+            client,
+            driver: Some(driver),
+            cancel,
+            statements: Mutex::default(),
+        };
+        let session = connected.look_around(side).await?;
+        Ok((connected, session))
+    }
+
+    /// What the new session says of itself and its server.
+    async fn look_around(&self, side: Side) -> Result<Session> {
+        let answer = self.client.simple_query(&look_around(side)).await;
         let answer = answer.map_err(|error| from_connecting(error, side))?;
         let row = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
         let values = row.map(|row| (0..row.len()).map(|at| row.try_get(at).ok().flatten()));
-        let session = Session::read(values.into_iter().flatten(), side)?;
-        let cancel = CancelRequest::new(side, server.settled_on(is_tls), client.cancel_token());
-        let connected = Self {
-            client,
-            driver: Some(driver),
-            cancel,
-            session,
-            statements: Mutex::default(),
-        };
-        Ok((connected, session))
+        Session::read(values.into_iter().flatten(), side)
     }
 
     /// Ends the session in order, once its last statement has ended.
@@ -203,8 +206,6 @@ impl Drop for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("session", &self.session)
-            .finish_non_exhaustive()
+        f.write_str("Connection")
     }
 }

@@ -88,7 +88,6 @@ enum Trust {
 }
 
 fn trust(conninfo: &Conninfo) -> Result<Trust> {
-    let verified = matches!(conninfo.ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull);
     match conninfo.ssl_root_cert.as_deref() {
         Some(SYSTEM) if conninfo.ssl_mode != SslMode::VerifyFull => Err(Error::configuration(
             "sslrootcert=system demands sslmode=verify-full",
@@ -99,7 +98,7 @@ fn trust(conninfo: &Conninfo) -> Result<Trust> {
         None => match default_file("root.crt") {
             Some(file) => authorities(&file),
             None if conninfo.ssl_mode == SslMode::VerifyFull => system_authorities(),
-            None if verified => Err(Error::configuration(
+            None if conninfo.ssl_mode == SslMode::VerifyCa => Err(Error::configuration(
                 "root certificate file \"~/.postgresql/root.crt\" does not exist",
             )
             .with_hint(

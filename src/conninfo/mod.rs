@@ -244,8 +244,8 @@ impl Default for Conninfo {
 }
 
 impl Conninfo {
-    /// The same place with the role, password and certificates of `newer`: a password may be
-    /// changed, or a token expire, while a process runs. Another place is not taken over.
+    /// `newer`, if it is the same place: the same hosts and database. A password may be changed, or
+    /// a token expire, while a process runs; another place is not taken over.
     #[must_use]
     pub(crate) fn with_secrets_of(self, newer: Self) -> Self {
         let is_same = newer.hosts == self.hosts && newer.database == self.database;

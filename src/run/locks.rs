@@ -2,9 +2,8 @@
 
 use tokio_postgres::Client;
 
-use crate::connect::Connection;
 use crate::error::{Error, LOCKED_HINT, Result};
-use crate::source;
+use crate::{source, target};
 
 /// How long a statement may wait for a lock, in milliseconds. The limit is `lock_timeout`, so that
 /// the server gives up: a client that only disconnects leaves its backend waiting.
@@ -17,17 +16,20 @@ const OBSERVER_PATIENCE_MS: u32 = 500;
 
 /// From here on this session of the source waits for no lock for longer than that.
 pub(crate) async fn of_source(client: &Client) -> Result<()> {
-    set_at_source(client, PATIENCE_MS).await
+    let set = set(client, PATIENCE_MS).await;
+    set.map_err(source::error::from_driver)
 }
 
 /// From here on this session of the target waits for no lock for longer than that.
-pub(crate) async fn of_target(conn: &mut Connection) -> Result<()> {
-    set(conn, PATIENCE_MS).await
+pub(crate) async fn of_target(client: &Client) -> Result<()> {
+    let set = set(client, PATIENCE_MS).await;
+    set.map_err(target::error::from_driver)
 }
 
 /// The same for an observer, which waits for a moment only.
 pub(crate) async fn of_observer(client: &Client) -> Result<()> {
-    set_at_source(client, OBSERVER_PATIENCE_MS).await
+    let set = set(client, OBSERVER_PATIENCE_MS).await;
+    set.map_err(source::error::from_driver)
 }
 
 /// The error of a session, with what a lock that is not free means for it.
@@ -39,16 +41,7 @@ pub(crate) fn explained(error: Error) -> Error {
     }
 }
 
-async fn set_at_source(client: &Client, milliseconds: u32) -> Result<()> {
-    let set = format!("SET lock_timeout = {milliseconds}");
-    let set = client.batch_execute(&set).await;
-    set.map_err(source::error::from_driver)
-}
-
-async fn set(conn: &mut Connection, milliseconds: u32) -> Result<()> {
+async fn set(client: &Client, milliseconds: u32) -> Result<(), tokio_postgres::Error> {
     let sql = format!("SET lock_timeout = {milliseconds}");
-    conn.batch_execute(&sql)
-        .await
-        .map_err(crate::target::error::from_driver)?;
-    Ok(())
+    client.batch_execute(&sql).await
 }

@@ -102,8 +102,8 @@ impl Shared {
     /// limit.
     pub(crate) async fn target_session(&self, role: &str) -> Result<Connection> {
         let conninfo = &self.conninfo(Side::Target);
-        let mut conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
-        locks::of_target(&mut conn).await?;
+        let conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
+        locks::of_target(&conn).await?;
         Ok(conn)
     }
 

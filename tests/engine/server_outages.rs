@@ -266,22 +266,24 @@ async fn zombie_writes_nothing() {
     assert_eq!(count_log(&zombie, "applied changes"), 0);
 }
 
+/// A server that asks for this password over TCP.
+fn with_password(side: Side, name: &str, password: &str) -> Cluster {
+    Cluster::start(&Options {
+        name: name.to_owned(),
+        pg_bin: side.programs(),
+        tcp: true,
+        password: Some(password.to_owned()),
+        ..Options::default()
+    })
+    .unwrap()
+}
+
 /// A password that is changed under a process that runs is not its end: it says so, and comes back
 /// once it is right again.
 #[tokio::test]
 async fn password_that_was_changed_is_waited_for() {
-    let cluster = |side: Side, name: &str| {
-        Cluster::start(&Options {
-            name: name.to_owned(),
-            pg_bin: side.programs(),
-            tcp: true,
-            password: Some("right".to_owned()),
-            ..Options::default()
-        })
-        .unwrap()
-    };
-    let on_source = cluster(Side::Source, "password-source");
-    let on_target = cluster(Side::Target, "password-target");
+    let on_source = with_password(Side::Source, "password-source", "right");
+    let on_target = with_password(Side::Target, "password-target", "right");
     // The test comes by the sockets, which ask for none.
     let (mut pair, source, target) = labels_pair_on(&on_source, &on_target).await;
     pair.source_url = on_source.tcp_url(&pair.source_database);
@@ -340,18 +342,8 @@ async fn password_that_was_changed_is_waited_for() {
 /// A password in a file is read at each connect: whoever rotates it need not restart anything.
 #[tokio::test]
 async fn password_that_is_rotated_in_its_file_is_taken() {
-    let cluster = |side: Side, name: &str| {
-        Cluster::start(&Options {
-            name: name.to_owned(),
-            pg_bin: side.programs(),
-            tcp: true,
-            password: Some("first".to_owned()),
-            ..Options::default()
-        })
-        .unwrap()
-    };
-    let on_source = cluster(Side::Source, "rotated-source");
-    let on_target = cluster(Side::Target, "rotated-target");
+    let on_source = with_password(Side::Source, "rotated-source", "first");
+    let on_target = with_password(Side::Target, "rotated-target", "first");
     let (mut pair, source, target) = labels_pair_on(&on_source, &on_target).await;
     let file = on_source.data_dir().with_file_name("rotated-password");
     let rotate = |password: &str| {

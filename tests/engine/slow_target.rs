@@ -1,7 +1,8 @@
 //! A target that takes longer than the stream waits for it.
 
 use crate::support::{
-    Cdc, Signal, count_log, database_pair, labels_pair, pg, rows, wait_log, wait_rows, wait_until,
+    BLOCKED, Cdc, Signal, count_log, database_pair, labels_pair, lock_lookup, pg, rows, wait_log,
+    wait_rows, wait_until,
 };
 
 /// Longer than reading may stand still.
@@ -72,11 +73,7 @@ async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
     let (pair, source, target) = labels_pair().await;
     let cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
-    let holder = pg(&pair.target_url).await;
-    holder
-        .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let holder = lock_lookup(&pair).await;
     source
         .batch_execute("UPDATE labels SET label = 'behind the lock' WHERE code = 'MR'")
         .await
@@ -86,12 +83,7 @@ async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
         "Another session has locked a table for longer than 30 s",
     )
     .await;
-    wait_rows(
-        &target,
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass",
-        &["1"],
-    )
-    .await;
+    wait_rows(&target, BLOCKED, &["1"]).await;
     holder.batch_execute("ROLLBACK").await.unwrap();
     wait_rows(
         &target,
@@ -109,20 +101,14 @@ async fn nothing_commits_after_the_process_has_left() {
     let (pair, source, target) = labels_pair().await;
     let mut cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
-    let holder = pg(&pair.target_url).await;
-    holder
-        .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let holder = lock_lookup(&pair).await;
     source
         .batch_execute("UPDATE labels SET label = 'too late' WHERE code = 'MR'")
         .await
         .unwrap();
-    let waiting =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass";
-    wait_rows(&target, waiting, &["1"]).await;
+    wait_rows(&target, BLOCKED, &["1"]).await;
     assert_eq!(cdc.stop(Signal::Term).await.code(), Some(0));
-    wait_rows(&target, waiting, &["0"]).await;
+    wait_rows(&target, BLOCKED, &["0"]).await;
     holder.batch_execute("ROLLBACK").await.unwrap();
     let ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'cdc %'";
     wait_rows(&target, ours, &["0"]).await;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use cdc::cluster::{Cluster, Options};
 
 use crate::support::{
-    self, Cdc, Side, Signal, count_log, goes_on, labels_pair_on, pg, wait_in_step, wait_log,
-    wait_rows, wait_until,
+    self, BLOCKED, Cdc, Side, Signal, count_log, goes_on, labels_pair_on, lock_lookup,
+    wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 const WAITS: &str = "another cdc owns this pipeline";
@@ -63,18 +63,12 @@ async fn walsender_of_a_living_owner_is_left_alone() {
     let first = Cdc::run(&pair);
     wait_in_step(&source, &target).await;
     wait_log(&first, "\"streaming\"").await;
-    let holder = pg(&pair.target_url).await;
-    holder
-        .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let holder = lock_lookup(&pair).await;
     source
         .batch_execute("UPDATE labels SET label = 'in hand' WHERE code = 'MR'")
         .await
         .unwrap();
-    let blocked =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass";
-    wait_rows(&target, blocked, &["1"]).await;
+    wait_rows(&target, BLOCKED, &["1"]).await;
     let second = Cdc::run(&pair);
     wait_log(&second, WAITS).await;
     let started = Instant::now();

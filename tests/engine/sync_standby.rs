@@ -12,8 +12,8 @@ use tokio_postgres::Client;
 
 use crate::support::held::{self, CATCH_UP, FILL};
 use crate::support::{
-    self, Cdc, DEADLINE, Pair, Side, count_log, goes_on, labels_pair_on, own_cluster, pg, value,
-    wait_in_step, wait_log, wait_rows, wait_until,
+    self, Cdc, DEADLINE, Pair, Side, count_log, goes_on, labels_pair_on, lock_lookup, own_cluster,
+    pg, value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 /// A table that nobody follows.
@@ -177,11 +177,7 @@ async fn commits_go_on_while_the_target_is_locked() {
         eprintln!("{names}");
         name_standbys(&cluster, &names).await;
         wait_sync_state(&source, &stream, &["sync", "quorum"]).await;
-        let holder = pg(&pair.target_url).await;
-        holder
-            .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
-            .await
-            .unwrap();
+        let holder = lock_lookup(&pair).await;
         commits("locked", &source).await;
         let rows = "INSERT INTO labels (code, label, display_name) SELECT 'N' || n, 'n', repeat('x', 50) FROM generate_series(1, 60000) n";
         commit("a large transaction", &source, rows).await;

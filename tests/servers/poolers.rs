@@ -94,7 +94,7 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // A shell's TERM reaches the program below runuser, too.
+        // runuser starts the program as its child, which outlives it.
         let pid = self.process.id().to_string();
         let _ = Command::new("pkill").args(["-TERM", "-P", &pid]).status();
         let _ = self.process.kill();

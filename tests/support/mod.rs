@@ -28,7 +28,9 @@ use cdc::cluster::{Cluster, Options};
 use tokio_postgres::{Client, NoTls};
 
 #[allow(unused_imports)]
-pub use pipeline::{IN_STEP, TO_VERSION_4, TO_VERSION_5, forget_healings, goes_on, tear_down};
+pub use pipeline::{
+    BLOCKED, IN_STEP, TO_VERSION_4, TO_VERSION_5, forget_healings, goes_on, lock_lookup, tear_down,
+};
 #[allow(unused_imports)]
 pub use process::{Cdc, Signal};
 #[allow(unused_imports)]

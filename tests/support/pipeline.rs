@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::{Cdc, Pair, wait_in_step, wait_rows, wait_until};
+use super::{Cdc, Pair, pg, wait_in_step, wait_rows, wait_until};
 
 /// Takes away what a `cdc` that has just ended had made; the servers may take some milliseconds to
 /// notice that it has.
@@ -51,6 +51,20 @@ pub const TO_VERSION_4: &str = "
     DROP TABLE cdc.checkpoint, cdc.counted, cdc.shadow, cdc.discarded;
     ALTER TABLE IF EXISTS cdc.shadow_1_1 RENAME TO shadow_1_7;
     UPDATE cdc.version SET version = 4;";
+
+/// How many sessions wait for the lookup that is [locked](lock_lookup).
+pub const BLOCKED: &str =
+    "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'labels_lookup'::regclass";
+
+/// A session of the target that has the lookup locked until its transaction ends.
+pub async fn lock_lookup(pair: &Pair) -> Client {
+    let holder = pg(&pair.target_url).await;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE labels_lookup IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    holder
+}
 
 pub const IN_STEP: &str =
     "SELECT state || ' ' || (SELECT state FROM cdc.pipeline) FROM cdc.read_model";
