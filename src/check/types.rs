@@ -58,13 +58,27 @@ pub(super) fn fit(source: (&str, &str), lookup: (&str, &str)) -> Fit {
             "values that {} does not take are rejected",
             lookup.1
         )),
-        // A domain, an enum or a type of another name: the text may well be the same.
-        (Family::Other, _) | (_, Family::Other) => Fit::Some(format!(
+        (Family::Number, Family::Boolean) => {
+            Fit::Some("values other than 0 and 1 are rejected".to_owned())
+        }
+        (Family::Number, Family::Json) if is_whole(source.0) => Fit::Good,
+        (Family::Number, Family::Json) => {
+            Fit::Some("NaN and infinite values are rejected".to_owned())
+        }
+        // `t` and `f` are no JSON and no numbers, and no time looks like one of these.
+        (Family::Boolean, Family::Number | Family::Json | Family::Time)
+        | (Family::Time, Family::Number | Family::Boolean | Family::Json) => Fit::Never,
+        // A domain, an enum or a type of another name, a JSON number, the digits of a date: the
+        // text may well be the same.
+        _ => Fit::Some(format!(
             "values of {} that are not values of {} are rejected",
             source.1, lookup.1
         )),
-        _ => Fit::Never,
     }
+}
+
+fn is_whole(bare: &str) -> bool {
+    matches!(bare, "smallint" | "integer" | "bigint")
 }
 
 /// The numbers in a type's modifier: `numeric(10,2)` has 10 and 2.
@@ -214,8 +228,17 @@ mod tests {
             ("integer", "character varying(11)", "some"),
             ("text", "jsonb", "some"),
             ("jsonb", "json", "good"),
-            ("json", "boolean", "never"),
-            ("integer", "boolean", "never"),
+            ("json", "boolean", "some"),
+            ("jsonb", "integer", "some"),
+            ("json", "date", "some"),
+            ("integer", "boolean", "some"),
+            ("integer", "jsonb", "good"),
+            ("numeric", "jsonb", "some"),
+            ("integer", "date", "some"),
+            ("date", "jsonb", "never"),
+            ("date", "bigint", "never"),
+            ("boolean", "date", "never"),
+            ("boolean", "numeric", "never"),
             ("boolean", "jsonb", "never"),
             ("integer", "s.mood", "some"),
             ("s.mood", "integer", "some"),

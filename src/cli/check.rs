@@ -6,6 +6,8 @@ use super::{Context, Outcome, common};
 use crate::check::{
     Finding, Severity, SourceModel, SourceSide, TargetSide, check, is_ready, render,
 };
+use crate::connect::Side;
+use crate::connect::steady::check_steady;
 use crate::error::{Error, Result};
 use crate::progress::SourceIdentity;
 use crate::read_model::obstacles::obstacles;
@@ -134,6 +136,8 @@ async fn replication(settings: &Settings, copied: Option<&SourceIdentity>) -> Op
 
 async fn source_side(settings: &Settings, copied: Option<&SourceIdentity>) -> Result<SourceSide> {
     let client = common::source(settings, "check", copied).await?;
+    let open = async || common::source(settings, "check", copied).await;
+    check_steady(Side::Source, open).await?;
     let server = source::facts::server(&client).await?;
     let publication = source::facts::publication(&client, &settings.source.publication).await?;
     let mut models = Vec::new();
@@ -182,6 +186,10 @@ async fn source_model(
 /// The target, and the source that its lookups were copied from.
 async fn target_side(settings: &Settings) -> Result<(TargetSide, Option<SourceIdentity>)> {
     let mut conn = common::target(settings, "check").await?;
+    check_steady(Side::Target, async || {
+        common::target(settings, "check").await
+    })
+    .await?;
     let server = target::facts::server(&mut conn, &settings.target.schema).await?;
     let mut lookups = Vec::new();
     for model in &settings.read_models {

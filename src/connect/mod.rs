@@ -5,6 +5,7 @@
 //! Search  the servers in order      --> Ways  the protections that sslmode allows
 //!         --> Wire  socket, TLS     --> handshake by tokio-postgres
 //!         --> Session  what the server says of itself: will it do, are the settings in force
+//!         --> steady   is it one session of the server, or does a pooler change it (run and check)
 //! ```
 //!
 //! Authentication is tokio-postgres's. Nothing but the [`Conninfo`](crate::conninfo::Conninfo)
@@ -19,6 +20,7 @@ pub(crate) mod query;
 pub(crate) mod search;
 pub(crate) mod server;
 mod side;
+pub(crate) mod steady;
 mod tls;
 pub(crate) mod ways;
 pub(crate) mod wire;

@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use crate::batch::Suspended;
-use crate::connect::Connection;
+use crate::connect::steady::check_steady;
+use crate::connect::{Connection, Side};
 use crate::error::Result;
 use crate::lsn::Lsn;
 use crate::ownership::Ownership;
@@ -147,6 +148,12 @@ struct Ends {
 
 impl Ends {
     async fn connect(shared: &Shared, lessons: &mut Lessons) -> Result<Self> {
+        // A pooler that is there at the first session is found: later ones go the same way.
+        let is_first = lessons.epoch.is_none();
+        if is_first {
+            let open = async || shared.target_plain_session("facts").await;
+            check_steady(Side::Target, open).await?;
+        }
         // Until the stream begins, every commit is durable, whatever target.synchronous_commit
         // says. So the claim flushes the position that it reads, which the last owner may have
         // stored asynchronously, and a merge of copies flushes the position that it stores.
@@ -155,7 +162,7 @@ impl Ends {
         let copied = shared.bookkeeping.source(&mut conn).await?;
         let (replication, source) = match preflight::connect(shared, copied.as_ref()).await {
             Ok(connected) => connected,
-            Err(error) if lessons.epoch.is_none() => {
+            Err(error) if is_first => {
                 return Err(preflight::or_another_pipeline(shared, &mut conn, error).await);
             }
             Err(error) => return Err(error),
@@ -163,6 +170,10 @@ impl Ends {
         shared.stay_with(Some(replication.instance()));
         let client = shared.source_session("facts").await?;
         locks::of_source(&client).await?;
+        if is_first {
+            let open = async || shared.source_session("facts").await;
+            check_steady(Side::Source, open).await?;
+        }
         check_server(&client).await?;
         // It is useless to wait for another pipeline.
         check_slot(shared, lessons, (&client, &mut conn), &source).await?;

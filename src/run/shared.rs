@@ -101,10 +101,15 @@ impl Shared {
     /// A session of the target for this role, which commits durably and waits for no lock without a
     /// limit.
     pub(crate) async fn target_session(&self, role: &str) -> Result<Connection> {
-        let conninfo = &self.conninfo(Side::Target);
-        let conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
+        let conn = self.target_plain_session(role).await?;
         locks::of_target(&conn).await?;
         Ok(conn)
+    }
+
+    /// A session of the target that is set to nothing more than every session.
+    pub(crate) async fn target_plain_session(&self, role: &str) -> Result<Connection> {
+        let conninfo = &self.conninfo(Side::Target);
+        target::connect::connect(conninfo, &self.application_name(role)).await
     }
 
     /// An ordinary session of the source for this role, with the session's own server.
