@@ -64,7 +64,12 @@ impl Follower {
     /// # Errors
     /// As [`Intake::take`].
     pub fn take(&mut self, frame: &StreamFrame<'_>) -> Result<()> {
-        match self.intake.take(frame)? {
+        let step = self.intake.take(frame)?;
+        self.step(step)
+    }
+
+    fn step(&mut self, step: Step) -> Result<()> {
+        match step {
             Step::Whole(mut transaction) => {
                 self.leaves.append(&mut transaction.leaves);
                 self.received = self.received.max(transaction.end_lsn);
@@ -87,6 +92,16 @@ impl Follower {
     pub fn end_at(&mut self, position: Lsn) {
         self.end = Some(position);
         self.intake.end_at(position);
+    }
+
+    /// It may go further than the last end. What came beyond that is taken in now.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn go_on(&mut self) -> Result<()> {
+        self.end = None;
+        let step = self.intake.go_on()?;
+        self.step(step)
     }
 
     /// Whether everything before the end was received.

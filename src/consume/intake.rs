@@ -46,6 +46,8 @@ pub(crate) struct Intake {
     /// Where the reader stops: what commits here or later is not its own.
     end: Option<Lsn>,
     is_at_end: bool,
+    /// The transaction that came beyond the end.
+    beyond: Option<Transaction>,
     chunk_bytes: usize,
 }
 
@@ -67,6 +69,7 @@ impl Intake {
             replay: Replay::new(checkpoint, last, start),
             end: None,
             is_at_end: false,
+            beyond: None,
             chunk_bytes: CHUNK_BYTES,
         }
     }
@@ -115,6 +118,7 @@ impl Intake {
 
     fn whole(&mut self, transaction: Transaction) -> Result<Step> {
         if self.is_beyond(transaction.id) {
+            self.beyond = Some(transaction);
             return Ok(Step::Nothing);
         }
         // A transaction in chunks was judged at its first chunk.
@@ -159,6 +163,19 @@ impl Intake {
     /// Stops before the first commit at or after this position.
     pub(crate) fn end_at(&mut self, position: Lsn) {
         self.end = Some(position);
+    }
+
+    /// Goes on behind the end, with what came beyond it.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub(crate) fn go_on(&mut self) -> Result<Step> {
+        self.end = None;
+        self.is_at_end = false;
+        match self.beyond.take() {
+            Some(transaction) => self.whole(transaction),
+            None => Ok(Step::Nothing),
+        }
     }
 
     /// Whether a commit at or after the end has come.

@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::consume::acks::Asks;
 use crate::consume::follower::Follower;
 use crate::consume::mode::Joining;
@@ -66,12 +64,14 @@ impl CatchUp {
 
     /// Until the shadow is close to `end`.
     pub(crate) async fn until_near(&mut self, end: Lsn, shadows: Shadows<'_>) -> Result<()> {
+        self.follower.go_on()?;
         self.follow(shadows, |follower| follower.is_near(end, NEAR_BYTES))
             .await
     }
 
     /// Brings the shadow to `position`: every commit before it, none at or after it.
     pub(crate) async fn until(&mut self, position: Lsn, shadows: Shadows<'_>) -> Result<()> {
+        self.follower.go_on()?;
         self.follower.end_at(position);
         self.follow(shadows, Follower::is_at_end).await
     }
@@ -126,14 +126,16 @@ impl CatchUp {
             .await
     }
 
-    /// Keeps the connection alive until the running stream is paused.
-    pub(crate) async fn while_waiting(
+    /// Keeps the connection alive until this is done.
+    pub(crate) async fn while_working<T>(
         &mut self,
-        mut position: oneshot::Receiver<Lsn>,
-    ) -> Result<Lsn> {
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
-                position = &mut position => return position.map_err(|_| stream_gone()),
+                biased;
+                result = &mut work => return result,
                 () = tokio::time::sleep(self.feedback) => self.say(Asks::Nothing).await?,
             }
         }
@@ -152,14 +154,7 @@ impl CatchUp {
         if folds.is_empty() {
             return Ok(());
         }
-        let mut writing = std::pin::pin!(shadow.catch_up(folds));
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut writing => return result,
-                () = tokio::time::sleep(self.feedback) => self.say(Asks::Nothing).await?,
-            }
-        }
+        self.while_working(shadow.catch_up(folds)).await
     }
 
     /// The copy's own stream has described no other columns than those that were bound.

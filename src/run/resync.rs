@@ -1,53 +1,48 @@
-//! Resync: an exact copy beside the running stream, compared and merged at one position.
+//! Resync: an exact copy beside the running stream, compared with the lookups at one position.
 //!
 //! ```text
 //! copy      slot C --- rows as of C ---> shadow --- own stream from C --> near ---> P
-//! stream    --------------------------------------------------------> paused at P --> merge --> on
+//! stream    --------------------------------------------------------> paused at P --> on
 //! ```
 //!
 //! The temporary slot exports a snapshot that holds exactly the commits before C. The shadow is
 //! filled from it and catches up by the slot's own stream. Once it is near, the running stream
 //! pauses at its position P. Then the shadow is brought to P: every commit before P, none at or
-//! after it. The differences are written in one transaction with the checkpoint P. A pause *at* C
-//! is impossible: when the slot is created, the stream has often passed C already. A dry run takes
-//! a snapshot of the target at P, lets the stream continue, and compares within the snapshot.
+//! after it. A pause *at* C is impossible: when the slot is created, the stream has often passed C
+//! already. What happens at P is in `settle.rs`.
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Merged, Written};
+use crate::batch::Written;
 use crate::error::{Class, Error, Result};
 use crate::lsn::Lsn;
 use crate::read_model::ModelId;
 use crate::run::bind::{Binder, When};
 use crate::run::budget::within;
-use crate::run::catch_up::{CatchUp, NEAR_BYTES, altered, stream_gone};
+use crate::run::catch_up::{CatchUp, stream_gone};
 use crate::run::copy::{Copied, FailedCopy, ToCopy, copy_all, take_away};
 use crate::run::messages::Command;
 use crate::run::shared::Shared;
 use crate::run::waiting::{Wanted, create_slot};
 use crate::run::{publish, unreadable};
 use crate::settings::ReadModelSettings;
-use crate::source;
-use crate::source::shapes::Shapes;
 use crate::source::slot::Kind;
-use crate::sql::TableName;
 use crate::target::bookkeeping::ModelState;
 use crate::target::difference::Difference;
 use crate::target::model::TargetModel;
 use crate::target::shadow::ShadowWriter;
 
 mod order;
+mod settle;
 
 pub(crate) use order::{Order, Ordered, Outcome};
+use settle::Copies;
 
 /// How long the creation of the temporary slot may wait for open write transactions of the source.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long the running stream may pause until the shadow has reached its position.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Carries the order out. Nothing of it stays behind, whether it succeeds or not.
 pub(crate) async fn resync(
@@ -131,11 +126,22 @@ impl Copying<'_> {
         replication
             .start(&name, slot.consistent_point, &source.publication)
             .await?;
-        let mut catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
-        let near = self.come_near(&client, &name, &mut catch_up, (shadow, &ready));
-        or_stopped(&stop, near).await?;
-        let compared = self.compare_at_one_position(&client, catch_up, shadow, &ready);
-        or_stopped(&stop, compared).await
+        let catch_up = CatchUp::new(replication, slot.consistent_point, &ready, feedback);
+        let mut copies = Copies {
+            client: &client,
+            slot: &name,
+            catch_up,
+            shadow,
+            ready: &ready,
+        };
+        let settled = async {
+            if self.order.dry_run {
+                self.compare_only(&mut copies).await
+            } else {
+                self.settle(&mut copies).await
+            }
+        };
+        or_stopped(&stop, settled).await
     }
 
     /// The copies to go on with; the others are noted.
@@ -154,29 +160,6 @@ impl Copying<'_> {
             }
         }
         Ok(ready)
-    }
-
-    /// The copies come near to the end of the source's WAL.
-    ///
-    /// The end moves on meanwhile: near means near to where it is then. At a source that writes
-    /// faster than that in each round, twice as much is near in the next one.
-    async fn come_near(
-        &self,
-        client: &tokio_postgres::Client,
-        slot: &str,
-        catch_up: &mut CatchUp,
-        (shadow, ready): (&mut ShadowWriter, &[ToCopy]),
-    ) -> Result<()> {
-        let mut near_bytes = NEAR_BYTES;
-        loop {
-            let end = source::facts::current_wal(client).await?;
-            if end.bytes_since(catch_up.received()) <= near_bytes {
-                return Ok(());
-            }
-            near_bytes = near_bytes.saturating_mul(2);
-            let near = catch_up.until_near(end, (&mut *shadow, ready));
-            within(self.shared, slot, near).await?;
-        }
     }
 
     /// Binds the read models as they are now; one that cannot be bound is left out.
@@ -314,140 +297,6 @@ impl Copying<'_> {
             model.name
         ));
         Err(self.end_session(error).await?)
-    }
-
-    /// The stream pauses; the copies are brought to its position, and compared or merged there.
-    async fn compare_at_one_position(
-        &mut self,
-        client: &tokio_postgres::Client,
-        mut catch_up: CatchUp,
-        shadow: &mut ShadowWriter,
-        ready: &[ToCopy],
-    ) -> Result<Outcome> {
-        // Dropped at the end of this function, on every path: then the stream continues.
-        let (resume, resumed) = oneshot::channel::<()>();
-        let position = self.stand_still(&mut catch_up, ready, resumed).await?;
-        tracing::debug!(lsn = %position, "the stream is paused: the copies are brought to its position");
-        tokio::time::timeout(PAUSE_PATIENCE, catch_up.until(position, (shadow, ready)))
-            .await
-            .map_err(|_| {
-                Error::transient("the copy did not come to the stream's position in time")
-            })??;
-        self.prove(client, &mut catch_up, ready).await?;
-        if self.order.dry_run {
-            let found = self.compare(shadow, ready, resume).await?;
-            return Ok(self.outcome(position, Vec::new(), found));
-        }
-        tracing::debug!(lsn = %position, "merging the copies");
-        let merged = self.merge(ready).await?;
-        tracing::debug!(lsn = %position, "merged the copies");
-        drop(resume);
-        let written = self.written(ready, merged);
-        Ok(self.outcome(position, written, Vec::new()))
-    }
-
-    /// Asks the stream to pause, and waits for its position.
-    async fn stand_still(
-        &self,
-        catch_up: &mut CatchUp,
-        ready: &[ToCopy],
-        resume: oneshot::Receiver<()>,
-    ) -> Result<Lsn> {
-        let models = if self.order.dry_run { &[] } else { ready };
-        let models = models.iter().map(ToCopy::joining);
-        // At or after what the shadow already holds: it must not have a commit that the lookups
-        // lack.
-        let at_least = catch_up.received();
-        let (reply, position) = oneshot::channel();
-        let pause = Command::Pause {
-            models: models.collect(),
-            at_least,
-            reply,
-            resume,
-        };
-        tracing::debug!(%at_least, "the stream is asked to pause");
-        self.commands.send(pause).await.map_err(|_| stream_gone())?;
-        catch_up.while_waiting(position).await
-    }
-
-    /// Compares within one snapshot of the target, which is taken while the stream is paused.
-    async fn compare(
-        &self,
-        shadow: &mut ShadowWriter,
-        ready: &[ToCopy],
-        resume: oneshot::Sender<()>,
-    ) -> Result<Vec<(String, Difference)>> {
-        shadow.begin_comparing().await?;
-        if resume.is_closed() {
-            // The target's snapshot may be later than the copy.
-            return Err(Error::transient(
-                "the stream went on before it could be compared",
-            ));
-        }
-        // The snapshot keeps what is compared unchanged, however long the comparison takes.
-        drop(resume);
-        let mut found = Vec::new();
-        for to_copy in ready {
-            let difference = shadow.compare(&to_copy.model, self.order.keys).await?;
-            found.push((to_copy.settings.name(), difference));
-        }
-        shadow.end_comparing().await?;
-        Ok(found)
-    }
-
-    /// The stream's own session merges the copies.
-    async fn merge(&self, ready: &[ToCopy]) -> Result<Vec<Merged>> {
-        let models = ready
-            .iter()
-            .map(|to_copy| (to_copy.index, to_copy.model.clone()));
-        let (reply, merged) = oneshot::channel();
-        let merge = Command::Merge {
-            models: models.collect(),
-            request: self.order.request,
-            reply,
-        };
-        self.commands.send(merge).await.map_err(|_| stream_gone())?;
-        merged.await.map_err(|_| stream_gone())?
-    }
-
-    /// What was written, by name; read models that could not be written are among the failed.
-    fn written(&mut self, ready: &[ToCopy], merged: Vec<Merged>) -> Vec<(String, Written)> {
-        let mut written = Vec::new();
-        for Merged { index, result } in merged {
-            let Some(to_copy) = ready.iter().find(|to_copy| to_copy.index == index) else {
-                continue;
-            };
-            let name = to_copy.settings.name();
-            match result {
-                Ok(rows) => written.push((name, rows)),
-                Err(error) => self.failed.push(to_copy.failed(error)),
-            }
-        }
-        written
-    }
-
-    /// The tables are still those that were bound, and the copy's own stream has described no other
-    /// columns since.
-    async fn prove(
-        &self,
-        client: &tokio_postgres::Client,
-        catch_up: &mut CatchUp,
-        ready: &[ToCopy],
-    ) -> Result<()> {
-        let tables: Vec<TableName> = ready
-            .iter()
-            .map(|to_copy| to_copy.settings.source.clone())
-            .collect();
-        let publication = &self.shared.settings.source.publication;
-        let now = Shapes::prepare(client)
-            .await?
-            .read(client, publication, &tables)
-            .await?;
-        for (to_copy, shape) in ready.iter().zip(&now) {
-            shape.is_bound_to(&to_copy.model.model).map_err(altered)?;
-        }
-        let shapes: Vec<_> = tables.into_iter().zip(now).collect();
-        catch_up.prove(&shapes)
     }
 
     fn outcome(

@@ -17,7 +17,7 @@ use crate::connect::query::query;
 use crate::error::Result;
 use crate::fold::Fold;
 use crate::read_model::ModelId;
-use crate::target::bookkeeping::Bookkeeping;
+use crate::target::bookkeeping::{Bookkeeping, Equal};
 use crate::target::copy_buffer::{Gathered, begin_copy};
 use crate::target::difference::{Difference, compare};
 use crate::target::error::from_driver;
@@ -269,6 +269,19 @@ impl ShadowWriter {
     /// of each kind.
     pub async fn compare(&mut self, model: &TargetModel, limit: u32) -> Result<Difference> {
         compare(&mut self.conn, model.compare(limit)).await
+    }
+
+    /// Whether lookup and map are exactly as the shadow has them, without a rejected row; `None` if
+    /// they are not. Nothing is written.
+    pub(crate) async fn is_equal(&mut self, model: &TargetModel) -> Result<Option<Equal>> {
+        let row = query(model.unequal()).row(&self.conn).await;
+        let row = row.map_err(from_driver)?;
+        let count = |at| row.try_get::<_, i64>(at).map_err(from_driver);
+        Ok((count(0)? == 0).then_some(Equal {
+            id: model.id,
+            shown: count(1)?,
+            waiting: count(2)?,
+        }))
     }
 
     /// Gives all shadows back.

@@ -325,6 +325,15 @@ impl TargetModel {
         )
     }
 
+    /// The comparison of a resync: how many rows of lookup and map are not as the shadow has them,
+    /// how many are shown, and how many wait.
+    pub(crate) fn unequal(&self) -> String {
+        self.fill(
+            include_str!("../../../sql/target/write/unequal.sql"),
+            &[("?no_lookup", "l.tableoid IS NULL")],
+        )
+    }
+
     /// What each left-out value becomes, and whether it still is left out. Without such columns
     /// nothing changes.
     pub(super) fn resolve(

@@ -98,6 +98,7 @@ fn no_placeholder_is_left_in_any_statement() {
         model.fold_chunk_function(),
         model.catch_up_function(),
         model.compare(5),
+        model.unequal(),
         model.count_differing(),
         model.judge_differing(&labels().at_look(1)),
         model.plain_result(5),

@@ -95,6 +95,14 @@ impl TargetModel {
                     differs(&map, &stage)
                 ),
             ),
+            // The entry says something else than the row whose state is the map's.
+            (
+                "?entry_differs",
+                format!(
+                    "(m.state <> s.state OR {} OR (s.state <> 's' AND {kept}))",
+                    differs(&map, &stage)
+                ),
+            ),
             // Byte by byte, even if the index calls two keys equal.
             (
                 "?key_is_as_it_was",

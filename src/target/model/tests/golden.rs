@@ -91,6 +91,7 @@ fn files() -> Vec<(&'static str, String)> {
         ("fold_chunk.sql", model.fold_chunk_function()),
         ("catch_up.sql", model.catch_up_function()),
         ("compare.sql", model.compare(20)),
+        ("unequal.sql", model.unequal()),
         ("plain.sql", joined(&plain)),
         ("calls.sql", joined(&calls)),
     ]
