@@ -152,3 +152,60 @@ impl Follower {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::PgTimestamp;
+    use crate::transaction::tests::{begin, commit, insert, model, relation};
+
+    fn follower(chunk_bytes: usize) -> Follower {
+        Follower::new(Lsn(100), &[(ModelIndex(0), model())]).with_chunks_of(chunk_bytes)
+    }
+
+    fn take(follower: &mut Follower, payloads: &[Vec<u8>]) {
+        for payload in payloads {
+            let frame = StreamFrame::WalData {
+                start: Lsn(0),
+                end: Lsn(0),
+                send_time: PgTimestamp(0),
+                payload,
+            };
+            follower.take(&frame).unwrap();
+        }
+    }
+
+    fn rows(follower: &mut Follower) -> usize {
+        let folds = follower.take_folds().unwrap();
+        folds.iter().map(|(_, fold)| fold.len()).sum()
+    }
+
+    /// The transaction that came beyond the first end is not lost, whole or in chunks.
+    #[test]
+    fn a_copy_goes_on_behind_its_end() {
+        for chunk_bytes in [usize::MAX, 1] {
+            let mut follower = follower(chunk_bytes);
+            take(
+                &mut follower,
+                &[begin(110), relation("label"), insert("1"), commit(110)],
+            );
+            follower.end_at(Lsn(119));
+            assert!(!follower.is_at_end());
+            take(&mut follower, &[begin(120), insert("2")]);
+            if chunk_bytes == usize::MAX {
+                take(&mut follower, &[commit(120)]);
+            }
+            assert!(follower.is_at_end());
+            assert_eq!(rows(&mut follower), 1);
+            follower.go_on().unwrap();
+            assert!(!follower.is_at_end());
+            if chunk_bytes == 1 {
+                take(&mut follower, &[insert("3"), commit(120)]);
+            }
+            take(&mut follower, &[begin(130), insert("4"), commit(130)]);
+            follower.end_at(Lsn(140));
+            let expected = if chunk_bytes == 1 { 3 } else { 2 };
+            assert_eq!(rows(&mut follower), expected, "chunks of {chunk_bytes}");
+        }
+    }
+}

@@ -39,6 +39,7 @@ mod rejected_rows;
 mod restarts_during_copy;
 mod resync;
 mod resync_requests;
+mod resync_settles;
 mod roles;
 mod row_security;
 mod server_outages;

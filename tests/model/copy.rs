@@ -49,6 +49,8 @@ pub struct Copy {
     pub feed: Feed,
     /// Whether it has asked the stream to stand still.
     pub asked: bool,
+    /// Whether it has asked in order to compare only.
+    pub compares: bool,
     /// Where the stream is paused for it.
     pub position: Option<Lsn>,
 }
@@ -68,6 +70,7 @@ impl Copy {
             follower: Follower::new(point, &copied).with_chunks_of(chunk_bytes),
             feed,
             asked: false,
+            compares: false,
             position: None,
             models: models.clone(),
         }

@@ -481,7 +481,9 @@ impl<'a> Player<'a> {
             }
             0 if copy.follower.is_near(copy.follower.received(), 0) => {
                 copy.asked = true;
-                let models = ModelIndex::number(self.models.iter().cloned()).collect();
+                copy.compares = self.random.bool();
+                let joining = self.models.iter().filter(|_| !copy.compares).cloned();
+                let models = ModelIndex::number(joining).collect();
                 let at_least = copy.follower.received();
                 self.consumer.pause(at_least, models);
                 self.note(format!("a copy asks for a pause at {at_least}"));
@@ -513,7 +515,7 @@ impl<'a> Player<'a> {
             return Ok(());
         }
         if copy.position.is_some() && copy.follower.is_at_end() && self.in_hand.is_none() {
-            return self.begin_merge();
+            return self.at_position();
         }
         Ok(())
     }
@@ -532,7 +534,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    fn begin_merge(&mut self) -> Step {
+    /// The copy is where the stream is paused.
+    fn at_position(&mut self) -> Step {
         let altered = self.is_altered();
         let table = self.models[0].settings.source.clone();
         let Some(copy) = &mut self.copy else {
@@ -548,11 +551,34 @@ impl<'a> Player<'a> {
             self.end_copy("the table is another one");
             return Ok(());
         }
+        if copy.compares {
+            return self.compare();
+        }
         let position = copy.position;
         if self.consumer.begin_merge() != position {
             return Err(format!("the copy of {position:?} cannot be merged"));
         }
         self.in_hand = Some(Hand::Merge);
+        Ok(())
+    }
+
+    /// Lookups that are in step are as the copy; then both go on.
+    fn compare(&mut self) -> Step {
+        let Some(copy) = &mut self.copy else {
+            return Ok(());
+        };
+        let mut targets = self.kept.targets.clone();
+        copy.merge(&mut targets)?;
+        for (at, (merged, kept)) in targets.iter().zip(&self.kept.targets).enumerate() {
+            if !self.kept.out_of_step[at] && merged != kept {
+                return Err(format!("a copy of read model {at} is not its lookup"));
+            }
+        }
+        (copy.asked, copy.position) = (false, None);
+        copy.follower.go_on().map_err(|error| error.to_string())?;
+        self.note("the copy was compared".to_owned());
+        self.stands = false;
+        self.consumer.resume();
         Ok(())
     }
 

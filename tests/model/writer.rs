@@ -38,7 +38,7 @@ enum State {
 }
 
 /// A row of the map.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     key: Values,
     state: State,
@@ -58,7 +58,7 @@ pub struct Staged {
 }
 
 /// A lookup table with its map.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     /// The lookup's rows by key.
     pub lookup: BTreeMap<Values, Values>,
