@@ -56,7 +56,8 @@ pub(super) fn client_certificate(
                 "the client's key \"{}\" is not the key of the certificate \"{}\"",
                 key_file.display(),
                 file.display()
-            )))
+            ))
+            .with_hint("Give two files that belong together in sslcert and sslkey."))
         }
         _ => Ok(Some(certificate)),
     }

@@ -284,20 +284,24 @@ impl Judge {
         if self.demands.certificate != SslCertMode::Require {
             return Ok(());
         }
-        let why = match self.channel {
+        let (why, hint) = match self.channel {
             Channel::Tls(ClientCertificate::Shown) => return Ok(()),
-            Channel::Tls(ClientCertificate::NotAsked) => {
-                "the server did not ask for a client certificate"
-            }
-            Channel::Tls(ClientCertificate::Missing) => {
-                "the server asked for a client certificate, and there is none that it takes"
-            }
-            Channel::Open | Channel::Local => "the connection has no TLS",
+            Channel::Tls(ClientCertificate::NotAsked) => (
+                "the server did not ask for a client certificate",
+                "A server asks for one if its ssl_ca_file is set.",
+            ),
+            Channel::Tls(ClientCertificate::Missing) => (
+                "the server asked for a client certificate, and there is none",
+                "Name sslcert and sslkey.",
+            ),
+            Channel::Open | Channel::Local => (
+                "the connection has no TLS",
+                "Connect by TCP with sslmode=require or higher.",
+            ),
         };
         Err(Refused {
-            error: Error::configuration(format!("sslcertmode=require is not met: {why}")).with_hint(
-                "Name sslcert and sslkey. A server asks for a certificate if its ssl_ca_file is set.",
-            ),
+            error: Error::configuration(format!("sslcertmode=require is not met: {why}"))
+                .with_hint(hint),
             tls_may_help: self.channel == Channel::Open,
         })
     }

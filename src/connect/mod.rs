@@ -25,6 +25,7 @@ pub(crate) mod search;
 pub(crate) mod server;
 mod side;
 mod tls;
+mod tls_error;
 pub(crate) mod ways;
 pub(crate) mod wire;
 

@@ -175,6 +175,22 @@ fn not_revoked(verified: Result<ServerCertVerified, rustls::Error>) -> Result<()
     }
 }
 
+/// Of a certificate that vouches for itself only the time counts, which is verified before its
+/// issuer.
+fn in_time(verified: Result<(), rustls::Error>) -> Result<(), rustls::Error> {
+    match verified {
+        Err(
+            error @ rustls::Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ),
+        ) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Verifies what the sslmode asks for. That the server has the certificate's key is always
 /// verified.
 #[derive(Debug)]
@@ -203,8 +219,9 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        // A certificate that the user has put into the root file needs no other to vouch for it.
-        // webpki would refuse it if it is marked as an authority, as `openssl req -x509` does.
+        // A certificate that the user has put into the root file needs no other to vouch for it,
+        // until it expires. webpki would refuse it if it is marked as an authority, as `openssl req
+        // -x509` does.
         if let Some(revocation) = &self.revocation {
             not_revoked(revocation.verify_server_cert(
                 end_entity,
@@ -213,15 +230,20 @@ impl ServerCertVerifier for Verifier {
                 &[],
                 now,
             ))?;
-        } else if !certificates.contains(end_entity) {
+        } else {
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
+            let verified = verify_server_cert_signed_by_trust_anchor(
                 &certificate,
                 roots,
                 intermediates,
                 now,
                 algorithms,
-            )?;
+            );
+            if certificates.contains(end_entity) {
+                in_time(verified)?;
+            } else {
+                verified?;
+            }
         }
         if self.check_name {
             verify_server_name(&certificate, server_name)?;

@@ -12,6 +12,7 @@ use super::error::from_connecting;
 use super::guard::Guarded;
 use super::side::Side;
 use super::tls::client_config;
+use super::tls_error::{is_about_our_certificate, not_taken};
 use super::wire::{Address, Liveness, Protection, Refusal, Secured, Wire};
 use crate::conninfo::{Conninfo, SslMode};
 use crate::error::{Error, Result};
@@ -131,6 +132,10 @@ impl<'a> Ways<'a> {
         let (error, another_may_help) = match refusal(&error) {
             Some(refused) => (refused.error, refused.tls_may_help),
             None if is_unbound(&error) => (not_bound(NO_HASH), false),
+            // With TLS 1.3 the server says so when TLS is there.
+            None if stream_error(&error).is_some_and(is_about_our_certificate) => {
+                (not_taken(error), false)
+            }
             None => {
                 let error = from_connecting(error, self.side);
                 // pg_hba.conf may take this role the other way only. A password that was refused is
@@ -164,8 +169,13 @@ fn is_unbound(error: &tokio_postgres::Error) -> bool {
 
 /// The judge's verdict, which the driver hands through as an error of its stream.
 fn refusal(error: &tokio_postgres::Error) -> Option<Refused> {
-    let source = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
-    source.get_ref()?.downcast_ref::<Refused>().cloned()
+    let source = stream_error(error)?.get_ref()?;
+    source.downcast_ref::<Refused>().cloned()
+}
+
+/// The error of the stream below the driver.
+fn stream_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// How a connection may be protected, in the order in which it is tried.

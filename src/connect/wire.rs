@@ -21,6 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::client_certificate::{Outcome, Watched};
 use super::demands::Channel;
+use super::tls_error::of_handshake;
 use crate::conninfo::Keepalives;
 use crate::error::{Error, Result};
 
@@ -199,28 +200,8 @@ async fn secure(socket: Socket, mut config: ClientConfig, name: &str) -> Result<
         .unwrap_or_else(|never| match never {});
     match connect.connect(socket).await {
         Ok(stream) => Ok(Wire::Tls(Box::new(stream), outcome)),
-        Err(error) => Err(Refusal::Tls(handshake_error(error))),
+        Err(error) => Err(Refusal::Tls(of_handshake(error))),
     }
-}
-
-fn handshake_error(error: io::Error) -> Error {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let is_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-    if error.to_string().contains("UnsupportedCertVersion") {
-        return Error::configuration("cannot read the server's certificate")
-            .with_source(error)
-            .with_hint(
-                "Only certificates of X.509 version 3 are understood: give `openssl x509 -req` an -extfile.",
-            );
-    }
-    if is_certificate || error.kind() == io::ErrorKind::InvalidInput {
-        return Error::configuration("cannot verify the server's certificate")
-            .with_source(error)
-            .with_hint("Check sslrootcert and the host name; verify-full needs the name in the certificate's subjectAltName.");
-    }
-    Error::transient("could not agree on TLS with the server").with_source(error)
 }
 
 impl AsyncRead for Socket {

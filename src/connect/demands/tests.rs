@@ -186,7 +186,7 @@ fn a_client_certificate_that_is_demanded_must_have_been_shown() {
         (Channel::Tls(ClientCertificate::Shown), "in"),
         (
             Channel::Tls(ClientCertificate::Missing),
-            "there is none that it takes",
+            "asked for a client certificate, and there is none (hint: Name sslcert and sslkey.)",
         ),
         (TLS, "the server did not ask for a client certificate"),
         (Channel::Open, "the connection has no TLS"),
