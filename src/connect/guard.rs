@@ -61,6 +61,15 @@ impl<S> Guarded<S> {
         }
     }
 
+    /// A server that has closed the connection may have said why. So until it lets the client in, a
+    /// failure to write counts as written: as in libpq, the next read says what happened.
+    fn or_read<T>(&self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+        match (written, &self.phase) {
+            (Poll::Ready(Err(_)), Phase::Reading | Phase::HandingOn(..)) => Poll::Ready(Ok(all)),
+            (written, _) => written,
+        }
+    }
+
     /// Takes the message, once it is whole.
     fn judged(&mut self) -> Result<Phase, Refused> {
         let then = match self.message.split_first_chunk::<HEADER_BYTES>() {
@@ -170,11 +179,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.or_read(written, buf.len())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.or_read(flushed, ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

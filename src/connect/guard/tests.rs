@@ -1,6 +1,6 @@
 //! Whole handshakes, in pieces of every size, and bytes that no server sends.
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::demands::{Channel, Demands};
 use super::*;
@@ -135,4 +135,55 @@ async fn a_connection_that_ends_within_a_message_ends_for_the_driver() {
             .unwrap();
         assert!(found.is_empty(), "half a message is not handed on");
     }
+}
+
+/// The server has said why, and closed the connection before it was asked.
+struct Closed(&'static [u8]);
+
+impl AsyncRead for Closed {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let (now, rest) = this.0.split_at(buf.remaining().min(this.0.len()));
+        buf.put_slice(now);
+        this.0 = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Closed {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_said_before_it_closed_the_connection_is_read() {
+    let error = b"E\0\0\0\x08Mno\0\0";
+    let judge = || Judge::new(Demands::default(), Channel::Open);
+    let mut stream = Guarded::new(Closed(error), judge());
+    stream.write_all(b"startup").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut found = Vec::new();
+    stream.read_to_end(&mut found).await.unwrap();
+    assert_eq!(found, error);
+    // Once the client is in, a failure is one.
+    let mut stream = Guarded::new(Closed(b"R\0\0\0\x08\0\0\0\0"), judge());
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(stream.write_all(b"query").await.is_err());
 }
