@@ -22,7 +22,6 @@ use super::search::Search;
 use super::server::{Session, Wanted, look_around};
 use super::side::Side;
 use super::ways::{Server, Ways};
-use super::wire::Secured;
 use crate::conninfo::Conninfo;
 use crate::error::Result;
 
@@ -105,10 +104,8 @@ impl Connection {
         let mut ways = Ways::to(server, side);
         let (client, connection, is_tls) = loop {
             let wire = ways.open().await?;
-            let is_tls = wire.is_tls();
-            if let Some((client, connection)) =
-                ways.judge(config.connect_raw(wire, Secured).await)?
-            {
+            let (judge, is_tls) = (ways.judge(&wire), wire.is_tls());
+            if let Some((client, connection)) = ways.authenticate(&config, wire, judge).await? {
                 break (client, connection, is_tls);
             }
         };

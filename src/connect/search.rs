@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 
+use super::demands::Demands;
 use super::last_good;
 use super::server::{Session, Wanted};
 use super::side::Side;
 use super::ways::{Server, protections};
 use super::wire::{Address, Liveness, Protection};
-use crate::conninfo::{Conninfo, Host, TargetSessionAttrs};
+use crate::conninfo::{Conninfo, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::error::{Class, Error, Result};
 
 /// How long one server may take to accept a connection where the user gives no connect_timeout.
@@ -25,7 +26,10 @@ pub(crate) struct Search<'a> {
     side: Side,
     conninfo: &'a Conninfo,
     protections: Vec<Protection>,
-    /// Hosts that are still to be asked, with their places in the connection string.
+    /// All hosts with their places in the connection string; in the first round the last good one
+    /// comes before them.
+    order: Vec<(usize, &'a Host)>,
+    /// Hosts that are still to be asked.
     hosts: VecDeque<(usize, &'a Host)>,
     /// The host that is being asked, and addresses of it that are still to be asked.
     host: usize,
@@ -41,12 +45,14 @@ pub(crate) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(crate) fn new(side: Side, conninfo: &'a Conninfo, wanted: Wanted) -> Result<Self> {
+        let order = order(conninfo);
         let has_tcp = conninfo.hosts.iter().any(|host| !host.is_unix());
         Ok(Self {
             side,
             conninfo,
             protections: protections(conninfo, has_tcp)?,
-            hosts: in_order(side, conninfo),
+            hosts: last_good_first(side, conninfo, &order),
+            order,
             host: 0,
             addresses: VecDeque::new(),
             wanted,
@@ -65,19 +71,24 @@ impl<'a> Search<'a> {
             if let Some((place, host)) = self.hosts.pop_front() {
                 self.host = place;
                 match resolve(host).await {
-                    Ok(addresses) => self.addresses = self.last_good_first(addresses),
+                    Ok(addresses) => self.addresses = self.ordered(addresses),
                     Err(error) => self.errors.push(error),
                 }
             } else if self.last_round {
                 return None;
             } else {
                 self.last_round = true;
-                self.hosts = self.conninfo.hosts.iter().enumerate().collect();
+                self.hosts = self.order.iter().copied().collect();
             }
         }
     }
 
-    fn last_good_first(&self, mut addresses: VecDeque<Address>) -> VecDeque<Address> {
+    /// The addresses of a host at random, or the last good one first.
+    fn ordered(&self, mut addresses: VecDeque<Address>) -> VecDeque<Address> {
+        if self.conninfo.load_balance_hosts == LoadBalanceHosts::Random {
+            fastrand::shuffle(addresses.make_contiguous());
+            return addresses;
+        }
         let good = last_good::of(self.side, &self.conninfo.hosts);
         let good = good.filter(|(host, _)| *host == self.host);
         if let Some((_, good)) = good
@@ -108,6 +119,7 @@ impl<'a> Search<'a> {
                     .tcp_user_timeout_ms
                     .map(|millis| Duration::from_millis(millis.into())),
             },
+            demands: Demands::of(self.conninfo),
             timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| {
                 Duration::from_secs(seconds.into())
             }),
@@ -179,14 +191,29 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The hosts in the order of the connection string, but the last good one first; where a standby is
-/// preferred the order counts.
-fn in_order(side: Side, conninfo: &Conninfo) -> VecDeque<(usize, &Host)> {
-    let mut hosts: VecDeque<(usize, &Host)> = conninfo.hosts.iter().enumerate().collect();
-    let good = last_good::of(side, &conninfo.hosts)
-        .filter(|_| conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby);
+/// The hosts in the order of the connection string, or at random.
+fn order(conninfo: &Conninfo) -> Vec<(usize, &Host)> {
+    let mut hosts: Vec<(usize, &Host)> = conninfo.hosts.iter().enumerate().collect();
+    if conninfo.load_balance_hosts == LoadBalanceHosts::Random {
+        fastrand::shuffle(&mut hosts);
+    }
+    hosts
+}
+
+/// The last good host first; where the order counts, or is random, it does not count.
+fn last_good_first<'a>(
+    side: Side,
+    conninfo: &Conninfo,
+    order: &[(usize, &'a Host)],
+) -> VecDeque<(usize, &'a Host)> {
+    let mut hosts: VecDeque<(usize, &Host)> = order.iter().copied().collect();
+    let good = last_good::of(side, &conninfo.hosts).filter(|_| {
+        conninfo.target_session_attrs != TargetSessionAttrs::PreferStandby
+            && conninfo.load_balance_hosts == LoadBalanceHosts::Disable
+    });
     if let Some((place, _)) = good
-        && let Some(host) = hosts.remove(place)
+        && let Some(at) = hosts.iter().position(|(other, _)| *other == place)
+        && let Some(host) = hosts.remove(at)
     {
         hosts.push_front(host);
     }
@@ -276,5 +303,48 @@ mod tests {
         assert!(taken.unwrap().is_some());
         assert_eq!(order(Side::Source).await, [second, first, third]);
         assert_eq!(order(Side::Target).await, [first, second, third]);
+    }
+
+    #[tokio::test]
+    async fn balanced_hosts_and_addresses_come_at_random_whatever_was_good() {
+        let host = |host: &str| Host {
+            host: host.to_owned(),
+            address: None,
+            port: 5435,
+        };
+        let conninfo = Conninfo {
+            hosts: vec![host("/run/a"), host("/run/b"), host("/run/c")],
+            load_balance_hosts: LoadBalanceHosts::Random,
+            target_session_attrs: TargetSessionAttrs::PreferStandby,
+            ssl_mode: SslMode::Disable,
+            ..Conninfo::default()
+        };
+        let mut orders = std::collections::BTreeSet::new();
+        for _ in 0..400 {
+            let mut search = Search::new(Side::Source, &conninfo, Wanted::Any).unwrap();
+            let mut found = Vec::new();
+            while let Some(server) = search.next().await {
+                // It is taken in the last round, and counts for nothing the next time.
+                let primary = Session::default();
+                let _ = search.judge(&server, Ok(((), primary))).unwrap();
+                found.push(server.address.to_string());
+            }
+            let (first, second) = found.split_at(3);
+            assert_eq!(first, second, "both rounds have one order");
+            orders.insert(first.to_vec());
+        }
+        // Each of the six has failed to come in 400 tries with a chance of 1 in 10^31.
+        assert_eq!(orders.len(), 6);
+
+        let search = Search::new(Side::Source, &conninfo, Wanted::Any).unwrap();
+        let address = |last: u8| Address::Tcp {
+            address: ([127, 0, 0, last], 5435).into(),
+            name: "db".to_owned(),
+        };
+        let addresses: VecDeque<Address> = (1..=3).map(address).collect();
+        let orders: std::collections::BTreeSet<String> = (0..400)
+            .map(|_| format!("{:?}", search.ordered(addresses.clone())))
+            .collect();
+        assert_eq!(orders.len(), 6);
     }
 }

@@ -8,8 +8,7 @@
 //!
 //! `sslrootcert=system` takes the system's authorities and demands verify-full, as libpq does.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -19,17 +18,17 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
-    SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
 };
 
+use super::client_certificate::client_certificate;
+use super::pem::{certificates, default_file};
 use crate::conninfo::{Conninfo, SslMode, TlsVersion};
 use crate::error::{Error, Result};
 
@@ -176,91 +175,20 @@ fn not_revoked(verified: Result<ServerCertVerified, rustls::Error>) -> Result<()
     }
 }
 
-fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let wrong = || Error::configuration(format!("cannot read {what} \"{}\"", file.display()));
-    let found = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| {
-            wrong()
-                .with_source(error)
-                .with_hint("Give a file in PEM format that this process may read.")
-        })?;
-    if found.is_empty() {
-        return Err(wrong().with_detail("There is no certificate in it."));
+/// Of a certificate that vouches for itself only the time counts, which is verified before its
+/// issuer.
+fn in_time(verified: Result<(), rustls::Error>) -> Result<(), rustls::Error> {
+    match verified {
+        Err(
+            error @ rustls::Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ),
+        ) => Err(error),
+        _ => Ok(()),
     }
-    Ok(found)
-}
-
-fn client_certificate(
-    conninfo: &Conninfo,
-    provider: &CryptoProvider,
-) -> Result<Option<CertifiedKey>> {
-    let given = |value: &Option<String>, default| match value {
-        Some(file) => Some(PathBuf::from(file)),
-        None => default_file(default),
-    };
-    let Some(file) = given(&conninfo.ssl_cert, "postgresql.crt") else {
-        return Ok(None);
-    };
-    let chain = certificates(&file, "client certificate file")?;
-    let Some(key_file) = given(&conninfo.ssl_key, "postgresql.key") else {
-        return Err(Error::configuration(format!(
-            "a key is missing for the client certificate \"{}\"",
-            file.display()
-        ))
-        .with_hint("Give the file of the key in sslkey."));
-    };
-    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::configuration(format!(
-            "cannot read the client's key \"{}\"",
-            key_file.display()
-        ))
-        .with_source(error)
-        .with_hint("The key must be in PEM format and without a passphrase.")
-    };
-    check_private(&key_file)?;
-    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| wrong(error.into()))?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| wrong(error.into()))?;
-    let certificate = CertifiedKey::new(chain, key);
-    // Not `with_client_auth_cert`: it refuses certificates of X.509 version 1, which the server may
-    // take.
-    match certificate.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(Error::configuration(format!(
-                "the client's key \"{}\" is not the key of the certificate \"{}\"",
-                key_file.display(),
-                file.display()
-            )))
-        }
-        _ => Ok(Some(certificate)),
-    }
-}
-
-/// As libpq: a key that others may read is no secret. One that belongs to root may be read by its
-/// group.
-fn check_private(key_file: &Path) -> Result<()> {
-    let Ok(metadata) = std::fs::metadata(key_file) else {
-        // That it cannot be read is found next.
-        return Ok(());
-    };
-    let open_to = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    if metadata.mode() & open_to == 0 {
-        return Ok(());
-    }
-    Err(Error::configuration(format!(
-        "the client's key \"{}\" may be read by others",
-        key_file.display()
-    ))
-    .with_hint("Set its permissions to 0600, or to 0640 if it belongs to root."))
-}
-
-/// libpq's file of this name in ~/.postgresql, if it is there.
-fn default_file(name: &str) -> Option<PathBuf> {
-    let file = std::env::home_dir()?.join(".postgresql").join(name);
-    file.exists().then_some(file)
 }
 
 /// Verifies what the sslmode asks for. That the server has the certificate's key is always
@@ -291,8 +219,9 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        // A certificate that the user has put into the root file needs no other to vouch for it.
-        // webpki would refuse it if it is marked as an authority, as `openssl req -x509` does.
+        // A certificate that the user has put into the root file needs no other to vouch for it,
+        // until it expires. webpki would refuse it if it is marked as an authority, as `openssl req
+        // -x509` does.
         if let Some(revocation) = &self.revocation {
             not_revoked(revocation.verify_server_cert(
                 end_entity,
@@ -301,15 +230,20 @@ impl ServerCertVerifier for Verifier {
                 &[],
                 now,
             ))?;
-        } else if !certificates.contains(end_entity) {
+        } else {
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
+            let verified = verify_server_cert_signed_by_trust_anchor(
                 &certificate,
                 roots,
                 intermediates,
                 now,
                 algorithms,
-            )?;
+            );
+            if certificates.contains(end_entity) {
+                in_time(verified)?;
+            } else {
+                verified?;
+            }
         }
         if self.check_name {
             verify_server_name(&certificate, server_name)?;

@@ -1,11 +1,19 @@
 //! The ways to one server: with sslmode allow and prefer there are two.
 
+use std::io;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::tls::TlsStream;
+use tokio_postgres::{Client, Config};
+
+use super::demands::{Demands, Judge, Refused, not_bound};
 use super::error::from_connecting;
+use super::guard::Guarded;
 use super::side::Side;
 use super::tls::client_config;
-use super::wire::{Address, Liveness, Protection, Refusal, Wire};
+use super::tls_error::{is_about_our_certificate, not_taken};
+use super::wire::{Address, Liveness, Protection, Refusal, Secured, Wire};
 use crate::conninfo::{Conninfo, SslMode};
 use crate::error::{Error, Result};
 
@@ -17,7 +25,11 @@ pub(crate) struct Server {
     pub(super) protections: Vec<Protection>,
     pub(super) liveness: Liveness,
     pub(super) timeout: Duration,
+    pub(super) demands: Demands,
 }
+
+/// A driver's client, and its connection, on a stream that was judged.
+pub(crate) type Driven<S> = (Client, tokio_postgres::Connection<Guarded<S>, Guarded<S>>);
 
 impl Server {
     /// The same server with only the protection that it turned out to want.
@@ -57,8 +69,7 @@ impl Server {
 
 /// The ways to one server: with sslmode allow and prefer there are two.
 ///
-/// A loop of [`Self::open`], the handshake, and [`Self::judge`], until the handshake is through or
-/// an error ends it.
+/// A loop of [`Self::open`] and [`Self::authenticate`], until that is through or an error ends it.
 pub(crate) struct Ways<'a> {
     server: &'a Server,
     side: Side,
@@ -95,30 +106,76 @@ impl<'a> Ways<'a> {
         Err(self.first_error.take().unwrap_or_else(none))
     }
 
-    /// Takes the result of the handshake; `None` tries the next way.
+    /// Who judges what the server asks for on this wire.
+    pub(crate) fn judge(&self, wire: &Wire) -> Judge {
+        Judge::new(self.server.demands.clone(), wire.channel())
+    }
+
+    /// Authenticates on this stream, under the eyes of its wire's judge; `None` tries the next way.
     ///
     /// # Errors
     /// One that another way would not help against.
-    pub(crate) fn judge<T>(
+    pub(crate) async fn authenticate<S>(
         &mut self,
-        outcome: Result<T, tokio_postgres::Error>,
-    ) -> Result<Option<T>> {
-        match outcome.map_err(|error| from_connecting(error, self.side)) {
-            Ok(session) => Ok(Some(session)),
-            // pg_hba.conf may take this role the other way only. A password that was refused is not
-            // sent again.
-            Err(error) if error.sqlstate() == Some("28000") => {
-                self.note(error);
-                Ok(None)
+        config: &Config,
+        stream: S,
+        judge: Judge,
+    ) -> Result<Option<Driven<S>>>
+    where
+        S: AsyncRead + AsyncWrite + TlsStream + Unpin,
+    {
+        let guarded = Guarded::new(stream, judge);
+        let error = match config.connect_raw(guarded, Secured).await {
+            Ok(driven) => return Ok(Some(driven)),
+            Err(error) => error,
+        };
+        let (error, another_may_help) = match refusal(&error) {
+            Some(refused) => (refused.error, refused.tls_may_help),
+            None if is_unbound(&error) => (not_bound(NO_HASH), false),
+            // With TLS 1.3 the server says so when TLS is there.
+            None if stream_error(&error).is_some_and(is_about_our_certificate) => {
+                (not_taken(error), false)
             }
-            Err(error) => Err(error),
+            None => {
+                let error = from_connecting(error, self.side);
+                // pg_hba.conf may take this role the other way only. A password that was refused is
+                // not sent again.
+                let may_help = error.sqlstate() == Some("28000");
+                (error, may_help)
+            }
+        };
+        if !another_may_help {
+            return Err(error);
         }
+        self.note(error);
+        Ok(None)
     }
 
     fn note(&mut self, error: Error) {
         tracing::debug!(error = %error, "one way to connect is closed");
         self.first_error.get_or_insert(error);
     }
+}
+
+/// Why SCRAM cannot be bound although the server offers it.
+const NO_HASH: &str =
+    "the server's certificate is signed by a method without a hash, such as Ed25519";
+
+/// Whether the driver gave up since it has nothing to bind SCRAM to; it does not show its kinds.
+fn is_unbound(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error)
+        .is_some_and(|source| source.to_string() == "server did not use channel binding")
+}
+
+/// The judge's verdict, which the driver hands through as an error of its stream.
+fn refusal(error: &tokio_postgres::Error) -> Option<Refused> {
+    let source = stream_error(error)?.get_ref()?;
+    source.downcast_ref::<Refused>().cloned()
+}
+
+/// The error of the stream below the driver.
+fn stream_error(error: &tokio_postgres::Error) -> Option<&io::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 /// How a connection may be protected, in the order in which it is tried.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::client_certificate::{Outcome, Watched};
+use super::demands::Channel;
+use super::tls_error::of_handshake;
 use crate::conninfo::Keepalives;
 use crate::error::{Error, Result};
 
@@ -115,7 +119,7 @@ type TlsSocket = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 /// A connected socket, ready for the startup message.
 pub(crate) enum Wire {
     Plain(Socket),
-    Tls(Box<TlsSocket>),
+    Tls(Box<TlsSocket>, Arc<Outcome>),
 }
 
 impl Wire {
@@ -152,7 +156,16 @@ impl Wire {
 
     /// Whether the connection is protected.
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self, Self::Tls(..))
+    }
+
+    /// What protects it.
+    pub(super) fn channel(&self) -> Channel {
+        match self {
+            Self::Plain(Socket::Tcp(_)) => Channel::Open,
+            Self::Plain(Socket::Unix(_)) => Channel::Local,
+            Self::Tls(_, certificate) => Channel::Tls(certificate.get()),
+        }
     }
 }
 
@@ -179,34 +192,16 @@ async fn offers_tls(socket: &mut Socket) -> io::Result<bool> {
     }
 }
 
-async fn secure(socket: Socket, config: ClientConfig, name: &str) -> Result<Wire, Refusal> {
+async fn secure(socket: Socket, mut config: ClientConfig, name: &str) -> Result<Wire, Refusal> {
+    let (watched, outcome) = Watched::new(config.client_auth_cert_resolver);
+    config.client_auth_cert_resolver = watched;
     let mut maker = MakeRustlsConnect::new(config);
     let connect = MakeTlsConnect::<Socket>::make_tls_connect(&mut maker, name)
         .unwrap_or_else(|never| match never {});
     match connect.connect(socket).await {
-        Ok(stream) => Ok(Wire::Tls(Box::new(stream))),
-        Err(error) => Err(Refusal::Tls(handshake_error(error))),
+        Ok(stream) => Ok(Wire::Tls(Box::new(stream), outcome)),
+        Err(error) => Err(Refusal::Tls(of_handshake(error))),
     }
-}
-
-fn handshake_error(error: io::Error) -> Error {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let is_certificate = matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
-    if error.to_string().contains("UnsupportedCertVersion") {
-        return Error::configuration("cannot read the server's certificate")
-            .with_source(error)
-            .with_hint(
-                "Only certificates of X.509 version 3 are understood: give `openssl x509 -req` an -extfile.",
-            );
-    }
-    if is_certificate || error.kind() == io::ErrorKind::InvalidInput {
-        return Error::configuration("cannot verify the server's certificate")
-            .with_source(error)
-            .with_hint("Check sslrootcert and the host name; verify-full needs the name in the certificate's subjectAltName.");
-    }
-    Error::transient("could not agree on TLS with the server").with_source(error)
 }
 
 impl AsyncRead for Socket {
@@ -234,6 +229,23 @@ impl AsyncWrite for Socket {
         }
     }
 
+    // All that TLS has to say goes out at once. In pieces, the server could end the connection
+    // because of the first one, and its reason would be lost with the failure to write the next.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
@@ -257,7 +269,7 @@ impl AsyncRead for Wire {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -270,21 +282,21 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -293,7 +305,7 @@ impl TlsStream for Wire {
     fn channel_binding(&self) -> ChannelBinding {
         match self {
             Self::Plain(_) => ChannelBinding::none(),
-            Self::Tls(stream) => stream.channel_binding(),
+            Self::Tls(stream, _) => stream.channel_binding(),
         }
     }
 }
@@ -303,7 +315,7 @@ impl TlsStream for Wire {
 /// With `SslMode::Require` and direct negotiation the driver sends no SSLRequest and asks its
 /// connector for TLS at once: this one hands the stream back, so that the driver sees its channel
 /// binding.
-pub(crate) struct Secured;
+pub(super) struct Secured;
 
 impl<S: TlsStream + Unpin> TlsConnect<S> for Secured {
     type Stream = S;

@@ -8,7 +8,7 @@ use super::parse::Pairs;
 use crate::error::{Error, Result};
 
 /// Keywords that count, with the variable that fills the gap.
-pub(super) const KEYWORDS: [(&str, Option<&str>); 28] = [
+pub(super) const KEYWORDS: [(&str, Option<&str>); 32] = [
     ("service", Some("PGSERVICE")),
     ("host", Some("PGHOST")),
     ("hostaddr", Some("PGHOSTADDR")),
@@ -21,11 +21,15 @@ pub(super) const KEYWORDS: [(&str, Option<&str>); 28] = [
     ("sslrootcert", Some("PGSSLROOTCERT")),
     ("sslcert", Some("PGSSLCERT")),
     ("sslkey", Some("PGSSLKEY")),
+    ("sslpassword", None),
+    ("sslcertmode", Some("PGSSLCERTMODE")),
     ("sslcrl", Some("PGSSLCRL")),
     ("ssl_min_protocol_version", Some("PGSSLMINPROTOCOLVERSION")),
     ("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION")),
     ("channel_binding", Some("PGCHANNELBINDING")),
+    ("require_auth", Some("PGREQUIREAUTH")),
     ("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
+    ("load_balance_hosts", Some("PGLOADBALANCEHOSTS")),
     ("connect_timeout", Some("PGCONNECT_TIMEOUT")),
     ("keepalives", None),
     ("keepalives_idle", None),
@@ -52,15 +56,9 @@ const IGNORED: [&str; 5] = [
 
 /// Keywords of libpq that are accepted only with values that match what `cdc` does, each with its
 /// variable. What somebody demands counts wherever it stands.
-const ONLY_WITH: [(&str, Option<&str>, &[&str]); 13] = [
+const ONLY_WITH: [(&str, Option<&str>, &[&str]); 9] = [
     ("gssencmode", Some("PGGSSENCMODE"), &["disable", "prefer"]),
-    (
-        "load_balance_hosts",
-        Some("PGLOADBALANCEHOSTS"),
-        &["disable"],
-    ),
     ("sslnegotiation", Some("PGSSLNEGOTIATION"), &["postgres"]),
-    ("sslcertmode", Some("PGSSLCERTMODE"), &["allow"]),
     ("sslsni", Some("PGSSLSNI"), &["1"]),
     (
         "min_protocol_version",
@@ -68,10 +66,8 @@ const ONLY_WITH: [(&str, Option<&str>, &[&str]); 13] = [
         &["3.0"],
     ),
     ("requiressl", Some("PGREQUIRESSL"), &["0"]),
-    ("require_auth", Some("PGREQUIREAUTH"), &[]),
     ("requirepeer", Some("PGREQUIREPEER"), &[]),
     ("sslcrldir", Some("PGSSLCRLDIR"), &[]),
-    ("sslpassword", None, &[]),
     ("scram_client_key", None, &[]),
     ("scram_server_key", None, &[]),
 ];

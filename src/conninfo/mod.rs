@@ -7,6 +7,7 @@
 mod files;
 mod keywords;
 mod parse;
+mod require_auth;
 mod resolve;
 mod url;
 
@@ -15,6 +16,8 @@ use std::fmt;
 
 use crate::error::Result;
 
+pub(crate) use require_auth::AuthMethod;
+pub use require_auth::RequireAuth;
 pub(crate) use resolve::DEFAULT_CONNECT_TIMEOUT_SECONDS;
 
 /// Everything besides the connection string that its meaning depends on, as values: nothing is
@@ -126,6 +129,28 @@ pub enum ChannelBinding {
     Require,
 }
 
+/// Whether the client's certificate is shown; as libpq's sslcertmode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SslCertMode {
+    /// Never.
+    Disable,
+    /// Where the server asks for it, and there is one.
+    #[default]
+    Allow,
+    /// Or no connection.
+    Require,
+}
+
+/// In which order several servers are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadBalanceHosts {
+    /// As they are named.
+    #[default]
+    Disable,
+    /// At random, and the addresses of a host too.
+    Random,
+}
+
 /// When a TCP connection on which nothing comes is probed, and given up (keepalives and
 /// keepalives_idle, _interval, _count).
 ///
@@ -175,7 +200,7 @@ impl Host {
 /// Everything needed to connect; all defaults are filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conninfo {
-    /// Servers in the order in which they are tried; never empty.
+    /// Servers in the order in which they are named; never empty.
     pub hosts: Vec<Host>,
     /// Database.
     pub database: String,
@@ -191,6 +216,10 @@ pub struct Conninfo {
     pub ssl_cert: Option<String>,
     /// File of the client's key.
     pub ssl_key: Option<String>,
+    /// Password of the client's key, if that is encrypted.
+    pub ssl_password: Option<Secret>,
+    /// Whether the client's certificate is shown.
+    pub ssl_cert_mode: SslCertMode,
     /// File of certificates that their authority has revoked.
     pub ssl_crl: Option<String>,
     /// Versions of TLS: the least and the most one.
@@ -199,8 +228,12 @@ pub struct Conninfo {
     pub most_tls: TlsVersion,
     /// SCRAM channel binding.
     pub channel_binding: ChannelBinding,
+    /// Methods by which a server may ask who connects; `None` allows all.
+    pub require_auth: Option<RequireAuth>,
     /// Which of several servers will do.
     pub target_session_attrs: TargetSessionAttrs,
+    /// In which order several servers are tried.
+    pub load_balance_hosts: LoadBalanceHosts,
     /// Seconds to wait for one server; `None` waits as long as the system does.
     pub connect_timeout_seconds: Option<u32>,
     /// Signs of life on a TCP connection.
@@ -229,11 +262,15 @@ impl Default for Conninfo {
             ssl_root_cert: None,
             ssl_cert: None,
             ssl_key: None,
+            ssl_password: None,
+            ssl_cert_mode: SslCertMode::default(),
             ssl_crl: None,
             least_tls: TlsVersion::V1_2,
             most_tls: TlsVersion::V1_3,
             channel_binding: ChannelBinding::default(),
+            require_auth: None,
             target_session_attrs: TargetSessionAttrs::default(),
+            load_balance_hosts: LoadBalanceHosts::default(),
             connect_timeout_seconds: None,
             keepalives: Keepalives::default(),
             tcp_user_timeout_ms: None,
@@ -258,7 +295,7 @@ impl Conninfo {
     /// Differences from libpq: `connect_timeout` is 10 s by default; `sslmode=verify-full` without
     /// `sslrootcert` trusts the system's authorities; several hosts share one password;
     /// Kerberos keywords are accepted and ignored; what would weaken a promise if ignored
-    /// (`require_auth`, `sslnegotiation=direct` and others) is refused, in the string and in the
+    /// (`requirepeer`, `sslnegotiation=direct` and others) is refused, in the string and in the
     /// environment.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use super::files;
 use super::keywords::{KEYWORDS, check_keywords, check_variables};
 use super::parse::{Pairs, parse};
 use super::{
-    ChannelBinding, Conninfo, Environment, Host, Keepalives, Secret, SslMode, TargetSessionAttrs,
-    TlsVersion,
+    ChannelBinding, Conninfo, Environment, Host, Keepalives, LoadBalanceHosts, RequireAuth, Secret,
+    SslCertMode, SslMode, TargetSessionAttrs, TlsVersion,
 };
 use crate::error::{Error, Result};
 
@@ -63,6 +63,16 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
         ssl_root_cert: certificate_file(&values, environment, "sslrootcert", 0),
         ssl_cert: certificate_file(&values, environment, "sslcert", 1),
         ssl_key: certificate_file(&values, environment, "sslkey", 2),
+        ssl_password: values.get("sslpassword").map(Secret::new),
+        ssl_cert_mode: one_of(
+            &values,
+            "sslcertmode",
+            &[
+                ("disable", SslCertMode::Disable),
+                ("allow", SslCertMode::Allow),
+                ("require", SslCertMode::Require),
+            ],
+        )?,
         ssl_crl: certificate_file(&values, environment, "sslcrl", 3),
         least_tls: tls_version(&values, "ssl_min_protocol_version")?.unwrap_or(TlsVersion::V1_2),
         most_tls: tls_version(&values, "ssl_max_protocol_version")?.unwrap_or(TlsVersion::V1_3),
@@ -73,6 +83,18 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
                 ("prefer", ChannelBinding::Prefer),
                 ("disable", ChannelBinding::Disable),
                 ("require", ChannelBinding::Require),
+            ],
+        )?,
+        require_auth: values
+            .get("require_auth")
+            .map(RequireAuth::parse)
+            .transpose()?,
+        load_balance_hosts: one_of(
+            &values,
+            "load_balance_hosts",
+            &[
+                ("disable", LoadBalanceHosts::Disable),
+                ("random", LoadBalanceHosts::Random),
             ],
         )?,
         target_session_attrs: one_of(

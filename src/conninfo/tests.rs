@@ -288,9 +288,11 @@ fn mistakes_are_named_with_advice() {
             "not supported with this value (hint: Leave it out, or use postgres.)",
         ),
         (
-            "require_auth=scram-sha-256",
-            "\"require_auth\" is not supported",
+            "require_auth=gss",
+            "require_auth of the connection string is \"gss\", which allows no method of cdc's",
         ),
+        ("load_balance_hosts=yes", "must be one of disable, random"),
+        ("sslcertmode=yes", "must be one of disable, allow, require"),
     ] {
         let shown = error(text);
         assert!(shown.contains(expected), "{text}: {shown}");
@@ -313,6 +315,7 @@ fn no_piece_of_a_password_is_repeated() {
         "password=hunter2 port=hunter2",
         "password=hunter2 connect_timeout=hunter2",
         "password=hunter2 sslcrldir=hunter2",
+        "password=hunter2 require_auth=hunter2",
         "hunter2=1",
     ] {
         let shown = error(text);
@@ -355,10 +358,8 @@ fn what_the_environment_demands_is_met_or_refused_by_name() {
             .to_string()
     };
     for (variable, value) in [
-        ("PGREQUIREAUTH", "scram-sha-256"),
         ("PGREQUIREPEER", "postgres"),
         ("PGSSLCRLDIR", "/x"),
-        ("PGSSLCERTMODE", "require"),
         ("PGGSSENCMODE", "require"),
         ("PGSSLNEGOTIATION", "direct"),
         ("PGREQUIRESSL", "1"),
@@ -370,7 +371,23 @@ fn what_the_environment_demands_is_met_or_refused_by_name() {
         );
         assert!(!shown.contains("/x"), "{shown}");
     }
+    assert!(refused("PGREQUIREAUTH", "sspi").contains("is \"sspi\""));
     assert!(refused("PGSSLMAXPROTOCOLVERSION", "TLSv1").contains("TLSv1.2 or TLSv1.3"));
+    let demands = environment(
+        &[
+            ("PGREQUIREAUTH", "scram-sha-256"),
+            ("PGSSLCERTMODE", "require"),
+            ("PGLOADBALANCEHOSTS", "random"),
+        ],
+        &[],
+    );
+    let conninfo = Conninfo::parse("user=ann sslpassword=hunter2", &demands).unwrap();
+    let required = conninfo.require_auth.as_ref().map(ToString::to_string);
+    assert_eq!(required.as_deref(), Some("scram-sha-256"));
+    assert_eq!(conninfo.ssl_cert_mode, SslCertMode::Require);
+    assert_eq!(conninfo.load_balance_hosts, LoadBalanceHosts::Random);
+    assert_eq!(conninfo.ssl_password, Some(Secret::new("hunter2")));
+    assert!(!format!("{conninfo:?}").contains("hunter2"));
     let harmless = environment(&[("PGGSSENCMODE", "disable"), ("PGSSLCRL", "/a.crl")], &[]);
     let conninfo = Conninfo::parse("user=ann", &harmless).unwrap();
     assert_eq!(conninfo.ssl_crl.as_deref(), Some("/a.crl"));

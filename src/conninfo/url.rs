@@ -1,7 +1,8 @@
 //! A [`Conninfo`] as a URL for people: [`Conninfo::masked_url`].
 
 use super::{
-    ChannelBinding, Conninfo, DEFAULT_CONNECT_TIMEOUT_SECONDS, SslMode, TargetSessionAttrs,
+    ChannelBinding, Conninfo, DEFAULT_CONNECT_TIMEOUT_SECONDS, LoadBalanceHosts, SslCertMode,
+    SslMode, TargetSessionAttrs,
 };
 
 pub(super) fn masked(conninfo: &Conninfo) -> String {
@@ -57,8 +58,24 @@ fn parameters(conninfo: &Conninfo) -> Vec<(&'static str, Option<String>)> {
         ("sslcert", conninfo.ssl_cert.clone()),
         ("sslkey", conninfo.ssl_key.clone()),
         (
+            "sslpassword",
+            conninfo.ssl_password.as_ref().and_then(|_| some("****")),
+        ),
+        (
+            "sslcertmode",
+            ssl_cert_mode(conninfo.ssl_cert_mode).and_then(some),
+        ),
+        (
             "channel_binding",
             channel_binding(conninfo.channel_binding).and_then(some),
+        ),
+        (
+            "require_auth",
+            conninfo.require_auth.as_ref().map(ToString::to_string),
+        ),
+        (
+            "load_balance_hosts",
+            (conninfo.load_balance_hosts == LoadBalanceHosts::Random).then(|| "random".to_owned()),
         ),
         (
             "target_session_attrs",
@@ -78,6 +95,14 @@ fn ssl_mode(mode: SslMode) -> Option<&'static str> {
         SslMode::Require => Some("require"),
         SslMode::VerifyCa => Some("verify-ca"),
         SslMode::VerifyFull => Some("verify-full"),
+    }
+}
+
+fn ssl_cert_mode(mode: SslCertMode) -> Option<&'static str> {
+    match mode {
+        SslCertMode::Disable => Some("disable"),
+        SslCertMode::Allow => None,
+        SslCertMode::Require => Some("require"),
     }
 }
 
@@ -149,6 +174,7 @@ mod tests {
             "postgres://%C3%A4nn%40x:hunter2@[::1]:1,two:2,%2Frun%2Fpg/a%2Fb?sslmode=require&options=-c%20a%3Db&connect_timeout=0",
             "user=ann host=fe80::1%eth0",
             "user=ann host=a,b hostaddr=10.0.0.1,10.0.0.2 sslmode=disable target_session_attrs=read-write connect_timeout=3",
+            "user=ann sslpassword=hunter2 sslcertmode=require require_auth=!password,!md5 load_balance_hosts=random",
             "user=ann sslmode=verify-full sslrootcert=/ca sslcert=/c sslkey='/k k' channel_binding=require application_name=x",
         ] {
             let mut conninfo = Conninfo::parse(text, &Environment::default()).unwrap();
@@ -156,6 +182,9 @@ mod tests {
             assert!(!url.contains("hunter2"), "{url}");
             if conninfo.password.is_some() {
                 conninfo.password = Some(Secret::new("****"));
+            }
+            if conninfo.ssl_password.is_some() {
+                conninfo.ssl_password = Some(Secret::new("****"));
             }
             assert_eq!(
                 Conninfo::parse(&url, &Environment::default()).unwrap(),

@@ -87,7 +87,7 @@ async fn every_connection_is_encrypted_and_authenticated() {
     let (mut pair, source, target) = labels_pair_on(&source_cluster, &target_cluster).await;
     let url = |cluster: &Cluster, database: &str, ca: &str| {
         format!(
-            "{}?sslmode=verify-full&sslrootcert={ca}",
+            "{}?sslmode=verify-full&sslrootcert={ca}&channel_binding=require&require_auth=scram-sha-256",
             cluster.tcp_url(database)
         )
     };

@@ -1,9 +1,7 @@
 //! Ways in: sockets, passwords, TLS, and what is said when there is none.
 
 use cdc::connect::{Connection, Side, Wanted};
-use cdc::conninfo::{
-    ChannelBinding, Conninfo, Host, Secret, SslMode, TargetSessionAttrs, TlsVersion,
-};
+use cdc::conninfo::{Conninfo, Host, Secret, SslMode, TargetSessionAttrs, TlsVersion};
 use cdc::error::{Class, Error};
 use cdc::source::replication::Replication;
 
@@ -47,18 +45,6 @@ async fn scram_password_is_taken_with_and_without_tls() {
     assert!(both(&on_tcp("scram", SslMode::Prefer)).await.unwrap());
     assert!(both(&on_tcp("scram", SslMode::Require)).await.unwrap());
     assert!(!both(&on_tcp("scram", SslMode::Allow)).await.unwrap());
-}
-
-#[tokio::test]
-async fn channel_binding_can_be_demanded() {
-    let bound = |ssl_mode| Conninfo {
-        channel_binding: ChannelBinding::Require,
-        ..on_tcp("scram", ssl_mode)
-    };
-    assert!(both(&bound(SslMode::Require)).await.unwrap());
-    let error = both(&bound(SslMode::Disable)).await.unwrap_err();
-    assert_eq!(error.class(), Class::Configuration);
-    assert!(error.to_string().contains("channel binding"), "{error}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The server that these tests share: trust on the Unix socket, SCRAM and TLS on TCP, a role for
 //! each way in.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cdc::cluster::{Cluster, Options};
 use cdc::connect::{self, Connection, Wanted};
 use cdc::conninfo::{Conninfo, Host, Secret, SslMode};
+use cdc::error::Error;
 use cdc::source::replication::Replication;
 
 use crate::support::Side;
@@ -20,7 +22,10 @@ pub const APPLICATION: &str = "cdc transport";
 pub const PASSWORD: &str = "s3cret pass'word";
 
 const HBA: &str = "
+local     all clear                       password
 local     all all                         trust
+host      all md5        127.0.0.1/32     md5
+host      all clear      127.0.0.1/32     password
 host      all trusted    127.0.0.1/32     trust
 hostnossl all plain_only 127.0.0.1/32     trust
 hostssl   all tls_only   127.0.0.1/32     trust
@@ -36,6 +41,9 @@ CREATE ROLE plain_only LOGIN REPLICATION;
 CREATE ROLE tls_only   LOGIN REPLICATION;
 CREATE ROLE certified  LOGIN REPLICATION;
 CREATE ROLE scram      LOGIN REPLICATION PASSWORD 's3cret pass''word';
+CREATE ROLE clear      LOGIN REPLICATION PASSWORD 's3cret pass''word';
+SET password_encryption = 'md5';
+CREATE ROLE md5        LOGIN REPLICATION PASSWORD 's3cret pass''word';
 ALTER ROLE trusted SET DateStyle = 'SQL, DMY';
 ALTER ROLE trusted SET statement_timeout = '1h';
 ALTER ROLE trusted SET search_path = public;
@@ -89,6 +97,8 @@ impl Certificates {
             "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out server.crt",
         );
         revocation_lists(&directory);
+        other_servers(&directory);
+        encrypted_keys(&directory);
         Self { directory }
     }
 
@@ -106,7 +116,8 @@ impl Certificates {
 /// that has expired.
 fn revocation_lists(directory: &Path) {
     let configuration = "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\ncrlnumber=crlnumber\n\
-        default_md=sha256\ncrl_extensions=e\n[e]\nauthorityKeyIdentifier=keyid\n";
+        default_md=sha256\ncrl_extensions=e\nnew_certs_dir=.\nrand_serial=yes\npolicy=p\nunique_subject=no\n\
+        [e]\nauthorityKeyIdentifier=keyid\n[p]\ncommonName=supplied\n";
     std::fs::write(directory.join("ca.cnf"), configuration).unwrap();
     std::fs::write(directory.join("index.txt"), "").unwrap();
     std::fs::write(directory.join("crlnumber"), "01\n").unwrap();
@@ -128,6 +139,47 @@ fn revocation_lists(directory: &Path) {
     );
 }
 
+/// Certificates of other servers for `localhost`: one that has expired, two that are their own
+/// authority, of which one has expired, and one that is signed by a method without a hash.
+fn other_servers(directory: &Path) {
+    openssl(
+        directory,
+        "ca -batch -config ca.cnf -cert ca.crt -keyfile ca.key -in server.csr -startdate 20200101000000Z -enddate 20200102000000Z -extfile san -notext -out expired.crt",
+    );
+    openssl(
+        directory,
+        "ca -batch -config ca.cnf -selfsign -keyfile server.key -in server.csr -startdate 20200101000000Z -enddate 20200102000000Z -extfile san -notext -out expired_itself.crt",
+    );
+    openssl(
+        directory,
+        "req -x509 -key server.key -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -out itself.crt",
+    );
+    openssl(
+        directory,
+        "req -x509 -newkey ed25519 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout ed25519.key -out ed25519.crt",
+    );
+}
+
+/// The client's key with the password `hunter2`, and one in OpenSSL's old way; copies that others
+/// may read; a client's certificate of another authority.
+fn encrypted_keys(directory: &Path) {
+    openssl(
+        directory,
+        "pkcs8 -topk8 -in client.key -passout pass:hunter2 -out encrypted.key",
+    );
+    openssl(
+        directory,
+        "ec -in client.key -aes256 -passout pass:hunter2 -out old.key",
+    );
+    openssl(
+        directory,
+        "x509 -req -in client.csr -CA other.crt -CAkey other.key -CAcreateserial -days 2 -extfile client.ext -out foreign.crt",
+    );
+    let open = directory.join("open.key");
+    std::fs::copy(directory.join("client.key"), &open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+}
+
 fn openssl(directory: &Path, arguments: &str) {
     let output = Command::new("openssl")
         .args(arguments.split(' '))
@@ -139,6 +191,72 @@ fn openssl(directory: &Path, arguments: &str) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// A server of its own, which asks for no client certificate: everybody on TCP must know the
+/// password of `postgres`.
+pub fn server_with(name: &str, certificate: &str, key: &str) -> (Cluster, Conninfo) {
+    let cluster = Cluster::start(&Options {
+        name: name.to_owned(),
+        pg_bin: Side::Source.programs(),
+        tcp: true,
+        password: Some(PASSWORD.to_owned()),
+        settings: vec![("ssl".to_owned(), "on".to_owned())],
+        files: vec![
+            ("server.crt".to_owned(), certificates().text(certificate)),
+            ("server.key".to_owned(), certificates().text(key)),
+            (
+                "pg_hba.conf".to_owned(),
+                "local all all trust\nhost all all all scram-sha-256\n".to_owned(),
+            ),
+        ],
+        ..Options::default()
+    })
+    .unwrap();
+    let mut conninfo = on_socket(&cluster);
+    conninfo.hosts = vec![Host {
+        host: "localhost".to_owned(),
+        address: Some("127.0.0.1".to_owned()),
+        port: cluster.port(),
+    }];
+    conninfo.password = Some(Secret::new(PASSWORD));
+    conninfo.ssl_mode = SslMode::VerifyFull;
+    (cluster, conninfo)
+}
+
+/// Connects as everything of `cdc` does: to the source, to the target, and for replication. All
+/// three say the same: whether TLS is used, or the error.
+pub async fn everywhere(conninfo: &Conninfo) -> Result<bool, Error> {
+    const SSL: &str = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let ordinary = async |side| {
+        let session = Connection::open(side, conninfo, APPLICATION, Wanted::Any).await?;
+        Ok(crate::support::value(&session, SSL).await == "true")
+    };
+    let streaming = async || {
+        let mut replication = Replication::connect(conninfo, APPLICATION).await?;
+        let rows = replication.simple_query(SSL).await?;
+        replication.finish().await;
+        Ok(rows[0][0].as_deref() == Some("true"))
+    };
+    let source = ordinary(connect::Side::Source).await;
+    let shown = |outcome: &Result<bool, Error>| {
+        format!("{outcome:?}")
+            .replace("to the target", "to the source")
+            .replace("target's URL", "source's URL")
+            .replace("TARGET", "SOURCE")
+            .replace("target", "source")
+    };
+    for other in [ordinary(connect::Side::Target).await, streaming().await] {
+        assert_eq!(shown(&other), shown(&source));
+    }
+    if let Err(error) = &source {
+        let text = format!("{error:?}");
+        assert!(
+            !text.contains("s3cret") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+    source
 }
 
 /// The certificates of the shared server.
@@ -196,7 +314,9 @@ pub fn on_tcp(user: &str, ssl_mode: SslMode) -> Conninfo {
             port: cluster().port(),
         }],
         user: user.to_owned(),
-        password: (user == "scram").then(|| Secret::new(PASSWORD)),
+        password: ["scram", "md5", "clear"]
+            .contains(&user)
+            .then(|| Secret::new(PASSWORD)),
         ssl_mode,
         ..on_socket(cluster())
     }

@@ -9,7 +9,6 @@ use crate::connect::options::driver_config;
 use crate::connect::search::Search;
 use crate::connect::server::{Session, Wanted, look_around};
 use crate::connect::ways::{Server, Ways};
-use crate::connect::wire::Secured;
 use crate::conninfo::Conninfo;
 use crate::error::{Error, Result};
 use crate::source::lent::lend;
@@ -82,8 +81,10 @@ impl Replication {
         let config = driver_config(conninfo, Side::Source, application_name);
         let mut ways = Ways::to(server, Side::Source);
         let (owner, token) = loop {
-            let (owner, lent) = lend(ways.open().await?);
-            if let Some((client, _)) = ways.judge(config.connect_raw(lent, Secured).await)? {
+            let wire = ways.open().await?;
+            let judge = ways.judge(&wire);
+            let (owner, lent) = lend(wire);
+            if let Some((client, _)) = ways.authenticate(&config, lent, judge).await? {
                 break (owner, client.cancel_token());
             }
         };
