@@ -141,7 +141,8 @@ impl Copying<'_> {
                 self.settle(&mut copies).await
             }
         };
-        or_stopped(&stop, settled).await
+        // On the heap: the future would be part of the sizes of all around it.
+        or_stopped(&stop, Box::pin(settled)).await
     }
 
     /// The copies to go on with; the others are noted.
