@@ -16,6 +16,7 @@ use crate::settings::{
     SourceSettings, TargetSettings,
 };
 use crate::sql::TableName;
+use crate::telemetry;
 
 /// Longest name that PostgreSQL keeps whole (NAMEDATALEN - 1).
 const MAX_NAME_BYTES: usize = 63;
@@ -70,6 +71,7 @@ pub(super) fn build(
         (STATUS_INTERVALS, "from \"100ms\" to \"1h\" such as \"10s\""),
         mistakes,
     );
+    let log_level = log_level(raw.log_level, mistakes);
     if !mistakes.is_empty() {
         return None;
     }
@@ -90,7 +92,17 @@ pub(super) fn build(
         read_models,
         resync,
         status_interval,
+        log_level,
     })
+}
+
+/// A level or filters; `info` if there are none.
+fn log_level(given: Option<Given>, mistakes: &mut Mistakes) -> String {
+    let Some(given) = given else {
+        return "info".to_owned();
+    };
+    mistakes.take(&given.origin, telemetry::check_level(&given.value));
+    given.value
 }
 
 /// What both databases are read with.

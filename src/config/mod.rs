@@ -36,6 +36,8 @@ pub(crate) struct Flags {
     pub source_url: Option<String>,
     /// `--target-url`.
     pub target_url: Option<String>,
+    /// `--log-level`, or CDC_LOG in its place.
+    pub log_level: Option<String>,
 }
 
 /// The configuration in effect.
@@ -47,6 +49,15 @@ pub(crate) struct Loaded {
     pub file: Option<PathBuf>,
     /// Values that are allowed but should be checked, as sentences.
     pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// Logs the warnings.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!(warning = %warning, "configuration");
+        }
+    }
 }
 
 /// Reads everything from this process's environment and files.
