@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cdc::cluster::{Cluster, Options};
 
-use crate::support::daemon::{Daemon, remove, walsender, with_url_of_source};
+use crate::support::daemon::{Daemon, walsender, with_url_of_source};
 use crate::support::{
     BLOCKED, Cdc, Pair, Side, Signal, count_log, goes_on, labels_pair, labels_pair_on, lock_lookup,
     pg, value, wait_in_step, wait_log, wait_rows, wait_until,
@@ -165,7 +165,7 @@ fn mistakes(pair: &Pair) -> Vec<(String, Vec<&'static str>)> {
     vec![
         (
             "[source\n".to_owned(),
-            vec![".toml:1: ", "cdc config --example"],
+            vec!["cdc.toml:1: ", "cdc config --example"],
         ),
         (
             format!("{config}publicaton = 'cdc'\n"),
@@ -199,7 +199,7 @@ async fn a_configuration_with_a_mistake_changes_nothing() {
     let (pair, source, target) = labels_pair().await;
     let mut command = Cdc::command(&pair, &["run"]);
     command.env_remove("CDC_LOG");
-    let mut daemon = Daemon::start(command);
+    let mut daemon = Daemon::start_in_directory(&command);
     wait_in_step(&source, &target).await;
     wait_log(&daemon.cdc, "\"message\":\"streaming\"").await;
     let before = walsender(&source, &pair).await;
@@ -216,7 +216,7 @@ async fn a_configuration_with_a_mistake_changes_nothing() {
         }
     }
     // Without its file it would be another configuration.
-    remove(&daemon.file);
+    std::fs::remove_file(&daemon.file).unwrap();
     let line = daemon.reload().await;
     assert!(line.contains("cannot read configuration file"), "{line}");
     goes_on("mistakes", &source, &target).await;

@@ -18,6 +18,13 @@ use crate::support::{
 const COPIES_OF_LABELS: &str = "SELECT count(*) FROM cdc.resync WHERE origin = 'first copy' \
     UNION ALL SELECT count(*) FROM cdc.resync WHERE origin <> 'first copy'";
 
+/// Keeps every state that the process writes of itself.
+const NOTE_STATES: &str = "CREATE TABLE noted_state (state text);
+    CREATE FUNCTION note_state() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+        INSERT INTO public.noted_state VALUES (NEW.state); RETURN NULL;
+    END$$;
+    CREATE TRIGGER note_state AFTER UPDATE ON cdc.pipeline FOR EACH ROW EXECUTE FUNCTION note_state()";
+
 /// No key comes twice.
 static ROUND: AtomicU64 = AtomicU64::new(1);
 
@@ -103,6 +110,7 @@ async fn make_tags(source: &Client) {
 async fn read_models_come_and_go_while_the_others_are_followed() {
     let (pair, source, target, mut daemon) = followed_labels().await;
     let before = walsender(&source, &pair).await;
+    target.batch_execute(NOTE_STATES).await.unwrap();
     let load = Load::begin(&pair).await;
     let both = format!("{}{TAGS_MODEL}", pair.config);
     let line = daemon.reload_with(&both).await;
@@ -158,6 +166,13 @@ async fn read_models_come_and_go_while_the_others_are_followed() {
     // The labels were never copied again, and no session ended otherwise.
     wait_rows(&target, COPIES_OF_LABELS, &["1", "0"]).await;
     assert_eq!(count_log(&daemon.cdc, "\"message\":\"streaming\""), 4);
+    let noted = rows(&target, "SELECT DISTINCT state FROM noted_state").await;
+    let never = ["stopped", "retrying"];
+    assert!(
+        noted.contains(&"streaming".to_owned())
+            && !noted.iter().any(|seen| never.contains(&seen.as_str())),
+        "{noted:?}"
+    );
     for never in [
         "trying again",
         "the stream cannot continue",

@@ -1,7 +1,7 @@
 //! A `cdc run` whose configuration file the test replaces, and that is asked to read it again.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use tokio_postgres::Client;
@@ -40,6 +40,28 @@ impl Daemon {
         let file = command.get_args().last().map(PathBuf::from).unwrap();
         Self {
             cdc: Cdc::start(&mut command),
+            file,
+        }
+    }
+
+    /// Starts a command of [`Cdc::command`] in a directory of its own that has its file as
+    /// `cdc.toml`, which no argument names.
+    pub fn start_in_directory(command: &Command) -> Self {
+        let given = command.get_args().last().map(PathBuf::from).unwrap();
+        let directory = given.with_extension("directory");
+        fs::create_dir(&directory).unwrap();
+        let file = directory.join("cdc.toml");
+        fs::rename(&given, &file).unwrap();
+        let variables = command.get_envs();
+        let variables = variables.filter_map(|(name, value)| Some((name, value?)));
+        let mut there = Command::new(command.get_program());
+        there
+            .arg("run")
+            .env_clear()
+            .envs(variables)
+            .current_dir(directory);
+        Self {
+            cdc: Cdc::start(&mut there),
             file,
         }
     }
@@ -86,8 +108,7 @@ fn is_over(line: &str) -> bool {
     OVER.iter().any(|over| line.contains(over))
 }
 
-/// What `tests/engine` finds of the session that streams from this slot: another one has another
-/// process at the source.
+/// The walsender that streams from this slot: another session has another one.
 pub async fn walsender(source: &Client, pair: &Pair) -> String {
     let pid = format!(
         "SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'",
@@ -96,13 +117,7 @@ pub async fn walsender(source: &Client, pair: &Pair) -> String {
     value(source, &pid).await
 }
 
-/// The file without a `[source]` table's URL, and one with it: the environment gives the URLs
-/// otherwise, and overrides the file.
+/// The file with the source's URL. The environment overrides it.
 pub fn with_url_of_source(config: &str, url: &str) -> String {
     config.replacen("[source]\n", &format!("[source]\nurl = '{url}'\n"), 1)
-}
-
-/// Removes the file of a daemon.
-pub fn remove(file: &Path) {
-    fs::remove_file(file).unwrap();
 }
