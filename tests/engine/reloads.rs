@@ -10,7 +10,7 @@ use cdc::cluster::{Cluster, Options};
 use crate::support::daemon::{Daemon, walsender, with_url_of_source};
 use crate::support::{
     BLOCKED, Cdc, Pair, Side, Signal, count_log, goes_on, labels_pair, labels_pair_on, lock_lookup,
-    pg, value, wait_in_step, wait_log, wait_rows, wait_until,
+    pg, rows, value, wait_in_step, wait_log, wait_rows, wait_until,
 };
 
 const END_SESSIONS: &str =
@@ -87,6 +87,23 @@ async fn secrets_of_a_reload_count_from_the_next_connection_on() {
     goes_on("the session stays", &source, &target).await;
     assert_eq!(walsender(&source, &pair).await, before);
     std::fs::remove_file(&file).unwrap();
+    // A connection beside the stream, while the session lasts.
+    let pulse = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'cdc % pulse'";
+    let old = value(&target, pulse).await;
+    target
+        .batch_execute(&format!("SELECT pg_terminate_backend({old})"))
+        .await
+        .unwrap();
+    wait_until("the pulse has another connection", async || {
+        let seen = rows(&target, pulse).await;
+        if seen.len() == 1 && seen[0] != old {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
+    })
+    .await;
+    assert_eq!(walsender(&source, &pair).await, before);
     for side in [&source, &target] {
         side.batch_execute(END_SESSIONS).await.unwrap();
     }
@@ -118,7 +135,7 @@ async fn the_log_level_changes_while_it_streams() {
         .await
         .unwrap();
     // The keys of a batch, too, whose session began before.
-    wait_log(&daemon.cdc, "LABEL_SYNC_UPDATE").await;
+    wait_log(&daemon.cdc, "\"message\":\"applied a row\"").await;
     let line = daemon.reload_with(&pair.config).await;
     goes_on("info again", &source, &target).await;
     let log = daemon.cdc.log();
