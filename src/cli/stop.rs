@@ -68,8 +68,8 @@ fn listen(kind: SignalKind) -> Result<Signal> {
         .map_err(|error| Error::transient("could not listen for signals").with_source(error))
 }
 
-/// From now on SIGHUP, SIGUSR1 and SIGUSR2 do not end the process, as long as it lives; SIGHUPs come
-/// out of what is returned, several of them as one. Must be called within the runtime.
+/// From now on SIGHUP, SIGUSR1 and SIGUSR2 do not end the process, as long as it lives. SIGHUPs
+/// come out of what is returned, several of them as one. Must be called within the runtime.
 ///
 /// # Errors
 ///

@@ -12,6 +12,7 @@ mod effective;
 mod environment;
 mod file;
 mod raw;
+mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

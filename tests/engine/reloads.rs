@@ -115,7 +115,7 @@ async fn secrets_of_a_reload_count_from_the_next_connection_on() {
 
 #[tokio::test]
 async fn the_log_level_changes_while_it_streams() {
-    let (pair, source, target) = labels_pair().await;
+    let (mut pair, source, target) = labels_pair().await;
     let mut command = Cdc::command(&pair, &["run"]);
     command.env_remove("CDC_LOG");
     let mut daemon = Daemon::start(command);
@@ -142,6 +142,37 @@ async fn the_log_level_changes_while_it_streams() {
     let (_, after) = log.split_once(&line).unwrap();
     assert_eq!(after.matches("DEBUG").count(), 0, "{after}");
     assert_eq!(count_log(&daemon.cdc, "\"message\":\"streaming\""), 1);
+    // The file's level counts at the start, too.
+    daemon.cdc.stop(Signal::Term).await;
+    pair.config = format!("log_level = 'debug'\n{}", pair.config);
+    let mut command = Cdc::command(&pair, &["run"]);
+    command.env_remove("CDC_LOG");
+    let daemon = Daemon::start(command);
+    wait_log(&daemon.cdc, "\"level\":\"DEBUG\"").await;
+}
+
+#[tokio::test]
+async fn a_limit_of_the_wal_counts_while_the_target_takes_nothing() {
+    let (pair, source, target) = labels_pair().await;
+    let mut daemon = Daemon::streaming(&pair, &source, &target).await;
+    let holder = lock_lookup(&pair).await;
+    source
+        .batch_execute(
+            "UPDATE labels SET label = 'waits' WHERE code = 'MR'; CREATE TABLE busy (x text);
+             INSERT INTO busy SELECT repeat('x', 500) FROM generate_series(1, 8000)",
+        )
+        .await
+        .unwrap();
+    wait_rows(&target, BLOCKED, &["1"]).await;
+    let line = daemon
+        .reload_with(&format!("{}max_retained_wal = '1MB'\n", pair.config))
+        .await;
+    assert!(line.contains("\"session\":\"continues\""), "{line}");
+    wait_log(&daemon.cdc, "dropped the slot to free WAL").await;
+    let line = daemon.reload_with(&pair.config).await;
+    assert!(line.contains("source.max_retained_wal"), "{line}");
+    drop(holder);
+    goes_on("healed", &source, &target).await;
 }
 
 #[tokio::test]
