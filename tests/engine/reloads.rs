@@ -89,7 +89,11 @@ async fn secrets_of_a_reload_count_from_the_next_connection_on() {
     std::fs::remove_file(&file).unwrap();
     // A connection beside the stream, while the session lasts.
     let pulse = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'cdc % pulse'";
-    let old = value(&target, pulse).await;
+    let old = wait_until("the pulse has a connection", async || {
+        let seen = rows(&target, pulse).await.pop();
+        seen.ok_or_else(|| "it has none".to_owned())
+    })
+    .await;
     target
         .batch_execute(&format!("SELECT pg_terminate_backend({old})"))
         .await
