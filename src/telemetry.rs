@@ -1,9 +1,9 @@
 //! Logs: text on a terminal, with the progress of copies below it (`line`); JSON elsewhere; always
 //! to stderr.
 //!
-//! Level and filters come from `--log-level` or `CDC_LOG`, else from the configuration file, and can
-//! be replaced while the process runs. Control characters in messages and
-//! fields are escaped: a server's message must not be able to forge a line or steer a terminal.
+//! Level and filters come from `--log-level` or `CDC_LOG`, else from the configuration file, and
+//! can be replaced while the process runs. Control characters in messages and fields are escaped: a
+//! server's message must not be able to forge a line or steer a terminal.
 
 mod line;
 pub(crate) mod progress;
