@@ -156,6 +156,7 @@ impl Servers {
             read_models: vec![ReadModelSettings::labels()],
             resync: ResyncSettings::default(),
             status_interval: Duration::from_secs(10),
+            log_level: "info".to_owned(),
         }
     }
 

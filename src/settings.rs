@@ -2,6 +2,9 @@
 //!
 //! `config/` reads file, environment and flags into raw values and builds these settings from them.
 
+pub(crate) mod keys;
+pub(crate) mod reload;
+
 use std::time::Duration;
 
 use crate::conninfo::Conninfo;
@@ -20,6 +23,8 @@ pub struct Settings {
     pub resync: ResyncSettings,
     /// How often an idle position is stored and acknowledged, at most (default 10 s).
     pub status_interval: Duration,
+    /// What is logged (default `info`): a level, or filters.
+    pub log_level: String,
 }
 
 /// The database with the master tables.

@@ -1,8 +1,9 @@
 //! Logs: text on a terminal, with the progress of copies below it (`line`); JSON elsewhere; always
 //! to stderr.
 //!
-//! Level and filters come from `--log-level` or `CDC_LOG`. Control characters in messages and
-//! fields are escaped: a server's message must not be able to forge a line or steer a terminal.
+//! Level and filters come from `--log-level` or `CDC_LOG`, else from the configuration file, and
+//! can be replaced while the process runs. Control characters in messages and fields are escaped: a
+//! server's message must not be able to forge a line or steer a terminal.
 
 mod line;
 pub(crate) mod progress;
@@ -10,13 +11,14 @@ pub(crate) mod stderr;
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::error::{Error, Result};
 
@@ -51,6 +53,7 @@ pub(crate) fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()>
         progress::turn_on();
     }
     stderr::start(shows_progress);
+    let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => {
@@ -75,7 +78,38 @@ pub(crate) fn init(level: Option<&str>, format: Option<LogFormat>) -> Result<()>
     };
     started.map_err(|error| {
         Error::configuration("cannot start the log a second time").with_source(error)
-    })
+    })?;
+    // It is empty: the log was started for the first time.
+    let _ = FILTER.set(handle);
+    Ok(())
+}
+
+/// The filters in force.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// From now on this level, or these filters, say what is logged. Where no log was started, nothing
+/// happens.
+///
+/// # Errors
+///
+/// Configuration, if the filters cannot be read; then the old ones stay.
+pub(crate) fn set_level(level: &str) -> Result<()> {
+    let filter = filter(Some(level))?;
+    if let Some(handle) = FILTER.get() {
+        handle.reload(filter).map_err(|error| {
+            Error::transient("could not change the log level").with_source(error)
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether this is a level, or filters.
+///
+/// # Errors
+///
+/// Configuration, with what is allowed.
+pub(crate) fn check_level(level: &str) -> Result<()> {
+    filter(Some(level)).map(|_| ())
 }
 
 /// `level` as filters; a bare level is for `cdc` alone.
@@ -94,7 +128,7 @@ fn filter(level: Option<&str>) -> Result<EnvFilter> {
     // The filter's own error says the same thing twice, and less than the hint.
     EnvFilter::builder().parse(&filters).map_err(|_| {
         Error::configuration(format!("cannot read the log level {level:?}"))
-            .with_hint("Use error, warn, info, debug, trace, or filters such as cdc::source=debug (--log-level, CDC_LOG).")
+            .with_hint("Use error, warn, info, debug, trace, or filters such as cdc::source=debug (--log-level, CDC_LOG, log_level).")
     })
 }
 

@@ -87,6 +87,7 @@ fn settings() -> Settings {
         read_models: vec![ReadModelSettings::labels()],
         resync: ResyncSettings::default(),
         status_interval: Duration::from_secs(10),
+        log_level: "info".to_owned(),
     }
 }
 

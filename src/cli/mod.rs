@@ -165,20 +165,33 @@ impl Context {
             config: self.global.config.clone(),
             source_url: self.global.source_url.clone(),
             target_url: self.global.target_url.clone(),
+            log_level: self
+                .global
+                .log_level
+                .clone()
+                .filter(|level| !level.trim().is_empty()),
         }
     }
 
-    /// The settings; warnings about them are logged.
+    /// The settings; warnings about them are logged. From here on the log has their level.
     ///
     /// # Errors
     ///
     /// As [`Context::load`].
     pub(crate) fn settings(&self) -> Result<Settings> {
+        self.load_and_log().map(|loaded| loaded.settings)
+    }
+
+    /// As [`Context::settings`], with the file that was read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::load`].
+    pub(crate) fn load_and_log(&self) -> Result<Loaded> {
         let loaded = self.load()?;
-        for warning in &loaded.warnings {
-            tracing::warn!(warning = %warning, "configuration");
-        }
-        Ok(loaded.settings)
+        telemetry::set_level(&loaded.settings.log_level)?;
+        loaded.log_warnings();
+        Ok(loaded)
     }
 }
 

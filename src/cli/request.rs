@@ -85,7 +85,7 @@ pub(super) fn left_out(
         Error::transient(format!(
             "the running cdc does not know read model \"{unknown}\""
         ))
-        .with_hint("It was started with another configuration: restart it."),
+        .with_hint("It has another configuration: send it SIGHUP, or restart it."),
     )
 }
 

@@ -1,6 +1,7 @@
 //! `cdc run`: keeps the lookup tables in step until stopped.
 
-use super::{Context, HELP_TEMPLATE, Outcome};
+use super::{Context, HELP_TEMPLATE, Outcome, stop};
+use crate::config::Loaded;
 use crate::error::Result;
 use crate::run::shared::{Reread, Shared};
 use crate::schedule::Schedule;
@@ -14,7 +15,8 @@ Examples:
 
 It is the only command that is needed, and may be stopped and started at any time: it prepares what is missing,
 copies each source table once, then follows the source commit by commit. The first SIGTERM or Ctrl-C finishes the
-batch and leaves, the second one leaves at once.";
+batch and leaves, the second one leaves at once. SIGHUP makes it read its configuration again; the log says what
+changed, and what needs a restart. SIGUSR1 and SIGUSR2 do nothing.";
 
 /// Keep the lookup tables in step until stopped
 ///
@@ -39,7 +41,11 @@ pub(crate) struct Args {
 ///
 /// Whatever stops the command.
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let settings = context.settings()?;
+    // First of all: from here on the signal ends no process.
+    let hangups = stop::hangups()?;
+    let loaded = context.load_and_log()?;
+    let reread = reread(context, &loaded);
+    let settings = loaded.settings;
     // Where the pipelines of a fleet have times of their own.
     let delay = Schedule::of(&settings.resync, &settings.source.slot)?
         .map(|schedule| schedule.delay().as_secs())
@@ -57,11 +63,17 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     );
     let mut shared = Shared::new(settings, context.stop.token().clone());
     shared.take_slot = args.take_slot;
-    let flags = context.flags();
-    shared.reread = Some(Reread::by(move || {
-        crate::config::load(&flags).map(|loaded| loaded.settings)
-    }));
-    crate::run::supervisor::start(shared).await?;
+    shared.reread = Some(reread);
+    crate::run::supervisor::start(shared, Some(hangups)).await?;
     tracing::info!("cdc has stopped");
     Ok(Outcome::Done)
+}
+
+/// Reads the configuration again, from the file that was `loaded`. Without that file it would be
+/// another configuration: a file that is missing for a moment, while somebody replaces it, must not
+/// be the end of all read models.
+fn reread(context: &Context, loaded: &Loaded) -> Reread {
+    let mut flags = context.flags();
+    flags.config = loaded.file.clone();
+    Reread::by(move || crate::config::load(&flags))
 }

@@ -1,4 +1,6 @@
-//! The request to stop: the first SIGTERM or Ctrl-C asks, the second one ends the process at once.
+//! Signals. The request to stop: the first SIGTERM or Ctrl-C asks, the second one ends the process
+//! at once. For `cdc run`, SIGHUP asks for a reload, and what other daemons give a meaning to is
+//! ignored.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,11 +23,6 @@ impl Stop {
     ///
     /// Transient, if the system refuses the handlers.
     pub(crate) fn on_signals() -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                Error::transient("could not listen for signals").with_source(error)
-            })
-        };
         let terminate = listen(SignalKind::terminate())?;
         let interrupt = listen(SignalKind::interrupt())?;
         let stop = Self::new();
@@ -64,6 +61,26 @@ impl Stop {
             result = work => result,
         }
     }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind)
+        .map_err(|error| Error::transient("could not listen for signals").with_source(error))
+}
+
+/// From now on SIGHUP, SIGUSR1 and SIGUSR2 do not end the process, as long as it lives. SIGHUPs
+/// come out of what is returned, several of them as one. Must be called within the runtime.
+///
+/// # Errors
+///
+/// Transient, if the system refuses the handlers.
+pub(crate) fn hangups() -> Result<Signal> {
+    let hangups = listen(SignalKind::hangup())?;
+    // A handler stays when its receiver is dropped.
+    for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        drop(listen(ignored)?);
+    }
+    Ok(hangups)
 }
 
 /// Cancels on the first signal and exits on the second, with the code that a shell gives to that

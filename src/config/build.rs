@@ -8,14 +8,16 @@ use std::time::Duration;
 use super::Mistakes;
 use super::environment::{conninfo, conninfo_environment};
 use super::raw::{Given, Kept, Raw, RawReadModel, Side};
+use super::units::{duration, size};
 use crate::conninfo::{Conninfo, Environment, Secret};
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::settings::{
-    ColumnMapping, OnRowError, ReadModelSettings, ResyncSettings, SIZE_UNITS, Settings,
-    SourceSettings, TargetSettings,
+    ColumnMapping, OnRowError, ReadModelSettings, ResyncSettings, Settings, SourceSettings,
+    TargetSettings,
 };
 use crate::sql::TableName;
+use crate::telemetry;
 
 /// Longest name that PostgreSQL keeps whole (NAMEDATALEN - 1).
 const MAX_NAME_BYTES: usize = 63;
@@ -70,6 +72,7 @@ pub(super) fn build(
         (STATUS_INTERVALS, "from \"100ms\" to \"1h\" such as \"10s\""),
         mistakes,
     );
+    let log_level = log_level(raw.log_level, mistakes);
     if !mistakes.is_empty() {
         return None;
     }
@@ -90,7 +93,17 @@ pub(super) fn build(
         read_models,
         resync,
         status_interval,
+        log_level,
     })
+}
+
+/// A level or filters; `info` if there are none.
+fn log_level(given: Option<Given>, mistakes: &mut Mistakes) -> String {
+    let Some(given) = given else {
+        return "info".to_owned();
+    };
+    mistakes.take(&given.origin, telemetry::check_level(&given.value));
+    given.value
 }
 
 /// What both databases are read with.
@@ -283,17 +296,6 @@ fn max_retained_wal(given: Option<Given>, mistakes: &mut Mistakes) -> Option<u64
     limit
 }
 
-/// A whole number with its unit: kB, MB, GB, TB (powers of 1024, as in PostgreSQL's settings).
-fn size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at_checked(digits)?;
-    let (_, bytes) = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit.trim_start())?;
-    number.parse::<u64>().ok()?.checked_mul(*bytes)
-}
-
 /// A time within these bounds, or its default.
 fn interval(
     given: Option<Given>,
@@ -314,25 +316,6 @@ fn interval(
             default
         }
     }
-}
-
-/// A whole number with its unit: ms, s, min or m, h.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at_checked(digits)?;
-    let millis = match unit.trim_start() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(millis)
-        .map(Duration::from_millis)
 }
 
 fn read_models(

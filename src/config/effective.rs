@@ -1,9 +1,9 @@
 //! Settings as the TOML that would give them, with secrets masked.
 
 use std::fmt;
-use std::time::Duration;
 
-use crate::settings::{OnRowError, ReadModelSettings, Settings, size_text};
+use crate::settings::keys::entries;
+use crate::settings::{ReadModelSettings, Settings};
 
 /// Shows the settings as a configuration file; passwords as `****`.
 #[derive(Debug)]
@@ -11,50 +11,23 @@ pub(crate) struct Effective<'a>(pub &'a Settings);
 
 impl fmt::Display for Effective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings {
-            source,
-            target,
-            read_models,
-            resync,
-            status_interval,
-        } = self.0;
-        writeln!(f, "status_interval = {}", quoted(&time(*status_interval)))?;
-        writeln!(f, "\n[source]")?;
-        writeln!(f, "url = {}", quoted(&source.conninfo.masked_url()))?;
-        writeln!(f, "publication = {}", quoted(&source.publication))?;
-        writeln!(f, "slot = {}", quoted(&source.slot))?;
-        let columns = if source.publish_projected_columns {
-            "projected"
-        } else {
-            "all"
-        };
-        writeln!(f, "publish_columns = {}", quoted(columns))?;
-        let limit = source
-            .max_retained_wal
-            .map_or_else(|| "off".to_owned(), size_text);
-        writeln!(f, "max_retained_wal = {}", quoted(&limit))?;
-        let failover = if source.failover { "on" } else { "off" };
-        writeln!(f, "failover = {}", quoted(failover))?;
-        writeln!(f, "\n[target]")?;
-        writeln!(f, "url = {}", quoted(&target.conninfo.masked_url()))?;
-        writeln!(f, "schema = {}", quoted(&target.schema))?;
-        let commit = if target.synchronous_commit {
-            "on"
-        } else {
-            "off"
-        };
-        writeln!(f, "synchronous_commit = {}", quoted(commit))?;
-        for model in read_models {
-            read_model(f, model)?;
+        let entries = entries(self.0);
+        let mut last = "";
+        for entry in &entries {
+            let (table, key) = entry.key.split_once('.').unwrap_or(("", entry.key));
+            if table != last {
+                if table == "resync" {
+                    // As in the example, they come after the databases.
+                    for model in &self.0.read_models {
+                        read_model(f, model)?;
+                    }
+                }
+                writeln!(f, "\n[{table}]")?;
+                last = table;
+            }
+            writeln!(f, "{key} = {}", quoted(&entry.value))?;
         }
-        writeln!(f, "\n[resync]")?;
-        writeln!(
-            f,
-            "schedule = {}",
-            quoted(resync.schedule.as_deref().unwrap_or("off"))
-        )?;
-        writeln!(f, "timezone = {}", quoted(&resync.timezone))?;
-        writeln!(f, "jitter = {}", quoted(&time(resync.jitter)))
+        Ok(())
     }
 }
 
@@ -93,11 +66,7 @@ fn read_model(f: &mut fmt::Formatter<'_>, model: &ReadModelSettings) -> fmt::Res
             writeln!(f, "{key} = {}", quoted(value))?;
         }
     }
-    let on_row_error = match model.on_row_error {
-        OnRowError::Isolate => "isolate",
-        OnRowError::Stop => "stop",
-    };
-    writeln!(f, "on_row_error = {}", quoted(on_row_error))
+    writeln!(f, "on_row_error = {}", quoted(model.on_row_error.word()))
 }
 
 /// A TOML string; the double-quoted form, so that a key may be written with it too.
@@ -116,12 +85,4 @@ fn quoted(text: &str) -> String {
 
 fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
-}
-
-fn time(duration: Duration) -> String {
-    if duration.subsec_millis() == 0 {
-        format!("{}s", duration.as_secs())
-    } else {
-        format!("{}ms", duration.as_millis())
-    }
 }

@@ -102,6 +102,8 @@ pub(super) fn raw(variables: &BTreeMap<String, String>, mistakes: &mut Mistakes)
         timezone: given("CDC_RESYNC_TIMEZONE"),
         jitter: given("CDC_RESYNC_JITTER"),
         status_interval: given("CDC_STATUS_INTERVAL"),
+        // CDC_LOG stands in for a flag: the log starts before the configuration is read.
+        log_level: None,
     }
 }
 

@@ -82,6 +82,7 @@ fn line(text: &str, offset: usize) -> usize {
 
 /// The keys of the file outside of any table, and of each of its tables.
 const TOP: &[&str] = &[
+    "log_level",
     "status_interval",
     "source",
     "target",
@@ -154,6 +155,7 @@ impl Reader<'_> {
         };
         self.known(&top, TOP);
         let mut raw = Raw {
+            log_level: self.string(&top, "log_level"),
             status_interval: self.string(&top, "status_interval"),
             ..Raw::default()
         };

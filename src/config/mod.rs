@@ -12,6 +12,7 @@ mod effective;
 mod environment;
 mod file;
 mod raw;
+mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub(crate) struct Flags {
     pub source_url: Option<String>,
     /// `--target-url`.
     pub target_url: Option<String>,
+    /// `--log-level`, or CDC_LOG in its place.
+    pub log_level: Option<String>,
 }
 
 /// The configuration in effect.
@@ -47,6 +50,15 @@ pub(crate) struct Loaded {
     pub file: Option<PathBuf>,
     /// Values that are allowed but should be checked, as sentences.
     pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    /// Logs the warnings.
+    pub(crate) fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!(warning = %warning, "configuration");
+        }
+    }
 }
 
 /// Reads everything from this process's environment and files.

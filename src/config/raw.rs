@@ -60,6 +60,7 @@ pub(super) struct Raw {
     pub(super) timezone: Option<Given>,
     pub(super) jitter: Option<Given>,
     pub(super) status_interval: Option<Given>,
+    pub(super) log_level: Option<Given>,
 }
 
 /// One `[[read_model]]`.
@@ -89,6 +90,10 @@ impl Raw {
         Self {
             source: side(&flags.source_url, "--source-url"),
             target: side(&flags.target_url, "--target-url"),
+            log_level: flags.log_level.clone().map(|value| Given {
+                value,
+                origin: "--log-level or CDC_LOG".to_owned(),
+            }),
             ..Self::default()
         }
     }
@@ -111,6 +116,7 @@ impl Raw {
             timezone: self.timezone.or(lower.timezone),
             jitter: self.jitter.or(lower.jitter),
             status_interval: self.status_interval.or(lower.status_interval),
+            log_level: self.log_level.or(lower.log_level),
         }
     }
 }

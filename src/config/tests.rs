@@ -133,12 +133,13 @@ fn flags_override_environment_and_environment_overrides_file() {
     let scratch = Scratch::new("layers");
     let file = scratch.file(
         "cdc.toml",
-        "[source]\nurl = 'host=file'\nslot = 'file'\npublication = 'file'\n[target]\nurl = 'host=file'\n",
+        "log_level = 'warn'\n[source]\nurl = 'host=file'\nslot = 'file'\npublication = 'file'\n[target]\nurl = 'host=file'\n",
     );
     let flags = Flags {
         config: Some(PathBuf::from(&file)),
         source_url: Some("host=flag".to_owned()),
         target_url: None,
+        log_level: Some("debug".to_owned()),
     };
     let environment = variables(&[
         ("CDC_SOURCE_URL", "host=env"),
@@ -154,6 +155,17 @@ fn flags_override_environment_and_environment_overrides_file() {
     assert_eq!(settings.source.slot, "env");
     assert_eq!(settings.source.publication, "file");
     assert_eq!(settings.target.schema, "cdc");
+    assert_eq!(settings.log_level, "debug");
+}
+
+#[test]
+fn log_level_is_one_that_the_log_can_read() {
+    let level = |text: &str| load_text(text).unwrap().settings.log_level;
+    assert_eq!(level(""), "info");
+    assert_eq!(level("log_level = 'cdc::run=trace'"), "cdc::run=trace");
+    let shown = mistakes("log_level = 'cdc=loud'");
+    assert!(shown.contains("cdc.toml:1: log_level"), "{shown}");
+    assert!(shown.contains("error, warn, info"), "{shown}");
 }
 
 #[test]

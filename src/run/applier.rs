@@ -19,6 +19,9 @@ use crate::target::write::Writer;
 /// Keys of each kind of repaired row that a merge names.
 const SAMPLE_KEYS: i32 = 20;
 
+/// Most keys of each kind that a batch writes into the log at level debug.
+const MOST_LOGGED_KEYS: i32 = 10_000;
+
 /// What the applier is asked to do.
 #[derive(Debug)]
 pub(crate) enum Job {
@@ -119,6 +122,9 @@ async fn carry_out(writer: &mut Writer, job: Job) -> Result<Done> {
 }
 
 async fn stream(writer: &mut Writer, job: job::Job) -> Result<Done> {
+    // The level may change while the session lasts.
+    let is_debug = tracing::enabled!(tracing::Level::DEBUG);
+    writer.report_keys = if is_debug { MOST_LOGGED_KEYS } else { 0 };
     match job {
         job::Job::Stage(commit_lsn, folds) => {
             let staged = writer.stage_chunk(&folds).await;

@@ -47,12 +47,18 @@ const GIVE_UP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at the slot until the process ends. If the source cannot be reached, it looks later.
 pub(crate) async fn guard(shared: &Shared) {
-    let Some(limit) = shared.settings.source.max_retained_wal else {
-        return;
-    };
+    let mut in_force = shared.in_force.subscribe();
     let mut over_since: Option<Instant> = None;
     let mut client: Option<Connection> = None;
     loop {
+        let limit = in_force.borrow_and_update().source.max_retained_wal;
+        let Some(limit) = limit else {
+            (over_since, client) = (None, None);
+            shared.budget.set(Pressure::None);
+            // Its sender is shared with us, so it cannot be closed.
+            let _ = in_force.changed().await;
+            continue;
+        };
         match tokio::time::timeout(LOOK_PATIENCE, look(shared, &mut client)).await {
             Ok(Ok(seen)) => {
                 let over = seen.as_ref().filter(|seen| seen.held > limit);
@@ -194,7 +200,8 @@ pub(crate) async fn within<T>(
     slot: &str,
     part: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let Some(limit) = shared.settings.source.max_retained_wal else {
+    let limit = shared.in_force.settings().source.max_retained_wal;
+    let Some(limit) = limit else {
         return part.await;
     };
     tokio::select! {

@@ -76,7 +76,7 @@ pub(crate) async fn lock(
             looked_at = Instant::now();
         }
         tokio::select! {
-            () = shared.stop.cancelled() => break,
+            () = shared.end.cancelled() => break,
             () = tokio::time::sleep(RETRY) => {}
         }
     }

@@ -23,6 +23,7 @@ use crate::run::resync::{Order, Ordered, Outcome, resync};
 use crate::run::shared::Shared;
 use crate::run::{report, unreadable};
 use crate::schedule::Schedule;
+use crate::settings::ResyncSettings;
 use crate::target::bookkeeping::{ModelState, Pulse, Readers};
 
 mod request;
@@ -59,6 +60,8 @@ pub(crate) struct Keeper {
     /// Cancelled when the session ends.
     stop: CancellationToken,
     schedule: Option<Schedule>,
+    /// What the schedule was made from.
+    resync: ResyncSettings,
     last_full: Timestamp,
     /// Requests that failed, by number.
     asked: Tries<i64>,
@@ -87,7 +90,8 @@ impl Keeper {
             commands,
             pulse,
         } = beside;
-        let schedule = Schedule::of(&shared.settings.resync, &shared.settings.source.slot)?;
+        let resync = shared.in_force.settings().resync.clone();
+        let schedule = Schedule::of(&resync, &shared.settings.source.slot)?;
         Ok(Self {
             shared,
             epoch,
@@ -95,6 +99,7 @@ impl Keeper {
             commands,
             stop,
             schedule,
+            resync,
             last_full: Timestamp::now(),
             asked: Tries::default(),
             not_in_step: Tries::default(),
@@ -157,6 +162,7 @@ impl Keeper {
                 self.copy_what_is_not_in_step(&mut conn).await?;
             }
             self.tidy(&mut conn).await?;
+            self.follow_schedule()?;
             let due = self
                 .schedule
                 .as_ref()
@@ -170,6 +176,17 @@ impl Keeper {
                 Ok(()) = self.pulse.changed() => {}
             }
         }
+    }
+
+    /// Takes over a schedule that was changed by a reload. As after a restart, a turn that it had
+    /// since the last resync is made up for.
+    fn follow_schedule(&mut self) -> Result<()> {
+        let resync = &self.shared.in_force.settings().resync;
+        if *resync != self.resync {
+            self.schedule = Schedule::of(resync, &self.shared.settings.source.slot)?;
+            self.resync = resync.clone();
+        }
+        Ok(())
     }
 
     /// Removes what copies and earlier definitions have left, unless another session reads it.

@@ -45,6 +45,12 @@ impl Lessons {
         self.streaming_since = Some(Instant::now());
     }
 
+    /// Whether the session that has ended streamed for longer than this.
+    pub(super) fn take_was_good(&mut self, least: Duration) -> bool {
+        let since = self.streaming_since.take();
+        since.is_some_and(|since| since.elapsed() > least)
+    }
+
     /// Since when each session has ended with this error.
     pub(super) fn since(&mut self, error: &Error) -> Timestamp {
         let message = error.to_string();
@@ -56,6 +62,12 @@ impl Lessons {
                 now
             }
         }
+    }
+
+    /// The read models of the next session have other places. A read model that could not take a
+    /// transaction cannot take it again, and is known by its new place then.
+    pub(super) fn forget_places(&mut self) {
+        self.cannot_take.clear();
     }
 
     pub(super) fn chunk_patience(&self) -> Duration {

@@ -5,6 +5,9 @@
 //! again. A row that the target rejects, or a change that cannot be mapped, makes the next session
 //! go transaction by transaction, so that its read model is suspended exactly before that one. Only
 //! an error of the configuration before the first stream ends the process.
+//!
+//! A reload that changes what a session sets up ends the session in order. The next one begins with
+//! the new settings, by the same path as after a lost connection, or in a new process.
 
 pub(crate) mod applier;
 pub(crate) mod bind;
@@ -13,6 +16,7 @@ pub(crate) mod catch_up;
 pub(crate) mod clock;
 pub(crate) mod copy;
 pub(crate) mod fence;
+pub(crate) mod in_force;
 pub(crate) mod keeper;
 pub(crate) mod lessons;
 pub(crate) mod locks;
@@ -24,6 +28,7 @@ pub(crate) mod preflight;
 pub(crate) mod pressure;
 pub(crate) mod publish;
 pub(crate) mod pulse;
+pub(crate) mod reload;
 pub(crate) mod report;
 pub(crate) mod resync;
 pub(crate) mod session;
@@ -46,5 +51,5 @@ use crate::settings::Settings;
 /// # Errors
 /// Only before the first stream, and only what a person has to correct.
 pub(crate) async fn run(settings: Settings, stop: CancellationToken) -> Result<()> {
-    supervisor::start(Shared::new(settings, stop)).await
+    supervisor::start(Shared::new(settings, stop), None).await
 }

@@ -39,9 +39,6 @@ mod resume;
 mod streaming;
 mod wait;
 
-/// Most keys of each kind that a batch writes into the log at level debug.
-const MOST_LOGGED_KEYS: i32 = 10_000;
-
 /// Everything of one session before the stream begins.
 struct Session<'a> {
     shared: &'a Arc<Shared>,
@@ -56,7 +53,7 @@ struct Session<'a> {
     shapes: Vec<String>,
 }
 
-/// Runs one session; returns when the process is asked to stop.
+/// Runs one session; returns when it shall end.
 pub(crate) async fn session(shared: &Arc<Shared>, lessons: &mut Lessons) -> Result<()> {
     open_and_work(shared, lessons)
         .await
@@ -100,9 +97,6 @@ impl<'a> Session<'a> {
             source,
         } = ends;
         let mut writer = Writer::new(conn, shared.bookkeeping.clone(), claim.epoch).await?;
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            writer.report_keys = MOST_LOGGED_KEYS;
-        }
         for (index, bound) in ModelIndex::number(&bound) {
             if let Ok(model) = &bound.model {
                 writer.set_model(index, model.clone());

@@ -1,14 +1,16 @@
 //! What every part of the process knows, and how it connects.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Loaded;
 use crate::connect::server::{Instance, Wanted};
 use crate::connect::{Connection, Side};
 use crate::conninfo::Conninfo;
 use crate::error::Result;
+use crate::run::in_force::InForce;
 use crate::run::locks;
 use crate::run::pressure::Budget;
 use crate::settings::{self, Settings};
@@ -17,12 +19,19 @@ use crate::target;
 use crate::target::bookkeeping::Bookkeeping;
 
 /// Reads the configuration again.
-pub(crate) struct Reread(Box<dyn Fn() -> Result<Settings> + Send + Sync>);
+#[derive(Clone)]
+pub(crate) struct Reread(Arc<dyn Fn() -> Result<Loaded> + Send + Sync>);
 
 impl Reread {
     /// By this function.
-    pub(crate) fn by(read: impl Fn() -> Result<Settings> + Send + Sync + 'static) -> Self {
-        Self(Box::new(read))
+    pub(crate) fn by(read: impl Fn() -> Result<Loaded> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// What reads it, for another thread.
+    pub(crate) fn read(&self) -> impl FnOnce() -> Result<Loaded> + Send + 'static {
+        let read = Arc::clone(&self.0);
+        move || read()
     }
 }
 
@@ -32,44 +41,77 @@ impl std::fmt::Debug for Reread {
     }
 }
 
-/// What every part of the process knows.
+/// What every part of the process knows. Each session has one of its own, with its settings; what
+/// outlives it is shared.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The settings.
+    /// The settings of the session.
     pub settings: Settings,
+    /// The settings in force. They differ from the session's if a reload has changed what needs no
+    /// new session, or if the session is about to end.
+    pub in_force: Arc<InForce>,
     /// The bookkeeping of this pipeline.
     pub bookkeeping: Bookkeeping,
     /// The name of this process, for people: `pid N`.
     pub owner: String,
     /// Cancelled when the process shall leave.
     pub stop: CancellationToken,
+    /// Cancelled when the session shall end in order: the process shall leave, or the next session
+    /// has other settings.
+    pub end: CancellationToken,
     /// A slot of this pipeline's name is taken, even if another consumer has created it.
     pub take_slot: bool,
     /// What the slot holds at the source, measured by the limit.
-    pub budget: Budget,
+    pub budget: Arc<Budget>,
     /// How often in a row the creation of a slot has failed; usually it was given up.
-    pub slots_failed: AtomicU32,
+    pub slots_failed: Arc<AtomicU32>,
     /// What finds a password that was changed since; `None`: the settings stay as they are.
     pub reread: Option<Reread>,
     /// The server that the session's replication connection is with.
-    server: Mutex<Option<Instance>>,
+    server: Arc<Mutex<Option<Instance>>>,
 }
 
 impl Shared {
     /// What the process knows from its settings.
     pub(crate) fn new(settings: Settings, stop: CancellationToken) -> Self {
         let bookkeeping = Bookkeeping::new(&settings.target.schema);
+        let in_force = Arc::new(InForce::new(settings.clone()));
         Self {
             settings,
+            in_force,
             bookkeeping,
             owner: format!("pid {}", std::process::id()),
+            end: stop.child_token(),
             stop,
             take_slot: false,
-            budget: Budget::default(),
-            slots_failed: AtomicU32::default(),
+            budget: Arc::default(),
+            slots_failed: Arc::default(),
             reread: None,
-            server: Mutex::default(),
+            server: Arc::default(),
         }
+    }
+
+    /// The same for the next session, with the settings that are in force now.
+    pub(crate) fn next_session(&self) -> Self {
+        let (settings, end) = self.in_force.begin(&self.stop);
+        Self {
+            settings: Settings::clone(&settings),
+            in_force: Arc::clone(&self.in_force),
+            bookkeeping: self.bookkeeping.clone(),
+            owner: self.owner.clone(),
+            stop: self.stop.clone(),
+            end,
+            take_slot: self.take_slot,
+            budget: Arc::clone(&self.budget),
+            slots_failed: Arc::clone(&self.slots_failed),
+            reread: self.reread.clone(),
+            server: Arc::clone(&self.server),
+        }
+    }
+
+    /// Whether the session ends because the next one has other settings.
+    pub(crate) fn is_renewed(&self) -> bool {
+        self.end.is_cancelled() && !self.stop.is_cancelled()
     }
 
     /// application_name of a connection, so that a DBA sees what it is for.
@@ -79,18 +121,18 @@ impl Shared {
 
     /// How to connect to a side, with the secrets as they are now: a password is changed, and a
     /// token expires, while this process runs. Where the configuration cannot be read, they are as
-    /// they were: somebody may be writing a file.
+    /// they were at the last reload: somebody may be writing a file.
     pub(crate) fn conninfo(&self, side: Side) -> Conninfo {
         let of = |settings: &Settings| match side {
             Side::Source => settings.source.conninfo.clone(),
             Side::Target => settings.target.conninfo.clone(),
         };
-        let known = of(&self.settings);
+        let known = of(&self.in_force.settings());
         let Some(reread) = &self.reread else {
             return known;
         };
         match (reread.0)() {
-            Ok(newer) => known.with_secrets_of(of(&newer)),
+            Ok(newer) => known.with_secrets_of(of(&newer.settings)),
             Err(error) => {
                 tracing::warn!(%error, hint = error.hint(), "could not read the configuration again");
                 known

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Class, Result};
+use tokio::signal::unix::Signal;
+
+use crate::error::{Class, Error, Result};
 use crate::retry::Backoff;
 use crate::run::lessons::Lessons;
 use crate::run::shared::Shared;
-use crate::run::{budget, report, session, state};
+use crate::run::{budget, reload, report, session, state};
 
 /// Delays between two sessions.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -20,78 +22,131 @@ const GOOD_SESSION: Duration = Duration::from_secs(3);
 /// How long a session may take to end once the process is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
-/// Runs until the process is asked to stop.
+/// Runs until the process is asked to stop; at each of the signals the configuration is read again.
 ///
 /// # Errors
 /// Only before the first stream, and only what a person has to correct.
-pub(crate) async fn start(shared: Shared) -> Result<()> {
+pub(crate) async fn start(shared: Shared, hangups: Option<Signal>) -> Result<()> {
     let shared = Arc::new(shared);
     let guarded = Arc::clone(&shared);
     let guard = tokio::spawn(async move { budget::guard(&guarded).await });
+    let reloads = hangups.map(|hangups| {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { reload::at_each(hangups, &shared).await })
+    });
     let result = sessions(&shared).await;
     guard.abort();
+    if let Some(reloads) = reloads {
+        reloads.abort();
+    }
     result
 }
 
-async fn sessions(shared: &Arc<Shared>) -> Result<()> {
+/// How a session ended.
+enum End {
+    /// The process shall leave.
+    Stopped,
+    /// The next session has other settings.
+    Renewed,
+    /// By an error.
+    Failed(Error),
+}
+
+async fn sessions(first: &Arc<Shared>) -> Result<()> {
     let mut lessons = Lessons::default();
     let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
+    let mut shared = Arc::clone(first);
     loop {
-        // A dropped session leaves the same state as a killed process: the next session begins from
-        // what is stored.
-        let result = tokio::select! {
-            biased;
-            result = until_stopped(shared, session::session(shared, &mut lessons)) => result,
-            error = shared.budget.enforced() => Err(error),
-        };
-        shared.stay_with(None);
-        let error = match result {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        if shared.stop.is_cancelled() || error.class() == Class::Interrupted {
-            return Ok(());
+        let next = shared.next_session();
+        if next.settings.read_models != shared.settings.read_models {
+            lessons.forget_places();
         }
-        if error.class() == Class::Configuration && !lessons.streamed {
-            return Err(error);
-        }
+        shared = Arc::new(next);
+        let end = one(&shared, &mut lessons).await;
         // A session that streamed for a while was a good one. An error that ends each session at
         // once must not be tried again without a pause.
-        if lessons
-            .streaming_since
-            .take()
-            .is_some_and(|since| since.elapsed() > GOOD_SESSION)
-        {
+        if lessons.take_was_good(GOOD_SESSION) {
             backoff.reset();
             lessons.trouble = None;
         }
-        let stuck = lessons.take_stuck();
-        let since = lessons
-            .since(&error)
-            .strftime("%Y-%m-%d %H:%M:%S UTC")
-            .to_string();
-        let delay = match &stuck {
-            Some(stuck) => stuck.pause(),
-            None => backoff.next_delay(fastrand::f64()),
+        let error = match end {
+            End::Stopped => return Ok(()),
+            End::Renewed => continue,
+            End::Failed(error) => error,
         };
-        tracing::warn!(%error, detail = error.detail(), hint = error.hint(), since, attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
-        if let Some(why) = shared.budget.exceeded() {
-            match budget::give_up(shared, lessons.epoch, lessons.owned.as_ref(), &why).await {
-                Ok(true) => lessons.gap = Some(why),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "could not give up the slot"),
-            }
+        // What a reload has brought is never the end of the process.
+        let is_first = !lessons.streamed && shared.settings == first.settings;
+        if error.class() == Class::Configuration && is_first {
+            return Err(error);
         }
-        if let (Some(stuck), Some(epoch)) = (&stuck, lessons.epoch) {
-            state::write_stuck(shared, epoch, stuck, &error).await;
-        }
-        let error = error.context(format_args!("since {since}"));
-        state::write_retrying(shared, lessons.epoch, &error).await;
+        let mut in_force = shared.in_force.subscribe();
+        let delay = after(&shared, &mut lessons, &mut backoff, &error).await;
         tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return Ok(()),
+            // Other settings may be what was missing.
+            () = shared.end.cancelled() => {}
+            Ok(()) = in_force.changed() => {}
             () = tokio::time::sleep(delay) => {}
         }
     }
+}
+
+/// One session from its begin to its end.
+async fn one(shared: &Arc<Shared>, lessons: &mut Lessons) -> End {
+    // Boxed, since its states are many and large.
+    let session = Box::pin(session::session(shared, lessons));
+    // A dropped session leaves the same state as a killed process: the next session begins from
+    // what is stored.
+    let result = tokio::select! {
+        biased;
+        result = until_stopped(shared, session) => result,
+        error = shared.budget.enforced() => Err(error),
+    };
+    shared.stay_with(None);
+    let error = match result {
+        _ if shared.stop.is_cancelled() => return End::Stopped,
+        Ok(()) => None,
+        Err(error) if error.class() == Class::Interrupted => None,
+        Err(error) => Some(error),
+    };
+    match error {
+        Some(error) => End::Failed(error),
+        None if shared.is_renewed() => End::Renewed,
+        None => End::Stopped,
+    }
+}
+
+/// Says and stores why a session has ended; returns how long to wait before the next one.
+async fn after(
+    shared: &Shared,
+    lessons: &mut Lessons,
+    backoff: &mut Backoff,
+    error: &Error,
+) -> Duration {
+    let stuck = lessons.take_stuck();
+    let since = lessons
+        .since(error)
+        .strftime("%Y-%m-%d %H:%M:%S UTC")
+        .to_string();
+    let delay = match &stuck {
+        Some(stuck) => stuck.pause(),
+        None => backoff.next_delay(fastrand::f64()),
+    };
+    tracing::warn!(%error, detail = error.detail(), hint = error.hint(), since, attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
+    if let Some(why) = shared.budget.exceeded() {
+        match budget::give_up(shared, lessons.epoch, lessons.owned.as_ref(), &why).await {
+            Ok(true) => lessons.gap = Some(why),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "could not give up the slot"),
+        }
+    }
+    if let (Some(stuck), Some(epoch)) = (&stuck, lessons.epoch) {
+        state::write_stuck(shared, epoch, stuck, error).await;
+    }
+    let error = error.clone().context(format_args!("since {since}"));
+    state::write_retrying(shared, lessons.epoch, &error).await;
+    delay
 }
 
 /// Runs a session; once the process is asked to stop, the session has a few seconds to end well.

@@ -36,6 +36,8 @@ mod partitions;
 mod publication_gaps;
 mod read_model_shapes;
 mod rejected_rows;
+mod reloads;
+mod reloads_of_read_models;
 mod restarts_during_copy;
 mod resync;
 mod resync_requests;

@@ -45,6 +45,7 @@ fn settings(cluster: &Cluster) -> Settings {
         read_models: vec![ReadModelSettings::labels()],
         resync: ResyncSettings::default(),
         status_interval: std::time::Duration::from_secs(10),
+        log_level: "info".to_owned(),
     }
 }
 

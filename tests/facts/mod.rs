@@ -416,6 +416,7 @@ fn settings(tables: &[&str]) -> Settings {
         read_models: tables.iter().map(model).collect(),
         resync: ResyncSettings::default(),
         status_interval: std::time::Duration::from_secs(10),
+        log_level: "info".to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod couple;
+pub mod daemon;
 pub mod held;
 mod pipeline;
 mod process;

@@ -16,6 +16,12 @@ pub enum Signal {
     Int,
     /// What init systems and containers send first.
     Term,
+    /// What a terminal that closes sends, and whoever wants the configuration to be read again.
+    Hup,
+    /// What `cdc` gives no meaning to.
+    Usr1,
+    /// The same.
+    Usr2,
     /// The end, without notice.
     Kill,
     /// Halt, until [`Signal::Cont`].
@@ -103,6 +109,9 @@ impl Cdc {
         let name = match signal {
             Signal::Int => "INT",
             Signal::Term => "TERM",
+            Signal::Hup => "HUP",
+            Signal::Usr1 => "USR1",
+            Signal::Usr2 => "USR2",
             Signal::Kill => "KILL",
             Signal::Stop => "STOP",
             Signal::Cont => "CONT",

@@ -65,7 +65,9 @@ pub(super) async fn leave(
         return left.failed;
     }
     let stopped = async {
-        if let Some(mut writer) = left.applier.finish().await {
+        let writer = left.applier.finish().await;
+        // A process that goes on with other settings has not stopped.
+        if let Some(mut writer) = writer.filter(|_| !shared.is_renewed()) {
             shared
                 .bookkeeping
                 .set_state(writer.connection(), epoch, "stopped", None)
@@ -73,7 +75,8 @@ pub(super) async fn leave(
         }
         Ok::<_, Error>(())
     };
-    // The target may be down before us: then there is nothing to report.
+    // The target may be down before us: then there is nothing to report. A batch that has failed
+    // comes again in the next session, which learns from it.
     if tokio::time::timeout(STATE_PATIENCE, stopped).await.is_err() {
         cancelled(&cancel).await;
     }

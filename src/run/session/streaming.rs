@@ -87,8 +87,7 @@ async fn conclude(
 }
 
 impl Session<'_> {
-    /// Streams from the checkpoint until the process is asked to stop, or an error ends the
-    /// session.
+    /// Streams from the checkpoint until the session shall end, or an error ends it.
     pub(super) async fn stream(
         mut self,
         claim: &Claim,
@@ -108,7 +107,7 @@ impl Session<'_> {
         let (questions, asked) = mpsc::channel(1);
         let (beats, pulse) = watch::channel(Pulse::default());
         let let_go = Arc::new(Notify::new());
-        let ended = shared.stop.child_token();
+        let ended = shared.end.child_token();
         let beside = Beside {
             shared: Arc::clone(&shared),
             epoch,
@@ -135,7 +134,7 @@ impl Session<'_> {
             );
             never
         };
-        let stream = Stream::new(consumer, ends).run(&mut inbox, &shared.stop);
+        let stream = Stream::new(consumer, ends).run(&mut inbox, &shared.end);
         let ((left, result), keeping) = until_it_ends(stream, &mut keeper, beside).await;
         // The keeper's messages have no receiver any more; it gets a moment to remove its shadows.
         drop(inbox);

@@ -64,7 +64,7 @@ impl Session<'_> {
             let conn = self.writer.connection();
             bookkeeping.set_queued_waiting(conn, epoch, &told).await?;
             tokio::select! {
-                () = self.shared.stop.cancelled() => {
+                () = self.shared.end.cancelled() => {
                     return Err(Error::new(Class::Interrupted, "stopped while waiting to copy everything"));
                 }
                 () = tokio::time::sleep_until(until.min(Instant::now() + LOOK_INTERVAL)) => {}
