@@ -52,7 +52,7 @@ const IGNORED: [&str; 5] = [
 
 /// Keywords of libpq that are accepted only with values that match what `cdc` does, each with its
 /// variable. What somebody demands counts wherever it stands.
-const ONLY_WITH: [(&str, Option<&str>, &[&str]); 13] = [
+const ONLY_WITH: [(&str, Option<&str>, &[&str]); 12] = [
     ("gssencmode", Some("PGGSSENCMODE"), &["disable", "prefer"]),
     (
         "load_balance_hosts",
@@ -67,7 +67,6 @@ const ONLY_WITH: [(&str, Option<&str>, &[&str]); 13] = [
         Some("PGMINPROTOCOLVERSION"),
         &["3.0"],
     ),
-    ("requiressl", Some("PGREQUIRESSL"), &["0"]),
     ("require_auth", Some("PGREQUIREAUTH"), &[]),
     ("requirepeer", Some("PGREQUIREPEER"), &[]),
     ("sslcrldir", Some("PGSSLCRLDIR"), &[]),
@@ -97,7 +96,9 @@ pub(super) fn check_keywords(pairs: &Pairs) -> Result<()> {
 
 /// Whether `cdc` does what this keyword, or this variable, asks for.
 fn check_value(what: &str, value: &str, allowed: &[&str]) -> Result<()> {
-    if value.is_empty() || allowed.contains(&value) {
+    // As in libpq, a choice may not be empty; a name that is empty demands nothing.
+    let demands_nothing = value.is_empty() && allowed.is_empty();
+    if demands_nothing || allowed.contains(&value) {
         return Ok(());
     }
     let (with, hint) = match allowed {

@@ -102,7 +102,8 @@ impl Shared {
     /// limit.
     pub(crate) async fn target_session(&self, role: &str) -> Result<Connection> {
         let conninfo = &self.conninfo(Side::Target);
-        let conn = target::connect::connect(conninfo, &self.application_name(role)).await?;
+        let name = self.application_name(role);
+        let conn = target::connect::connect_to_primary(conninfo, &name).await?;
         locks::of_target(&conn).await?;
         Ok(conn)
     }

@@ -19,6 +19,7 @@ mod engine;
 mod facts;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod libpq;
 mod poolers;
 #[path = "../support/mod.rs"]
 mod support;
