@@ -22,8 +22,21 @@ pub(super) fn from_handshake(error: tokio_postgres::Error, side: Side) -> Error 
         "unexpected message from server" | "error parsing response from server" => {
             not_postgres(format!("Its answer cannot be read: {text}."))
         }
+        "error communicating with the server" => broken_off(error, &text),
         _ => from_connecting(error, side),
     }
+}
+
+/// The connection broke, or what came over it is no message.
+fn broken_off(error: tokio_postgres::Error, text: &str) -> Error {
+    let Some(source) = error.into_source() else {
+        return closed(text);
+    };
+    let kind = source.downcast_ref().map(io::Error::kind);
+    if kind == Some(io::ErrorKind::InvalidInput) {
+        return not_postgres(format!("Its answer cannot be read: {source}."));
+    }
+    closed(text).with_source(source)
 }
 
 /// An error of the handshake, or of the first question of a session.

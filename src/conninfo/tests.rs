@@ -340,7 +340,7 @@ fn mistakes_are_named_with_advice() {
             "sslrootcert=system sslmode=require",
             "needs sslmode=verify-full",
         ),
-        ("sslmode=verify-ca", "needs sslrootcert"),
+        ("host=db sslmode=verify-ca", "needs sslrootcert"),
         (
             "sslcrldir=/x",
             "\"sslcrldir\" is not supported (hint: Leave it out.)",

@@ -17,6 +17,7 @@ mod demo;
 mod engine;
 #[path = "../facts/mod.rs"]
 mod facts;
+mod first_start;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod libpq;
