@@ -5,7 +5,7 @@
 //! laxer, and the target may differ from the source in target_session_attrs alone.
 //!
 //! ```text
-//! forms, hosts, values, environment, secrets, tls, demands   the rows
+//! forms, hosts, values, environment, secrets, passwords, tls, demands   the rows
 //! row    what a row can say          place   servers, roles, databases and files
 //! theirs what psql ends in           ours    what cdc ends in
 //! ```
@@ -15,6 +15,7 @@ mod environment;
 mod forms;
 mod hosts;
 mod ours;
+mod passwords;
 mod place;
 mod row;
 mod secrets;
@@ -84,6 +85,7 @@ fn rows(psql: &Psql) -> Vec<Row> {
         values::rows(),
         environment::rows(),
         secrets::rows(),
+        passwords::rows(),
         tls::rows(),
         demands::rows(),
     ]

@@ -16,19 +16,21 @@ use crate::support::couple::follow;
 use crate::target_connection::certificates as server_certificates;
 
 const HBA: &str = "
-local     scram,md5  all         scram-sha-256
+local     scram      all         scram-sha-256
 local     all        all         trust
 hostssl   only_tls   all all     trust
 host      only_tls   all all     reject
 hostnossl only_plain all all     trust
 host      only_plain all all     reject
 host      scram      all all     scram-sha-256
+host      md5        all all     md5
 host      all        all all     trust
 ";
 
-const DATABASES: [&str; 10] = [
+const DATABASES: [&str; 11] = [
     "app",
     "scram",
+    "md5",
     "only_tls",
     "only_plain",
     "read_only",
@@ -149,6 +151,9 @@ impl Place {
     }
 
     fn write_files(&self) {
+        let hard = self.home().join("pass.hard");
+        std::fs::write(&hard, super::passwords::file()).unwrap();
+        std::fs::set_permissions(&hard, std::fs::Permissions::from_mode(0o600)).unwrap();
         for (name, mode, text) in super::secrets::FILES
             .iter()
             .chain(super::environment::FILES)
@@ -176,16 +181,18 @@ fn prepare(primary: &Cluster) {
     for database in DATABASES {
         primary.create_database(database).unwrap();
     }
-    let mut statements = "SET password_encryption = 'scram-sha-256';
-        ALTER DATABASE read_only SET default_transaction_read_only = on;"
-        .to_owned();
+    let mut statements =
+        "ALTER DATABASE read_only SET default_transaction_read_only = on;".to_owned();
     let quoted = |text: &str| text.replace('\'', "''");
-    for (role, password) in ROLES {
-        statements.push_str(&format!(
-            "CREATE ROLE \"{role}\" LOGIN PASSWORD E'{}';",
+    let roles = ROLES.map(|(role, password)| (role.to_owned(), password, "scram-sha-256"));
+    let mut made = String::new();
+    for (role, password, how) in roles.into_iter().chain(super::passwords::roles()) {
+        made.push_str(&format!(
+            "SET password_encryption = '{how}'; CREATE ROLE \"{role}\" LOGIN PASSWORD E'{}';",
             quoted(password).replace('\\', "\\\\")
         ));
     }
+    primary.execute("postgres", &made).unwrap();
     let own = std::process::Command::new("id")
         .arg("-un")
         .output()
