@@ -44,8 +44,8 @@ impl Pipeline {
         )
     }
 
-    /// Why these read models cannot be kept: the source is the target's own database, and the lookup
-    /// of one is the source of one. `cdc` would write its master, and follow what it writes.
+    /// Why these read models cannot be kept: the source is the target's own database, and a lookup
+    /// is a source table. `cdc` would write its master, and follow what it writes.
     pub(crate) fn own_master(
         &self,
         (system, database): (&str, &str),

@@ -162,7 +162,7 @@ pub(super) fn closed(what: &str) -> Error {
 pub(super) fn not_postgres(detail: String) -> Error {
     Error::configuration("what answers there is not PostgreSQL")
         .with_detail(detail)
-        .with_hint("Check host and port: PostgreSQL's is 5432 unless somebody changed it.")
+        .with_hint("Check host and port: PostgreSQL's port is 5432 unless its configuration says otherwise.")
 }
 
 /// Where to look after a password.

@@ -21,6 +21,7 @@ mod first_start;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod libpq;
+mod password_files;
 mod poolers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,10 +1,12 @@
 //! Rows of passwords that are hard to carry: other alphabets, signs that SCRAM's normalization
 //! (SASLprep) changes or prohibits, long ones. Each has a role with SCRAM and one with MD5.
 
-use super::row::{Row, connected, refused};
+use super::row::{Row, connected, refused, stricter};
+
+const NOTHING: &str = "the driver takes such a password for an empty one; libpq takes it as it is";
 
 /// What each is for. SASLprep changes 3 to 7; what it prohibits, as 8 to 12, is taken as it is.
-const PASSWORDS: [&str; 13] = [
+const PASSWORDS: [&str; 14] = [
     "🔑 tab\there \\ 'quote' \"two\" @:/?#%&=+",
     "日本語のパスワード",
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_0123456789abcdefghijklmnopqrstuvwxyz\
@@ -16,12 +18,13 @@ const PASSWORDS: [&str; 13] = [
     "a\u{ad}b",
     "\u{ff21}\u{ff22}",
     // A control character beside a letter, for private use, not assigned, both directions of
-    // writing, and no character but one that is left out.
+    // writing, control characters alone, and nothing but what is left out.
     "é\u{7}",
     "a\u{e000}",
     "🦀🦀",
     "\u{627}1",
     "\u{7f}\t",
+    "\u{ad}",
 ];
 
 /// Roles with their passwords, and how the server keeps them.
@@ -55,8 +58,14 @@ pub fn rows() -> Vec<Row> {
         let database = how.split('-').next().unwrap();
         let place = format!("host=localhost port={{P}} dbname={database} user={role}");
         let quoted = password.replace('\\', "\\\\").replace('\'', "\\'");
-        rows.push(connected(&format!("{place} password='{quoted}'")));
-        rows.push(connected(&format!("{place} passfile={{D}}/pass.hard")));
+        let row = |text: &str| match (how, password) {
+            ("scram-sha-256", "\u{ad}") => {
+                stricter(text, "password authentication failed", NOTHING)
+            }
+            _ => connected(text),
+        };
+        rows.push(row(&format!("{place} password='{quoted}'")));
+        rows.push(row(&format!("{place} passfile={{D}}/pass.hard")));
         if at < 4 {
             let encoded: String = password.bytes().map(|b| format!("%{b:02x}")).collect();
             rows.push(connected(&format!(

@@ -52,8 +52,7 @@ impl Psql {
     /// library, but no psql.
     pub fn find() -> Option<Self> {
         // Not the distribution's wrapper, which reads files of its own.
-        let program = Programs::find(None, None).ok()?.path("psql");
-        let program = program.is_file().then_some(program)?;
+        let program = programs().into_iter().find(|program| program.is_file())?;
         let own = Self {
             libpq_version: version(&program)?,
             program: program.clone(),
@@ -130,6 +129,16 @@ impl Psql {
             .map_or(Kind::Mistake, |(_, kind)| kind);
         End { kind, text }
     }
+}
+
+/// Where psql may be: beside the server's programs, or in the distribution's directories, newest
+/// first.
+fn programs() -> Vec<PathBuf> {
+    let beside = Programs::find(None, None).map(|found| found.path("psql"));
+    let debian = (13..30)
+        .rev()
+        .map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/psql")));
+    beside.into_iter().chain(debian).collect()
 }
 
 /// Reads `psql (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
