@@ -152,6 +152,14 @@ pub(crate) fn check(
         temp_files::limit(&mut findings, side.temp_files.as_ref(), &side.server.user);
     }
     if let (Some(source), Some(target)) = (source, target) {
+        let (system, database) = &source.system;
+        let own = target
+            .ownership
+            .pipeline
+            .own_master((system, database), &settings.read_models);
+        if let Some(error) = own {
+            findings.add_error("read models", &error);
+        }
         server::encodings(
             &mut findings,
             &source.server.encoding,

@@ -82,7 +82,7 @@ pub mod batch;
 pub mod check;
 pub mod cli;
 pub mod cluster;
-pub(crate) mod config;
+pub mod config;
 pub mod connect;
 pub mod conninfo;
 pub mod consume;

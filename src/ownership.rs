@@ -6,6 +6,7 @@
 //! restore of the target.
 
 use crate::error::Error;
+use crate::settings::ReadModelSettings;
 use crate::sql::{ident, literal};
 
 /// How the comment of each publication that `cdc` has created begins.
@@ -40,6 +41,31 @@ impl Pipeline {
             ident(&self.schema),
             ident(&self.database),
             self.system_identifier
+        )
+    }
+
+    /// Why these read models cannot be kept: the source is the target's own database, and a lookup
+    /// is a source table. `cdc` would write its master, and follow what it writes.
+    pub(crate) fn own_master(
+        &self,
+        (system, database): (&str, &str),
+        models: &[ReadModelSettings],
+    ) -> Option<Error> {
+        if self.system_identifier != system || self.database != database {
+            return None;
+        }
+        let lookups = models.iter().map(|model| &model.target);
+        let table = lookups
+            .into_iter()
+            .find(|lookup| models.iter().any(|model| model.source == **lookup))?;
+        Some(
+            Error::configuration(format!("lookup \"{table}\" is a source table as well"))
+                .with_detail(format!(
+                    "Source and target are the same database, \"{database}\": cdc would write its own master."
+                ))
+                .with_hint(
+                    "Give the lookup another name or schema, or correct the URLs of source and target.",
+                ),
         )
     }
 
@@ -268,6 +294,29 @@ pub(crate) mod tests {
     }
 
     const MARK: &str = "made by cdc for slot \"cdc\" (bookkeeping: schema \"cdc\" of database \"reports\", system identifier 7)";
+
+    #[test]
+    fn a_lookup_is_no_source_of_the_same_database() {
+        let pipeline = ownership().pipeline;
+        let model = |source: &str, target: &str| ReadModelSettings {
+            source: source.parse().unwrap(),
+            target: target.parse().unwrap(),
+            ..ReadModelSettings::labels()
+        };
+        let here = ("7", "reports");
+        for (models, place, is_own) in [
+            (vec![model("a", "a")], here, true),
+            (vec![model("a", "public.a")], here, true),
+            (vec![model("a", "b"), model("b", "c")], here, true),
+            (vec![model("a", "b")], here, false),
+            (vec![model("a", "reports.a")], here, false),
+            (vec![model("a", "a")], ("8", "reports"), false),
+            (vec![model("a", "a")], ("7", "master"), false),
+        ] {
+            let found = pipeline.own_master(place, &models);
+            assert_eq!(found.is_some(), is_own, "{models:?} {place:?}");
+        }
+    }
 
     #[test]
     fn publication_is_of_the_pipeline_that_its_comment_names() {

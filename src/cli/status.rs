@@ -111,11 +111,9 @@ pub async fn look(settings: &Settings) -> Status {
 }
 
 fn hurry(conninfo: &mut Conninfo) {
-    let seconds = conninfo
-        .connect_timeout_seconds
-        .filter(|seconds| *seconds > 0);
+    let own = conninfo.connect_timeout_seconds;
     conninfo.connect_timeout_seconds =
-        Some(seconds.map_or(CONNECT_SECONDS, |own| own.min(CONNECT_SECONDS)));
+        Some(own.map_or(CONNECT_SECONDS, |own| own.min(CONNECT_SECONDS)));
 }
 
 async fn within<T>(

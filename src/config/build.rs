@@ -127,7 +127,7 @@ impl Sides<'_> {
         };
         let origin = url.origin.clone();
         let text = self.secret(url)?;
-        let parsed = conninfo(text.trim(), &mut self.environment, self.warnings);
+        let parsed = conninfo(&text, &mut self.environment, self.warnings);
         let mut parsed = self.mistakes.take(&origin, parsed)?;
         if let Some(password) = side.password {
             // A password that is given by itself replaces the one in the URL.

@@ -17,6 +17,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::conninfo::Conninfo;
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 
@@ -68,6 +69,17 @@ impl Loaded {
 /// Configuration, with all mistakes at once where possible.
 pub(crate) fn load(flags: &Flags) -> Result<Loaded> {
     load_with(flags, &environment::variables(), Path::new(DEFAULT_FILE))
+}
+
+/// Reads one connection string as [`load`] does: with these variables, and with the password,
+/// service and certificate files that they or the string name.
+///
+/// # Errors
+///
+/// As [`Conninfo::parse`].
+pub fn read_conninfo(text: &str, variables: &BTreeMap<String, String>) -> Result<Conninfo> {
+    let mut environment = environment::conninfo_environment(variables);
+    environment::conninfo(text, &mut environment, &mut Vec::new())
 }
 
 fn load_with(

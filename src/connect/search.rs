@@ -5,9 +5,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use tokio::net::lookup_host;
 
 use super::demands::Demands;
+use super::error::no_such_host;
 use super::last_good;
 use super::server::{Session, Wanted};
 use super::side::Side;
@@ -15,11 +17,6 @@ use super::ways::{Server, protections};
 use super::wire::{Address, Liveness, Protection};
 use crate::conninfo::{Conninfo, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::error::{Class, Error, Result};
-
-/// How long one server may take to accept a connection where the user gives no connect_timeout.
-///
-/// libpq would wait for as long as the system does, minutes; a daemon has other servers to try.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The servers of a connection string, one after the other, and what was learned on the way.
 pub(crate) struct Search<'a> {
@@ -70,7 +67,7 @@ impl<'a> Search<'a> {
             }
             if let Some((place, host)) = self.hosts.pop_front() {
                 self.host = place;
-                match resolve(host).await {
+                match resolve(host, self.side).await {
                     Ok(addresses) => self.addresses = self.ordered(addresses),
                     Err(error) => self.errors.push(error),
                 }
@@ -105,10 +102,6 @@ impl<'a> Search<'a> {
             Address::Tcp { .. } => self.protections.clone(),
             Address::Unix(_) => vec![Protection::Plain],
         };
-        let seconds = self
-            .conninfo
-            .connect_timeout_seconds
-            .filter(|seconds| *seconds > 0);
         Server {
             address,
             protections,
@@ -120,9 +113,10 @@ impl<'a> Search<'a> {
                     .map(|millis| Duration::from_millis(millis.into())),
             },
             demands: Demands::of(self.conninfo),
-            timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| {
-                Duration::from_secs(seconds.into())
-            }),
+            timeout: self
+                .conninfo
+                .connect_timeout_seconds
+                .map(|seconds| Duration::from_secs(seconds.into())),
         }
     }
 
@@ -220,25 +214,21 @@ fn last_good_first<'a>(
     hosts
 }
 
-async fn resolve(host: &Host) -> Result<VecDeque<Address>> {
-    if host.is_unix() && host.address.is_none() {
+async fn resolve(host: &Host, side: Side) -> Result<VecDeque<Address>> {
+    if host.is_unix() {
         let file = format!("{}/.s.PGSQL.{}", host.host.trim_end_matches('/'), host.port);
         return Ok(VecDeque::from([Address::Unix(file.into())]));
     }
     let place = host.address.as_deref().unwrap_or(&host.host);
-    let name = if host.host.is_empty() {
-        place
-    } else {
-        &host.host
-    };
-    let found = lookup_host((place, host.port)).await.map_err(|error| {
-        Error::transient(format!("could not find the address of host \"{place}\""))
-            .with_source(error)
-    })?;
+    let found = lookup_host((place, host.port))
+        .await
+        .map_err(|error| no_such_host(place, side).with_source(error))?;
+    // What can be in no certificate (a directory beside an address, `127.1`) is no name.
+    let name = Some(host.host.as_str()).filter(|name| ServerName::try_from(*name).is_ok());
     Ok(found
         .map(|address| Address::Tcp {
             address,
-            name: name.to_owned(),
+            name: name.map_or_else(|| address.ip().to_string(), str::to_owned),
         })
         .collect())
 }
@@ -246,7 +236,7 @@ async fn resolve(host: &Host) -> Result<VecDeque<Address>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conninfo::SslMode;
+    use crate::conninfo::{Environment, SslMode};
 
     #[tokio::test]
     async fn servers_come_in_order_and_a_standby_is_looked_for_twice() {
@@ -268,6 +258,23 @@ mod tests {
         }
         let round = ["socket \"/run/a/.s.PGSQL.5433\"", "127.0.0.1:5433"];
         assert_eq!(found, [round, round].concat());
+    }
+
+    /// The limit was here a second time: with `connect_timeout=0` each server got 10 s.
+    #[tokio::test]
+    async fn the_limit_of_time_is_what_the_connection_string_says() {
+        for (text, seconds) in [
+            ("", Some(10)),
+            ("connect_timeout=1", Some(1)),
+            ("connect_timeout=0", None),
+            ("connect_timeout=-7", None),
+        ] {
+            let text = format!("host=/run/limited user=ann {text}");
+            let conninfo = Conninfo::parse(&text, &Environment::default()).unwrap();
+            let mut search = Search::new(Side::Source, &conninfo, Wanted::Any).unwrap();
+            let server = search.next().await.unwrap();
+            assert_eq!(server.timeout, seconds.map(Duration::from_secs), "{text}");
+        }
     }
 
     #[tokio::test]

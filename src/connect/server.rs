@@ -96,6 +96,8 @@ impl Session {
         let reason = match attrs {
             TargetSessionAttrs::ReadWrite if reads_only => "the server does not accept writes",
             TargetSessionAttrs::ReadOnly if !reads_only => "the server accepts writes",
+            TargetSessionAttrs::Primary if self.in_recovery => "the server is a standby",
+            TargetSessionAttrs::Standby if !self.in_recovery => "the server is not a standby",
             TargetSessionAttrs::PreferStandby if !self.in_recovery && !last_round => {
                 "the server is not a standby"
             }
@@ -106,9 +108,13 @@ impl Session {
 
     fn unwanted(self, wanted: Wanted) -> Option<Error> {
         if wanted != Wanted::Any && self.in_recovery {
-            return Some(Error::transient("the server is a standby").with_hint(
-                "Name the primary in source.url, or all servers with target_session_attrs=read-write.",
-            ));
+            return Some(
+                Error::transient("the server is a standby")
+                    .with_detail("It cannot be written, and a slot on it would not do.")
+                    .with_hint(
+                        "Name the primary in the URL, or all servers with target_session_attrs=read-write.",
+                    ),
+            );
         }
         match wanted {
             Wanted::Instance(instance) if instance != self.instance => Some(Error::transient(
@@ -145,12 +151,25 @@ mod tests {
         for (attrs, primary_will_do, standby_will_do) in [
             (TargetSessionAttrs::Any, true, true),
             (TargetSessionAttrs::ReadWrite, true, false),
+            (TargetSessionAttrs::Primary, true, false),
             (TargetSessionAttrs::ReadOnly, false, true),
+            (TargetSessionAttrs::Standby, false, true),
             (TargetSessionAttrs::PreferStandby, false, true),
         ] {
             let will_do = |session: Session| session.mismatch(attrs, Wanted::Any, false).is_none();
             assert_eq!(will_do(primary), primary_will_do, "{attrs:?}");
             assert_eq!(will_do(standby), standby_will_do, "{attrs:?}");
+        }
+        // A primary whose sessions do not write by default.
+        let reader = session("f", "on", "1");
+        for (attrs, will_do) in [
+            (TargetSessionAttrs::ReadWrite, false),
+            (TargetSessionAttrs::Primary, true),
+            (TargetSessionAttrs::ReadOnly, true),
+            (TargetSessionAttrs::Standby, false),
+        ] {
+            let mismatch = reader.mismatch(attrs, Wanted::Any, false);
+            assert_eq!(mismatch.is_none(), will_do, "{attrs:?}");
         }
         let last_round = primary.mismatch(TargetSessionAttrs::PreferStandby, Wanted::Primary, true);
         assert!(last_round.is_none());

@@ -8,7 +8,7 @@ use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{Client, Config};
 
 use super::demands::{Demands, Judge, Refused, not_bound};
-use super::error::from_connecting;
+use super::error::from_handshake;
 use super::guard::Guarded;
 use super::side::Side;
 use super::tls::client_config;
@@ -24,7 +24,8 @@ pub(crate) struct Server {
     /// Protections in the order in which they are tried.
     pub(super) protections: Vec<Protection>,
     pub(super) liveness: Liveness,
-    pub(super) timeout: Duration,
+    /// How long it may take to make a session of it; `None`: as long as it likes.
+    pub(super) timeout: Option<Duration>,
     pub(super) demands: Demands,
 }
 
@@ -57,12 +58,16 @@ impl Server {
 
     /// Bounds the time that connecting may take.
     pub(crate) async fn limit<T>(&self, connecting: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.timeout, connecting).await {
+        let Some(timeout) = self.timeout else {
+            return connecting.await;
+        };
+        match tokio::time::timeout(timeout, connecting).await {
             Ok(result) => result,
-            Err(_) => Err(Error::transient(format!(
-                "no session within {} s",
-                self.timeout.as_secs()
-            ))),
+            Err(_) => Err(
+                Error::transient(format!("no session within {} s", timeout.as_secs()))
+                    .with_detail("The server, or a firewall before it, does not answer.")
+                    .with_hint("Check host and port; connect_timeout allows it more time."),
+            ),
         }
     }
 }
@@ -137,7 +142,7 @@ impl<'a> Ways<'a> {
                 (not_taken(error), false)
             }
             None => {
-                let error = from_connecting(error, self.side);
+                let error = from_handshake(error, self.side);
                 // pg_hba.conf may take this role the other way only. A password that was refused is
                 // not sent again.
                 let may_help = error.sqlstate() == Some("28000");

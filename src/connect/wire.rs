@@ -1,10 +1,11 @@
 //! A connected socket, with TLS or without: everything below the protocol.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::client_certificate::{Outcome, Watched};
 use super::demands::Channel;
+use super::error::{closed, no_connection, no_socket, not_postgres};
 use super::tls_error::of_handshake;
 use crate::conninfo::Keepalives;
 use crate::error::{Error, Result};
@@ -109,8 +111,24 @@ impl Socket {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path_of(path)).await?)),
         }
+    }
+}
+
+/// A path that begins with `@` is a name of Linux's abstract namespace, as PostgreSQL has it.
+fn path_of(path: &Path) -> Cow<'_, Path> {
+    match path.to_str().and_then(|path| path.strip_prefix('@')) {
+        Some(name) => Cow::Owned(PathBuf::from(format!("\0{name}"))),
+        None => Cow::Borrowed(path),
+    }
+}
+
+/// Why there is no connection to the socket.
+fn unreachable(error: io::Error, address: &Address) -> Error {
+    match address {
+        Address::Tcp { .. } => no_connection(error),
+        Address::Unix(_) => no_socket(error),
     }
 }
 
@@ -131,7 +149,7 @@ impl Wire {
     ) -> Result<Self, Refusal> {
         let mut socket = Socket::open(address, liveness)
             .await
-            .map_err(|error| Refusal::Unreachable(Error::transient(error.to_string())))?;
+            .map_err(|error| Refusal::Unreachable(unreachable(error, address)))?;
         let (config, demanded) = match (protection, address) {
             // As with libpq, sslmode does not count on a Unix socket.
             (Protection::Plain, _) | (_, Address::Unix(_)) => return Ok(Self::Plain(socket)),
@@ -141,10 +159,8 @@ impl Wire {
         let Address::Tcp { name, .. } = address else {
             return Ok(Self::Plain(socket));
         };
-        let lost = |error| {
-            Refusal::Unreachable(Error::transient("could not ask for TLS").with_source(error))
-        };
-        match offers_tls(&mut socket).await.map_err(lost)? {
+        let lost = |error| Refusal::Unreachable(closed("could not ask for TLS").with_source(error));
+        match offers_tls(&mut socket).await.map_err(lost)?? {
             true => secure(socket, config.clone(), name).await,
             false if demanded => Err(Refusal::Tls(
                 Error::configuration("the server does not support TLS, but sslmode demands it")
@@ -179,16 +195,18 @@ pub(crate) enum Refusal {
 
 /// Sends an SSLRequest and reads the server's one byte. Not a byte more is read: what follows is
 /// TLS's.
-async fn offers_tls(socket: &mut Socket) -> io::Result<bool> {
+async fn offers_tls(socket: &mut Socket) -> io::Result<Result<bool, Refusal>> {
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     socket.write_all(&request).await?;
     match socket.read_u8().await? {
-        b'S' => Ok(true),
-        b'N' => Ok(false),
-        byte => Err(io::Error::other(format!(
-            "expected 'S' or 'N' as answer to an SSLRequest, found 0x{byte:02X}"
-        ))),
+        b'S' => Ok(Ok(true)),
+        b'N' => Ok(Ok(false)),
+        // The server could not even begin a session: it has no memory, or no process.
+        b'E' => Err(io::Error::other("the server answered with an error")),
+        byte => Ok(Err(Refusal::Unreachable(not_postgres(format!(
+            "Expected S or N as answer to an SSLRequest, found 0x{byte:02X}."
+        ))))),
     }
 }
 

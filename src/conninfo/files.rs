@@ -2,8 +2,14 @@
 //!
 //! Both are read as libpq reads them; [`Environment`] decides which files are read.
 
-use super::{Environment, Host, Secret};
+use std::collections::BTreeMap;
+
+use super::{Environment, Secret};
 use crate::error::{Error, Result};
+
+/// What a line of the password file calls the directory of sockets that is used where no host is
+/// named.
+pub(super) const DEFAULT_HOST: &str = "localhost";
 
 impl Environment {
     /// Files that may define services, in the order in which they are read.
@@ -23,12 +29,9 @@ impl Environment {
             .collect()
     }
 
-    /// The password file that is read where the connection string names none.
-    pub(crate) fn default_password_file(&self) -> Option<String> {
-        match self.variable("PGPASSFILE") {
-            Some(file) => Some(file.to_owned()),
-            None => self.home.as_ref().map(|home| format!("{home}/.pgpass")),
-        }
+    /// The password file that is read where neither the connection string nor PGPASSFILE names one.
+    pub(super) fn default_password_file(&self) -> Option<String> {
+        self.home.as_ref().map(|home| format!("{home}/.pgpass"))
     }
 
     /// Certificate files that are used if they exist: authorities, client's certificate, client's
@@ -43,8 +46,16 @@ impl Environment {
 }
 
 /// The settings of a service, from the first file that defines it.
-pub(super) fn service(environment: &Environment, name: &str) -> Result<Vec<(String, String)>> {
+pub(super) fn service(environment: &Environment, name: &str) -> Result<BTreeMap<String, String>> {
     let files = environment.service_files();
+    if let Some(named) = environment.variable("PGSERVICEFILE")
+        && !environment.files.contains_key(named)
+    {
+        return Err(
+            Error::configuration(format!("cannot read service file \"{named}\""))
+                .with_hint("PGSERVICEFILE names it: correct or unset the variable."),
+        );
+    }
     for file in &files {
         if let Some(text) = environment.files.get(file)
             && let Some(settings) = service_in(text, name, file)?
@@ -58,8 +69,8 @@ pub(super) fn service(environment: &Environment, name: &str) -> Result<Vec<(Stri
     )
 }
 
-fn service_in(text: &str, name: &str, file: &str) -> Result<Option<Vec<(String, String)>>> {
-    let mut settings: Option<Vec<(String, String)>> = None;
+fn service_in(text: &str, name: &str, file: &str) -> Result<Option<BTreeMap<String, String>>> {
+    let mut settings: Option<BTreeMap<String, String>> = None;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -70,8 +81,10 @@ fn service_in(text: &str, name: &str, file: &str) -> Result<Option<Vec<(String, 
             if settings.is_some() {
                 break;
             }
-            if header.strip_suffix(']') == Some(name) {
-                settings = Some(Vec::new());
+            // What stands behind the bracket does not count.
+            let rest = header.strip_prefix(name);
+            if rest.is_some_and(|rest| rest.starts_with(']')) {
+                settings = Some(BTreeMap::new());
             }
         } else if let Some(settings) = &mut settings {
             let at = || {
@@ -90,31 +103,39 @@ fn service_in(text: &str, name: &str, file: &str) -> Result<Option<Vec<(String, 
                     at()
                 )));
             }
-            settings.push((key.to_owned(), value.to_owned()));
+            // Of two lines the first one counts.
+            settings
+                .entry(key.to_owned())
+                .or_insert_with(|| value.to_owned());
         }
     }
     Ok(settings)
 }
 
-/// The password of the first line that fits; lines are `host:port:database:user:password`.
-pub(super) fn password(text: &str, host: &Host, database: &str, user: &str) -> Option<Secret> {
-    let port = host.port.to_string();
-    text.lines().find_map(|line| {
+/// The password of the first line that fits; lines are `host:port:database:user:password`. If it is
+/// empty there is none.
+pub(super) fn password(
+    text: &str,
+    (host, port): (&str, u16),
+    database: &str,
+    user: &str,
+) -> Option<Secret> {
+    let port = port.to_string();
+    let found = text.split('\n').find_map(|line| {
         if line.starts_with('#') {
             return None;
         }
-        let mut fields = Fields(line);
-        let host_field = fields.next()?;
-        let others = [fields.next()?, fields.next()?, fields.next()?];
-        let password = fields.next()?;
-        let host_fits =
-            host_field.fits(&host.host) || (host.is_unix() && host_field.fits("localhost"));
-        let fits = others
+        let mut fields = Fields(line.trim_end_matches('\r'));
+        let before = [(); 4].map(|()| fields.ended());
+        let fits = before
             .iter()
-            .zip([port.as_str(), database, user])
-            .all(|(field, value)| field.fits(value));
-        (host_fits && fits && !password.text.is_empty()).then(|| Secret::new(password.text))
-    })
+            .zip([host, port.as_str(), database, user])
+            .all(|(field, value)| field.as_ref().is_some_and(|field| field.fits(value)));
+        fits.then(|| fields.field().0.text)
+    });
+    found
+        .filter(|password| !password.is_empty())
+        .map(Secret::new)
 }
 
 /// One field of a line, without its escapes.
@@ -133,22 +154,30 @@ impl Field {
 /// The fields of a line: separated by `:`, a backslash takes the next character as it is.
 struct Fields<'a>(&'a str);
 
-impl Iterator for Fields<'_> {
-    type Item = Field;
+impl Fields<'_> {
+    /// The next field, if a `:` ends it.
+    fn ended(&mut self) -> Option<Field> {
+        let (field, is_ended) = self.field();
+        is_ended.then_some(field)
+    }
 
-    fn next(&mut self) -> Option<Field> {
+    /// The next field, and whether a `:` ends it.
+    fn field(&mut self) -> (Field, bool) {
         let any = self.0.starts_with("*:");
         let mut text = String::new();
         let mut chars = self.0.chars();
         while let Some(c) = chars.next() {
             match c {
-                ':' => break,
+                ':' => {
+                    self.0 = chars.as_str();
+                    return (Field { text, any }, true);
+                }
                 '\\' => text.push(chars.next().unwrap_or(c)),
                 _ => text.push(c),
             }
         }
         self.0 = chars.as_str();
-        Some(Field { text, any })
+        (Field { text, any }, false)
     }
 }
 
@@ -157,12 +186,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str, host: &str) -> Option<String> {
-        let host = Host {
-            host: host.to_owned(),
-            address: None,
-            port: 5432,
-        };
-        password(text, &host, "app", "ann").map(|secret| secret.expose().to_owned())
+        password(text, (host, 5432), "app", "ann").map(|secret| secret.expose().to_owned())
     }
 
     #[test]
@@ -180,7 +204,11 @@ mod tests {
             ("*:*:*:*:pw\r\n", "db", Some("pw")),
             ("\\*:*:*:*:no", "db", None),
             ("*x:*:*:*:no", "db", None),
-            ("localhost:*:*:*:pw", "/run/pg", Some("pw")),
+            ("localhost:*:*:*:no", "/run/pg", None),
+            ("*:*:*:*:pw\r\r\n", "db", Some("pw")),
+            ("*:*:*:*:\n*:*:*:*:no", "db", None),
+            ("*:*:app:ann\\:", "db", None),
+            ("*:*:app:ann\n:pw", "db", None),
             ("/run/pg:*:*:*:pw", "/run/pg", Some("pw")),
             ("localhost:*:*:*:no", "db", None),
             ("*:*:*:*:", "db", None),
@@ -197,9 +225,14 @@ mod tests {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(
             service_in(text, "mine", "f").unwrap(),
-            Some(vec![pair("host", "db"), pair("password", " p=w")])
+            Some([pair("host", "db"), pair("password", " p=w")].into())
         );
         assert_eq!(service_in(text, "nobody", "f").unwrap(), None);
+        let twice = "[mine] # comment\nhost=db\nhost=no\n";
+        assert_eq!(
+            service_in(twice, "mine", "f").unwrap(),
+            Some([pair("host", "db")].into())
+        );
         let error = service_in("[mine]\nhunter2\n", "mine", "f").unwrap_err();
         assert_eq!(error.message(), "cannot read line 2 of service file \"f\"");
         assert!(service_in("[mine]\nservice=other\n", "mine", "f").is_err());

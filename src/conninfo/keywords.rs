@@ -56,7 +56,7 @@ const IGNORED: [&str; 5] = [
 
 /// Keywords of libpq that are accepted only with values that match what `cdc` does, each with its
 /// variable. What somebody demands counts wherever it stands.
-const ONLY_WITH: [(&str, Option<&str>, &[&str]); 9] = [
+const ONLY_WITH: [(&str, Option<&str>, &[&str]); 8] = [
     ("gssencmode", Some("PGGSSENCMODE"), &["disable", "prefer"]),
     ("sslnegotiation", Some("PGSSLNEGOTIATION"), &["postgres"]),
     ("sslsni", Some("PGSSLSNI"), &["1"]),
@@ -65,7 +65,6 @@ const ONLY_WITH: [(&str, Option<&str>, &[&str]); 9] = [
         Some("PGMINPROTOCOLVERSION"),
         &["3.0"],
     ),
-    ("requiressl", Some("PGREQUIRESSL"), &["0"]),
     ("requirepeer", Some("PGREQUIREPEER"), &[]),
     ("sslcrldir", Some("PGSSLCRLDIR"), &[]),
     ("scram_client_key", None, &[]),
@@ -93,7 +92,9 @@ pub(super) fn check_keywords(pairs: &Pairs) -> Result<()> {
 
 /// Whether `cdc` does what this keyword, or this variable, asks for.
 fn check_value(what: &str, value: &str, allowed: &[&str]) -> Result<()> {
-    if value.is_empty() || allowed.contains(&value) {
+    // As in libpq, a choice may not be empty; a name that is empty demands nothing.
+    let demands_nothing = value.is_empty() && allowed.is_empty();
+    if demands_nothing || allowed.contains(&value) {
         return Ok(());
     }
     let (with, hint) = match allowed {

@@ -5,6 +5,7 @@
 //! each of them knows only a part of what libpq does.
 
 mod files;
+mod foreign;
 mod keywords;
 mod parse;
 mod require_auth;
@@ -100,10 +101,14 @@ pub enum TargetSessionAttrs {
     /// Any server.
     #[default]
     Any,
-    /// A server that accepts writes (read-write, primary).
+    /// A server that is no standby, and whose sessions may write by default.
     ReadWrite,
-    /// A server that does not accept writes (read-only, standby).
+    /// A server that is no standby.
+    Primary,
+    /// A standby, or a server whose sessions may not write by default.
     ReadOnly,
+    /// A standby.
+    Standby,
     /// A standby if there is one, else any (prefer-standby).
     PreferStandby,
 }
@@ -182,7 +187,8 @@ impl Default for Keepalives {
 /// One server to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// Host name or address, or the directory of the Unix socket if it begins with `/` (or `@`).
+    /// Host name or address, or the directory of the Unix socket if it begins with `/`, or with `@`
+    /// for one without a file (of Linux's abstract namespace).
     pub host: String,
     /// Address to connect to in place of resolving `host` (hostaddr).
     pub address: Option<String>,
@@ -191,9 +197,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether this is the directory of a Unix socket.
+    /// Whether it is reached by a Unix socket; an address, if there is one, counts more than a
+    /// directory.
     pub(crate) fn is_unix(&self) -> bool {
-        self.host.starts_with('/')
+        self.address.is_none() && self.host.starts_with(['/', '@'])
     }
 }
 
@@ -234,7 +241,8 @@ pub struct Conninfo {
     pub target_session_attrs: TargetSessionAttrs,
     /// In which order several servers are tried.
     pub load_balance_hosts: LoadBalanceHosts,
-    /// Seconds to wait for one server; `None` waits as long as the system does.
+    /// Seconds that one server may take, never 0; `None` sets no limit, so whoever connects must be
+    /// able to give up.
     pub connect_timeout_seconds: Option<u32>,
     /// Signs of life on a TCP connection.
     pub keepalives: Keepalives,
@@ -271,7 +279,7 @@ impl Default for Conninfo {
             require_auth: None,
             target_session_attrs: TargetSessionAttrs::default(),
             load_balance_hosts: LoadBalanceHosts::default(),
-            connect_timeout_seconds: None,
+            connect_timeout_seconds: Some(DEFAULT_CONNECT_TIMEOUT_SECONDS),
             keepalives: Keepalives::default(),
             tcp_user_timeout_ms: None,
             application_name: None,

@@ -4,9 +4,10 @@
 //! This step knows only the spelling of the keywords. As in libpq, a later value replaces an
 //! earlier one.
 //!
-//! Stricter than libpq 15 in three things, each of which is a typing mistake: an `@` in a URL's
-//! host, blanks in a URL (libpq 17 refuses them too) and percent-encoded bytes that are not UTF-8.
-//! Empty query parameters are allowed.
+//! Stricter than libpq in three things, each of which is a typing mistake: an `@` in a URL's host,
+//! blanks in a URL (libpq takes them for a part of the value up to 16, and leaves out those at the
+//! ends from 17 on), and percent-encoded bytes that are not UTF-8. What is no connection string of
+//! PostgreSQL's is named by `foreign`.
 //!
 //! A message repeats only parts of the string that cannot be parts of a password. If a password
 //! with blanks, `@`, `/` or `?` was written without quotes, its parts look like hosts, ports and
@@ -16,6 +17,7 @@
 
 use std::collections::BTreeMap;
 
+use super::foreign;
 use crate::error::{Error, Result};
 
 /// Keywords with their values, and whether an unknown keyword may be named.
@@ -28,12 +30,19 @@ pub(super) struct Pairs {
 
 impl Pairs {
     fn set(&mut self, key: &str, value: String) {
+        // An old name for a part of sslmode, which libpq still takes.
+        let (key, value) = match key {
+            "requiressl" if value.starts_with('1') => ("sslmode", "require".to_owned()),
+            "requiressl" => ("sslmode", "prefer".to_owned()),
+            key => (key, value),
+        };
         self.values.insert(key.to_owned(), value);
     }
 }
 
 /// Reads either form.
 pub(super) fn parse(text: &str) -> Result<Pairs> {
+    foreign::check(text)?;
     let url = ["postgresql://", "postgres://"]
         .iter()
         .find_map(|prefix| text.strip_prefix(prefix));
@@ -41,6 +50,11 @@ pub(super) fn parse(text: &str) -> Result<Pairs> {
         Some(rest) => parse_url(rest),
         None => parse_pairs(text),
     }
+}
+
+/// What C's `isspace` takes for a blank, and so libpq.
+fn is_blank(c: char) -> bool {
+    c.is_ascii_whitespace() || c == '\u{b}'
 }
 
 fn wrong(what: &str) -> Error {
@@ -53,7 +67,7 @@ const ENCODE_HINT: &str = "In a URL, percent-encode special characters of user a
 /// `[user[:password]@][host][:port][,...][/database][?key=value[&...]]`.
 fn parse_url(text: &str) -> Result<Pairs> {
     let mut pairs = Pairs::default();
-    if text.contains(char::is_whitespace) {
+    if text.contains(is_blank) {
         return Err(wrong("a URL has no blanks").with_hint(ENCODE_HINT));
     }
     let authority_end = text.find('/').unwrap_or(text.len());
@@ -129,7 +143,12 @@ fn parse_hosts(pairs: &mut Pairs, authority: &str) -> Result<()> {
 }
 
 fn parse_query(pairs: &mut Pairs, query: &str, may_be_password: bool) -> Result<()> {
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+    // As in libpq, one & may stand at the end.
+    let query = query.strip_suffix('&').unwrap_or(query);
+    if query.is_empty() {
+        return Ok(());
+    }
+    for parameter in query.split('&') {
         let Some((key, value)) = parameter.split_once('=') else {
             return Err(wrong("a query parameter of the URL has no =").with_hint(ENCODE_HINT));
         };
@@ -183,22 +202,22 @@ fn parse_pairs(text: &str) -> Result<Pairs> {
     let mut after_password = false;
     let mut chars = text.chars().peekable();
     loop {
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if(|c| is_blank(*c)).is_some() {}
         if chars.peek().is_none() {
             return Ok(pairs);
         }
         let mut key = String::new();
-        while let Some(c) = chars.next_if(|c| *c != '=' && !c.is_ascii_whitespace()) {
+        while let Some(c) = chars.next_if(|c| *c != '=' && !is_blank(*c)) {
             key.push(c);
         }
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if(|c| is_blank(*c)).is_some() {}
         if chars.next_if_eq(&'=').is_none() || key.is_empty() {
             return Err(wrong("expected key=value").with_hint(
                 "Put values with blanks in single quotes, with a backslash before a quote or a backslash; or write a \
                  URL: postgresql://user:password@host:5432/database.",
             ));
         }
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if(|c| is_blank(*c)).is_some() {}
         let value = if chars.next_if_eq(&'\'').is_some() {
             quoted_value(&mut chars)?
         } else {
@@ -216,7 +235,7 @@ type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
 fn plain_value(chars: &mut Chars<'_>) -> String {
     let mut value = String::new();
-    while let Some(c) = chars.next_if(|c| !c.is_ascii_whitespace()) {
+    while let Some(c) = chars.next_if(|c| !is_blank(*c)) {
         value.extend(if c == '\\' { chars.next() } else { Some(c) });
     }
     value
@@ -315,6 +334,9 @@ mod tests {
             ("postgresql://db?ssl=true", "host=db sslmode=require"),
             ("postgresql://db?ssl=false", "host=db ssl=false"),
             ("postgresql://db?", "host=db"),
+            ("postgresql://db?&", "host=db"),
+            ("postgresql://d\u{a0}b", "host=d\u{a0}b"),
+            ("postgresql://db?requiressl=1", "host=db sslmode=require"),
             (
                 "postgresql://db?options=-c%20a%3Db",
                 "host=db options=-c a=b",
@@ -337,6 +359,14 @@ mod tests {
             ),
             (
                 "postgresql://db?user",
+                "! a query parameter of the URL has no =",
+            ),
+            (
+                "postgresql://db?user=a&&port=1",
+                "! a query parameter of the URL has no =",
+            ),
+            (
+                "postgresql://db?&user=a",
                 "! a query parameter of the URL has no =",
             ),
             (
@@ -390,7 +420,10 @@ mod tests {
             ("user", "! expected key=value"),
             ("=a", "! expected key=value"),
             ("host=db user", "! expected key=value"),
-            ("mysql://db", "! expected key=value"),
+            ("user=a\u{b}port=1\u{c}host=b\r\n", "host=b port=1 user=a"),
+            ("user=a\u{a0}b", "user=a\u{a0}b"),
+            ("requiressl=1", "sslmode=require"),
+            ("sslmode=verify-full requiressl=0", "sslmode=prefer"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }

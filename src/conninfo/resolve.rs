@@ -4,6 +4,7 @@
 //! values are judged. A keyword of libpq's that `cdc` cannot honour is an error unless leaving it
 //! out is harmless.
 
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::BTreeMap;
 
 use super::files;
@@ -15,19 +16,25 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Seconds to wait for one server where nothing else is said; libpq waits without limit.
+/// Seconds that one server may take where nothing else is said. libpq sets no limit, and so waits
+/// for minutes where the system gives up; a daemon has other servers to try.
 pub(crate) const DEFAULT_CONNECT_TIMEOUT_SECONDS: u32 = 10;
 
 /// The values, all gaps filled but those of the defaults.
 struct Values(BTreeMap<String, String>);
 
 impl Values {
-    /// The value, if it is there and not empty: an empty one means the default, as in libpq.
+    /// The value, if it is there and not empty: an empty name means the default, as in libpq.
     fn get(&self, key: &str) -> Option<&str> {
         self.0
             .get(key)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// The value of a choice or a number, of which libpq takes no empty one.
+    fn even_empty(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
     }
 
     fn owned(&self, key: &str) -> Option<String> {
@@ -103,9 +110,9 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
             &[
                 ("any", TargetSessionAttrs::Any),
                 ("read-write", TargetSessionAttrs::ReadWrite),
-                ("primary", TargetSessionAttrs::ReadWrite),
+                ("primary", TargetSessionAttrs::Primary),
                 ("read-only", TargetSessionAttrs::ReadOnly),
-                ("standby", TargetSessionAttrs::ReadOnly),
+                ("standby", TargetSessionAttrs::Standby),
                 ("prefer-standby", TargetSessionAttrs::PreferStandby),
             ],
         )?,
@@ -121,10 +128,13 @@ pub(super) fn resolve(text: &str, environment: &Environment) -> Result<Conninfo>
 
 /// The password file that the text, the environment or libpq's default names.
 pub(super) fn password_file(text: &str, environment: &Environment) -> Result<Option<String>> {
-    let values = values(text, environment)?;
-    Ok(values
+    Ok(file_of_passwords(&values(text, environment)?, environment))
+}
+
+fn file_of_passwords(values: &Values, environment: &Environment) -> Option<String> {
+    values
         .owned("passfile")
-        .or_else(|| environment.default_password_file()))
+        .or_else(|| environment.default_password_file())
 }
 
 fn values(text: &str, environment: &Environment) -> Result<Values> {
@@ -135,9 +145,9 @@ fn values(text: &str, environment: &Environment) -> Result<Values> {
         Some(name) => Some(name.clone()),
         None => environment.variable("PGSERVICE").map(str::to_owned),
     };
-    if let Some(name) = service.filter(|name| !name.is_empty()) {
+    if let Some(name) = service {
         let settings = Pairs {
-            values: files::service(environment, &name)?.into_iter().collect(),
+            values: files::service(environment, &name)?,
             doubtful: Vec::new(),
         };
         check_keywords(&settings).map_err(|error| error.context(format!("service \"{name}\"")))?;
@@ -152,6 +162,13 @@ fn values(text: &str, environment: &Environment) -> Result<Values> {
                 .entry(key.to_owned())
                 .or_insert_with(|| value.to_owned());
         }
+    }
+    // Older than PGSSLMODE, and weaker.
+    let requires_ssl = environment.variable("PGREQUIRESSL");
+    if requires_ssl.is_some_and(|value| value.starts_with('1')) {
+        values
+            .entry("sslmode".to_owned())
+            .or_insert_with(|| "require".to_owned());
     }
     Ok(Values(values))
 }
@@ -183,7 +200,7 @@ fn check_client_encoding_and_replication(values: &Values) -> Result<()> {
 
 /// The value's meaning; the type's default if there is no value.
 fn one_of<T: Copy + Default>(values: &Values, key: &str, choices: &[(&str, T)]) -> Result<T> {
-    let Some(value) = values.get(key) else {
+    let Some(value) = values.even_empty(key) else {
         return Ok(T::default());
     };
     match choices.iter().find(|(name, _)| *name == value) {
@@ -199,7 +216,7 @@ fn one_of<T: Copy + Default>(values: &Values, key: &str, choices: &[(&str, T)]) 
 }
 
 fn ssl_mode(values: &Values) -> Result<SslMode> {
-    if values.get("sslmode").is_none() && values.get("sslrootcert") == Some("system") {
+    if values.even_empty("sslmode").is_none() && values.get("sslrootcert") == Some("system") {
         return Ok(SslMode::VerifyFull);
     }
     one_of(
@@ -217,28 +234,23 @@ fn ssl_mode(values: &Values) -> Result<SslMode> {
 }
 
 fn connect_timeout(values: &Values) -> Result<Option<u32>> {
-    let Some(text) = values.get("connect_timeout") else {
+    if values.even_empty("connect_timeout").is_none() {
         return Ok(Some(DEFAULT_CONNECT_TIMEOUT_SECONDS));
-    };
-    match text.trim().parse::<i64>() {
-        // As in libpq: nothing, zero and negative numbers mean no limit.
-        Ok(seconds) if seconds <= 0 => Ok(None),
-        Ok(seconds) => Ok(Some(u32::try_from(seconds).unwrap_or(u32::MAX))),
-        Err(_) => Err(Error::configuration(
-            "connect_timeout of the connection string must be a whole number of seconds",
-        )),
     }
+    // As in libpq: zero and negative numbers mean no limit. From 17 on it takes 1 for 1, too.
+    positive(values, "connect_timeout")
 }
 
 /// A version of TLS; those before 1.2 are not spoken.
 fn tls_version(values: &Values, key: &str) -> Result<Option<TlsVersion>> {
     let is_least = key == "ssl_min_protocol_version";
-    match values.get(key) {
+    let value = values.get(key).map(str::to_ascii_lowercase);
+    match value.as_deref() {
         None => Ok(None),
-        Some("TLSv1.2") => Ok(Some(TlsVersion::V1_2)),
-        Some("TLSv1.3") => Ok(Some(TlsVersion::V1_3)),
+        Some("tlsv1.2") => Ok(Some(TlsVersion::V1_2)),
+        Some("tlsv1.3") => Ok(Some(TlsVersion::V1_3)),
         // cdc speaks later versions alone.
-        Some("TLSv1" | "TLSv1.1") if is_least => Ok(Some(TlsVersion::V1_2)),
+        Some("tlsv1" | "tlsv1.1") if is_least => Ok(Some(TlsVersion::V1_2)),
         Some(_) => Err(Error::configuration(format!(
             "{key} of the connection string must be TLSv1.2 or TLSv1.3"
         ))
@@ -250,27 +262,30 @@ fn keepalives(values: &Values) -> Result<Keepalives> {
     let default = Keepalives::default();
     let or = |key, default| Ok::<_, Error>(positive(values, key)?.unwrap_or(default));
     Ok(Keepalives {
-        are_on: values
-            .get("keepalives")
-            .is_none_or(|value| value.trim() != "0"),
+        are_on: number(values, "keepalives")?.is_none_or(|number| number != 0),
         idle_seconds: or("keepalives_idle", default.idle_seconds)?,
         interval_seconds: or("keepalives_interval", default.interval_seconds)?,
         count: or("keepalives_count", default.count)?,
     })
 }
 
-/// A whole number; as in libpq zero and negative numbers stand for the default.
+/// A whole number; zero and negative numbers stand for the default, as libpq's manual has it.
 fn positive(values: &Values, key: &str) -> Result<Option<u32>> {
-    let Some(text) = values.get(key) else {
+    let number = number(values, key)?.and_then(|number| u32::try_from(number).ok());
+    Ok(number.filter(|number| *number > 0))
+}
+
+/// A whole number of 32 bits, as libpq takes them.
+fn number(values: &Values, key: &str) -> Result<Option<i32>> {
+    let Some(text) = values.even_empty(key) else {
         return Ok(None);
     };
-    match text.trim().parse::<i64>() {
-        Ok(number) if number <= 0 => Ok(None),
-        Ok(number) => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
-        Err(_) => Err(Error::configuration(format!(
+    text.trim().parse().map(Some).map_err(|_| {
+        Error::configuration(format!(
             "{key} of the connection string must be a whole number"
-        ))),
-    }
+        ))
+        .with_hint("Leave it out for the default.")
+    })
 }
 
 /// The file named, else libpq's default one if it exists.
@@ -304,7 +319,8 @@ fn check_certificates(conninfo: &Conninfo) -> Result<()> {
             "ssl_min_protocol_version of the connection string is above ssl_max_protocol_version",
         ));
     }
-    if conninfo.ssl_mode == SslMode::VerifyCa && conninfo.ssl_root_cert.is_none() {
+    let has_tls = conninfo.hosts.iter().any(|host| !host.is_unix());
+    if has_tls && conninfo.ssl_mode == SslMode::VerifyCa && conninfo.ssl_root_cert.is_none() {
         return Err(
             Error::configuration("sslmode=verify-ca needs sslrootcert")
                 .with_hint("Name the file of the authority's certificate, or use sslmode=verify-full, which then trusts the system's authorities."),
@@ -342,7 +358,7 @@ fn hosts(values: &Values, environment: &Environment) -> Result<Vec<Host>> {
         .unwrap_or("localhost");
     (0..count)
         .map(|index| {
-            let address = entry(&addresses, index);
+            let address = entry(&addresses, index).map(address).transpose()?;
             let port = if ports.len() == 1 {
                 ports.first().copied()
             } else {
@@ -362,9 +378,26 @@ fn hosts(values: &Values, environment: &Environment) -> Result<Vec<Host>> {
 
 /// The entry of a list, if it is there and not empty.
 fn entry<'a>(list: &[&'a str], index: usize) -> Option<&'a str> {
-    list.get(index)
-        .map(|entry| entry.trim())
-        .filter(|entry| !entry.is_empty())
+    list.get(index).copied().filter(|entry| !entry.is_empty())
+}
+
+/// An address of hostaddr, which is never looked up; one of IPv6 may name an interface
+/// (`fe80::1%eth0`).
+fn address(text: &str) -> Result<&str> {
+    let is_local = |text: &str| {
+        let address = text.parse::<Ipv6Addr>();
+        address.is_ok_and(|address| address.is_unicast_link_local())
+    };
+    let is_scoped = text
+        .split_once('%')
+        .is_some_and(|(address, zone)| is_local(address) && !zone.is_empty());
+    if text.parse::<IpAddr>().is_ok() || is_scoped {
+        return Ok(text);
+    }
+    Err(
+        Error::configuration("hostaddr of the connection string has what is no address")
+            .with_hint("It takes addresses alone, written in full; names go into host."),
+    )
 }
 
 fn port_number(text: &str) -> Result<u16> {
@@ -391,23 +424,33 @@ fn password_from_file(
     database: &str,
     user: &str,
 ) -> Result<Option<Secret>> {
-    let file = values
-        .owned("passfile")
-        .or_else(|| environment.default_password_file());
+    let file = file_of_passwords(values, environment);
     let Some((file, text)) = file.and_then(|file| environment.files.get_key_value(&file)) else {
         return Ok(None);
     };
-    let mut found = hosts
-        .iter()
-        .filter_map(|host| files::password(text, host, database, user));
-    let Some(first) = found.next() else {
-        return Ok(None);
+    let socket = environment.socket_directory.as_deref();
+    let of = |host: &Host| {
+        let name = if host.host.starts_with('/') && Some(host.host.as_str()) == socket {
+            files::DEFAULT_HOST
+        } else {
+            &host.host
+        };
+        files::password(text, (name, host.port), database, user)
     };
-    if found.any(|other| other != first) {
-        return Err(Error::configuration(format!(
-            "password file \"{file}\" has different passwords for the hosts of one connection string"
-        ))
-        .with_hint("All servers of one connection string must take the same password."));
-    }
-    Ok(Some(first))
+    let mut found = hosts.iter().map(of);
+    let first = found.next().flatten();
+    let Some(other) = found.find(|other| *other != first) else {
+        return Ok(first);
+    };
+    // A server gets no password that the file has for another one.
+    let what = if first.is_some() && other.is_some() {
+        "different passwords for the hosts of one connection string"
+    } else {
+        "a password for some of the hosts of one connection string, and none for others"
+    };
+    Err(
+        Error::configuration(format!("password file \"{file}\" has {what}")).with_hint(
+            "All servers of one connection string must take the same password: give each a line.",
+        ),
+    )
 }

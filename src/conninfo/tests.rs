@@ -92,7 +92,7 @@ fn values_mean_what_they_mean_to_libpq() {
         (Some("/c"), Some("/k"))
     );
     assert_eq!(full.channel_binding, ChannelBinding::Require);
-    assert_eq!(full.target_session_attrs, TargetSessionAttrs::ReadWrite);
+    assert_eq!(full.target_session_attrs, TargetSessionAttrs::Primary);
     assert_eq!(full.connect_timeout_seconds, Some(3));
     assert_eq!(full.keepalives.idle_seconds, 5);
     assert!(!parse("keepalives=0", &[]).keepalives.are_on);
@@ -130,11 +130,71 @@ fn values_mean_what_they_mean_to_libpq() {
     }
 }
 
+/// An empty choice or number, from a variable that is not set in a script, was taken for the
+/// default; so was a number that is too large.
+#[test]
+fn what_libpq_does_not_take_is_refused() {
+    for text in [
+        "sslmode=''",
+        "postgres://db?sslmode=",
+        "channel_binding=''",
+        "target_session_attrs=''",
+        "gssencmode=''",
+        "connect_timeout=''",
+        "connect_timeout=2147483648",
+        "keepalives=on",
+        "keepalives=''",
+        "keepalives_idle=''",
+        "tcp_user_timeout=99999999999",
+        "service=''",
+        "hostaddr=localhost",
+        "hostaddr='127.0.0.1 '",
+        "hostaddr=127.1",
+        "hostaddr=::1%lo",
+        "postgres://db?&sslmode=require",
+        "postgres://db?user=a&&port=1",
+    ] {
+        error(text);
+    }
+    assert_eq!(parse("host=' db'", &[]).hosts[0].host, " db");
+    let local = parse("hostaddr=fe80::1%eth0", &[]);
+    assert_eq!(local.hosts[0].address.as_deref(), Some("fe80::1%eth0"));
+    let named = environment(&[("PGSERVICEFILE", "/nowhere")], &[]);
+    let shown = Conninfo::parse("service=x", &named).unwrap_err();
+    assert!(shown.message().contains("service file \"/nowhere\""));
+}
+
+#[test]
+fn old_variables_of_tls_count_as_in_libpq() {
+    for (text, variables, expected) in [
+        ("", &[("PGREQUIRESSL", "1")][..], SslMode::Require),
+        ("", &[("PGREQUIRESSL", "0")], SslMode::Prefer),
+        (
+            "",
+            &[("PGREQUIRESSL", "1"), ("PGSSLMODE", "disable")],
+            SslMode::Disable,
+        ),
+        ("sslmode=allow", &[("PGREQUIRESSL", "1")], SslMode::Allow),
+        (
+            "requiressl=1",
+            &[("PGSSLMODE", "disable")],
+            SslMode::Require,
+        ),
+    ] {
+        assert_eq!(
+            parse(text, variables).ssl_mode,
+            expected,
+            "{text} {variables:?}"
+        );
+    }
+}
+
 #[test]
 fn password_comes_from_string_variable_or_file() {
     let files = [
         ("/home/os/.pgpass", "db:*:*:*:home"),
         ("/other", "*:*:*:*:other"),
+        ("/sockets", "localhost:*:*:*:socket"),
     ];
     for (text, variables, expected) in [
         (
@@ -148,7 +208,20 @@ fn password_comes_from_string_variable_or_file() {
         ("host=db passfile=/other", &[], Some("other")),
         ("host=db", &[("PGPASSFILE", "/other")], Some("other")),
         ("host=db", &[("PGPASSFILE", "/missing")], None),
-        ("host=elsewhere,db", &[], Some("home")),
+        ("host=db,db", &[], Some("home")),
+        ("host=elsewhere,db password=x", &[], Some("x")),
+        (
+            "host=db passfile=''",
+            &[("PGPASSFILE", "/other")],
+            Some("home"),
+        ),
+        ("host=db", &[("PGPASSFILE", "")], Some("home")),
+        (
+            "host=/run/postgresql passfile=/sockets",
+            &[],
+            Some("socket"),
+        ),
+        ("host=/run/other passfile=/sockets", &[], None),
     ] {
         let conninfo = Conninfo::parse(text, &environment(variables, &files)).unwrap();
         let found = conninfo.password.as_ref().map(Secret::expose);
@@ -157,6 +230,9 @@ fn password_comes_from_string_variable_or_file() {
     let two = [("/home/os/.pgpass", "a:*:*:*:one\nb:*:*:*:two")];
     let error = Conninfo::parse("host=a,b", &environment(&[], &two)).unwrap_err();
     assert!(error.message().contains("different passwords"));
+    // The password of one server does not go to another one.
+    let some = Conninfo::parse("host=elsewhere,db", &environment(&[], &files)).unwrap_err();
+    assert!(some.message().contains("for some of the hosts"), "{some}");
 }
 
 /// The file is read before the string is: which one it is must be known from the same sources.
@@ -253,7 +329,7 @@ fn mistakes_are_named_with_advice() {
             "target_session_attrs=master",
             "must be one of any, read-write, primary",
         ),
-        ("connect_timeout=soon", "whole number of seconds"),
+        ("connect_timeout=soon", "must be a whole number"),
         ("port=0", "no number from 1 to 65535"),
         ("port=65536", "no number from 1 to 65535"),
         ("host=a,b port=1,2,3", "2 hosts and 3 ports"),
@@ -264,7 +340,7 @@ fn mistakes_are_named_with_advice() {
             "sslrootcert=system sslmode=require",
             "needs sslmode=verify-full",
         ),
-        ("sslmode=verify-ca", "needs sslrootcert"),
+        ("host=db sslmode=verify-ca", "needs sslrootcert"),
         (
             "sslcrldir=/x",
             "\"sslcrldir\" is not supported (hint: Leave it out.)",
@@ -362,7 +438,6 @@ fn what_the_environment_demands_is_met_or_refused_by_name() {
         ("PGSSLCRLDIR", "/x"),
         ("PGGSSENCMODE", "require"),
         ("PGSSLNEGOTIATION", "direct"),
-        ("PGREQUIRESSL", "1"),
     ] {
         let shown = refused(variable, value);
         assert!(

@@ -118,7 +118,9 @@ fn session_attrs(attrs: TargetSessionAttrs) -> Option<&'static str> {
     match attrs {
         TargetSessionAttrs::Any => None,
         TargetSessionAttrs::ReadWrite => Some("read-write"),
+        TargetSessionAttrs::Primary => Some("primary"),
         TargetSessionAttrs::ReadOnly => Some("read-only"),
+        TargetSessionAttrs::Standby => Some("standby"),
         TargetSessionAttrs::PreferStandby => Some("prefer-standby"),
     }
 }

@@ -28,6 +28,11 @@ pub(crate) async fn check_slot(
     let name = &shared.settings.source.slot;
     let slot = source::facts::slot(client, name).await?;
     let ownership = shared.bookkeeping.ownership(target, name).await?;
+    let place = (source.system_identifier.as_str(), source.database.as_str());
+    let models = &shared.settings.read_models;
+    if let Some(error) = ownership.pipeline.own_master(place, models) {
+        return Err(error);
+    }
     // Another pipeline in the same schema loses neither its session nor its epoch. Its own last
     // session may not have ended yet.
     if lessons.epoch.is_none() {

@@ -151,7 +151,8 @@ impl Shared {
     /// A session of the target that is set to nothing more than every session.
     pub(crate) async fn target_plain_session(&self, role: &str) -> Result<Connection> {
         let conninfo = &self.conninfo(Side::Target);
-        target::connect::connect(conninfo, &self.application_name(role)).await
+        let name = self.application_name(role);
+        target::connect::connect_to_primary(conninfo, &name).await
     }
 
     /// An ordinary session of the source for this role, with the session's own server.

@@ -100,7 +100,7 @@ async fn one(shared: &Arc<Shared>, lessons: &mut Lessons) -> End {
     // what is stored.
     let result = tokio::select! {
         biased;
-        result = until_stopped(shared, session) => result,
+        result = until_stopped(shared, session) => result.unwrap_or(Ok(())),
         error = shared.budget.enforced() => Err(error),
     };
     shared.stay_with(None);
@@ -135,10 +135,11 @@ async fn after(
     };
     tracing::warn!(%error, detail = error.detail(), hint = error.hint(), since, attempt = backoff.attempt(), delay_ms = report::millis(delay), "trying again");
     if let Some(why) = shared.budget.exceeded() {
-        match budget::give_up(shared, lessons.epoch, lessons.owned.as_ref(), &why).await {
-            Ok(true) => lessons.gap = Some(why),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "could not give up the slot"),
+        let giving_up = budget::give_up(shared, lessons.epoch, lessons.owned.as_ref(), &why);
+        match until_stopped(shared, giving_up).await {
+            Some(Ok(true)) => lessons.gap = Some(why),
+            Some(Ok(false)) | None => {}
+            Some(Err(error)) => tracing::warn!(%error, "could not give up the slot"),
         }
     }
     if let (Some(stuck), Some(epoch)) = (&stuck, lessons.epoch) {
@@ -149,16 +150,14 @@ async fn after(
     delay
 }
 
-/// Runs a session; once the process is asked to stop, the session has a few seconds to end well.
-async fn until_stopped(shared: &Shared, session: impl Future<Output = Result<()>>) -> Result<()> {
-    let mut session = std::pin::pin!(session);
+/// Carries out what connects to servers; once the process is asked to stop, it has a few seconds to
+/// end well, then it is dropped: a server that does not answer is not waited for.
+async fn until_stopped<T>(shared: &Shared, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
     tokio::select! {
         biased;
-        result = &mut session => return result,
+        result = &mut work => return Some(result),
         () = shared.stop.cancelled() => {}
     }
-    // Waiting for a server that does not answer, or for a lock, is given up.
-    tokio::time::timeout(STOP_PATIENCE, session)
-        .await
-        .unwrap_or(Ok(()))
+    tokio::time::timeout(STOP_PATIENCE, work).await.ok()
 }

@@ -1,4 +1,5 @@
-//! Opens a session of the target. The lookups are written, so a standby is never asked for.
+//! Opens a session of the target. The lookups are written, so a standby is never asked for, and to
+//! write one passes it over.
 
 use crate::connect::{Connection, Side, Wanted};
 use crate::conninfo::{Conninfo, TargetSessionAttrs};
@@ -11,16 +12,37 @@ use crate::error::{Error, Result};
 /// # Errors
 /// As [`Connection::open`]; configuration also if the connection string asks for a standby.
 pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<Connection> {
+    connect_to(conninfo, application_name, Wanted::Any).await
+}
+
+/// Connects to the first primary.
+///
+/// # Errors
+/// As [`connect`]; transient if there are standbys alone, since one may be promoted.
+pub(crate) async fn connect_to_primary(
+    conninfo: &Conninfo,
+    application_name: &str,
+) -> Result<Connection> {
+    connect_to(conninfo, application_name, Wanted::Primary).await
+}
+
+async fn connect_to(
+    conninfo: &Conninfo,
+    application_name: &str,
+    wanted: Wanted,
+) -> Result<Connection> {
     if matches!(
         conninfo.target_session_attrs,
-        TargetSessionAttrs::ReadOnly | TargetSessionAttrs::PreferStandby
+        TargetSessionAttrs::ReadOnly
+            | TargetSessionAttrs::Standby
+            | TargetSessionAttrs::PreferStandby
     ) {
         return Err(Error::configuration(
             "a target_session_attrs that asks for a standby is not supported for the target",
         )
         .with_hint("The lookup tables are written: use target_session_attrs=read-write."));
     }
-    Connection::open(Side::Target, conninfo, application_name, Wanted::Any).await
+    Connection::open(Side::Target, conninfo, application_name, wanted).await
 }
 
 #[cfg(test)]
@@ -31,6 +53,7 @@ mod tests {
     async fn a_standby_cannot_be_asked_for() {
         for attrs in [
             TargetSessionAttrs::ReadOnly,
+            TargetSessionAttrs::Standby,
             TargetSessionAttrs::PreferStandby,
         ] {
             let conninfo = Conninfo {

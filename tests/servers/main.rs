@@ -17,8 +17,11 @@ mod demo;
 mod engine;
 #[path = "../facts/mod.rs"]
 mod facts;
+mod first_start;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod libpq;
+mod password_files;
 mod poolers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -80,7 +80,7 @@ fn server() -> &'static Server {
 /// A test authority (`ca.crt`), another one (`other.crt`), and a server's certificate for
 /// `localhost`, with their contents; `None` where there is no openssl. They go into the server's
 /// directory, and away with it.
-fn certificates() -> Option<Vec<(String, String)>> {
+pub fn certificates() -> Option<Vec<(String, String)>> {
     let directory = std::env::temp_dir().join(format!("cdc-certificates-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let extensions = "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n";

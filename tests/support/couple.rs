@@ -96,7 +96,7 @@ pub async fn couple(name: &str, programs: Option<PathBuf>, settings: &[(&str, &s
 
 /// Makes a server the standby of another one, by a copy of the data that the other one left when it
 /// was stopped.
-fn follow(standby: &Cluster, primary: &Cluster, settings: &[(&str, &str)]) {
+pub fn follow(standby: &Cluster, primary: &Cluster, settings: &[(&str, &str)]) {
     standby.stop(Stop::Immediate).unwrap();
     primary
         .execute(
