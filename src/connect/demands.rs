@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::error::not_postgres;
 use crate::conninfo::{AuthMethod, ChannelBinding, Conninfo, RequireAuth, SslCertMode};
 use crate::error::Error;
 
@@ -80,10 +81,10 @@ fn refused(error: Error) -> Refused {
     }
 }
 
-/// A message of the server's that has no place in an authentication.
+/// A message that has no place in an authentication: no PostgreSQL sends it.
 pub(super) fn malformed(what: impl fmt::Display) -> Refused {
-    refused(Error::protocol(format!(
-        "expected a request for authentication, found {what}"
+    refused(not_postgres(format!(
+        "Expected was a request for authentication, found {what}."
     )))
 }
 
@@ -126,8 +127,8 @@ impl Judge {
     /// Judges what follows the tag and the length of an Authentication message.
     ///
     /// # Errors
-    /// Configuration: what the server asks for is not allowed. Transient: the message is malformed
-    /// or out of order.
+    /// Configuration: what the server asks for is not allowed, or the message is malformed or out of
+    /// order.
     pub(super) fn take(&mut self, body: &[u8]) -> Result<Next, Refused> {
         let Some((code, rest)) = body.split_first_chunk::<4>() else {
             return Err(malformed("a message that is too short"));

@@ -117,7 +117,9 @@ async fn what_no_server_sends_ends_the_connection_before_it_is_read() {
                 .and_then(|inner| inner.downcast_ref::<Refused>());
             let shown = format!("{:?}", refused.unwrap().error);
             assert!(
-                shown.starts_with("Transient: ") && shown.contains(expected),
+                // One that is short of memory may have it again.
+                shown.starts_with("Transient: ") == expected.contains("start a process")
+                    && shown.contains(expected),
                 "{shown}"
             );
             assert_eq!(stream.stream.taken, taken, "{shown}");

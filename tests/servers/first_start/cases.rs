@@ -189,9 +189,9 @@ pub const SERVERS: [Case; 20] = [
     ),
     (
         "host=127.0.0.1 port={http} user=postgres dbname=open sslmode=disable",
-        Waits,
-        "error communicating with the server",
-        "check that PostgreSQL listens at that port",
+        Stops,
+        "what answers there is not PostgreSQL",
+        "Check host and port",
     ),
     (
         "host=127.0.0.1 port={garbage} user=postgres dbname=open",
