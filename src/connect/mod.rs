@@ -12,9 +12,11 @@
 
 pub(crate) mod cancel;
 pub(crate) mod connection;
+mod copy_start;
 pub(crate) mod error;
 mod last_good;
 pub(crate) mod options;
+pub(crate) mod pipeline;
 pub(crate) mod query;
 pub(crate) mod search;
 pub(crate) mod server;

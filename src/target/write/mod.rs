@@ -36,7 +36,7 @@ use crate::error::{Class, Error, Result};
 use crate::read_model::ModelIndex;
 use crate::target::bookkeeping::{Bookkeeping, ModelState};
 use crate::target::model::TargetModel;
-use crate::target::statement::{Transaction, execute};
+use crate::target::statement::Transaction;
 
 mod calls;
 mod chunked;
@@ -44,12 +44,13 @@ mod chunks;
 mod context;
 mod copies;
 pub(crate) mod halving;
+mod in_flight;
 mod learned;
 mod locked;
 mod merge;
+mod models;
 mod needs;
 mod new_rows;
-
 mod prepare;
 mod rejected;
 mod room;
@@ -222,12 +223,9 @@ impl Writer {
     pub(crate) async fn harden(&mut self) -> Result<()> {
         self.abandon_chunks().await?;
         let session = &mut self.session;
-        let mut tx = Transaction::begin(&mut session.conn).await?;
-        let result = async {
-            execute(tx.conn(), "SET LOCAL synchronous_commit = on".to_owned()).await?;
-            session.bookkeeping.beat(tx.conn(), session.epoch).await
-        }
-        .await;
+        let mut tx =
+            Transaction::begin_with(&mut session.conn, "SET LOCAL synchronous_commit = on").await?;
+        let result = session.bookkeeping.beat(tx.conn(), session.epoch).await;
         tx.end(result).await
     }
 

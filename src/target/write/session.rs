@@ -2,8 +2,9 @@
 //! it has learned.
 
 use super::calls;
-use super::context::{AllWritten, Models, WriteTx};
+use super::context::{AllWritten, Parts, WriteTx};
 use super::learned::Learned;
+use super::models::Models;
 use super::needs::Prepared;
 use super::room::Room;
 use super::staged::Staged;
@@ -71,15 +72,14 @@ impl Session {
     /// Writes within the transaction that is open, or by statements that are transactions of their
     /// own. At most `keys` keys of each kind are reported.
     pub(super) fn tx(&mut self, keys: i32) -> WriteTx<'_> {
-        WriteTx {
+        let parts = Parts {
             conn: &mut self.conn,
             models: &self.models,
             bookkeeping: &self.bookkeeping,
             epoch: self.epoch,
-            keys,
             learned: &mut self.learned,
-            blamed: None,
-        }
+        };
+        WriteTx::of(parts, keys)
     }
 
     /// Opens a transaction and writes within it.
@@ -129,6 +129,20 @@ impl Session {
             if let Ok(model) = self.models.get(one.index) {
                 self.learned.dead.forget(model.id);
             }
+        }
+    }
+
+    /// Notes that the target has taken new rows of these read models past the stage.
+    pub(super) fn note_passed(&mut self, indexes: &[ModelIndex]) {
+        for id in self.models.ids(indexes) {
+            self.learned.put_off.remove(id);
+        }
+    }
+
+    /// Notes that the target has rejected new rows of this read model.
+    pub(super) fn put_off(&mut self, index: ModelIndex) {
+        for id in self.models.ids(&[index]) {
+            self.learned.put_off.add(id);
         }
     }
 
