@@ -122,7 +122,10 @@ impl Messages {
         if !std::mem::replace(&mut self.is_started, true) {
             return;
         }
-        let mut texts = seen.get(HEAD..).unwrap_or_default().split(|byte| *byte == 0);
+        let mut texts = seen
+            .get(HEAD..)
+            .unwrap_or_default()
+            .split(|byte| *byte == 0);
         let mut text = || texts.next().unwrap_or_default();
         match seen.first() {
             Some(&PARSE) => {

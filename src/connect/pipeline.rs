@@ -48,13 +48,19 @@ impl<T> std::fmt::Debug for Sent<'_, T> {
 /// The driver queues a request when its future is polled for the first time. A task of its own
 /// reads the answer as soon as it comes: the driver keeps only a piece or two of an answer that
 /// nobody reads, and reads no other one until then.
-pub(crate) fn send<T, F>(conn: &Connection, request: impl FnOnce(Arc<Client>) -> F) -> Sent<'static, T>
+pub(crate) fn send<T, F>(
+    conn: &Connection,
+    request: impl FnOnce(Arc<Client>) -> F,
+) -> Sent<'static, T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
     let mut request = Box::pin(request(conn.client()));
-    match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match request
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         // Nothing could be sent.
         Poll::Ready(answer) => Sent(Box::pin(ready(answer))),
         Poll::Pending => {

@@ -154,9 +154,10 @@ pub(crate) async fn fill_copy<'a, T>(
 
 /// Sends the end of a COPY; the answer says whether the server took the rows.
 pub(crate) fn end_copy(conn: &Connection, mut copy: Copy) -> Sent<'static, Result<(), Error>> {
-    send(conn, |_| async move {
-        copy.as_mut().finish().await.map(drop)
-    })
+    send(
+        conn,
+        |_| async move { copy.as_mut().finish().await.map(drop) },
+    )
 }
 
 /// Gathers COPY data that comes in pieces of any size, and sends it.
@@ -165,11 +166,7 @@ pub(crate) struct Gathered(Vec<u8>);
 
 impl Gathered {
     /// Adds the next piece; what is large enough is sent.
-    pub(crate) async fn add(
-        &mut self,
-        copy: &mut Copy,
-        piece: &[u8],
-    ) -> Result<(), Error> {
+    pub(crate) async fn add(&mut self, copy: &mut Copy, piece: &[u8]) -> Result<(), Error> {
         if piece.len() >= PIECE_BYTES {
             self.send(copy).await?;
             return send_slice(copy, Some(piece)).await;

@@ -121,7 +121,9 @@ async fn new_rows_that_meet_a_locked_lookup_are_written_in_the_same_session() {
     let pid = "SELECT pg_backend_pid()";
     let session: i32 = (rig.writer.connection().query_one(pid, &[]).await.unwrap()).get(0);
     let (holder, looker) = (holder(&rig).await, pg(&rig.url).await);
-    let lines: Vec<String> = (90..700).map(|id| format!("+{id}|{id}|new|{}|-", id - 80)).collect();
+    let lines: Vec<String> = (90..700)
+        .map(|id| format!("+{id}|{id}|new|{}|-", id - 80))
+        .collect();
     let (written, ()) = tokio::join!(
         rig.write(FIRST, &lines),
         released_after_two_tries(holder, looker)

@@ -27,14 +27,10 @@ use crate::target::statement::execute;
 /// Values of rows as arguments of one statement: an array for each column.
 pub(super) type Arrays = Vec<Vec<Option<String>>>;
 
-/// Creates the session's function that moves the checkpoint.
-pub(super) async fn make_advance(conn: &mut Connection, schema: &str) -> Result<()> {
-    let advance = fill(
-        include_str!("../../../sql/target/write/advance.sql"),
-        &[("schema", schema)],
-    );
-    let made = conn.batch_execute(&advance).await;
-    made.map(|_| ()).map_err(from_driver)
+/// The session's function that moves the checkpoint, and the one that counts.
+pub(super) fn advance_function(schema: &str) -> String {
+    let template = include_str!("../../../sql/target/write/advance.sql");
+    fill(template, &[("schema", schema)])
 }
 
 /// Sends statements without arguments whose rows nobody reads, in one message.
@@ -101,7 +97,10 @@ pub(super) async fn apply(
         query = query.bind(array);
     }
     let row = async { query.kept(conn).await?.row(conn).await };
-    read_written(&row.await.map_err(|error| in_read_model(from_driver(error), model))?)
+    read_written(
+        &row.await
+            .map_err(|error| in_read_model(from_driver(error), model))?,
+    )
 }
 
 /// How a function that merges is called.
@@ -116,18 +115,7 @@ pub(super) struct MergeOptions {
 }
 
 /// Merges by the function that this statement calls ([`TargetModel::merge_call`],
-/// [`TargetModel::merge_shadow_call`]).
-pub(super) async fn merge(
-    conn: &mut Connection,
-    model: &TargetModel,
-    sql: String,
-    options: MergeOptions,
-) -> Result<Written> {
-    let sent = send_merge(conn, model, sql, options).await?;
-    written(sent.answer().await)
-}
-
-/// The same; the answer is read later.
+/// [`TargetModel::merge_shadow_call`]); the answer is read later.
 pub(super) async fn send_merge<'a>(
     conn: &Connection,
     model: &'a TargetModel,

@@ -71,7 +71,10 @@ pub(super) fn advance(tx: &WriteTx<'_>, batch: &Batch) -> Result<String> {
     if ids.is_empty() {
         return Ok(advance);
     }
-    Ok(format!("{}; {advance}", tx.bookkeeping.hold(tx.epoch, &ids)))
+    Ok(format!(
+        "{}; {advance}",
+        tx.bookkeeping.hold(tx.epoch, &ids)
+    ))
 }
 
 /// Merges all that is staged.

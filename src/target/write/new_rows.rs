@@ -167,7 +167,9 @@ async fn copy_into<'r>(
     rows: &[Now<'r>],
     append: impl Fn(Now<'r>, &mut CopyBuffer<'r>),
 ) -> Result<()> {
-    let begun = calls::send_copy(tx.conn, sql).await.inspect_err(|_| fail(tx))?;
+    let begun = calls::send_copy(tx.conn, sql)
+        .await
+        .inspect_err(|_| fail(tx))?;
     tx.settle().await?;
     let copy = calls::begun(begun).await.inspect_err(|_| fail(tx))?;
     let answer = calls::fill_copy(tx.conn, copy, rows.iter().copied(), append).await;

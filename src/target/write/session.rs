@@ -42,9 +42,12 @@ impl Session {
     ) -> Result<Self> {
         // A function is compiled when it is called first: most read models never need all of
         // theirs.
-        execute(&mut conn, "SET check_function_bodies = off".to_owned()).await?;
-        calls::make_advance(&mut conn, &ident(bookkeeping.schema_name())).await?;
-        let room = Room::of(&mut conn).await?;
+        let off = "SET check_function_bodies = off";
+        let advance = calls::advance_function(&ident(bookkeeping.schema_name()));
+        let made = calls::send_script(&conn, format!("{off}; {advance}"));
+        let room = Room::of(&mut conn).await;
+        made.answer().await.map_err(|failure| failure.error)?;
+        let room = room?;
         Ok(Self {
             conn,
             bookkeeping,
