@@ -201,7 +201,7 @@ async fn nothing_stays(rig: &mut Rig, before: &[String], case: &str) {
 async fn a_batch_whose_answers_are_lost_is_found_to_be_written() {
     for (case, lines) in ways() {
         let (mut rig, line) = filled().await;
-        line.fault("COMMIT", Fault::Unanswered);
+        line.fault("; COMMIT", Fault::Unanswered);
         let wanted = (rig.lsn + 8).to_string();
         let looker = support::pg(&rig.url).await;
         let committed = async {
@@ -226,7 +226,7 @@ async fn a_batch_whose_commit_is_lost_leaves_nothing() {
     for (case, lines) in ways() {
         let (mut rig, line) = filled().await;
         let before = shown(&rig).await;
-        line.fault("COMMIT", Fault::Lost);
+        line.fault("; COMMIT", Fault::Lost);
         let written = rig.write(FIRST, &lines).await;
         assert!(written.unwrap_err().is_transient(), "{case}");
         rig.writer = rig.another_writer().await;
@@ -240,11 +240,40 @@ async fn a_batch_whose_begin_fails_leaves_nothing() {
     for (case, lines) in ways() {
         let (mut rig, line) = filled().await;
         let before = shown(&rig).await;
-        line.fault("BEGIN", Fault::Spoilt);
+        line.fault("BEGIN; SET LOCAL cdc.", Fault::Spoilt);
         let error = rig.write(FIRST, &lines).await.unwrap_err();
         assert_eq!(error.sqlstate(), Some("42601"), "{case}: {error}");
         nothing_stays(&mut rig, &before, case).await;
     }
+}
+
+/// The same beside rejected rows, which are staged in pieces.
+#[tokio::test]
+async fn a_batch_beside_rejected_rows_whose_begin_fails_leaves_nothing() {
+    let (mut rig, line) = rig(isolate::TABLES, &[isolate::model()]).await;
+    let before = ["+1|A|far too long for it|1|-", "+2|B|two|2|-"];
+    rig.write(FIRST, &before).await.unwrap();
+    let state = async |rig: &Rig| {
+        let rejected = rows(&rig.db, isolate::REJECTED).await;
+        [
+            rows(&rig.db, isolate::LOOKUP).await,
+            rejected,
+            rows(&rig.db, POSITION).await,
+        ]
+        .concat()
+    };
+    let before = state(&rig).await;
+    line.fault("BEGIN; SET LOCAL cdc.", Fault::Spoilt);
+    let lines = [
+        "=1|A|right|1|-",
+        "=2|B|far too long as well|2|-",
+        "+3|C|c|3|-",
+    ];
+    let error = rig.write(FIRST, &lines).await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("42601"), "{error}");
+    assert_eq!(state(&rig).await, before);
+    rig.write(FIRST, &["+4|D|d|4|-"]).await.unwrap();
+    assert_eq!(rows(&rig.db, isolate::LOOKUP).await, ["B|two|2", "D|d|4"]);
 }
 
 /// The COMMIT is sent before the target has said what it has against a row.
