@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench delay -- [--delay-ms F] [--scale F] [--scenario NAME]...`
 //!
+//! The scenario `tls` is about another way: what TLS to the target costs. It takes transactions of
+//! some sizes one at a time, over TLS and without it.
+//!
 //! Two throw-away servers with fsync on, TCP. Beside the run without a proxy there is one through a
 //! proxy that delays nothing: what the proxy itself costs on this machine is not the way's. The
 //! delay is 5 ms if nothing else is said. Each result is compared with the source by a hash. Scale
@@ -20,7 +23,7 @@ use support::arguments::Arguments;
 use support::follower::{Follower, Kind};
 use support::labels;
 use support::proxy::Proxy;
-use support::{compare, connect, latency, rate, server};
+use support::{compare, connect, latency, rate, secure, server};
 use tokio_postgres::Client;
 
 const LOADS: [(&str, labels::Kind, u64); 4] = [
@@ -32,6 +35,13 @@ const LOADS: [(&str, labels::Kind, u64); 4] = [
 
 /// Commits whose latency is measured.
 const COMMITS: u64 = 600;
+
+/// Rows of a transaction over TLS: written by one statement, the most that are, and staged.
+const TLS_ROWS: [u64; 3] = [1, 400, 5000];
+
+/// Transactions of each size, and how many are measured before it is the other way's turn.
+const TLS_ROUNDS: u64 = 200;
+const TLS_TURN: u64 = 20;
 
 /// How `cdc` reaches the servers.
 struct Way {
@@ -48,7 +58,7 @@ struct Servers {
 
 fn main() -> Result<()> {
     let mut names: Vec<&str> = LOADS.iter().map(|(name, ..)| *name).collect();
-    names.push("latency");
+    names.extend(["latency", "tls"]);
     let arguments = Arguments::parse(0.2, &names, &[], &["--delay-ms"])?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -93,13 +103,16 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if arguments.wants("latency") {
         latencies(&servers).await?;
     }
+    if arguments.wants("tls") {
+        tls(&servers.source).await?;
+    }
     Ok(())
 }
 
 async fn throughput(servers: &Servers, name: &str, kind: labels::Kind, changes: u64) -> Result<()> {
     println!("\n{name} ({changes} changes)");
     let database = name.replace('-', "_");
-    let source = master(servers, &database, kind.rows_before(changes)).await?;
+    let source = master(&servers.source, &database, kind.rows_before(changes)).await?;
     let mut followers = Vec::new();
     for (number, way) in servers.ways.iter().enumerate() {
         let mut cdc = follower(servers, way, &database, number).await?;
@@ -140,7 +153,7 @@ async fn throughput(servers: &Servers, name: &str, kind: labels::Kind, changes: 
 
 async fn latencies(servers: &Servers) -> Result<()> {
     println!("\nlatency at 200 commits/s ({COMMITS} commits)");
-    let source = master(servers, "latency", 1).await?;
+    let source = master(&servers.source, "latency", 1).await?;
     for (number, way) in servers.ways.iter().enumerate() {
         let mut cdc = follower(servers, way, "latency", number).await?;
         cdc.begin().await?;
@@ -171,10 +184,53 @@ async fn latencies(servers: &Servers) -> Result<()> {
     Ok(())
 }
 
+async fn tls(source: &Cluster) -> Result<()> {
+    println!("\ntls: from a COMMIT until it can be read, p50 of {TLS_ROUNDS}");
+    let (target, with_tls) = secure::server("delay-tls", source.socket_dir())?;
+    let mut ways = Vec::new();
+    for (database, how) in [("plain", "sslmode=disable"), ("tls", &with_tls)] {
+        let most = TLS_ROWS.into_iter().max().unwrap_or_default();
+        let master = master(source, database, most).await?;
+        target.create_database(database)?;
+        let lookup = connect(&target.url(database)).await?;
+        lookup.batch_execute(labels::LOOKUP).await?;
+        let url = format!("{}?{how}", target.tcp_url(database));
+        let urls = (source.tcp_url(database), url);
+        let directory = source.socket_dir().to_owned();
+        let kind = Kind::cdc(labels::READ_MODEL);
+        let mut cdc = Follower::new(database, kind, urls, lookup, directory);
+        cdc.begin().await?;
+        cdc.wait_copied().await?;
+        cdc.wait_active(&master, true).await?;
+        ways.push((master, cdc));
+    }
+    for rows in TLS_ROWS {
+        let mut taken = [Vec::new(), Vec::new()];
+        for turn in 0..TLS_ROUNDS / TLS_TURN {
+            for ((master, cdc), taken) in ways.iter().zip(&mut taken) {
+                let rounds = turn * TLS_TURN..(turn + 1) * TLS_TURN;
+                let lookup = (&cdc.target, "labels_lookup");
+                taken.extend(latency::one_by_one(master, lookup, rows, rounds).await?);
+            }
+        }
+        let [plain, tls] = taken.map(latency::median);
+        println!(
+            "  {rows:>5} rows  plain {plain:>6.2} ms, TLS {tls:>6.2} ms, {:.2} x",
+            tls / plain
+        );
+    }
+    for (master, cdc) in &mut ways {
+        let found = (&cdc.target, "labels_lookup");
+        compare(labels::COMPARED, (master, "labels"), found).await?;
+        cdc.remove(master).await?;
+    }
+    Ok(())
+}
+
 /// The master table in a database of its own.
-async fn master(servers: &Servers, database: &str, rows: u64) -> Result<Client> {
-    servers.source.create_database(database)?;
-    let source = connect(&servers.source.url(database)).await?;
+async fn master(server: &Cluster, database: &str, rows: u64) -> Result<Client> {
+    server.create_database(database)?;
+    let source = connect(&server.url(database)).await?;
     source.batch_execute(labels::SOURCE_TABLE).await?;
     labels::rows_before(&source, rows).await?;
     source.batch_execute("VACUUM ANALYZE labels").await?;

@@ -1,4 +1,5 @@
-//! How long after its COMMIT a change can be read at the target, at a steady rate of commits.
+//! How long after its COMMIT a change can be read at the target: at a steady rate of commits, or one
+//! transaction at a time.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -82,4 +83,40 @@ pub async fn measure(
         p99: at(99),
         most: at(100),
     })
+}
+
+/// Changes so many rows of [`super::labels`] in one transaction, and waits for them in `table` of
+/// the target: the milliseconds since the COMMIT, for each of these rounds.
+pub async fn one_by_one(
+    source: &Client,
+    (target, table): (&Client, &str),
+    rows: u64,
+    rounds: std::ops::Range<u64>,
+) -> Result<Vec<f64>> {
+    let update = format!(
+        "UPDATE labels SET label = $1 WHERE id IN (SELECT row_id(n) FROM generate_series(1, {rows}) n)"
+    );
+    let update = source.prepare(&update).await?;
+    let read = format!("SELECT label = $1 FROM {table} WHERE code = 'C{rows}'");
+    let read = target.prepare(&read).await?;
+    let mut taken = Vec::new();
+    for round in rounds {
+        let label = format!("round {round}");
+        source.execute(&update, &[&label]).await?;
+        let committed = Instant::now();
+        while !target.query_one(&read, &[&label]).await?.get::<_, bool>(0) {
+            if committed.elapsed() > Duration::from_secs(30) {
+                bail!("round {round} does not arrive");
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        taken.push(committed.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(taken)
+}
+
+/// The middle one.
+pub fn median(mut taken: Vec<f64>) -> f64 {
+    taken.sort_by(f64::total_cmp);
+    taken[taken.len() / 2]
 }

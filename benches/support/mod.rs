@@ -13,6 +13,7 @@ pub mod labels;
 pub mod latency;
 pub mod measure;
 pub mod proxy;
+pub mod secure;
 
 use anyhow::{Result, bail};
 use cdc::cluster::{Cluster, Options};
@@ -20,21 +21,27 @@ use tokio_postgres::{Client, NoTls};
 
 /// A throw-away server on TCP and a Unix socket. Without `fsync` only memory is worth measuring.
 pub fn server(name: &str, fsync: bool) -> Result<Cluster> {
+    Ok(Cluster::start(&options(name, fsync, &[]))?)
+}
+
+/// What it is, with more settings.
+fn options(name: &str, fsync: bool, more: &[(&str, &str)]) -> Options {
     let settings = [
         ("shared_buffers", "256MB"),
         ("max_wal_size", "4GB"),
         ("checkpoint_timeout", "30min"),
         ("autovacuum_naptime", "10s"),
     ];
-    Ok(Cluster::start(&Options {
+    let settings = settings.iter().chain(more);
+    Options {
         name: name.to_owned(),
         tcp: true,
         fsync,
         settings: settings
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
         ..Options::default()
-    })?)
+    }
 }
 
 /// A session that lives as long as its client.

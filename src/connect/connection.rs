@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
@@ -16,6 +16,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::cancel::CancelRequest;
+use super::copy_start::CopyStart;
 use super::error::from_connecting;
 use super::options::driver_config;
 use super::search::Search;
@@ -30,7 +31,7 @@ const MOST_STATEMENTS: usize = 2000;
 
 /// A session, which takes its connection along when it is dropped.
 pub struct Connection {
-    client: Client,
+    client: Arc<Client>,
     /// Ends the task; `None` where the session ends in order.
     driver: Option<AbortHandle>,
     cancel: CancelRequest,
@@ -105,14 +106,17 @@ impl Connection {
         let (client, connection, is_tls) = loop {
             let wire = ways.open().await?;
             let (judge, is_tls) = (ways.judge(&wire), wire.is_tls());
-            if let Some((client, connection)) = ways.authenticate(&config, wire, judge).await? {
+            if let Some((client, connection)) = ways
+                .authenticate(&config, CopyStart::new(wire), judge)
+                .await?
+            {
                 break (client, connection, is_tls);
             }
         };
         let driver = run(connection, side);
         let cancel = CancelRequest::new(side, server.settled_on(is_tls), client.cancel_token());
         let connected = Self {
-            client,
+            client: Arc::new(client),
             driver: Some(driver),
             cancel,
             statements: Mutex::default(),
@@ -141,6 +145,11 @@ impl Connection {
     /// What ends the statement that the session waits for.
     pub(crate) fn cancel_request(&self) -> CancelRequest {
         self.cancel.clone()
+    }
+
+    /// The driver's end, for an answer that outlives a borrow of the session.
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
     }
 
     /// A prepared statement, made at its first use.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Error, Row, Statement};
+use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::connection::Connection;
 
@@ -86,11 +86,13 @@ tuples! {
     A 0, B 1, C 2;
 }
 
+/// Values with the types that the server takes them for.
+type Arguments<'a> = Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>;
+
 /// A statement with its arguments.
 pub(crate) struct Query<'a> {
     sql: Cow<'a, str>,
-    arguments: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
-    is_kept: bool,
+    arguments: Arguments<'a>,
 }
 
 /// A statement without arguments as yet; `$1` and so on are what [`Query::bind`] gives, in order.
@@ -98,7 +100,6 @@ pub(crate) fn query<'a>(sql: impl Into<Cow<'a, str>>) -> Query<'a> {
     Query {
         sql: sql.into(),
         arguments: Vec::new(),
-        is_kept: false,
     }
 }
 
@@ -109,100 +110,100 @@ impl<'a> Query<'a> {
         self
     }
 
-    /// Keeps the statement prepared in its session.
-    pub(crate) fn kept(mut self) -> Self {
-        self.is_kept = true;
-        self
+    /// Prepares the statement once a session: that takes a round trip at its first use.
+    pub(crate) async fn kept(self, conn: &Connection) -> Result<Kept<'a>, Error> {
+        let types: Vec<Type> = self.arguments.iter().map(|(_, t)| t.clone()).collect();
+        Ok(Kept {
+            statement: conn.statement(&self.sql, &types).await?,
+            arguments: self.arguments,
+        })
     }
 
     /// All rows.
-    pub(crate) async fn rows(self, conn: &Connection) -> Result<Vec<Row>, Error> {
-        if self.is_kept {
-            let statement = self.prepared(conn).await?;
-            return conn.query(&statement, &self.values()).await;
-        }
-        conn.query_typed(&self.sql, &self.typed()).await
+    pub(crate) async fn rows(self, client: &Client) -> Result<Vec<Row>, Error> {
+        client.query_typed(&self.sql, &self.typed()).await
     }
 
     /// The only row.
-    pub(crate) async fn row(self, conn: &Connection) -> Result<Row, Error> {
-        if self.is_kept {
-            let statement = self.prepared(conn).await?;
-            return conn.query_one(&statement, &self.values()).await;
-        }
-        conn.query_typed_one(&self.sql, &self.typed()).await
+    pub(crate) async fn row(self, client: &Client) -> Result<Row, Error> {
+        client.query_typed_one(&self.sql, &self.typed()).await
     }
 
     /// The only row, if there is one.
-    pub(crate) async fn optional(self, conn: &Connection) -> Result<Option<Row>, Error> {
-        if self.is_kept {
-            let statement = self.prepared(conn).await?;
-            return conn.query_opt(&statement, &self.values()).await;
-        }
-        conn.query_typed_opt(&self.sql, &self.typed()).await
+    pub(crate) async fn optional(self, client: &Client) -> Result<Option<Row>, Error> {
+        client.query_typed_opt(&self.sql, &self.typed()).await
     }
 
     /// The only value of the only row.
-    pub(crate) async fn value<T>(self, conn: &Connection) -> Result<T, Error>
+    pub(crate) async fn value<T>(self, client: &Client) -> Result<T, Error>
     where
         T: for<'r> FromSql<'r>,
     {
-        self.row(conn).await?.try_get(0)
+        self.row(client).await?.try_get(0)
     }
 
     /// The values of the only row.
-    pub(crate) async fn tuple<T: FromRow>(self, conn: &Connection) -> Result<T, Error> {
-        T::from_row(&self.row(conn).await?)
+    pub(crate) async fn tuple<T: FromRow>(self, client: &Client) -> Result<T, Error> {
+        T::from_row(&self.row(client).await?)
     }
 
     /// The values of each row.
-    pub(crate) async fn tuples<T: FromRow>(self, conn: &Connection) -> Result<Vec<T>, Error> {
-        self.rows(conn).await?.iter().map(T::from_row).collect()
+    pub(crate) async fn tuples<T: FromRow>(self, client: &Client) -> Result<Vec<T>, Error> {
+        self.rows(client).await?.iter().map(T::from_row).collect()
     }
 
     /// The first value of each row.
-    pub(crate) async fn values_of<T>(self, conn: &Connection) -> Result<Vec<T>, Error>
+    pub(crate) async fn values_of<T>(self, client: &Client) -> Result<Vec<T>, Error>
     where
         T: for<'r> FromSql<'r>,
     {
-        let rows = self.rows(conn).await?;
+        let rows = self.rows(client).await?;
         rows.iter().map(|row| row.try_get(0)).collect()
     }
 
     /// The first value of the only row, if there is one.
-    pub(crate) async fn optional_value<T>(self, conn: &Connection) -> Result<Option<T>, Error>
+    pub(crate) async fn optional_value<T>(self, client: &Client) -> Result<Option<T>, Error>
     where
         T: for<'r> FromSql<'r>,
     {
-        let row = self.optional(conn).await?;
+        let row = self.optional(client).await?;
         row.map(|row| row.try_get(0)).transpose()
     }
 
     /// Carries it out; the number of rows that it wrote.
-    pub(crate) async fn execute(self, conn: &Connection) -> Result<u64, Error> {
-        if self.is_kept {
-            let statement = self.prepared(conn).await?;
-            return conn.execute(&statement, &self.values()).await;
-        }
-        conn.execute_typed(&self.sql, &self.typed()).await
-    }
-
-    async fn prepared(&self, conn: &Connection) -> Result<Statement, Error> {
-        let types: Vec<Type> = self.arguments.iter().map(|(_, t)| t.clone()).collect();
-        conn.statement(&self.sql, &types).await
-    }
-
-    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let values = self.arguments.iter();
-        values
-            .map(|(value, _)| -> &(dyn ToSql + Sync) { value.as_ref() })
-            .collect()
+    pub(crate) async fn execute(self, client: &Client) -> Result<u64, Error> {
+        client.execute_typed(&self.sql, &self.typed()).await
     }
 
     fn typed(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         let arguments = self.arguments.iter();
         arguments
             .map(|(value, t)| -> (&(dyn ToSql + Sync), Type) { (value.as_ref(), t.clone()) })
+            .collect()
+    }
+}
+
+/// A statement that its session has prepared, with its arguments.
+pub(crate) struct Kept<'a> {
+    statement: Statement,
+    arguments: Arguments<'a>,
+}
+
+impl Kept<'_> {
+    /// The only row.
+    pub(crate) async fn row(self, client: &Client) -> Result<Row, Error> {
+        client.query_one(&self.statement, &self.values()).await
+    }
+
+    /// Carries it out; the number of rows that it wrote.
+    pub(crate) async fn execute(self, client: &Client) -> Result<u64, Error> {
+        client.execute(&self.statement, &self.values()).await
+    }
+
+    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let values = self.arguments.iter();
+        values
+            .map(|(value, _)| -> &(dyn ToSql + Sync) { value.as_ref() })
             .collect()
     }
 }

@@ -42,6 +42,7 @@ pub(crate) use life::Life;
 pub use models::Definition;
 pub use progress::CopyProgress;
 pub(crate) use pulse::Pulse;
+pub(crate) use rejections::Rejections;
 pub(crate) use schema::{DATABASE_OWNER, written_by_batches};
 pub(crate) use shadows::Backend;
 pub(crate) use standing::{Standing, hidden};

@@ -8,9 +8,10 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio_postgres::CopyInSink;
+use tokio_postgres::{CopyInSink, Error};
 
 use crate::connect::Connection;
+use crate::connect::pipeline::{Sent, send};
 
 /// A COPY that is under way.
 pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
@@ -83,7 +84,7 @@ impl<'a> CopyBuffer<'a> {
     }
 
     /// Sends everything and is empty then.
-    async fn send(&mut self, copy: &mut Copy) -> Result<(), tokio_postgres::Error> {
+    async fn send(&mut self, copy: &mut Copy) -> Result<(), Error> {
         let mut sent = 0;
         let mut escaped = Vec::new();
         for (at, large) in self.large.drain(..) {
@@ -109,40 +110,54 @@ impl<'a> CopyBuffer<'a> {
 }
 
 /// Sends data in messages of bounded size.
-async fn send_slice(copy: &mut Copy, data: Option<&[u8]>) -> Result<(), tokio_postgres::Error> {
+async fn send_slice(copy: &mut Copy, data: Option<&[u8]>) -> Result<(), Error> {
     for piece in data.unwrap_or_default().chunks(PIECE_BYTES * 2) {
         copy.feed(Bytes::copy_from_slice(piece)).await?;
     }
     Ok(())
 }
 
-/// Begins a COPY. It fails, and nothing stays of it, unless it is finished.
-pub(crate) async fn begin_copy(
+/// Sends what begins a COPY, which fails, and nothing stays of it, unless it is finished.
+///
+/// What is sent next goes behind its end. So whoever waits for the answer of something else that
+/// was sent since then waits without an end.
+pub(crate) async fn send_copy(
     conn: &Connection,
     sql: &str,
-) -> Result<Copy, tokio_postgres::Error> {
+) -> Result<Sent<'static, Result<Copy, Error>>, Error> {
     let statement = conn.statement(sql, &[]).await?;
-    conn.copy_in(&statement).await.map(Box::pin)
+    Ok(send(conn, |client| async move {
+        client.copy_in(&statement).await.map(Box::pin)
+    }))
 }
 
-/// COPY of rows that `append` writes.
-pub(crate) async fn copy_rows<'a, T>(
-    conn: &mut Connection,
-    sql: &str,
+/// Begins a COPY, as [`send_copy`] does.
+pub(crate) async fn begin_copy(conn: &Connection, sql: &str) -> Result<Copy, Error> {
+    send_copy(conn, sql).await?.answer().await
+}
+
+/// Sends rows that `append` writes.
+pub(crate) async fn fill_copy<'a, T>(
+    copy: &mut Copy,
     rows: impl Iterator<Item = T>,
     append: impl Fn(T, &mut CopyBuffer<'a>),
-) -> Result<(), tokio_postgres::Error> {
-    let mut copy = begin_copy(conn, sql).await?;
+) -> Result<(), Error> {
     let mut buffer = CopyBuffer::default();
     for row in rows {
         append(row, &mut buffer);
         if buffer.is_full() {
-            buffer.send(&mut copy).await?;
+            buffer.send(copy).await?;
         }
     }
-    buffer.send(&mut copy).await?;
-    copy.as_mut().finish().await?;
-    Ok(())
+    buffer.send(copy).await
+}
+
+/// Sends the end of a COPY; the answer says whether the server took the rows.
+pub(crate) fn end_copy(conn: &Connection, mut copy: Copy) -> Sent<'static, Result<(), Error>> {
+    send(
+        conn,
+        |_| async move { copy.as_mut().finish().await.map(drop) },
+    )
 }
 
 /// Gathers COPY data that comes in pieces of any size, and sends it.
@@ -151,11 +166,7 @@ pub(crate) struct Gathered(Vec<u8>);
 
 impl Gathered {
     /// Adds the next piece; what is large enough is sent.
-    pub(crate) async fn add(
-        &mut self,
-        copy: &mut Copy,
-        piece: &[u8],
-    ) -> Result<(), tokio_postgres::Error> {
+    pub(crate) async fn add(&mut self, copy: &mut Copy, piece: &[u8]) -> Result<(), Error> {
         if piece.len() >= PIECE_BYTES {
             self.send(copy).await?;
             return send_slice(copy, Some(piece)).await;
@@ -168,7 +179,7 @@ impl Gathered {
     }
 
     /// Sends the rest.
-    pub(crate) async fn send(&mut self, copy: &mut Copy) -> Result<(), tokio_postgres::Error> {
+    pub(crate) async fn send(&mut self, copy: &mut Copy) -> Result<(), Error> {
         send_slice(copy, Some(&self.0)).await?;
         self.0.clear();
         Ok(())

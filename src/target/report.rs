@@ -37,25 +37,18 @@ pub(crate) async fn bookkeeping(
         ];
         fill(template, &places)
     };
-    let pipeline = query(sql(include_str!("../../sql/target/status/pipeline.sql")))
-        .optional(conn)
-        .await
-        .map_err(from_driver)?;
-    let models = query(sql(include_str!("../../sql/target/status/read_models.sql")))
-        .rows(conn)
-        .await
-        .map_err(from_driver)?;
+    let of = |template| query(sql(template));
+    // They share a round trip.
+    let (pipeline, models, resyncs, clock) = tokio::try_join!(
+        of(include_str!("../../sql/target/status/pipeline.sql")).optional(conn),
+        of(include_str!("../../sql/target/status/read_models.sql")).rows(conn),
+        of(include_str!("../../sql/target/status/resyncs.sql")).rows(conn),
+        of(include_str!("../../sql/target/status/clock.sql")).row(conn),
+    )
+    .map_err(from_driver)?;
     let mut read_models: Vec<ReadModelStatus> =
         models.iter().map(read_model).collect::<Result<_>>()?;
     add_rejections(&mut *conn, &schema, &mut read_models).await?;
-    let resyncs = query(sql(include_str!("../../sql/target/status/resyncs.sql")))
-        .rows(conn)
-        .await
-        .map_err(from_driver)?;
-    let clock = query(sql(include_str!("../../sql/target/status/clock.sql")))
-        .row(conn)
-        .await
-        .map_err(from_driver)?;
     Ok(Some(Bookkeeping {
         now: get(&clock, "now")?,
         last_full_resync: get(&clock, "last_full_resync")?,

@@ -14,6 +14,12 @@ impl<'a> Transaction<'a> {
         Ok(Self(conn))
     }
 
+    /// The same, and sets what holds for this transaction.
+    pub(crate) async fn begin_with(conn: &'a mut Connection, set: &str) -> Result<Self> {
+        execute(conn, format!("BEGIN; {set}")).await?;
+        Ok(Self(conn))
+    }
+
     pub(crate) fn conn(&mut self) -> &mut Connection {
         self.0
     }

@@ -94,16 +94,37 @@ async fn a_lookup_that_stays_locked_is_not_waited_for_without_a_bound() {
     assert_eq!(count_log(&cdc, "trying again"), 0, "{}", cdc.log());
 }
 
+/// Rows of a batch that is not written by one statement.
+const MANY_ROWS: u32 = 600;
+
 /// A statement that waits for a lock does not notice that its client has left: unless it is
 /// cancelled it commits whenever the lock is free.
 #[tokio::test]
 async fn nothing_commits_after_the_process_has_left() {
+    leave_while_the_lookup_is_locked("code = 'MR'").await;
+}
+
+/// The COMMIT of a larger batch is sent before the answer of the statement that waits.
+#[tokio::test]
+async fn no_commit_that_waits_is_carried_out_after_the_process_has_left() {
+    leave_while_the_lookup_is_locked("code LIKE 'many %'").await;
+}
+
+async fn leave_while_the_lookup_is_locked(changed: &str) {
     let (pair, source, target) = labels_pair().await;
+    source
+        .batch_execute(&format!(
+            "INSERT INTO labels (code, label, display_name) SELECT 'many ' || n, 'l', 'd' FROM generate_series(1, {MANY_ROWS}) n"
+        ))
+        .await
+        .unwrap();
     let mut cdc = Cdc::run(&pair);
     wait_log(&cdc, "\"message\":\"streaming\"").await;
     let holder = lock_lookup(&pair).await;
     source
-        .batch_execute("UPDATE labels SET label = 'too late' WHERE code = 'MR'")
+        .batch_execute(&format!(
+            "UPDATE labels SET label = 'too late' WHERE {changed}"
+        ))
         .await
         .unwrap();
     wait_rows(&target, BLOCKED, &["1"]).await;

@@ -109,6 +109,31 @@ async fn a_batch_lets_go_of_what_it_holds_and_is_written_again() {
     }
 }
 
+/// The driver's COPY sends a Sync too many if it does not get so far as to read rows. The answer to
+/// that was taken for the answer to the next statement.
+#[tokio::test]
+async fn new_rows_that_meet_a_locked_lookup_are_written_in_the_same_session() {
+    let mut rig = impatient_rig().await;
+    rig.db
+        .batch_execute("INSERT INTO kind SELECT n::text FROM generate_series(100, 999) n")
+        .await
+        .unwrap();
+    let pid = "SELECT pg_backend_pid()";
+    let session: i32 = (rig.writer.connection().query_one(pid, &[]).await.unwrap()).get(0);
+    let (holder, looker) = (holder(&rig).await, pg(&rig.url).await);
+    let lines: Vec<String> = (90..700)
+        .map(|id| format!("+{id}|{id}|new|{}|-", id - 80))
+        .collect();
+    let (written, ()) = tokio::join!(
+        rig.write(FIRST, &lines),
+        released_after_two_tries(holder, looker)
+    );
+    assert_eq!(written.unwrap().inserted, 610);
+    let now: i32 = (rig.writer.connection().query_one(pid, &[]).await.unwrap()).get(0);
+    assert_eq!(now, session);
+    assert_eq!(rig.write(FIRST, &["-100"]).await.unwrap().deleted, 1);
+}
+
 #[tokio::test]
 async fn a_large_transaction_that_meets_a_locked_lookup_is_not_read_again() {
     for last in ["+4|D|d|4|-", "+4|D|far too long for it|4|-"] {

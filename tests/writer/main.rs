@@ -17,6 +17,8 @@ mod history;
 mod isolate;
 mod key_index;
 mod limits;
+#[path = "../support/line.rs"]
+mod line;
 mod locks;
 mod new_chunks;
 mod new_rows;
@@ -25,5 +27,6 @@ mod random;
 mod rejected_chunks;
 #[path = "../support/rig.rs"]
 mod rig;
+mod round_trips;
 mod sweep;
 mod tables;

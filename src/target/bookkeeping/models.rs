@@ -235,26 +235,20 @@ impl Bookkeeping {
         )
     }
 
-    /// Notes what the lookups of these read models show, before a batch moves the checkpoint and
-    /// suspends them: they stay as they were before it.
+    /// What notes what the lookups of these read models show, before a batch moves the checkpoint
+    /// and suspends them: they stay as they were before it.
     ///
-    /// # Errors
-    /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
-    pub(crate) async fn hold(
-        &self,
-        conn: &mut Connection,
-        epoch: i64,
-        ids: &[ModelId],
-    ) -> Result<()> {
+    /// It fails with [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken
+    /// over.
+    pub(crate) fn hold(&self, epoch: i64, ids: &[ModelId]) -> String {
         // The checkpoint's row first, as everywhere.
-        let sql = format!(
+        format!(
             "{lock} UPDATE {schema}.read_model m SET as_of = c.commit_time, as_of_lsn = c.lsn FROM {schema}.checkpoint c \
              WHERE m.id = ANY ({ids}::integer[]) AND m.state = 'in_step'",
             schema = self.schema,
             lock = self.lock_checkpoint(epoch),
             ids = literal(&format!("{{{}}}", list(ids))),
-        );
-        execute(conn, sql).await
+        )
     }
 
     /// A read model no longer takes part; one that was never copied stays new.

@@ -1,8 +1,11 @@
 //! Rejected rows as every role may see them: which they are, and why the target does not take them.
 
+use tokio_postgres::Row;
+
 use super::Bookkeeping;
 use crate::batch::{Rejected, Written};
 use crate::connect::Connection;
+use crate::connect::pipeline::{Sent, send};
 use crate::connect::query::query;
 use crate::error::Result;
 use crate::read_model::ModelId;
@@ -28,19 +31,45 @@ impl Bookkeeping {
         id: ModelId,
         written: &mut Written,
     ) -> Result<()> {
+        self.send_rejections(conn, id)
+            .answer()
+            .await?
+            .note_in(written);
+        Ok(())
+    }
+
+    /// Asks for the read model's rejected rows; the answer is read later.
+    pub(crate) fn send_rejections(
+        &self,
+        conn: &Connection,
+        id: ModelId,
+    ) -> Sent<'static, Result<Rejections>> {
         let sql = format!(
             "SELECT key, identity, sqlstate, constraint_name, column_name, rejected_at = now() AS new \
              FROM {}.rejection WHERE read_model = $1 ORDER BY n",
             self.schema
         );
-        let rows = query(sql)
-            .bind(id.0)
-            .rows(conn)
-            .await
-            .map_err(from_driver)?;
-        written.rejected_in_all = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-        written.rejected.clear();
-        written.first_rejected.clear();
+        let query = query(sql).bind(id.0);
+        let rows = send(conn, |client| async move { query.rows(&client).await });
+        rows.map(|rows| Rejections::read(&rows.map_err(from_driver)?))
+    }
+}
+
+/// The rejected rows of a read model.
+#[derive(Debug, Default)]
+pub(crate) struct Rejections {
+    in_all: i64,
+    first: Vec<Rejected>,
+    /// Those that this transaction has rejected.
+    new: Vec<Rejected>,
+}
+
+impl Rejections {
+    fn read(rows: &[Row]) -> Result<Self> {
+        let mut rejections = Self {
+            in_all: i64::try_from(rows.len()).unwrap_or(i64::MAX),
+            ..Self::default()
+        };
         for row in rows {
             let rejected = Rejected {
                 key: row.try_get("key").map_err(from_driver)?,
@@ -49,13 +78,20 @@ impl Bookkeeping {
                 constraint: row.try_get("constraint_name").map_err(from_driver)?,
                 column: row.try_get("column_name").map_err(from_driver)?,
             };
-            if written.first_rejected.len() < NAMED_REJECTED {
-                written.first_rejected.push(rejected.clone());
+            if rejections.first.len() < NAMED_REJECTED {
+                rejections.first.push(rejected.clone());
             }
             if row.try_get("new").map_err(from_driver)? {
-                written.rejected.push(rejected);
+                rejections.new.push(rejected);
             }
         }
-        Ok(())
+        Ok(rejections)
+    }
+
+    /// Notes them with what was written.
+    pub(crate) fn note_in(self, written: &mut Written) {
+        written.rejected_in_all = self.in_all;
+        written.first_rejected = self.first;
+        written.rejected = self.new;
     }
 }

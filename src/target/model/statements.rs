@@ -125,14 +125,16 @@ impl TargetModel {
         )
     }
 
-    /// Stages rows that come as one array of text for each column of the stage.
+    /// Stages rows that come as one array of text for each column of the stage, within the
+    /// transaction of a batch.
     pub(crate) fn stage_statement(&self) -> String {
         let arrays = join(
             ", ",
             (1..=self.stage_width()).map(|n| format!("${n}::text[]")),
         );
         format!(
-            "INSERT INTO {stage} ({columns}) SELECT {casts} FROM unnest({arrays}) AS a({columns})",
+            "INSERT INTO {stage} ({columns}) SELECT {casts} FROM unnest({arrays}) AS a({columns}) \
+             WHERE pg_catalog.current_setting('cdc.in_batch', true) = 'yes'",
             stage = self.stage(),
             columns = self.stage_columns(),
             casts = self.stage_casts(),

@@ -6,49 +6,62 @@
 
 use tokio_postgres::Row;
 
+use super::in_flight::{Answer, Awaited, Failure};
+use super::models::Models;
 use super::rows;
 use crate::batch::{Position, Written};
 use crate::connect::Connection;
-use crate::connect::query::query;
+use crate::connect::pipeline::{Failed, Sent, script, send};
+use crate::connect::query::{Query, query};
 use crate::error::{Class, Error, Result};
 use crate::fold::{Final, Fold};
 use crate::lsn::{Lsn, PgTimestamp};
-use crate::read_model::ModelId;
-use crate::sql::{TableName, fill};
-use crate::target::copy_buffer::{CopyBuffer, copy_rows};
+use crate::read_model::{ModelId, ModelIndex};
+use crate::sql::{TableName, fill, literal};
+use crate::target::bookkeeping::Bookkeeping;
+use crate::target::copy_buffer::{self, Copy, CopyBuffer, end_copy};
 use crate::target::error::{RowError, copied_column, from_driver, words_are_the_servers};
 use crate::target::model::{Joins, TargetModel};
+use crate::target::statement::execute;
 
 /// Values of rows as arguments of one statement: an array for each column.
 pub(super) type Arrays = Vec<Vec<Option<String>>>;
 
-/// Creates the session's function that moves the checkpoint.
-pub(super) async fn make_advance(conn: &mut Connection, schema: &str) -> Result<()> {
-    let advance = fill(
-        include_str!("../../../sql/target/write/advance.sql"),
-        &[("schema", schema)],
-    );
-    let made = conn.batch_execute(&advance).await;
-    made.map(|_| ()).map_err(from_driver)
+/// The session's function that moves the checkpoint, and the one that counts.
+pub(super) fn advance_function(schema: &str) -> String {
+    let template = include_str!("../../../sql/target/write/advance.sql");
+    fill(template, &[("schema", schema)])
+}
+
+/// Sends statements without arguments whose rows nobody reads, in one message.
+pub(super) fn send_script(conn: &Connection, sql: String) -> Awaited<'static> {
+    script(conn, sql).map(|answer| match answer {
+        Ok(()) => Ok(Answer::Done),
+        Err(failed) => Err(from_driver(failed.error).into()),
+    })
+}
+
+/// What fences, and moves the checkpoint.
+pub(super) fn advance_sql(epoch: i64, position: &Position) -> String {
+    let text = |value: Option<String>| match value {
+        Some(value) => literal(&value),
+        None => "NULL".to_owned(),
+    };
+    let last = position.last;
+    let arguments = [
+        epoch.to_string(),
+        literal(&position.lsn.to_string()),
+        text(position.commit_time.map(timestamp)),
+        text(last.map(|last| last.commit_lsn.to_string())),
+        last.map_or("NULL".to_owned(), |last| last.xid.to_string()),
+        text(last.map(|last| timestamp(last.commit_time))),
+    ];
+    format!("SELECT pg_temp.cdc_advance({})", arguments.join(", "))
 }
 
 /// Fences, and moves the checkpoint.
 pub(super) async fn advance(conn: &mut Connection, epoch: i64, position: &Position) -> Result<()> {
-    let last = position.last;
-    query(
-        "SELECT pg_temp.cdc_advance($1, $2, $3::text::timestamptz, $4, $5, $6::text::timestamptz)",
-    )
-    .kept()
-    .bind(epoch)
-    .bind(position.lsn.to_string())
-    .bind(position.commit_time.map(timestamp))
-    .bind(last.map(|last| last.commit_lsn.to_string()))
-    .bind(last.map(|last| i64::from(last.xid)))
-    .bind(last.map(|last| timestamp(last.commit_time)))
-    .execute(conn)
-    .await
-    .map_err(from_driver)?;
-    Ok(())
+    execute(conn, advance_sql(epoch, position)).await
 }
 
 /// How the function of a small batch is called.
@@ -72,7 +85,6 @@ pub(super) async fn apply(
     let position = options.position;
     let last = position.last;
     let mut query = query(model.apply_call())
-        .kept()
         .bind(options.epoch)
         .bind(position.lsn.to_string())
         .bind(position.commit_time.map(timestamp))
@@ -84,8 +96,11 @@ pub(super) async fn apply(
     for array in arrays {
         query = query.bind(array);
     }
-    let row = query.row(conn).await;
-    read_written(&row.map_err(|error| in_read_model(from_driver(error), model))?)
+    let row = async { query.kept(conn).await?.row(conn).await };
+    read_written(
+        &row.await
+            .map_err(|error| in_read_model(from_driver(error), model))?,
+    )
 }
 
 /// How a function that merges is called.
@@ -100,22 +115,42 @@ pub(super) struct MergeOptions {
 }
 
 /// Merges by the function that this statement calls ([`TargetModel::merge_call`],
-/// [`TargetModel::merge_shadow_call`]).
-pub(super) async fn merge(
-    conn: &mut Connection,
-    model: &TargetModel,
+/// [`TargetModel::merge_shadow_call`]); the answer is read later.
+pub(super) async fn send_merge<'a>(
+    conn: &Connection,
+    model: &'a TargetModel,
     sql: String,
     options: MergeOptions,
-) -> Result<Written> {
-    let row = query(sql)
-        .kept()
+) -> Result<Awaited<'a>> {
+    let merge = query(sql)
         .bind(options.clear)
         .bind(options.resolve)
-        .bind(options.keys)
-        .row(conn)
-        .await
-        .map_err(|error| in_read_model(from_driver(error), model))?;
-    read_written(&row)
+        .bind(options.keys);
+    send_call(conn, model, merge, read_written).await
+}
+
+/// Sends a call of a read model's function.
+async fn send_call<'a>(
+    conn: &Connection,
+    model: &'a TargetModel,
+    call: Query<'static>,
+    read: fn(&Row) -> Result<Written>,
+) -> Result<Awaited<'a>> {
+    let ours = |error| in_read_model(from_driver(error), model);
+    let call = call.kept(conn).await.map_err(ours)?;
+    let row = send(conn, |client| async move { call.row(&client).await });
+    Ok(row.map(move |row| {
+        let row = row.map_err(ours)?;
+        Ok(Answer::Written(read(&row)?))
+    }))
+}
+
+/// What was written, as an answer says.
+fn written(answer: Result<Answer, Failure>) -> Result<Written> {
+    match answer.map_err(|failure| failure.error)? {
+        Answer::Written(written) => Ok(written),
+        _ => Ok(Written::default()),
+    }
 }
 
 /// The table from which the merged rows are read.
@@ -145,21 +180,31 @@ pub(super) async fn isolate(
     model: &TargetModel,
     options: IsolateOptions,
 ) -> Result<Written> {
+    let sent = send_isolate(conn, model, options).await?;
+    written(sent.answer().await)
+}
+
+/// The same; the answer is read later.
+pub(super) async fn send_isolate<'a>(
+    conn: &Connection,
+    model: &'a TargetModel,
+    options: IsolateOptions,
+) -> Result<Awaited<'a>> {
     let sql = model.isolate_call(options.joins, options.from == MergeFrom::Shadow);
-    let row = query(sql)
-        .kept()
+    let isolate = query(sql)
         .bind(options.merge.clear)
         .bind(options.merge.resolve)
         .bind(options.merge.keys)
         .bind(model.isolates())
         .bind(options.again)
-        .bind(options.lsn.to_string())
-        .row(conn)
-        .await
-        .map_err(|error| in_read_model(from_driver(error), model))?;
+        .bind(options.lsn.to_string());
+    send_call(conn, model, isolate, read_isolated).await
+}
+
+fn read_isolated(row: &Row) -> Result<Written> {
     Ok(Written {
         rejected_rows: row.try_get(7).map_err(from_driver)?,
-        ..read_written(&row)?
+        ..read_written(row)?
     })
 }
 
@@ -180,19 +225,101 @@ fn read_written(row: &Row) -> Result<Written> {
     })
 }
 
-/// Checks deferred constraints now, and runs the statement `then`. An error comes with the table of
-/// the violated constraint.
+/// Checks deferred constraints now.
+pub(super) const CHECK_CONSTRAINTS: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+
+/// Checks deferred constraints now, and runs the statements `then`. An error comes with the table
+/// of the violated constraint.
 pub(super) async fn check_constraints(
     conn: &mut Connection,
     then: &str,
 ) -> Result<(), (Error, Option<TableName>)> {
-    let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {then}");
-    let checked = conn.batch_execute(&sql).await;
-    checked.map(|_| ()).map_err(|error| {
-        let table = RowError::of(&error)
-            .and_then(|reason| Some(TableName::new(reason.schema?, reason.table?)));
-        (from_driver(error), table)
+    let checked = script(conn, format!("{CHECK_CONSTRAINTS}; {then}"));
+    let failed = |failed: Failed| {
+        let table = violated_in(&failed);
+        (from_driver(failed.error), table)
+    };
+    checked.answer().await.map_err(failed)
+}
+
+/// The same; the answer is read later. If the error names no lookup, it belongs to the read model
+/// `only`, if that is the only one.
+pub(super) fn send_check<'a>(
+    conn: &Connection,
+    models: &'a Models,
+    only: Option<ModelIndex>,
+    then: &str,
+) -> Awaited<'a> {
+    let sql = format!("{CHECK_CONSTRAINTS}; {then}");
+    script(conn, sql).map(move |answer| match answer {
+        Ok(()) => Ok(Answer::Done),
+        Err(failed) => {
+            let names = violated_in(&failed).and_then(|table| models.index_of(&table));
+            let is_checked = failed.done > 0;
+            let error = from_driver(failed.error);
+            let belongs = names.or(only).filter(|_| !is_checked);
+            let error = match belongs.map(|index| models.get(index)) {
+                Some(Ok(model)) => in_read_model(error, model),
+                _ => error,
+            };
+            Err(Failure { error, names })
+        }
     })
+}
+
+/// The table of the violated constraint.
+fn violated_in(failed: &Failed) -> Option<TableName> {
+    let reason = RowError::of(&failed.error)?;
+    Some(TableName::new(reason.schema?, reason.table?))
+}
+
+/// Sends rows for the stage as arguments of one statement.
+pub(super) async fn send_to_stage<'a>(
+    conn: &Connection,
+    model: &'a TargetModel,
+    arrays: Arrays,
+) -> Result<Awaited<'a>> {
+    let ours = |error| in_read_model(from_driver(error), model);
+    let mut insert = query(model.stage_statement());
+    for array in arrays {
+        insert = insert.bind(array);
+    }
+    let insert = insert.kept(conn).await.map_err(ours)?;
+    let rows = send(conn, |client| async move { insert.execute(&client).await });
+    Ok(rows.map(move |rows| {
+        rows.map_err(ours)?;
+        Ok(Answer::Done)
+    }))
+}
+
+/// Sends what begins a COPY.
+pub(super) async fn send_copy(
+    conn: &Connection,
+    sql: &str,
+) -> Result<Sent<'static, Result<Copy, tokio_postgres::Error>>> {
+    copy_buffer::send_copy(conn, sql).await.map_err(from_driver)
+}
+
+/// A COPY that was sent has begun.
+pub(super) async fn begun(
+    copy: Sent<'static, Result<Copy, tokio_postgres::Error>>,
+) -> Result<Copy> {
+    copy.answer().await.map_err(from_driver)
+}
+
+/// Sends the rows of a COPY that has begun, and its end.
+pub(super) async fn fill_copy<'a, 'r, T>(
+    conn: &Connection,
+    mut copy: Copy,
+    rows: impl Iterator<Item = T>,
+    append: impl Fn(T, &mut CopyBuffer<'r>),
+) -> Result<Awaited<'a>> {
+    let filled = copy_buffer::fill_copy(&mut copy, rows, append).await;
+    filled.map_err(from_driver)?;
+    Ok(end_copy(conn, copy).map(|answer| match answer {
+        Ok(()) => Ok(Answer::Done),
+        Err(error) => Err(from_driver(error).into()),
+    }))
 }
 
 /// Fills a table like the stage by COPY.
@@ -202,38 +329,21 @@ pub(super) async fn copy_to_stage<'a>(
     table: &str,
     rows: impl Iterator<Item = Final<'a>>,
 ) -> Result<()> {
-    let sql = format!("COPY {table} ({}) FROM STDIN", model.stage_columns());
     let rows = rows::in_key_order(model, rows);
-    copy(conn, &sql, rows.into_iter(), |row, out| {
-        rows::copy_row(model, row, rows::Part::Whole, &[], out);
-    })
-    .await
+    let copied = async {
+        let mut copy = copy_buffer::begin_copy(conn, &stage_copy(model, table)).await?;
+        copy_buffer::fill_copy(&mut copy, rows.into_iter(), |row, out| {
+            rows::copy_row(model, row, rows::Part::Whole, &[], out);
+        })
+        .await?;
+        end_copy(conn, copy).answer().await
+    };
+    copied.await.map_err(from_driver)
 }
 
-/// Fills the stage by one statement.
-pub(super) async fn insert_to_stage(
-    conn: &mut Connection,
-    model: &TargetModel,
-    arrays: Arrays,
-) -> Result<()> {
-    let mut query = query(model.stage_statement()).kept();
-    for array in arrays {
-        query = query.bind(array);
-    }
-    query.execute(conn).await.map_err(from_driver)?;
-    Ok(())
-}
-
-/// COPY of rows that `append` writes.
-pub(super) async fn copy<'a, T>(
-    conn: &mut Connection,
-    sql: &str,
-    rows: impl Iterator<Item = T>,
-    append: impl Fn(T, &mut CopyBuffer<'a>),
-) -> Result<()> {
-    copy_rows(conn, sql, rows, append)
-        .await
-        .map_err(from_driver)
+/// What copies into a table like the stage.
+pub(super) fn stage_copy(model: &TargetModel, table: &str) -> String {
+    format!("COPY {table} ({}) FROM STDIN", model.stage_columns())
 }
 
 /// Why the target rejects what was copied.
@@ -244,23 +354,51 @@ pub(super) struct Rejection {
     pub(super) stage_column: Option<String>,
 }
 
-/// The same; a rejection by the target is not an error of this function, but part of its result.
+/// Whether a savepoint is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Savepoint {
+    New,
+    /// What came after it was undone.
+    Again,
+}
+
+/// COPY of rows that `append` writes, behind the savepoint `piece`. If the target rejects one of
+/// them, that is part of the result, and all are undone.
 pub(super) async fn try_copy<'a, T>(
     conn: &mut Connection,
-    sql: &str,
+    (sql, savepoint): (&str, Savepoint),
     rows: impl Iterator<Item = T>,
     append: impl Fn(T, &mut CopyBuffer<'a>),
 ) -> Result<Result<(), Rejection>> {
-    let Err(error) = copy_rows(conn, sql, rows, append).await else {
+    let saved = match savepoint {
+        Savepoint::New => Some(script(conn, "SAVEPOINT piece".to_owned())),
+        Savepoint::Again => None,
+    };
+    let begun = send_copy(conn, sql).await?;
+    if let Some(saved) = saved {
+        let saved = saved.answer().await;
+        saved.map_err(|failed| from_driver(failed.error))?;
+    }
+    let copied = async {
+        let mut copy = begun.answer().await?;
+        copy_buffer::fill_copy(&mut copy, rows, append).await?;
+        let copied = end_copy(conn, copy);
+        // It fails if the COPY has failed.
+        let released = script(conn, "RELEASE SAVEPOINT piece".to_owned());
+        copied.answer().await?;
+        released.answer().await.map_err(|failed| failed.error)
+    };
+    let Err(error) = copied.await else {
         return Ok(Ok(()));
     };
-    match RowError::of(&error) {
-        Some(reason) => Ok(Err(Rejection {
-            reason,
-            stage_column: copied_column(&error),
-        })),
-        None => Err(from_driver(error)),
-    }
+    let Some(reason) = RowError::of(&error) else {
+        return Err(from_driver(error));
+    };
+    execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?;
+    Ok(Err(Rejection {
+        reason,
+        stage_column: copied_column(&error),
+    }))
 }
 
 /// Folds the chunk's rows into the stage; `cleared` is whether a chunk before held a TRUNCATE.
@@ -270,15 +408,15 @@ pub(super) async fn fold_chunk(
     fold: &Fold,
     cleared: bool,
 ) -> Result<()> {
-    query(model.fold_chunk_call())
-        .kept()
+    let call = query(model.fold_chunk_call())
         .bind(fold.clear())
         .bind(cleared)
-        .bind(fold.has_unchanged())
-        .execute(conn)
-        .await
-        .map_err(|error| in_read_model(from_driver(error), model))?;
-    Ok(())
+        .bind(fold.has_unchanged());
+    let folded = async { call.kept(conn).await?.execute(conn).await };
+    match folded.await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(in_read_model(from_driver(error), model)),
+    }
 }
 
 /// Live rows in the stage with a value that a type of the lookup rejects, and the SQLSTATE of one
@@ -305,24 +443,31 @@ pub(super) async fn shadow_has_rejected(
     query(sql).value(conn).await.map_err(from_driver)
 }
 
-/// Whether map and lookup are so small that it is cheaper to read them once for this many rows.
-pub(super) async fn are_small_beside(
-    conn: &mut Connection,
-    model: &TargetModel,
-    rows: usize,
-) -> Result<bool> {
-    query(model.are_small_beside(rows))
-        .value(conn)
-        .await
-        .map_err(from_driver)
+/// Asks whether map and lookup are so small that it is cheaper to read them once for this many
+/// rows.
+pub(super) fn ask_size(conn: &Connection, model: &TargetModel, rows: usize) -> Awaited<'static> {
+    let query = query(model.are_small_beside(rows));
+    send(conn, |client| async move { query.value(&client).await }).map(|answer| match answer {
+        Ok(are_small) => Ok(Answer::AreSmall(are_small)),
+        Err(error) => Err(from_driver(error).into()),
+    })
 }
 
-/// The time of the transaction that is open, as text.
-pub(super) async fn transaction_time(conn: &mut Connection) -> Result<String> {
-    query("SELECT pg_catalog.now()::text")
-        .value(conn)
-        .await
-        .map_err(from_driver)
+/// Asks for the rejected rows of this read model.
+pub(super) fn ask_rejected(
+    conn: &Connection,
+    bookkeeping: &Bookkeeping,
+    id: ModelId,
+) -> Awaited<'static> {
+    let rejections = bookkeeping.send_rejections(conn, id);
+    rejections.map(|answer| Ok(Answer::Rejected(answer?)))
+}
+
+/// Asks for the time of the transaction that is open, as text.
+pub(super) fn ask_time(conn: &Connection) -> Sent<'static, Result<String>> {
+    let query = query("SELECT pg_catalog.now()::text");
+    send(conn, |client| async move { query.value(&client).await })
+        .map(|answer| answer.map_err(from_driver))
 }
 
 /// How many locks the server has room for.

@@ -7,7 +7,7 @@
 use super::chunks::{Chunks, count_rejected};
 use super::context::{AllWritten, WriteTx, add_written};
 use super::locked::is_locked;
-use super::merge::{self, Merging, ToMerge};
+use super::merge::{self, Ending, Merging, ToMerge};
 use super::rejected;
 use super::session::Session;
 use super::staged::Staged;
@@ -63,12 +63,13 @@ async fn finish(
     }
     chunks.add(session, &batch.folds, keys).await?;
     let mut tx = session.tx(keys);
-    advance(&mut tx, chunks, batch).await?;
+    advance(&mut tx, chunks, batch)?;
     // A read model that cannot take the transaction leaves before it.
     let staged = chunks.staged.iter().filter(|one| !leaves(one.index));
     let staged: Vec<Staged> = staged.copied().collect();
     let merged = merge_staged(&mut tx, batch, &staged).await;
     let blamed = tx.blamed;
+    drop(tx);
     session.note_written(merged, blamed)
 }
 
@@ -93,15 +94,16 @@ async fn suspend_all(tx: &mut WriteTx<'_>, batch: &Batch) -> Result<()> {
 }
 
 /// Moves the checkpoint, and counts the rows that bypassed the stage.
-async fn advance(tx: &mut WriteTx<'_>, chunks: &Chunks, batch: &Batch) -> Result<()> {
+fn advance(tx: &mut WriteTx<'_>, chunks: &Chunks, batch: &Batch) -> Result<()> {
     for one in &chunks.staged {
         let drop = tx.model(one.index)?.drop_stage_index();
-        tx.execute(drop).await?;
+        tx.send(drop);
     }
-    merge::advance(tx, batch).await?;
+    let advance = merge::advance(tx, batch)?;
+    tx.send(advance);
     for (index, new_rows) in &chunks.new_rows {
         let count = tx.model(*index)?.count_new(new_rows.inserted);
-        tx.execute(count).await?;
+        tx.send(count);
     }
     Ok(())
 }
@@ -120,13 +122,16 @@ async fn merge_staged(
         batch,
         staged,
         only,
+        // The savepoint may be needed.
+        ending: Ending::StaysOpen,
     };
     let mut merging = if has_rejected(tx, staged).await? {
         Merging::Isolating
     } else {
         Merging::Plain
     };
-    tx.execute("SAVEPOINT chunks").await?;
+    tx.send("SAVEPOINT chunks");
+    tx.settle().await?;
     let models = tx.models;
     let isolates = |one: &Staged| models.get(one.index).is_ok_and(TargetModel::isolates);
     loop {
@@ -134,7 +139,7 @@ async fn merge_staged(
             Merging::Plain => merge::merge(tx, what).await,
             Merging::Isolating => rejected::merge(tx, what).await,
         };
-        match merged {
+        match tx.first_error(merged).await {
             Err(error) if is_locked(&error) => {}
             Err(error)
                 if error.class() == Class::Rejected

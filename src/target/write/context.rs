@@ -1,11 +1,13 @@
-//! What every way of writing shares: the read models, and the transaction that is open.
+//! What every way of writing shares: the transaction that is open.
 
+use super::calls;
+use super::in_flight::{Answer, Awaited, Failure, Flying, InFlight, Step};
 use super::learned::Learned;
+use super::models::Models;
 use crate::batch::Written;
 use crate::connect::Connection;
-use crate::error::{Class, Error, Result};
-use crate::read_model::{ModelId, ModelIndex};
-use crate::sql::TableName;
+use crate::error::Result;
+use crate::read_model::ModelIndex;
 use crate::target::bookkeeping::Bookkeeping;
 use crate::target::model::TargetModel;
 use crate::target::statement;
@@ -13,55 +15,11 @@ use crate::target::statement;
 /// What was written of each read model.
 pub(super) type AllWritten = Vec<(ModelIndex, Written)>;
 
-/// The session's read models by index, as far as they are bound to their lookups.
-#[derive(Debug, Default)]
-pub(super) struct Models(Vec<Option<TargetModel>>);
-
-impl Models {
-    /// Sets the read model of this index.
-    pub(super) fn set(&mut self, index: ModelIndex, model: TargetModel) {
-        if self.0.len() <= index.0 {
-            self.0.resize_with(index.0 + 1, || None);
-        }
-        if let Some(place) = index.of_mut(&mut self.0) {
-            *place = Some(model);
-        }
-    }
-
-    /// The read model of this index.
-    ///
-    /// # Errors
-    /// [`Class::Transient`] if it is not bound to its lookup.
-    pub(super) fn get(&self, index: ModelIndex) -> Result<&TargetModel> {
-        index.of(&self.0).and_then(Option::as_ref).ok_or_else(|| {
-            Error::new(
-                Class::Transient,
-                format!("read model {} is not bound to its lookup", index.0),
-            )
-        })
-    }
-
-    /// Those that are bound, with their indexes.
-    pub(super) fn bound(&self) -> impl Iterator<Item = (ModelIndex, &TargetModel)> {
-        ModelIndex::number(&self.0).filter_map(|(index, model)| Some((index, model.as_ref()?)))
-    }
-
-    /// Numbers of those of these read models that are bound.
-    pub(super) fn ids(&self, indexes: &[ModelIndex]) -> Vec<ModelId> {
-        let models = indexes.iter().filter_map(|index| self.get(*index).ok());
-        models.map(|model| model.id).collect()
-    }
-
-    /// The read model that keeps this lookup.
-    pub(super) fn index_of(&self, table: &TableName) -> Option<ModelIndex> {
-        let mut models = self.bound();
-        models
-            .find(|(_, model)| model.model.settings.target == *table)
-            .map(|(index, _)| index)
-    }
-}
-
 /// The transaction in which a way writes. The function that opens it ends it.
+///
+/// A statement is either sent and its answer read later ([`Self::settle`]), or its answer is waited
+/// for. Before anything is done with an answer that is waited for, those of earlier statements are
+/// read.
 #[derive(Debug)]
 pub(super) struct WriteTx<'a> {
     pub(super) conn: &'a mut Connection,
@@ -74,9 +32,31 @@ pub(super) struct WriteTx<'a> {
     pub(super) learned: &'a mut Learned,
     /// The read model that an error belongs to from now on.
     pub(super) blamed: Option<ModelIndex>,
+    /// What the statement was for whose answer was an error.
+    pub(super) failed: Step,
+    in_flight: InFlight<'a>,
+    answers: Vec<(Option<ModelIndex>, Answer)>,
+    is_committed: bool,
 }
 
 impl<'a> WriteTx<'a> {
+    /// Writes by this session.
+    pub(super) fn of(session: Parts<'a>, keys: i32) -> Self {
+        Self {
+            conn: session.conn,
+            models: session.models,
+            bookkeeping: session.bookkeeping,
+            epoch: session.epoch,
+            keys,
+            learned: session.learned,
+            blamed: None,
+            failed: Step::Any,
+            in_flight: InFlight::default(),
+            answers: Vec::new(),
+            is_committed: false,
+        }
+    }
+
     /// The read model of this index.
     ///
     /// # Errors
@@ -99,11 +79,109 @@ impl<'a> WriteTx<'a> {
         statement::execute(self.conn, sql.into()).await
     }
 
-    /// Commits if all went well, else rolls back. Returns the result, and the read model that an
-    /// error belongs to.
-    pub(super) async fn end<T>(self, result: Result<T>) -> (Result<T>, Option<ModelIndex>) {
-        (statement::end(self.conn, result).await, self.blamed)
+    /// The same; the answer is read later.
+    pub(super) fn send(&mut self, sql: impl Into<String>) {
+        self.send_step(sql, Step::Any);
     }
+
+    /// The same, for this step.
+    pub(super) fn send_step(&mut self, sql: impl Into<String>, step: Step) {
+        let answer = calls::send_script(self.conn, sql.into());
+        self.await_later(answer, step);
+    }
+
+    /// Something was sent whose answer is read later.
+    pub(super) fn await_later(&mut self, answer: Awaited<'a>, step: Step) {
+        self.in_flight.add(Flying {
+            answer,
+            of: self.blamed,
+            step,
+        });
+    }
+
+    /// Reads the answers of all that was sent.
+    ///
+    /// # Errors
+    /// The first one. It belongs to the read model that had its turn when the statement was sent.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        while let Some(Flying { answer, of, step }) = self.in_flight.next() {
+            match answer.answer().await {
+                Ok(answer) => self.answers.push((of, answer)),
+                Err(Failure { error, names }) => {
+                    self.in_flight.forget();
+                    // What was written is undone.
+                    self.answers
+                        .retain(|(_, answer)| matches!(answer, Answer::AreSmall(_)));
+                    self.failed = step;
+                    self.blamed = names.or(of);
+                    return Err(error);
+                }
+            }
+            self.is_committed |= step == Step::Commit;
+        }
+        Ok(())
+    }
+
+    /// The same, if it is not known yet that the transaction has begun: what writes for good must
+    /// not be sent before.
+    pub(super) async fn settle_begin(&mut self) -> Result<()> {
+        if self.in_flight.begins() {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// The result, or the error of a statement that was sent before: that is the cause of what came
+    /// after it.
+    pub(super) async fn first_error<T>(&mut self, result: Result<T>) -> Result<T> {
+        match self.settle().await {
+            Ok(()) => result,
+            Err(first) => Err(first),
+        }
+    }
+
+    /// Takes the answers that were read, with the read models that they belong to.
+    pub(super) fn take_answers(&mut self) -> Vec<(Option<ModelIndex>, Answer)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Takes what the last statement that was read has written.
+    pub(super) fn take_written(&mut self) -> Written {
+        let answers = self.take_answers().into_iter().rev();
+        let mut written = answers.filter_map(|(_, answer)| match answer {
+            Answer::Written(written) => Some(written),
+            _ => None,
+        });
+        written.next().unwrap_or_default()
+    }
+
+    /// Whether map and lookup of this read model are small beside the batch, if that was answered.
+    pub(super) fn are_small(&self, index: ModelIndex) -> Option<bool> {
+        let mut answers = self.answers.iter().rev();
+        answers.find_map(|(of, answer)| match answer {
+            Answer::AreSmall(are_small) if *of == Some(index) => Some(*are_small),
+            _ => None,
+        })
+    }
+
+    /// Commits if all went well and nothing has committed yet, else rolls back. Returns the result,
+    /// and the read model that an error belongs to.
+    pub(super) async fn end<T>(mut self, result: Result<T>) -> (Result<T>, Option<ModelIndex>) {
+        let result = match self.first_error(result).await {
+            Ok(value) if self.is_committed => Ok(value),
+            result => statement::end(self.conn, result).await,
+        };
+        (result, self.blamed)
+    }
+}
+
+/// What a transaction needs of the session.
+pub(super) struct Parts<'a> {
+    pub(super) conn: &'a mut Connection,
+    pub(super) models: &'a Models,
+    pub(super) bookkeeping: &'a Bookkeeping,
+    pub(super) epoch: i64,
+    pub(super) learned: &'a mut Learned,
 }
 
 /// Adds another way's counts and keys of a read model, keeping at most `keys` keys of each kind.

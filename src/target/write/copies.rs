@@ -10,6 +10,7 @@ use super::calls::{
     self, IsolateOptions, MergeFrom, MergeOptions, check_constraints, in_read_model,
 };
 use super::context::WriteTx;
+use super::in_flight::Step;
 use super::locked::is_locked;
 use super::merge::Merging;
 use super::prepare::Purpose;
@@ -272,12 +273,12 @@ async fn merge_each(
 
 /// Merges one copy under a savepoint, and says by which run; a rejection by the target is part of
 /// the result.
-async fn merge_one(
-    tx: &mut WriteTx<'_>,
-    model: &TargetModel,
+async fn merge_one<'a>(
+    tx: &mut WriteTx<'a>,
+    model: &'a TargetModel,
     options: CopyOptions,
 ) -> Result<(Result<Written>, Merging)> {
-    tx.execute("SAVEPOINT read_model").await?;
+    tx.send("SAVEPOINT read_model");
     let isolates_at_once = options.merging == Merging::Isolating
         || tx.learned.has_rejected(model.id)
         || calls::shadow_has_rejected(tx.conn, model).await?;
@@ -288,6 +289,7 @@ async fn merge_one(
     };
     loop {
         let merged = merge_rows(tx, model, CopyOptions { merging, ..options }).await;
+        let merged = tx.first_error(merged).await;
         if let Err(error) = &merged {
             if !matches!(error.class(), Class::Rejected | Class::Broken) {
                 return merged.map(|written| (Ok(written), merging));
@@ -298,14 +300,14 @@ async fn merge_one(
                 continue;
             }
         }
-        tx.execute("RELEASE SAVEPOINT read_model").await?;
+        tx.send("RELEASE SAVEPOINT read_model");
         return Ok((merged, merging));
     }
 }
 
-async fn merge_rows(
-    tx: &mut WriteTx<'_>,
-    model: &TargetModel,
+async fn merge_rows<'a>(
+    tx: &mut WriteTx<'a>,
+    model: &'a TargetModel,
     options: CopyOptions,
 ) -> Result<Written> {
     let (written, healed) = match options.merging {
@@ -338,12 +340,14 @@ fn options_of(tx: &WriteTx<'_>) -> MergeOptions {
     }
 }
 
-async fn merge_plainly(tx: &mut WriteTx<'_>, model: &TargetModel) -> Result<Written> {
-    tx.execute(model.make_map_identity_before()).await?;
+async fn merge_plainly<'a>(tx: &mut WriteTx<'a>, model: &'a TargetModel) -> Result<Written> {
+    tx.send(model.make_map_identity_before());
     let options = options_of(tx);
-    let written = calls::merge(tx.conn, model, model.merge_shadow_call(), options).await?;
-    tx.execute(model.make_map_identity()).await?;
-    Ok(written)
+    let merge = calls::send_merge(tx.conn, model, model.merge_shadow_call(), options).await?;
+    tx.await_later(merge, Step::Any);
+    tx.send(model.make_map_identity());
+    tx.settle().await?;
+    Ok(tx.take_written())
 }
 
 /// Merges without the rows that the target rejects. Returns also the number of those that were

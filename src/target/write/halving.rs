@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::calls::{self, Rejection};
+use super::calls::{self, Rejection, Savepoint};
 use super::rows::{self, Part};
 pub(crate) use super::staged::RejectedCounts;
 use crate::connect::Connection;
@@ -18,7 +18,6 @@ use crate::fold::{Final, Fold};
 use crate::target::copy_buffer::CopyBuffer;
 use crate::target::error::too_many;
 use crate::target::model::{MOST_REJECTED, TargetModel};
-use crate::target::statement::execute;
 
 /// Rows that go into the stage or a shadow.
 #[derive(Debug, Clone, Copy)]
@@ -94,10 +93,11 @@ impl<'a> Rows<'a> {
         dead: DeadRows,
     ) -> Result<Result<(), Rejection>> {
         let sql = self.copy_sql(model, Why::Without);
+        let what = (sql.as_str(), Savepoint::New);
         match self {
             Self::Finals(rows, _) => {
                 let rows = rows.get(range).unwrap_or_default().iter();
-                calls::try_copy(conn, &sql, rows, |row, out| {
+                calls::try_copy(conn, what, rows, |row, out| {
                     let part = if dead == DeadRows::Remembered || row.is_live() {
                         Part::Whole
                     } else {
@@ -111,7 +111,7 @@ impl<'a> Rows<'a> {
                 let lines = lines.get(range).unwrap_or_default().iter();
                 let lines = lines
                     .filter(|line| dead == DeadRows::Remembered || rows::is_live_line(model, line));
-                calls::try_copy(conn, &sql, lines, |line, out| out.push_data(line)).await
+                calls::try_copy(conn, what, lines, |line, out| out.push_data(line)).await
             }
         }
     }
@@ -166,7 +166,6 @@ pub(crate) async fn copy(
         if low == high {
             continue;
         }
-        execute(conn, "SAVEPOINT piece".to_owned()).await?;
         // Above this number, finding each one takes too long to be worth it.
         let dead = if rejected.dead <= MOST_REJECTED {
             DeadRows::Remembered
@@ -174,10 +173,8 @@ pub(crate) async fn copy(
             DeadRows::Forgotten
         };
         let Err(rejection) = rows.copy(conn, model, low..high, dead).await? else {
-            execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await?;
             continue;
         };
-        execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?;
         if high - low > 1 {
             let middle = low.midpoint(high);
             ranges.push((middle, high));
@@ -233,12 +230,12 @@ async fn copy_in_part(
             part,
             why: &why,
         };
-        let copied = calls::try_copy(conn, &sql, std::iter::once(what), |what, out| {
+        let again = (sql.as_str(), Savepoint::Again);
+        let copied = calls::try_copy(conn, again, std::iter::once(what), |what, out| {
             rows.in_part(model, what, out);
         });
-        match copied.await? {
-            Ok(()) => return execute(conn, "RELEASE SAVEPOINT piece".to_owned()).await,
-            Err(_) => execute(conn, "ROLLBACK TO SAVEPOINT piece".to_owned()).await?,
+        if copied.await?.is_ok() {
+            return Ok(());
         }
     }
     Err(Error::from(reason))

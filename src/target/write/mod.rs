@@ -10,25 +10,48 @@
 //!
 //! `way::Way` picks the way of a batch, `way::RowsWay` that of one read model's rows within it.
 //!
-//! | way | taken when | statements | falls back to |
-//! |---|---|---|---|
-//! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model with few columns; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | whole, if a value is not UTF-8; isolating, if the target rejects a row |
-//! | whole (`whole.rs`) | any other batch, if none of its read models has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | isolating, if the target rejects a row |
-//! | new rows (`new_rows.rs`), within whole and chunks | more than 500 rows that are all new, or more than 5000 new ones among others, none with a value left out; in chunks only where all are new and none is staged | `SAVEPOINT`, `COPY` to the map, `COPY` to the lookup, `RELEASE` | the stage, and so do the next 1, 2, 4, ... 64 such batches |
-//! | chunks (`chunks.rs`, `chunked.rs`) | the transaction is too large to be kept in memory | `BEGIN`; for each chunk: stage it, fold it into the stage; with the last one as whole; `COMMIT` | isolating, by a savepoint before the merge |
-//! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and each merge has a savepoint and is the function `isolate` | nothing: too many rejected rows are an error |
-//! | copies (`copies.rs`) | a copy, healing or resync has filled shadows | `BEGIN`, hold the shadows, `cdc_advance`; for each read model a savepoint and a merge from its shadow; `COMMIT` | isolating; without the rejected copy; checking after each |
+//! | way | taken when | statements | round trips | falls back to |
+//! |---|---|---|---|---|
+//! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model with few columns; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | 1 | whole, if a value is not UTF-8; isolating, if the target rejects a row |
+//! | whole (`whole.rs`) | any other batch, if none of its read models has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | 2, and 1 more for each further `COPY` | isolating, if the target rejects a row |
+//! | new rows (`new_rows.rs`), within whole and chunks | more than 500 rows that are all new, or more than 5000 new ones among others, none with a value left out; in chunks only where all are new and none is staged | `COPY` to the map, `COPY` to the lookup; in chunks between `SAVEPOINT` and `RELEASE` | 3 with those of whole; 3 a chunk | the stage, by another transaction or behind the savepoint, and so do the next 1, 2, 4, ... 64 such batches |
+//! | chunks (`chunks.rs`, `chunked.rs`) | the transaction is too large to be kept in memory | `BEGIN`; for each chunk: stage it, fold it into the stage; with the last one as whole; `COMMIT` | 3 a chunk; 4 at the end | isolating, by a savepoint before the merge |
+//! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and the merge is the function `isolate`; of several, each has a savepoint | 3; of several read models, 3 for each and 1 more | nothing: too many rejected rows are an error |
+//! | copies (`copies.rs`) | a copy, healing or resync has filled shadows | `BEGIN`, hold the shadows, `cdc_advance`; for each read model a savepoint and a merge from its shadow; `COMMIT` | 7, and 4 for each read model | isolating; without the rejected copy; checking after each |
 //!
 //! Whole and isolating are one function with two merges. One merge that isolates from the first
 //! rejection on would serve both, but would need a savepoint before each read model of every batch
-//! (two round trips and a transaction number more) for a rare case: instead, a rejected batch is
-//! written once more.
+//! (a transaction number more) for a rare case: instead, a rejected batch is written once more.
+//!
+//! # Round trips
+//!
+//! The column counts those of a session that has prepared its statements; `tests/writer` checks it.
+//! A statement is sent before the answer to the one before it has come (`in_flight.rs`), under
+//! these rules:
+//!
+//! * Answers are read in order, and the first error is the one that counts.
+//! * `BEGIN`, fence and checkpoint are one message: if `BEGIN` fails (an operator may cancel it),
+//!   the server leaves the rest of the message out. What is sent behind it, before its answer has
+//!   come, writes nothing that stays: a `COPY` that is never finished, a savepoint, a statement that
+//!   fills the stage only while `cdc.in_batch` is set. Nothing is merged before that answer.
+//! * `COMMIT` is in one message with the check of the constraints. That fails in a transaction that
+//!   has failed, and the server leaves the `COMMIT` out: so it never stands for a ROLLBACK. If its
+//!   own answer is lost, the next session reads the checkpoint.
+//! * Where an answer decides what comes next, it is waited for: whether a piece of rows was
+//!   rejected, whether a merge behind a savepoint was, whether rejected rows are tried again, and
+//!   whether a read model leaves with the batch. The end of a transaction in chunks and of copies is
+//!   such a place: their `COMMIT` is sent alone.
+//!
+//! The next batch is not begun before the `COMMIT` of this one is answered: what it does depends on
+//! what this one has learned (rejected rows, read models that leave), and no more than one batch
+//! waits for its answer after a connection was lost.
 //!
 //! # Order of the files
 //!
-//! Each imports only files before it: `way`, `staged`, `rows`, `calls`, `sweep`, `learned`,
-//! `context`, `room`, `needs`, `session`, `prepare`, `halving`, `stage`, `new_rows`, `merge`,
-//! `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`; then this one.
+//! Each imports only files before it: `way`, `staged`, `rows`, `models`, `in_flight`, `calls`,
+//! `sweep`, `learned`, `context`, `room`, `needs`, `session`, `prepare`, `halving`, `merge`,
+//! `stage`, `new_rows`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`;
+//! then this one.
 
 use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
 use crate::connect::Connection;
@@ -36,7 +59,7 @@ use crate::error::{Class, Error, Result};
 use crate::read_model::ModelIndex;
 use crate::target::bookkeeping::{Bookkeeping, ModelState};
 use crate::target::model::TargetModel;
-use crate::target::statement::{Transaction, execute};
+use crate::target::statement::Transaction;
 
 mod calls;
 mod chunked;
@@ -44,12 +67,13 @@ mod chunks;
 mod context;
 mod copies;
 pub(crate) mod halving;
+mod in_flight;
 mod learned;
 mod locked;
 mod merge;
+mod models;
 mod needs;
 mod new_rows;
-
 mod prepare;
 mod rejected;
 mod room;
@@ -222,12 +246,9 @@ impl Writer {
     pub(crate) async fn harden(&mut self) -> Result<()> {
         self.abandon_chunks().await?;
         let session = &mut self.session;
-        let mut tx = Transaction::begin(&mut session.conn).await?;
-        let result = async {
-            execute(tx.conn(), "SET LOCAL synchronous_commit = on".to_owned()).await?;
-            session.bookkeeping.beat(tx.conn(), session.epoch).await
-        }
-        .await;
+        let mut tx =
+            Transaction::begin_with(&mut session.conn, "SET LOCAL synchronous_commit = on").await?;
+        let result = session.bookkeeping.beat(tx.conn(), session.epoch).await;
         tx.end(result).await
     }
 

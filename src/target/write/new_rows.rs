@@ -16,9 +16,9 @@
 
 use super::calls;
 use super::context::WriteTx;
+use super::in_flight::Step;
 use super::way::{Piece, RowFacts, RowsKnown, RowsWay};
 use crate::batch::Written;
-use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::fold::{Final, Fold, Now};
 use crate::read_model::ModelIndex;
@@ -29,7 +29,8 @@ use crate::target::model::TargetModel;
 /// Checks deferred constraints now, and defers later checks to the commit again.
 const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
 
-/// Writes the new rows of a batch. `None` if they go through the stage with the others.
+/// Writes the new rows of a batch. `None` if they go through the stage with the others. Whether the
+/// target takes them is answered later ([`are_rejected`]).
 pub(super) async fn write(
     tx: &mut WriteTx<'_>,
     index: ModelIndex,
@@ -77,20 +78,37 @@ async fn try_write(
         }
         RowsWay::NewRows => {}
     }
-    tx.execute("SAVEPOINT new_rows").await?;
-    match copy_and_check(tx, model, fold, known.piece).await {
+    match known.piece {
+        Piece::Batch => {
+            let written = copy(tx, model, fold).await?;
+            tx.send_step(model.count_new(written.inserted), Step::NewRows);
+            Ok(Some(written))
+        }
+        Piece::Chunk => try_copy(tx, model, fold).await,
+    }
+}
+
+/// Copies the new rows of a chunk. `None` if the target rejects one of them: then nothing of them
+/// stays.
+async fn try_copy(
+    tx: &mut WriteTx<'_>,
+    model: &TargetModel,
+    fold: &Fold,
+) -> Result<Option<Written>> {
+    tx.send("SAVEPOINT new_rows");
+    let copied = async {
+        let written = copy(tx, model, fold).await?;
+        tx.send(CHECK);
+        tx.send("RELEASE SAVEPOINT new_rows");
+        Ok(written)
+    };
+    let copied = copied.await;
+    match tx.first_error(copied).await {
         Ok(written) => {
-            let release = "RELEASE SAVEPOINT new_rows".to_owned();
-            let end = match known.piece {
-                Piece::Batch => format!("{}; {release}", model.count_new(written.inserted)),
-                Piece::Chunk => release,
-            };
-            tx.execute(end).await?;
             tx.learned.put_off.remove(model.id);
             Ok(Some(written))
         }
-        // Only the server's own word is an answer.
-        Err(error) if error.sqlstate().is_some() => {
+        Err(error) if is_an_answer(&error) => {
             tracing::debug!(%error, "new rows go by the stage");
             tx.execute("ROLLBACK TO SAVEPOINT new_rows").await?;
             tx.learned.put_off.add(model.id);
@@ -100,75 +118,82 @@ async fn try_write(
     }
 }
 
-async fn copy_and_check(
-    tx: &mut WriteTx<'_>,
-    model: &TargetModel,
-    fold: &Fold,
-    piece: Piece,
-) -> Result<Written> {
-    let keys = usize::try_from(tx.keys).unwrap_or_default();
-    let written = copy(tx.conn, model, fold, keys).await?;
-    if piece == Piece::Chunk {
-        tx.execute(CHECK).await?;
-    }
-    Ok(written)
+/// Only the server's own word is an answer.
+fn is_an_answer(error: &Error) -> bool {
+    error.sqlstate().is_some()
 }
 
-/// Writes the map's entries, then the lookup's rows. Reports at most so many keys, as the source
-/// writes them.
-async fn copy(
-    conn: &mut Connection,
-    model: &TargetModel,
-    fold: &Fold,
-    keys: usize,
-) -> Result<Written> {
+/// Whether this error of a batch says that its new rows have to go by the stage. A table that is
+/// locked would be so for the stage too.
+pub(super) fn are_rejected(error: &Error, failed: Step) -> bool {
+    failed == Step::NewRows && is_an_answer(error) && !error.is_lock_timeout()
+}
+
+/// Writes the map's entries, then the lookup's rows; whether the target takes the last ones is
+/// answered later. Reports some keys, as the source writes them.
+async fn copy(tx: &mut WriteTx<'_>, model: &TargetModel, fold: &Fold) -> Result<Written> {
     let kept = model.model.keeps_dead_rows();
     let rows = fold.new_rows().finals().filter_map(|Final { now, .. }| now);
     let mut rows: Vec<Now<'_>> = rows.filter(|row| row.live || kept).collect();
     // In the order of each table's index, or nearly so: its pages are written one after the other.
     rows.sort_by_cached_key(|row| row.identity.cell(0).text());
-    let map = model.copy_map();
-    calls::copy(conn, &map, rows.iter().copied(), |row, out| {
+    let time = match model.model.settings.synced_at {
+        Some(_) => Some(calls::ask_time(tx.conn)),
+        None => None,
+    };
+    copy_into(tx, &model.copy_map(), &rows, |row, out| {
         map_entry(model, row, out)
     })
     .await?;
-    rows.retain(|row| row.live);
-    rows.sort_by_cached_key(|row| model.sort_key(row.values));
-    copy_to_lookup(conn, model, &rows).await?;
-    let shown =
-        i64::try_from(rows.len()).map_err(|_| Error::transient("a batch of too many rows"))?;
-    Ok(Written {
-        inserted: shown,
-        total: shown,
-        inserted_keys: rows
-            .iter()
-            .take(keys)
-            .map(|row| key_text(model, *row))
-            .collect(),
-        ..Written::default()
-    })
-}
-
-async fn copy_to_lookup(
-    conn: &mut Connection,
-    model: &TargetModel,
-    rows: &[Now<'_>],
-) -> Result<()> {
-    let now = match model.model.settings.synced_at {
-        Some(_) => Some(calls::transaction_time(conn).await?),
+    let time = match time {
+        Some(time) => Some(time.answer().await.inspect_err(|_| fail(tx))?),
         None => None,
     };
-    let time = now.as_deref().map(str::as_bytes);
-    calls::copy(
-        conn,
-        &model.copy_lookup(),
-        rows.iter().copied(),
-        |row, out| {
-            let values = row.values.cells().map(Cell::text);
-            out.push_row(values.chain(time.map(Some)));
-        },
-    )
-    .await
+    let time = time.as_deref().map(str::as_bytes);
+    rows.retain(|row| row.live);
+    rows.sort_by_cached_key(|row| model.sort_key(row.values));
+    copy_into(tx, &model.copy_lookup(), &rows, |row, out| {
+        let values = row.values.cells().map(Cell::text);
+        out.push_row(values.chain(time.map(Some)));
+    })
+    .await?;
+    written(tx, model, &rows)
+}
+
+/// Sends what earlier statements and this COPY need; its answer is read later.
+async fn copy_into<'r>(
+    tx: &mut WriteTx<'_>,
+    sql: &str,
+    rows: &[Now<'r>],
+    append: impl Fn(Now<'r>, &mut CopyBuffer<'r>),
+) -> Result<()> {
+    let begun = calls::send_copy(tx.conn, sql)
+        .await
+        .inspect_err(|_| fail(tx))?;
+    tx.settle().await?;
+    let copy = calls::begun(begun).await.inspect_err(|_| fail(tx))?;
+    let answer = calls::fill_copy(tx.conn, copy, rows.iter().copied(), append).await;
+    let answer = answer.inspect_err(|_| fail(tx))?;
+    tx.await_later(answer, Step::NewRows);
+    Ok(())
+}
+
+/// What failed are the new rows.
+fn fail(tx: &mut WriteTx<'_>) {
+    tx.failed = Step::NewRows;
+}
+
+fn written(tx: &WriteTx<'_>, model: &TargetModel, shown: &[Now<'_>]) -> Result<Written> {
+    let most = usize::try_from(tx.keys).unwrap_or_default();
+    let keys = shown.iter().take(most).map(|row| key_text(model, *row));
+    let count =
+        i64::try_from(shown.len()).map_err(|_| Error::transient("a batch of too many rows"))?;
+    Ok(Written {
+        inserted: count,
+        total: count,
+        inserted_keys: keys.collect(),
+        ..Written::default()
+    })
 }
 
 /// The key for the log.

@@ -47,7 +47,8 @@ impl Session {
     pub(super) async fn warm(&mut self, index: ModelIndex) -> Result<()> {
         self.prepare(index).await?;
         let model = self.models.get(index)?;
-        let mut tx = Transaction::begin(&mut self.conn).await?;
+        let set = format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'");
+        let mut tx = Transaction::begin_with(&mut self.conn, &set).await?;
         let warmed = warm_up(tx.conn(), model, self.epoch).await;
         execute(tx.conn(), "ROLLBACK".to_owned()).await?;
         match warmed {
@@ -102,9 +103,7 @@ impl Session {
 
     async fn make(&mut self, index: ModelIndex, need: Need) -> Result<()> {
         let model = self.models.get(index)?;
-        for sql in need.statements(model) {
-            execute(&mut self.conn, sql).await?;
-        }
+        execute(&mut self.conn, need.statements(model).join(";\n")).await?;
         self.prepared.note(model.id, need);
         Ok(())
     }
@@ -181,8 +180,11 @@ impl Session {
             if purpose == Purpose::Copies {
                 self.prepare_with(*index, &[Need::Tries]).await?;
                 let model = self.models.get(*index)?;
-                execute(&mut self.conn, model.merge_shadow_function()).await?;
-                execute(&mut self.conn, model.isolate_shadow_function()).await?;
+                let functions = [
+                    model.merge_shadow_function(),
+                    model.isolate_shadow_function(),
+                ];
+                execute(&mut self.conn, functions.join(";\n")).await?;
             }
         }
         Ok(())
@@ -206,18 +208,16 @@ impl Session {
 
 /// Runs every branch of the functions with nothing to write.
 async fn warm_up(conn: &mut Connection, model: &TargetModel, epoch: i64) -> Result<()> {
-    let nothing = MergeOptions::default();
-    execute(
-        conn,
-        format!("SET LOCAL lock_timeout = '{WARM_PATIENCE_MS}ms'"),
-    )
-    .await?;
+    let (nothing, call) = (MergeOptions::default(), model.merge_call(Joins::LookedUp));
     // Nothing at all, which counts as new rows.
-    calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;
+    let first = calls::send_merge(conn, model, call.clone(), nothing).await?;
     // A row that does not exist is gone.
     let gone = format!("INSERT INTO {} (state) VALUES ('g')", model.stage());
-    execute(conn, gone).await?;
-    calls::merge(conn, model, model.merge_call(Joins::LookedUp), nothing).await?;
+    let gone = calls::send_script(conn, gone);
+    let second = calls::send_merge(conn, model, call, nothing).await?;
+    for sent in [first, gone, second] {
+        sent.answer().await.map_err(|failure| failure.error)?;
+    }
     if model.fits_one_statement() {
         let position = Position {
             lsn: Lsn::ZERO,

@@ -4,6 +4,7 @@
 
 use super::calls::{self, IsolateOptions, MergeFrom, MergeOptions};
 use super::context::{AllWritten, WriteTx};
+use super::in_flight::{Answer, Step};
 use super::merge::{self, Merging, ToMerge};
 use super::staged::Staged;
 use crate::batch::Written;
@@ -27,15 +28,36 @@ pub(super) fn joins_of(clear: bool) -> Joins {
 /// Merges all that is staged, without the rows that the target rejects.
 pub(super) async fn merge(tx: &mut WriteTx<'_>, what: ToMerge<'_>) -> Result<AllWritten> {
     let lsn = what.batch.position.lsn;
-    let mut all = merge_each(tx, what.staged, lsn).await?;
-    if what.staged.len() > 1 {
-        let tried = all.iter_mut().map(|(index, written)| (*index, written));
-        try_again(tx, MergeFrom::Stage, tried.collect(), lsn).await?;
+    tx.settle_begin().await?;
+    let mut all = AllWritten::new();
+    match what.staged {
+        // Nothing depends on what it answers.
+        [one] => send_merge(tx, *one, lsn).await?,
+        several => {
+            all = merge_each(tx, several, lsn).await?;
+            let tried = all.iter_mut().map(|(index, written)| (*index, written));
+            try_again(tx, MergeFrom::Stage, tried.collect(), lsn).await?;
+        }
     }
+    let blamed = tx.blamed;
+    for one in what.staged {
+        let model = tx.turn_to(one.index)?;
+        let rejected = calls::ask_rejected(tx.conn, tx.bookkeeping, model.id);
+        tx.await_later(rejected, Step::Any);
+    }
+    tx.blamed = blamed;
     merge::end(tx, what, Merging::Isolating).await?;
-    for (index, written) in &mut all {
-        let id = tx.model(*index)?.id;
-        tx.bookkeeping.read_rejected(tx.conn, id, written).await?;
+    for (of, answer) in tx.take_answers() {
+        match (of, answer) {
+            (Some(index), Answer::Written(written)) => all.push((index, written)),
+            (Some(index), Answer::Rejected(rejections)) => {
+                let mut written = all.iter_mut().filter(|(of, _)| *of == index);
+                if let Some((_, written)) = written.next() {
+                    rejections.note_in(written);
+                }
+            }
+            _ => {}
+        }
     }
     Ok(all)
 }
@@ -52,11 +74,12 @@ async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result
     let mut all: AllWritten = Vec::with_capacity(staged.len());
     let mut postponed = Vec::new();
     for one in staged {
-        tx.execute("SAVEPOINT read_model").await?;
-        match merge_one(tx, *one, lsn).await {
+        tx.send("SAVEPOINT read_model");
+        let merged = merge_one(tx, *one, lsn).await;
+        match tx.first_error(merged).await {
             Ok(written) => all.push((one.index, written)),
             // Too many rows, possibly for lack of another lookup's rows.
-            Err(error) if error.class() == Class::Rejected && staged.len() > 1 => {
+            Err(error) if error.class() == Class::Rejected => {
                 tracing::debug!(%error, "the read model is written again after the others");
                 tx.execute("ROLLBACK TO SAVEPOINT read_model").await?;
                 postponed.push(Postponed {
@@ -67,7 +90,7 @@ async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result
             }
             Err(error) => return Err(error),
         }
-        tx.execute("RELEASE SAVEPOINT read_model").await?;
+        tx.send("RELEASE SAVEPOINT read_model");
     }
     for one in postponed {
         if all.len() == one.written_before {
@@ -77,11 +100,18 @@ async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result
         let written = merge_one(tx, one.staged, lsn).await?;
         all.push((one.staged.index, written));
     }
+    tx.settle().await?;
     Ok(all)
 }
 
 async fn merge_one(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<Written> {
-    let model = merge::begin(tx, one).await?;
+    send_merge(tx, one, lsn).await?;
+    tx.settle().await?;
+    Ok(tx.take_written())
+}
+
+async fn send_merge(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<()> {
+    let model = merge::begin(tx, one)?;
     let options = IsolateOptions {
         from: MergeFrom::Stage,
         joins: joins_of(one.clear),
@@ -89,7 +119,9 @@ async fn merge_one(tx: &mut WriteTx<'_>, one: Staged, lsn: Lsn) -> Result<Writte
         again: false,
         lsn,
     };
-    calls::isolate(tx.conn, model, options).await
+    let answer = calls::send_isolate(tx.conn, model, options).await?;
+    tx.await_later(answer, Step::Any);
+    Ok(())
 }
 
 /// Tries rejected rows of this transaction once more: one may have been rejected for lack of

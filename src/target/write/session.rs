@@ -2,8 +2,9 @@
 //! it has learned.
 
 use super::calls;
-use super::context::{AllWritten, Models, WriteTx};
+use super::context::{AllWritten, Parts, WriteTx};
 use super::learned::Learned;
+use super::models::Models;
 use super::needs::Prepared;
 use super::room::Room;
 use super::staged::Staged;
@@ -41,9 +42,12 @@ impl Session {
     ) -> Result<Self> {
         // A function is compiled when it is called first: most read models never need all of
         // theirs.
-        execute(&mut conn, "SET check_function_bodies = off".to_owned()).await?;
-        calls::make_advance(&mut conn, &ident(bookkeeping.schema_name())).await?;
-        let room = Room::of(&mut conn).await?;
+        let off = "SET check_function_bodies = off";
+        let advance = calls::advance_function(&ident(bookkeeping.schema_name()));
+        let made = calls::send_script(&conn, format!("{off}; {advance}"));
+        let room = Room::of(&mut conn).await;
+        made.answer().await.map_err(|failure| failure.error)?;
+        let room = room?;
         Ok(Self {
             conn,
             bookkeeping,
@@ -71,15 +75,14 @@ impl Session {
     /// Writes within the transaction that is open, or by statements that are transactions of their
     /// own. At most `keys` keys of each kind are reported.
     pub(super) fn tx(&mut self, keys: i32) -> WriteTx<'_> {
-        WriteTx {
+        let parts = Parts {
             conn: &mut self.conn,
             models: &self.models,
             bookkeeping: &self.bookkeeping,
             epoch: self.epoch,
-            keys,
             learned: &mut self.learned,
-            blamed: None,
-        }
+        };
+        WriteTx::of(parts, keys)
     }
 
     /// Opens a transaction and writes within it.
@@ -129,6 +132,20 @@ impl Session {
             if let Ok(model) = self.models.get(one.index) {
                 self.learned.dead.forget(model.id);
             }
+        }
+    }
+
+    /// Notes that the target has taken new rows of these read models past the stage.
+    pub(super) fn note_passed(&mut self, indexes: &[ModelIndex]) {
+        for id in self.models.ids(indexes) {
+            self.learned.put_off.remove(id);
+        }
+    }
+
+    /// Notes that the target has rejected new rows of this read model.
+    pub(super) fn put_off(&mut self, index: ModelIndex) {
+        for id in self.models.ids(&[index]) {
+            self.learned.put_off.add(id);
         }
     }
 

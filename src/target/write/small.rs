@@ -19,6 +19,7 @@ pub(super) async fn write(
     let mut tx = session.tx(keys);
     let written = try_write(&mut tx, batch).await;
     let blamed = tx.blamed;
+    drop(tx);
     match written.transpose() {
         Some(written) => session.note_written(written, blamed).map(Some),
         None => Ok(None),

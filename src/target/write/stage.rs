@@ -1,14 +1,15 @@
 //! Puts final states of a read model into its stage: few by a statement, many by COPY.
 
-use super::calls::{copy_to_stage, in_read_model, insert_to_stage};
+use super::calls::{self, in_read_model};
 use super::context::WriteTx;
 use super::halving;
-use super::rows;
+use super::in_flight::Step;
+use super::merge::{ask_size, size_matters};
+use super::rows::{self, Part};
 use super::staged::Staged;
 use super::way::Size;
-use crate::connect::Connection;
 use crate::error::Result;
-use crate::fold::{Fold, Share};
+use crate::fold::{Final, Fold, Share};
 use crate::read_model::ModelIndex;
 use crate::target::model::TargetModel;
 
@@ -23,20 +24,41 @@ pub(super) async fn stage(
 ) -> Result<Staged> {
     let model = tx.model(index)?;
     tx.learned.dead.add(model.id, Size::of(rows));
-    stage_share(tx.conn, model, rows)
-        .await
-        .map_err(|error| in_read_model(error, model))?;
     let mut staged = Staged::none(index);
     staged.add(rows);
+    if size_matters(staged) {
+        ask_size(tx, staged)?;
+    }
+    let few = staged.size.is_staged_by_statement();
+    match few.then(|| rows::arrays(model, rows)).flatten() {
+        Some(arrays) => {
+            let answer = calls::send_to_stage(tx.conn, model, arrays).await?;
+            tx.await_later(answer, Step::Any);
+        }
+        None => copy(tx, model, rows.finals()).await?,
+    }
     Ok(staged)
 }
 
-async fn stage_share(conn: &mut Connection, model: &TargetModel, rows: Share<'_>) -> Result<()> {
-    let few = Size::of(rows).is_staged_by_statement();
-    match few.then(|| rows::arrays(model, rows)).flatten() {
-        Some(arrays) => insert_to_stage(conn, model, arrays).await,
-        None => copy_to_stage(conn, model, &model.stage(), rows.finals()).await,
-    }
+/// Stages rows by COPY.
+async fn copy<'a>(
+    tx: &mut WriteTx<'a>,
+    model: &'a TargetModel,
+    rows: impl Iterator<Item = Final<'_>>,
+) -> Result<()> {
+    let ours = |error| in_read_model(error, model);
+    let rows = rows::in_key_order(model, rows);
+    let sql = calls::stage_copy(model, &model.stage());
+    let begun = calls::send_copy(tx.conn, &sql).await.map_err(ours)?;
+    tx.settle().await?;
+    let copy = calls::begun(begun).await.map_err(ours)?;
+    let filled = calls::fill_copy(tx.conn, copy, rows.into_iter(), |row, out| {
+        rows::copy_row(model, row, Part::Whole, &[], out);
+    });
+    let answer = filled.await.map_err(ours)?;
+    let answer = answer.map(move |answer| answer.map_err(|failure| failure.map(ours)));
+    tx.await_later(answer, Step::Any);
+    Ok(())
 }
 
 /// Stages the rows of a batch. If the read model continues without rejected rows, values that a
@@ -50,6 +72,10 @@ pub(super) async fn stage_accepted(
     let mut staged = Staged::none(index);
     staged.add(fold.all());
     tx.learned.dead.add(model.id, Size::of(fold.all()));
+    if !model.isolates() {
+        copy(tx, model, fold.finals()).await?;
+        return Ok(staged);
+    }
     halving::stage_accepted(tx.conn, model, &model.stage(), fold, &mut staged.rejected)
         .await
         .map_err(|error| in_read_model(error, model))?;

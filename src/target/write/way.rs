@@ -13,7 +13,8 @@ const ONE_STATEMENT_ROWS: usize = 500;
 /// Most bytes that go as arguments of one statement.
 const ONE_STATEMENT_BYTES: usize = 1 << 20;
 
-/// Most rows that are staged as arguments of one statement: `COPY` takes a round trip more.
+/// Most rows that are staged as arguments of one statement: of several read models, each but the
+/// first takes a round trip more by `COPY`.
 const STAGED_BY_STATEMENT_ROWS: usize = 5000;
 
 /// How many rows there are, and how large they are.

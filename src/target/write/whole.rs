@@ -3,9 +3,13 @@
 //!
 //! The plain and the isolating run differ in how they stage (the plain run can bypass the stage)
 //! and in how they merge.
+//!
+//! Statements leave together as far as none depends on what another one answers: the first ones
+//! with the rows that are staged, the last ones with the COMMIT. If one fails, so do the ones after
+//! it, and the COMMIT is not carried out.
 
 use super::context::{AllWritten, WriteTx, add_written};
-use super::merge::{self, Merging, ToMerge};
+use super::merge::{self, Ending, Merging, ToMerge};
 use super::needs::Need;
 use super::session::Session;
 use super::staged::Staged;
@@ -26,14 +30,38 @@ pub(super) async fn write(
     if merging == Merging::Isolating {
         prepare_isolating(session, batch).await?;
     }
-    let mut tx = session.begin(keys).await?;
-    let mut staged = Vec::new();
-    let result = stage_and_merge(&mut tx, batch, merging, &mut staged).await;
-    let (result, blamed) = tx.end(result).await;
-    if result.is_ok() {
-        session.note_emptied(&staged);
+    let mut by_stage = Vec::new();
+    loop {
+        let mut tx = session.tx(keys);
+        let mut done = Done::default();
+        let result = stage_and_merge(&mut tx, (batch, &by_stage), merging, &mut done).await;
+        let result = tx.first_error(result).await;
+        let failed = tx.failed;
+        let (result, blamed) = tx.end(result).await;
+        match (&result, blamed) {
+            (Ok(_), _) => {
+                session.note_emptied(&done.staged);
+                session.note_passed(&done.past_the_stage);
+            }
+            (Err(error), Some(index)) if new_rows::are_rejected(error, failed) => {
+                tracing::debug!(%error, "the batch is written again, its new rows by the stage");
+                session.put_off(index);
+                by_stage.push(index);
+                continue;
+            }
+            (Err(_), _) => {}
+        }
+        return session.note_written(result, blamed);
     }
-    session.note_written(result, blamed)
+}
+
+/// What was done with the rows.
+#[derive(Debug, Default)]
+struct Done {
+    /// The stage is emptied at the end.
+    staged: Vec<Staged>,
+    /// Read models whose new rows bypassed it.
+    past_the_stage: Vec<ModelIndex>,
 }
 
 async fn prepare_isolating(session: &mut Session, batch: &Batch) -> Result<()> {
@@ -47,38 +75,41 @@ async fn prepare_isolating(session: &mut Session, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
-/// Notes in `staged` what it stages: the stage is emptied at the end.
+/// The new rows of the read models `by_stage` were rejected when they bypassed the stage.
 async fn stage_and_merge(
     tx: &mut WriteTx<'_>,
-    batch: &Batch,
+    (batch, by_stage): (&Batch, &[ModelIndex]),
     merging: Merging,
-    staged: &mut Vec<Staged>,
+    done: &mut Done,
 ) -> Result<AllWritten> {
-    merge::advance(tx, batch).await?;
+    merge::begin_batch(tx, batch)?;
     let mut all = AllWritten::new();
     for (index, fold) in with_rows(batch) {
         tx.turn_to(*index)?;
         match merging {
             Merging::Plain => {
-                let written = new_rows::write(tx, *index, fold).await?;
-                let went_past = written.is_some();
-                all.extend(written.map(|written| (*index, written)));
-                let rest = if went_past {
-                    fold.known_rows()
-                } else {
-                    fold.all()
-                };
+                let mut rest = fold.all();
+                if !by_stage.contains(index)
+                    && let Some(written) = new_rows::write(tx, *index, fold).await?
+                {
+                    done.past_the_stage.push(*index);
+                    all.push((*index, written));
+                    rest = fold.known_rows();
+                }
                 if !rest.is_empty() || rest.clear() {
-                    staged.push(stage::stage(tx, *index, rest).await?);
+                    done.staged.push(stage::stage(tx, *index, rest).await?);
                 }
             }
-            Merging::Isolating => staged.push(stage::stage_accepted(tx, *index, fold).await?),
+            Merging::Isolating => done
+                .staged
+                .push(stage::stage_accepted(tx, *index, fold).await?),
         }
     }
     let what = ToMerge {
         batch,
-        staged,
+        staged: &done.staged,
         only: only_one(batch),
+        ending: Ending::Commits,
     };
     let merged = match merging {
         Merging::Plain => merge::merge(tx, what).await?,
