@@ -5,9 +5,9 @@
 //! Each has its own answer. In a transaction that has failed every later statement fails too, with
 //! SQLSTATE 25P02: the first error is the one that counts, so the answers are read in order.
 //!
-//! A COMMIT goes as the last statement of a [`script`], never alone: a COMMIT alone of a failed
-//! transaction rolls back and is no error, and the driver does not show its command tag. In a script
-//! the statement before it fails, and the COMMIT is not carried out.
+//! A COMMIT that is sent so goes as the last statement of a [`script`], never alone: alone in a
+//! failed transaction it rolls back and is no error, and the driver does not show its command tag.
+//! In a script the statement before it fails, and the COMMIT is not carried out.
 
 use std::future::{pending, ready};
 use std::panic::resume_unwind;

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::calls::{self, Rejection, Savepoint};
+use super::copying::{self, Rejection, Savepoint};
 use super::rows::{self, Part};
 pub(crate) use super::staged::RejectedCounts;
 use crate::connect::Connection;
@@ -97,7 +97,7 @@ impl<'a> Rows<'a> {
         match self {
             Self::Finals(rows, _) => {
                 let rows = rows.get(range).unwrap_or_default().iter();
-                calls::try_copy(conn, what, rows, |row, out| {
+                copying::try_copy(conn, what, rows, |row, out| {
                     let part = if dead == DeadRows::Remembered || row.is_live() {
                         Part::Whole
                     } else {
@@ -111,7 +111,7 @@ impl<'a> Rows<'a> {
                 let lines = lines.get(range).unwrap_or_default().iter();
                 let lines = lines
                     .filter(|line| dead == DeadRows::Remembered || rows::is_live_line(model, line));
-                calls::try_copy(conn, what, lines, |line, out| out.push_data(line)).await
+                copying::try_copy(conn, what, lines, |line, out| out.push_data(line)).await
             }
         }
     }
@@ -144,7 +144,7 @@ pub(crate) async fn stage_accepted(
     rejected: &mut RejectedCounts,
 ) -> Result<()> {
     if !model.isolates() {
-        return calls::copy_to_stage(conn, model, table, fold.finals()).await;
+        return copying::copy_to_stage(conn, model, table, fold.finals()).await;
     }
     let rows = rows::in_key_order(model, fold.finals());
     copy(conn, model, Rows::Finals(&rows, table), rejected).await
@@ -231,7 +231,7 @@ async fn copy_in_part(
             why: &why,
         };
         let again = (sql.as_str(), Savepoint::Again);
-        let copied = calls::try_copy(conn, again, std::iter::once(what), |what, out| {
+        let copied = copying::try_copy(conn, again, std::iter::once(what), |what, out| {
             rows.in_part(model, what, out);
         });
         if copied.await?.is_ok() {

@@ -25,9 +25,9 @@
 //!
 //! # Round trips
 //!
-//! The column counts those of a session that has prepared its statements; `tests/writer` checks it.
-//! A statement is sent before the answer to the one before it has come (`in_flight.rs`), under
-//! these rules:
+//! The column counts those of a session that has prepared its statements; `tests/writer` checks
+//! most of them. A statement is sent before the answer to the one before it has come
+//! (`in_flight.rs`), under these rules:
 //!
 //! * Answers are read in order, and the first error is the one that counts.
 //! * `BEGIN`, fence and checkpoint are one message: if `BEGIN` fails (an operator may cancel it),
@@ -39,8 +39,8 @@
 //!   own answer is lost, the next session reads the checkpoint.
 //! * Where an answer decides what comes next, it is waited for: whether a piece of rows was
 //!   rejected, whether a merge behind a savepoint was, whether rejected rows are tried again, and
-//!   whether a read model leaves with the batch. The end of a transaction in chunks and of copies is
-//!   such a place: their `COMMIT` is sent alone.
+//!   whether a read model leaves with the batch. The end of a transaction in chunks and of copies
+//!   is such a place: their `COMMIT` is sent alone, after all answers.
 //!
 //! The next batch is not begun before the `COMMIT` of this one is answered: what it does depends on
 //! what this one has learned (rejected rows, read models that leave), and no more than one batch
@@ -49,9 +49,9 @@
 //! # Order of the files
 //!
 //! Each imports only files before it: `way`, `staged`, `rows`, `models`, `in_flight`, `calls`,
-//! `sweep`, `learned`, `context`, `room`, `needs`, `session`, `prepare`, `halving`, `merge`,
-//! `stage`, `new_rows`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`, `copies`;
-//! then this one.
+//! `copying`, `sweep`, `learned`, `context`, `room`, `needs`, `session`, `prepare`, `halving`,
+//! `merge`, `stage`, `new_rows`, `rejected`; then the ways `small`, `whole`, `chunks`, `chunked`,
+//! `copies`; then this one.
 
 use crate::batch::{Batch, IndexedFold, MergePosition, Merged, Position, Written};
 use crate::connect::Connection;
@@ -66,6 +66,7 @@ mod chunked;
 mod chunks;
 mod context;
 mod copies;
+mod copying;
 pub(crate) mod halving;
 mod in_flight;
 mod learned;

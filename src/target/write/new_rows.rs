@@ -16,6 +16,7 @@
 
 use super::calls;
 use super::context::WriteTx;
+use super::copying;
 use super::in_flight::Step;
 use super::way::{Piece, RowFacts, RowsKnown, RowsWay};
 use crate::batch::Written;
@@ -167,12 +168,12 @@ async fn copy_into<'r>(
     rows: &[Now<'r>],
     append: impl Fn(Now<'r>, &mut CopyBuffer<'r>),
 ) -> Result<()> {
-    let begun = calls::send_copy(tx.conn, sql)
+    let begun = copying::send_copy(tx.conn, sql)
         .await
         .inspect_err(|_| fail(tx))?;
     tx.settle().await?;
-    let copy = calls::begun(begun).await.inspect_err(|_| fail(tx))?;
-    let answer = calls::fill_copy(tx.conn, copy, rows.iter().copied(), append).await;
+    let copy = copying::begun(begun).await.inspect_err(|_| fail(tx))?;
+    let answer = copying::fill_copy(tx.conn, copy, rows.iter().copied(), append).await;
     let answer = answer.inspect_err(|_| fail(tx))?;
     tx.await_later(answer, Step::NewRows);
     Ok(())

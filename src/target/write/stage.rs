@@ -2,6 +2,7 @@
 
 use super::calls::{self, in_read_model};
 use super::context::WriteTx;
+use super::copying;
 use super::halving;
 use super::in_flight::Step;
 use super::merge::{ask_size, size_matters};
@@ -48,11 +49,11 @@ async fn copy<'a>(
 ) -> Result<()> {
     let ours = |error| in_read_model(error, model);
     let rows = rows::in_key_order(model, rows);
-    let sql = calls::stage_copy(model, &model.stage());
-    let begun = calls::send_copy(tx.conn, &sql).await.map_err(ours)?;
+    let sql = copying::stage_copy(model, &model.stage());
+    let begun = copying::send_copy(tx.conn, &sql).await.map_err(ours)?;
     tx.settle().await?;
-    let copy = calls::begun(begun).await.map_err(ours)?;
-    let filled = calls::fill_copy(tx.conn, copy, rows.into_iter(), |row, out| {
+    let copy = copying::begun(begun).await.map_err(ours)?;
+    let filled = copying::fill_copy(tx.conn, copy, rows.into_iter(), |row, out| {
         rows::copy_row(model, row, Part::Whole, &[], out);
     });
     let answer = filled.await.map_err(ours)?;
