@@ -1,5 +1,5 @@
-//! How long after its COMMIT a change can be read at the target: at a steady rate of commits, or one
-//! transaction at a time.
+//! How long after its COMMIT a change can be read at the target: at a steady rate of commits, or
+//! one transaction at a time.
 
 use std::fmt;
 use std::time::{Duration, Instant};

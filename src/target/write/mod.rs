@@ -26,14 +26,14 @@
 //! # Round trips
 //!
 //! The column counts those of a session that has prepared its statements; `tests/writer` checks
-//! most of them. A statement is sent before the answer to the one before it has come
-//! (`in_flight.rs`), under these rules:
+//! most of them. A statement is sent before the answer to the one before it has come, under these
+//! rules (`in_flight.rs`):
 //!
 //! * Answers are read in order, and the first error is the one that counts.
 //! * `BEGIN`, fence and checkpoint are one message: if `BEGIN` fails (an operator may cancel it),
 //!   the server leaves the rest of the message out. What is sent behind it, before its answer has
-//!   come, writes nothing that stays: a `COPY` that is never finished, a savepoint, a statement that
-//!   fills the stage only while `cdc.in_batch` is set. Nothing is merged before that answer.
+//!   come, writes nothing that stays: a `COPY` that is never finished, a savepoint, a statement
+//!   that fills the stage only while `cdc.in_batch` is set. Nothing is merged before that answer.
 //! * `COMMIT` is in one message with the check of the constraints. That fails in a transaction that
 //!   has failed, and the server leaves the `COMMIT` out: so it never stands for a ROLLBACK. If its
 //!   own answer is lost, the next session reads the checkpoint.
