@@ -7,7 +7,7 @@
 
 use crate::error::Error;
 use crate::settings::ReadModelSettings;
-use crate::sql::{ident, literal};
+use crate::sql::{TableName, ident, literal};
 
 /// How the comment of each publication that `cdc` has created begins.
 pub(crate) const COMMENT: &str = "made by cdc";
@@ -54,12 +54,10 @@ impl Pipeline {
         if self.system_identifier != system || self.database != database {
             return None;
         }
-        let lookups = models.iter().map(|model| &model.target);
-        let table = lookups
-            .into_iter()
-            .find(|lookup| models.iter().any(|model| model.source == **lookup))?;
+        let mut lookups = models.iter().map(|model| &model.target);
+        let table = lookups.find(|lookup| follows_itself(lookup, models))?;
         Some(
-            Error::configuration(format!("lookup \"{table}\" is a source table as well"))
+            Error::configuration(format!("lookup \"{table}\" is its own source"))
                 .with_detail(format!(
                     "Source and target are the same database, \"{database}\": cdc would write its own master."
                 ))
@@ -77,6 +75,23 @@ impl Pipeline {
             "source.slot and source.publication"
         }
     }
+}
+
+/// Whether what is written to this lookup comes back to it, through other read models too.
+fn follows_itself(lookup: &TableName, models: &[ReadModelSettings]) -> bool {
+    let mut reached = vec![lookup];
+    // Each round goes one read model further.
+    for _ in models {
+        let next = models
+            .iter()
+            .filter(|model| reached.contains(&&model.source));
+        let next: Vec<&TableName> = next.map(|model| &model.target).collect();
+        if next.contains(&lookup) {
+            return true;
+        }
+        reached = next;
+    }
+    false
 }
 
 /// What the bookkeeping knows of slot and publication.

@@ -165,7 +165,7 @@ impl Judge {
     /// A server asks once.
     fn starts(&self) -> Result<(), Refused> {
         match self.step {
-            Step::Start => Ok(()),
+            Step::Start => self.certificate(),
             _ => Err(malformed("a second one")),
         }
     }

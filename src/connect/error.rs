@@ -160,7 +160,7 @@ pub(super) fn closed(what: &str) -> Error {
 
 /// Another program than PostgreSQL answers.
 pub(super) fn not_postgres(detail: String) -> Error {
-    Error::configuration("what answers there is not PostgreSQL")
+    Error::transient("what answers there is not PostgreSQL")
         .with_detail(detail)
         .with_hint("Check host and port: PostgreSQL's port is 5432 unless its configuration says otherwise.")
 }

@@ -95,10 +95,11 @@ fn missing(message: &[u8]) -> Result<usize, Refused> {
         tag => return Err(malformed(format!("0x{tag:02X}"))),
     };
     let whole = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    if *tag == ERROR && length.iter().all(u8::is_ascii_graphic) {
-        return Err(overloaded());
-    }
     if !(least..=most).contains(&whole) {
+        // As libpq: the words of a server that speaks so, in its own language.
+        if *tag == ERROR {
+            return Err(overloaded());
+        }
         return Err(malformed(format!("a message of {whole} bytes")));
     }
     Ok(whole.saturating_sub(4).saturating_sub(body.len()))

@@ -3,9 +3,9 @@
 //! Nothing here reads PG* variables: all of that is in the [`Conninfo`] already.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use tokio::net::lookup_host;
 
 use super::demands::Demands;
@@ -15,7 +15,9 @@ use super::server::{Session, Wanted};
 use super::side::Side;
 use super::ways::{Server, protections};
 use super::wire::{Address, Liveness, Protection};
-use crate::conninfo::{Conninfo, Host, LoadBalanceHosts, TargetSessionAttrs};
+use crate::conninfo::{
+    Conninfo, DEFAULT_CONNECT_TIMEOUT_SECONDS, Host, LoadBalanceHosts, TargetSessionAttrs,
+};
 use crate::error::{Class, Error, Result};
 
 /// The servers of a connection string, one after the other, and what was learned on the way.
@@ -113,11 +115,16 @@ impl<'a> Search<'a> {
                     .map(|millis| Duration::from_millis(millis.into())),
             },
             demands: Demands::of(self.conninfo),
-            timeout: self
-                .conninfo
-                .connect_timeout_seconds
-                .map(|seconds| Duration::from_secs(seconds.into())),
+            timeout: self.timeout(),
         }
+    }
+
+    /// For how long one server may take. No limit is only for the only server: the next one would
+    /// never be asked.
+    fn timeout(&self) -> Option<Duration> {
+        let others = (self.conninfo.hosts.len() > 1).then_some(DEFAULT_CONNECT_TIMEOUT_SECONDS);
+        let seconds = self.conninfo.connect_timeout_seconds.or(others)?;
+        Some(Duration::from_secs(seconds.into()))
     }
 
     /// Takes the connection if it was made and the server will do; `None` goes on to the next
@@ -223,14 +230,27 @@ async fn resolve(host: &Host, side: Side) -> Result<VecDeque<Address>> {
     let found = lookup_host((place, host.port))
         .await
         .map_err(|error| no_such_host(place, side).with_source(error))?;
-    // What can be in no certificate (a directory beside an address, `127.1`) is no name.
-    let name = Some(host.host.as_str()).filter(|name| ServerName::try_from(*name).is_ok());
     Ok(found
         .map(|address| Address::Tcp {
             address,
-            name: name.map_or_else(|| address.ip().to_string(), str::to_owned),
+            name: name_of(host, address),
         })
         .collect())
+}
+
+/// The name that the server's certificate must have. Where none was given (a directory beside an
+/// address, or the number of an address) it is the address; a name that no certificate can have
+/// stays the name, and is never verified.
+fn name_of(host: &Host, address: SocketAddr) -> String {
+    let is_number = host
+        .host
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if host.host.starts_with('/') || is_number {
+        address.ip().to_string()
+    } else {
+        host.host.clone()
+    }
 }
 
 #[cfg(test)]

@@ -37,9 +37,8 @@ impl Server {
     pub(crate) fn settled_on(&self, is_tls: bool) -> Self {
         let mut server = self.clone();
         if is_tls {
-            server
-                .protections
-                .retain(|protection| !matches!(protection, Protection::Plain));
+            let demanded = server.protections.iter().filter_map(Protection::demanded);
+            server.protections = demanded.collect();
         } else {
             server.protections = vec![Protection::Plain];
         }

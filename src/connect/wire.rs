@@ -90,6 +90,16 @@ pub(crate) enum Protection {
     Demanded(ClientConfig),
 }
 
+impl Protection {
+    /// The same TLS, or no connection; `None` of no TLS.
+    pub(super) fn demanded(&self) -> Option<Self> {
+        match self {
+            Self::Plain => None,
+            Self::Offered(config) | Self::Demanded(config) => Some(Self::Demanded(config.clone())),
+        }
+    }
+}
+
 /// A socket of either kind.
 #[derive(Debug)]
 pub(crate) enum Socket {
