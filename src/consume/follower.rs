@@ -88,19 +88,14 @@ impl Follower {
         Ok(())
     }
 
-    /// From here on it goes no further than this position.
-    pub fn end_at(&mut self, position: Lsn) {
-        self.end = Some(position);
-        self.intake.end_at(position);
-    }
-
-    /// It may go further than the last end. What came beyond that is taken in now.
+    /// From here on it goes up to this position, and no further; without one as far as the stream.
+    /// What came beyond the last end is taken in now, if it lies before this one.
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn go_on(&mut self) -> Result<()> {
-        self.end = None;
-        let step = self.intake.go_on()?;
+    pub fn go_on_to(&mut self, end: Option<Lsn>) -> Result<()> {
+        self.end = end;
+        let step = self.intake.go_on(end)?;
         self.step(step)
     }
 
@@ -189,7 +184,7 @@ mod tests {
                 &mut follower,
                 &[begin(110), relation("label"), insert("1"), commit(110)],
             );
-            follower.end_at(Lsn(119));
+            follower.go_on_to(Some(Lsn(119))).unwrap();
             assert!(!follower.is_at_end());
             take(&mut follower, &[begin(120), insert("2")]);
             if chunk_bytes == usize::MAX {
@@ -197,13 +192,17 @@ mod tests {
             }
             assert!(follower.is_at_end());
             assert_eq!(rows(&mut follower), 1);
-            follower.go_on().unwrap();
+            // It lies beyond this end as well.
+            follower.go_on_to(Some(Lsn(120))).unwrap();
+            assert!(follower.is_at_end());
+            assert_eq!((rows(&mut follower), follower.received()), (0, Lsn(118)));
+            follower.go_on_to(None).unwrap();
             assert!(!follower.is_at_end());
             if chunk_bytes == 1 {
                 take(&mut follower, &[insert("3"), commit(120)]);
             }
             take(&mut follower, &[begin(130), insert("4"), commit(130)]);
-            follower.end_at(Lsn(140));
+            follower.go_on_to(Some(Lsn(140))).unwrap();
             let expected = if chunk_bytes == 1 { 3 } else { 2 };
             assert_eq!(rows(&mut follower), expected, "chunks of {chunk_bytes}");
         }

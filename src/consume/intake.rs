@@ -160,17 +160,13 @@ impl Intake {
         self.assembler.bytes() >= self.chunk_bytes
     }
 
-    /// Stops before the first commit at or after this position.
-    pub(crate) fn end_at(&mut self, position: Lsn) {
-        self.end = Some(position);
-    }
-
-    /// Goes on behind the end, with what came beyond it.
+    /// Goes on behind the end with what came beyond it, up to another end if there is one.
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub(crate) fn go_on(&mut self) -> Result<Step> {
-        self.end = None;
+    pub(crate) fn go_on(&mut self, end: Option<Lsn>) -> Result<Step> {
+        // First of all: what came beyond the last end may lie beyond this one as well.
+        self.end = end;
         self.is_at_end = false;
         match self.beyond.take() {
             Some(transaction) => self.whole(transaction),

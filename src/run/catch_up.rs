@@ -64,15 +64,14 @@ impl CatchUp {
 
     /// Until the shadow is close to `end`.
     pub(crate) async fn until_near(&mut self, end: Lsn, shadows: Shadows<'_>) -> Result<()> {
-        self.follower.go_on()?;
+        self.follower.go_on_to(None)?;
         self.follow(shadows, |follower| follower.is_near(end, NEAR_BYTES))
             .await
     }
 
     /// Brings the shadow to `position`: every commit before it, none at or after it.
     pub(crate) async fn until(&mut self, position: Lsn, shadows: Shadows<'_>) -> Result<()> {
-        self.follower.go_on()?;
-        self.follower.end_at(position);
+        self.follower.go_on_to(Some(position))?;
         self.follow(shadows, Follower::is_at_end).await
     }
 

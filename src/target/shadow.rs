@@ -32,6 +32,10 @@ const COPY_TRANSACTION_BYTES: usize = 64 << 20;
 /// Bytes of rows that are kept until the target has taken them, where it may reject some.
 const CAREFUL_BYTES: usize = 1 << 20;
 
+/// For how long a comparison waits for a table that somebody has locked: meanwhile whoever waits
+/// for the tables that it has read waits for it.
+const MOST_LOCK_WAIT_MILLIS: u32 = 30_000;
+
 /// How a shadow is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filling {
@@ -256,8 +260,10 @@ impl ShadowWriter {
 
     /// From here on the session sees every table as it is now.
     pub(crate) async fn begin_comparing(&mut self) -> Result<()> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT 1";
-        execute(&mut self.conn, begin.to_owned()).await
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = {MOST_LOCK_WAIT_MILLIS}; SELECT 1"
+        );
+        execute(&mut self.conn, begin).await
     }
 
     /// It sees what is new again.
@@ -272,10 +278,27 @@ impl ShadowWriter {
     }
 
     /// Whether lookup and map are exactly as the shadow has them, without a rejected row; `None` if
-    /// they are not. Nothing is written.
+    /// they are not, or if this cannot be found out. Nothing is written.
+    ///
+    /// # Errors
+    /// Transient: the session is lost, or somebody wants it to end.
     pub(crate) async fn is_equal(&mut self, model: &TargetModel) -> Result<Option<Equal>> {
-        let row = query(model.unequal()).row(&self.conn).await;
-        let row = row.map_err(from_driver)?;
+        execute(&mut self.conn, "SAVEPOINT read_model".to_owned()).await?;
+        let row = match query(model.unequal()).row(&self.conn).await {
+            Ok(row) => row,
+            Err(error) => {
+                let error = from_driver(error);
+                let back = "ROLLBACK TO SAVEPOINT read_model";
+                let lost = execute(&mut self.conn, back.to_owned()).await.is_err();
+                if lost || error.sqlstate().is_none_or(|state| state.starts_with("57")) {
+                    return Err(error);
+                }
+                // The merge does without what this lacks: a lock, room for temporary files, an
+                // operator of the key's type. Or it says of this read model alone what is wrong.
+                tracing::debug!(%error, "a lookup could not be compared");
+                return Ok(None);
+            }
+        };
         let count = |at| row.try_get::<_, i64>(at).map_err(from_driver);
         Ok((count(0)? == 0).then_some(Equal {
             id: model.id,

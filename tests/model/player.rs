@@ -304,7 +304,8 @@ impl<'a> Player<'a> {
             return Err(format!("the stream is paused at {position}"));
         }
         copy.position = Some(position);
-        copy.follower.end_at(position);
+        let taken = copy.follower.go_on_to(Some(position));
+        taken.map_err(|error| error.to_string())?;
         self.stands = true;
         Ok(())
     }
@@ -575,7 +576,11 @@ impl<'a> Player<'a> {
             }
         }
         (copy.asked, copy.position) = (false, None);
-        copy.follower.go_on().map_err(|error| error.to_string())?;
+        // It follows on, or is where it is when it asks again.
+        if self.random.bool() {
+            let taken = copy.follower.go_on_to(None);
+            taken.map_err(|error| error.to_string())?;
+        }
         self.note("the copy was compared".to_owned());
         self.stands = false;
         self.consumer.resume();

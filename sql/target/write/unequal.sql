@@ -1,5 +1,5 @@
--- Resync: how many rows of lookup and map are not as the shadow has them, rejected rows included; how many rows are shown, and how
--- many wait. Nothing is written.
+-- Resync: how many rows of lookup and map are not as the shadow has them, rejected rows and a wrong count of the rows included; how
+-- many rows are shown, and how many wait. Nothing is written.
 -- The shadow's rows get the states that the map must have: of the live rows with one key the first one is shown.
 -- Columns and states: the legend in sql/README.md.
 WITH expected AS MATERIALIZED (
@@ -10,6 +10,8 @@ WITH expected AS MATERIALIZED (
     FROM {{shadow}} s
 )
 SELECT (SELECT count(*) FROM {{rejected}} r)
+       + CASE WHEN (SELECT max(c.rows) FROM {{schema}}.counted c WHERE c.read_model = {{id}})
+                   IS DISTINCT FROM (SELECT count(*) FROM expected s WHERE s.state = 's') THEN 1 ELSE 0 END
        + (SELECT count(*) FROM expected s WHERE s.state = 'x')
        + (SELECT count(*) FROM {{lookup}} l FULL JOIN (SELECT s.* FROM expected s WHERE s.state = 's') s ON {{?lookup_is_stage}}
           WHERE {{?no_lookup}} OR {{?no_wanted}} OR {{?lookup_differs}})

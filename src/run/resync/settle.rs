@@ -59,7 +59,8 @@ impl Copying<'_> {
         let mut found = Vec::new();
         for to_copy in copies.ready {
             let compared = copies.shadow.compare(&to_copy.model, self.order.keys);
-            let difference = copies.catch_up.while_working(compared).await?;
+            let compared = copies.catch_up.while_working(compared);
+            let difference = within(self.shared, copies.slot, compared).await?;
             found.push((to_copy.settings.name(), difference));
         }
         copies.shadow.end_comparing().await?;
@@ -75,7 +76,7 @@ impl Copying<'_> {
             let (at, right, wrong) = self.compare(copies, taking_part).await?;
             position = at;
             to_merge.extend(wrong);
-            self.note_equal(copies, &right).await?;
+            let right = self.note_equal(copies, right, &mut to_merge).await?;
             if to_merge.is_empty() {
                 self.note_done(copies, at).await?;
             }
@@ -93,14 +94,27 @@ impl Copying<'_> {
         Ok(self.outcome(position, written, Vec::new()))
     }
 
-    /// Notes the read models that are right.
-    async fn note_equal(&self, copies: &mut Copies<'_>, right: &[(String, Equal)]) -> Result<()> {
+    /// Notes the read models that are right, and returns them. One that was suspended meanwhile is
+    /// to be merged.
+    async fn note_equal(
+        &self,
+        copies: &mut Copies<'_>,
+        right: Vec<(ToCopy, Equal)>,
+        to_merge: &mut Vec<ToCopy>,
+    ) -> Result<Vec<(String, Equal)>> {
         let equal: Vec<Equal> = right.iter().map(|(_, equal)| *equal).collect();
+        let (bookkeeping, epoch) = (&self.shared.bookkeeping, self.order.epoch);
         let connection = copies.shadow.connection();
-        let bookkeeping = &self.shared.bookkeeping;
-        bookkeeping
-            .note_equal(connection, self.order.epoch, &equal)
-            .await
+        let noted = bookkeeping.note_equal(connection, epoch, &equal).await?;
+        let mut stay = Vec::with_capacity(right.len());
+        for (to_copy, equal) in right {
+            if noted.contains(&equal.id) {
+                stay.push((to_copy.settings.name(), equal));
+            } else {
+                to_merge.push(to_copy);
+            }
+        }
+        Ok(stay)
     }
 
     /// The resync is done without a merge: it must not be repeated.
@@ -126,19 +140,20 @@ impl Copying<'_> {
         Ok(copies.ready.iter().cloned().partition(is_in_step))
     }
 
-    /// Compares at one position; returns it, the read models that are right by their names, and
-    /// the copies of those that are not.
+    /// Compares at one position; returns it, the copies of the read models that are
+    /// right, and of those that are not.
     async fn compare(
         &mut self,
         copies: &mut Copies<'_>,
         taking_part: Vec<ToCopy>,
-    ) -> Result<(Lsn, Vec<(String, Equal)>, Vec<ToCopy>)> {
+    ) -> Result<(Lsn, Vec<(ToCopy, Equal)>, Vec<ToCopy>)> {
         let position = self.begin_comparing(copies).await?;
         let (mut right, mut wrong) = (Vec::new(), Vec::new());
         for to_copy in taking_part {
             let compared = copies.shadow.is_equal(&to_copy.model);
-            match copies.catch_up.while_working(compared).await? {
-                Some(equal) => right.push((to_copy.settings.name(), equal)),
+            let compared = copies.catch_up.while_working(compared);
+            match within(self.shared, copies.slot, compared).await? {
+                Some(equal) => right.push((to_copy, equal)),
                 None => wrong.push(to_copy),
             }
         }

@@ -6,6 +6,7 @@ use crate::connect::Connection;
 use crate::connect::query::query;
 use crate::error::Result;
 use crate::read_model::ModelId;
+use crate::target::error::from_driver;
 
 /// A read model whose lookup and map are exactly as a copy has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,8 @@ impl From<Equal> for Written {
 }
 
 impl Bookkeeping {
-    /// A resync has found these read models right. One that was suspended meanwhile is left out.
+    /// A resync has found these read models right. Returns those that are still in step: one that
+    /// was suspended meanwhile is not noted.
     ///
     /// # Errors
     /// [`Class::Fenced`](crate::error::Class::Fenced) if another process has taken over.
@@ -37,11 +39,14 @@ impl Bookkeeping {
         conn: &mut Connection,
         epoch: i64,
         equal: &[Equal],
-    ) -> Result<()> {
+    ) -> Result<Vec<ModelId>> {
+        if equal.is_empty() {
+            return Ok(Vec::new());
+        }
         let sql = format!(
             "UPDATE {}.read_model r SET last_resync_at = now(), last_resync_repaired = 0, compared_at = now(), differing = 0, \
              waiting = e.waiting, copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
-             FROM unnest($2, $3) AS e(id, waiting) WHERE r.id = e.id AND r.state = 'in_step' AND {}",
+             FROM unnest($2, $3) AS e(id, waiting) WHERE r.id = e.id AND r.state = 'in_step' AND {} RETURNING r.id",
             self.schema,
             self.ours()
         );
@@ -49,7 +54,10 @@ impl Bookkeeping {
             .bind(epoch)
             .bind(equal.iter().map(|equal| equal.id.0).collect::<Vec<_>>())
             .bind(equal.iter().map(|equal| equal.waiting).collect::<Vec<_>>());
-        self.write(conn, epoch, query).await?;
-        Ok(())
+        let noted: Vec<i32> = query.values_of(conn).await.map_err(from_driver)?;
+        if noted.is_empty() {
+            self.check_ours(conn, epoch).await?;
+        }
+        Ok(noted.into_iter().map(ModelId).collect())
     }
 }

@@ -65,12 +65,19 @@ impl Bookkeeping {
         if done > 0 {
             return Ok(true);
         }
+        self.check_ours(conn, epoch).await?;
+        Ok(false)
+    }
+
+    /// # Errors
+    /// [`Class::Fenced`](crate::error::Class::Fenced) if the epoch is not the owner's any more.
+    pub(super) async fn check_ours(&self, conn: &mut Connection, epoch: i64) -> Result<()> {
         let sql = format!("SELECT {}", self.ours());
         let ours: bool = query(sql)
             .bind(epoch)
             .value(conn)
             .await
             .map_err(from_driver)?;
-        if ours { Ok(false) } else { Err(fenced()) }
+        if ours { Ok(()) } else { Err(fenced()) }
     }
 }
