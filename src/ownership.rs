@@ -311,7 +311,7 @@ pub(crate) mod tests {
     const MARK: &str = "made by cdc for slot \"cdc\" (bookkeeping: schema \"cdc\" of database \"reports\", system identifier 7)";
 
     #[test]
-    fn a_lookup_is_no_source_of_the_same_database() {
+    fn a_lookup_does_not_follow_itself() {
         let pipeline = ownership().pipeline;
         let model = |source: &str, target: &str| ReadModelSettings {
             source: source.parse().unwrap(),
@@ -322,7 +322,13 @@ pub(crate) mod tests {
         for (models, place, is_own) in [
             (vec![model("a", "a")], here, true),
             (vec![model("a", "public.a")], here, true),
-            (vec![model("a", "b"), model("b", "c")], here, true),
+            (vec![model("a", "b"), model("b", "a")], here, true),
+            (
+                vec![model("a", "b"), model("b", "c"), model("c", "b")],
+                here,
+                true,
+            ),
+            (vec![model("a", "b"), model("b", "c")], here, false),
             (vec![model("a", "b")], here, false),
             (vec![model("a", "reports.a")], here, false),
             (vec![model("a", "a")], ("8", "reports"), false),

@@ -67,6 +67,8 @@ const ENCODE_HINT: &str = "In a URL, percent-encode special characters of user a
 /// `[user[:password]@][host][:port][,...][/database][?key=value[&...]]`.
 fn parse_url(text: &str) -> Result<Pairs> {
     let mut pairs = Pairs::default();
+    // The line break that ends a file, or the value of a secret.
+    let text = text.trim_end_matches(is_blank);
     if text.contains(is_blank) {
         return Err(wrong("a URL has no blanks").with_hint(ENCODE_HINT));
     }
@@ -392,6 +394,7 @@ mod tests {
             ),
             ("postgresql://a:b@c@db", "! more than one @ before the host"),
             ("postgresql://a:b c@db", "! a URL has no blanks"),
+            ("postgresql://db \n", "host=db"),
         ] {
             assert_eq!(shown(url), expected, "{url}");
         }

@@ -122,8 +122,7 @@ async fn bytes_of_no_server_end_the_connection_at_once() {
     ] {
         let (conninfo, heard) = impostor(&[answer]).await;
         for error in errors(&conninfo).await {
-            let is_short_of_memory = answer.starts_with(b"Ecould");
-            assert_eq!(error.is_transient(), is_short_of_memory, "{error:?}");
+            assert!(error.is_transient(), "{error:?}");
         }
         assert!(heard.lock().unwrap().is_empty());
     }

@@ -246,7 +246,7 @@ fn messages_out_of_order_or_of_the_wrong_length_are_refused() {
     ] {
         let shown = verdict("", TLS, messages);
         assert!(
-            shown.starts_with("Configuration: what answers there is not PostgreSQL"),
+            shown.starts_with("Transient: what answers there is not PostgreSQL"),
             "{messages:?}: {shown}"
         );
     }

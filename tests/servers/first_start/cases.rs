@@ -59,7 +59,7 @@ pub const STRINGS: [Case; 14] = [
         "Remove it",
     ),
     (
-        "postgresql://ann:hunter2@127.0.0.1:{P}/open\n",
+        "postgresql://ann:hun ter2@127.0.0.1:{P}/open",
         Stops,
         "a URL has no blanks",
         "percent-encode",
@@ -183,25 +183,25 @@ pub const SERVERS: [Case; 20] = [
     ),
     (
         "host=127.0.0.1 port={http} user=postgres dbname=open",
-        Stops,
+        Waits,
         "what answers there is not PostgreSQL",
         "Check host and port",
     ),
     (
         "host=127.0.0.1 port={http} user=postgres dbname=open sslmode=disable",
-        Stops,
+        Waits,
         "what answers there is not PostgreSQL",
         "Check host and port",
     ),
     (
         "host=127.0.0.1 port={garbage} user=postgres dbname=open",
-        Stops,
+        Waits,
         "what answers there is not PostgreSQL",
         "Check host and port",
     ),
     (
         "host=127.0.0.1 port={garbage} user=postgres dbname=open sslmode=disable",
-        Stops,
+        Waits,
         "what answers there is not PostgreSQL",
         "Check host and port",
     ),

@@ -277,7 +277,7 @@ async fn one_database_may_be_both_sides_but_no_table() {
         let code = if command == "run" { 2 } else { 1 };
         assert_eq!(output.status.code(), Some(code), "{shown}");
         for part in [
-            "lookup \"public.labels\" is a source table as well",
+            "lookup \"public.labels\" is its own source",
             "cdc would write its own master",
             "Give the lookup another name",
         ] {

@@ -1,6 +1,6 @@
 //! Rows of spelling: keywords with values, URLs, quotes, escapes, percent signs, blanks.
 
-use super::row::{Row, connected, mistake, refused, stricter};
+use super::row::{Kind, Row, connected, mistake, refused, stated, stricter};
 
 const BLANKS: &str =
     "libpq 16 takes blanks of a URL for a part of the value, and 17 leaves them out";
@@ -135,7 +135,12 @@ fn urls() -> Vec<Row> {
         .with("PGHOST", "{S}")
         .with("PGPORT", "{P}")
         .with("PGUSER", "ann"),
-        stricter("{u} ", "a URL has no blanks", BLANKS),
+        connected("{u} ").since(17),
+        stated(
+            "{u}\n",
+            Kind::Refused,
+            "the line break that ends a file or a secret is no part of the database's name",
+        ),
         stricter(
             "postgresql:// ann@localhost:{P}/app",
             "a URL has no blanks",
