@@ -70,6 +70,29 @@ async fn a_read_model_that_is_right_is_not_merged_beside_one_that_is_wrong() {
     );
 }
 
+/// The rows are right, and only their number in the bookkeeping is not.
+#[tokio::test]
+async fn a_wrong_count_of_the_rows_is_repaired() {
+    let (pair, source, target, _cdc) = labels_and_tags("PRIMARY KEY (id)", "").await;
+    wait_in_step(&source, &target).await;
+    target
+        .batch_execute("DELETE FROM tags_lookup WHERE tag = 'b'")
+        .await
+        .unwrap();
+    source
+        .batch_execute("UPDATE tags SET note = 'again' WHERE tag = 'b'")
+        .await
+        .unwrap();
+    wait_equal(&source, TAGS, &target, TAGS_LOOKUP).await;
+    let counted =
+        "SELECT rows::text FROM cdc.counted c JOIN cdc.read_model m ON m.id = c.read_model
+                   WHERE m.name = 'public.tags_lookup'";
+    assert_eq!(value(&target, counted).await, "4");
+    let output = start_resync(&pair).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(value(&target, counted).await, "3");
+}
+
 const MODEL: &str = "
 [[read_model]]
 source = 'public.things'
