@@ -23,17 +23,29 @@ use super::connection::Connection;
 
 /// The answer to something that was sent.
 #[must_use]
-pub(crate) struct Sent<'a, T>(Pin<Box<dyn Future<Output = T> + Send + 'a>>);
+pub(crate) struct Sent<'a, T> {
+    answer: Pin<Box<dyn Future<Output = T> + Send + 'a>>,
+    is_sent: bool,
+}
 
 impl<'a, T: Send + 'a> Sent<'a, T> {
     /// The same answer in other terms.
     pub(crate) fn map<U>(self, as_other: impl FnOnce(T) -> U + Send + 'a) -> Sent<'a, U> {
-        Sent(Box::pin(async move { as_other(self.0.await) }))
+        Sent {
+            answer: Box::pin(async move { as_other(self.answer.await) }),
+            is_sent: self.is_sent,
+        }
+    }
+
+    /// Whether it was sent. If it could not be, such as for a value that cannot be encoded, the
+    /// server carries out what comes next as if nothing were missing.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.is_sent
     }
 
     /// Waits for it. What was sent is carried out, whether somebody waits or not.
     pub(crate) async fn answer(self) -> T {
-        self.0.await
+        self.answer.await
     }
 }
 
@@ -56,23 +68,39 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let mut request = Box::pin(request(conn.client()));
+    send_request(request(conn.client()))
+}
+
+/// The same for a request that knows its connection.
+pub(crate) fn send_request<T, F>(request: F) -> Sent<'static, T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut request = Box::pin(request);
     match request
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
     {
         // Nothing could be sent.
-        Poll::Ready(answer) => Sent(Box::pin(ready(answer))),
+        Poll::Ready(answer) => Sent {
+            answer: Box::pin(ready(answer)),
+            is_sent: false,
+        },
         Poll::Pending => {
             let task = tokio::spawn(request);
-            Sent(Box::pin(async {
+            let answer = async {
                 match task.await.map_err(JoinError::try_into_panic) {
                     Ok(answer) => answer,
                     Err(Ok(panic)) => resume_unwind(panic),
                     // The runtime ends.
                     Err(Err(_)) => pending().await,
                 }
-            }))
+            };
+            Sent {
+                answer: Box::pin(answer),
+                is_sent: true,
+            }
         }
     }
 }

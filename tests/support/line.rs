@@ -82,6 +82,11 @@ impl Line {
         self.state.lock().unwrap().fault = Some((statement, fault));
     }
 
+    /// Whether the statement of the fault has come since.
+    pub fn has_met_fault(&self) -> bool {
+        self.state.lock().unwrap().fault.is_none()
+    }
+
     /// Cuts the line.
     pub fn cut(&self) {
         self.cut.cancel();

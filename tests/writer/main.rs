@@ -11,6 +11,7 @@ mod cases;
 mod domains;
 mod fence;
 mod first_copy;
+mod first_error;
 mod given_up;
 mod held_snapshot;
 mod history;

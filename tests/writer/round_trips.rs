@@ -18,7 +18,7 @@ const TIMES: u32 = 4;
 const POSITION: &str = "SELECT lsn - '0/0'::pg_lsn FROM cdc.checkpoint";
 
 /// A rig whose writer goes by a line.
-async fn rig(tables: &str, shapes: &[Shape]) -> (Rig, Line) {
+pub async fn rig(tables: &str, shapes: &[Shape]) -> (Rig, Line) {
     let mut rig = Rig::new(tables).await;
     for shape in shapes {
         rig.add(shape).await;
@@ -33,7 +33,7 @@ async fn rig(tables: &str, shapes: &[Shape]) -> (Rig, Line) {
     (rig, line)
 }
 
-fn inserts(ids: std::ops::Range<u32>) -> Vec<String> {
+pub fn inserts(ids: std::ops::Range<u32>) -> Vec<String> {
     ids.map(|id| format!("+{id}|C{id}|label {id}|-")).collect()
 }
 

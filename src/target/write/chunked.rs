@@ -68,6 +68,8 @@ async fn finish(
     let staged = chunks.staged.iter().filter(|one| !leaves(one.index));
     let staged: Vec<Staged> = staged.copied().collect();
     let merged = merge_staged(&mut tx, batch, &staged).await;
+    // It may be the fence.
+    let merged = tx.first_error(merged).await;
     let blamed = tx.blamed;
     drop(tx);
     session.note_written(merged, blamed)

@@ -131,6 +131,31 @@ impl<'a> WriteTx<'a> {
         Ok(())
     }
 
+    /// Reads the answers if something could not be sent. The server does not know that it is
+    /// missing, and would commit without it.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub(super) async fn settle_unsent(&mut self) -> Result<()> {
+        if self.in_flight.has_unsent() {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows of so many bytes are sent next as arguments, which are in memory until they are
+    /// answered: first reads the answers of those before, if all together are too many.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub(super) async fn make_room(&mut self, bytes: usize) -> Result<()> {
+        if !self.in_flight.has_room(bytes) {
+            self.settle().await?;
+        }
+        self.in_flight.take_room(bytes);
+        Ok(())
+    }
+
     /// The result, or the error of a statement that was sent before: that is the cause of what came
     /// after it.
     pub(super) async fn first_error<T>(&mut self, result: Result<T>) -> Result<T> {

@@ -165,6 +165,7 @@ pub(super) async fn end(tx: &mut WriteTx<'_>, what: ToMerge<'_>, merging: Mergin
     } else {
         Step::Any
     };
+    tx.settle_unsent().await?;
     // If there are several, the last one is only a guess.
     let answer = calls::send_check(tx.conn, tx.models, what.only, &then.join("; "));
     tx.await_later(answer, step);

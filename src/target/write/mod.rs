@@ -13,7 +13,7 @@
 //! | way | taken when | statements | round trips | falls back to |
 //! |---|---|---|---|---|
 //! | small (`small.rs`) | at most 500 rows and 1 MiB of one read model with few columns; no TRUNCATE, no suspension, no rejected rows | one call of the function `apply`, which is one commit | 1 | whole, if a value is not UTF-8; isolating, if the target rejects a row |
-//! | whole (`whole.rs`) | any other batch, if none of its read models has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | 2, and 1 more for each further `COPY` | isolating, if the target rejects a row |
+//! | whole (`whole.rs`) | any other batch, if none of its read models has rejected rows | `BEGIN`, `cdc_advance`; for each read model: stage it, then merge it; check constraints and empty the stages; `COMMIT` | 2, and 1 more for each further `COPY` and each further 2 MiB of rows that are arguments | isolating, if the target rejects a row |
 //! | new rows (`new_rows.rs`), within whole and chunks | more than 500 rows that are all new, or more than 5000 new ones among others, none with a value left out; in chunks only where all are new and none is staged | `COPY` to the map, `COPY` to the lookup; in chunks between `SAVEPOINT` and `RELEASE` | 3 with those of whole; 3 a chunk | the stage, by another transaction or behind the savepoint, and so do the next 1, 2, 4, ... 64 such batches |
 //! | chunks (`chunks.rs`, `chunked.rs`) | the transaction is too large to be kept in memory | `BEGIN`; for each chunk: stage it, fold it into the stage; with the last one as whole; `COMMIT` | 3 a chunk; 4 at the end | isolating, by a savepoint before the merge |
 //! | isolating (`whole.rs`, `rejected.rs`) | a read model of the batch has rejected rows, or the target has just rejected one | as whole, but each rejected value is found by halves (`halving.rs`), and the merge is the function `isolate`; of several, each has a savepoint | 3; of several read models, 3 for each and 1 more | nothing: too many rejected rows are an error |
@@ -37,6 +37,11 @@
 //! * `COMMIT` is in one message with the check of the constraints. That fails in a transaction that
 //!   has failed, and the server leaves the `COMMIT` out: so it never stands for a ROLLBACK. If its
 //!   own answer is lost, the next session reads the checkpoint.
+//! * What could not be sent (its arguments cannot be encoded) is unknown to the server: its error is
+//!   read before the `COMMIT` is sent.
+//! * A savepoint that the writer may roll back to is sent when all before it has been answered: in a
+//!   transaction that has failed none is set.
+//! * Arguments are in memory until they are answered: no more than 2 MiB of rows are in flight.
 //! * Where an answer decides what comes next, it is waited for: whether a piece of rows was
 //!   rejected, whether a merge behind a savepoint was, whether rejected rows are tried again, and
 //!   whether a read model leaves with the batch. The end of a transaction in chunks and of copies

@@ -96,7 +96,7 @@ async fn try_copy(
     model: &TargetModel,
     fold: &Fold,
 ) -> Result<Option<Written>> {
-    tx.send("SAVEPOINT new_rows");
+    tx.send_step("SAVEPOINT new_rows", Step::Savepoint);
     let copied = async {
         let written = copy(tx, model, fold).await?;
         tx.send(CHECK);
@@ -109,7 +109,7 @@ async fn try_copy(
             tx.learned.put_off.remove(model.id);
             Ok(Some(written))
         }
-        Err(error) if is_an_answer(&error) => {
+        Err(error) if is_an_answer(&error) && tx.failed != Step::Savepoint => {
             tracing::debug!(%error, "new rows go by the stage");
             tx.execute("ROLLBACK TO SAVEPOINT new_rows").await?;
             tx.learned.put_off.add(model.id);

@@ -28,11 +28,13 @@ pub(super) fn joins_of(clear: bool) -> Joins {
 /// Merges all that is staged, without the rows that the target rejects.
 pub(super) async fn merge(tx: &mut WriteTx<'_>, what: ToMerge<'_>) -> Result<AllWritten> {
     let lsn = what.batch.position.lsn;
-    tx.settle_begin().await?;
     let mut all = AllWritten::new();
     match what.staged {
         // Nothing depends on what it answers.
-        [one] => send_merge(tx, *one, lsn).await?,
+        [one] => {
+            tx.settle_begin().await?;
+            send_merge(tx, *one, lsn).await?;
+        }
         several => {
             all = merge_each(tx, several, lsn).await?;
             let tried = all.iter_mut().map(|(index, written)| (*index, written));
@@ -73,6 +75,9 @@ struct Postponed {
 async fn merge_each(tx: &mut WriteTx<'_>, staged: &[Staged], lsn: Lsn) -> Result<AllWritten> {
     let mut all: AllWritten = Vec::with_capacity(staged.len());
     let mut postponed = Vec::new();
+    // A row that was rejected while it was staged is an error of its read model. Behind it there is
+    // no savepoint to roll back to.
+    tx.settle().await?;
     for one in staged {
         tx.send("SAVEPOINT read_model");
         let merged = merge_one(tx, *one, lsn).await;

@@ -33,6 +33,7 @@ pub(super) async fn stage(
     let few = staged.size.is_staged_by_statement();
     match few.then(|| rows::arrays(model, rows)).flatten() {
         Some(arrays) => {
+            tx.make_room(staged.size.bytes).await?;
             let answer = calls::send_to_stage(tx.conn, model, arrays).await?;
             tx.await_later(answer, Step::Any);
         }
