@@ -29,6 +29,9 @@ pub(crate) struct Lessons {
     pub(super) careful_until: Option<Lsn>,
     pub(super) cannot_take: Vec<Suspended>,
     pub(super) streaming_since: Option<Instant>,
+    /// The last session left so that another one follows: the stored state still says that the
+    /// process streams.
+    pub(super) says_streaming: bool,
     /// The error that ended the last session, and since when each session has ended so.
     pub(super) trouble: Option<(String, Timestamp)>,
     /// Sessions in a row that ended because a chunk took the target too long.
@@ -42,6 +45,7 @@ pub(crate) struct Lessons {
 impl Lessons {
     pub(super) fn has_streamed(&mut self) {
         self.streamed = true;
+        self.says_streaming = false;
         self.streaming_since = Some(Instant::now());
     }
 

@@ -22,6 +22,18 @@ pub(crate) async fn write_stuck(shared: &Shared, epoch: i64, stuck: &Stuck, erro
     let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
 }
 
+/// Writes that the process has stopped, if the target can be reached.
+pub(crate) async fn write_stopped(shared: &Shared, epoch: i64) {
+    let tell = async {
+        let mut conn = shared.target_session("state").await?;
+        let bookkeeping = &shared.bookkeeping;
+        bookkeeping
+            .set_state(&mut conn, epoch, "stopped", None)
+            .await
+    };
+    let _ = tokio::time::timeout(STATE_PATIENCE, tell).await;
+}
+
 /// Writes why the process tries again, if it can be reached. Before it has claimed the pipeline it
 /// speaks only where no other process does.
 pub(crate) async fn write_retrying(shared: &Shared, epoch: Option<i64>, error: &Error) {

@@ -11,6 +11,7 @@ use crate::retry::Backoff;
 use crate::run::lessons::Lessons;
 use crate::run::shared::Shared;
 use crate::run::{budget, reload, report, session, state};
+use crate::settings::Settings;
 
 /// Delays between two sessions.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -56,6 +57,7 @@ async fn sessions(first: &Arc<Shared>) -> Result<()> {
     let mut lessons = Lessons::default();
     let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
     let mut shared = Arc::clone(first);
+    let mut worked = None;
     loop {
         let next = shared.next_session();
         if next.settings.read_models != shared.settings.read_models {
@@ -63,6 +65,9 @@ async fn sessions(first: &Arc<Shared>) -> Result<()> {
         }
         shared = Arc::new(next);
         let end = one(&shared, &mut lessons).await;
+        if lessons.streaming_since.is_some() {
+            worked = Some(shared.settings.clone());
+        }
         // A session that streamed for a while was a good one. An error that ends each session at
         // once must not be tried again without a pause.
         if lessons.take_was_good(GOOD_SESSION) {
@@ -70,7 +75,10 @@ async fn sessions(first: &Arc<Shared>) -> Result<()> {
             lessons.trouble = None;
         }
         let error = match end {
-            End::Stopped => return Ok(()),
+            End::Stopped => {
+                say_stopped(&shared, &lessons).await;
+                return Ok(());
+            }
             End::Renewed => continue,
             End::Failed(error) => error,
         };
@@ -78,6 +86,9 @@ async fn sessions(first: &Arc<Shared>) -> Result<()> {
         let is_first = !lessons.streamed && shared.settings == first.settings;
         if error.class() == Class::Configuration && is_first {
             return Err(error);
+        }
+        if put_back(&shared, worked.as_ref(), &error) {
+            continue;
         }
         let mut in_force = shared.in_force.subscribe();
         let delay = after(&shared, &mut lessons, &mut backoff, &error).await;
@@ -117,6 +128,33 @@ async fn one(shared: &Arc<Shared>, lessons: &mut Lessons) -> End {
     }
 }
 
+/// The process leaves. A session that did not store so, since another one was to follow it, is made
+/// up for.
+async fn say_stopped(shared: &Shared, lessons: &Lessons) {
+    if let Some(epoch) = lessons.epoch.filter(|_| lessons.says_streaming) {
+        state::write_stopped(shared, epoch).await;
+    }
+}
+
+/// A session has ended by this error. If it was of the configuration, before it streamed, and a
+/// reload has brought what the session set up, then what `worked` before is in force again: one bad
+/// read model must not stop the others. Returns whether it is.
+fn put_back(shared: &Shared, worked: Option<&Settings>, error: &Error) -> bool {
+    let Some(worked) = worked.filter(|_| error.class() == Class::Configuration) else {
+        return false;
+    };
+    let is_back = shared.in_force.put_back(&shared.settings, worked);
+    if is_back {
+        tracing::error!(
+            %error,
+            detail = error.detail(),
+            hint = error.hint(),
+            "the settings that were read again do not work: the ones before are in force again"
+        );
+    }
+    is_back
+}
+
 /// Says and stores why a session has ended; returns how long to wait before the next one.
 async fn after(
     shared: &Shared,
@@ -147,6 +185,7 @@ async fn after(
     }
     let error = error.clone().context(format_args!("since {since}"));
     state::write_retrying(shared, lessons.epoch, &error).await;
+    lessons.says_streaming = false;
     delay
 }
 

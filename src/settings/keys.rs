@@ -89,6 +89,9 @@ fn time(duration: Duration) -> String {
     }
 }
 
+/// The key of a read model that names the table at the source.
+pub(super) const SOURCE: &str = "source";
+
 /// The keys of a read model that differ; its lookup is its name, and the same.
 pub(super) fn differing(old: &ReadModelSettings, new: &ReadModelSettings) -> Vec<&'static str> {
     let ReadModelSettings {
@@ -101,7 +104,7 @@ pub(super) fn differing(old: &ReadModelSettings, new: &ReadModelSettings) -> Vec
         on_row_error,
     } = old;
     [
-        ("source", *source != new.source),
+        (SOURCE, *source != new.source),
         ("key", *key != new.key),
         ("columns", *columns != new.columns),
         ("soft_delete", *soft_delete != new.soft_delete),

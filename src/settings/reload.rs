@@ -6,10 +6,13 @@
 //! | log level, schedule, limit of the WAL, and of a URL all but hosts and database | in force at once, or from the next connection on |
 //! | a read model, and what a session sets up when it begins | the session ends in order, and the next one begins with it |
 //! | hosts and databases, and the names of slot, publication and schema | the old value stays in force until a restart: they say which pipeline this is |
+//!
+//! A configuration of another pipeline has the read models of that one. So where a restart is
+//! needed, what would begin a new session waits for it, too.
 
 use std::fmt;
 
-use super::keys::{Takes, differing, entries};
+use super::keys::{SOURCE, Takes, differing, entries};
 use super::{ReadModelSettings, Settings};
 use crate::conninfo::Conninfo;
 
@@ -21,7 +24,7 @@ pub(crate) struct Reload {
     pub settings: Settings,
     /// What changed.
     pub changed: Vec<Change>,
-    /// What would have changed, but needs a restart.
+    /// What would have changed, but needs a restart or waits for it.
     pub needs_restart: Vec<Change>,
     /// Whether the session must begin again.
     pub session: Session,
@@ -86,8 +89,8 @@ pub(crate) fn compare(old: &Settings, new: Settings) -> Reload {
         needs_restart: Vec::new(),
         session: Session::Continues,
     };
-    reload.keys(old);
-    reload.read_models(&old.read_models);
+    let mut of_session = reload.keys(old);
+    of_session.extend(read_models(&old.read_models, &reload.settings.read_models));
     let Settings { source, target, .. } = &mut reload.settings;
     let source_url = ("source", &old.source.conninfo, &mut source.conninfo);
     let target_url = ("target", &old.target.conninfo, &mut target.conninfo);
@@ -104,12 +107,39 @@ pub(crate) fn compare(old: &Settings, new: Settings) -> Reload {
     source.publication.clone_from(&old.source.publication);
     source.slot.clone_from(&old.source.slot);
     target.schema.clone_from(&old.target.schema);
+    if !reload.needs_restart.is_empty() {
+        reload.settings = reload.settings.with_session_of(old);
+        reload.needs_restart.extend(of_session);
+    } else if !of_session.is_empty() {
+        reload.session = Session::BeginsAgain;
+        reload.changed.extend(of_session);
+    }
     reload
 }
 
+impl Settings {
+    /// These settings, but what a session sets up when it begins is as in `other`.
+    pub(crate) fn with_session_of(mut self, other: &Self) -> Self {
+        let (source, target) = (&mut self.source, &mut self.target);
+        source.publish_projected_columns = other.source.publish_projected_columns;
+        source.failover = other.source.failover;
+        target.synchronous_commit = other.target.synchronous_commit;
+        self.status_interval = other.status_interval;
+        self.read_models.clone_from(&other.read_models);
+        self
+    }
+
+    /// Whether a session with these settings is as one with `other` when it begins.
+    pub(crate) fn has_session_of(&self, other: &Self) -> bool {
+        let same = compare(self, self.clone().with_session_of(other));
+        same.session == Session::Continues
+    }
+}
+
 impl Reload {
-    /// All keys but URLs and read models.
-    fn keys(&mut self, old: &Settings) {
+    /// All keys but URLs and read models; returns the changes that need a new session.
+    fn keys(&mut self, old: &Settings) -> Vec<Change> {
+        let mut of_session = Vec::new();
         let both = entries(old).into_iter().zip(entries(&self.settings));
         for (old, new) in both {
             if old.value == new.value || old.key.ends_with(".url") {
@@ -119,34 +149,38 @@ impl Reload {
             match new.takes {
                 Takes::Restart => self.needs_restart.push(change),
                 Takes::AtOnce => self.changed.push(change),
-                Takes::NewSession => {
-                    self.changed.push(change);
-                    self.session = Session::BeginsAgain;
-                }
+                Takes::NewSession => of_session.push(change),
             }
         }
+        of_session
     }
 
-    /// The order of the read models means nothing.
-    fn read_models(&mut self, old: &[ReadModelSettings]) {
-        let new = &self.settings.read_models;
-        let gone = old.iter().filter(|old| named(new, old).is_none());
-        let gone = gone.map(|old| (old, What::Removed));
-        let others = new.iter().filter_map(|new| match named(old, new) {
-            None => Some((new, What::Added)),
-            Some(old) if old == new => None,
-            Some(old) => Some((new, What::Keys(differing(old, new)))),
-        });
-        let changes = others.chain(gone).map(|(model, what)| Change {
-            key: format!("read_model {}", model.name()),
-            what,
-        });
-        let changes: Vec<Change> = changes.collect();
-        if !changes.is_empty() {
-            self.session = Session::BeginsAgain;
-        }
-        self.changed.extend(changes);
+    /// Whether a read model that was followed is followed no more, or has another source. Half a
+    /// file reads like this.
+    pub(crate) fn drops_a_read_model(&self) -> bool {
+        let mut changes = self.changed.iter().chain(&self.needs_restart);
+        changes.any(|change| match &change.what {
+            What::Removed => true,
+            What::Keys(keys) => keys.contains(&SOURCE),
+            What::Value { .. } | What::Hidden | What::Added => false,
+        })
     }
+}
+
+/// The order of the read models means nothing.
+fn read_models(old: &[ReadModelSettings], new: &[ReadModelSettings]) -> Vec<Change> {
+    let gone = old.iter().filter(|old| named(new, old).is_none());
+    let gone = gone.map(|old| (old, What::Removed));
+    let others = new.iter().filter_map(|new| match named(old, new) {
+        None => Some((new, What::Added)),
+        Some(old) if old == new => None,
+        Some(old) => Some((new, What::Keys(differing(old, new)))),
+    });
+    let changes = others.chain(gone).map(|(model, what)| Change {
+        key: format!("read_model {}", model.name()),
+        what,
+    });
+    changes.collect()
 }
 
 fn named<'a>(

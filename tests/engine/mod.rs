@@ -38,6 +38,7 @@ mod read_model_shapes;
 mod rejected_rows;
 mod reloads;
 mod reloads_of_read_models;
+mod reloads_that_fail;
 mod restarts_during_copy;
 mod resync;
 mod resync_requests;

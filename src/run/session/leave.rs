@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::connect::cancel::CancelRequest;
 use crate::consume::job::{Done, FailedBatch};
 use crate::error::{Error, Result};
+use crate::run::lessons::Lessons;
 use crate::run::shared::Shared;
 use crate::run::state::STATE_PATIENCE;
 use crate::run::stream::Left;
@@ -44,6 +45,7 @@ pub(super) async fn leave(
     mut left: Left,
     epoch: i64,
     result: &Result<()>,
+    lessons: &mut Lessons,
 ) -> Option<FailedBatch> {
     if left.in_hand {
         tokio::select! {
@@ -67,7 +69,8 @@ pub(super) async fn leave(
     let stopped = async {
         let writer = left.applier.finish().await;
         // A process that goes on with other settings has not stopped.
-        if let Some(mut writer) = writer.filter(|_| !shared.is_renewed()) {
+        lessons.says_streaming = shared.is_renewed();
+        if let Some(mut writer) = writer.filter(|_| !lessons.says_streaming) {
             shared
                 .bookkeeping
                 .set_state(writer.connection(), epoch, "stopped", None)

@@ -78,7 +78,7 @@ async fn conclude(
 ) -> Result<()> {
     lessons.stalled = if left.stalled { lessons.stalled + 1 } else { 0 };
     let unsendable = left.unsendable;
-    let failed = leave(shared, left, epoch, &result).await;
+    let failed = leave(shared, left, epoch, &result, lessons).await;
     let result = match unsendable {
         Some(position) => result.map_err(|error| lessons.stick(position, error)),
         None => result,

@@ -177,6 +177,27 @@ fn what_needs_no_restart_is_taken() {
         assert_eq!(said(&reload), *expected, "{case}");
         assert_eq!(reload.settings, new, "{case}");
         assert!(!said(&reload).contains("hunter"), "{case}");
+        let continues = reload.session == Session::Continues;
+        assert_eq!(new.has_session_of(&settings()), continues, "{case}");
+        // What a new session brings is all that is put back.
+        let back = new.clone().with_session_of(&settings());
+        assert!(back.has_session_of(&settings()), "{case}");
+        assert_eq!(back, if continues { new } else { settings() }, "{case}");
+    }
+}
+
+#[test]
+fn half_a_file_is_noticed() {
+    let drops = ["another one", "the rest of a read model"];
+    for (case, alter, _) in TAKEN {
+        let mut new = settings();
+        alter(&mut new);
+        let reload = compare(&settings(), new.clone());
+        assert_eq!(reload.drops_a_read_model(), drops.contains(case), "{case}");
+        // It may lack the slot, too.
+        new.source.slot = "other".to_owned();
+        let reload = compare(&settings(), new);
+        assert_eq!(reload.drops_a_read_model(), drops.contains(case), "{case}");
     }
 }
 
@@ -241,19 +262,30 @@ fn what_says_which_pipeline_this_is_stays() {
     }
 }
 
+/// The read models of another pipeline are not for this one.
 #[test]
-fn everything_else_of_a_reload_is_taken_all_the_same() {
-    let mut new = settings();
-    new.source.slot = "other".to_owned();
-    new.source.conninfo.password = Some(Secret::new("hunter3"));
-    new.resync.schedule = None;
-    new.read_models.push(tags());
-    let reload = compare(&settings(), new.clone());
-    new.source.slot = "cdc".to_owned();
-    assert_eq!(reload.settings, new);
-    assert_eq!(reload.changed.len(), 3, "{:?}", reload.changed);
-    assert_eq!(reload.needs_restart.len(), 1);
-    assert_eq!(reload.session, Session::BeginsAgain);
+fn what_begins_a_session_waits_for_a_restart_that_is_needed() {
+    let elsewhere: [Alter; 3] = [
+        |s| s.source.slot = "other".to_owned(),
+        |s| s.target.schema = "other".to_owned(),
+        |s| s.source.conninfo.database = "other".to_owned(),
+    ];
+    for elsewhere in elsewhere {
+        let mut expected = settings();
+        expected.target.conninfo.password = Some(Secret::new("hunter3"));
+        expected.resync.schedule = None;
+        let mut new = expected.clone();
+        elsewhere(&mut new);
+        new.source.failover = false;
+        new.read_models = vec![tags()];
+        let reload = compare(&settings(), new);
+        assert_eq!(reload.settings, expected);
+        let said = said(&reload);
+        let taken = r#"[resync.schedule "0 2 * * *" -> "off"; target password] ["#;
+        let waits = r#"; source.failover "on" -> "off"; read_model public.tags_lookup added; read_model public.labels_lookup removed] continues"#;
+        assert!(said.starts_with(taken) && said.ends_with(waits), "{said}");
+        assert_eq!(reload.needs_restart.len(), 4, "{said}");
+    }
 }
 
 /// Where a connection string differs in what its text does not show, the key alone is named.
