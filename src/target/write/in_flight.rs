@@ -166,7 +166,7 @@ mod tests {
         let _ = in_flight.next();
         let last = in_flight.next();
         assert!(!in_flight.has_unsent());
-        let answer = last.map(|one| one.answer.answer());
-        assert!(matches!(answer, Some(answer) if answer.await.is_err()));
+        let last = last.unwrap().answer;
+        assert!(last.answer().await.is_err());
     }
 }
