@@ -407,7 +407,7 @@ async fn other_commands_end_by_the_signal() {
 }
 
 /// The number of the pipeline's lock: FNV-1a over the name of its slot.
-fn lock_of(slot: &str) -> i64 {
+pub(super) fn lock_of(slot: &str) -> i64 {
     let hash = format!("cdc pipeline {slot}")
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -3,6 +3,7 @@
 
 use tokio_postgres::Client;
 
+use super::reloads::lock_of;
 use crate::support::daemon::{Daemon, walsender};
 use crate::support::tags::{ALL_IN_STEP, STATES, TAGS_MODEL};
 use crate::support::{
@@ -92,7 +93,9 @@ async fn a_lookup_that_is_its_own_source_does_not_stop_the_others() {
     pair.config += LABELS_MODEL;
     pair.target_url.clone_from(&pair.source_url);
     pair.target_database.clone_from(&pair.source_database);
-    let mut daemon = Daemon::streaming(&pair, &source, &source).await;
+    let mut daemon = Daemon::run(&pair);
+    // It creates the lookup.
+    wait_log(&daemon.cdc, "\"message\":\"streaming\"").await;
     let itself = TAGS_MODEL.replace("tags_lookup", "tags");
     daemon
         .reload_with(&format!("{}{itself}", pair.config))
@@ -135,11 +138,7 @@ async fn a_process_that_leaves_between_two_sessions_says_so() {
     let (pair, source, target) = labels_pair().await;
     let mut daemon = Daemon::streaming(&pair, &source, &target).await;
     let waits = pg(&pair.source_url).await;
-    let lock = format!(
-        "SELECT pg_advisory_lock(objid::bigint | classid::bigint << 32) FROM pg_locks JOIN pg_stat_activity USING (pid)
-         WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = {}",
-        walsender(&source, &pair).await
-    );
+    let lock = format!("SELECT pg_advisory_lock({})", lock_of(&pair.slot));
     // It is granted once the session ends.
     let waits = tokio::spawn(async move {
         waits.batch_execute(&lock).await.unwrap();
