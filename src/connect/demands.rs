@@ -127,8 +127,8 @@ impl Judge {
     /// Judges what follows the tag and the length of an Authentication message.
     ///
     /// # Errors
-    /// Configuration: what the server asks for is not allowed, or the message is malformed or out of
-    /// order.
+    /// Configuration: what the server asks for is not allowed. Transient: the message is malformed
+    /// or out of order.
     pub(super) fn take(&mut self, body: &[u8]) -> Result<Next, Refused> {
         let Some((code, rest)) = body.split_first_chunk::<4>() else {
             return Err(malformed("a message that is too short"));
