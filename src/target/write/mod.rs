@@ -37,10 +37,10 @@
 //! * `COMMIT` is in one message with the check of the constraints. That fails in a transaction that
 //!   has failed, and the server leaves the `COMMIT` out: so it never stands for a ROLLBACK. If its
 //!   own answer is lost, the next session reads the checkpoint.
-//! * What could not be sent (its arguments cannot be encoded) is unknown to the server: its error is
-//!   read before the `COMMIT` is sent.
-//! * A savepoint that the writer may roll back to is sent when all before it has been answered: in a
-//!   transaction that has failed none is set.
+//! * What could not be sent (its arguments cannot be encoded) is unknown to the server: its error
+//!   is read before the `COMMIT` is sent.
+//! * A savepoint that the writer may roll back to is sent when all before it has been answered: in
+//!   a transaction that has failed none is set.
 //! * Arguments are in memory until they are answered: no more than 2 MiB of rows are in flight.
 //! * Where an answer decides what comes next, it is waited for: whether a piece of rows was
 //!   rejected, whether a merge behind a savepoint was, whether rejected rows are tried again, and
