@@ -5,7 +5,6 @@
 //! found by a setting of the session's own: it is gone once another client has taken the server's
 //! session.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use super::connection::Connection;
@@ -36,16 +35,16 @@ pub(crate) async fn check_steady(
     side: Side,
     open: impl AsyncFn() -> Result<Connection>,
 ) -> Result<()> {
-    let (session, other) = match (open().await, open().await) {
-        (Ok(session), Ok(other)) => (session, other),
+    let both = async { Ok::<_, Error>((open().await?, open().await?)) };
+    let (session, other) = match both.await {
         // Two sessions more than work needs are not worth a failure.
-        (Err(error), _) | (_, Err(error)) if error.sqlstate() == Some(TOO_MANY) => {
+        Err(error) if error.sqlstate() == Some(TOO_MANY) => {
             tracing::debug!(%error, "did not look for a pooler");
             return Ok(());
         }
-        (Err(error), _) | (_, Err(error)) => return Err(error),
+        both => both?,
     };
-    let token = RandomState::new().build_hasher().finish().to_string();
+    let token = fastrand::u64(..).to_string();
     let asked = tokio::time::timeout(LONGEST, is_steady(&session, &other, &token)).await;
     let answer = asked.map_err(|_| {
         Error::transient(format!(
