@@ -1,6 +1,7 @@
 //! What a resync notes of lookups that are right.
 
 use super::Bookkeeping;
+use super::progress::NO_PROGRESS;
 use crate::batch::Written;
 use crate::connect::Connection;
 use crate::connect::query::query;
@@ -45,7 +46,7 @@ impl Bookkeeping {
         }
         let sql = format!(
             "UPDATE {}.read_model r SET last_resync_at = now(), last_resync_repaired = 0, compared_at = now(), differing = 0, \
-             waiting = e.waiting, copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
+             waiting = e.waiting, {NO_PROGRESS} \
              FROM unnest($2, $3) AS e(id, waiting) WHERE r.id = e.id AND r.state = 'in_step' AND {} RETURNING r.id",
             self.schema,
             self.ours()

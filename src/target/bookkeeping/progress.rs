@@ -19,6 +19,10 @@ pub struct CopyProgress {
     pub seconds: f64,
 }
 
+/// What a read model is set to whose copy has ended.
+pub(super) const NO_PROGRESS: &str =
+    "copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL";
+
 impl Bookkeeping {
     /// Progress of a running copy; `None` when it has ended.
     pub async fn set_copy_progress(
@@ -74,7 +78,7 @@ impl Bookkeeping {
     /// Nothing is being copied: the progress of an earlier copy means nothing.
     pub async fn forget_progress(&self, conn: &mut Connection, epoch: i64) -> Result<()> {
         let sql = format!(
-            "UPDATE {}.read_model SET copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL \
+            "UPDATE {}.read_model SET {NO_PROGRESS} \
              WHERE copy_rows IS NOT NULL AND {}",
             self.schema,
             self.ours()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::progress::NO_PROGRESS;
 use super::{Bookkeeping, ResyncRequest, fenced};
 use crate::connect::Connection;
 use crate::connect::query::query;
@@ -326,7 +327,7 @@ impl Bookkeeping {
         heals: bool,
     ) -> Result<i64> {
         let sql = format!(
-            "UPDATE {}.read_model SET last_resync_at = now(), compared_at = now(), differing = 0, copy_rows = NULL, copy_estimate = NULL, copy_bytes = NULL, copy_seconds = NULL, \
+            "UPDATE {}.read_model SET last_resync_at = now(), compared_at = now(), differing = 0, {NO_PROGRESS}, \
              last_resync_repaired = CASE WHEN state = 'in_step' AND NOT $3 THEN $2 ELSE 0 END WHERE id = $1 RETURNING waiting",
             self.schema
         );
